@@ -1,0 +1,1 @@
+//! The Kubernetes API as data: kinds, selectors, patches, defaults, validation. Pure.

@@ -1,0 +1,1 @@
+//! The Kubernetes wire API over HTTPS: REST, watch, discovery, OpenAPI, tables.

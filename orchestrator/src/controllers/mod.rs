@@ -1,0 +1,1 @@
+//! One shell (gather, plan, execute) and one pure file a controller.

@@ -1,0 +1,1 @@
+//! The node's network: View → Desired → Delta → apply.

@@ -1,0 +1,1 @@
+//! Clock, supervised tasks, telemetry, certificates. Imports nothing of ours.

@@ -1,0 +1,1 @@
+//! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
