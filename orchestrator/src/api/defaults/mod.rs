@@ -1,0 +1,1 @@
+//! Defaults of each kind, as Kubernetes fills them in.
