@@ -1,0 +1,121 @@
+//! Objects as bytes: where the resourceVersion sits in them, and how lists are put together.
+//! Pure.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Where metadata begins in every stored object.
+const METADATA: &[u8] = b"\"metadata\":{";
+const VERSION: &[u8] = b"\"resourceVersion\":\"";
+
+/// The object with `revision` as its resourceVersion, whether it carries one or not.
+pub fn with_revision(object: &[u8], revision: u64) -> Bytes {
+    let Some(start) = find(object, METADATA).map(|at| at + METADATA.len()) else {
+        return Bytes::copy_from_slice(object);
+    };
+    let mut out = BytesMut::with_capacity(object.len() + 48);
+    out.put_slice(&object[..start]);
+    out.put_slice(VERSION);
+    out.put_slice(revision.to_string().as_bytes());
+    let rest = &object[start..];
+    match rest.strip_prefix(VERSION) {
+        // The old one is the first field: replace its digits.
+        Some(old) => {
+            let digits = old.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            out.put_slice(&old[digits..]);
+        }
+        None if rest.starts_with(b"}") => {
+            out.put_slice(b"\"");
+            out.put_slice(rest);
+        }
+        None => {
+            out.put_slice(b"\",");
+            out.put_slice(rest);
+        }
+    }
+    out.freeze()
+}
+
+/// What stands before the items of a list.
+pub fn list_head(kind: &str, api_version: &str, page: &ListMeta) -> Bytes {
+    let mut metadata = serde_json::Map::new();
+    metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+    if let Some(token) = &page.next {
+        metadata.insert("continue".to_owned(), token.as_str().into());
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".to_owned(), remaining.into());
+    }
+    let metadata = serde_json::Value::Object(metadata);
+    Bytes::from(format!(
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\
+         \"items\":["
+    ))
+}
+
+/// What stands after them.
+pub const LIST_TAIL: &[u8] = b"]}\n";
+
+/// A list's own metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListMeta {
+    /// The revision that the list shows.
+    pub revision: u64,
+    /// The token for the next page.
+    pub next: Option<String>,
+    /// How many items follow, where that is known.
+    pub remaining: Option<u64>,
+}
+
+impl ListMeta {
+    /// As JSON, for tables and metadata lists.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut json = serde_json::json!({"resourceVersion": self.revision.to_string()});
+        if let Some(token) = &self.next {
+            json["continue"] = token.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            json["remainingItemCount"] = remaining.into();
+        }
+        json
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_is_added_once_and_replaced_after() {
+        let object = br#"{"kind":"Pod","metadata":{"name":"x"},"spec":{"metadata":{}}}"#;
+        let first = with_revision(object, 7);
+        assert_eq!(
+            &first[..],
+            br#"{"kind":"Pod","metadata":{"resourceVersion":"7","name":"x"},"spec":{"metadata":{}}}"#
+        );
+        let second = with_revision(&first, 12);
+        assert_eq!(
+            &second[..],
+            br#"{"kind":"Pod","metadata":{"resourceVersion":"12","name":"x"},"spec":{"metadata":{}}}"#
+        );
+    }
+
+    #[test]
+    fn an_object_without_metadata_fields_gets_one() {
+        let object = with_revision(br#"{"metadata":{}}"#, 3);
+        assert_eq!(&object[..], br#"{"metadata":{"resourceVersion":"3"}}"#);
+    }
+
+    #[test]
+    fn a_list_head_carries_the_token_for_the_next_page() {
+        let page = ListMeta { revision: 9, next: Some("abc".to_owned()), remaining: Some(4) };
+        let head = list_head("PodList", "v1", &page);
+        let text = format!("{}{}", String::from_utf8_lossy(&head), "]}");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("a list");
+        assert_eq!(json["metadata"]["continue"], "abc");
+        assert_eq!(json["metadata"]["remainingItemCount"], 4);
+    }
+}
