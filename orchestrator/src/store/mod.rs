@@ -16,8 +16,8 @@ pub type Revision = u64;
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Ends after the first error.
-pub type EventStream = BoxStream<'static, Result<Event>>;
+/// Commits in the order of revisions. Ends after the first error.
+pub type CommitStream = BoxStream<'static, Result<Arc<Commit>>>;
 
 /// One key as it is, or was at some revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +59,17 @@ pub struct Write {
     pub lifetime: Lifetime,
 }
 
-/// One change of one key. Changes of one commit share its revision.
+/// The changes of one commit, in the order that it was written in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub revision: Revision,
+    /// Never empty.
+    pub events: Vec<Event>,
+}
+
+/// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    pub revision: Revision,
     pub key: Arc<str>,
     /// `None`: deleted.
     pub value: Option<Bytes>,
@@ -124,7 +131,7 @@ pub enum StoreError {
 /// - Commits are atomic and serial; revisions only grow, also over a restart.
 /// - A commit that changes nothing answers the current revision and takes none.
 /// - Reads show every commit that was answered before they began.
-/// - A watch delivers each later event once, in the order of revisions, commits whole.
+/// - A watch delivers each later commit once, whole, in the order of revisions.
 pub trait Store: Send + Sync + 'static {
     /// The newest revision that is answered.
     fn revision(&self) -> Revision;
@@ -136,9 +143,9 @@ pub trait Store: Send + Sync + 'static {
     /// All writes or none. Cancelling the future does not cancel the commit.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision>>;
 
-    /// Every event behind `from` whose key begins with `prefix`, then the live ones. A reader that
-    /// is slow is served from disk; one slower than compaction gets `Compacted`.
-    fn watch(&self, prefix: &str, from: Revision) -> Result<EventStream>;
+    /// Every change behind `from` of a key that begins with `prefix`, then the live ones. A reader
+    /// that is slow is served from disk; one slower than compaction gets `Compacted`.
+    fn watch(&self, prefix: &str, from: Revision) -> Result<CommitStream>;
 
     /// Forgets the history up to `upto`: ranges and watches from `upto` on still work.
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>>;
