@@ -1,1 +1,3 @@
 //! The Kubernetes wire API over HTTPS: REST, watch, discovery, OpenAPI, tables.
+
+pub mod cache;

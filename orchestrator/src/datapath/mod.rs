@@ -4,6 +4,7 @@
 //! its view is complete ([`Datapath::in_sync`]). Everything between is `view` → `desired` → `delta` →
 //! `maps`. This module never watches the API itself and knows no pod but by its address.
 
+pub mod link;
 pub mod mount;
 pub mod syscall;
 pub mod view;
@@ -60,6 +61,11 @@ pub enum DatapathError {
     Io {
         what: String,
         source: std::io::Error,
+    },
+    #[error("{what}: {source}")]
+    Netlink {
+        what: String,
+        source: Box<rtnetlink::Error>,
     },
     #[error("{0}")]
     Invalid(String),

@@ -234,6 +234,8 @@ pub struct LocalPod {
     pub ifname: String,
     /// The pod side's address: what frames to the pod are addressed to.
     pub mac: [u8; 6],
+    /// The host side's address: the pod's gateway.
+    pub host_mac: [u8; 6],
     /// SO_NETNS_COOKIE of its network namespace.
     pub netns_cookie: u64,
     /// It lives in the node's own namespace and has no row of its own.

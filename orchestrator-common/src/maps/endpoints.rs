@@ -1,0 +1,63 @@
+//! `endpoints_v1`: who can be reached on this node. `netns_v1`: whose sockets the socket programs
+//! act for.
+
+use super::{MapSpec, Owner};
+use crate::addr::{Addr, Mac};
+use crate::layout::layout;
+
+pub const ENDPOINTS: MapSpec = MapSpec::hash::<Addr, Endpoint>(
+    "endpoints_v1",
+    4096,
+    Owner::Agent,
+    "address -> local endpoint: the node's pods, and the node under each of its addresses",
+);
+
+pub const NETNS: MapSpec = MapSpec::hash::<u64, Netns>(
+    "netns_v1",
+    4096,
+    Owner::Agent,
+    "network namespace cookie -> whose sockets are balanced: the node's and its pods'",
+);
+
+layout! {
+    /// A local endpoint. The source check of `from_container` is the same row: a packet's source
+    /// address must be an endpoint of the interface that it came from.
+    pub struct Endpoint {
+        /// The pod's veth on the host's side; `orch-net` for the node.
+        pub ifindex: u32,
+        /// `Endpoint::HOST`.
+        pub flags: u32,
+        /// Destination of delivered frames: the pod's `eth0`; `orch-host` for the node.
+        pub mac: Mac,
+        /// Source of delivered frames: the pod's gateway, which is the host's side of its veth;
+        /// `orch-net` for the node.
+        pub gateway_mac: Mac,
+        /// The security identity, once there is policy.
+        pub identity: u32,
+    }
+}
+
+impl Endpoint {
+    /// The endpoint is the node itself: delivery is a plain redirect to `orch-net`.
+    pub const HOST: u32 = 1;
+
+    #[inline(always)]
+    pub const fn is_host(&self) -> bool {
+        self.flags & Endpoint::HOST != 0
+    }
+}
+
+layout! {
+    /// A network namespace of this node. `addr` is the endpoint's address: connect comes before
+    /// source selection, and session affinity needs a key.
+    pub struct Netns {
+        pub addr: Addr,
+        pub flags: u32,
+        pub reserved: u32,
+    }
+}
+
+impl Netns {
+    /// The node's own namespace (also that of hostNetwork pods).
+    pub const HOST: u32 = 1;
+}

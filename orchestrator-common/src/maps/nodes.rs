@@ -1,0 +1,21 @@
+//! `nodes_v1`: the overlay's whole table, one row a node.
+
+use super::{MapSpec, Owner};
+use crate::addr::Addr;
+use crate::layout::layout;
+
+pub const NODES: MapSpec = MapSpec::hash::<Addr, Node>(
+    "nodes_v1",
+    16384,
+    Owner::Agent,
+    "a node's share of the pod range (its first address, masked) -> where to tunnel; not this node's own",
+);
+
+layout! {
+    /// Another node. Its row both routes to it and says which tunnel source may send for its pods.
+    pub struct Node {
+        pub vtep: Addr,
+        pub flags: u32,
+        pub reserved: u32,
+    }
+}
