@@ -63,6 +63,13 @@ impl Addr {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
     }
 
+    /// Equality as one expression: a derived `==` becomes a call and a loop in the kernel.
+    #[inline(always)]
+    pub const fn same(&self, other: &Addr) -> bool {
+        let (a, b) = (&self.words, &other.words);
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+
     #[inline(always)]
     pub const fn masked(&self, mask: &Addr) -> Addr {
         Addr {

@@ -37,6 +37,16 @@ impl Tuple {
         }
     }
 
+    /// Equality of what a packet carries, without the scope.
+    #[inline(always)]
+    pub const fn same_packet(&self, other: &Tuple) -> bool {
+        self.src.same(&other.src)
+            && self.dst.same(&other.dst)
+            && self.src_port.wire == other.src_port.wire
+            && self.dst_port.wire == other.dst_port.wire
+            && self.proto.number == other.proto.number
+    }
+
     #[inline(always)]
     pub const fn in_scope(&self, scope: Scope) -> Tuple {
         Tuple { scope, ..*self }

@@ -1,1 +1,2 @@
 //! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
+pub mod prog;

@@ -4,16 +4,40 @@
 //! its view is complete ([`Datapath::in_sync`]). Everything between is `view` → `desired` → `delta` →
 //! `maps`. This module never watches the API itself and knows no pod but by its address.
 
+pub mod attach;
+pub mod check;
+pub mod delta;
+pub mod desired;
+pub mod dump;
+pub mod events;
+pub mod fake;
+pub mod gc;
+pub mod ids;
+pub mod kernel;
 pub mod link;
+pub mod maps;
 pub mod mount;
+pub mod object;
+pub mod reconcile;
 pub mod syscall;
+pub mod table;
 pub mod view;
+pub mod world;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use orchestrator_common::{Mac, Port, Prefix};
+
+use attach::Links;
+use desired::Facts;
+use link::Devices;
+use maps::Maps;
+use object::Programs;
+use reconcile::Reconciler;
 
 pub use view::{LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 
@@ -57,6 +81,17 @@ pub enum Change {
 pub enum DatapathError {
     #[error("this binary holds no datapath: run `cargo xtask build-ebpf` and build again")]
     NoObject,
+    #[error("load {what}: {source}")]
+    Load {
+        what: String,
+        source: Box<aya::EbpfError>,
+    },
+    #[error("{what} the map {map}: {source}")]
+    Map {
+        what: &'static str,
+        map: &'static str,
+        source: Box<aya::maps::MapError>,
+    },
     #[error("{what}: {source}")]
     Io {
         what: String,
@@ -67,6 +102,8 @@ pub enum DatapathError {
         what: String,
         source: Box<rtnetlink::Error>,
     },
+    #[error(transparent)]
+    Exhausted(#[from] desired::Exhausted),
     #[error("{0}")]
     Invalid(String),
 }
@@ -83,41 +120,162 @@ impl DatapathError {
 /// The running datapath of one node. Dropping it leaves everything in the kernel at work.
 pub struct Datapath {
     config: NodeConfig,
+    reconciler: Reconciler<Maps>,
+    programs: Programs,
+    links: Links,
+    /// Pins of the node's own attachments.
+    own_links: BTreeSet<String>,
 }
 
 impl Datapath {
     /// Adopts what an earlier agent left pinned, or creates it: maps, links, programs, attachments. Needs
     /// root, the node's network namespace and the root mount namespace.
     pub async fn open(config: NodeConfig) -> Result<Self, DatapathError> {
-        Ok(Self { config })
+        mount::ensure_bpffs(&config.pin_root)?;
+        let (maps, links) = pin_dirs(&config)?;
+        let devices = link::ensure(&config, Mac::OVERLAY_DEVICE.octets).await?;
+        let programs = object::load(&maps)?;
+        let facts = facts(&config, &devices)?;
+        // The rows come first: a program that runs before them drops what it sees.
+        let reconciler = Reconciler::start(Maps::open(&maps)?, facts)?;
+        let links = Links::open(&links, &config.cgroup_root)?;
+        let mut own_links = BTreeSet::new();
+        for attachment in attach::node_attachments(&devices) {
+            links.attach(&programs, &attachment)?;
+            own_links.insert(attachment.name);
+        }
+        Ok(Self {
+            config,
+            reconciler,
+            programs,
+            links,
+            own_links,
+        })
     }
 
     /// Takes one change into the maps. Nodes and pods act at once; Services wait for
     /// [`Datapath::in_sync`] the first time. A failed change stays due and is retried by the next one.
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
-        let _ = change;
-        todo!("datapath::change for {}", self.config.node_name)
+        let Change::Pod(uid, pod) = &change else {
+            return self.reconciler.change(change);
+        };
+        let wired = pod.clone().filter(|pod| !pod.host_network);
+        let before = self.reconciler.world().pod(uid).cloned();
+        self.reconciler.change(change)?;
+        let same = |old: &LocalPod| wired.as_ref().is_some_and(|pod| pod.ifname == old.ifname);
+        if let Some(gone) = before.filter(|old| !old.host_network && !same(old)) {
+            for attachment in attach::pod_attachments(&gone.ifname, gone.ifindex) {
+                self.links.detach(&attachment.name)?;
+            }
+        }
+        if let Some(pod) = wired {
+            for attachment in attach::pod_attachments(&pod.ifname, pod.ifindex) {
+                self.links.attach(&self.programs, &attachment)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every watch has delivered its snapshot and every running pod was handed over: from now on what
     /// nobody asked for is removed. Idempotent.
     pub fn in_sync(&mut self) -> Result<(), DatapathError> {
-        todo!()
+        if !self.reconciler.is_in_sync() {
+            let actual = self.reconciler.actual().clone();
+            gc::raise_orphans(self.reconciler.kernel_mut(), &actual)?;
+        }
+        self.reconciler.in_sync()?;
+        for finding in check::check(self.reconciler.actual()) {
+            tracing::error!(finding, "the datapath's tables contradict themselves");
+        }
+        let mut wanted = self.own_links.clone();
+        for pod in self.reconciler.world().pods() {
+            let attachments = attach::pod_attachments(&pod.ifname, pod.ifindex);
+            wanted.extend(attachments.map(|attachment| attachment.name));
+        }
+        gc::prune_links(&self.links, &wanted)
     }
 
     /// The maps in the golden text form.
     pub fn dump(&self) -> Result<String, DatapathError> {
-        todo!()
+        Ok(dump::dump(&kernel::Kernel::read(self.reconciler.kernel())?))
     }
 
     /// Removes flows that are closed or idle. `now` is the monotonic clock.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
-        let _ = now;
-        todo!()
+        gc::sweep_flows(self.reconciler.kernel_mut(), now)
+    }
+
+    /// The records of dropped packets.
+    pub fn drops(&self) -> Result<events::Drops, DatapathError> {
+        events::Drops::open(&node_dir(&self.config.pin_root, &self.config.node_name).join("maps"))
     }
 
     /// Detaches and removes everything of this node: pins, programs, links.
     pub async fn remove_all(self) -> Result<(), DatapathError> {
-        todo!()
+        let NodeConfig {
+            pin_root,
+            node_name,
+            ..
+        } = self.config.clone();
+        drop(self);
+        remove_pins(&pin_root, &node_name)?;
+        link::remove().await
     }
+}
+
+/// Removes a node's pins, and with them its programs and maps, without its agent; its links stay. The
+/// agent must not run.
+pub fn remove_pins(pin_root: &Path, node: &str) -> Result<(), DatapathError> {
+    gc::remove_pins(&node_dir(pin_root, node))
+}
+
+/// The nodes that have pins here.
+pub fn nodes(pin_root: &Path) -> Result<Vec<String>, DatapathError> {
+    attach::names(pin_root)
+}
+
+/// One node's pinned maps in the golden text form; needs no agent.
+pub fn dump_pinned(pin_root: &Path, node: &str) -> Result<String, DatapathError> {
+    let maps = Maps::open(&node_dir(pin_root, node).join("maps"))?;
+    Ok(dump::dump(&kernel::Kernel::read(&maps)?))
+}
+
+/// bpffs allows no dot in a name; a node's may have some.
+fn node_dir(pin_root: &Path, node: &str) -> PathBuf {
+    pin_root.join(node.replace('.', "_"))
+}
+
+fn pin_dirs(config: &NodeConfig) -> Result<(PathBuf, PathBuf), DatapathError> {
+    let node = node_dir(&config.pin_root, &config.node_name);
+    let dirs = (node.join("maps"), node.join("links"));
+    for dir in [&dirs.0, &dirs.1] {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| DatapathError::io(format!("create {}", dir.display()), error))?;
+    }
+    Ok(dirs)
+}
+
+fn facts(config: &NodeConfig, devices: &Devices) -> Result<Facts, DatapathError> {
+    let cookie = syscall::own_netns_cookie();
+    let prefix = |range: &IpNetwork| Prefix::new(range.ip(), range.prefix());
+    let gateway = config.pod_cidr.iter().nth(1).ok_or_else(|| {
+        DatapathError::Invalid(format!("the pod range {} is too small", config.pod_cidr))
+    })?;
+    Ok(Facts {
+        node: config.node_ip.into(),
+        gateway: gateway.into(),
+        own_pods: prefix(&config.pod_cidr),
+        pods: prefix(&config.cluster_cidr),
+        services: prefix(&config.service_cidr),
+        node_mask: Prefix::new(config.node_ip, config.pod_mask_bits).mask,
+        uplink: devices.uplink.ifindex,
+        overlay: devices.vxlan.ifindex,
+        host: devices.net.ifindex,
+        host_mac: Mac::new(devices.host.mac),
+        net_mac: Mac::new(devices.net.mac),
+        vni: config.vni,
+        vxlan_port: Port::new(config.vxlan_port),
+        netns_cookie: cookie
+            .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
+    })
 }

@@ -5,16 +5,25 @@
 //! and watch shows it. The store knows bytes, not objects: it never parses a value.
 //! Only the API server may use it.
 
+#[cfg(test)]
+mod conformance;
+pub mod embedded;
+pub mod memory;
+mod tail;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+pub use embedded::EmbeddedStore;
+pub use memory::MemoryStore;
+
 /// Counts commits. 0 is before the first one.
 pub type Revision = u64;
 
-pub type Result<T> = std::result::Result<T, StoreError>;
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Commits in the order of revisions. Ends after the first error.
 pub type CommitStream = BoxStream<'static, Result<Arc<Commit>>>;
@@ -55,7 +64,7 @@ pub struct Write {
     /// `None` deletes. Deleting what is absent changes nothing and takes no revision.
     pub value: Option<Bytes>,
     pub expect: Expect,
-    /// The same for all writes of a key during its life.
+    /// The same for all writes of a key during its life, and for all writes of a commit.
     pub lifetime: Lifetime,
 }
 
@@ -114,7 +123,7 @@ pub enum StoreError {
     /// A revision that the store has not reached.
     #[error("revision is ahead of the store, which is at {current}")]
     Future { current: Revision },
-    /// The commit itself is wrong (the same key twice, an empty key).
+    /// The commit itself is wrong (the same key twice, an empty key, mixed lifetimes).
     #[error("commit refused: {0}")]
     Invalid(String),
     /// The disk failed. Whether the commit is there shows only after a restart; until then
@@ -197,4 +206,48 @@ impl Write {
             ..self
         }
     }
+}
+
+/// What every backend refuses before it looks at its data.
+fn check_shape(writes: &[Write]) -> Result<()> {
+    let invalid = |text: String| Err(StoreError::Invalid(text));
+    for (index, write) in writes.iter().enumerate() {
+        if write.key.is_empty() {
+            return invalid("a key is empty".into());
+        }
+        if write.lifetime != writes[0].lifetime {
+            return invalid("durable and volatile writes do not mix".into());
+        }
+        if writes[..index].iter().any(|other| other.key == write.key) {
+            return invalid(format!("{} is written twice", write.key));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the expectation of a write holds for what is there.
+fn holds(write: &Write, current: Option<Entry>) -> Result<()> {
+    let holds = match write.expect {
+        Expect::Any => true,
+        Expect::Absent => current.is_none(),
+        Expect::At(revision) => current.as_ref().is_some_and(|e| e.modified == revision),
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(StoreError::Conflict {
+        key: write.key.clone(),
+        current: current.map(Box::new),
+    })
+}
+
+/// Whether a revision lies between what is compacted and what is reached.
+fn check_window(asked: Revision, compacted: Revision, current: Revision) -> Result<()> {
+    if asked < compacted {
+        return Err(StoreError::Compacted { oldest: compacted });
+    }
+    if asked > current {
+        return Err(StoreError::Future { current });
+    }
+    Ok(())
 }

@@ -1,0 +1,77 @@
+//! Flows that are translated: finding, opening and keeping the pairs of rows of `flows_v1`.
+
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::{DropReason, Tuple};
+
+use crate::maps;
+use crate::packet::{Headers, TCP_FIN, TCP_RST};
+
+/// Rows are written to say that they are in use at most once in this time.
+const TOUCH_NS: u64 = 1_000_000_000;
+
+/// How opening a flow ended.
+pub enum Opened {
+    Yes,
+    /// The translated packet is another flow's already: the answer could not be told apart.
+    Taken,
+}
+
+/// Notes that a packet used its row, and rebuilds the other row if it is missing.
+#[inline(always)]
+pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
+    if headers.is_tcp() && headers.tcp_flags & (TCP_FIN | TCP_RST) != 0 {
+        if headers.tcp_flags & TCP_FIN != 0 {
+            flow.seen |= Flow::FIN;
+        } else {
+            flow.seen |= Flow::RST;
+        }
+    }
+    let now = maps::now_ns();
+    if now.wrapping_sub(flow.last_seen_ns) > TOUCH_NS {
+        flow.last_seen_ns = now;
+        flow.seen |= Flow::USED;
+        restore(&headers.tuple, flow)?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn restore(key: &Tuple, flow: &Flow) -> Result<(), DropReason> {
+    let other = flow.other(key);
+    maps::insert_flow(&flow.other_key(), &other).map(|_| ())
+}
+
+/// Opens a flow: its reply row first, so that no answer can come before there is a row for it.
+#[inline(always)]
+pub fn open(
+    key: &Tuple,
+    translated: &Tuple,
+    backend: u32,
+    generation: u32,
+) -> Result<Opened, DropReason> {
+    let mut row = Flow {
+        translated: key.reverse(),
+        last_seen_ns: maps::now_ns(),
+        backend,
+        generation,
+        direction: Flow::REPLY,
+        seen: 0,
+        reserved: 0,
+    };
+    let reply_key = translated.reverse();
+    if !maps::insert_flow(&reply_key, &row)? {
+        match maps::flow(&reply_key) {
+            Some(there) if there.translated.same_packet(&row.translated) => {
+                there.backend = backend;
+                there.generation = generation;
+                there.last_seen_ns = row.last_seen_ns;
+            }
+            _ => return Ok(Opened::Taken),
+        }
+    }
+    row.translated = *translated;
+    row.direction = Flow::FORWARD;
+    row.seen = Flow::USED;
+    maps::replace_flow(key, &row)?;
+    Ok(Opened::Yes)
+}

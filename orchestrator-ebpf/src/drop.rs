@@ -1,0 +1,78 @@
+//! The one exit of every program: trace, counters, drop event, return code.
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::statistics::{FIRST_REASON, verdict_row};
+use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Tuple, Verdict};
+
+use crate::maps;
+use crate::skb::Packet;
+
+/// Runs a hook's decision and carries it out.
+#[inline(always)]
+pub fn exit(
+    skb: *mut __sk_buff,
+    hook: Hook,
+    decide: impl FnOnce(&mut Packet) -> Result<Trace, DropReason>,
+) -> i32 {
+    let mut packet = Packet::new(skb);
+    let trace = match decide(&mut packet) {
+        Ok(trace) => trace,
+        Err(reason) => Trace {
+            verdict: Verdict::Drop,
+            target: 0,
+            vtep: 0,
+            reason,
+            rule: Rule::None,
+        },
+    };
+    // SAFETY: the context that the kernel called the program with.
+    unsafe { (*skb).cb = trace.to_cb() };
+    maps::count(verdict_row(trace.verdict));
+    if trace.reason.number() != DropReason::None.number() {
+        report(
+            skb,
+            &packet.headers.tuple,
+            hook as u32,
+            trace.reason.number(),
+        );
+    }
+    // SAFETY: helpers that take numbers; a null parameter makes the kernel look the neighbour up.
+    let code = unsafe {
+        match trace.verdict {
+            Verdict::Drop => i64::from(TC_ACT_SHOT),
+            // The next program on the hook, then the stack: ours need not be the only one.
+            Verdict::Pass => i64::from(TC_ACT_UNSPEC),
+            Verdict::Peer => bpf_redirect_peer(trace.target, 0),
+            Verdict::Node | Verdict::Overlay => bpf_redirect(trace.target, 0),
+            Verdict::Outside => bpf_redirect_neigh(trace.target, core::ptr::null_mut(), 0, 0),
+            Verdict::Refuse if trace.vtep != 0 => bpf_redirect(trace.target, 0),
+            Verdict::Refuse => bpf_redirect_peer(trace.target, 0),
+        }
+    };
+    code as i32
+}
+
+/// Counts a drop and tells the agent of it, as long as there is room. What is not IP is only
+/// counted: pods try IPv6.
+#[inline(never)]
+fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
+    maps::count(FIRST_REASON + reason);
+    if reason == DropReason::NotIp.number() {
+        return;
+    }
+    if let Some(mut entry) = maps::DROPS.reserve::<DropEvent>(0) {
+        let event = entry.as_mut_ptr();
+        // SAFETY: the reserved record, whose every field is written, and the context.
+        unsafe {
+            (*event).time_ns = maps::now_ns();
+            (*event).tuple = *tuple;
+            (*event).reason = reason;
+            (*event).hook = hook;
+            (*event).ifindex = (*skb).ifindex;
+            (*event).length = (*skb).len;
+        }
+        entry.submit(0);
+    }
+}

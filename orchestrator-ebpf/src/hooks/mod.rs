@@ -1,0 +1,7 @@
+//! One file a place in the kernel. Read a program top-down, like a table of what happens to a
+//! packet there.
+
+mod container;
+mod netdev;
+mod overlay;
+mod sock;

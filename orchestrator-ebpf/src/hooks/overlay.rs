@@ -1,0 +1,29 @@
+//! The VXLAN device: what other nodes' endpoints send.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use orchestrator_common::event::Hook;
+use orchestrator_common::{DropReason, Rule};
+
+use crate::drop::exit;
+use crate::{forward, maps};
+
+/// tcx ingress, decapsulated.
+#[classifier]
+pub fn from_overlay(ctx: TcContext) -> i32 {
+    exit(ctx.skb.skb, Hook::FromOverlay, |packet| {
+        let config = maps::config()?;
+        packet.parse()?;
+        let (vni, sender) = packet.tunnel().ok_or(DropReason::NotOurTunnel)?;
+        if vni != config.vni {
+            return Err(DropReason::NotOurTunnel);
+        }
+        let share = packet.headers.tuple.src.masked(&config.node_mask);
+        match maps::node(&share) {
+            Some(node) if node.vtep.same(&sender) => {}
+            _ => return Err(DropReason::TunnelSpoofed),
+        }
+        let endpoint = maps::endpoint(&packet.headers.tuple.dst).ok_or(DropReason::NoEndpoint)?;
+        forward::deliver(packet, endpoint, Rule::None)
+    })
+}

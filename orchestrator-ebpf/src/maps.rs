@@ -1,0 +1,145 @@
+//! The maps as the programs see them, and the only `unsafe` for their rows. Sizes and names are the
+//! table's of
+//! `orchestrator_common::maps`; the loader checks that they agree.
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use orchestrator_common::maps::config::{CONFIG as CONFIG_SPEC, Config};
+use orchestrator_common::maps::endpoints::{
+    ENDPOINTS as ENDPOINTS_SPEC, Endpoint, NETNS as NETNS_SPEC, Netns,
+};
+use orchestrator_common::maps::flows::{FLOWS as FLOWS_SPEC, Flow};
+use orchestrator_common::maps::nodes::{NODES as NODES_SPEC, Node};
+use orchestrator_common::maps::services::{
+    BACKENDS as BACKENDS_SPEC, Backend, BackendKey, GENERATIONS as GENERATIONS_SPEC,
+    SERVICES as SERVICES_SPEC, Service, ServiceKey,
+};
+use orchestrator_common::maps::sockets::SocketService;
+use orchestrator_common::maps::statistics::{COUNTERS as COUNTERS_SPEC, DROPS as DROPS_SPEC};
+use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
+
+const fn hash<K, V>(spec: MapSpec) -> HashMap<K, V> {
+    HashMap::with_max_entries(spec.max_entries, spec.flags)
+}
+
+#[map(name = "config_v1")]
+static CONFIG: Array<Config> = Array::with_max_entries(CONFIG_SPEC.max_entries, 0);
+#[map(name = "endpoints_v1")]
+static ENDPOINTS: HashMap<Addr, Endpoint> = hash(ENDPOINTS_SPEC);
+#[map(name = "netns_v1")]
+static NETNS: HashMap<u64, Netns> = hash(NETNS_SPEC);
+#[map(name = "nodes_v1")]
+static NODES: HashMap<Addr, Node> = hash(NODES_SPEC);
+#[map(name = "services_v1")]
+static SERVICES: HashMap<ServiceKey, Service> = hash(SERVICES_SPEC);
+#[map(name = "backends_v1")]
+static BACKENDS: HashMap<BackendKey, Backend> = hash(BACKENDS_SPEC);
+#[map(name = "generations_v1")]
+static GENERATIONS: Array<u32> = Array::with_max_entries(GENERATIONS_SPEC.max_entries, 0);
+#[map(name = "flows_v1")]
+static FLOWS: HashMap<Tuple, Flow> = hash(FLOWS_SPEC);
+#[map(name = "counters_v1")]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_SPEC.max_entries, 0);
+#[map(name = "drops_v1")]
+pub static DROPS: RingBuf = RingBuf::with_byte_size(DROPS_SPEC.max_entries, 0);
+#[btf_map(name = "socket_services_v1")]
+pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
+
+/// BPF_NOEXIST of bpf(2).
+const NO_EXIST: u64 = 1;
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+pub fn config() -> Result<&'static Config, DropReason> {
+    match CONFIG.get(0) {
+        Some(config) if config.uplink != 0 => Ok(config),
+        _ => Err(DropReason::NoConfig),
+    }
+}
+
+// A row may be changed while it is read: the agent replaces rows as a whole, so at worst a reader
+// sees the old row, or a mixture for one packet. All rows are plain integers.
+
+#[inline(always)]
+pub fn endpoint(addr: &Addr) -> Option<&'static Endpoint> {
+    // SAFETY: the row stays readable until the program ends (RCU).
+    unsafe { ENDPOINTS.get(addr) }
+}
+
+#[inline(always)]
+pub fn netns(cookie: u64) -> Option<&'static Netns> {
+    // SAFETY: as above.
+    unsafe { NETNS.get(&cookie) }
+}
+
+/// The node that owns a share of the pod range.
+#[inline(always)]
+pub fn node(share: &Addr) -> Option<&'static Node> {
+    // SAFETY: as above.
+    unsafe { NODES.get(share) }
+}
+
+#[inline(always)]
+pub fn service(key: &ServiceKey) -> Option<&'static Service> {
+    // SAFETY: as above.
+    unsafe { SERVICES.get(key) }
+}
+
+#[inline(always)]
+pub fn backend(service: u32, slot: u32) -> Option<&'static Backend> {
+    let key = BackendKey { service, slot };
+    // SAFETY: as above.
+    unsafe { BACKENDS.get(&key) }
+}
+
+#[inline(always)]
+pub fn generation(backend: u32) -> u32 {
+    GENERATIONS.get(backend).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+pub fn flow(key: &Tuple) -> Option<&'static mut Flow> {
+    let row = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: as above; several processors may write the row's plain integers, the last one wins.
+    Some(unsafe { &mut *row })
+}
+
+/// Whether the row went in; `Ok(false)` if there was one.
+#[inline(always)]
+pub fn insert_flow(key: &Tuple, flow: &Flow) -> Result<bool, DropReason> {
+    match FLOWS.insert(key, flow, NO_EXIST) {
+        Ok(()) => Ok(true),
+        Err(EEXIST) => Ok(false),
+        Err(_) => Err(DropReason::FlowTableFull),
+    }
+}
+
+#[inline(always)]
+pub fn replace_flow(key: &Tuple, flow: &Flow) -> Result<(), DropReason> {
+    FLOWS
+        .insert(key, flow, 0)
+        .map_err(|_| DropReason::FlowTableFull)
+}
+
+#[inline(always)]
+pub fn count(row: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(row) {
+        // SAFETY: this processor's own row.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// CLOCK_MONOTONIC_COARSE: a read of memory, not of the clock.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_prandom_u32() }
+}

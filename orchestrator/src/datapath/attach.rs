@@ -1,0 +1,185 @@
+//! Which program runs where, and the pinned links that keep it there while no agent runs.
+//!
+//! A restarted agent recognises an attachment by the name of its pin, and replaces the program behind it
+//! by link update: no packet passes without one. A pin whose device is gone is replaced.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use super::DatapathError;
+use super::link::{Devices, HOST, NET, VXLAN};
+use super::object::Programs;
+use super::syscall::{self, AttachType};
+
+/// One program at one place. The name is the pin's; bpffs allows no dot in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub name: String,
+    program: &'static str,
+    to: AttachType,
+    target: Target,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Cgroup,
+    Device(u32),
+}
+
+/// The attachments that every node has.
+pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
+    let socket = |program, to| Attachment {
+        name: String::from(program),
+        program,
+        to,
+        target: Target::Cgroup,
+    };
+    vec![
+        socket("connect4", AttachType::Connect4),
+        socket("getpeername4", AttachType::GetPeerName4),
+        on_device(
+            "from_overlay",
+            AttachType::TcxIngress,
+            VXLAN,
+            devices.vxlan.ifindex,
+        ),
+        on_device(
+            "from_container",
+            AttachType::TcxIngress,
+            NET,
+            devices.net.ifindex,
+        ),
+        on_device(
+            "to_netdev",
+            AttachType::TcxEgress,
+            "uplink",
+            devices.uplink.ifindex,
+        ),
+        on_device(
+            "from_netdev",
+            AttachType::TcxIngress,
+            "uplink",
+            devices.uplink.ifindex,
+        ),
+    ]
+}
+
+/// The attachments of one pod's link.
+pub fn pod_attachments(ifname: &str, ifindex: u32) -> [Attachment; 2] {
+    [
+        on_device("from_container", AttachType::TcxIngress, ifname, ifindex),
+        on_device("to_container", AttachType::TcxEgress, ifname, ifindex),
+    ]
+}
+
+fn on_device(program: &'static str, to: AttachType, ifname: &str, ifindex: u32) -> Attachment {
+    debug_assert!(ifname != HOST, "the node's own end carries no program");
+    let ifname: String = ifname
+        .chars()
+        .map(|c| if c == '.' { '_' } else { c })
+        .collect();
+    Attachment {
+        name: format!("{program}-{ifname}"),
+        program,
+        to,
+        target: Target::Device(ifindex),
+    }
+}
+
+/// The pinned links of one node.
+pub struct Links {
+    dir: PathBuf,
+    cgroup: fs::File,
+}
+
+impl Links {
+    pub fn open(dir: &Path, cgroup_root: &Path) -> Result<Self, DatapathError> {
+        let cgroup = fs::File::open(cgroup_root).map_err(|error| {
+            DatapathError::io(format!("open cgroup {}", cgroup_root.display()), error)
+        })?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            cgroup,
+        })
+    }
+
+    /// The program runs at its place, this very version of it.
+    pub fn attach(&self, programs: &Programs, what: &Attachment) -> Result<(), DatapathError> {
+        let program = programs.get(what.program)?;
+        let path = self.dir.join(&what.name);
+        let failed = |error| DatapathError::io(format!("attach {}", what.name), error);
+        if self.adopt(&path, what, program.as_fd()).map_err(failed)? {
+            return Ok(());
+        }
+        let target = match what.target {
+            Target::Cgroup => self.cgroup.as_raw_fd() as u32,
+            Target::Device(ifindex) => ifindex,
+        };
+        let link = syscall::link_create(program.as_fd(), target, what.to).map_err(failed)?;
+        syscall::pin(link.as_fd(), &path).map_err(failed)
+    }
+
+    /// Detaches; what is not attached is fine.
+    pub fn detach(&self, name: &str) -> Result<(), DatapathError> {
+        unpin(&self.dir.join(name))
+    }
+
+    /// The names of all pinned links.
+    pub fn names(&self) -> Result<Vec<String>, DatapathError> {
+        names(&self.dir)
+    }
+
+    /// Puts the program behind an existing link. `false`: there is none that serves.
+    fn adopt(
+        &self,
+        path: &Path,
+        what: &Attachment,
+        program: std::os::fd::BorrowedFd<'_>,
+    ) -> io::Result<bool> {
+        let link = match syscall::pinned(path) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let at_place = match what.target {
+            Target::Cgroup => true,
+            Target::Device(ifindex) => syscall::link_info(link.as_fd())?.ifindex == Some(ifindex),
+        };
+        // ENOLINK: the cgroup or device went between; the pin holds a dead link.
+        if at_place && syscall::link_update(link.as_fd(), program).is_ok() {
+            return Ok(true);
+        }
+        fs::remove_file(path)?;
+        Ok(false)
+    }
+}
+
+/// The entries of a pin directory; an absent one has none.
+pub fn names(dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries,
+    };
+    let failed = |error| DatapathError::io(format!("read {}", dir.display()), error);
+    let mut names = BTreeMap::new();
+    for entry in entries.map_err(failed)? {
+        let name = entry
+            .map_err(failed)?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        names.insert(name, ());
+    }
+    Ok(names.into_keys().collect())
+}
+
+/// Removes a pin; an absent one is fine.
+pub fn unpin(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|error| DatapathError::io(format!("unpin {}", path.display()), error)),
+    }
+}

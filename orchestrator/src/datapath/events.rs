@@ -1,0 +1,96 @@
+//! The datapath's records of dropped packets, as they come.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use aya::maps::{Map, MapData, RingBuf};
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::statistics::DROPS;
+use orchestrator_common::{Addr, DropEvent, DropReason, Port, Proto, Scope, Tuple};
+
+use super::DatapathError;
+
+/// Reads what the programs wrote since the last look; a descriptor to wait on comes with it.
+pub struct Drops(RingBuf<MapData>);
+
+impl Drops {
+    /// Opens the ring buffer pinned in `maps`.
+    pub fn open(maps: &Path) -> Result<Self, DatapathError> {
+        let failed = |source| DatapathError::Map {
+            what: "open",
+            map: DROPS.name,
+            source: Box::new(source),
+        };
+        let data = MapData::from_pin(maps.join(DROPS.name)).map_err(failed)?;
+        let map = Map::from_map_data(data).map_err(failed)?;
+        Ok(Self(RingBuf::try_from(map).map_err(failed)?))
+    }
+
+    /// The next record, if there is one.
+    pub fn next_event(&mut self) -> Option<DropEvent> {
+        loop {
+            let record = self.0.next()?;
+            if let Some(event) = parse(&record) {
+                return Some(event);
+            }
+        }
+    }
+}
+
+impl AsRawFd for Drops {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// An event as one line for a log.
+pub fn describe(event: &DropEvent) -> String {
+    let reason = DropReason::from_number(event.reason).map_or("unknown", DropReason::name);
+    let hook = Hook::from_number(event.hook).map_or("unknown", Hook::name);
+    format!(
+        "{} dropped at {hook}, interface {}: {reason}",
+        event.tuple, event.ifindex
+    )
+}
+
+/// The record's bytes in the order of the struct's fields; `None` for a record of another version.
+fn parse(bytes: &[u8]) -> Option<DropEvent> {
+    if bytes.len() != size_of::<DropEvent>() {
+        return None;
+    }
+    let mut reader = Reader(bytes);
+    Some(DropEvent {
+        time_ns: u64::from_ne_bytes(reader.take()?),
+        tuple: Tuple {
+            src: reader.addr()?,
+            dst: reader.addr()?,
+            src_port: Port::from_wire(u16::from_ne_bytes(reader.take()?)),
+            dst_port: Port::from_wire(u16::from_ne_bytes(reader.take()?)),
+            proto: Proto {
+                number: u8::from_ne_bytes(reader.take()?),
+            },
+            scope: Scope {
+                number: u8::from_ne_bytes(reader.take()?),
+            },
+            reserved: reader.take()?,
+        },
+        reason: u32::from_ne_bytes(reader.take()?),
+        hook: u32::from_ne_bytes(reader.take()?),
+        ifindex: u32::from_ne_bytes(reader.take()?),
+        length: u32::from_ne_bytes(reader.take()?),
+    })
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn addr(&mut self) -> Option<Addr> {
+        Some(Addr::from_octets(self.take()?))
+    }
+}

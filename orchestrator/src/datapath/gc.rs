@@ -1,0 +1,117 @@
+//! Removes what nobody needs: idle flows, pins of pods that are gone, and in the end everything.
+//!
+//! Ours is what lies below our pin directory or bears one of our link names; nothing else is touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::{Proto, Tuple};
+
+use super::attach::{self, Links};
+use super::kernel::Kernel;
+use super::maps::Maps;
+use super::table::Tables;
+use super::{DatapathError, delta};
+
+/// A connection that said goodbye: long enough for the last retransmission.
+const CLOSED: Duration = Duration::from_secs(60);
+/// Nobody has answered yet.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+const UDP: Duration = Duration::from_secs(180);
+const ICMP: Duration = Duration::from_secs(30);
+/// An idle TCP connection: what Kubernetes sets for conntrack.
+const TCP: Duration = Duration::from_secs(86_400);
+
+/// Removes flows that are closed or idle, both rows of one together. Returns how many flows.
+pub fn sweep_flows(maps: &mut Maps, now: Duration) -> Result<usize, DatapathError> {
+    let mut dead = BTreeSet::new();
+    for row in maps.flows() {
+        let (key, flow) = row?;
+        let other = maps.flow(&flow.other_key())?;
+        if expired(&key, &flow, other.as_ref(), now) {
+            dead.insert(if flow.direction == Flow::FORWARD {
+                key
+            } else {
+                flow.other_key()
+            });
+        }
+    }
+    for forward in &dead {
+        // The reply row's key comes from the forward row, so that one goes last.
+        if let Some(flow) = maps.flow(forward)? {
+            maps.remove_flow(&flow.other_key())?;
+        }
+        maps.remove_flow(forward)?;
+    }
+    Ok(dead.len())
+}
+
+/// Has choose again every flow whose backend went while an agent died before it could say so.
+pub fn raise_orphans(maps: &mut Maps, actual: &Tables) -> Result<(), DatapathError> {
+    let known: BTreeSet<u32> = actual.backends.values().map(|backend| backend.id).collect();
+    let mut orphans = BTreeSet::new();
+    for row in maps.flows() {
+        let (_, flow) = row?;
+        if flow.backend != 0 && !known.contains(&flow.backend) {
+            orphans.insert(flow.backend);
+        }
+    }
+    orphans
+        .into_iter()
+        .try_for_each(|id| maps.write(delta::Op::Raise(id)))
+}
+
+/// Detaches what was attached for pods that are gone: their links' names are in no one's wish.
+pub fn prune_links(links: &Links, wanted: &BTreeSet<String>) -> Result<(), DatapathError> {
+    let names = links.names()?;
+    names
+        .iter()
+        .filter(|name| !wanted.contains(*name))
+        .try_for_each(|name| links.detach(name))
+}
+
+/// Removes every pin of a node: programs detach and maps go with the last one.
+pub fn remove_pins(node: &Path) -> Result<(), DatapathError> {
+    for part in ["links", "maps"] {
+        let dir = node.join(part);
+        for name in attach::names(&dir)? {
+            attach::unpin(&dir.join(name))?;
+        }
+        remove_dir(&dir)?;
+    }
+    remove_dir(node)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|error| DatapathError::io(format!("remove {}", dir.display()), error)),
+    }
+}
+
+/// A flow is as young as the younger of its rows, and closed when either side closed it.
+fn expired(key: &Tuple, flow: &Flow, other: Option<&Flow>, now: Duration) -> bool {
+    let last_ns = other
+        .map_or(0, |other| other.last_seen_ns)
+        .max(flow.last_seen_ns);
+    let idle = now.saturating_sub(Duration::from_nanos(last_ns));
+    let seen = flow.seen | other.map_or(0, |other| other.seen);
+    let reply = if flow.direction == Flow::REPLY {
+        Some(flow)
+    } else {
+        other
+    };
+    let answered = reply.is_some_and(|reply| reply.seen & Flow::USED != 0);
+    let closed = seen & (Flow::FIN | Flow::RST) != 0;
+    let limit = match key.proto {
+        Proto::TCP if closed => CLOSED,
+        _ if !answered => HALF_OPEN,
+        Proto::TCP => TCP,
+        Proto::UDP => UDP,
+        _ => ICMP,
+    };
+    idle > limit
+}

@@ -1,0 +1,60 @@
+//! The compiled datapath inside this binary: loads it into the kernel with its maps pinned by name.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use aya::EbpfLoader;
+use aya::programs::Program;
+use orchestrator_common::MAPS;
+
+use super::DatapathError;
+
+/// What `build.rs` found; empty when the datapath had not been built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/orchestrator.o"));
+
+/// Loaded programs by name. They live as long as a link or this holds them.
+pub struct Programs(BTreeMap<String, OwnedFd>);
+
+impl Programs {
+    pub fn get(&self, name: &str) -> Result<&OwnedFd, DatapathError> {
+        self.0.get(name).ok_or_else(|| {
+            DatapathError::Invalid(format!("the embedded datapath has no program {name}"))
+        })
+    }
+}
+
+/// Creates or adopts every map of the object in `maps`, and loads every program through the verifier.
+pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
+    if OBJECT.is_empty() {
+        return Err(DatapathError::NoObject);
+    }
+    let mut loader = EbpfLoader::new();
+    for spec in &MAPS {
+        loader.map_pin_path(spec.name, maps.join(spec.name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|source| DatapathError::Load {
+        what: "the embedded object".into(),
+        source: Box::new(source),
+    })?;
+    let mut programs = BTreeMap::new();
+    for (name, program) in object.programs_mut() {
+        let loaded = load_program(program);
+        let fd = loaded.map_err(|error| DatapathError::Load {
+            what: format!("program {name}"),
+            source: Box::new(error.into()),
+        })?;
+        programs.insert(name.to_owned(), fd);
+    }
+    Ok(Programs(programs))
+}
+
+fn load_program(program: &mut Program) -> Result<OwnedFd, aya::programs::ProgramError> {
+    match program {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        _ => return Err(aya::programs::ProgramError::UnexpectedProgramType),
+    }
+    let fd = program.fd()?.as_fd().try_clone_to_owned();
+    fd.map_err(aya::programs::ProgramError::IOError)
+}

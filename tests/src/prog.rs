@@ -1,0 +1,243 @@
+//! Runs the real programs over a packet: loads the datapath's object with maps of its own (nothing
+//! is pinned or attached), fills them, and reads what came out, with the trace that the programs
+//! leave in `skb->cb`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, Pod};
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::statistics::{reason_row, verdict_row};
+use orchestrator_common::{DropEvent, DropReason, Trace, Tuple, Verdict};
+
+/// The size of `struct __sk_buff`, and where it has what tests read and write.
+const SK_BUFF: usize = 192;
+const SK_BUFF_IFINDEX: usize = 40;
+const SK_BUFF_CB: usize = 48;
+
+/// The loopback device, which every network namespace has: where a test's packets come from unless
+/// it says otherwise.
+pub const LOOPBACK: u32 = 1;
+
+/// Says that a test was skipped for want of a privilege, and fails where that must not happen.
+pub fn skipped(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "CI=true and {test} was skipped: {why}"
+    );
+}
+
+/// Whether programs can be loaded here; otherwise reports `test` as skipped.
+pub fn can_load(test: &str) -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        skipped(test, "loading programs needs root");
+        return false;
+    }
+    if !object_path().exists() {
+        skipped(
+            test,
+            "no datapath object: run `cargo xtask build-ebpf` first",
+        );
+        return false;
+    }
+    true
+}
+
+/// Where `cargo xtask build-ebpf` puts the object.
+pub fn object_path() -> PathBuf {
+    if let Some(path) = std::env::var_os("ORCHESTRATOR_BPF_OBJECT") {
+        return path.into();
+    }
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target
+        .unwrap_or_else(|| workspace.join("target"))
+        .join("bpf/orchestrator.o")
+}
+
+/// The loaded datapath.
+pub struct Datapath {
+    ebpf: Ebpf,
+}
+
+/// What a program made of a packet.
+#[derive(Debug)]
+pub struct Ran {
+    pub trace: Trace,
+    pub code: i32,
+    pub packet: Vec<u8>,
+    pub duration: Duration,
+}
+
+impl Datapath {
+    /// Loads every program, that is, has the verifier accept them all.
+    pub fn load() -> Result<Datapath> {
+        let object = std::fs::read(object_path()).context("the datapath object")?;
+        let mut ebpf = Ebpf::load(&object)?;
+        for (name, program) in ebpf.programs_mut() {
+            let loaded = match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                _ => bail!("a program {name} of a kind that nobody attaches"),
+            };
+            loaded.with_context(|| format!("load {name}"))?;
+        }
+        Ok(Datapath { ebpf })
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.ebpf
+            .programs()
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+
+    pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier> {
+        let program = self
+            .ebpf
+            .program_mut(hook.name())
+            .context("no such program")?;
+        Ok(program.try_into()?)
+    }
+
+    pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
+        Ok(self
+            .ebpf
+            .program_mut(name)
+            .context("no such program")?
+            .try_into()?)
+    }
+
+    /// Runs a hook over a frame that came from (or leaves by) the interface.
+    pub fn run(&mut self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<Ran> {
+        self.repeat(hook, ifindex, frame, 1)
+    }
+
+    /// The same often: `duration` is then the mean.
+    pub fn repeat(&mut self, hook: Hook, ifindex: u32, frame: &[u8], times: u32) -> Result<Ran> {
+        let mut context_in = [0u8; SK_BUFF];
+        context_in[SK_BUFF_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut context_out = [0u8; SK_BUFF];
+        let mut packet = vec![0u8; frame.len() + 256];
+        let program = self.classifier(hook)?;
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut packet),
+            ctx_in: Some(&context_in),
+            ctx_out: Some(&mut context_out),
+            repeat: times,
+            ..TestRunOptions::new()
+        })?;
+        packet.truncate(result.data_size_out as usize);
+        let mut cb = [0u32; 5];
+        for (word, bytes) in cb.iter_mut().zip(context_out[SK_BUFF_CB..].chunks(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into()?);
+        }
+        let trace = Trace::from_cb(cb).ok_or_else(|| anyhow!("no trace in {cb:?}"))?;
+        let code = result.return_value as i32;
+        Ok(Ran {
+            trace,
+            code,
+            packet,
+            duration: result.duration,
+        })
+    }
+
+    pub fn set_config(&mut self, config: &Config) -> Result<()> {
+        self.set_row("config_v1", 0, *config)
+    }
+
+    /// Writes a row of an array.
+    pub fn set_row<V: Pod>(&mut self, map: &str, index: u32, value: V) -> Result<()> {
+        let mut array: Array<&mut MapData, V> =
+            self.ebpf.map_mut(map).context("no such map")?.try_into()?;
+        Ok(array.set(index, value, 0)?)
+    }
+
+    /// Writes a row of a hash.
+    pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
+        Ok(self.hash(map)?.insert(key, value, 0)?)
+    }
+
+    pub fn delete<K: Pod, V: Pod>(&mut self, map: &str, key: &K) -> Result<()> {
+        Ok(self.hash::<K, V>(map)?.remove(key)?)
+    }
+
+    pub fn rows<K: Pod, V: Pod>(&mut self, map: &str) -> Result<Vec<(K, V)>> {
+        Ok(self.hash::<K, V>(map)?.iter().collect::<Result<_, _>>()?)
+    }
+
+    pub fn flows(&mut self) -> Result<Vec<(Tuple, Flow)>> {
+        self.rows("flows_v1")
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> Result<HashMap<&mut MapData, K, V>> {
+        Ok(self.ebpf.map_mut(map).context("no such map")?.try_into()?)
+    }
+
+    pub fn counted(&self, reason: DropReason) -> Result<u64> {
+        self.counter(reason_row(reason))
+    }
+
+    pub fn decided(&self, verdict: Verdict) -> Result<u64> {
+        self.counter(verdict_row(verdict))
+    }
+
+    fn counter(&self, row: u32) -> Result<u64> {
+        let counters: PerCpuArray<&MapData, u64> = self
+            .ebpf
+            .map("counters_v1")
+            .context("no such map")?
+            .try_into()?;
+        Ok(counters.get(&row, 0)?.iter().sum())
+    }
+
+    /// The drop events since the last call.
+    pub fn events(&mut self) -> Result<Vec<DropEvent>> {
+        let mut ring: RingBuf<&mut MapData> = self
+            .ebpf
+            .map_mut("drops_v1")
+            .context("no such map")?
+            .try_into()?;
+        let mut events = Vec::new();
+        while let Some(record) = ring.next() {
+            events.push(drop_event(&record)?);
+        }
+        Ok(events)
+    }
+}
+
+/// Reads a record field by field: it is bytes, and this crate has no `unsafe`.
+fn drop_event(bytes: &[u8]) -> Result<DropEvent> {
+    if bytes.len() != size_of::<DropEvent>() {
+        bail!("a drop record of {} bytes", bytes.len());
+    }
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+    let addr = |at: usize| orchestrator_common::Addr {
+        words: [word(at), word(at + 4), word(at + 8), word(at + 12)],
+    };
+    Ok(DropEvent {
+        time_ns: u64::from(word(0)) | u64::from(word(4)) << 32,
+        tuple: Tuple {
+            src: addr(8),
+            dst: addr(24),
+            src_port: orchestrator_common::Port::from_wire(half(40)),
+            dst_port: orchestrator_common::Port::from_wire(half(42)),
+            proto: orchestrator_common::Proto { number: bytes[44] },
+            scope: orchestrator_common::Scope { number: bytes[45] },
+            reserved: [0; 2],
+        },
+        reason: word(48),
+        hook: word(52),
+        ifindex: word(56),
+        length: word(60),
+    })
+}

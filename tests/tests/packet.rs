@@ -1,0 +1,25 @@
+//! Every tcx hook's verdicts and drop reasons, with the bytes that leave, by BPF_PROG_TEST_RUN.
+
+use tests::prog::{Datapath, can_load};
+
+#[test]
+fn every_program_passes_the_verifier() {
+    if !can_load("every_program_passes_the_verifier") {
+        return;
+    }
+    let datapath = Datapath::load().unwrap();
+    let mut names = datapath.names();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "connect4",
+            "from_container",
+            "from_netdev",
+            "from_overlay",
+            "getpeername4",
+            "to_container",
+            "to_netdev"
+        ]
+    );
+}
