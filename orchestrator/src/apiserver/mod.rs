@@ -1,3 +1,147 @@
-//! The Kubernetes wire API over HTTPS: REST, watch, discovery, OpenAPI, tables.
+//! The API server: HTTP in front of the store, in Kubernetes' words.
+//!
+//! The only part that sees the store. A request passes `authn`, `authz` and the handler of its verb
+//! in `rest`; a write passes `admission` too. `router()` is the whole of it without a network:
+//! `serve` puts TLS around it, the scheduler and the controllers call it in process.
 
+mod addresses;
+mod admission;
+mod authn;
+mod authz;
+mod bootstrap;
 pub mod cache;
+mod discovery;
+mod dispatch;
+mod health;
+mod join;
+mod negotiate;
+mod objects;
+mod openapi;
+mod pki;
+mod port_owner;
+mod proxy;
+mod reply;
+mod request;
+mod rest;
+mod serve;
+mod tables;
+mod watch;
+mod wire;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use axum::Router;
+use ipnetwork::IpNetwork;
+
+use crate::api::ApiError;
+use crate::store::{Store, StoreError};
+use crate::sys::Tasks;
+
+pub use authn::User;
+pub use pki::{Pki, PkiError};
+pub use serve::ServeError;
+
+/// What the server is told at start.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where the cluster reaches this server: the endpoint of Service default/kubernetes.
+    pub advertise: SocketAddr,
+    /// Pod addresses of the whole cluster.
+    pub pod_cidr: IpNetwork,
+    /// Prefix length of one node's share of them.
+    pub node_mask_bits: u8,
+    /// Service addresses; the first one is the API server's own Service.
+    pub service_cidr: IpNetwork,
+    /// Ports that Services may take on every node.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            pod_cidr: network([10, 100, 0, 0], 16),
+            node_mask_bits: 24,
+            service_cidr: network([10, 96, 0, 0], 16),
+            node_ports: 30000..=32767,
+        }
+    }
+}
+
+/// Why a server could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    #[error("the first objects of the cluster could not be written: {0}")]
+    Bootstrap(#[from] ApiError),
+}
+
+/// A server that is ready to answer. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer {
+    state: Arc<State>,
+}
+
+/// What every handler may use.
+struct State {
+    config: ServerConfig,
+    objects: objects::Objects,
+    addresses: addresses::Addresses,
+    documents: openapi::Documents,
+    /// None in process without a network: no joining, no logs.
+    pki: Option<Pki>,
+    tasks: Tasks,
+}
+
+impl ApiServer {
+    /// Loads the store, writes the first objects of the cluster if they are missing, and starts
+    /// what the server does on its own (event expiry). `tasks` end when the server should.
+    pub async fn build(
+        config: ServerConfig,
+        store: Arc<dyn Store>,
+        pki: Option<Pki>,
+        tasks: Tasks,
+    ) -> Result<Self, BuildError> {
+        let cache = cache::Cache::start(store.clone(), &tasks).await?;
+        let objects = objects::Objects::new(store, cache);
+        let addresses = addresses::Addresses::load(&config, &objects);
+        let documents = openapi::Documents::default();
+        let state = Arc::new(State { config, objects, addresses, documents, pki, tasks });
+        bootstrap::first_objects(&state).await?;
+        bootstrap::start_expiry(&state);
+        Ok(Self { state })
+    }
+
+    /// The server as a service. A request without a [`User`] in its extensions is anonymous.
+    pub fn router(&self) -> Router {
+        dispatch::router(self.state.clone())
+    }
+
+    /// A client of this server in the same process, under the given name. It may do everything.
+    pub fn client(&self, user: &str) -> kube::Client {
+        let user = User::internal(user);
+        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
+    }
+
+    /// Answers on these addresses until the server's tasks are told to stop; then open requests
+    /// get a moment to end.
+    pub async fn serve(&self, listeners: Vec<std::net::TcpListener>) -> Result<(), ServeError> {
+        serve::serve(self, listeners).await
+    }
+
+    /// Takes an address to serve on; the error says who has it and what to do.
+    pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+        serve::bind(address)
+    }
+}
+
+fn network(address: [u8; 4], prefix: u8) -> IpNetwork {
+    match ipnetwork::Ipv4Network::new(address.into(), prefix) {
+        Ok(network) => IpNetwork::V4(network),
+        // A constant of this file is wrong.
+        Err(error) => unreachable!("{error}"),
+    }
+}

@@ -1,0 +1,64 @@
+//! `/livez`, `/readyz`, `/version`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::http::{Response, StatusCode};
+use serde_json::json;
+
+use super::{State, reply};
+
+/// The Kubernetes version whose API is served, as clients compare it.
+const MINOR: &str = "33";
+pub const KUBERNETES: &str = "v1.33.0";
+
+/// The process answers.
+pub async fn livez() -> Response<Body> {
+    text(StatusCode::OK, "ok")
+}
+
+/// Requests are served: the store is loaded (or there would be no server) and nobody asked it to
+/// stop.
+pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response<Body> {
+    match state.tasks.shutdown().is_requested() {
+        false => text(StatusCode::OK, "ok"),
+        true => text(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
+    }
+}
+
+/// What clients choose their behaviour by.
+pub async fn version() -> Response<Body> {
+    let own = env!("CARGO_PKG_VERSION");
+    reply::json(
+        StatusCode::OK,
+        &json!({
+            "major": "1",
+            "minor": MINOR,
+            "emulationMajor": "1",
+            "emulationMinor": MINOR,
+            "minCompatibilityMajor": "1",
+            "minCompatibilityMinor": "32",
+            "gitVersion": format!("{KUBERNETES}+orchestrator.{own}"),
+            "gitCommit": option_env!("ORCHESTRATOR_COMMIT").unwrap_or_default(),
+            "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "",
+            "compiler": "rustc",
+            "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+        }),
+    )
+}
+
+/// The machine's architecture as Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn text(code: StatusCode, text: &'static str) -> Response<Body> {
+    reply::response("text/plain; charset=utf-8", code, Body::from(text))
+}

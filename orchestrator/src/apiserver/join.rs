@@ -1,0 +1,141 @@
+//! How a node becomes a member: it shows the join token and gets a certificate.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::authn::{NODE_PREFIX, NODES, bearer};
+use super::{Pki, State, reply};
+use crate::api::ApiError;
+use crate::sys::certificates::{Identity, Usage, requested_names};
+
+/// The endpoint.
+pub const PATH: &str = "/orchestrator/v1/join";
+
+/// One overlay: its number and port.
+const VNI: u32 = 1;
+const VXLAN_PORT: u16 = 4789;
+
+/// What a node sends.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JoinRequest {
+    node_name: String,
+    /// PEM; the node's key never leaves the node.
+    csr: String,
+}
+
+/// What it gets: its certificate and what it has to know of the cluster.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JoinAnswer {
+    certificate: String,
+    ca: String,
+    pod_cidr: String,
+    service_cidr: String,
+    pod_mask_bits: u8,
+    vni: u32,
+    vxlan_port: u16,
+}
+
+/// POST.
+pub async fn join(
+    Extract(state): Extract<Arc<State>>,
+    headers: axum::http::HeaderMap,
+    body: bytes::Bytes,
+) -> Response<Body> {
+    let answer = admit(&state, bearer(&headers).unwrap_or_default(), &body);
+    answer.unwrap_or_else(|error| reply::error(&error))
+}
+
+fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
+    let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
+    check_token(pki, token)?;
+    let request: JoinRequest = serde_json::from_slice(body)
+        .map_err(|error| ApiError::BadRequest(format!("not a join request: {error}")))?;
+    let name = request.node_name;
+    if !is_dns_name(&name) {
+        return Err(ApiError::BadRequest(format!(
+            "{name:?} is no node name: lower-case letters, digits, '-' and '.' (RFC 1123)"
+        )));
+    }
+    let bad = |error: &dyn std::fmt::Display| ApiError::BadRequest(error.to_string());
+    let names = requested_names(&request.csr).map_err(|error| bad(&error))?;
+    // A node may be called by its own name and addresses, not by the server's names.
+    if let Some(other) = names.iter().find(|n| **n != name && n.parse::<std::net::IpAddr>().is_err())
+    {
+        return Err(ApiError::BadRequest(format!(
+            "the request names {other:?}, which is neither {name:?} nor an address"
+        )));
+    }
+    let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
+    let certificate = pki
+        .authority
+        .sign_request(&request.csr, &identity, &names, Usage::Both, Timestamp::now())
+        .map_err(|error| bad(&error))?;
+    tracing::info!(node = name, "a node has joined");
+    let answer = JoinAnswer {
+        certificate,
+        ca: pki.authority.certificate().to_owned(),
+        pod_cidr: state.config.pod_cidr.to_string(),
+        service_cidr: state.config.service_cidr.to_string(),
+        pod_mask_bits: state.config.node_mask_bits,
+        vni: VNI,
+        vxlan_port: VXLAN_PORT,
+    };
+    let answer = serde_json::to_value(answer).map_err(reply::internal)?;
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+fn check_token(pki: &Pki, token: &str) -> Result<(), ApiError> {
+    let expected = pki.join_token().map_err(reply::internal)?;
+    if same(token.as_bytes(), expected.as_bytes()) {
+        return Ok(());
+    }
+    Err(ApiError::Unauthorized(
+        "the join token is not this cluster's: take it from the server's file node-token"
+            .to_owned(),
+    ))
+}
+
+/// Compares in a time that does not depend on where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |found, (a, b)| found | (a ^ b)) == 0
+}
+
+fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        !bytes.is_empty()
+            && bytes.iter().all(|byte| plain(byte) || *byte == b'-')
+            && bytes.first().is_some_and(plain)
+            && bytes.last().is_some_and(plain)
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_are_dns_names() {
+        for good in ["node-1", "a", "n1.example"] {
+            assert!(is_dns_name(good), "{good}");
+        }
+        for bad in ["", "Node", "-a", "a-", "a..b", "a/b"] {
+            assert!(!is_dns_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tokens_compare_whole() {
+        assert!(same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"abd") && !same(b"abc", b"ab"));
+    }
+}
