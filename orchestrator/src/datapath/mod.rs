@@ -18,6 +18,8 @@ pub mod link;
 pub mod maps;
 pub mod mount;
 pub mod object;
+#[cfg(test)]
+mod property;
 pub mod reconcile;
 pub mod syscall;
 pub mod table;
