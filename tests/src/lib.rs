@@ -1,2 +1,5 @@
 //! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
 pub mod prog;
+
+pub mod netns;
+pub mod peer;

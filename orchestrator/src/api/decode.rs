@@ -1,9 +1,29 @@
 //! From the bytes of a request to a canonical object, as strictly as the client asks.
+//!
+//! Decoding goes through the k8s-openapi type of the kind, which is fast and needs no schema. Only
+//! when a type refuses a value is the schema asked: it either repairs what Kubernetes would have
+//! accepted (a null in a map) or says in Kubernetes' words what is wrong.
 
-use k8s_openapi::serde::{Serialize, de::DeserializeOwned};
+mod document;
+mod explain;
+mod quantities;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::serde::{
+    Serialize, Serializer,
+    de::DeserializeOwned,
+    ser::{Error as _, SerializeMap},
+};
 use serde_json::Value;
 
-use super::{scheme::Resource, status::ApiError};
+use super::{
+    scheme::{Resource, find_kind},
+    status::ApiError,
+};
+
+/// More problems than this are not listed.
+const MAX_PROBLEMS: usize = 100;
 
 /// An object in canonical form.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,39 +65,6 @@ pub(super) struct TypeError {
     pub message: String,
 }
 
-/// Bytes → canonical object.
-pub(super) fn body(
-    _resource: &Resource,
-    _body: &[u8],
-    _format: Format,
-    _mode: FieldValidation,
-) -> Result<Decoded, ApiError> {
-    todo!()
-}
-
-/// Parsed value → canonical object; `problems` are what parsing found already.
-pub(super) fn value(
-    _resource: &Resource,
-    _value: Value,
-    _problems: Vec<String>,
-    _mode: FieldValidation,
-) -> Result<Decoded, ApiError> {
-    todo!()
-}
-
-/// Decodes through `T`.
-pub(super) fn typed<T: DeserializeOwned + Serialize>(
-    _value: &Value,
-    _typed: &mut Typed,
-) -> Result<Value, TypeError> {
-    todo!()
-}
-
-/// The stored bytes.
-pub(super) fn to_bytes(_object: &Value) -> Vec<u8> {
-    todo!()
-}
-
 impl FieldValidation {
     /// The value of the query parameter `fieldValidation`.
     pub fn parse(text: &str) -> Result<Self, ApiError> {
@@ -92,3 +79,280 @@ impl FieldValidation {
         }
     }
 }
+
+/// The body of a patch: its value, and warnings about fields that it names twice.
+pub fn patch_body(body: &[u8], format: Format, mode: FieldValidation) -> Result<Decoded, ApiError> {
+    let parsed = document::parse(body, format)
+        .map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?;
+    let problems = parsed
+        .duplicates
+        .iter()
+        .map(|path| duplicate(path))
+        .collect();
+    let warnings = judge(problems, mode)
+        .map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?;
+    Ok(Decoded {
+        object: parsed.value,
+        warnings,
+    })
+}
+
+/// Bytes → canonical object.
+pub(super) fn body(
+    resource: &Resource,
+    body: &[u8],
+    format: Format,
+    mode: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let parsed = document::parse(body, format).map_err(|e| unrecognized(resource, body, &e))?;
+    let (object, unknown) = through_type(resource, parsed.value)?;
+    let problems = if unknown.is_empty() && parsed.duplicates.is_empty() {
+        Vec::new()
+    } else {
+        in_order(body, format, unknown, &parsed.duplicates)
+    };
+    let warnings = judge(problems, mode).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    Ok(Decoded { object, warnings })
+}
+
+/// Parsed value → canonical object.
+pub(super) fn value(
+    resource: &Resource,
+    value: Value,
+    mode: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let (object, unknown) = through_type(resource, value)?;
+    let problems = unknown.iter().map(|path| unknown_field(path)).collect();
+    let warnings = judge(problems, mode).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    Ok(Decoded { object, warnings })
+}
+
+/// Decodes through `T`.
+pub(super) fn typed<T: DeserializeOwned + Serialize>(
+    value: &Value,
+    typed: &mut Typed,
+) -> Result<Value, TypeError> {
+    let seen = |path: serde_ignored::Path<'_>| {
+        if typed.unknown.len() < MAX_PROBLEMS {
+            typed.unknown.push(field_path(&path));
+        }
+    };
+    match serde_ignored::deserialize::<_, _, T>(value, seen) {
+        Ok(object) => serde_json::to_value(object).map_err(|e| TypeError {
+            path: String::new(),
+            message: e.to_string(),
+        }),
+        Err(_) => Err(match serde_path_to_error::deserialize::<_, T>(value) {
+            Ok(_) => TypeError {
+                path: String::new(),
+                message: "cannot be decoded".into(),
+            },
+            Err(e) => TypeError {
+                path: e.path().to_string(),
+                message: e.into_inner().to_string(),
+            },
+        }),
+    }
+}
+
+/// The stored bytes.
+pub(super) fn to_bytes(object: &Value) -> Vec<u8> {
+    serde_json::to_vec(&Ordered(object)).expect("a JSON value has string keys and finite numbers")
+}
+
+/// An object with apiVersion, kind and metadata first.
+struct Ordered<'a>(&'a Value);
+
+const FIRST: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let object = self
+            .0
+            .as_object()
+            .ok_or_else(|| S::Error::custom("no object"))?;
+        let mut map = serializer.serialize_map(Some(object.len()))?;
+        for key in FIRST {
+            if let Some(value) = object.get(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        for (key, value) in object
+            .iter()
+            .filter(|(key, _)| !FIRST.contains(&key.as_str()))
+        {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Checks what the object says it is, then decodes it; also the paths of unknown fields.
+fn through_type(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
+    let value = identified(resource, value)?;
+    let mut typed = Typed::default();
+    let object = match (resource.codec.typed)(&value, &mut typed) {
+        Ok(object) => Ok(object),
+        Err(refused) => {
+            typed.unknown.clear();
+            explain::repair(resource.definition, &value).and_then(|repaired| {
+                (resource.codec.typed)(&repaired, &mut typed)
+                    .map_err(|_| format!("{}: {}", refused.path, refused.message))
+            })
+        }
+    };
+    let mut object = object.map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    quantities::canonicalize(resource, &mut object)
+        .map_err(|e| cannot_handle(resource, resource.kind, &e.to_string()))?;
+    Ok((object, typed.unknown))
+}
+
+/// The value with apiVersion and kind, which a client may leave out but not change.
+fn identified(resource: &Resource, mut value: Value) -> Result<Value, ApiError> {
+    let expected = resource.api_version();
+    let Some(object) = value.as_object_mut() else {
+        let text = format!(
+            "json: cannot unmarshal {} into Go value of type struct",
+            explain::describe(&value)
+        );
+        return Err(ApiError::BadRequest(format!(
+            "couldn't get version/kind; {text}"
+        )));
+    };
+    let mut word = |key: &str, default: &str| match object.get(key) {
+        None | Some(Value::Null) => {
+            object.insert(key.into(), default.into());
+            Ok(default.to_owned())
+        }
+        Some(Value::String(text)) if text.is_empty() => {
+            object.insert(key.into(), default.into());
+            Ok(default.to_owned())
+        }
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(ApiError::BadRequest(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go \
+             struct field .{key} of type string",
+            explain::describe(other)
+        ))),
+    };
+    let kind = word("kind", resource.kind)?;
+    let api_version = word("apiVersion", &expected)?;
+    if kind == resource.kind && api_version == expected {
+        return Ok(value);
+    }
+    Err(misfit(resource, &kind, &api_version))
+}
+
+/// The object is of another kind or version than the path serves.
+fn misfit(resource: &Resource, kind: &str, api_version: &str) -> ApiError {
+    let expected = resource.api_version();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if find_kind(group, version, kind).is_none() {
+        let error = format!("no kind {kind:?} is registered for version {api_version:?} in scheme");
+        return ApiError::BadRequest(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {error}",
+            resource.kind
+        ));
+    }
+    if api_version != expected {
+        return ApiError::BadRequest(format!(
+            "the API version in the data ({api_version}) does not match the expected API version \
+             ({expected})"
+        ));
+    }
+    cannot_handle(resource, kind, &format!("{kind} is no {}", resource.kind))
+}
+
+fn cannot_handle(resource: &Resource, kind: &str, error: &str) -> ApiError {
+    ApiError::BadRequest(format!(
+        "{kind} in version {:?} cannot be handled as a {}: {error}",
+        resource.version, resource.kind
+    ))
+}
+
+/// The body is no document at all.
+fn unrecognized(resource: &Resource, body: &[u8], error: &str) -> ApiError {
+    let head = &body[..body.len().min(30)];
+    let dots = if body.len() > 30 { " ..." } else { "" };
+    ApiError::BadRequest(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; \
+         json parse error: {error} ({}{dots})",
+        resource.kind,
+        hex::encode(head)
+    ))
+}
+
+/// What becomes of the problems: an error, warnings, or nothing.
+fn judge(mut problems: Vec<String>, mode: FieldValidation) -> Result<Vec<String>, String> {
+    problems.truncate(MAX_PROBLEMS);
+    match mode {
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(format!("strict decoding error: {}", problems.join(", ")))
+        }
+        FieldValidation::Warn => Ok(problems),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
+    }
+}
+
+/// Unknown and duplicate fields as the document has them; an unknown field is said once.
+fn in_order(
+    body: &[u8],
+    format: Format,
+    unknown: Vec<String>,
+    duplicates: &[String],
+) -> Vec<String> {
+    let unknown: BTreeSet<String> = unknown.into_iter().collect();
+    let duplicates: BTreeSet<&String> = duplicates
+        .iter()
+        .filter(|path| !unknown.contains(*path))
+        .collect();
+    let mut at: BTreeMap<usize, String> = BTreeMap::new();
+    let mut said = BTreeSet::new();
+    let mut ordinal = 0;
+    let looked = document::walk(body, format, |path, again| {
+        ordinal += 1;
+        let problem = if unknown.contains(path) {
+            unknown_field(path)
+        } else if again && duplicates.contains(&path.to_owned()) {
+            duplicate(path)
+        } else {
+            return;
+        };
+        if said.insert(problem.clone()) {
+            at.insert(ordinal, problem);
+        }
+    });
+    debug_assert!(looked.is_ok(), "the body was parsed before");
+    at.into_values().collect()
+}
+
+fn unknown_field(path: &str) -> String {
+    format!("unknown field \"{path}\"")
+}
+
+fn duplicate(path: &str) -> String {
+    format!("duplicate field \"{path}\"")
+}
+
+/// `spec.containers[0].image`
+fn field_path(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
+        Path::Map { parent, key } => {
+            let parent = field_path(parent);
+            if parent.is_empty() {
+                key.clone()
+            } else {
+                format!("{parent}.{key}")
+            }
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => field_path(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,104 @@
 //! The scale subresource: a view of a workload's replicas.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{scheme::Resource, status::ApiError};
+use super::{
+    meta,
+    scheme::{Resource, SCALE},
+    selector::LabelSelector,
+    status::ApiError,
+};
 
 /// The Scale of a workload, with the workload's metadata.
-pub fn of(_resource: &Resource, _object: &Value) -> Result<Value, ApiError> {
-    todo!()
+pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {
+    let selector = selector_text(&object["spec"]["selector"])?;
+    let mut metadata = serde_json::Map::new();
+    for field in [
+        "creationTimestamp",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "uid",
+    ] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let count = |part: &str| object[part]["replicas"].as_i64().unwrap_or_default();
+    let mut status = json!({"replicas": count("status")});
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    Ok(json!({
+        "apiVersion": SCALE.api_version(),
+        "kind": SCALE.kind,
+        "metadata": metadata,
+        "spec": {"replicas": count("spec")},
+        "status": status,
+    }))
 }
 
-/// The workload with the replicas that `scale` asks for.
-pub fn apply(_resource: &Resource, _object: &Value, _scale: &Value) -> Result<Value, ApiError> {
-    todo!()
+/// The workload with the replicas that `scale` asks for. A resourceVersion in the Scale is put
+/// on the workload, so that the write is conditional.
+pub fn apply(resource: &Resource, object: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let name = meta::name(object);
+    if !meta::name(scale).is_empty() && meta::name(scale) != name {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            meta::name(scale)
+        )));
+    }
+    SCALE.validate(scale, None, None)?;
+    let version = meta::resource_version(scale);
+    if !version.is_empty() && version != meta::resource_version(object) {
+        return Err(ApiError::modified(resource, name));
+    }
+    let mut scaled = object.clone();
+    scaled["spec"]["replicas"] = scale["spec"]["replicas"]
+        .as_i64()
+        .unwrap_or_default()
+        .into();
+    Ok(scaled)
+}
+
+/// The selector as a query string; a ReplicationController's is a plain map.
+fn selector_text(selector: &Value) -> Result<String, ApiError> {
+    let plain = selector
+        .as_object()
+        .is_some_and(|map| map.values().all(Value::is_string));
+    let selector = if plain {
+        LabelSelector::from_map(&meta::string_map(selector))
+    } else {
+        let typed = serde_json::from_value(selector.clone())
+            .map_err(|e| ApiError::Internal(format!("the stored selector is broken: {e}")))?;
+        LabelSelector::from_object(Some(&typed))?
+    };
+    Ok(selector.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::find;
+
+    #[test]
+    fn scaling_changes_the_replicas_and_nothing_else() {
+        let deployments = find("apps", "v1", "deployments").unwrap();
+        let object = json!({
+            "metadata": {"name": "web", "namespace": "default", "resourceVersion": "7"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}},
+            "status": {"replicas": 1},
+        });
+        let mut scale = of(deployments, &object).unwrap();
+        assert_eq!(
+            scale["status"],
+            json!({"replicas": 1, "selector": "app=web"})
+        );
+        scale["spec"]["replicas"] = 5.into();
+        let mut expected = object.clone();
+        expected["spec"]["replicas"] = 5.into();
+        assert_eq!(apply(deployments, &object, &scale).unwrap(), expected);
+        scale["metadata"]["resourceVersion"] = "6".into();
+        assert_eq!(apply(deployments, &object, &scale).unwrap_err().code(), 409);
+    }
 }

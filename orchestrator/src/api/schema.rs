@@ -1,9 +1,287 @@
-//! The schema of every served type, as facts for patches and error texts. Built when first asked.
+//! What the fields of every served type are: for patches and for error texts.
+//!
+//! Distilled from the schemas that k8s-openapi publishes, together with the facts about lists that
+//! it leaves out (`data/list-types.json`). Built when first asked for, then kept: a few hundred
+//! definitions without their descriptions.
 
-use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
-/// Every definition by name (`io.k8s.api.core.v1.Pod`), with references as
-/// `{prefix}{name}` where the prefix is `#/components/schemas/` or `#/definitions/`.
-pub fn definitions(_prefix: &str) -> serde_json::Map<String, Value> {
-    todo!()
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1 as meta,
+    schemars::{
+        SchemaGenerator,
+        generate::{Contract, SchemaSettings},
+    },
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::scheme;
+
+/// The fields of one type.
+#[derive(Debug)]
+pub struct Definition {
+    pub name: Box<str>,
+    pub fields: BTreeMap<Box<str>, Field>,
+}
+
+/// One field of a type.
+#[derive(Debug)]
+pub struct Field {
+    pub ty: Type,
+    /// The patch strategies: `merge`, `retainKeys`, `replace`.
+    pub strategies: BTreeSet<Strategy>,
+    /// What identifies an item of a list that merges.
+    pub merge_key: Option<Box<str>>,
+}
+
+/// How a strategic merge patch treats a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    Merge,
+    RetainKeys,
+    Replace,
+}
+
+/// What values a field takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    Any,
+    Bool,
+    Bytes,
+    Int32,
+    Int64,
+    IntOrString,
+    Number,
+    Quantity,
+    String,
+    Time,
+    List(Box<Type>),
+    Map(Box<Type>),
+    /// Another definition, by name.
+    Ref(Box<str>),
+}
+
+/// A definition by its full name.
+pub fn definition(name: &str) -> Option<&'static Definition> {
+    static ALL: OnceLock<BTreeMap<Box<str>, Definition>> = OnceLock::new();
+    ALL.get_or_init(distil).get(name)
+}
+
+/// The facts about lists and maps of one type, as Kubernetes' OpenAPI carries them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListFacts {
+    pub fields: BTreeMap<String, FieldFacts>,
+    pub map_type: Option<String>,
+}
+
+/// The same of one field.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FieldFacts {
+    pub list_type: Option<String>,
+    pub list_map_keys: Vec<String>,
+    pub map_type: Option<String>,
+    pub patch_merge_key: Option<String>,
+    pub patch_strategy: Option<String>,
+}
+
+/// The facts by type. Parsed anew each time: both callers keep what they make of it.
+pub fn list_facts() -> BTreeMap<String, ListFacts> {
+    serde_json::from_str(include_str!("data/list-types.json"))
+        .expect("the data file is checked by a test")
+}
+
+/// The published schemas of every type that is reachable from a served kind, by name.
+/// References begin with `#/$defs/`.
+pub fn published() -> Map<String, Value> {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.contract = Contract::Deserialize;
+    let mut generator = settings.into_generator();
+    for resource in scheme::with_schema() {
+        (resource.codec.schema)(&mut generator);
+    }
+    request_types(&mut generator);
+    generator.take_definitions(false)
+}
+
+/// Types of requests and answers that belong to no kind.
+fn request_types(generator: &mut SchemaGenerator) {
+    generator.subschema_for::<meta::DeleteOptions>();
+    generator.subschema_for::<meta::Status>();
+    generator.subschema_for::<meta::Patch>();
+    generator.subschema_for::<meta::APIResourceList>();
+    generator.subschema_for::<meta::APIGroupList>();
+    generator.subschema_for::<meta::ListMeta>();
+}
+
+/// The name at the end of a reference.
+pub fn referenced(schema: &Value) -> Option<&str> {
+    schema.get("$ref")?.as_str()?.rsplit('/').next()
+}
+
+impl Definition {
+    /// `PodSpec` of `io.k8s.api.core.v1.PodSpec`.
+    pub fn short_name(&self) -> &str {
+        short_name(&self.name)
+    }
+}
+
+impl Type {
+    /// The type as Kubernetes' decoder names it in errors.
+    pub fn go_name(&self) -> String {
+        match self {
+            Self::Any => "interface {}".into(),
+            Self::Bool => "bool".into(),
+            Self::Bytes => "[]uint8".into(),
+            Self::Int32 | Self::IntOrString => "int32".into(),
+            Self::Int64 => "int64".into(),
+            Self::Number => "float64".into(),
+            Self::Quantity => "resource.Quantity".into(),
+            Self::String => "string".into(),
+            Self::Time => "v1.Time".into(),
+            Self::List(item) => format!("[]{}", item.go_name()),
+            Self::Map(item) => format!("map[string]{}", item.go_name()),
+            Self::Ref(name) => format!("v1.{}", short_name(name)),
+        }
+    }
+}
+
+fn short_name(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+fn distil() -> BTreeMap<Box<str>, Definition> {
+    let facts = list_facts();
+    let published = published();
+    let mut all = BTreeMap::new();
+    for (name, schema) in &published {
+        if leaf(name).is_some() {
+            continue;
+        }
+        let none = ListFacts::default();
+        let facts = facts.get(name).unwrap_or(&none);
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        let fields =
+            properties.map(|(key, schema)| (key.as_str().into(), field(facts, key, schema)));
+        let fields = fields.collect();
+        all.insert(
+            name.as_str().into(),
+            Definition {
+                name: name.as_str().into(),
+                fields,
+            },
+        );
+    }
+    all
+}
+
+fn field(facts: &ListFacts, key: &str, schema: &Value) -> Field {
+    let facts = facts.fields.get(key);
+    let strategies = facts
+        .and_then(|f| f.patch_strategy.as_deref())
+        .unwrap_or_default();
+    Field {
+        ty: type_of(schema),
+        strategies: strategies.split(',').filter_map(Strategy::named).collect(),
+        merge_key: facts
+            .and_then(|f| f.patch_merge_key.as_deref())
+            .map(Into::into),
+    }
+}
+
+impl Strategy {
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "merge" => Some(Self::Merge),
+            "retainKeys" => Some(Self::RetainKeys),
+            "replace" => Some(Self::Replace),
+            _ => None,
+        }
+    }
+}
+
+fn type_of(schema: &Value) -> Type {
+    if let Some(name) = referenced(schema) {
+        return leaf(name).unwrap_or_else(|| Type::Ref(name.into()));
+    }
+    let format = schema["format"].as_str();
+    match (schema["type"].as_str(), format) {
+        (Some("boolean"), _) => Type::Bool,
+        (Some("integer"), Some("int64")) => Type::Int64,
+        (Some("integer"), _) => Type::Int32,
+        (Some("number"), _) => Type::Number,
+        (Some("string"), Some("byte")) => Type::Bytes,
+        (Some("string"), _) => Type::String,
+        (Some("array"), _) => Type::List(Box::new(type_of(&schema["items"]))),
+        (Some("object"), _) if schema["additionalProperties"].is_object() => {
+            Type::Map(Box::new(type_of(&schema["additionalProperties"])))
+        }
+        _ => Type::Any,
+    }
+}
+
+/// Definitions that are no structs on the wire.
+fn leaf(name: &str) -> Option<Type> {
+    match short_name(name) {
+        "Quantity" => Some(Type::Quantity),
+        "IntOrString" => Some(Type::IntOrString),
+        "Time" | "MicroTime" => Some(Type::Time),
+        "FieldsV1" | "RawExtension" | "Patch" => Some(Type::Any),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_know_how_they_merge() {
+        let pod_spec = definition("io.k8s.api.core.v1.PodSpec").unwrap();
+        let volumes = &pod_spec.fields["volumes"];
+        assert_eq!(volumes.merge_key.as_deref(), Some("name"));
+        assert!(volumes.strategies.contains(&Strategy::RetainKeys));
+        assert_eq!(
+            pod_spec.fields["containers"].ty,
+            Type::List(Box::new(Type::Ref("io.k8s.api.core.v1.Container".into())))
+        );
+    }
+
+    #[test]
+    fn scalars_keep_their_width_and_format() {
+        let secret = definition("io.k8s.api.core.v1.Secret").unwrap();
+        assert_eq!(secret.fields["data"].ty, Type::Map(Box::new(Type::Bytes)));
+        let probe = definition("io.k8s.api.core.v1.Probe").unwrap();
+        assert_eq!(probe.fields["periodSeconds"].ty, Type::Int32);
+        assert_eq!(
+            probe.fields["terminationGracePeriodSeconds"].ty,
+            Type::Int64
+        );
+        let resources = definition("io.k8s.api.core.v1.ResourceRequirements").unwrap();
+        assert_eq!(
+            resources.fields["limits"].ty,
+            Type::Map(Box::new(Type::Quantity))
+        );
+    }
+
+    #[test]
+    fn every_fact_about_a_list_belongs_to_a_served_type_and_field() {
+        let published = published();
+        for (name, facts) in list_facts() {
+            let schema = published
+                .get(&name)
+                .unwrap_or_else(|| panic!("{name} is not served"));
+            for field in facts.fields.keys() {
+                assert!(
+                    schema["properties"].get(field).is_some(),
+                    "{name} has no {field}"
+                );
+            }
+        }
+    }
 }

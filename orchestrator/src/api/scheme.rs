@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     },
     discovery::v1::EndpointSlice,
 };
-use k8s_openapi::schemars::{JsonSchema, Schema, SchemaGenerator};
+use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 use super::{
@@ -72,7 +72,8 @@ pub enum Subresource {
 pub(super) struct Codec {
     /// Decodes through the type and gives the canonical value; reports unknown fields by path.
     pub typed: fn(&Value, &mut Typed) -> Result<Value, decode::TypeError>,
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Makes the schema of the type known.
+    pub schema: fn(&mut SchemaGenerator),
 }
 
 /// Every served resource, in the order of discovery.
@@ -117,6 +118,11 @@ impl Resource {
         self.scope == Scope::Namespaced
     }
 
+    /// The name of its list's schema.
+    pub fn list_definition(&self) -> String {
+        format!("{}List", self.definition)
+    }
+
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
@@ -133,7 +139,7 @@ impl Resource {
 
     /// The same for a value that is already parsed, such as the result of a patch.
     pub fn canonical(&self, value: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
-        decode::value(self, value, Vec::new(), mode)
+        decode::value(self, value, mode)
     }
 
     /// Before a create: clears what a client may not set and sets what the server owns.
@@ -170,6 +176,11 @@ impl Resource {
     /// The fields that a field selector may name, with this object's values.
     pub fn selectable_fields(&self, object: &Value) -> BTreeMap<&'static str, String> {
         strategy::selectable_fields(self, object)
+    }
+
+    /// The names of those fields, in order.
+    pub fn selectable_field_names(&self) -> Vec<&'static str> {
+        self.selectable_fields(&Value::Null).into_keys().collect()
     }
 }
 
@@ -373,7 +384,11 @@ static RESOURCES: [Resource; 14] = [
     ),
 ];
 
-/// Makes the schema of a type and all that it refers to known to the generator.
-fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
+/// The resources and the bodies of subresources: all that has a schema.
+pub(super) fn with_schema() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain([&SCALE, &BINDING])
+}
+
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    generator.subschema_for::<T>();
 }

@@ -1,8 +1,12 @@
 //! Label and field selectors: parsed from a query string or from an object, matched against maps.
 
-use std::collections::BTreeMap;
+mod parse;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::{
+    api::core::v1::NodeSelectorRequirement, apimachinery::pkg::apis::meta::v1 as meta,
+};
 
 use super::status::ApiError;
 
@@ -30,7 +34,7 @@ pub enum Operator {
     NotIn,
     Exists,
     DoesNotExist,
-    /// The label is an integer above the one value; node affinity only.
+    /// The label is an integer above the one value; node affinity and query strings only.
     Gt,
     Lt,
 }
@@ -64,22 +68,56 @@ impl LabelSelector {
     }
 
     /// `a=b,c in (d, e),!f`, as a query parameter carries it.
-    pub fn parse(_text: &str) -> Result<Self, ApiError> {
-        todo!()
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        parse::labels(text)
+            .map(|requirements| Self {
+                requirements,
+                nothing: false,
+            })
+            .map_err(|e| ApiError::BadRequest(format!("unable to parse requirement: {e}")))
     }
 
     /// From a workload's selector: null selects nothing, an empty one everything.
-    pub fn from_object(_selector: Option<&meta::LabelSelector>) -> Result<Self, ApiError> {
-        todo!()
+    pub fn from_object(selector: Option<&meta::LabelSelector>) -> Result<Self, ApiError> {
+        let Some(selector) = selector else {
+            return Ok(Self::nothing());
+        };
+        let labels = selector.match_labels.iter().flatten();
+        let mut requirements: Vec<_> = labels.map(|(k, v)| Requirement::equal(k, v)).collect();
+        for expression in selector.match_expressions.iter().flatten() {
+            let values = expression.values.clone().unwrap_or_default();
+            let operator = match expression.operator.as_str() {
+                "Gt" | "Lt" => None,
+                other => Operator::named(other),
+            };
+            let operator = operator.ok_or_else(|| {
+                ApiError::BadRequest(format!(
+                    "\"{}\" is not a valid label selector operator",
+                    expression.operator
+                ))
+            })?;
+            requirements.push(Requirement::new(&expression.key, operator, values)?);
+        }
+        Ok(Self {
+            requirements,
+            nothing: false,
+        })
     }
 
     /// From a map of equalities, such as a Service's or a ReplicationController's selector.
-    pub fn from_map(_labels: &BTreeMap<String, String>) -> Self {
-        todo!()
+    pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
+        let requirements = labels
+            .iter()
+            .map(|(k, v)| Requirement::equal(k, v))
+            .collect();
+        Self {
+            requirements,
+            nothing: false,
+        }
     }
 
-    pub fn matches(&self, _labels: &BTreeMap<String, String>) -> bool {
-        todo!()
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.nothing && self.requirements.iter().all(|r| r.matches(labels))
     }
 
     pub fn is_everything(&self) -> bool {
@@ -92,23 +130,143 @@ impl LabelSelector {
 }
 
 impl Requirement {
-    pub fn matches(&self, _labels: &BTreeMap<String, String>) -> bool {
-        todo!()
+    /// Checks that the operator has as many values as it takes.
+    pub fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Self, ApiError> {
+        let refuse = |why: &str| Err(ApiError::BadRequest(format!("{key}: {why}")));
+        match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                return refuse("for 'in', 'notin' operators, values set can't be empty");
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                return refuse("values set must be empty for exists and does not exist");
+            }
+            Operator::Gt | Operator::Lt
+                if values.len() != 1 || values[0].parse::<i64>().is_err() =>
+            {
+                return refuse("for 'Gt', 'Lt' operators, the value must be one integer");
+            }
+            _ => {}
+        }
+        values.sort();
+        values.dedup();
+        Ok(Self {
+            key: key.into(),
+            operator,
+            values,
+        })
+    }
+
+    /// From a term of a node's affinity.
+    pub fn from_node(term: &NodeSelectorRequirement) -> Result<Self, ApiError> {
+        let operator = Operator::named(&term.operator).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "\"{}\" is not a valid node selector operator",
+                term.operator
+            ))
+        })?;
+        Self::new(&term.key, operator, term.values.clone().unwrap_or_default())
+    }
+
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let label = labels.get(&self.key);
+        let listed = || label.is_some_and(|label| self.values.contains(label));
+        let compared = |ordering| {
+            let label = label.and_then(|l| l.parse::<i64>().ok());
+            let value = self.values.first().and_then(|v| v.parse::<i64>().ok());
+            label
+                .zip(value)
+                .is_some_and(|(label, value)| label.cmp(&value) == ordering)
+        };
+        match self.operator {
+            Operator::In => listed(),
+            Operator::NotIn => !listed(),
+            Operator::Exists => label.is_some(),
+            Operator::DoesNotExist => label.is_none(),
+            Operator::Gt => compared(std::cmp::Ordering::Greater),
+            Operator::Lt => compared(std::cmp::Ordering::Less),
+        }
+    }
+
+    fn equal(key: &str, value: &str) -> Self {
+        Self {
+            key: key.into(),
+            operator: Operator::In,
+            values: vec![value.into()],
+        }
+    }
+}
+
+impl Operator {
+    fn named(word: &str) -> Option<Self> {
+        match word {
+            "In" => Some(Self::In),
+            "NotIn" => Some(Self::NotIn),
+            "Exists" => Some(Self::Exists),
+            "DoesNotExist" => Some(Self::DoesNotExist),
+            "Gt" => Some(Self::Gt),
+            "Lt" => Some(Self::Lt),
+            _ => None,
+        }
+    }
+}
+
+/// The query string; equalities are written with `=`.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, requirement) in self.requirements.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{requirement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        let values = self.values.join(",");
+        match self.operator {
+            Operator::In if self.values.len() == 1 => write!(f, "{key}={values}"),
+            Operator::In => write!(f, "{key} in ({values})"),
+            Operator::NotIn if self.values.len() == 1 => write!(f, "{key}!={values}"),
+            Operator::NotIn => write!(f, "{key} notin ({values})"),
+            Operator::Exists => write!(f, "{key}"),
+            Operator::DoesNotExist => write!(f, "!{key}"),
+            Operator::Gt => write!(f, "{key}>{values}"),
+            Operator::Lt => write!(f, "{key}<{values}"),
+        }
     }
 }
 
 impl FieldSelector {
-    pub fn parse(_text: &str) -> Result<Self, ApiError> {
-        todo!()
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        parse::fields(text)
+            .map(|terms| Self { terms })
+            .map_err(ApiError::BadRequest)
     }
 
     /// Refuses a field that the kind does not offer (`fields` of any object of the kind).
-    pub fn check(&self, _kind: &str, _fields: &[&'static str]) -> Result<(), ApiError> {
-        todo!()
+    pub fn check(&self, kind: &str, fields: &[&'static str]) -> Result<(), ApiError> {
+        match self
+            .terms
+            .iter()
+            .find(|t| !fields.contains(&t.field.as_str()))
+        {
+            None => Ok(()),
+            Some(term) => Err(ApiError::BadRequest(format!(
+                "field label not supported: {} (of kind {kind})",
+                term.field
+            ))),
+        }
     }
 
-    pub fn matches(&self, _fields: &BTreeMap<&'static str, String>) -> bool {
-        todo!()
+    pub fn matches(&self, fields: &BTreeMap<&'static str, String>) -> bool {
+        self.terms.iter().all(|term| {
+            let value = fields.get(term.field.as_str()).map_or("", String::as_str);
+            (value == term.value) == term.equal
+        })
     }
 
     pub fn is_everything(&self) -> bool {
@@ -123,3 +281,6 @@ impl FieldSelector {
             .map(|t| t.value.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,9 @@ pub enum ApiError {
     Conflict { target: Target, message: String },
     #[error("{} \"{}\" is invalid: {}", .target.qualified(), .target.name, Causes(.causes))]
     Invalid { target: Target, causes: Vec<Cause> },
+    /// The request is well-formed but cannot be done: a patch that does not apply.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    Unprocessable(String),
     #[error("{0}")]
     Expired(String),
     #[error("{action} is not supported on resources of kind \"{}\"", .target.qualified())]
@@ -183,7 +186,7 @@ impl ApiError {
             Self::NotFound(_) | Self::NoSuchResource => (404, "NotFound"),
             Self::AlreadyExists(_) => (409, "AlreadyExists"),
             Self::Conflict { .. } => (409, "Conflict"),
-            Self::Invalid { .. } => (422, "Invalid"),
+            Self::Invalid { .. } | Self::Unprocessable(_) => (422, "Invalid"),
             Self::Expired(_) => (410, "Expired"),
             Self::MethodNotAllowed { .. } => (405, "MethodNotAllowed"),
             Self::NotAcceptable(_) => (406, "NotAcceptable"),

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand; the only place that prints.
 
+mod datapath;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -14,9 +16,20 @@ struct Cli {
 
 /// One variant a subcommand; each lives in the file of its name.
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Datapath(datapath::Args),
+}
 
 /// Parses the command line and runs the subcommand; the exit code is the process's.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {}
+    let result = match Cli::parse().command {
+        Command::Datapath(args) => datapath::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub mod link;
 pub mod maps;
 pub mod mount;
 pub mod object;
+#[cfg(test)]
+mod property;
 pub mod reconcile;
 pub mod syscall;
 pub mod table;
@@ -240,9 +242,13 @@ pub fn dump_pinned(pin_root: &Path, node: &str) -> Result<String, DatapathError>
     Ok(dump::dump(&kernel::Kernel::read(&maps)?))
 }
 
-/// bpffs allows no dot in a name; a node's may have some.
+/// A node's directory below the pin root: bpffs allows no dot in a name, a node's may have some.
+pub fn pin_name(node: &str) -> String {
+    node.replace('.', "_")
+}
+
 fn node_dir(pin_root: &Path, node: &str) -> PathBuf {
-    pin_root.join(node.replace('.', "_"))
+    pin_root.join(pin_name(node))
 }
 
 fn pin_dirs(config: &NodeConfig) -> Result<(PathBuf, PathBuf), DatapathError> {

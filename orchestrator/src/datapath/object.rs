@@ -13,6 +13,11 @@ use super::DatapathError;
 /// What `build.rs` found; empty when the datapath had not been built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/orchestrator.o"));
 
+/// Whether this binary holds a datapath at all.
+pub fn is_embedded() -> bool {
+    !OBJECT.is_empty()
+}
+
 /// Loaded programs by name. They live as long as a link or this holds them.
 pub struct Programs(BTreeMap<String, OwnedFd>);
 

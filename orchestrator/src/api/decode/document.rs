@@ -1,0 +1,193 @@
+//! JSON and YAML text → value, with the paths of keys that an object names twice.
+
+use std::{collections::BTreeSet, fmt};
+
+use k8s_openapi::serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::{Map, Value};
+
+use super::Format;
+
+/// A parsed document.
+pub struct Document {
+    pub value: Value,
+    /// `spec.replicas`; the last value counts.
+    pub duplicates: Vec<String>,
+}
+
+/// Parses the one document of a body.
+pub fn parse(body: &[u8], format: Format) -> Result<Document, String> {
+    let mut duplicates = Vec::new();
+    let value = walk(body, format, |path, again| {
+        if again {
+            duplicates.push(path.to_owned());
+        }
+    })?;
+    Ok(Document { value, duplicates })
+}
+
+/// Parses and tells of every key: its path, and whether its object had it already.
+pub fn walk(
+    body: &[u8],
+    format: Format,
+    mut seen: impl FnMut(&str, bool),
+) -> Result<Value, String> {
+    let node = Node {
+        path: &mut String::new(),
+        seen: &mut seen,
+    };
+    match format {
+        Format::Json => {
+            let mut deserializer = serde_json::Deserializer::from_slice(body);
+            let value = node
+                .deserialize(&mut deserializer)
+                .map_err(|e| e.to_string())?;
+            deserializer.end().map_err(|e| e.to_string())?;
+            Ok(value)
+        }
+        Format::Yaml => {
+            let mut documents = serde_yaml::Deserializer::from_slice(body);
+            let first = documents.next().ok_or("the body is empty")?;
+            node.deserialize(first).map_err(|e| e.to_string())
+        }
+    }
+}
+
+/// The place in the document that is parsed next.
+struct Node<'a, F> {
+    path: &'a mut String,
+    seen: &'a mut F,
+}
+
+impl<'de, F: FnMut(&str, bool)> DeserializeSeed<'de> for Node<'_, F> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: FnMut(&str, bool)> Visitor<'de> for Node<'_, F> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E: Error>(self, v: f64) -> Result<Value, E> {
+        let number = serde_json::Number::from_f64(v);
+        number
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number must be finite"))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        let before = self.path.len();
+        loop {
+            self.path.push_str(&format!("[{}]", list.len()));
+            let next = Node {
+                path: self.path,
+                seen: self.seen,
+            };
+            let item = seq.next_element_seed(next)?;
+            self.path.truncate(before);
+            match item {
+                Some(item) => list.push(item),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        let mut keys = BTreeSet::new();
+        let before = self.path.len();
+        while let Some(Key(key)) = map.next_key()? {
+            if before > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            (self.seen)(self.path, !keys.insert(key.clone()));
+            let value = map.next_value_seed(Node {
+                path: self.path,
+                seen: self.seen,
+            })?;
+            self.path.truncate(before);
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// The key of an object; YAML may write numbers and booleans.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E>(self, v: &str) -> Result<Key, E> {
+                Ok(Key(v.into()))
+            }
+
+            fn visit_bool<E>(self, v: bool) -> Result<Key, E> {
+                Ok(Key(v.to_string()))
+            }
+
+            fn visit_i64<E>(self, v: i64) -> Result<Key, E> {
+                Ok(Key(v.to_string()))
+            }
+
+            fn visit_u64<E>(self, v: u64) -> Result<Key, E> {
+                Ok(Key(v.to_string()))
+            }
+
+            fn visit_f64<E>(self, v: f64) -> Result<Key, E> {
+                Ok(Key(v.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}

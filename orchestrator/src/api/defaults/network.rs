@@ -1,0 +1,89 @@
+//! Defaults of Services and of what stands behind them.
+
+use serde_json::{Value, json};
+
+use super::{items, set};
+
+const AFFINITY_SECONDS: i64 = 10_800;
+
+pub fn service(object: &mut Value) {
+    if !object["spec"].is_object() {
+        object["spec"] = json!({});
+    }
+    let spec = &mut object["spec"];
+    set(spec, "type", || "ClusterIP".into());
+    set(spec, "sessionAffinity", || "None".into());
+    match spec["sessionAffinity"].as_str() {
+        Some("ClientIP") => {
+            set(spec, "sessionAffinityConfig", || json!({}));
+            let config = &mut spec["sessionAffinityConfig"];
+            set(config, "clientIP", || json!({}));
+            set(&mut config["clientIP"], "timeoutSeconds", || {
+                AFFINITY_SECONDS.into()
+            });
+        }
+        _ => {
+            spec.as_object_mut()
+                .map(|spec| spec.remove("sessionAffinityConfig"));
+        }
+    }
+    for port in items(spec, "ports") {
+        set(port, "protocol", || "TCP".into());
+        let number = port["port"].clone();
+        // Zero and the empty string mean the port itself.
+        if port["targetPort"] == 0 {
+            port["targetPort"] = Value::Null;
+        }
+        set(port, "targetPort", || number);
+    }
+    by_type(spec);
+}
+
+fn by_type(spec: &mut Value) {
+    let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        set(spec, "externalTrafficPolicy", || "Cluster".into());
+    }
+    if kind == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", || true.into());
+    }
+    if kind == "ExternalName" {
+        return;
+    }
+    set(spec, "internalTrafficPolicy", || "Cluster".into());
+    set(spec, "ipFamilyPolicy", || "SingleStack".into());
+    let address = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let family = if address.contains(':') {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
+    set(spec, "ipFamilies", || json!([family]));
+    if !address.is_empty() {
+        set(spec, "clusterIPs", || json!([address]));
+    } else if let Some(first) = spec["clusterIPs"].get(0).cloned() {
+        set(spec, "clusterIP", || first);
+    }
+    super::drop_nulls(spec);
+}
+
+pub fn endpoints(object: &mut Value) {
+    for subset in items(object, "subsets") {
+        for port in items(subset, "ports") {
+            set(port, "protocol", || "TCP".into());
+        }
+    }
+}
+
+pub fn endpoint_slice(object: &mut Value) {
+    for port in items(object, "ports") {
+        if port["name"].is_null() {
+            port["name"] = "".into();
+        }
+        set(port, "protocol", || "TCP".into());
+    }
+    // An endpoint always says its conditions, if only that it has none.
+    for endpoint in items(object, "endpoints") {
+        set(endpoint, "conditions", || json!({}));
+    }
+}

@@ -1,0 +1,404 @@
+//! Random histories against the reconciler: every single write leaves a safe datapath, and what it ends
+//! with is what a fresh start would compute.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use orchestrator_common::maps::services::{BackendKey, ServiceKey};
+use orchestrator_common::{Addr, Mac, Port, Prefix};
+use proptest::prelude::*;
+
+use super::check::check;
+use super::delta::{Op, delta, replay};
+use super::desired::{self, Facts};
+use super::fake::Fake;
+use super::ids::Ids;
+use super::reconcile::Reconciler;
+use super::table::Tables;
+use super::view::{EndpointView, PortView, Protocol, SliceView};
+use super::{Change, LocalPod, NodeView, ObjectKey, ServiceView};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A Service with an address out of few, so that two may claim the same one.
+    Service {
+        name: u8,
+        addr: u8,
+        ports: u8,
+    },
+    NoService {
+        name: u8,
+    },
+    Slice {
+        service: u8,
+        slice: u8,
+        ready: u16,
+        terminating: u16,
+    },
+    NoSlice {
+        service: u8,
+        slice: u8,
+    },
+    Node {
+        name: u8,
+        range: Option<u8>,
+    },
+    Pod {
+        name: u8,
+        addr: Option<u8>,
+    },
+    /// The agent dies and comes back; the world is as before.
+    Restart,
+    /// The maps take so many more writes, then none until the next step.
+    Full {
+        writes: usize,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..3u8, 0..3u8, 1..4u8)
+            .prop_map(|(name, addr, ports)| Step::Service { name, addr, ports }),
+        1 => (0..3u8).prop_map(|name| Step::NoService { name }),
+        8 => (0..3u8, 0..2u8, any::<u16>(), any::<u16>()).prop_map(
+            |(service, slice, ready, terminating)| Step::Slice { service, slice, ready, terminating }
+        ),
+        1 => (0..3u8, 0..2u8).prop_map(|(service, slice)| Step::NoSlice { service, slice }),
+        1 => (0..3u8, proptest::option::of(0..4u8))
+            .prop_map(|(name, range)| Step::Node { name, range }),
+        1 => (0..3u8, proptest::option::of(0..4u8)).prop_map(|(name, addr)| Step::Pod { name, addr }),
+        1 => Just(Step::Restart),
+        1 => (0..6usize).prop_map(|writes| Step::Full { writes }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_write_leaves_a_safe_datapath(steps in prop::collection::vec(step(), 1..40)) {
+        let mut run = Run::start();
+        for step in steps {
+            run.step(step);
+        }
+    }
+}
+
+#[test]
+fn one_endpoint_more_or_less_is_a_handful_of_writes() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    let all: Vec<u16> = (0..1000).collect();
+    run.change(slice_of(0, 0, &all));
+    for changed in [&all[..999], &all[..], &all[1..], &all[500..]] {
+        run.log_since = run.reconciler.kernel().log.len();
+        run.change(slice_of(0, 0, changed));
+        if changed.len() > 900 {
+            let writes = &run.reconciler.kernel().log[run.log_since..];
+            assert!(writes.len() <= 4, "{writes:?}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_number() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    run.change(slice_of(0, 0, &[1, 2, 3]));
+    let before = run.numbers();
+    run.change(slice_of(0, 0, &[2, 3, 4]));
+    let after = run.numbers();
+    for endpoint in [2, 3] {
+        assert_eq!(
+            before[&endpoint_addr(endpoint)],
+            after[&endpoint_addr(endpoint)]
+        );
+    }
+    assert_ne!(before[&endpoint_addr(1)], after[&endpoint_addr(4)]);
+}
+
+#[test]
+fn a_backend_that_goes_has_its_flows_choose_again() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    run.change(slice_of(0, 0, &[1, 2]));
+    let gone = run.numbers()[&endpoint_addr(1)];
+    run.change(slice_of(0, 0, &[2]));
+    assert_eq!(run.reconciler.kernel().generations.get(&gone), Some(&1));
+    assert_eq!(run.reconciler.kernel().generations.len(), 1);
+}
+
+#[test]
+fn nothing_is_deleted_before_the_view_is_complete() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    run.change(slice_of(0, 0, &[1, 2]));
+    let left = run.reconciler.kernel().clone();
+    let mut next = Reconciler::start(left.clone(), facts()).unwrap();
+    next.change(service(0, 1, 1)).unwrap();
+    next.change(Change::Node("other".into(), Some(node(3))))
+        .unwrap();
+    assert_eq!(next.kernel().tables.backends, left.tables.backends);
+    assert_eq!(next.kernel().tables.nodes.len(), 1);
+    next.in_sync().unwrap();
+    assert!(next.kernel().tables.backends.is_empty());
+}
+
+struct Run {
+    reconciler: Reconciler<Fake>,
+    /// Every object there is, to tell a restarted agent.
+    objects: BTreeMap<String, Change>,
+    log_since: usize,
+}
+
+impl Run {
+    fn start() -> Self {
+        let mut reconciler = Reconciler::start(Fake::default(), facts()).unwrap();
+        reconciler.in_sync().unwrap();
+        Self {
+            reconciler,
+            objects: BTreeMap::new(),
+            log_since: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Service { name, addr, ports } => self.change(service(name, addr, ports)),
+            Step::NoService { name } => self.change(Change::Service(key(name), None)),
+            Step::Slice {
+                service,
+                slice,
+                ready,
+                terminating,
+            } => {
+                self.change(slice_of_masks(service, slice, ready, terminating));
+            }
+            Step::NoSlice { service, slice } => {
+                self.change(Change::Slice(slice_key(service, slice), None));
+            }
+            Step::Node { name, range } => {
+                self.change(Change::Node(format!("node-{name}"), range.map(node)));
+            }
+            Step::Pod { name, addr } => {
+                self.change(Change::Pod(
+                    format!("pod-{name}"),
+                    addr.map(|addr| pod(name, addr)),
+                ));
+            }
+            Step::Restart => self.restart(),
+            Step::Full { writes } => self.reconciler.kernel_mut().room = Some(writes),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let before = self.reconciler.kernel().tables.clone();
+        let log = self.reconciler.kernel().log.len();
+        self.remember(&change);
+        let limited = self.reconciler.kernel().room.is_some();
+        let done = self.reconciler.change(change);
+        assert!(limited || done.is_ok(), "{done:?}");
+        self.reconciler.kernel_mut().room = None;
+        if done.is_err() {
+            self.reconciler.in_sync().unwrap(); // what is due is retried
+        }
+        let kernel = self.reconciler.kernel();
+        assert_safe(&before, &kernel.log[log..], &kernel.tables);
+        self.assert_settled();
+    }
+
+    fn restart(&mut self) {
+        let mut left = self.reconciler.kernel().clone();
+        left.log.clear();
+        left.room = None;
+        let mut next = Reconciler::start(left, facts()).unwrap();
+        for change in self.objects.values() {
+            next.change(change.clone()).unwrap();
+        }
+        next.in_sync().unwrap();
+        assert_eq!(next.kernel().log, [], "the same world needs no write");
+        self.reconciler = next;
+    }
+
+    /// The maps are the mirror, pass the lint, and are what all units together want.
+    fn assert_settled(&self) {
+        let actual = self.reconciler.actual();
+        assert_eq!(actual, &self.reconciler.kernel().tables);
+        assert_eq!(check(actual), Vec::<String>::new());
+        let mut ids = Ids::read(actual);
+        let full = desired::full(self.reconciler.world(), &facts(), actual, &mut ids).unwrap();
+        assert_eq!(&full, actual);
+        assert_eq!(delta(actual, &full, true), []);
+    }
+
+    fn remember(&mut self, change: &Change) {
+        let (name, there) = match change {
+            Change::Service(key, view) => (format!("service {key}"), view.is_some()),
+            Change::Slice(key, view) => (format!("slice {key}"), view.is_some()),
+            Change::Node(name, view) => (format!("node {name}"), view.is_some()),
+            Change::Pod(uid, view) => (format!("pod {uid}"), view.is_some()),
+        };
+        if there {
+            self.objects.insert(name, change.clone());
+        } else {
+            self.objects.remove(&name);
+        }
+    }
+
+    fn numbers(&self) -> BTreeMap<IpAddr, u32> {
+        let rows = self.reconciler.actual().backends.values();
+        rows.map(|row| (row.addr.into(), row.id)).collect()
+    }
+}
+
+type Backends = BTreeMap<ServiceKey, BTreeSet<(Addr, Port)>>;
+
+/// What a connect may get. Panics where a Service counts a slot that is not there.
+fn reachable(tables: &Tables) -> Backends {
+    let rows = tables.services.iter().map(|(key, service)| {
+        let slots = (0..service.count).map(|slot| {
+            let row = tables.backends.get(&BackendKey {
+                service: service.id,
+                slot,
+            });
+            let row = row.unwrap_or_else(|| panic!("slot {slot} of {key:?} is empty"));
+            (row.addr, row.port)
+        });
+        (*key, slots.collect())
+    });
+    rows.collect()
+}
+
+/// Between any two writes, a Service reaches backends of before or after, and some if it has some.
+fn assert_safe(before: &Tables, ops: &[Op], after: &Tables) {
+    let (old, new) = (reachable(before), reachable(after));
+    let mut tables = before.clone();
+    for op in ops {
+        replay(&mut tables, *op);
+        let now = reachable(&tables);
+        if let Op::Raise(id) = op {
+            let held = tables.backends.values().any(|row| row.id == *id);
+            assert!(!held, "backend {id} is raised while it can still be chosen");
+        }
+        for (key, backends) in &now {
+            let none = BTreeSet::new();
+            let (old, new) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
+            assert!(
+                backends
+                    .iter()
+                    .all(|row| old.contains(row) || new.contains(row)),
+                "{op:?}"
+            );
+            let had_some = !old.is_empty() && !new.is_empty();
+            assert!(
+                !had_some || !backends.is_empty(),
+                "{op:?} empties a Service"
+            );
+        }
+        for key in old.keys().filter(|key| new.contains_key(key)) {
+            assert!(
+                now.contains_key(key),
+                "{op:?} takes a Service away for a moment"
+            );
+        }
+    }
+}
+
+fn facts() -> Facts {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    Facts {
+        node: ip("172.31.0.11").into(),
+        gateway: ip("10.100.9.1").into(),
+        own_pods: Prefix::new(ip("10.100.9.0"), 24),
+        pods: Prefix::new(ip("10.100.0.0"), 16),
+        services: Prefix::new(ip("10.96.0.0"), 16),
+        node_mask: Addr::v4_mask(24),
+        uplink: 2,
+        overlay: 3,
+        host: 5,
+        host_mac: Mac::new([2, 0, 0, 0, 0, 1]),
+        net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        netns_cookie: 1,
+    }
+}
+
+fn key(name: u8) -> ObjectKey {
+    ObjectKey::new("default", format!("service-{name}"))
+}
+
+fn slice_key(service: u8, slice: u8) -> ObjectKey {
+    ObjectKey::new("default", format!("service-{service}-{slice}"))
+}
+
+fn service(name: u8, addr: u8, ports: u8) -> Change {
+    let mut listed = vec![port("http", 80, Protocol::Tcp)];
+    if ports & 2 != 0 {
+        listed.push(port("dns", 53, Protocol::Udp));
+    }
+    let view = ServiceView {
+        addrs: vec![Ipv4Addr::new(10, 96, 0, addr).into()],
+        ports: listed,
+        local_only: false,
+    };
+    Change::Service(key(name), Some(view))
+}
+
+fn port(name: &str, port: u16, protocol: Protocol) -> PortView {
+    PortView {
+        name: name.into(),
+        port,
+        protocol,
+    }
+}
+
+fn endpoint_addr(number: u16) -> IpAddr {
+    Ipv4Addr::new(10, 100, (number / 250) as u8, (number % 250) as u8 + 2).into()
+}
+
+fn slice_of(service: u8, slice: u8, ready: &[u16]) -> Change {
+    let endpoint = |n: &u16| EndpointView::new(endpoint_addr(*n), true, true, false, false);
+    slice_with(service, slice, ready.iter().map(endpoint).collect())
+}
+
+fn slice_of_masks(service: u8, slice: u8, ready: u16, terminating: u16) -> Change {
+    let endpoints = (0..16)
+        .filter(|n| (ready | terminating) & (1 << n) != 0)
+        .map(|n| {
+            let (ready, leaving) = (ready & (1 << n) != 0, terminating & (1 << n) != 0);
+            EndpointView::new(endpoint_addr(n), ready, true, leaving, false)
+        });
+    slice_with(service, slice, endpoints.collect())
+}
+
+fn slice_with(service: u8, slice: u8, endpoints: Vec<EndpointView>) -> Change {
+    let view = SliceView {
+        service: key(service).name,
+        ports: vec![
+            port("http", 8080, Protocol::Tcp),
+            port("dns", 5353, Protocol::Udp),
+        ],
+        endpoints,
+    };
+    Change::Slice(slice_key(service, slice), Some(view))
+}
+
+fn node(range: u8) -> NodeView {
+    NodeView {
+        pod_cidrs: vec![format!("10.100.{range}.0/24").parse().unwrap()],
+        addr: Ipv4Addr::new(172, 31, 0, 20 + range).into(),
+    }
+}
+
+fn pod(name: u8, addr: u8) -> LocalPod {
+    LocalPod {
+        addr: Ipv4Addr::new(10, 100, 9, 10 + addr).into(),
+        ifindex: 10 + u32::from(name),
+        ifname: format!("orch{name}"),
+        mac: [2, 0, 0, 0, 1, name],
+        host_mac: [2, 0, 0, 0, 2, name],
+        netns_cookie: 100 + u64::from(name),
+        host_network: false,
+    }
+}

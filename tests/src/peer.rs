@@ -1,0 +1,146 @@
+//! Servers and clients inside namespaces: real sockets, every wait bounded.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::netns::Netns;
+
+/// Long enough for a loaded machine, short enough for a lost packet to be noticed.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers every line or datagram with `<name> <what came>`. Stops when dropped.
+pub struct Server {
+    heard: Arc<Mutex<Vec<SocketAddr>>>,
+    stop: Arc<AtomicBool>,
+    listener: Option<TcpListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn tcp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
+        let listener = netns.enter(|| TcpListener::bind(("0.0.0.0", port)))?;
+        let accept = listener.try_clone()?;
+        let (heard, name) = (Arc::new(Mutex::new(Vec::new())), name.to_owned());
+        let log = Arc::clone(&heard);
+        let thread = thread::spawn(move || {
+            while let Ok((stream, from)) = accept.accept() {
+                log.lock().expect("no thread panics with it").push(from);
+                let name = name.clone();
+                thread::spawn(move || echo_lines(stream, &name));
+            }
+        });
+        let stop = Arc::default();
+        Ok(Self {
+            heard,
+            stop,
+            listener: Some(listener),
+            thread: Some(thread),
+        })
+    }
+
+    pub fn udp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
+        let socket = netns.enter(|| UdpSocket::bind(("0.0.0.0", port)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let (heard, name) = (Arc::new(Mutex::new(Vec::new())), name.to_owned());
+        let (log, stop) = (Arc::clone(&heard), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                log.lock().expect("no thread panics with it").push(from);
+                let answer = [name.as_bytes(), b" ", &buffer[..length]].concat();
+                let _ = socket.send_to(&answer, from); // a client that went away
+            }
+        });
+        Ok(Self {
+            heard,
+            stop,
+            listener: None,
+            thread: Some(thread),
+        })
+    }
+
+    /// Who has connected or sent, as the server saw it.
+    pub fn heard(&self) -> Vec<SocketAddr> {
+        self.heard.lock().expect("no thread panics with it").clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(listener) = &self.listener {
+            let _ = shutdown(listener.as_raw_fd(), Shutdown::Both); // wakes the accept
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn echo_lines(stream: TcpStream, name: &str) {
+    let Ok(mut answers) = stream.try_clone() else {
+        return;
+    };
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if writeln!(answers, "{name} {line}").is_err() {
+            return;
+        }
+    }
+}
+
+/// One TCP connection to a server.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(netns: &Netns, to: impl Into<SocketAddr>) -> io::Result<Self> {
+        let to = to.into();
+        let stream = netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Sends a line and returns the answer.
+    pub fn ask(&mut self, line: &str) -> io::Result<String> {
+        writeln!(self.stream.get_mut(), "{line}")?;
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer)?;
+        Ok(answer.trim_end().to_owned())
+    }
+
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().peer_addr()
+    }
+}
+
+/// A UDP socket inside a namespace.
+pub fn udp(netns: &Netns) -> io::Result<UdpSocket> {
+    let socket = netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// The answer and who gave it.
+pub fn receive(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
+    let mut buffer = [0; 2048];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    Ok((
+        String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        from,
+    ))
+}

@@ -1,0 +1,293 @@
+//! The attached programs under real sockets: two nodes, their pods, and a client outside.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Instant;
+
+use anyhow::Result;
+use orchestrator::datapath::view::Protocol::{Tcp, Udp};
+use tests::netns::{Cluster, OUTSIDE, ready};
+use tests::peer::{Client, Server, receive, udp};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+#[test]
+fn tcp_to_a_service_reaches_a_pod_on_another_node() -> Result<()> {
+    let Some(two) = Two::start("tcp_to_a_service")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let server = Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(two.far, 8080)])?;
+    let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
+    assert_eq!(client.ask("hello")?, "far hello");
+    assert_eq!(
+        client.peer()?,
+        at(SERVICE, 80),
+        "getpeername shows the Service"
+    );
+    assert_eq!(server.heard()[0].ip(), two.near, "no address is hidden");
+    Ok(())
+}
+
+#[test]
+fn connections_spread_over_all_endpoints() -> Result<()> {
+    let Some(two) = Two::start("connections_spread")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _near = Server::tcp(&cluster.nodes[0].pods[1].netns, "near", 8080)?;
+    let _far = Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(two.neighbour, 8080), (two.far, 8080)])?;
+    let mut counts = [0, 0];
+    for _ in 0..64 {
+        let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
+        counts[usize::from(client.ask("x")?.starts_with("far"))] += 1;
+    }
+    assert!(counts.iter().all(|count| *count > 8), "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn udp_replies_come_from_the_service() -> Result<()> {
+    let Some(two) = Two::start("udp_replies")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    for from in [&cluster.nodes[0].pods[0].netns, &cluster.nodes[0].netns] {
+        let unconnected = udp(from)?;
+        unconnected.send_to(b"one", at(SERVICE, 53))?;
+        assert_eq!(
+            receive(&unconnected)?,
+            ("far one".into(), at(SERVICE, 53)),
+            "{}",
+            from.name
+        );
+        let connected = udp(from)?;
+        connected.connect(at(SERVICE, 53))?;
+        for question in ["two", "three"] {
+            connected.send(question.as_bytes())?;
+            assert_eq!(
+                receive(&connected)?.0,
+                format!("far {question}"),
+                "{}",
+                from.name
+            );
+        }
+        assert_eq!(connected.peer_addr()?, at(SERVICE, 53));
+    }
+    Ok(())
+}
+
+#[test]
+fn udp_follows_when_its_backend_goes() -> Result<()> {
+    let Some(two) = Two::start("udp_follows")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _near = Server::udp(&cluster.nodes[0].pods[1].netns, "near", 5353)?;
+    let _far = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let connected = udp(&cluster.nodes[0].pods[0].netns)?;
+    connected.connect(at(SERVICE, 53))?;
+    connected.send(b"one")?;
+    assert_eq!(receive(&connected)?.0, "far one");
+    cluster.service(SERVICE, 53, Udp, &[(two.neighbour, 5353)])?;
+    connected.send(b"two")?;
+    assert_eq!(receive(&connected)?.0, "near two");
+    Ok(())
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() -> Result<()> {
+    let Some(two) = Two::start("refuses_at_once")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    cluster.service(SERVICE, 80, Tcp, &[])?;
+    cluster.service(SERVICE, 53, Udp, &[])?;
+    for from in [&cluster.nodes[0].pods[0].netns, &cluster.nodes[0].netns] {
+        let begun = Instant::now();
+        let refused = Client::connect(from, at(SERVICE, 80))
+            .err()
+            .map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::ConnectionRefused), "{}", from.name);
+        assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
+        let socket = udp(from)?;
+        let refused = socket.connect(at(SERVICE, 53)).and_then(|()| {
+            socket.send(b"x")?;
+            receive(&socket).map(drop)
+        });
+        let refused = refused.err().map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::ConnectionRefused), "{}", from.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_and_nodes_reach_each_other() -> Result<()> {
+    let Some(two) = Two::start("reach_each_other")? else {
+        return Ok(());
+    };
+    let cluster = &two.cluster;
+    let _servers = [
+        Server::tcp(&cluster.nodes[0].pods[1].netns, "neighbour", 8080)?,
+        Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?,
+        Server::tcp(&cluster.nodes[0].netns, "node", 9090)?,
+        Server::tcp(&cluster.nodes[1].netns, "far-node", 9090)?,
+    ];
+    let (pod, node) = (&cluster.nodes[0].pods[0].netns, &cluster.nodes[0].netns);
+    let gateway = Ipv4Addr::new(10, 100, 1, 1);
+    let far_gateway = Ipv4Addr::new(10, 100, 2, 1);
+    for (from, to, port, who) in [
+        (pod, two.neighbour, 8080, "neighbour"),
+        (pod, two.far, 8080, "far"),
+        (node, two.neighbour, 8080, "neighbour"),
+        (node, two.far, 8080, "far"),
+        (pod, Ipv4Addr::new(172, 31, 0, 11), 9090, "node"),
+        (pod, gateway, 9090, "node"),
+        (pod, far_gateway, 9090, "far-node"),
+        (pod, Ipv4Addr::new(172, 31, 0, 12), 9090, "far-node"),
+        (node, far_gateway, 9090, "far-node"),
+    ] {
+        let case = format!("{} to {to}:{port}", from.name);
+        let mut client = Client::connect(from, at(to, port))
+            .map_err(|error| anyhow::anyhow!("{case}: {error}"))?;
+        assert_eq!(client.ask("hello")?, format!("{who} hello"), "{case}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_reaches_services_like_a_pod() -> Result<()> {
+    let Some(two) = Two::start("node_reaches_services")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    for (backend, node, pod) in [(two.far, 1, 0), (two.neighbour, 0, 1)] {
+        let server = Server::tcp(&cluster.nodes[node].pods[pod].netns, "pod", 8080)?;
+        cluster.service(SERVICE, 80, Tcp, &[(backend, 8080)])?;
+        let mut client = Client::connect(&cluster.nodes[0].netns, at(SERVICE, 80))?;
+        assert_eq!(client.ask("hello")?, "pod hello");
+        assert_eq!(client.peer()?, at(SERVICE, 80));
+        assert_eq!(server.heard()[0].ip(), Ipv4Addr::new(10, 100, 1, 1));
+    }
+    Ok(())
+}
+
+#[test]
+fn outside_sees_the_node_and_answers_the_pod() -> Result<()> {
+    let Some(two) = Two::start("outside_sees_the_node")? else {
+        return Ok(());
+    };
+    let cluster = &two.cluster;
+    let tcp = Server::tcp(&cluster.outside, "outside", 7070)?;
+    let datagrams = Server::udp(&cluster.outside, "outside", 7071)?;
+    let pod = &cluster.nodes[0].pods[0].netns;
+    let mut client = Client::connect(pod, at(OUTSIDE, 7070))?;
+    assert_eq!(client.ask("hello")?, "outside hello");
+    let socket = udp(pod)?;
+    socket.send_to(b"hello", at(OUTSIDE, 7071))?;
+    assert_eq!(
+        receive(&socket)?,
+        ("outside hello".into(), at(OUTSIDE, 7071))
+    );
+    for heard in [tcp.heard(), datagrams.heard()] {
+        assert_eq!(heard[0].ip(), Ipv4Addr::new(172, 31, 0, 11));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pod_cannot_use_another_address() -> Result<()> {
+    let Some(two) = Two::start("cannot_use_another_address")? else {
+        return Ok(());
+    };
+    let cluster = &two.cluster;
+    let server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    let pod = &cluster.nodes[0].pods[0].netns;
+    pod.ip("addr add 10.100.1.77/32 dev eth0")?;
+    let spoofed = pod.enter(|| std::net::UdpSocket::bind(("10.100.1.77", 4000)))?;
+    spoofed.send_to(b"spoofed", at(two.far, 5353))?;
+    // What was sent later on the same path has arrived, so the earlier one will not.
+    let honest = udp(pod)?;
+    honest.send_to(b"honest", at(two.far, 5353))?;
+    assert_eq!(receive(&honest)?.0, "far honest");
+    assert!(
+        server.heard().iter().all(|from| from.ip() == two.near),
+        "{:?}",
+        server.heard()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_restarted_agent_breaks_no_connection_and_keeps_every_number() -> Result<()> {
+    let Some(two) = Two::start("restarted_agent")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _server = Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
+    let _datagrams = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 80, Tcp, &[(two.far, 8080)])?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let before = cluster.nodes[0].with(|datapath| datapath.dump())?;
+    let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
+    let connected = udp(&cluster.nodes[0].pods[0].netns)?;
+    connected.connect(at(SERVICE, 53))?;
+    let mut ask = |question: &str| -> Result<()> {
+        assert_eq!(client.ask(question)?, format!("far {question}"));
+        connected.send(question.as_bytes())?;
+        assert_eq!(receive(&connected)?.0, format!("far {question}"));
+        Ok(())
+    };
+    ask("before")?;
+    cluster.nodes[0].kill();
+    ask("without an agent")?;
+    cluster.nodes[0].open()?;
+    ask("before it knows anything")?;
+    assert_eq!(cluster.nodes[0].with(|datapath| datapath.dump())?, before);
+    (0..cluster.nodes[0].pods.len()).try_for_each(|pod| cluster.nodes[0].tell_pod(pod))?;
+    cluster.announce_nodes()?;
+    cluster.service(SERVICE, 80, Tcp, &[(two.far, 8080)])?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    cluster.in_sync()?;
+    assert_eq!(cluster.nodes[0].with(|datapath| datapath.dump())?, before);
+    ask("after")?;
+    let mut anew = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
+    assert_eq!(anew.ask("anew")?, "far anew");
+    Ok(())
+}
+
+/// Two nodes; two pods on the first, one on the second.
+struct Two {
+    cluster: Cluster,
+    near: Ipv4Addr,
+    neighbour: Ipv4Addr,
+    far: Ipv4Addr,
+}
+
+impl Two {
+    fn start(test: &str) -> Result<Option<Self>> {
+        if !ready(test) {
+            return Ok(None);
+        }
+        let mut cluster = Cluster::start(2)?;
+        let near = cluster.nodes[0].add_pod(5)?;
+        let neighbour = cluster.nodes[0].add_pod(6)?;
+        let far = cluster.nodes[1].add_pod(5)?;
+        cluster.in_sync()?;
+        Ok(Some(Self {
+            cluster,
+            near,
+            neighbour,
+            far,
+        }))
+    }
+}
+
+fn at(addr: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddrV4::new(addr, port).into()
+}
