@@ -41,7 +41,9 @@ struct Taken {
 pub enum Refusal {
     #[error("provided IP is already allocated")]
     AddressTaken,
-    #[error("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}")]
+    #[error(
+        "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+    )]
     AddressOutside { address: IpAddr, range: IpNetwork },
     #[error("range is full")]
     NoAddress,
@@ -71,7 +73,9 @@ impl Addresses {
         if let Some(services) = api::find("", "v1", "services") {
             let mut taken = addresses.lock();
             for service in objects.cache.list(services, None).1 {
-                let Ok(value) = reply::parse(&service.bytes) else { continue };
+                let Ok(value) = reply::parse(&service.bytes) else {
+                    continue;
+                };
                 let holding = Holding::of(&value);
                 taken.addresses.extend(holding.addresses);
                 taken.ports.extend(holding.ports);
@@ -83,7 +87,10 @@ impl Addresses {
     /// Takes a given address.
     pub fn claim_address(&self, address: IpAddr) -> Result<(), Refusal> {
         if !self.range.contains(address) || !self.usable(offset(self.range, address)) {
-            return Err(Refusal::AddressOutside { address, range: self.range });
+            return Err(Refusal::AddressOutside {
+                address,
+                range: self.range,
+            });
         }
         match self.lock().addresses.insert(address) {
             true => Ok(()),
@@ -98,7 +105,9 @@ impl Addresses {
         let reserved = (size / 16).clamp(16.min(size / 2), 256);
         let mut taken = self.lock();
         let start = taken.next_address.max(reserved);
-        let candidates = (start..size).chain(reserved..start.min(size)).chain(1..reserved);
+        let candidates = (start..size)
+            .chain(reserved..start.min(size))
+            .chain(1..reserved);
         for candidate in candidates.filter(|candidate| self.usable(*candidate)) {
             let address = at(self.range, candidate);
             if taken.addresses.insert(address) {
@@ -123,10 +132,16 @@ impl Addresses {
     /// Takes the next port that no protocol uses.
     pub fn next_port(&self, protocol: &str) -> Result<u16, Refusal> {
         let mut taken = self.lock();
-        let start = taken.next_port.clamp(*self.ports.start(), *self.ports.end());
+        let start = taken
+            .next_port
+            .clamp(*self.ports.start(), *self.ports.end());
         let candidates = (start..=*self.ports.end()).chain(*self.ports.start()..start);
         for port in candidates {
-            let used = taken.ports.range((port, String::new())..).next().is_some_and(|p| p.0 == port);
+            let used = taken
+                .ports
+                .range((port, String::new())..)
+                .next()
+                .is_some_and(|p| p.0 == port);
             if !used {
                 taken.ports.insert((port, protocol.to_owned()));
                 taken.next_port = port.saturating_add(1);
@@ -139,7 +154,9 @@ impl Addresses {
     /// Gives back what a Service held.
     pub fn release(&self, holding: &Holding) {
         let mut taken = self.lock();
-        taken.addresses.retain(|address| !holding.addresses.contains(address));
+        taken
+            .addresses
+            .retain(|address| !holding.addresses.contains(address));
         taken.ports.retain(|port| !holding.ports.contains(port));
     }
 
@@ -159,7 +176,9 @@ impl Holding {
     pub fn of(service: &Value) -> Self {
         let spec = &service["spec"];
         let list = spec["clusterIPs"].as_array().into_iter().flatten();
-        let texts = list.chain(std::iter::once(&spec["clusterIP"])).filter_map(Value::as_str);
+        let texts = list
+            .chain(std::iter::once(&spec["clusterIP"]))
+            .filter_map(Value::as_str);
         let addresses = texts.filter_map(|text| text.parse().ok()).collect();
         let ports = spec["ports"].as_array().into_iter().flatten();
         let ports = ports.filter_map(|port| {
@@ -168,14 +187,24 @@ impl Holding {
             (number != 0).then(|| (number, protocol.to_owned()))
         });
         let health = u16::try_from(spec["healthCheckNodePort"].as_u64().unwrap_or_default());
-        let health = health.ok().filter(|port| *port != 0).map(|port| (port, "TCP".to_owned()));
-        Self { addresses, ports: ports.chain(health).collect() }
+        let health = health
+            .ok()
+            .filter(|port| *port != 0)
+            .map(|port| (port, "TCP".to_owned()));
+        Self {
+            addresses,
+            ports: ports.chain(health).collect(),
+        }
     }
 
     /// What is held here and not there.
     pub fn without(&self, other: &Self) -> Self {
         Self {
-            addresses: self.addresses.difference(&other.addresses).copied().collect(),
+            addresses: self
+                .addresses
+                .difference(&other.addresses)
+                .copied()
+                .collect(),
             ports: self.ports.difference(&other.ports).cloned().collect(),
         }
     }
@@ -183,7 +212,9 @@ impl Holding {
 
 fn size(range: IpNetwork) -> u128 {
     let bits = if range.is_ipv4() { 32 } else { 128 };
-    1_u128.checked_shl(u32::from(bits - range.prefix())).unwrap_or(u128::MAX)
+    1_u128
+        .checked_shl(u32::from(bits - range.prefix()))
+        .unwrap_or(u128::MAX)
 }
 
 fn at(range: IpNetwork, offset: u128) -> IpAddr {
@@ -223,9 +254,15 @@ mod tests {
         let addresses = addresses("10.96.0.0/16");
         let first = addresses.next_address().expect("free");
         assert_eq!(first.to_string(), "10.96.1.0");
-        let holding = Holding { addresses: [first].into(), ..Holding::default() };
+        let holding = Holding {
+            addresses: [first].into(),
+            ..Holding::default()
+        };
         addresses.release(&holding);
-        assert_eq!(addresses.next_address().expect("free").to_string(), "10.96.1.1");
+        assert_eq!(
+            addresses.next_address().expect("free").to_string(),
+            "10.96.1.1"
+        );
     }
 
     #[test]
@@ -245,7 +282,10 @@ mod tests {
         assert_eq!(addresses.claim_address(address), Err(Refusal::AddressTaken));
         for outside in ["10.97.0.1", "10.96.0.0", "10.96.255.255"] {
             let refused = addresses.claim_address(outside.parse().expect("an address"));
-            assert!(matches!(refused, Err(Refusal::AddressOutside { .. })), "{outside}");
+            assert!(
+                matches!(refused, Err(Refusal::AddressOutside { .. })),
+                "{outside}"
+            );
         }
     }
 
@@ -254,7 +294,10 @@ mod tests {
         let addresses = addresses("10.96.0.0/16");
         assert_eq!(addresses.claim_port((30000, "UDP".to_owned())), Ok(()));
         assert_eq!(addresses.claim_port((30000, "TCP".to_owned())), Ok(()));
-        assert_eq!(addresses.claim_port((30000, "TCP".to_owned())), Err(Refusal::PortTaken));
+        assert_eq!(
+            addresses.claim_port((30000, "TCP".to_owned())),
+            Err(Refusal::PortTaken)
+        );
         assert_eq!(addresses.next_port("TCP"), Ok(30001));
         assert_eq!(addresses.next_port("UDP"), Ok(30002));
         assert_eq!(addresses.next_port("TCP"), Err(Refusal::NoPort));
@@ -269,6 +312,10 @@ mod tests {
         let holding = Holding::of(&service);
         assert_eq!(holding.addresses.len(), 1);
         assert_eq!(holding.ports, [(30080, "TCP".to_owned())].into());
-        assert!(Holding::of(&json!({"spec": {"clusterIP": "None"}})).addresses.is_empty());
+        assert!(
+            Holding::of(&json!({"spec": {"clusterIP": "None"}}))
+                .addresses
+                .is_empty()
+        );
     }
 }

@@ -22,7 +22,11 @@ pub fn namespace_is_open(
     }
     let namespaces = api::find("", "v1", "namespaces").ok_or(ApiError::NoSuchResource)?;
     let found = state.objects.get(namespaces, "", namespace)?;
-    if found.fields.get("status.phase").is_some_and(|phase| phase == "Terminating") {
+    if found
+        .fields
+        .get("status.phase")
+        .is_some_and(|phase| phase == "Terminating")
+    {
         let why = format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
         );
@@ -38,7 +42,11 @@ pub fn complete(resource: &Resource, object: &mut Value) {
         let given = |field: &Value| field.as_str().is_some_and(|text| !text.is_empty());
         if !given(&spec["serviceAccountName"]) {
             let old_name = spec["serviceAccount"].clone();
-            spec["serviceAccountName"] = if given(&old_name) { old_name } else { "default".into() };
+            spec["serviceAccountName"] = if given(&old_name) {
+                old_name
+            } else {
+                "default".into()
+            };
         }
         spec["serviceAccount"] = spec["serviceAccountName"].clone();
     }
@@ -81,15 +89,18 @@ impl<'a> Claim<'a> {
         old: Option<&Value>,
     ) -> Result<Self, ApiError> {
         let none = Holding::default();
-        let mut claim =
-            Self { addresses: &state.addresses, taken: none.clone(), freed: none.clone() };
+        let mut claim = Self {
+            addresses: &state.addresses,
+            taken: none.clone(),
+            freed: none.clone(),
+        };
         if (resource.group, resource.plural) != ("", "services") {
             return Ok(claim);
         }
         let had = old.map_or(none, Holding::of);
-        claim.allocate(new, old, &had).map_err(|causes| {
-            ApiError::invalid(resource, meta::name(new), causes)
-        })?;
+        claim
+            .allocate(new, old, &had)
+            .map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;
         claim.freed = had.without(&Holding::of(new));
         Ok(claim)
     }
@@ -105,13 +116,19 @@ impl<'a> Claim<'a> {
         old: Option<&Value>,
         had: &Holding,
     ) -> Result<(), Vec<Cause>> {
-        let kind = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+        let kind = new["spec"]["type"]
+            .as_str()
+            .unwrap_or("ClusterIP")
+            .to_owned();
         if kind == "ExternalName" {
             return Ok(());
         }
-        self.allocate_address(new, had).map_err(|cause| vec![cause])?;
+        self.allocate_address(new, had)
+            .map_err(|cause| vec![cause])?;
         if kind == "NodePort" || kind == "LoadBalancer" {
-            let wanted = new["spec"]["allocateLoadBalancerNodePorts"].as_bool().unwrap_or(true);
+            let wanted = new["spec"]["allocateLoadBalancerNodePorts"]
+                .as_bool()
+                .unwrap_or(true);
             if wanted || kind == "NodePort" {
                 self.allocate_ports(new, old, had)?;
             }
@@ -169,9 +186,15 @@ impl<'a> Claim<'a> {
             let same = |other: &&Value| {
                 other["port"] == port["port"] && other["protocol"] == port["protocol"]
             };
-            let given = port["nodePort"].as_u64().filter(|number| *number != 0).or_else(|| {
-                before.iter().find(same).and_then(|other| other["nodePort"].as_u64())
-            });
+            let given = port["nodePort"]
+                .as_u64()
+                .filter(|number| *number != 0)
+                .or_else(|| {
+                    before
+                        .iter()
+                        .find(same)
+                        .and_then(|other| other["nodePort"].as_u64())
+                });
             let given = given.map(|number| u16::try_from(number).unwrap_or_default());
             let cause = |refusal: Refusal| {
                 vec![Cause {
@@ -183,7 +206,9 @@ impl<'a> Claim<'a> {
             let number = match given {
                 Some(number) if had.ports.contains(&(number, protocol.clone())) => number,
                 Some(number) => {
-                    self.addresses.claim_port((number, protocol.clone())).map_err(cause)?;
+                    self.addresses
+                        .claim_port((number, protocol.clone()))
+                        .map_err(cause)?;
                     self.taken.ports.insert((number, protocol));
                     number
                 }
@@ -219,7 +244,9 @@ pub fn new_uid() -> String {
 
 /// The name of an object that asks for a generated one.
 pub fn generate_name(object: &mut Value) -> Result<bool, ApiError> {
-    let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default();
+    let prefix = object["metadata"]["generateName"]
+        .as_str()
+        .unwrap_or_default();
     if !meta::name(object).is_empty() || prefix.is_empty() {
         return Ok(false);
     }

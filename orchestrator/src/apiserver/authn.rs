@@ -30,17 +30,26 @@ const ANONYMOUS: &str = "system:anonymous";
 impl User {
     /// The holder of a verified certificate.
     pub fn from_certificate(identity: Identity) -> Self {
-        Self { name: identity.common_name.into(), groups: identity.organizations.into() }
+        Self {
+            name: identity.common_name.into(),
+            groups: identity.organizations.into(),
+        }
     }
 
     /// A part of the control plane in this process.
     pub fn internal(name: &str) -> Self {
-        Self { name: name.into(), groups: [MASTERS.to_owned()].into() }
+        Self {
+            name: name.into(),
+            groups: [MASTERS.to_owned()].into(),
+        }
     }
 
     /// A caller that says nothing about itself.
     pub fn anonymous() -> Self {
-        Self { name: ANONYMOUS.into(), groups: [].into() }
+        Self {
+            name: ANONYMOUS.into(),
+            groups: [].into(),
+        }
     }
 
     pub fn is_anonymous(&self) -> bool {
@@ -74,7 +83,9 @@ pub fn authenticate(user: Option<&User>, headers: &HeaderMap) -> Result<User, Ap
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
 }
 
 #[cfg(test)]
@@ -87,7 +98,10 @@ mod tests {
     fn a_token_that_nobody_knows_is_not_anonymous() {
         let mut headers = HeaderMap::new();
         assert!(authenticate(None, &headers).is_ok_and(|user| user.is_anonymous()));
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer abc"));
+        headers.insert(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer abc"),
+        );
         assert_eq!(bearer(&headers), Some("abc"));
         assert_eq!(authenticate(None, &headers).map_err(|e| e.code()), Err(401));
     }

@@ -24,7 +24,11 @@ pub struct Wish<'a> {
 pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiError> {
     let allowed = user.is_in(MASTERS)
         || (user.is_in(NODES) && user.node().is_some_and(|node| node_may(state, node, wish)));
-    if allowed { Ok(()) } else { Err(refusal(user, wish)) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(refusal(user, wish))
+    }
 }
 
 /// Lets a request for something else (discovery, schemas) pass, or says why not.
@@ -34,7 +38,10 @@ pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
     }
     Err(ApiError::Forbidden {
         target: Default::default(),
-        message: format!("forbidden: User \"{}\" cannot get path \"{path}\"", user.name),
+        message: format!(
+            "forbidden: User \"{}\" cannot get path \"{path}\"",
+            user.name
+        ),
     })
 }
 
@@ -70,10 +77,14 @@ fn is_delete(verb: Verb) -> bool {
 
 /// A pod that is gone counts as its own: the answer is 404 then, which the agent waits for.
 fn own_pod(state: &State, node: &str, target: &Target) -> bool {
-    let (Some(namespace), Some(name)) = (&target.namespace, &target.name) else { return false };
+    let (Some(namespace), Some(name)) = (&target.namespace, &target.name) else {
+        return false;
+    };
     let found = state.objects.cache.get(target.resource, namespace, name);
     found.is_none_or(|pod: std::sync::Arc<Cached>| {
-        pod.fields.get("spec.nodeName").is_some_and(|bound| bound == node)
+        pod.fields
+            .get("spec.nodeName")
+            .is_some_and(|bound| bound == node)
     })
 }
 
@@ -90,5 +101,9 @@ fn refusal(user: &User, wish: Wish<'_>) -> ApiError {
         target.resource_name(),
         target.resource.group,
     );
-    ApiError::forbidden(target.resource, target.name.as_deref().unwrap_or_default(), why)
+    ApiError::forbidden(
+        target.resource,
+        target.name.as_deref().unwrap_or_default(),
+        why,
+    )
 }

@@ -38,9 +38,8 @@ fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiErro
     let first = first.ok_or_else(|| super::reply::internal("the range of Services is empty"))?;
     let advertise = config.advertise;
     let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let metadata = |labels: Value| {
-        json!({"name": "kubernetes", "namespace": "default", "labels": labels})
-    };
+    let metadata =
+        |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": metadata(labels),
@@ -81,8 +80,10 @@ async fn ensure(
     update: bool,
 ) -> Result<(), ApiError> {
     let mut object = resource.canonical(object, FieldValidation::Strict)?.object;
-    let (namespace, name) =
-        (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+    let (namespace, name) = (
+        meta::namespace(&object).to_owned(),
+        meta::name(&object).to_owned(),
+    );
     let written = match state.objects.current(resource, &namespace, &name) {
         Ok(current) if update => replace(state, resource, &current, object).await,
         Ok(_) => return Ok(()),
@@ -127,7 +128,11 @@ async fn replace(
     if wanted == *old {
         return Ok(());
     }
-    state.objects.update(resource, &wanted, current.revision).await.map(|_| ())
+    state
+        .objects
+        .update(resource, &wanted, current.revision)
+        .await
+        .map(|_| ())
 }
 
 /// Removes events that nobody has repeated for an hour.
@@ -140,14 +145,22 @@ pub fn start_expiry(state: &Arc<State>) {
 
 async fn expire_events(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
     let events = find("", "events")?;
-    while shutdown.unless(tokio::time::sleep(EXPIRY_INTERVAL)).await.is_some() {
+    while shutdown
+        .unless(tokio::time::sleep(EXPIRY_INTERVAL))
+        .await
+        .is_some()
+    {
         let oldest = Timestamp::now() - EVENT_LIFETIME;
         for event in state.objects.cache.list(events, None).1 {
             let current = Current::of(&event)?;
             if last_seen(&current.value).is_some_and(|seen| seen < oldest) {
                 let (namespace, name) = (event.namespace(), event.name());
                 // One that was repeated in between is kept.
-                match state.objects.remove(events, namespace, name, current.revision).await {
+                match state
+                    .objects
+                    .remove(events, namespace, name, current.revision)
+                    .await
+                {
                     Ok(()) | Err(WriteError::Changed) => {}
                     Err(WriteError::Failed(error)) => return Err(error),
                 }
@@ -164,7 +177,10 @@ fn last_seen(event: &Value) -> Option<Timestamp> {
         &event["eventTime"],
         &event["metadata"]["creationTimestamp"],
     ];
-    stamps.into_iter().filter_map(|stamp| stamp.as_str()?.parse().ok()).max()
+    stamps
+        .into_iter()
+        .filter_map(|stamp| stamp.as_str()?.parse().ok())
+        .max()
 }
 
 fn find(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {

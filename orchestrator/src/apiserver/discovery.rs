@@ -16,10 +16,25 @@ pub fn paths() -> Response<Body> {
     for (group, version) in versions() {
         paths.push(prefix(group, version).trim_start_matches('/').to_owned());
     }
-    let fixed = ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let fixed = [
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(fixed.map(str::to_owned));
-    let paths: Vec<String> =
-        paths.into_iter().map(|p| if p.starts_with('/') { p } else { format!("/{p}") }).collect();
+    let paths: Vec<String> = paths
+        .into_iter()
+        .map(|p| {
+            if p.starts_with('/') {
+                p
+            } else {
+                format!("/{p}")
+            }
+        })
+        .collect();
     reply::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
@@ -59,7 +74,10 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
 
 /// Every group and version, the core group first.
 pub fn versions() -> Vec<(&'static str, &'static str)> {
-    let mut versions: Vec<_> = api::resources().iter().map(|r| (r.group, r.version)).collect();
+    let mut versions: Vec<_> = api::resources()
+        .iter()
+        .map(|r| (r.group, r.version))
+        .collect();
     versions.sort_unstable();
     versions.dedup();
     versions
@@ -75,12 +93,17 @@ pub fn prefix(group: &str, version: &str) -> String {
 
 /// The resources of a group and version.
 pub fn resources_of(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    api::resources().iter().filter(move |r| r.group == group && r.version == version)
+    api::resources()
+        .iter()
+        .filter(move |r| r.group == group && r.version == version)
 }
 
 fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<_> =
-        versions().into_iter().map(|(group, _)| group).filter(|group| !group.is_empty()).collect();
+    let mut groups: Vec<_> = versions()
+        .into_iter()
+        .map(|(group, _)| group)
+        .filter(|group| !group.is_empty())
+        .collect();
     groups.dedup();
     groups
 }
@@ -113,7 +136,11 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
     if resources.is_empty() {
         return Err(ApiError::NoSuchResource);
     }
-    let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     Ok(json!({
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -187,20 +214,22 @@ fn aggregated_group(name: &str) -> Value {
         .into_iter()
         .filter(|(group, _)| *group == name)
         .map(|(group, version)| {
-            let resources: Vec<Value> = resources_of(group, version).map(aggregated_resource).collect();
+            let resources: Vec<Value> = resources_of(group, version)
+                .map(aggregated_resource)
+                .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
     match name {
         "" => json!({"metadata": {"creationTimestamp": null}, "versions": versions}),
-        name => json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions}),
+        name => {
+            json!({"metadata": {"name": name, "creationTimestamp": null}, "versions": versions})
+        }
     }
 }
 
 fn aggregated_resource(resource: &'static Resource) -> Value {
-    let kind = |object: &Resource| {
-        json!({"group": object.group, "version": object.version, "kind": object.kind})
-    };
+    let kind = |object: &Resource| json!({"group": object.group, "version": object.version, "kind": object.kind});
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
@@ -235,11 +264,18 @@ mod tests {
     #[test]
     fn every_resource_is_discovered_with_its_parts() {
         let list = resource_list("apps", "v1").expect("served");
-        let names: Vec<&str> =
-            list["resources"].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str()).collect();
+        let names: Vec<&str> = list["resources"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|r| r["name"].as_str())
+            .collect();
         assert!(names.contains(&"deployments") && names.contains(&"deployments/scale"));
         let scale = list["resources"].as_array().into_iter().flatten();
-        let scale = scale.clone().find(|r| r["name"] == "deployments/scale").expect("listed");
+        let scale = scale
+            .clone()
+            .find(|r| r["name"] == "deployments/scale")
+            .expect("listed");
         assert_eq!(scale["group"], "autoscaling");
         assert!(resource_list("nothing", "v1").is_err());
     }

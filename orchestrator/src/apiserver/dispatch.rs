@@ -65,7 +65,9 @@ async fn authenticate(mut request: Request, next: Next) -> Response<Body> {
 
 /// `/api` and `/apis`: discovery and objects.
 async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
-    answer(state, request).await.unwrap_or_else(|error| reply::error(&error))
+    answer(state, request)
+        .await
+        .unwrap_or_else(|error| reply::error(&error))
 }
 
 async fn answer(state: Arc<State>, request: Request) -> Answer {
@@ -80,13 +82,24 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         }
         _ => return Err(ApiError::NoSuchResource),
     };
-    let user = request.extensions().get::<User>().cloned().unwrap_or_else(User::anonymous);
+    let user = request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .unwrap_or_else(User::anonymous);
     let query = Query::of(request.uri());
-    let verb = target.verb(request.method(), query.flag("watch")).ok_or_else(|| {
-        ApiError::method_not_allowed(target.resource, request.method().as_str())
-    })?;
+    let verb = target
+        .verb(request.method(), query.flag("watch"))
+        .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
     let verb = named_watch(&target, verb, &query);
-    authz::objects(&state, &user, authz::Wish { verb, target: &target })?;
+    authz::objects(
+        &state,
+        &user,
+        authz::Wish {
+            verb,
+            target: &target,
+        },
+    )?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
     }
@@ -98,19 +111,35 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
     let (parts, body) = request.into_parts();
     let serve = async {
-        let body = if verb.reads() { Bytes::new() } else { read(body).await? };
+        let body = if verb.reads() {
+            Bytes::new()
+        } else {
+            read(body).await?
+        };
         let headers = parts.headers;
-        rest::serve(Call { state, user, target, verb, query, headers, wanted, body }).await
+        rest::serve(Call {
+            state,
+            user,
+            target,
+            verb,
+            query,
+            headers,
+            wanted,
+            body,
+        })
+        .await
     };
     if streams {
         return serve.await;
     }
-    tokio::time::timeout(PATIENCE, serve).await.unwrap_or_else(|_| {
-        Err(ApiError::Timeout(format!(
-            "the request did not complete within {} s",
-            PATIENCE.as_secs()
-        )))
-    })
+    tokio::time::timeout(PATIENCE, serve)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ApiError::Timeout(format!(
+                "the request did not complete within {} s",
+                PATIENCE.as_secs()
+            )))
+        })
 }
 
 /// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
@@ -134,7 +163,9 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(format!(
             "Request entity too large: limit is {BODY_LIMIT_BYTES}"
         ))),
-        Err(error) => Err(ApiError::BadRequest(format!("the body could not be read: {error}"))),
+        Err(error) => Err(ApiError::BadRequest(format!(
+            "the body could not be read: {error}"
+        ))),
     }
 }
 
@@ -146,5 +177,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
-    reply::error(&reply::internal("this request hit a defect of the server; its log says more"))
+    reply::error(&reply::internal(
+        "this request hit a defect of the server; its log says more",
+    ))
 }

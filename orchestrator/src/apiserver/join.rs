@@ -66,7 +66,9 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
     let bad = |error: &dyn std::fmt::Display| ApiError::BadRequest(error.to_string());
     let names = requested_names(&request.csr).map_err(|error| bad(&error))?;
     // A node may be called by its own name and addresses, not by the server's names.
-    if let Some(other) = names.iter().find(|n| **n != name && n.parse::<std::net::IpAddr>().is_err())
+    if let Some(other) = names
+        .iter()
+        .find(|n| **n != name && n.parse::<std::net::IpAddr>().is_err())
     {
         return Err(ApiError::BadRequest(format!(
             "the request names {other:?}, which is neither {name:?} nor an address"
@@ -75,7 +77,13 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
     let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
     let certificate = pki
         .authority
-        .sign_request(&request.csr, &identity, &names, Usage::Both, Timestamp::now())
+        .sign_request(
+            &request.csr,
+            &identity,
+            &names,
+            Usage::Both,
+            Timestamp::now(),
+        )
         .map_err(|error| bad(&error))?;
     tracing::info!(node = name, "a node has joined");
     let answer = JoinAnswer {

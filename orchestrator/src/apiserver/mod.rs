@@ -109,7 +109,14 @@ impl ApiServer {
         let objects = objects::Objects::new(store, cache);
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
-        let state = Arc::new(State { config, objects, addresses, documents, pki, tasks });
+        let state = Arc::new(State {
+            config,
+            objects,
+            addresses,
+            documents,
+            pki,
+            tasks,
+        });
         bootstrap::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         Ok(Self { state })

@@ -44,7 +44,11 @@ pub struct MediaRange {
 
 impl Wanted {
     /// JSON as it is stored.
-    pub const JSON: Self = Self { format: Format::Json, shape: Shape::Object, pretty: false };
+    pub const JSON: Self = Self {
+        format: Format::Json,
+        shape: Shape::Object,
+        pretty: false,
+    };
 
     /// The first form that the client accepts and the server has.
     pub fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Self, ApiError> {
@@ -59,7 +63,11 @@ impl Wanted {
             .iter()
             .find_map(|range| Some((format_of(&range.media)?, shape_of(range, include)?)))
             .ok_or_else(not_acceptable)?;
-        Ok(Self { format, shape, pretty: pretty(headers, query) })
+        Ok(Self {
+            format,
+            shape,
+            pretty: pretty(headers, query),
+        })
     }
 
     /// The content type of an answer in this form.
@@ -98,7 +106,11 @@ impl MediaRange {
     fn parse(entry: &str) -> Self {
         let mut parts = entry.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let mut range = Self { media, quality: 1.0, ..Self::default() };
+        let mut range = Self {
+            media,
+            quality: 1.0,
+            ..Self::default()
+        };
         for (key, value) in parts.filter_map(|part| part.split_once('=')) {
             let value = value.trim_matches('"');
             match key {
@@ -128,8 +140,12 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
 
 /// The body's media type without parameters.
 pub fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = value
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
     media.trim().to_ascii_lowercase()
 }
 
@@ -167,9 +183,13 @@ fn not_acceptable() -> ApiError {
 /// People get indented JSON without asking, programs when they ask.
 fn pretty(headers: &HeaderMap, query: &Query) -> bool {
     query.optional_flag("pretty").unwrap_or_else(|| {
-        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let agent = headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
         let agent = agent.unwrap_or_default();
-        ["curl/", "Wget/", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
+        ["curl/", "Wget/", "Mozilla/5.0"]
+            .iter()
+            .any(|prefix| agent.starts_with(prefix))
     })
 }
 

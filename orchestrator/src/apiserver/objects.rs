@@ -110,10 +110,14 @@ impl Objects {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, WriteError> {
-        let revision = self.store.commit(writes).await.map_err(|error| match error {
-            StoreError::Conflict { .. } => WriteError::Changed,
-            other => WriteError::Failed(store_error(&other)),
-        })?;
+        let revision = self
+            .store
+            .commit(writes)
+            .await
+            .map_err(|error| match error {
+                StoreError::Conflict { .. } => WriteError::Changed,
+                other => WriteError::Failed(store_error(&other)),
+            })?;
         self.cache.wait_for(revision).await;
         Ok(revision)
     }
@@ -125,7 +129,11 @@ impl Current {
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
         }
-        Ok(Self { value, revision: cached.revision, bytes: cached.bytes.clone() })
+        Ok(Self {
+            value,
+            revision: cached.revision,
+            bytes: cached.bytes.clone(),
+        })
     }
 
     /// The object with its resourceVersion, as a patch sees it.
@@ -138,7 +146,10 @@ impl Current {
 
 /// The write of an object; its name and namespace are its own.
 pub fn put(resource: &Resource, object: &Value, expect: Expect) -> Write {
-    let (namespace, name) = (crate::api::meta::namespace(object), crate::api::meta::name(object));
+    let (namespace, name) = (
+        crate::api::meta::namespace(object),
+        crate::api::meta::name(object),
+    );
     Write {
         key: object_key(resource, namespace, name),
         value: Some(resource.serialize(object).into()),
@@ -155,9 +166,9 @@ pub fn store_error(error: &StoreError) -> ApiError {
              must start a new list without the continue parameter."
                 .to_owned(),
         ),
-        StoreError::Future { current } => ApiError::Timeout(format!(
-            "Too large resource version, current: {current}"
-        )),
+        StoreError::Future { current } => {
+            ApiError::Timeout(format!("Too large resource version, current: {current}"))
+        }
         StoreError::Closed => ApiError::ServiceUnavailable("the server is stopping".to_owned()),
         other => internal(other),
     }

@@ -36,7 +36,10 @@ pub enum PkiError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 impl Pki {
@@ -51,18 +54,39 @@ impl Pki {
         let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
         let authority = Authority::load_or_create(&certificate, &key, "orchestrator", now)?;
         let make = |name: &str, identity: Identity, names: &[String], usage: Usage| {
-            leaf(&authority, &directory.join(name), &identity, names, usage, now)
+            leaf(
+                &authority,
+                &directory.join(name),
+                &identity,
+                names,
+                usage,
+                now,
+            )
         };
-        let mut server =
-            make("server", Identity::new("kube-apiserver", &[]), names, Usage::Server)?;
+        let mut server = make(
+            "server",
+            Identity::new("kube-apiserver", &[]),
+            names,
+            Usage::Server,
+        )?;
         // A joining agent knows the authority by its hash alone: the server has to show it.
         server.certificate.push_str(authority.certificate());
         let masters = |name: &str| Identity::new(name, &[MASTERS]);
-        let agent_client =
-            make("agent-client", masters("kube-apiserver-kubelet-client"), &[], Usage::Client)?;
+        let agent_client = make(
+            "agent-client",
+            masters("kube-apiserver-kubelet-client"),
+            &[],
+            Usage::Client,
+        )?;
         let admin = make("admin", masters("kubernetes-admin"), &[], Usage::Client)?;
         let join_secret = secret(&directory.join("join-secret"))?;
-        Ok(Self { authority, server, agent_client, admin, join_secret })
+        Ok(Self {
+            authority,
+            server,
+            agent_client,
+            admin,
+            join_secret,
+        })
     }
 
     /// What an agent joins with: the authority's fingerprint and the secret.
@@ -141,15 +165,21 @@ fn secret(path: &Path) -> Result<String, PkiError> {
         return Ok(kept.trim().to_owned());
     }
     // Two random UUIDs: 244 bits.
-    let made =
-        format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let made = format!(
+        "{}{}",
+        uuid::Uuid::new_v4().simple(),
+        uuid::Uuid::new_v4().simple()
+    );
     files::write_atomic(path, made.as_bytes(), files::PRIVATE)
         .map_err(|source| file(path, source))?;
     Ok(made)
 }
 
 fn file(path: &Path, source: std::io::Error) -> PkiError {
-    PkiError::File { path: path.to_owned(), source }
+    PkiError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]

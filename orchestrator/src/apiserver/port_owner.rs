@@ -10,30 +10,43 @@ pub fn of(port: u16) -> Option<String> {
         .filter_map(|table| std::fs::read_to_string(table).ok())
         .flat_map(|table| listeners(&table, port))
         .collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let links: Vec<String> = inodes
+        .iter()
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter(|entry| holds(&entry.path(), &links)).find_map(|entry| {
-        let pid = entry.file_name().into_string().ok()?;
-        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
-        Some(format!("{} (pid {pid})", name.trim()))
-    })
+    processes
+        .filter(|entry| holds(&entry.path(), &links))
+        .find_map(|entry| {
+            let pid = entry.file_name().into_string().ok()?;
+            let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+            Some(format!("{} (pid {pid})", name.trim()))
+        })
 }
 
 /// Inodes of the sockets that listen on a port, from a table like /proc/net/tcp.
 fn listeners(table: &str, port: u16) -> Vec<String> {
     const LISTEN: &str = "0A";
     let suffix = format!(":{port:04X}");
-    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rows = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row.len() > 9 && row[1].ends_with(&suffix) && row[3] == LISTEN)
         .map(|row| row[9].to_owned())
         .collect()
 }
 
 fn holds(process: &Path, links: &[String]) -> bool {
-    let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else { return false };
+    let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else {
+        return false;
+    };
     descriptors.flatten().any(|descriptor| {
-        std::fs::read_link(descriptor.path())
-            .is_ok_and(|link| links.iter().any(|wanted| link.as_os_str() == wanted.as_str()))
+        std::fs::read_link(descriptor.path()).is_ok_and(|link| {
+            links
+                .iter()
+                .any(|wanted| link.as_os_str() == wanted.as_str())
+        })
     })
 }
 
@@ -56,6 +69,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let owner = of(port).expect("found");
-        assert!(owner.ends_with(&format!("(pid {})", std::process::id())), "{owner}");
+        assert!(
+            owner.ends_with(&format!("(pid {})", std::process::id())),
+            "{owner}"
+        );
     }
 }

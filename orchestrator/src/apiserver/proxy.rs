@@ -28,8 +28,15 @@ const ERROR_BYTES: usize = 8 * 1024;
 const AGENT_PORT: u16 = 10250;
 
 /// The query parameters of a log that go to the agent as they are.
-const LOG_PARAMETERS: [&str; 7] =
-    ["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "tailLines", "timestamps"];
+const LOG_PARAMETERS: [&str; 7] = [
+    "follow",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "tailLines",
+    "timestamps",
+];
 
 /// GET of a pod's log.
 pub async fn log(call: &Call) -> Answer {
@@ -37,24 +44,39 @@ pub async fn log(call: &Call) -> Answer {
         call.target.namespace.as_deref().unwrap_or_default(),
         call.target.name.as_deref().unwrap_or_default(),
     );
-    let pod = call.state.objects.current(call.target.resource, namespace, name)?.value;
+    let pod = call
+        .state
+        .objects
+        .current(call.target.resource, namespace, name)?
+        .value;
     let container = container(&pod, name, call.query.get("container").unwrap_or_default())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
-        return Err(ApiError::BadRequest(format!("pod {name} does not have a host assigned")));
+        return Err(ApiError::BadRequest(format!(
+            "pod {name} does not have a host assigned"
+        )));
     }
     let agent = Agent::of(&call.state, node)?;
     let query: Vec<String> = LOG_PARAMETERS
         .iter()
         .filter_map(|key| Some(format!("{key}={}", escape(call.query.get(key)?))))
         .collect();
-    let path = format!("/containerLogs/{namespace}/{name}/{container}?{}", query.join("&"));
+    let path = format!(
+        "/containerLogs/{namespace}/{name}/{container}?{}",
+        query.join("&")
+    );
     let answer = agent.get(&call.state, &path).await?;
     let code = answer.status();
     if code.is_success() {
-        return Ok(reply::response("text/plain", StatusCode::OK, Body::new(answer.into_body())));
+        return Ok(reply::response(
+            "text/plain",
+            StatusCode::OK,
+            Body::new(answer.into_body()),
+        ));
     }
-    let text = Limited::new(answer.into_body(), ERROR_BYTES).collect().await;
+    let text = Limited::new(answer.into_body(), ERROR_BYTES)
+        .collect()
+        .await;
     let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
     let text = text.unwrap_or_else(|_| format!("the agent of node {node} answered {code}"));
     Err(match code {
@@ -67,7 +89,8 @@ pub async fn log(call: &Call) -> Answer {
 fn container(pod: &Value, name: &str, asked: &str) -> Result<String, ApiError> {
     let names = |field: &str| -> Vec<&str> {
         let list = pod["spec"][field].as_array().into_iter().flatten();
-        list.filter_map(|container| container["name"].as_str()).collect()
+        list.filter_map(|container| container["name"].as_str())
+            .collect()
     };
     let (containers, init) = (names("containers"), names("initContainers"));
     if !asked.is_empty() {
@@ -86,7 +109,10 @@ fn container(pod: &Value, name: &str, asked: &str) -> Result<String, ApiError> {
         containers.join(" ")
     );
     if !init.is_empty() {
-        message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+        message.push_str(&format!(
+            " or one of the init containers: [{}]",
+            init.join(" ")
+        ));
     }
     Err(ApiError::BadRequest(message))
 }
@@ -108,16 +134,25 @@ impl Agent {
             .find_map(|address| address["address"].as_str()?.parse().ok());
         let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
         let address = address.ok_or_else(|| {
-            reply::internal(format!("node {node} has no InternalIP: is its agent running?"))
+            reply::internal(format!(
+                "node {node} has no InternalIP: is its agent running?"
+            ))
         })?;
-        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(AGENT_PORT);
-        Ok(Self { node: node.to_owned(), address, port })
+        let port = port
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(AGENT_PORT);
+        Ok(Self {
+            node: node.to_owned(),
+            address,
+            port,
+        })
     }
 
     async fn get(&self, state: &State, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let pki = state.pki.as_ref().ok_or_else(|| {
-            reply::internal("a server without certificates cannot reach agents")
-        })?;
+        let pki = state
+            .pki
+            .as_ref()
+            .ok_or_else(|| reply::internal("a server without certificates cannot reach agents"))?;
         let dialled = tokio::time::timeout(PATIENCE, self.dial(pki)).await;
         let stream = match dialled {
             Ok(Ok(stream)) => stream,
@@ -125,8 +160,9 @@ impl Agent {
             Err(_) => return Err(self.unreachable("no answer")),
         };
         let failed = |error: hyper::Error| self.unreachable(&error.to_string());
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
         tokio::spawn(connection);
         let request = Request::get(path)
             .header("host", format!("{}:{}", self.node, self.port))
@@ -141,7 +177,9 @@ impl Agent {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let stream = TcpStream::connect((self.address, self.port)).await?;
         let name = ServerName::IpAddress(self.address.into());
-        Ok(TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await?)
+        Ok(TlsConnector::from(std::sync::Arc::new(config))
+            .connect(name, stream)
+            .await?)
     }
 
     fn unreachable(&self, why: &str) -> ApiError {
@@ -190,6 +228,9 @@ mod tests {
 
     #[test]
     fn query_values_are_escaped() {
-        assert_eq!(escape("2026-01-01T00:00:00+01:00"), "2026-01-01T00:00:00%2B01:00");
+        assert_eq!(
+            escape("2026-01-01T00:00:00+01:00"),
+            "2026-01-01T00:00:00%2B01:00"
+        );
     }
 }

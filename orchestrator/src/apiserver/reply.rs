@@ -51,7 +51,11 @@ pub fn list(
 ) -> Result<Response<Body>, ApiError> {
     let head = wire::list_head(resource.list_kind, &resource.api_version(), page);
     if wanted.is_plain() {
-        return Ok(response(wanted.content_type(), StatusCode::OK, joined(head, items)));
+        return Ok(response(
+            wanted.content_type(),
+            StatusCode::OK,
+            joined(head, items),
+        ));
     }
     let values = items.iter().map(parse);
     let shaped = match wanted.shape {
@@ -88,7 +92,9 @@ pub fn value_as(
     value: &Value,
 ) -> Result<Response<Body>, ApiError> {
     let bytes = match wanted.format {
-        Format::Yaml => serde_yaml::to_string(value).map(String::into_bytes).map_err(internal)?,
+        Format::Yaml => serde_yaml::to_string(value)
+            .map(String::into_bytes)
+            .map_err(internal)?,
         Format::Json if wanted.pretty => serde_json::to_vec_pretty(value).map_err(internal)?,
         Format::Json => serde_json::to_vec(value).map_err(internal)?,
     };
@@ -109,7 +115,9 @@ pub fn error(error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &value);
     if let Some(seconds) = error.retry_after_seconds() {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
@@ -129,7 +137,10 @@ pub fn success(code: StatusCode, details: Value) -> Value {
 /// Adds `Warning:` headers.
 pub fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
     for warning in warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let text = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
         }
@@ -143,7 +154,10 @@ pub fn response(content_type: &'static str, code: StatusCode, body: Body) -> Res
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
     response
 }
 
@@ -224,7 +238,10 @@ mod tests {
 
     #[test]
     fn a_warning_is_one_quoted_header() {
-        let response = warn(Response::new(Body::empty()), &["unknown field \"spec.x\"".to_owned()]);
+        let response = warn(
+            Response::new(Body::empty()),
+            &["unknown field \"spec.x\"".to_owned()],
+        );
         let value = response.headers().get(header::WARNING).expect("a warning");
         assert_eq!(value, r#"299 - "unknown field \"spec.x\"""#);
     }

@@ -84,8 +84,11 @@ impl Verb {
 impl Route {
     /// Parses a path below `/api` or `/apis`.
     pub fn parse(path: &str) -> Result<Self, ApiError> {
-        let segments: Vec<String> =
-            path.split('/').filter(|s| !s.is_empty()).map(percent_decode).collect();
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .map(percent_decode)
+            .collect();
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["api"] => Ok(Self::CoreVersions),
@@ -94,15 +97,16 @@ impl Route {
             ["api", version] => Ok(Self::resources("", version)),
             ["apis", group, version] => Ok(Self::resources(group, version)),
             ["api", version, rest @ ..] => objects("", version, rest).map(Self::Objects),
-            ["apis", group, version, rest @ ..] => {
-                objects(group, version, rest).map(Self::Objects)
-            }
+            ["apis", group, version, rest @ ..] => objects(group, version, rest).map(Self::Objects),
             _ => Err(ApiError::NoSuchResource),
         }
     }
 
     fn resources(group: &str, version: &str) -> Self {
-        Self::Resources { group: group.to_owned(), version: version.to_owned() }
+        Self::Resources {
+            group: group.to_owned(),
+            version: version.to_owned(),
+        }
     }
 }
 
@@ -136,7 +140,10 @@ fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, ApiError
     match rest {
         ["watch", rest @ ..] if !rest.is_empty() => {
             let target = objects(group, version, rest)?;
-            Ok(Target { watch: true, ..target })
+            Ok(Target {
+                watch: true,
+                ..target
+            })
         }
         // `namespaces/x/status` is a part of the namespace, `namespaces/x/pods` lies in it.
         ["namespaces", name, sub @ ("status" | "finalize")] => {
@@ -222,12 +229,18 @@ impl Query {
 
     /// The first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A switch: present and neither `false` nor `0`.
@@ -237,7 +250,8 @@ impl Query {
 
     /// A switch that may be unset.
     pub fn optional_flag(&self, name: &str) -> Option<bool> {
-        self.get(name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+        self.get(name)
+            .map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
     /// A number; one that does not parse is a bad request.
@@ -293,7 +307,10 @@ mod tests {
     #[test]
     fn a_namespace_is_an_object_and_a_place() {
         let object = parse("/api/v1/namespaces/status");
-        assert_eq!((object.resource.kind, object.name.as_deref()), ("Namespace", Some("status")));
+        assert_eq!(
+            (object.resource.kind, object.name.as_deref()),
+            ("Namespace", Some("status"))
+        );
         let part = parse("/api/v1/namespaces/x/finalize");
         assert_eq!(part.subresource, Some(Subresource::Finalize));
         let inside = parse("/apis/apps/v1/namespaces/x/deployments");

@@ -33,11 +33,18 @@ pub enum ServeError {
          --bind",
         owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default()
     )]
-    InUse { address: std::net::IpAddr, port: u16, owner: Option<String> },
+    InUse {
+        address: std::net::IpAddr,
+        port: u16,
+        owner: Option<String>,
+    },
     #[error("{0} is no address of this machine: choose one with --bind, or make it first")]
     NotHere(SocketAddr),
     #[error("{address} cannot be listened on: {source}")]
-    Bind { address: SocketAddr, source: io::Error },
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("a server without certificates cannot listen")]
     NoCertificates,
     #[error(transparent)]
@@ -63,8 +70,16 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// Serves on every listener until the server's tasks are told to stop, then lets open requests end.
 pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<(), ServeError> {
-    let pki = server.state.pki.as_ref().ok_or(ServeError::NoCertificates)?;
-    let tls = server_config(&pki.server, pki.authority.certificate(), ClientCertificate::Optional)?;
+    let pki = server
+        .state
+        .pki
+        .as_ref()
+        .ok_or(ServeError::NoCertificates)?;
+    let tls = server_config(
+        &pki.server,
+        pki.authority.certificate(),
+        ClientCertificate::Optional,
+    )?;
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let open = GracefulShutdown::new();
     let shutdown = server.state.tasks.shutdown().clone();
@@ -72,10 +87,15 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
         .into_iter()
         .map(tokio::net::TcpListener::from_std)
         .collect::<Result<Vec<_>, _>>()?;
-    let accepting = listeners.iter().map(|listener| accept(server, listener, &acceptor, &open));
+    let accepting = listeners
+        .iter()
+        .map(|listener| accept(server, listener, &acceptor, &open));
     shutdown.unless(futures::future::join_all(accepting)).await;
     drop(listeners);
-    if tokio::time::timeout(FAREWELL, open.shutdown()).await.is_err() {
+    if tokio::time::timeout(FAREWELL, open.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests did not end in time; their connections are closed");
     }
     Ok(())
@@ -119,16 +139,23 @@ async fn converse(
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
     let user = certificate.map(|der| Identity::of_peer(der)).transpose()?;
     let router = match user {
-        Some(identity) => {
-            server.router().layer(Extension(User::from_certificate(identity)))
-        }
+        Some(identity) => server
+            .router()
+            .layer(Extension(User::from_certificate(identity))),
         None => server.router(),
     };
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
     builder
         .http2()
         .timer(TokioTimer::new())

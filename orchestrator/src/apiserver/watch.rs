@@ -61,7 +61,11 @@ pub async fn watch(call: &Call) -> Answer {
         Err(gone) => (None, Some(gone)),
     };
     let stream = Stream {
-        encoder: Encoder { resource, shape: call.wanted.shape, headed: false },
+        encoder: Encoder {
+            resource,
+            shape: call.wanted.shape,
+            headed: false,
+        },
         selection,
         initial,
         marks_end: options.marks_end.then_some(from),
@@ -76,7 +80,11 @@ pub async fn watch(call: &Call) -> Answer {
         let frame = stream.next().await?;
         Some((Ok::<_, Infallible>(frame), stream))
     });
-    Ok(reply::response("application/json", StatusCode::OK, Body::from_stream(frames)))
+    Ok(reply::response(
+        "application/json",
+        StatusCode::OK,
+        Body::from_stream(frames),
+    ))
 }
 
 /// Where a watch begins.
@@ -128,12 +136,20 @@ impl Options {
             (Some(false), None | Some(0)) => From::Now,
             (_, Some(revision)) => From::Revision(revision),
         };
-        let timeout = match query.number::<u64>("timeoutSeconds")?.filter(|seconds| *seconds > 0) {
+        let timeout = match query
+            .number::<u64>("timeoutSeconds")?
+            .filter(|seconds| *seconds > 0)
+        {
             Some(seconds) => Duration::from_secs(seconds),
             None => DEFAULT_TIMEOUT + DEFAULT_TIMEOUT.mul_f64(spread()),
         };
         let marks_end = initial == Some(true) && bookmarks;
-        Ok(Self { from, marks_end, bookmarks, timeout })
+        Ok(Self {
+            from,
+            marks_end,
+            bookmarks,
+            timeout,
+        })
     }
 }
 
@@ -143,7 +159,10 @@ impl Selection {
         match &call.target.name {
             Some(name) => {
                 let query = format!("metadata.name={name}");
-                Ok(Self { fields: crate::api::selector::FieldSelector::parse(&query)?, ..self })
+                Ok(Self {
+                    fields: crate::api::selector::FieldSelector::parse(&query)?,
+                    ..self
+                })
             }
             None => Ok(self),
         }
@@ -226,7 +245,11 @@ impl Stream {
                 }
             }
             let room = frame.len() < FRAME_BYTES;
-            next = self.watch.as_mut().filter(|_| room).and_then(Watch::try_next);
+            next = self
+                .watch
+                .as_mut()
+                .filter(|_| room)
+                .and_then(Watch::try_next);
         }
     }
 
@@ -261,7 +284,10 @@ enum Transition {
 }
 
 fn transition(selection: &Selection, event: &WatchEvent) -> Option<Transition> {
-    let before = event.previous.as_ref().is_some_and(|object| selection.selects(object));
+    let before = event
+        .previous
+        .as_ref()
+        .is_some_and(|object| selection.selects(object));
     let after = event.change != Change::Deleted && selection.selects(&event.object);
     match (before, after) {
         (false, true) => Some(Transition::Entered),
@@ -285,7 +311,9 @@ impl Encoder {
             Shape::Object => line(out, kind, object),
             shape => {
                 // Stored bytes are JSON: an object that is not has been damaged; leave it out.
-                let Ok(value) = reply::parse(object) else { return };
+                let Ok(value) = reply::parse(object) else {
+                    return;
+                };
                 line(out, kind, self.shaped(shape, value).to_string().as_bytes());
             }
         }

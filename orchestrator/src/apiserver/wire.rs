@@ -38,7 +38,10 @@ pub fn with_revision(object: &[u8], revision: u64) -> Bytes {
 /// What stands before the items of a list.
 pub fn list_head(kind: &str, api_version: &str, page: &ListMeta) -> Bytes {
     let mut metadata = serde_json::Map::new();
-    metadata.insert("resourceVersion".to_owned(), page.revision.to_string().into());
+    metadata.insert(
+        "resourceVersion".to_owned(),
+        page.revision.to_string().into(),
+    );
     if let Some(token) = &page.next {
         metadata.insert("continue".to_owned(), token.as_str().into());
     }
@@ -81,7 +84,9 @@ impl ListMeta {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 #[cfg(test)]
@@ -111,7 +116,11 @@ mod tests {
 
     #[test]
     fn a_list_head_carries_the_token_for_the_next_page() {
-        let page = ListMeta { revision: 9, next: Some("abc".to_owned()), remaining: Some(4) };
+        let page = ListMeta {
+            revision: 9,
+            next: Some("abc".to_owned()),
+            remaining: Some(4),
+        };
         let head = list_head("PodList", "v1", &page);
         let text = format!("{}{}", String::from_utf8_lossy(&head), "]}");
         let json: serde_json::Value = serde_json::from_str(&text).expect("a list");

@@ -283,7 +283,9 @@ impl Document {
                 title: text(&value["info"], "title"),
                 version: text(&value["info"], "version"),
             }),
-            paths: Some(Paths { path: fields(&value["paths"]).map(path).collect() }),
+            paths: Some(Paths {
+                path: fields(&value["paths"]).map(path).collect(),
+            }),
             definitions: Some(NamedSchemas::of(&value["definitions"])),
         }
     }
@@ -298,7 +300,9 @@ impl PathItem {
             post: operation("post"),
             delete: operation("delete"),
             patch: operation("patch"),
-            parameters: items(&value["parameters"]).map(ParametersItem::of).collect(),
+            parameters: items(&value["parameters"])
+                .map(ParametersItem::of)
+                .collect(),
         }
     }
 }
@@ -310,9 +314,9 @@ impl Operation {
             value: Some(ResponseValue {
                 response: Some(Response {
                     description: text(value, "description"),
-                    schema: value
-                        .get("schema")
-                        .map(|schema| SchemaItem { schema: Some(Schema::of(schema)) }),
+                    schema: value.get("schema").map(|schema| SchemaItem {
+                        schema: Some(Schema::of(schema)),
+                    }),
                 }),
             }),
         };
@@ -322,7 +326,9 @@ impl Operation {
             operation_id: text(value, "operationId"),
             produces: texts(&value["produces"]),
             consumes: texts(&value["consumes"]),
-            parameters: items(&value["parameters"]).map(ParametersItem::of).collect(),
+            parameters: items(&value["parameters"])
+                .map(ParametersItem::of)
+                .collect(),
             responses: Some(Responses {
                 response_code: fields(&value["responses"]).map(response).collect(),
             }),
@@ -345,14 +351,28 @@ impl ParametersItem {
             }),
             "path" => parameter::Kind::NonBody(NonBodyParameter {
                 query: None,
-                path: Some(PathParameter { required, place, description, name, kind }),
+                path: Some(PathParameter {
+                    required,
+                    place,
+                    description,
+                    name,
+                    kind,
+                }),
             }),
             _ => parameter::Kind::NonBody(NonBodyParameter {
-                query: Some(QueryParameter { required, place, description, name, kind }),
+                query: Some(QueryParameter {
+                    required,
+                    place,
+                    description,
+                    name,
+                    kind,
+                }),
                 path: None,
             }),
         };
-        Self { parameter: Some(Parameter { kind: Some(kind) }) }
+        Self {
+            parameter: Some(Parameter { kind: Some(kind) }),
+        }
     }
 }
 
@@ -362,7 +382,9 @@ impl NamedSchemas {
             name: name.clone(),
             value: Some(Schema::of(value)),
         };
-        Self { pairs: fields(value).map(pair).collect() }
+        Self {
+            pairs: fields(value).map(pair).collect(),
+        }
     }
 }
 
@@ -376,8 +398,12 @@ impl Schema {
             Box::new(AdditionalProperties { kind: Some(kind) })
         });
         let kind = match &value["type"] {
-            Value::String(kind) => Some(TypeItem { value: vec![kind.clone()] }),
-            Value::Array(_) => Some(TypeItem { value: texts(&value["type"]) }),
+            Value::String(kind) => Some(TypeItem {
+                value: vec![kind.clone()],
+            }),
+            Value::Array(_) => Some(TypeItem {
+                value: texts(&value["type"]),
+            }),
             _ => None,
         };
         Self {
@@ -389,7 +415,9 @@ impl Schema {
             enumeration: items(&value["enum"]).map(Any::of).collect(),
             additional_properties: additional,
             kind,
-            items: value.get("items").map(|items| ItemsItem { schema: vec![Self::of(items)] }),
+            items: value.get("items").map(|items| ItemsItem {
+                schema: vec![Self::of(items)],
+            }),
             properties: value.get("properties").map(NamedSchemas::of),
             vendor_extension: extensions(value),
         }
@@ -398,14 +426,19 @@ impl Schema {
 
 impl Any {
     fn of(value: &Value) -> Self {
-        Self { yaml: format!("{value}\n") }
+        Self {
+            yaml: format!("{value}\n"),
+        }
     }
 }
 
 fn extensions(value: &Value) -> Vec<NamedAny> {
     fields(value)
         .filter(|(name, _)| name.starts_with("x-"))
-        .map(|(name, value)| NamedAny { name: name.clone(), value: Some(Any::of(value)) })
+        .map(|(name, value)| NamedAny {
+            name: name.clone(),
+            value: Some(Any::of(value)),
+        })
         .collect()
 }
 
@@ -414,7 +447,9 @@ fn text(value: &Value, field: &str) -> String {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    items(value).filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    items(value)
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {
@@ -446,10 +481,24 @@ mod tests {
         });
         let decoded = Document::decode(&encode(&document)[..]).expect("protobuf");
         assert_eq!(decoded, Document::of(&document));
-        let path = decoded.paths.expect("paths").path.remove(0).value.expect("an item");
+        let path = decoded
+            .paths
+            .expect("paths")
+            .path
+            .remove(0)
+            .value
+            .expect("an item");
         let patch = path.patch.expect("an operation");
-        assert_eq!(patch.vendor_extension[0].name, "x-kubernetes-group-version-kind");
-        assert!(patch.vendor_extension[0].value.as_ref().is_some_and(|any| any.yaml.contains("v1")));
+        assert_eq!(
+            patch.vendor_extension[0].name,
+            "x-kubernetes-group-version-kind"
+        );
+        assert!(
+            patch.vendor_extension[0]
+                .value
+                .as_ref()
+                .is_some_and(|any| any.yaml.contains("v1"))
+        );
         assert_eq!(patch.parameters.len(), 1);
     }
 }

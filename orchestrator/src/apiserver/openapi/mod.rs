@@ -71,7 +71,9 @@ pub async fn v3(
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let known = versions().into_iter().find(|(group, version)| prefix(group, version) == path);
+    let known = versions()
+        .into_iter()
+        .find(|(group, version)| prefix(group, version) == path);
     match known {
         Some((group, version)) => answer(&state, Which::V3(group, version), &headers).await,
         None => reply::error(&ApiError::NoSuchResource),
@@ -80,11 +82,13 @@ pub async fn v3(
 
 /// `/openapi/v2`.
 pub async fn v2(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Response<Body> {
-    let protobuf = accepted(&headers).into_iter().find_map(|range| match range.media.as_str() {
-        V2_PROTOBUF_ASKED | V2_PROTOBUF => Some(true),
-        JSON | "application/*" | "*/*" => Some(false),
-        _ => None,
-    });
+    let protobuf = accepted(&headers)
+        .into_iter()
+        .find_map(|range| match range.media.as_str() {
+            V2_PROTOBUF_ASKED | V2_PROTOBUF => Some(true),
+            JSON | "application/*" | "*/*" => Some(false),
+            _ => None,
+        });
     let which = match protobuf {
         Some(true) => Which::V2Protobuf,
         Some(false) => Which::V2Json,
@@ -97,13 +101,19 @@ pub async fn v2(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Resp
 }
 
 async fn answer(state: &Arc<State>, which: Which, headers: &HeaderMap) -> Response<Body> {
-    let content_type = if which == Which::V2Protobuf { V2_PROTOBUF } else { JSON };
+    let content_type = if which == Which::V2Protobuf {
+        V2_PROTOBUF
+    } else {
+        JSON
+    };
     let document = match document(state, which).await {
         Ok(document) => document,
         Err(error) => return reply::error(&error),
     };
     let tag = format!("\"{}\"", document.hash);
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|value| value.as_bytes() == tag.as_bytes());
     let mut response = if known {
         reply::response(content_type, StatusCode::NOT_MODIFIED, Body::empty())
     } else {
@@ -112,7 +122,9 @@ async fn answer(state: &Arc<State>, which: Which, headers: &HeaderMap) -> Respon
                 let mut response = reply::response(content_type, StatusCode::OK, body);
                 if compressed {
                     let gzip = HeaderValue::from_static("gzip");
-                    response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+                    response
+                        .headers_mut()
+                        .insert(header::CONTENT_ENCODING, gzip);
                 }
                 response
             }
@@ -122,18 +134,25 @@ async fn answer(state: &Arc<State>, which: Which, headers: &HeaderMap) -> Respon
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    response.headers_mut().insert(
+        header::VARY,
+        HeaderValue::from_static("Accept, Accept-Encoding"),
+    );
     response
 }
 
 /// The document as the client can read it, and whether it is compressed.
 fn body(document: &Document, headers: &HeaderMap) -> Result<(Body, bool), ApiError> {
-    let encodings = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    let encodings = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok());
     if encodings.is_some_and(|encodings| encodings.contains("gzip")) {
         return Ok((Body::from(document.gzip.clone()), true));
     }
     let mut plain = Vec::new();
-    GzDecoder::new(&document.gzip[..]).read_to_end(&mut plain).map_err(internal)?;
+    GzDecoder::new(&document.gzip[..])
+        .read_to_end(&mut plain)
+        .map_err(internal)?;
     Ok((Body::from(plain), false))
 }
 
@@ -142,7 +161,11 @@ async fn document(state: &Arc<State>, which: Which) -> Result<Arc<Document>, Api
     let state = state.clone();
     let made = tokio::task::spawn_blocking(move || {
         // Held while the document is made: two clients that ask at once wait for the same one.
-        let mut documents = state.documents.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut documents = state
+            .documents
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(document) = documents.get(&which) {
             return Ok(document.clone());
         }
@@ -159,7 +182,10 @@ impl Document {
         encoder.write_all(plain).map_err(internal)?;
         let gzip = encoder.finish().map_err(internal)?;
         let hash = hex::encode_upper(Sha256::digest(plain));
-        Ok(Self { gzip: gzip.into(), hash })
+        Ok(Self {
+            gzip: gzip.into(),
+            hash,
+        })
     }
 }
 
@@ -211,7 +237,11 @@ mod tests {
             }
         }
         let mut documents = vec![v2_document()];
-        documents.extend(versions().into_iter().map(|(group, version)| v3_document(group, version)));
+        documents.extend(
+            versions()
+                .into_iter()
+                .map(|(group, version)| v3_document(group, version)),
+        );
         for document in &documents {
             let mut found = Vec::new();
             references(document, &mut found);
@@ -230,13 +260,18 @@ mod tests {
             let paths = document["paths"].as_object().expect("paths");
             for resource in super::super::discovery::resources_of(group, version) {
                 let wanted = json!({"group": group, "version": version, "kind": resource.kind});
-                let patch = paths.values().map(|path| &path["patch"]).find(|operation| {
-                    operation["x-kubernetes-group-version-kind"] == wanted
-                });
+                let patch = paths
+                    .values()
+                    .map(|path| &path["patch"])
+                    .find(|operation| operation["x-kubernetes-group-version-kind"] == wanted);
                 let patch = patch.unwrap_or_else(|| panic!("{} has no patch", resource.kind));
                 for name in ["fieldValidation", "dryRun"] {
                     let parameters = patch["parameters"].as_array().expect("parameters");
-                    assert!(parameters.iter().any(|p| p["name"] == name), "{}", resource.kind);
+                    assert!(
+                        parameters.iter().any(|p| p["name"] == name),
+                        "{}",
+                        resource.kind
+                    );
                 }
             }
         }
@@ -246,7 +281,9 @@ mod tests {
     fn a_document_comes_out_as_it_went_in() {
         let document = Document::pack(b"{\"a\":1}").expect("packed");
         let mut plain = String::new();
-        GzDecoder::new(&document.gzip[..]).read_to_string(&mut plain).expect("unpacked");
+        GzDecoder::new(&document.gzip[..])
+            .read_to_string(&mut plain)
+            .expect("unpacked");
         assert_eq!(plain, "{\"a\":1}");
     }
 }

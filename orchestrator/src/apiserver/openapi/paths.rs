@@ -49,30 +49,75 @@ struct Operation<'a> {
 type Parameter = (&'static str, &'static str, &'static str);
 
 const PRETTY: Parameter = ("pretty", "string", "If 'true', the output is indented.");
-const DRY_RUN: Parameter = ("dryRun", "string", "'All' checks the request and writes nothing.");
-const FIELD_MANAGER: Parameter =
-    ("fieldManager", "string", "The name of whoever makes the change.");
+const DRY_RUN: Parameter = (
+    "dryRun",
+    "string",
+    "'All' checks the request and writes nothing.",
+);
+const FIELD_MANAGER: Parameter = (
+    "fieldManager",
+    "string",
+    "The name of whoever makes the change.",
+);
 const FIELD_VALIDATION: Parameter = (
     "fieldValidation",
     "string",
     "What happens to unknown and duplicate fields: Ignore, Warn or Strict.",
 );
 const FORCE: Parameter = ("force", "boolean", "Only for server-side apply.");
-const LABELS: Parameter = ("labelSelector", "string", "Selects objects by their labels.");
-const FIELDS: Parameter = ("fieldSelector", "string", "Selects objects by their fields.");
-const LIMIT: Parameter = ("limit", "integer", "The largest number of objects in one answer.");
+const LABELS: Parameter = (
+    "labelSelector",
+    "string",
+    "Selects objects by their labels.",
+);
+const FIELDS: Parameter = (
+    "fieldSelector",
+    "string",
+    "Selects objects by their fields.",
+);
+const LIMIT: Parameter = (
+    "limit",
+    "integer",
+    "The largest number of objects in one answer.",
+);
 const CONTINUE: Parameter = ("continue", "string", "Where the last answer ended.");
 const WATCH: Parameter = ("watch", "boolean", "Changes instead of a list.");
-const BOOKMARKS: Parameter = ("allowWatchBookmarks", "boolean", "Quiet watches tell progress.");
-const INITIAL: Parameter = ("sendInitialEvents", "boolean", "A watch begins with what there is.");
+const BOOKMARKS: Parameter = (
+    "allowWatchBookmarks",
+    "boolean",
+    "Quiet watches tell progress.",
+);
+const INITIAL: Parameter = (
+    "sendInitialEvents",
+    "boolean",
+    "A watch begins with what there is.",
+);
 const TIMEOUT: Parameter = ("timeoutSeconds", "integer", "How long a watch lasts.");
-const VERSION: Parameter = ("resourceVersion", "string", "The revision to show or to go on from.");
-const MATCH: Parameter =
-    ("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan.");
-const GRACE: Parameter = ("gracePeriodSeconds", "integer", "How long the object may take to end.");
-const ORPHANS: Parameter = ("orphanDependents", "boolean", "Deprecated: use propagationPolicy.");
-const PROPAGATION: Parameter =
-    ("propagationPolicy", "string", "What owned objects do: Orphan, Background or Foreground.");
+const VERSION: Parameter = (
+    "resourceVersion",
+    "string",
+    "The revision to show or to go on from.",
+);
+const MATCH: Parameter = (
+    "resourceVersionMatch",
+    "string",
+    "How resourceVersion is meant: Exact or NotOlderThan.",
+);
+const GRACE: Parameter = (
+    "gracePeriodSeconds",
+    "integer",
+    "How long the object may take to end.",
+);
+const ORPHANS: Parameter = (
+    "orphanDependents",
+    "boolean",
+    "Deprecated: use propagationPolicy.",
+);
+const PROPAGATION: Parameter = (
+    "propagationPolicy",
+    "string",
+    "What owned objects do: Orphan, Background or Foreground.",
+);
 
 const READ: &[Parameter] = &[PRETTY];
 const LIST: &[Parameter] = &[
@@ -82,14 +127,32 @@ const WRITE: &[Parameter] = &[PRETTY, DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION];
 const PATCH: &[Parameter] = &[PRETTY, DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE];
 const DELETE: &[Parameter] = &[PRETTY, DRY_RUN, GRACE, ORPHANS, PROPAGATION];
 const DELETE_COLLECTION: &[Parameter] = &[
-    PRETTY, CONTINUE, DRY_RUN, FIELDS, GRACE, LABELS, LIMIT, ORPHANS, PROPAGATION, VERSION, MATCH,
+    PRETTY,
+    CONTINUE,
+    DRY_RUN,
+    FIELDS,
+    GRACE,
+    LABELS,
+    LIMIT,
+    ORPHANS,
+    PROPAGATION,
+    VERSION,
+    MATCH,
 ];
 const LOG: &[Parameter] = &[
     PRETTY,
-    ("container", "string", "Which container; needed if there are several."),
+    (
+        "container",
+        "string",
+        "Which container; needed if there are several.",
+    ),
     ("follow", "boolean", "Go on with what is written."),
     ("limitBytes", "integer", "At most so many bytes."),
-    ("previous", "boolean", "The container before its last restart."),
+    (
+        "previous",
+        "boolean",
+        "The container before its last restart.",
+    ),
     ("sinceSeconds", "integer", "Only what is this new."),
     ("tailLines", "integer", "Only the last lines."),
     ("timestamps", "boolean", "A time before each line."),
@@ -115,7 +178,10 @@ impl Writer<'_> {
         }
         if resource.namespaced() {
             let all = format!("{root}/{plural}");
-            let list = self.list(resource, format!("list{}ForAllNamespaces", stem(resource, false)));
+            let list = self.list(
+                resource,
+                format!("list{}ForAllNamespaces", stem(resource, false)),
+            );
             paths.insert(all.clone(), self.path(&all, vec![("get", list)]));
         }
     }
@@ -125,24 +191,30 @@ impl Writer<'_> {
         let object = resource.definition.to_owned();
         let mut operations = vec![("get", self.list(resource, format!("list{stem}")))];
         if resource.verbs.contains(&"create") {
-            operations.push(("post", Operation {
-                action: "post",
-                id: format!("create{stem}"),
-                resource,
-                takes: Some(object.clone()),
-                gives: object,
-                parameters: WRITE,
-            }));
+            operations.push((
+                "post",
+                Operation {
+                    action: "post",
+                    id: format!("create{stem}"),
+                    resource,
+                    takes: Some(object.clone()),
+                    gives: object,
+                    parameters: WRITE,
+                },
+            ));
         }
         if resource.verbs.contains(&"deletecollection") {
-            operations.push(("delete", Operation {
-                action: "deletecollection",
-                id: format!("deleteCollection{stem}"),
-                resource,
-                takes: Some(DELETE_OPTIONS.to_owned()),
-                gives: STATUS.to_owned(),
-                parameters: DELETE_COLLECTION,
-            }));
+            operations.push((
+                "delete",
+                Operation {
+                    action: "deletecollection",
+                    id: format!("deleteCollection{stem}"),
+                    resource,
+                    takes: Some(DELETE_OPTIONS.to_owned()),
+                    gives: STATUS.to_owned(),
+                    parameters: DELETE_COLLECTION,
+                },
+            ));
         }
         self.path(path, operations)
     }
@@ -162,14 +234,17 @@ impl Writer<'_> {
         let stem = stem(resource, resource.namespaced());
         let mut operations = self.of_object(resource, resource.verbs, &stem);
         if resource.verbs.contains(&"delete") {
-            operations.push(("delete", Operation {
-                action: "delete",
-                id: format!("delete{stem}"),
-                resource,
-                takes: Some(DELETE_OPTIONS.to_owned()),
-                gives: STATUS.to_owned(),
-                parameters: DELETE,
-            }));
+            operations.push((
+                "delete",
+                Operation {
+                    action: "delete",
+                    id: format!("delete{stem}"),
+                    resource,
+                    takes: Some(DELETE_OPTIONS.to_owned()),
+                    gives: STATUS.to_owned(),
+                    parameters: DELETE,
+                },
+            ));
         }
         self.path(path, operations)
     }
@@ -180,22 +255,28 @@ impl Writer<'_> {
         let stem = format!("{}{word}", stem(of, of.namespaced()));
         let object = sub.object(of);
         let operations = match sub {
-            Subresource::Log => vec![("get", Operation {
-                action: "get",
-                id: format!("read{stem}"),
-                resource: object,
-                takes: None,
-                gives: String::new(),
-                parameters: LOG,
-            })],
-            Subresource::Binding => vec![("post", Operation {
-                action: "post",
-                id: format!("create{stem}"),
-                resource: object,
-                takes: Some(object.definition.to_owned()),
-                gives: object.definition.to_owned(),
-                parameters: WRITE,
-            })],
+            Subresource::Log => vec![(
+                "get",
+                Operation {
+                    action: "get",
+                    id: format!("read{stem}"),
+                    resource: object,
+                    takes: None,
+                    gives: String::new(),
+                    parameters: LOG,
+                },
+            )],
+            Subresource::Binding => vec![(
+                "post",
+                Operation {
+                    action: "post",
+                    id: format!("create{stem}"),
+                    resource: object,
+                    takes: Some(object.definition.to_owned()),
+                    gives: object.definition.to_owned(),
+                    parameters: WRITE,
+                },
+            )],
             _ => self.of_object(object, sub.verbs(), &stem),
         };
         self.path(path, operations)
@@ -222,7 +303,10 @@ impl Writer<'_> {
             operations.push(("get", operation("get", "read", None, READ)));
         }
         if verbs.contains(&"update") {
-            operations.push(("put", operation("put", "replace", Some(object.clone()), WRITE)));
+            operations.push((
+                "put",
+                operation("put", "replace", Some(object.clone()), WRITE),
+            ));
         }
         if verbs.contains(&"patch") {
             let body = Some(PATCH_BODY.to_owned());
@@ -236,7 +320,9 @@ impl Writer<'_> {
         for (method, operation) in operations {
             item.insert(method.to_owned(), self.operation(&operation));
         }
-        let words = ["namespace", "name"].into_iter().filter(|w| path.contains(&format!("{{{w}}}")));
+        let words = ["namespace", "name"]
+            .into_iter()
+            .filter(|w| path.contains(&format!("{{{w}}}")));
         let parameters: Vec<Value> = words
             .map(|word| {
                 let mut parameter = self.parameter(&(word, "string", "In the path."), "path");
@@ -249,9 +335,18 @@ impl Writer<'_> {
     }
 
     fn operation(&self, operation: &Operation<'_>) -> Value {
-        let Operation { action, id, resource, takes, gives, parameters } = operation;
-        let mut parameters: Vec<Value> =
-            parameters.iter().map(|parameter| self.parameter(parameter, "query")).collect();
+        let Operation {
+            action,
+            id,
+            resource,
+            takes,
+            gives,
+            parameters,
+        } = operation;
+        let mut parameters: Vec<Value> = parameters
+            .iter()
+            .map(|parameter| self.parameter(parameter, "query"))
+            .collect();
         let tag = [group_word(resource.group), resource.version.to_owned()].join("_");
         let mut out = json!({
             "tags": [tag],

@@ -16,8 +16,10 @@ pub async fn create(call: &Call) -> Answer {
     let dry_run = call.query.dry_run()?;
     let format = negotiate::body_format(&call.headers)?;
     let resource = call.resource();
-    let Decoded { mut object, warnings } =
-        resource.decode(&call.body, format, call.field_validation()?)?;
+    let Decoded {
+        mut object,
+        warnings,
+    } = resource.decode(&call.body, format, call.field_validation()?)?;
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::BadRequest(
@@ -58,7 +60,11 @@ async fn write(
     resource.default(&mut object);
     admission::complete(resource, &mut object);
     resource.validate(&object, None, None).map_err(failed)?;
-    let existing = call.state.objects.cache.get(resource, call.namespace(), &name);
+    let existing = call
+        .state
+        .objects
+        .cache
+        .get(resource, call.namespace(), &name);
     if existing.is_some() {
         return Err((WriteError::Changed, name));
     }
@@ -68,7 +74,11 @@ async fn write(
     }
     let companions =
         admission::companions(resource, &object, &admission::new_uid()).map_err(failed)?;
-    let bytes = call.state.objects.create(resource, &object, companions).await;
+    let bytes = call
+        .state
+        .objects
+        .create(resource, &object, companions)
+        .await;
     let bytes = bytes.map_err(|error| (error, name))?;
     claim.keep();
     Ok(bytes)

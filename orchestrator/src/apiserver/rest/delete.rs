@@ -58,12 +58,16 @@ enum Outcome {
 pub async fn delete(call: &Call) -> Answer {
     let options = Options::of(call)?;
     let resource = call.resource();
-    let outcome =
-        delete_one(&call.state, resource, call.namespace(), call.name(), &options).await?;
+    let outcome = delete_one(
+        &call.state,
+        resource,
+        call.namespace(),
+        call.name(),
+        &options,
+    )
+    .await?;
     match outcome {
-        Outcome::Going(bytes) => {
-            reply::object(&call.wanted, resource, bytes, StatusCode::OK)
-        }
+        Outcome::Going(bytes) => reply::object(&call.wanted, resource, bytes, StatusCode::OK),
         Outcome::Gone(old) => {
             let details = json!({
                 "name": call.name(),
@@ -71,7 +75,10 @@ pub async fn delete(call: &Call) -> Answer {
                 "kind": resource.plural,
                 "uid": meta::uid(&old.value),
             });
-            Ok(reply::json(StatusCode::OK, &reply::success(StatusCode::OK, details)))
+            Ok(reply::json(
+                StatusCode::OK,
+                &reply::success(StatusCode::OK, details),
+            ))
         }
     }
 }
@@ -81,8 +88,11 @@ pub async fn delete_collection(call: &Call) -> Answer {
     let options = Options::of(call)?;
     let resource = call.resource();
     let selection = Selection::of(resource, &call.query)?;
-    let (revision, all) =
-        call.state.objects.cache.list(resource, call.target.namespace.as_deref());
+    let (revision, all) = call
+        .state
+        .objects
+        .cache
+        .list(resource, call.target.namespace.as_deref());
     let mut items = Vec::new();
     for object in all.iter().filter(|object| selection.selects(object)) {
         let (namespace, name) = (object.namespace(), object.name());
@@ -94,7 +104,10 @@ pub async fn delete_collection(call: &Call) -> Answer {
             Err(error) => return Err(error),
         }
     }
-    let page = ListMeta { revision, ..ListMeta::default() };
+    let page = ListMeta {
+        revision,
+        ..ListMeta::default()
+    };
     reply::list(&call.wanted, resource, &page, items)
 }
 
@@ -114,8 +127,10 @@ async fn delete_one(
             Plan::Remove if options.dry_run => return Ok(Outcome::Gone(current)),
             Plan::Mark(_) if options.dry_run => return Ok(Outcome::Going(current.bytes)),
             Plan::Remove => {
-                let removed =
-                    state.objects.remove(resource, namespace, name, current.revision).await;
+                let removed = state
+                    .objects
+                    .remove(resource, namespace, name, current.revision)
+                    .await;
                 removed.map(|()| {
                     admission::release(state, resource, &current.value);
                     Outcome::Gone(current)
@@ -162,9 +177,15 @@ fn plan_namespace(
 ) -> Result<Plan, ApiError> {
     let name = meta::name(&new).to_owned();
     if IMMORTAL.contains(&name.as_str()) {
-        return Err(ApiError::forbidden(resource, &name, "this namespace may not be deleted"));
+        return Err(ApiError::forbidden(
+            resource,
+            &name,
+            "this namespace may not be deleted",
+        ));
     }
-    let holds = new["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    let holds = new["spec"]["finalizers"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
     if !waits && !holds {
         return Ok(Plan::Remove);
     }
@@ -179,14 +200,25 @@ fn plan_namespace(
 
 /// A pod that a node runs gets time to end; the node's agent confirms with a grace period of 0.
 fn plan_pod(mut new: Value, waits: bool, options: &Options, now: Timestamp) -> Plan {
-    let ended = matches!(new["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let bound = new["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty());
-    let own = new["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+    let ended = matches!(
+        new["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
+    let bound = new["spec"]["nodeName"]
+        .as_str()
+        .is_some_and(|node| !node.is_empty());
+    let own = new["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(30);
     let asked = match options.grace_seconds {
         Some(seconds) if seconds < 0 => Some(1),
         other => other,
     };
-    let mut grace = if bound && !ended { asked.unwrap_or(own) } else { 0 };
+    let mut grace = if bound && !ended {
+        asked.unwrap_or(own)
+    } else {
+        0
+    };
     let before = new["metadata"]["deletionGracePeriodSeconds"].as_i64();
     if let Some(before) = before.filter(|_| meta::is_terminating(&new)) {
         // A second deletion may only shorten the first.
@@ -195,7 +227,9 @@ fn plan_pod(mut new: Value, waits: bool, options: &Options, now: Timestamp) -> P
         }
         grace = grace.min(before);
         if grace > 0 {
-            let ends = new["metadata"]["deletionTimestamp"].as_str().unwrap_or_default();
+            let ends = new["metadata"]["deletionTimestamp"]
+                .as_str()
+                .unwrap_or_default();
             let ends = ends.parse().unwrap_or(now);
             let ends = shifted(ends, grace - before);
             new["metadata"]["deletionTimestamp"] = meta::timestamp(ends).into();
@@ -223,12 +257,15 @@ fn mark(mut object: Value, grace_seconds: i64, now: Timestamp) -> Value {
 }
 
 fn shifted(at: Timestamp, seconds: i64) -> Timestamp {
-    at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
+    at.saturating_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(at)
 }
 
 /// The garbage collector works by finalizers: it removes them when its part is done.
 fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
-    let Some(propagation) = propagation else { return };
+    let Some(propagation) = propagation else {
+        return;
+    };
     let mut finalizers = meta::finalizers(object);
     finalizers.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
     match propagation {
@@ -236,7 +273,9 @@ fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
         Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
         Propagation::Background => {}
     }
-    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    let Some(metadata) = object["metadata"].as_object_mut() else {
+        return;
+    };
     match finalizers.is_empty() {
         true => metadata.remove("finalizers"),
         false => metadata.insert("finalizers".to_owned(), finalizers.into()),
@@ -268,14 +307,22 @@ impl Options {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         options.uid = text(&body["preconditions"]["uid"]);
         options.resource_version = text(&body["preconditions"]["resourceVersion"]);
-        let dry = body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let dry = body["dryRun"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         options.dry_run |= request::dry_run(dry)?;
         Ok(options)
     }
 
     fn from_query(query: &Query) -> Result<Self, ApiError> {
-        let policy = query.get("propagationPolicy").filter(|policy| !policy.is_empty());
-        let orphan = query.optional_flag("orphanDependents").map(Propagation::of_orphan);
+        let policy = query
+            .get("propagationPolicy")
+            .filter(|policy| !policy.is_empty());
+        let orphan = query
+            .optional_flag("orphanDependents")
+            .map(Propagation::of_orphan);
         Ok(Self {
             grace_seconds: query.number("gracePeriodSeconds")?,
             propagation: policy.map(Propagation::parse).transpose()?.or(orphan),
@@ -296,7 +343,11 @@ impl Options {
             return Err(ApiError::conflict(resource, name, why));
         }
         let revision = current.revision.to_string();
-        if let Some(asked) = self.resource_version.as_deref().filter(|asked| *asked != revision) {
+        if let Some(asked) = self
+            .resource_version
+            .as_deref()
+            .filter(|asked| *asked != revision)
+        {
             let why = format!(
                 "the ResourceVersion in the precondition ({asked}) does not match the \
                  ResourceVersion in record ({revision}). The object might have been modified"
@@ -321,7 +372,11 @@ impl Propagation {
     }
 
     fn of_orphan(orphan: bool) -> Self {
-        if orphan { Self::Orphan } else { Self::Background }
+        if orphan {
+            Self::Orphan
+        } else {
+            Self::Background
+        }
     }
 }
 
@@ -347,8 +402,13 @@ mod tests {
     #[test]
     fn a_bound_pod_gets_its_grace_period() {
         let spec = json!({"nodeName": "a", "terminationGracePeriodSeconds": 10});
-        let Plan::Mark(marked) = pod(spec, json!({"name": "x"})) else { panic!("not marked") };
-        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:10Z");
+        let Plan::Mark(marked) = pod(spec, json!({"name": "x"})) else {
+            panic!("not marked")
+        };
+        assert_eq!(
+            marked["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:10Z"
+        );
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 10);
     }
 
@@ -362,17 +422,31 @@ mod tests {
         let spec = json!({"nodeName": "a"});
         let going = json!({"deletionTimestamp": "2026-01-01T00:00:30Z",
             "deletionGracePeriodSeconds": 30});
-        let zero = Options { grace_seconds: Some(0), ..Options::default() };
+        let zero = Options {
+            grace_seconds: Some(0),
+            ..Options::default()
+        };
         assert_eq!(planned(spec.clone(), going.clone(), zero), Plan::Remove);
         assert_eq!(pod(spec.clone(), going.clone()), Plan::Leave);
-        let shorter = Options { grace_seconds: Some(5), ..Options::default() };
-        let Plan::Mark(marked) = planned(spec, going, shorter) else { panic!("not marked") };
-        assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:05Z");
+        let shorter = Options {
+            grace_seconds: Some(5),
+            ..Options::default()
+        };
+        let Plan::Mark(marked) = planned(spec, going, shorter) else {
+            panic!("not marked")
+        };
+        assert_eq!(
+            marked["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:05Z"
+        );
     }
 
     #[test]
     fn a_finalizer_keeps_a_pod_without_grace() {
-        let zero = Options { grace_seconds: Some(0), ..Options::default() };
+        let zero = Options {
+            grace_seconds: Some(0),
+            ..Options::default()
+        };
         let metadata = json!({"name": "x", "finalizers": ["a/b"]});
         assert!(matches!(planned(json!({}), metadata, zero), Plan::Mark(_)));
     }
@@ -381,10 +455,18 @@ mod tests {
     fn foreground_and_orphan_wait_for_the_collector() {
         let deployments = api::find("apps", "v1", "deployments").expect("served");
         let object = json!({"metadata": {"name": "x", "generation": 2}});
-        let with = |propagation| Options { propagation: Some(propagation), ..Options::default() };
+        let with = |propagation| Options {
+            propagation: Some(propagation),
+            ..Options::default()
+        };
         let plan = |options| plan(deployments, &object, &options, now()).expect("no refusal");
-        let Plan::Mark(marked) = plan(with(Propagation::Foreground)) else { panic!("not marked") };
-        assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+        let Plan::Mark(marked) = plan(with(Propagation::Foreground)) else {
+            panic!("not marked")
+        };
+        assert_eq!(
+            marked["metadata"]["finalizers"],
+            json!(["foregroundDeletion"])
+        );
         assert_eq!(marked["metadata"]["generation"], 3);
         assert_eq!(plan(with(Propagation::Background)), Plan::Remove);
     }
@@ -392,10 +474,14 @@ mod tests {
     #[test]
     fn a_namespace_is_emptied_first_and_some_never_go() {
         let namespaces = api::find("", "v1", "namespaces").expect("served");
-        let named = |name: &str| json!({"metadata": {"name": name},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let named = |name: &str| {
+            json!({"metadata": {"name": name},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        };
         let plan = |name: &str| plan(namespaces, &named(name), &Options::default(), now());
-        let Ok(Plan::Mark(marked)) = plan("x") else { panic!("not marked") };
+        let Ok(Plan::Mark(marked)) = plan("x") else {
+            panic!("not marked")
+        };
         assert_eq!(marked["status"]["phase"], "Terminating");
         assert_eq!(plan("default").expect_err("refused").code(), 403);
     }

@@ -8,6 +8,14 @@ use crate::apiserver::reply;
 /// The object as it is. What was written before the request began is in the cache, so there is
 /// nothing to wait for, whatever resourceVersion the client asks for.
 pub fn get(call: &Call) -> Answer {
-    let found = call.state.objects.get(call.resource(), call.namespace(), call.name())?;
-    reply::object(&call.wanted, call.resource(), found.bytes.clone(), StatusCode::OK)
+    let found = call
+        .state
+        .objects
+        .get(call.resource(), call.namespace(), call.name())?;
+    reply::object(
+        &call.wanted,
+        call.resource(),
+        found.bytes.clone(),
+        StatusCode::OK,
+    )
 }

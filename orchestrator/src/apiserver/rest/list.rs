@@ -12,8 +12,8 @@ use crate::api::selector::{FieldSelector, LabelSelector};
 use crate::api::{ApiError, Resource, meta};
 use crate::apiserver::cache::{Cached, prefix};
 use crate::apiserver::objects::{Objects, store_error};
-use crate::apiserver::request::Query;
 use crate::apiserver::reply;
+use crate::apiserver::request::Query;
 use crate::apiserver::wire::{self, ListMeta};
 use crate::store::{Page, Range, Revision};
 
@@ -83,17 +83,20 @@ impl Freshness {
     pub fn of(query: &Query) -> Result<Self, ApiError> {
         let version = revision(query)?;
         let bad = |why: &str| Err(ApiError::BadRequest(format!("resourceVersionMatch: {why}")));
-        match (query.get("resourceVersionMatch").unwrap_or_default(), version) {
+        match (
+            query.get("resourceVersionMatch").unwrap_or_default(),
+            version,
+        ) {
             ("", None) => Ok(Self::Newest),
             ("" | "NotOlderThan", Some(0)) => Ok(Self::Any),
             ("" | "NotOlderThan", Some(revision)) => Ok(Self::NotOlderThan(revision)),
-            ("Exact", Some(0)) => {
-                bad("Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"")
-            }
+            ("Exact", Some(0)) => bad(
+                "Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+            ),
             ("Exact", Some(revision)) => Ok(Self::Exact(revision)),
-            ("NotOlderThan" | "Exact", None) => {
-                bad("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-            }
+            ("NotOlderThan" | "Exact", None) => bad(
+                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
             _ => bad("Unsupported value: supported values: \"Exact\", \"NotOlderThan\""),
         }
     }
@@ -106,7 +109,9 @@ pub fn revision(query: &Query) -> Result<Option<Revision>, ApiError> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        ApiError::BadRequest(format!("resourceVersion: Invalid value: {text:?}: not a number"))
+        ApiError::BadRequest(format!(
+            "resourceVersion: Invalid value: {text:?}: not a number"
+        ))
     })
 }
 
@@ -129,7 +134,9 @@ pub async fn list(call: &Call) -> Answer {
             pages(call, &selection, limit, Some(token.rv), Some(token.start)).await?
         }
         (None, Freshness::Exact(at)) => pages(call, &selection, limit, Some(at), None).await?,
-        (None, Freshness::Newest) if limit > 0 => pages(call, &selection, limit, None, None).await?,
+        (None, Freshness::Newest) if limit > 0 => {
+            pages(call, &selection, limit, None, None).await?
+        }
         (None, Freshness::NotOlderThan(revision)) => {
             catch_up(&call.state.objects, revision).await?;
             whole(call, &selection)
@@ -148,7 +155,9 @@ pub async fn catch_up(objects: &Objects, revision: Revision) -> Result<(), ApiEr
     }
     let caught_up = tokio::time::timeout(CATCH_UP, objects.cache.wait_for(revision)).await;
     caught_up.map_err(|_| {
-        ApiError::Timeout(format!("Too large resource version: {revision}, current: {newest}"))
+        ApiError::Timeout(format!(
+            "Too large resource version: {revision}, current: {newest}"
+        ))
     })
 }
 
@@ -157,7 +166,13 @@ fn whole(call: &Call, selection: &Selection) -> (ListMeta, Vec<Bytes>) {
     let (revision, all) = call.state.objects.cache.list(call.resource(), namespace);
     let selected = all.iter().filter(|object| selection.selects(object));
     let items = selected.map(|object| object.bytes.clone()).collect();
-    (ListMeta { revision, ..ListMeta::default() }, items)
+    (
+        ListMeta {
+            revision,
+            ..ListMeta::default()
+        },
+        items,
+    )
 }
 
 /// At most `limit` objects (0 = all) behind `after`, as of one revision.
@@ -177,9 +192,18 @@ async fn pages(
             _ if selection.is_everything() => limit,
             _ => PAGE,
         };
-        let range = Range { prefix: &prefix, after: after.as_deref(), limit: wanted, at };
+        let range = Range {
+            prefix: &prefix,
+            after: after.as_deref(),
+            limit: wanted,
+            at,
+        };
         let page = call.state.objects.store.range(range).await;
-        let Page { entries, revision, remaining } = page.map_err(|error| store_error(&error))?;
+        let Page {
+            entries,
+            revision,
+            remaining,
+        } = page.map_err(|error| store_error(&error))?;
         at = Some(revision);
         let count = entries.len();
         for (index, entry) in entries.into_iter().enumerate() {
@@ -190,15 +214,29 @@ async fn pages(
             let left = count - index - 1 + remaining;
             if limit > 0 && items.len() == limit && left > 0 {
                 let start = entry.key.to_string();
-                let next = Token { v: "meta.k8s.io/v1".to_owned(), rv: revision, start };
+                let next = Token {
+                    v: "meta.k8s.io/v1".to_owned(),
+                    rv: revision,
+                    start,
+                };
                 let known = selection.is_everything().then_some(left as u64);
-                let page = ListMeta { revision, next: Some(next.encode()), remaining: known };
+                let page = ListMeta {
+                    revision,
+                    next: Some(next.encode()),
+                    remaining: known,
+                };
                 return Ok((page, items));
             }
             after = Some(entry.key.to_string());
         }
         if remaining == 0 {
-            return Ok((ListMeta { revision, ..ListMeta::default() }, items));
+            return Ok((
+                ListMeta {
+                    revision,
+                    ..ListMeta::default()
+                },
+                items,
+            ));
         }
     }
 }
@@ -238,7 +276,11 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_as_it_went_and_nonsense_is_refused() {
-        let token = Token { v: "meta.k8s.io/v1".into(), rv: 5, start: "/registry/x/y".into() };
+        let token = Token {
+            v: "meta.k8s.io/v1".into(),
+            rv: 5,
+            start: "/registry/x/y".into(),
+        };
         let back = Token::decode(&token.encode()).expect("a token");
         assert_eq!((back.rv, back.start.as_str()), (5, "/registry/x/y"));
         assert!(Token::decode("???").is_err());

@@ -47,15 +47,19 @@ pub async fn serve(call: Call) -> Answer {
         (None, Verb::List) => list::list(&call).await,
         (None, Verb::Watch) => super::watch::watch(&call).await,
         (None, Verb::Create) if call.target.name.is_none() => create::create(&call).await,
-        (Some(Subresource::Status | Subresource::Finalize | Subresource::Scale) | None, Verb::Update) => {
-            update::replace(&call).await
-        }
+        (
+            Some(Subresource::Status | Subresource::Finalize | Subresource::Scale) | None,
+            Verb::Update,
+        ) => update::replace(&call).await,
         (Some(Subresource::Status | Subresource::Scale) | None, Verb::Patch) => {
             update::patch(&call).await
         }
         (None, Verb::Delete) => delete::delete(&call).await,
         (None, Verb::DeleteCollection) => delete::delete_collection(&call).await,
-        (_, verb) => Err(ApiError::method_not_allowed(call.target.resource, verb.as_str())),
+        (_, verb) => Err(ApiError::method_not_allowed(
+            call.target.resource,
+            verb.as_str(),
+        )),
     }
 }
 

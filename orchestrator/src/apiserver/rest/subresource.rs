@@ -12,7 +12,10 @@ use crate::apiserver::{negotiate, reply};
 
 /// GET of a Scale.
 pub fn get_scale(call: &Call) -> Answer {
-    let found = call.state.objects.get(call.resource(), call.namespace(), call.name())?;
+    let found = call
+        .state
+        .objects
+        .get(call.resource(), call.namespace(), call.name())?;
     scale_answer(call, &found.bytes)
 }
 
@@ -26,7 +29,9 @@ pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
 pub async fn bind(call: &Call) -> Answer {
     let dry_run = call.query.dry_run()?;
     let format = negotiate::body_format(&call.headers)?;
-    let binding = scheme::BINDING.decode(&call.body, format, call.field_validation()?)?.object;
+    let binding = scheme::BINDING
+        .decode(&call.body, format, call.field_validation()?)?
+        .object;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -36,14 +41,19 @@ pub async fn bind(call: &Call) -> Answer {
     }
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     if node.is_empty() {
-        return Err(ApiError::BadRequest("target.name: Required value".to_owned()));
+        return Err(ApiError::BadRequest(
+            "target.name: Required value".to_owned(),
+        ));
     }
     for _ in 0..RETRIES {
         let objects = &call.state.objects;
         let current = objects.current(call.resource(), call.namespace(), call.name())?;
         let new = bound(call, &current.value, &binding, node)?;
         if !dry_run {
-            match objects.update(call.resource(), &new, current.revision).await {
+            match objects
+                .update(call.resource(), &new, current.revision)
+                .await
+            {
                 Ok(_) => {}
                 Err(WriteError::Changed) => continue,
                 Err(WriteError::Failed(error)) => return Err(error),
@@ -67,10 +77,17 @@ fn bound(call: &Call, pod: &Value, binding: &Value, node: &str) -> Result<Value,
         )));
     }
     if meta::is_terminating(pod) {
-        return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        )));
     }
-    if let Some(has) = pod["spec"]["nodeName"].as_str().filter(|has| !has.is_empty()) {
-        return Err(conflict(format!("pod {name} is already assigned to node \"{has}\"")));
+    if let Some(has) = pod["spec"]["nodeName"]
+        .as_str()
+        .filter(|has| !has.is_empty())
+    {
+        return Err(conflict(format!(
+            "pod {name} is already assigned to node \"{has}\""
+        )));
     }
     let mut new = pod.clone();
     new["spec"]["nodeName"] = node.into();

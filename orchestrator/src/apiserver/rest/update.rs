@@ -18,8 +18,15 @@ pub async fn replace(call: &Call) -> Answer {
     let format = negotiate::body_format(&call.headers)?;
     let mode = call.field_validation()?;
     let scale = call.target.subresource == Some(Subresource::Scale);
-    let body_kind: &Resource = if scale { &api::scheme::SCALE } else { call.resource() };
-    let Decoded { mut object, warnings } = body_kind.decode(&call.body, format, mode)?;
+    let body_kind: &Resource = if scale {
+        &api::scheme::SCALE
+    } else {
+        call.resource()
+    };
+    let Decoded {
+        mut object,
+        warnings,
+    } = body_kind.decode(&call.body, format, mode)?;
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();
@@ -48,12 +55,20 @@ pub async fn patch(call: &Call) -> Answer {
         if scale {
             original = api::scale::of(call.resource(), &original)?;
         }
-        let patched_kind: &Resource = if scale { &api::scheme::SCALE } else { call.resource() };
+        let patched_kind: &Resource = if scale {
+            &api::scheme::SCALE
+        } else {
+            call.resource()
+        };
         let patched = kind.apply(patched_kind, &original, &patch)?;
         let mut decoded = patched_kind.canonical(patched, mode)?;
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
-        check_revision(call, current, &meta::resource_version(&decoded.object).to_owned())?;
+        check_revision(
+            call,
+            current,
+            &meta::resource_version(&decoded.object).to_owned(),
+        )?;
         *collected = decoded.warnings;
         match scale {
             true => api::scale::apply(call.resource(), &current.value, &decoded.object),
@@ -100,7 +115,10 @@ async fn write(
 ) -> Result<Bytes, WriteError> {
     let (state, resource) = (&call.state, call.resource());
     // A Scale names replicas only: what it changes is the object's spec.
-    let sub = call.target.subresource.filter(|sub| *sub != Subresource::Scale);
+    let sub = call
+        .target
+        .subresource
+        .filter(|sub| *sub != Subresource::Scale);
     let old = &current.value;
     keep_identity(resource, &mut new, old).map_err(WriteError::Failed)?;
     resource.prepare_for_update(&mut new, old, sub);
@@ -111,7 +129,9 @@ async fn write(
     if sub.is_none() && (resource.group, resource.plural) == ("", "services") {
         keep_addresses(&mut new, old);
     }
-    resource.validate(&new, Some(old), sub).map_err(WriteError::Failed)?;
+    resource
+        .validate(&new, Some(old), sub)
+        .map_err(WriteError::Failed)?;
     let claim = Claim::make(state, resource, &mut new, Some(old)).map_err(WriteError::Failed)?;
     if new == *old {
         return Ok(current.bytes.clone());
@@ -122,13 +142,19 @@ async fn write(
     }
     if is_finished(resource, &new) {
         let (namespace, name) = (call.namespace(), call.name());
-        state.objects.remove(resource, namespace, name, current.revision).await?;
+        state
+            .objects
+            .remove(resource, namespace, name, current.revision)
+            .await?;
         drop(claim);
         admission::release(state, resource, old);
         let bytes = resource.serialize(&new);
         return Ok(super::super::wire::with_revision(&bytes, current.revision));
     }
-    let bytes = state.objects.update(resource, &new, current.revision).await?;
+    let bytes = state
+        .objects
+        .update(resource, &new, current.revision)
+        .await?;
     claim.keep();
     Ok(bytes)
 }
@@ -141,11 +167,18 @@ fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<()
             format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
         return Err(ApiError::conflict(resource, meta::name(old), why));
     }
-    let Some(metadata) = new["metadata"].as_object_mut() else { return Ok(()) };
+    let Some(metadata) = new["metadata"].as_object_mut() else {
+        return Ok(());
+    };
     metadata.remove("resourceVersion");
     metadata.remove("managedFields");
     metadata.remove("selfLink");
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         match old["metadata"].get(field) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),
             None => metadata.remove(field),
@@ -160,7 +193,11 @@ fn keep_addresses(new: &mut Value, old: &Value) {
     if external(new) || external(old) {
         return;
     }
-    if new["spec"]["clusterIP"].as_str().unwrap_or_default().is_empty() {
+    if new["spec"]["clusterIP"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
         for field in ["clusterIP", "clusterIPs"] {
             new["spec"][field] = old["spec"][field].clone();
         }
@@ -174,9 +211,13 @@ fn keep_addresses(new: &mut Value, old: &Value) {
 
 /// An object that waits for its deletion goes when the last finalizer does.
 fn is_finished(resource: &Resource, object: &Value) -> bool {
-    let spec_finalizers = object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    let spec_finalizers = object["spec"]["finalizers"]
+        .as_array()
+        .is_some_and(|f| !f.is_empty());
     let namespace = (resource.group, resource.plural) == ("", "namespaces");
-    let graceful = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default();
+    let graceful = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or_default();
     meta::is_terminating(object)
         && meta::finalizers(object).is_empty()
         && graceful == 0
@@ -234,7 +275,12 @@ impl PatchKind {
         }
     }
 
-    fn apply(self, resource: &Resource, original: &Value, patch: &Value) -> Result<Value, ApiError> {
+    fn apply(
+        self,
+        resource: &Resource,
+        original: &Value,
+        patch: &Value,
+    ) -> Result<Value, ApiError> {
         match self {
             Self::Json => api::patch::json::apply(resource, original, patch),
             Self::Merge => api::patch::merge::apply(resource, original, patch),

@@ -13,9 +13,17 @@ pub const OTHERS: Printer = Printer {
 
 /// Namespaces: their phase.
 pub const NAMESPACES: Printer = Printer {
-    columns: &[NAME, Column::text("Status", "Whether the namespace is in use or going"), AGE],
+    columns: &[
+        NAME,
+        Column::text("Status", "Whether the namespace is in use or going"),
+        AGE,
+    ],
     cells: |object, now| {
-        vec![name(object), text(object, "/status/phase").into(), age(object, now)]
+        vec![
+            name(object),
+            text(object, "/status/phase").into(),
+            age(object, now),
+        ]
     },
 };
 
@@ -23,7 +31,10 @@ pub const NAMESPACES: Printer = Printer {
 pub const NODES: Printer = Printer {
     columns: &[
         NAME,
-        Column::text("Status", "Whether the node is ready, and whether it takes new pods"),
+        Column::text(
+            "Status",
+            "Whether the node is ready, and whether it takes new pods",
+        ),
         Column::text("Roles", "The roles that the node's labels name"),
         AGE,
         Column::text("Version", "The version of the node's agent"),
@@ -55,15 +66,28 @@ pub const SECRETS: Printer = Printer {
     ],
     cells: |object, now| {
         let kind = text(object, "/type").into();
-        vec![name(object), kind, entries(object, "/data").into(), age(object, now)]
+        vec![
+            name(object),
+            kind,
+            entries(object, "/data").into(),
+            age(object, now),
+        ]
     },
 };
 
 /// ServiceAccounts: the number of secrets they list.
 pub const SERVICE_ACCOUNTS: Printer = Printer {
-    columns: &[NAME, Column::integer("Secrets", "The number of secrets it may use"), AGE],
+    columns: &[
+        NAME,
+        Column::integer("Secrets", "The number of secrets it may use"),
+        AGE,
+    ],
     cells: |object, now| {
-        vec![name(object), list(object, "/secrets").len().into(), age(object, now)]
+        vec![
+            name(object),
+            list(object, "/secrets").len().into(),
+            age(object, now),
+        ]
     },
 };
 
@@ -71,7 +95,11 @@ pub const SERVICE_ACCOUNTS: Printer = Printer {
 pub const LEASES: Printer = Printer {
     columns: &[NAME, Column::text("Holder", "Who holds the lease"), AGE],
     cells: |object, now| {
-        vec![name(object), text(object, "/spec/holderIdentity").into(), age(object, now)]
+        vec![
+            name(object),
+            text(object, "/spec/holderIdentity").into(),
+            age(object, now),
+        ]
     },
 };
 
@@ -87,13 +115,18 @@ pub const EVENTS: Printer = Printer {
         Column::text("Message", "What happened"),
         Column::wide("First Seen", "Time since it was first seen"),
         Column::wide("Count", "How often it was seen"),
-        Column { priority: 1, ..NAME },
+        Column {
+            priority: 1,
+            ..NAME
+        },
     ],
     cells: event,
 };
 
 fn node(object: &Value, now: Timestamp) -> Vec<Value> {
-    let ready = list(object, "/status/conditions").iter().find(|c| c["type"] == "Ready");
+    let ready = list(object, "/status/conditions")
+        .iter()
+        .find(|c| c["type"] == "Ready");
     let mut status = match ready.map(|condition| text(condition, "/status")) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -129,7 +162,11 @@ fn roles(node: &Value) -> String {
     roles.retain(|role| !role.is_empty());
     roles.sort_unstable();
     roles.dedup();
-    if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") }
+    if roles.is_empty() {
+        "<none>".to_owned()
+    } else {
+        roles.join(",")
+    }
 }
 
 fn address<'a>(node: &'a Value, kind: &str) -> &'a str {
@@ -178,7 +215,10 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn event_source(event: &Value) -> String {
     let (component, host) = match text(event, "/source/component") {
-        "" => (text(event, "/reportingComponent"), text(event, "/reportingInstance")),
+        "" => (
+            text(event, "/reportingComponent"),
+            text(event, "/reportingInstance"),
+        ),
         component => (component, text(event, "/source/host")),
     };
     match host {
@@ -208,14 +248,17 @@ mod tests {
             },
         });
         let cells = node(&object, now());
-        assert_eq!(cells[..6], [
-            json!("node-1"),
-            json!("Ready,SchedulingDisabled"),
-            json!("worker"),
-            json!("60s"),
-            json!("v1.33.0"),
-            json!("172.31.0.11"),
-        ]);
+        assert_eq!(
+            cells[..6],
+            [
+                json!("node-1"),
+                json!("Ready,SchedulingDisabled"),
+                json!("worker"),
+                json!("60s"),
+                json!("v1.33.0"),
+                json!("172.31.0.11"),
+            ]
+        );
     }
 
     #[test]

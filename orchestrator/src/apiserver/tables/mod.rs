@@ -128,15 +128,33 @@ pub fn partial_metadata(version: &str, mut object: Value) -> Value {
 
 impl Column {
     const fn text(name: &'static str, description: &'static str) -> Self {
-        Self { name, kind: "string", format: "", description, priority: 0 }
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 0,
+        }
     }
 
     const fn integer(name: &'static str, description: &'static str) -> Self {
-        Self { name, kind: "integer", format: "", description, priority: 0 }
+        Self {
+            name,
+            kind: "integer",
+            format: "",
+            description,
+            priority: 0,
+        }
     }
 
     const fn wide(name: &'static str, description: &'static str) -> Self {
-        Self { name, kind: "string", format: "", description, priority: 1 }
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 1,
+        }
     }
 
     fn definition(&self) -> Value {
@@ -164,7 +182,10 @@ const AGE: Column = Column::text("Age", "Time since the object was created");
 
 /// Text at a JSON pointer; empty when absent.
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Text at a JSON pointer, with Kubernetes' sign for nothing.
@@ -177,17 +198,28 @@ fn text_or_none<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 /// A number at a JSON pointer; 0 when absent.
 fn number(object: &Value, pointer: &str) -> i64 {
-    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_i64)
+        .unwrap_or_default()
 }
 
 /// The elements of a list at a JSON pointer; none when absent.
 fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// How many entries the map at a JSON pointer has.
 fn entries(object: &Value, pointer: &str) -> usize {
-    object.pointer(pointer).and_then(Value::as_object).map(serde_json::Map::len).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .map(serde_json::Map::len)
+        .unwrap_or_default()
 }
 
 fn name(object: &Value) -> Value {
@@ -206,20 +238,32 @@ fn format_labels(labels: Option<&Value>) -> String {
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
+    if pairs.is_empty() {
+        "<none>".to_owned()
+    } else {
+        pairs.join(",")
+    }
 }
 
 /// A label selector (`matchLabels`, `matchExpressions`) as kubectl's `-l` takes it.
 fn format_selector(selector: Option<&Value>) -> String {
-    let Some(selector) = selector else { return "<none>".to_owned() };
+    let Some(selector) = selector else {
+        return "<none>".to_owned();
+    };
     let mut parts: Vec<String> = Vec::new();
     if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
-        parts.extend(labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())));
+        parts.extend(
+            labels
+                .iter()
+                .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())),
+        );
     }
     for requirement in list(selector, "/matchExpressions") {
         let key = text(requirement, "/key");
-        let values: Vec<&str> =
-            list(requirement, "/values").iter().filter_map(Value::as_str).collect();
+        let values: Vec<&str> = list(requirement, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         parts.push(match text(requirement, "/operator") {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
@@ -227,7 +271,11 @@ fn format_selector(selector: Option<&Value>) -> String {
             _ => format!("!{key}"),
         });
     }
-    if parts.is_empty() { "<none>".to_owned() } else { parts.join(",") }
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
 }
 
 /// At most three of `all`, and how many more there are; `none` when there is nothing.
@@ -252,7 +300,10 @@ mod tests {
                 {"key": "x", "operator": "DoesNotExist"},
             ],
         });
-        assert_eq!(format_selector(Some(&selector)), "app=web,tier notin (a,b),!x");
+        assert_eq!(
+            format_selector(Some(&selector)),
+            "app=web,tier notin (a,b),!x"
+        );
         assert_eq!(format_selector(Some(&json!({}))), "<none>");
     }
 
@@ -277,7 +328,11 @@ mod tests {
             ("x", "others"),
         ] {
             let printer = printer(group, plural);
-            assert_eq!((printer.cells)(&json!({}), now).len(), printer.columns.len(), "{plural}");
+            assert_eq!(
+                (printer.cells)(&json!({}), now).len(),
+                printer.columns.len(),
+                "{plural}"
+            );
         }
     }
 

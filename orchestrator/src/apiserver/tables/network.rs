@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, Column, NAME, Printer, age, first_three, format_labels, list, name, number, text};
 use super::text_or_none;
+use super::{
+    AGE, Column, NAME, Printer, age, first_three, format_labels, list, name, number, text,
+};
 
 /// Services: address and ports; wide shows the selector.
 pub const SERVICES: Printer = Printer {
@@ -13,7 +15,10 @@ pub const SERVICES: Printer = Printer {
         Column::text("Type", "How the Service is exposed"),
         Column::text("Cluster-IP", "The address inside the cluster"),
         Column::text("External-IP", "The addresses outside the cluster"),
-        Column::text("Port(s)", "The ports, with the node's port where there is one"),
+        Column::text(
+            "Port(s)",
+            "The ports, with the node's port where there is one",
+        ),
         AGE,
         Column::wide("Selector", "The labels of the pods behind it"),
     ],
@@ -51,8 +56,10 @@ fn service(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn external_addresses(service: &Value) -> String {
-    let external: Vec<&str> =
-        list(service, "/spec/externalIPs").iter().filter_map(Value::as_str).collect();
+    let external: Vec<&str> = list(service, "/spec/externalIPs")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     match text(service, "/spec/type") {
         "ExternalName" => text(service, "/spec/externalName").to_owned(),
         "LoadBalancer" => {
@@ -65,7 +72,11 @@ fn external_addresses(service: &Value) -> String {
                 })
                 .chain(external)
                 .collect();
-            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+            if all.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                all.join(",")
+            }
         }
         _ if external.is_empty() => "<none>".to_owned(),
         _ => external.join(","),
@@ -83,22 +94,36 @@ fn service_ports(service: &Value) -> String {
             }
         })
         .collect();
-    if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") }
+    if ports.is_empty() {
+        "<none>".to_owned()
+    } else {
+        ports.join(",")
+    }
 }
 
 fn endpoints(object: &Value, now: Timestamp) -> Vec<Value> {
     let mut all: Vec<String> = Vec::new();
     for subset in list(object, "/subsets") {
-        let addresses = list(subset, "/addresses").iter().map(|address| text(address, "/ip"));
+        let addresses = list(subset, "/addresses")
+            .iter()
+            .map(|address| text(address, "/ip"));
         let ports = list(subset, "/ports");
         if ports.is_empty() {
             all.extend(addresses.clone().map(str::to_owned));
         }
         for port in ports {
-            all.extend(addresses.clone().map(|ip| join_host_port(ip, number(port, "/port"))));
+            all.extend(
+                addresses
+                    .clone()
+                    .map(|ip| join_host_port(ip, number(port, "/port"))),
+            );
         }
     }
-    vec![name(object), first_three(&all, "<none>").into(), age(object, now)]
+    vec![
+        name(object),
+        first_three(&all, "<none>").into(),
+        age(object, now),
+    ]
 }
 
 fn join_host_port(address: &str, port: i64) -> String {
@@ -146,8 +171,14 @@ mod tests {
 
     #[test]
     fn a_load_balancer_without_address_is_pending() {
-        assert_eq!(external_addresses(&json!({"spec": {"type": "LoadBalancer"}})), "<pending>");
-        assert_eq!(external_addresses(&json!({"spec": {"type": "ClusterIP"}})), "<none>");
+        assert_eq!(
+            external_addresses(&json!({"spec": {"type": "LoadBalancer"}})),
+            "<pending>"
+        );
+        assert_eq!(
+            external_addresses(&json!({"spec": {"type": "ClusterIP"}})),
+            "<none>"
+        );
     }
 
     #[test]
@@ -157,6 +188,9 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}],
              "ports": [{"port": 80}, {"port": 443}]},
         ]});
-        assert_eq!(endpoints(&object, now)[1], "10.0.0.1:80,10.0.0.2:80,10.0.0.1:443 + 1 more...");
+        assert_eq!(
+            endpoints(&object, now)[1],
+            "10.0.0.1:80,10.0.0.2:80,10.0.0.1:443 + 1 more..."
+        );
     }
 }

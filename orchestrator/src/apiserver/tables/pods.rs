@@ -11,8 +11,14 @@ pub const PODS: Printer = Printer {
     columns: &[
         NAME,
         Column::text("Ready", "How many containers are ready, of how many"),
-        Column::text("Status", "The state of the pod and its containers in one word"),
-        Column::text("Restarts", "How often containers were restarted, and when last"),
+        Column::text(
+            "Status",
+            "The state of the pod and its containers in one word",
+        ),
+        Column::text(
+            "Restarts",
+            "How often containers were restarted, and when last",
+        ),
         AGE,
         Column::wide("IP", "The pod's address"),
         Column::wide("Node", "The node that it runs on"),
@@ -34,7 +40,9 @@ struct Summary {
 impl Summary {
     fn count_restarts(&mut self, status: &Value) {
         self.restarts += number(status, "/restartCount");
-        let finished = text(status, "/lastState/terminated/finishedAt").parse::<Timestamp>().ok();
+        let finished = text(status, "/lastState/terminated/finishedAt")
+            .parse::<Timestamp>()
+            .ok();
         self.last_restart = self.last_restart.max(finished);
     }
 
@@ -49,11 +57,17 @@ impl Summary {
 }
 
 fn pod(object: &Value, now: Timestamp) -> Vec<Value> {
-    let sidecars = list(object, "/spec/initContainers").iter().filter(|c| is_sidecar(c)).count();
+    let sidecars = list(object, "/spec/initContainers")
+        .iter()
+        .filter(|c| is_sidecar(c))
+        .count();
     let total = list(object, "/spec/containers").len() + sidecars;
     let summary = summarise(object);
     let gates = list(object, "/spec/readinessGates");
-    let gates_met = gates.iter().filter(|g| is_true(object, text(g, "/conditionType"))).count();
+    let gates_met = gates
+        .iter()
+        .filter(|g| is_true(object, text(g, "/conditionType")))
+        .count();
     vec![
         name(object),
         format!("{}/{total}", summary.ready).into(),
@@ -79,8 +93,9 @@ fn summarise(object: &Value) -> Summary {
         },
         ..Summary::default()
     };
-    let scheduled =
-        list(object, "/status/conditions").iter().find(|c| c["type"] == "PodScheduled");
+    let scheduled = list(object, "/status/conditions")
+        .iter()
+        .find(|c| c["type"] == "PodScheduled");
     if scheduled.is_some_and(|condition| condition["reason"] == "SchedulingGated") {
         summary.reason = "SchedulingGated".to_owned();
     }
@@ -102,8 +117,13 @@ fn summarise(object: &Value) -> Summary {
 fn init_containers(object: &Value, summary: &mut Summary) -> bool {
     let specs = list(object, "/spec/initContainers");
     let mut sidecars = Summary::default();
-    for (index, status) in list(object, "/status/initContainerStatuses").iter().enumerate() {
-        let sidecar = specs.iter().any(|spec| spec["name"] == status["name"] && is_sidecar(spec));
+    for (index, status) in list(object, "/status/initContainerStatuses")
+        .iter()
+        .enumerate()
+    {
+        let sidecar = specs
+            .iter()
+            .any(|spec| spec["name"] == status["name"] && is_sidecar(spec));
         summary.count_restarts(status);
         if sidecar {
             sidecars.count_restarts(status);
@@ -147,7 +167,11 @@ fn containers(object: &Value, summary: &mut Summary) {
     }
     if summary.reason == "Completed" && running {
         let ready = is_true(object, "Ready");
-        summary.reason = if ready { "Running".to_owned() } else { "NotReady".to_owned() };
+        summary.reason = if ready {
+            "Running".to_owned()
+        } else {
+            "NotReady".to_owned()
+        };
     }
 }
 
@@ -179,7 +203,10 @@ mod tests {
         let now = "2026-01-01T00:10:00Z".parse().expect("a timestamp");
         let spec = json!({"containers": [{"name": "a"}, {"name": "b"}],
             "initContainers": [{"name": "i"}, {"name": "j"}]});
-        pod(&json!({"metadata": {"name": "p"}, "spec": spec, "status": status}), now)
+        pod(
+            &json!({"metadata": {"name": "p"}, "spec": spec, "status": status}),
+            now,
+        )
     }
 
     #[test]
@@ -189,7 +216,10 @@ mod tests {
              "lastState": {"terminated": {"finishedAt": "2026-01-01T00:09:00Z"}}},
             {"name": "b", "ready": false, "restartCount": 0, "state": {"running": {}}},
         ]}));
-        assert_eq!(cells[1..4], [json!("1/2"), json!("Running"), json!("2 (60s ago)")]);
+        assert_eq!(
+            cells[1..4],
+            [json!("1/2"), json!("Running"), json!("2 (60s ago)")]
+        );
     }
 
     #[test]

@@ -16,17 +16,23 @@ const SELECTOR: Column = Column::wide("Selector", "Labels of the pods");
 
 /// ReplicationControllers.
 pub const REPLICATION_CONTROLLERS: Printer = Printer {
-    columns: &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR],
-    cells: |object, now| {
-        replicated(object, now, format_labels(object.pointer("/spec/selector")))
-    },
+    columns: &[
+        NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR,
+    ],
+    cells: |object, now| replicated(object, now, format_labels(object.pointer("/spec/selector"))),
 };
 
 /// ReplicaSets.
 pub const REPLICA_SETS: Printer = Printer {
-    columns: &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR],
+    columns: &[
+        NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR,
+    ],
     cells: |object, now| {
-        replicated(object, now, format_selector(object.pointer("/spec/selector")))
+        replicated(
+            object,
+            now,
+            format_selector(object.pointer("/spec/selector")),
+        )
     },
 };
 
@@ -59,8 +65,10 @@ fn replicated(object: &Value, now: Timestamp, selector: String) -> Vec<Value> {
 }
 
 fn deployment(object: &Value, now: Timestamp) -> Vec<Value> {
-    let (ready, wanted) =
-        (number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));
+    let (ready, wanted) = (
+        number(object, "/status/readyReplicas"),
+        number(object, "/spec/replicas"),
+    );
     vec![
         name(object),
         format!("{ready}/{wanted}").into(),
@@ -75,5 +83,9 @@ fn deployment(object: &Value, now: Timestamp) -> Vec<Value> {
 
 fn containers(object: &Value, field: &str) -> String {
     let containers = list(object, "/spec/template/spec/containers");
-    containers.iter().map(|container| text(container, field)).collect::<Vec<_>>().join(",")
+    containers
+        .iter()
+        .map(|container| text(container, field))
+        .collect::<Vec<_>>()
+        .join(",")
 }
