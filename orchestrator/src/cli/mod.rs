@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand; the only place that prints.
 
 mod datapath;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -18,12 +19,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Datapath(datapath::Args),
+    #[command(flatten)]
+    Workload(workload::Verb),
 }
 
 /// Parses the command line and runs the subcommand; the exit code is the process's.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Datapath(args) => datapath::run(args),
+        Command::Workload(verb) => workload::run(verb),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,5 +35,15 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }
