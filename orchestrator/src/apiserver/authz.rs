@@ -31,6 +31,18 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
     }
 }
 
+/// A node makes no node but its own: the name is known only after decoding.
+pub fn creation(user: &User, target: &Target, name: &str) -> Result<(), ApiError> {
+    let own_only = matches!(target.resource.plural, "nodes" | "leases");
+    match user.node() {
+        Some(node) if own_only && name != node => {
+            let why = format!("node \"{node}\" may not make an object of another node");
+            Err(ApiError::forbidden(target.resource, name, why))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lets a request for something else (discovery, schemas) pass, or says why not.
 pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
     if is_public(path) || !user.is_anonymous() {

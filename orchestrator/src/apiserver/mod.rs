@@ -40,7 +40,8 @@ use crate::store::{Store, StoreError};
 use crate::sys::Tasks;
 
 pub use authn::User;
-pub use pki::{Pki, PkiError};
+pub use health::KUBERNETES as KUBERNETES_VERSION;
+pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
 
 /// What the server is told at start.

@@ -1,6 +1,9 @@
 //! The command line: one file a subcommand; the only place that prints.
 
+mod completion;
 mod datapath;
+mod server;
+mod version;
 mod workload;
 
 use std::process::ExitCode;
@@ -18,7 +21,10 @@ struct Cli {
 /// One variant a subcommand; each lives in the file of its name.
 #[derive(Subcommand)]
 enum Command {
+    Server(server::Args),
     Datapath(datapath::Args),
+    Version(version::Args),
+    Completion(completion::Args),
     #[command(flatten)]
     Workload(workload::Verb),
 }
@@ -26,7 +32,10 @@ enum Command {
 /// Parses the command line and runs the subcommand; the exit code is the process's.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Server(args) => server::run(args),
         Command::Datapath(args) => datapath::run(args),
+        Command::Version(args) => version::run(args),
+        Command::Completion(args) => completion::run(args),
         Command::Workload(verb) => workload::run(verb),
     };
     match result {

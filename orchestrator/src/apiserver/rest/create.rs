@@ -9,7 +9,7 @@ use super::{Answer, Call, RETRIES};
 use crate::api::{ApiError, Decoded, meta};
 use crate::apiserver::admission::{self, Claim};
 use crate::apiserver::objects::WriteError;
-use crate::apiserver::{negotiate, reply};
+use crate::apiserver::{authz, negotiate, reply};
 
 /// Decodes, completes, checks and writes a new object.
 pub async fn create(call: &Call) -> Answer {
@@ -26,6 +26,7 @@ pub async fn create(call: &Call) -> Answer {
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
+    authz::creation(&call.user, &call.target, meta::name(&object))?;
     admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(&object))?;
     for attempt in 1.. {
         let mut object = object.clone();
