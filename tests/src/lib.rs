@@ -1,4 +1,5 @@
 //! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
+pub mod packet;
 pub mod prog;
 
 pub mod netns;

@@ -1,5 +1,14 @@
 //! Every tcx hook's verdicts and drop reasons, with the bytes that leave, by BPF_PROG_TEST_RUN.
 
+#[path = "packet/container.rs"]
+mod container;
+#[path = "packet/netdev.rs"]
+mod netdev;
+#[path = "packet/overlay.rs"]
+mod overlay;
+#[path = "packet/world.rs"]
+mod world;
+
 use tests::prog::{Datapath, can_load};
 
 #[test]

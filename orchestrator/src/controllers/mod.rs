@@ -1,4 +1,25 @@
 //! One shell (gather, plan, execute) and one pure file a controller.
+//!
+//! All controllers share one world, fed by one watch a kind, and one queue. The engine holds them and
+//! does no I/O; the shell does nothing else. One process runs controllers: the embedded store has one
+//! server, and the lock on its data directory is the election.
+
+pub mod action;
+pub mod deployment;
+pub mod engine;
+mod execute;
+pub mod garbage;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod object;
+pub mod pod_cidr;
+pub mod pod_gc;
+pub mod queue;
+pub mod replication;
+pub mod service;
+mod shell;
+pub mod task;
+pub mod world;
 
 use ipnetwork::IpNetwork;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +35,10 @@ pub struct ControllersConfig {
 
 /// Runs every controller until `shutdown`.
 pub async fn run(
-    _client: kube::Client,
-    _config: ControllersConfig,
+    client: kube::Client,
+    config: ControllersConfig,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shutdown.cancelled().await;
+    shell::run(client, config, shutdown).await;
     Ok(())
 }

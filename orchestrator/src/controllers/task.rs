@@ -1,0 +1,224 @@
+//! Which tasks a change makes due. Pure.
+
+use std::collections::BTreeSet;
+
+use super::object::{Key, Object};
+use super::world::{Diff, World};
+use super::{garbage, service::selection};
+use crate::client::Kind;
+
+/// One unit of work of one controller. A task never runs twice at a time.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Task {
+    Set(Kind, Key),
+    Deployment(Key),
+    Slices(Key),
+    Endpoints(Key),
+    PodCidr,
+    Node(String),
+    Namespace(String),
+    Collect(Kind, Key),
+    PodGc,
+}
+
+/// Adds the tasks that `diff` makes due, given the world after it.
+pub fn tasks(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
+    let Some(object) = diff.new.as_ref().or(diff.old.as_ref()) else {
+        return;
+    };
+    let key = object.key.clone();
+    match object.kind {
+        Kind::POD => pod(world, diff, due),
+        Kind::REPLICA_SET => {
+            due.insert(Task::Set(object.kind, key));
+            each(diff, |set| deployments_of(world, set, due));
+        }
+        Kind::REPLICATION_CONTROLLER => {
+            due.insert(Task::Set(object.kind, key));
+        }
+        Kind::DEPLOYMENT => {
+            due.insert(Task::Deployment(key));
+        }
+        Kind::SERVICE => {
+            due.insert(Task::Slices(key.clone()));
+            due.insert(Task::Endpoints(key));
+        }
+        Kind::ENDPOINT_SLICE => {
+            let name = object.meta.labels.get(super::service::slices::SERVICE_NAME);
+            due.extend(name.map(|name| Task::Slices(Key::new(&key.namespace, name))));
+        }
+        // Without a Service they are someone's who is about to create it.
+        Kind::ENDPOINTS if world.get(Kind::SERVICE, &key).is_some() => {
+            due.insert(Task::Endpoints(key));
+        }
+        Kind::NODE => node(world, diff, due),
+        Kind::NAMESPACE => {
+            due.insert(Task::Namespace(key.name));
+        }
+        Kind::SERVICE_ACCOUNT if diff.new.is_none() => {
+            due.insert(Task::Namespace(key.namespace.clone()));
+        }
+        _ => {}
+    }
+    ownership(world, diff, object, due);
+    ending_namespace(world, object, due);
+}
+
+fn each(diff: &Diff, mut f: impl FnMut(&Object)) {
+    for object in [&diff.old, &diff.new].into_iter().flatten() {
+        f(object);
+    }
+}
+
+fn pod(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
+    each(diff, |pod| {
+        sets_of(world, pod, due);
+        if let Some(row) = pod.as_pod().filter(|row| !row.node.is_empty()) {
+            let node = world.get(Kind::NODE, &Key::new("", &row.node));
+            match node.and_then(|node| node.as_node()) {
+                None => {
+                    due.insert(Task::PodGc);
+                }
+                Some(row_of_node)
+                    if row_of_node.ready != "True" || !row_of_node.taints.is_empty() =>
+                {
+                    due.insert(Task::Node(row.node.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+    });
+    let namespace = &diff
+        .new
+        .as_ref()
+        .or(diff.old.as_ref())
+        .map(|pod| pod.key.namespace.clone());
+    for service in world.within(Kind::SERVICE, namespace.as_deref().unwrap_or_default()) {
+        let selector = service
+            .as_service()
+            .and_then(|service| selection::selector(service));
+        let Some(selector) = selector else { continue };
+        let mut matches = false;
+        each(diff, |pod| matches |= selector.matches(&pod.meta.labels));
+        if matches {
+            due.insert(Task::Slices(service.key.clone()));
+            due.insert(Task::Endpoints(service.key.clone()));
+        }
+    }
+}
+
+/// The set that controls the pod, or, for an orphan, every set that would adopt it. A Deployment that
+/// recreates waits for the last old pod to be gone.
+fn sets_of(world: &World, pod: &Object, due: &mut BTreeSet<Task>) {
+    if let Some(owner) = pod.controller() {
+        let set = world
+            .by_uid(&owner.uid)
+            .filter(|set| set.as_set().is_some());
+        if let Some(set) = set {
+            due.insert(Task::Set(set.kind, set.key.clone()));
+            let ended = pod.as_pod().is_some_and(|row| row.finished());
+            if ended || world.get(Kind::POD, &pod.key).is_none() {
+                deployments_of(world, set, due);
+            }
+        }
+        return;
+    }
+    for kind in [Kind::REPLICA_SET, Kind::REPLICATION_CONTROLLER] {
+        for (set, row) in world.sets(kind, &pod.key.namespace) {
+            if row.selector.matches(&pod.meta.labels) {
+                due.insert(Task::Set(kind, set.key.clone()));
+            }
+        }
+    }
+}
+
+/// The Deployment that controls the set; for an orphan every one of its namespace. One whose new set
+/// has this name wants to know as well.
+fn deployments_of(world: &World, set: &Object, due: &mut BTreeSet<Task>) {
+    match set.controller() {
+        Some(owner) => {
+            let owner = world
+                .by_uid(&owner.uid)
+                .filter(|owner| owner.kind == Kind::DEPLOYMENT);
+            due.extend(owner.map(|owner| Task::Deployment(owner.key.clone())));
+        }
+        None => {
+            let all = world.within(Kind::DEPLOYMENT, &set.key.namespace);
+            due.extend(all.map(|deployment| Task::Deployment(deployment.key.clone())));
+        }
+    }
+}
+
+fn node(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
+    each(diff, |node| {
+        due.insert(Task::Node(node.key.name.clone()));
+        let has_share = node.as_node().is_some_and(|row| !row.pod_cidrs.is_empty());
+        if !has_share || diff.new.is_none() {
+            due.insert(Task::PodCidr);
+        }
+        if diff.new.is_none() && !world.pods_on(&node.key.name).is_empty() {
+            due.insert(Task::PodGc);
+        }
+    });
+}
+
+/// Collection: of the object itself, of what it owned, of an owner that waits for it.
+fn ownership(world: &World, diff: &Diff, object: &Object, due: &mut BTreeSet<Task>) {
+    let collect = |object: &Object| Task::Collect(object.kind, object.key.clone());
+    if let Some(new) = &diff.new {
+        let changed = diff.old.as_ref().is_none_or(|old| {
+            old.meta.owners != new.meta.owners
+                || old.meta.finalizers != new.meta.finalizers
+                || old.meta.deleting != new.meta.deleting
+        });
+        if changed && garbage::concerns(new) {
+            due.insert(collect(new));
+        }
+        if changed && new.meta.deleting.is_some() && garbage::concerns(new) {
+            due.extend(
+                world
+                    .dependents(&new.meta.uid)
+                    .map(|dependent| collect(dependent)),
+            );
+        }
+        if !changed {
+            return;
+        }
+    } else {
+        due.extend(
+            world
+                .dependents(&object.meta.uid)
+                .map(|dependent| collect(dependent)),
+        );
+    }
+    each(diff, |object| {
+        let owners = object
+            .meta
+            .owners
+            .iter()
+            .filter_map(|owner| world.by_uid(&owner.uid));
+        due.extend(
+            owners
+                .filter(|owner| owner.meta.deleting.is_some())
+                .map(|owner| collect(owner)),
+        );
+    });
+    // A replaced object of the same name leaves the dependents of the old one behind.
+    if let (Some(old), Some(new)) = (&diff.old, &diff.new)
+        && old.meta.uid != new.meta.uid
+    {
+        due.extend(
+            world
+                .dependents(&old.meta.uid)
+                .map(|dependent| collect(dependent)),
+        );
+    }
+}
+
+fn ending_namespace(world: &World, object: &Object, due: &mut BTreeSet<Task>) {
+    let name = &object.key.namespace;
+    let namespace = world.get(Kind::NAMESPACE, &Key::new("", name));
+    if !name.is_empty() && namespace.is_some_and(|ns| ns.meta.deleting.is_some()) {
+        due.insert(Task::Namespace(name.clone()));
+    }
+}

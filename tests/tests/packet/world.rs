@@ -1,0 +1,186 @@
+//! The node that all packet tests are about: its maps, and what a test expects of a run.
+
+use nix::sched::{CloneFlags, unshare};
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::nodes::Node;
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
+use orchestrator_common::{Addr, DropReason, Mac, Port, Prefix, Proto, Rule, Trace, Verdict};
+use tests::packet::ip;
+use tests::prog::{Datapath, LOOPBACK, Ran, can_load};
+
+/// Interfaces. A test run needs the one that the packet comes from to exist: that is always loopback.
+pub const NEIGHBOUR: u32 = 77;
+pub const UPLINK: u32 = 90;
+pub const OVERLAY: u32 = 91;
+pub const HOST: u32 = 92;
+
+/// The pod that sends, one beside it, one on another node, the node itself, and somebody outside.
+pub const POD: &str = "10.100.1.5";
+pub const NEIGHBOUR_POD: &str = "10.100.1.6";
+pub const REMOTE_POD: &str = "10.100.2.7";
+pub const GATEWAY: &str = "10.100.1.1";
+pub const NODE: &str = "172.31.0.11";
+pub const OTHER_NODE: &str = "172.31.0.12";
+pub const OUTSIDE: &str = "172.31.0.250";
+
+/// A UDP Service with one backend on another node; Services for TCP and UDP without any.
+pub const SERVICE: (&str, u16) = ("10.96.0.53", 53);
+pub const BACKEND: (&str, u16) = (REMOTE_POD, 5353);
+pub const EMPTY: (&str, u16) = ("10.96.0.80", 80);
+
+pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 1, 5];
+pub const POD_GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 9, 5];
+pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+
+pub struct World {
+    pub datapath: Datapath,
+}
+
+/// The world, or `None` where it cannot be: the test is then reported as skipped.
+pub fn world(test: &str) -> Option<World> {
+    if !can_load(test) {
+        return None;
+    }
+    let mut world = World {
+        datapath: Datapath::load().unwrap(),
+    };
+    world.datapath.set_config(&config()).unwrap();
+    world.endpoint(POD, LOOPBACK, 0, POD_MAC);
+    world.endpoint(NEIGHBOUR_POD, NEIGHBOUR, 0, POD_MAC);
+    world.endpoint(GATEWAY, HOST, Endpoint::HOST, HOST_MAC);
+    world.endpoint(NODE, HOST, Endpoint::HOST, HOST_MAC);
+    world.node("10.100.2.0", OTHER_NODE);
+    world.service(1, SERVICE, Proto::UDP, &[(5, BACKEND)]);
+    world.service(2, EMPTY, Proto::TCP, &[]);
+    world.service(3, EMPTY, Proto::UDP, &[]);
+    Some(world)
+}
+
+pub fn config() -> Config {
+    Config {
+        node: addr(NODE),
+        gateway: addr(GATEWAY),
+        pods: Prefix::new(ip("10.100.0.0").into(), 16),
+        services: Prefix::new(ip("10.96.0.0").into(), 16),
+        node_mask: Addr::v4_mask(24),
+        uplink: UPLINK,
+        overlay: OVERLAY,
+        host: HOST,
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        node_port_first: Port::new(30000),
+        node_port_last: Port::new(32767),
+        ..Config::default()
+    }
+}
+
+pub fn addr(text: &str) -> Addr {
+    Addr::from(ip(text))
+}
+
+impl World {
+    pub fn endpoint(&mut self, at: &str, ifindex: u32, flags: u32, mac: [u8; 6]) {
+        let (mac, gateway_mac) = (Mac::new(mac), Mac::new(POD_GATEWAY_MAC));
+        let endpoint = Endpoint {
+            ifindex,
+            flags,
+            mac,
+            gateway_mac,
+            identity: 0,
+        };
+        self.datapath
+            .put("endpoints_v1", addr(at), endpoint)
+            .unwrap();
+    }
+
+    pub fn node(&mut self, share: &str, vtep: &str) {
+        let node = Node {
+            vtep: addr(vtep),
+            ..Node::default()
+        };
+        self.datapath.put("nodes_v1", addr(share), node).unwrap();
+    }
+
+    pub fn service(&mut self, id: u32, at: (&str, u16), proto: Proto, to: &[(u32, (&str, u16))]) {
+        for (slot, (number, (backend, port))) in to.iter().enumerate() {
+            let row = Backend {
+                addr: addr(backend),
+                port: Port::new(*port),
+                flags: 0,
+                id: *number,
+            };
+            let key = BackendKey {
+                service: id,
+                slot: slot as u32,
+            };
+            self.datapath.put("backends_v1", key, row).unwrap();
+        }
+        let key = ServiceKey::new(addr(at.0), Port::new(at.1), proto);
+        let service = Service {
+            id,
+            count: to.len() as u32,
+            flags: 0,
+            affinity_s: 0,
+        };
+        self.datapath.put("services_v1", key, service).unwrap();
+    }
+
+    /// The pod (or whoever has the loopback device in this world) sends.
+    pub fn send(&mut self, frame: &[u8]) -> Ran {
+        self.run(Hook::FromContainer, frame)
+    }
+
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Ran {
+        self.datapath.run(hook, LOOPBACK, frame).unwrap()
+    }
+
+    /// Runs a hook that must drop the frame for that reason: counted once, told once, and nothing else counted.
+    pub fn must_drop(&mut self, hook: Hook, frame: &[u8], reason: DropReason) {
+        self.datapath.events().unwrap();
+        let before = self.datapath.counted(reason).unwrap();
+        let ran = self.run(hook, frame);
+        let trace = Trace {
+            verdict: Verdict::Drop,
+            target: 0,
+            vtep: 0,
+            reason,
+            rule: Rule::None,
+        };
+        assert_eq!(ran.trace, trace);
+        assert_eq!(ran.code, 2, "TC_ACT_SHOT");
+        assert_eq!(self.datapath.counted(reason).unwrap(), before + 1);
+        let events = self.datapath.events().unwrap();
+        if reason == DropReason::NotIp {
+            assert!(events.is_empty(), "pods try IPv6 all the time");
+            return;
+        }
+        let [event] = events[..] else {
+            panic!("one event, not {events:?}")
+        };
+        assert_eq!((event.reason, event.hook), (reason.number(), hook as u32));
+        assert_eq!(
+            (event.ifindex, event.length),
+            (LOOPBACK, frame.len() as u32)
+        );
+    }
+}
+
+pub fn trace(verdict: Verdict, target: u32, rule: Rule) -> Trace {
+    Trace {
+        verdict,
+        target,
+        vtep: 0,
+        reason: DropReason::None,
+        rule,
+    }
+}
+
+/// The trace of a packet for the other node.
+pub fn overlay(rule: Rule) -> Trace {
+    Trace {
+        vtep: ip(OTHER_NODE).to_bits(),
+        ..trace(Verdict::Overlay, OVERLAY, rule)
+    }
+}

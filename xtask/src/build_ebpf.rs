@@ -1,0 +1,165 @@
+//! Builds the datapath object and reports what the verifier thinks of it.
+//!
+//! The object is `<target>/bpf/orchestrator.o`. It is replaced only when its bytes change, because
+//! the product embeds it; a stamp over all sources makes a build without changes a matter of
+//! reading them.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use aya::programs::{Program, ProgramInfo};
+
+use crate::command;
+use crate::setup::{self, Toolchain};
+
+const TARGET: &str = if cfg!(target_endian = "big") {
+    "bpfeb-unknown-none"
+} else {
+    "bpfel-unknown-none"
+};
+/// What an object is made of, below the workspace.
+const SOURCES: &[&str] = &[
+    "orchestrator-ebpf",
+    "orchestrator-common",
+    "Cargo.toml",
+    "Cargo.lock",
+];
+/// BTF is what the kernel's tools print rows and lines with.
+const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+
+/// Builds the object unless it is up to date, and returns its path.
+pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+    let directory = target().join("bpf");
+    let (object, stamp) = (
+        directory.join("orchestrator.o"),
+        directory.join("orchestrator.stamp"),
+    );
+    let wanted = format!("{:016x} {toolchain}\n", hash_of_sources()?);
+    if object.exists() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(object);
+    }
+    let built = compile(toolchain, &directory.join("build"))?;
+    let bytes = fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
+    if fs::read(&object).ok().as_ref() != Some(&bytes) {
+        let fresh = directory.join("orchestrator.o.new");
+        fs::write(&fresh, &bytes)?;
+        fs::rename(&fresh, &object)?;
+    }
+    fs::write(&stamp, wanted)?;
+    Ok(object)
+}
+
+/// What the verifier says of each program, as a table; loads them, so only for root. Nothing stays
+/// loaded.
+pub fn report(object: &Path) -> Result<String> {
+    let bytes = fs::read(object)?;
+    let mut ebpf = Ebpf::load(&bytes).context("load the datapath's maps")?;
+    let mut rows = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let info = load(program).with_context(|| format!("the verifier refuses {name}"))?;
+        let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
+        let instructions = info.size_translated().map(|bytes| bytes / 8);
+        rows.push([
+            name.to_owned(),
+            number(info.verified_instruction_count()),
+            number(instructions),
+            number(Some(info.size_jitted())),
+        ]);
+    }
+    rows.sort();
+    let mut table = format!(
+        "{:<16} {:>10} {:>14} {:>12}\n",
+        "program", "verified", "instructions", "jited bytes"
+    );
+    for [name, verified, instructions, jited] in rows {
+        writeln!(
+            table,
+            "{name:<16} {verified:>10} {instructions:>14} {jited:>12}"
+        )?;
+    }
+    Ok(table)
+}
+
+fn load(program: &mut Program) -> Result<ProgramInfo> {
+    match program {
+        Program::SchedClassifier(program) => program.load()?,
+        Program::CgroupSockAddr(program) => program.load()?,
+        _ => bail!("nobody attaches a program of this kind"),
+    }
+    Ok(program.info()?)
+}
+
+fn compile(toolchain: &Toolchain, build: &Path) -> Result<PathBuf> {
+    let mut cargo = setup::clean_command(&toolchain.cargo);
+    cargo.current_dir(workspace());
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "orchestrator-ebpf",
+    ]);
+    cargo
+        .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .arg(build);
+    cargo
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", RUSTFLAGS);
+    // The target's linker is called by its name.
+    let linker = toolchain.linker.parent().map(Path::to_owned);
+    let path = env::var_os("PATH").unwrap_or_default();
+    cargo.env(
+        "PATH",
+        env::join_paths(linker.into_iter().chain(env::split_paths(&path)))?,
+    );
+    command::output(&mut cargo).with_context(|| {
+        format!(
+            "the datapath does not build with {toolchain} and {}; if the linker complains of \
+             bitcode, it is older than the compiler: remove it and run this again",
+            toolchain.linker.display()
+        )
+    })?;
+    Ok(build.join(TARGET).join("release/orchestrator-ebpf"))
+}
+
+fn hash_of_sources() -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    RUSTFLAGS.hash(&mut hasher);
+    for source in SOURCES {
+        hash_path(&workspace().join(source), &mut hasher)?;
+    }
+    Ok(hasher.finish())
+}
+
+fn hash_path(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    path.hash(hasher);
+    if path.is_dir() {
+        let mut entries = fs::read_dir(path)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
+        entries.sort();
+        for entry in entries {
+            hash_path(&entry, hasher)?;
+        }
+    } else {
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        bytes.hash(hasher);
+    }
+    Ok(())
+}
+
+fn workspace() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(Path::to_owned).unwrap_or(here)
+}
+
+fn target() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| workspace().join("target"))
+}
