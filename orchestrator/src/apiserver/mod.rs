@@ -25,6 +25,8 @@ mod request;
 mod rest;
 mod serve;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod wire;
 

@@ -18,7 +18,7 @@ pub fn of(port: u16) -> Option<String> {
     processes
         .filter(|entry| holds(&entry.path(), &links))
         .find_map(|entry| {
-            let pid = entry.file_name().into_string().ok()?;
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
             let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
             Some(format!("{} (pid {pid})", name.trim()))
         })

@@ -214,8 +214,8 @@ struct Schema {
     required: Vec<String>,
     #[prost(message, repeated, tag = "20")]
     enumeration: Vec<Any>,
-    #[prost(message, optional, boxed, tag = "21")]
-    additional_properties: Option<Box<AdditionalProperties>>,
+    #[prost(message, optional, tag = "21")]
+    additional_properties: Option<AdditionalProperties>,
     #[prost(message, optional, tag = "22")]
     kind: Option<TypeItem>,
     #[prost(message, optional, tag = "23")]
@@ -237,8 +237,8 @@ mod additional {
 
     #[derive(Clone, PartialEq, Oneof)]
     pub enum Kind {
-        #[prost(message, tag = "1")]
-        Schema(super::Schema),
+        #[prost(message, boxed, tag = "1")]
+        Schema(Box<super::Schema>),
         #[prost(bool, tag = "2")]
         Boolean(bool),
     }
@@ -393,9 +393,9 @@ impl Schema {
         let additional = value.get("additionalProperties").map(|value| {
             let kind = match value {
                 Value::Bool(any) => additional::Kind::Boolean(*any),
-                schema => additional::Kind::Schema(Self::of(schema)),
+                schema => additional::Kind::Schema(Box::new(Self::of(schema))),
             };
-            Box::new(AdditionalProperties { kind: Some(kind) })
+            AdditionalProperties { kind: Some(kind) }
         });
         let kind = match &value["type"] {
             Value::String(kind) => Some(TypeItem {

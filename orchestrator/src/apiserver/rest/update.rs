@@ -64,11 +64,7 @@ pub async fn patch(call: &Call) -> Answer {
         let mut decoded = patched_kind.canonical(patched, mode)?;
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
-        check_revision(
-            call,
-            current,
-            &meta::resource_version(&decoded.object).to_owned(),
-        )?;
+        check_revision(call, current, meta::resource_version(&decoded.object))?;
         *collected = decoded.warnings;
         match scale {
             true => api::scale::apply(call.resource(), &current.value, &decoded.object),

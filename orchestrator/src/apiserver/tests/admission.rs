@@ -1,0 +1,173 @@
+//! What other objects demand of a write: addresses, ports, rights.
+
+use super::*;
+use crate::sys::certificates::Identity;
+
+#[tokio::test]
+async fn a_service_gets_an_address_and_gives_it_back() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"ports": [{"port": 80}]});
+    let made = cluster
+        .post(SERVICES, service("web", spec.clone()))
+        .await
+        .expect(201);
+    let address = made["spec"]["clusterIP"]
+        .as_str()
+        .expect("an address")
+        .to_owned();
+    assert_eq!(made["spec"]["clusterIPs"], json!([address]));
+    let mut same = spec.clone();
+    same["clusterIP"] = address.clone().into();
+    let refused = cluster.post(SERVICES, service("other", same.clone())).await;
+    assert!(
+        refused
+            .message()
+            .contains("provided IP is already allocated")
+    );
+    refused.expect(422);
+    cluster.delete(&format!("{SERVICES}/web")).await.expect(200);
+    cluster
+        .post(SERVICES, service("other", same))
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
+async fn an_address_outside_the_range_is_refused() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"clusterIP": "10.1.2.3", "ports": [{"port": 80}]});
+    let refused = cluster.post(SERVICES, service("web", spec)).await;
+    assert!(
+        refused.message().contains("10.96.0.0/16"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(422);
+}
+
+#[tokio::test]
+async fn a_node_port_is_chosen_checked_and_kept() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"type": "NodePort", "ports": [{"name": "a", "port": 80}]});
+    let made = cluster
+        .post(SERVICES, service("web", spec))
+        .await
+        .expect(201);
+    let port = made["spec"]["ports"][0]["nodePort"]
+        .as_u64()
+        .expect("a port");
+    assert!((30000..=32767).contains(&port));
+    let taken = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    let refused = cluster.post(SERVICES, service("other", taken)).await;
+    assert!(
+        refused
+            .message()
+            .contains("provided port is already allocated")
+    );
+    refused.expect(422);
+    let outside = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
+    cluster
+        .post(SERVICES, service("other", outside))
+        .await
+        .expect(422);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let path = format!("{SERVICES}/web");
+    let patched = cluster.merge(&path, label).await.expect(200);
+    assert_eq!(patched["spec"]["ports"][0]["nodePort"], port);
+    let both = json!({"type": "NodePort", "ports": [
+        {"name": "t", "port": 53, "protocol": "TCP", "nodePort": 30053},
+        {"name": "u", "port": 53, "protocol": "UDP", "nodePort": 30053}]});
+    cluster
+        .post(SERVICES, service("dns", both))
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
+async fn a_refused_service_leaves_nothing_taken() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.50",
+        "ports": [{"name": "a", "port": 1, "nodePort": 30001},
+            {"name": "b", "port": 2, "nodePort": 1}]});
+    cluster
+        .post(SERVICES, service("web", spec.clone()))
+        .await
+        .expect(422);
+    let mut right = spec;
+    right["ports"][1]["nodePort"] = 30002.into();
+    cluster
+        .post(SERVICES, service("web", right))
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
+async fn the_servers_own_service_is_there() {
+    let cluster = Cluster::start().await;
+    let own = cluster
+        .get(&format!("{SERVICES}/kubernetes"))
+        .await
+        .expect(200);
+    assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let slices = cluster.get(path).await.expect(200);
+    assert_eq!(
+        slices["items"][0]["endpoints"][0]["addresses"],
+        json!(["127.0.0.1"])
+    );
+    cluster
+        .get("/api/v1/namespaces/default/endpoints/kubernetes")
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn nobody_in_particular_learns_only_that_the_server_is_well() {
+    let cluster = Cluster::start().await.as_user(User::anonymous());
+    for path in ["/livez", "/readyz", "/version"] {
+        cluster.get(path).await.expect(200);
+    }
+    for path in ["/api", "/apis", "/openapi/v2", "/healthz", "/", PODS] {
+        cluster.get(path).await.expect(403);
+    }
+    let refused = cluster.get(PODS).await;
+    assert_eq!(
+        refused.message(),
+        "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \
+         \"\" in the namespace \"default\""
+    );
+}
+
+#[tokio::test]
+async fn a_node_writes_about_itself_and_its_pods_only() {
+    let admin = Cluster::start().await;
+    let identity = Identity::new("system:node:one", &["system:nodes"]);
+    let node = admin.as_user(User::from_certificate(identity));
+    let object = |name: &str| json!({"metadata": {"name": name}});
+    node.post("/api/v1/nodes", object("two")).await.expect(403);
+    node.post("/api/v1/nodes", object("one")).await.expect(201);
+    for (name, host) in [("mine", "one"), ("other", "two")] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = host.into();
+        admin.post(PODS, pod).await.expect(201);
+    }
+    let status = json!({"status": {"phase": "Running"}});
+    node.merge(&format!("{PODS}/mine/status"), status.clone())
+        .await
+        .expect(200);
+    node.merge(&format!("{PODS}/other/status"), status.clone())
+        .await
+        .expect(403);
+    node.merge(&format!("{PODS}/mine"), json!({"metadata": {"labels": {}}}))
+        .await
+        .expect(403);
+    node.get(PODS).await.expect(200);
+    node.post(CONFIG_MAPS, config_map("a")).await.expect(403);
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    node.post(leases, object("one")).await.expect(201);
+    node.post(leases, object("two")).await.expect(403);
+    let lease = json!({"spec": {"holderIdentity": "one"}});
+    node.merge(&format!("{leases}/one"), lease)
+        .await
+        .expect(200);
+}

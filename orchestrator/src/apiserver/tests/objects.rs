@@ -1,0 +1,384 @@
+//! Create, read, update, patch, delete; preconditions and parts of objects.
+
+use axum::http::header;
+
+use super::*;
+
+#[tokio::test]
+async fn a_created_object_has_an_identity_and_is_read_at_once() {
+    let cluster = Cluster::start().await;
+    let made = cluster.post(PODS, pod("web")).await.expect(201);
+    let metadata = &made["metadata"];
+    for field in ["uid", "creationTimestamp", "resourceVersion"] {
+        assert!(metadata[field].is_string(), "{field}: {metadata}");
+    }
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["status"]["phase"], "Pending");
+    assert_eq!(cluster.get(&format!("{PODS}/web")).await.expect(200), made);
+}
+
+#[tokio::test]
+async fn a_second_object_of_a_name_is_refused() {
+    let cluster = Cluster::start().await;
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let refused = cluster.post(CONFIG_MAPS, config_map("a")).await;
+    assert_eq!(refused.message(), "configmaps \"a\" already exists");
+    assert_eq!(refused.expect(409)["reason"], "AlreadyExists");
+}
+
+#[tokio::test]
+async fn a_name_is_generated_from_its_prefix() {
+    let cluster = Cluster::start().await;
+    let body = json!({"metadata": {"generateName": "web-"}});
+    let made = cluster.post(CONFIG_MAPS, body).await.expect(201);
+    let name = made["metadata"]["name"].as_str().expect("a name");
+    assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+}
+
+#[tokio::test]
+async fn an_update_from_an_old_revision_is_refused_in_kubernetes_words() {
+    let cluster = Cluster::start().await;
+    let mut first = cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    cluster
+        .merge(&path, json!({"data": {"x": "y"}}))
+        .await
+        .expect(200);
+    first["data"]["a"] = "c".into();
+    let refused = cluster.put(&path, first.clone()).await;
+    assert_eq!(
+        refused.message(),
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please \
+         apply your changes to the latest version and try again"
+    );
+    refused.expect(409);
+    first["metadata"]
+        .as_object_mut()
+        .expect("metadata")
+        .remove("resourceVersion");
+    let replaced = cluster.put(&path, first).await.expect(200);
+    assert_eq!(replaced["data"], json!({"a": "c"}));
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_keeps_the_revision() {
+    let cluster = Cluster::start().await;
+    let first = cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let same = cluster
+        .put(&format!("{CONFIG_MAPS}/a"), first.clone())
+        .await
+        .expect(200);
+    assert_eq!(first, same);
+}
+
+#[tokio::test]
+async fn every_kind_of_patch_changes_the_object() {
+    let cluster = Cluster::start().await;
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "a", "image": "a:1"}]}}}});
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    cluster.post(path, deployment).await.expect(201);
+    let path = format!("{path}/web");
+    let strategic = json!({"spec": {"template": {"spec": {"containers": [
+        {"name": "b", "image": "b:1"}]}}}});
+    let kind = "application/strategic-merge-patch+json";
+    let patched = cluster
+        .call("PATCH", &path, kind, &strategic)
+        .await
+        .expect(200);
+    let containers = &patched["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers.as_array().map(Vec::len), Some(2));
+    assert_eq!(patched["metadata"]["generation"], 2);
+    let json_patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]);
+    let kind = "application/json-patch+json";
+    let patched = cluster
+        .call("PATCH", &path, kind, &json_patch)
+        .await
+        .expect(200);
+    assert_eq!(patched["spec"]["replicas"], 3);
+    let refused = cluster
+        .call("PATCH", &path, "application/apply-patch+yaml", &json!({}))
+        .await;
+    assert!(
+        refused.message().contains("server-side apply"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(415);
+}
+
+#[tokio::test]
+async fn concurrent_patches_all_arrive() {
+    let cluster = Cluster::start().await;
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let patches = (0..8).map(|number| {
+        let (cluster, path) = (&cluster, &path);
+        async move {
+            let body = json!({"data": {format!("k{number}"): "v"}});
+            cluster.merge(path, body).await.expect(200);
+        }
+    });
+    futures::future::join_all(patches).await;
+    let data = cluster.get(&path).await.expect(200)["data"].clone();
+    assert_eq!(
+        data.as_object().map(serde_json::Map::len),
+        Some(9),
+        "{data}"
+    );
+}
+
+#[tokio::test]
+async fn the_scale_of_a_workload_is_read_and_written() {
+    let cluster = Cluster::start().await;
+    let rc = json!({"metadata": {"name": "rc"}, "spec": {"replicas": 1,
+        "selector": {"app": "x"}, "template": {"metadata": {"labels": {"app": "x"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let path = "/api/v1/namespaces/default/replicationcontrollers";
+    cluster.post(path, rc).await.expect(201);
+    let path = format!("{path}/rc/scale");
+    let mut scale = cluster.get(&path).await.expect(200);
+    assert_eq!(
+        (scale["kind"].as_str(), &scale["spec"]["replicas"]),
+        (Some("Scale"), &json!(1))
+    );
+    scale["spec"]["replicas"] = 5.into();
+    let written = cluster.put(&path, scale.clone()).await.expect(200);
+    assert_eq!(written["spec"]["replicas"], 5);
+    scale["spec"]["replicas"] = 6.into();
+    cluster.put(&path, scale).await.expect(409);
+    let patched = cluster
+        .merge(&path, json!({"spec": {"replicas": 2}}))
+        .await
+        .expect(200);
+    assert_eq!(patched["spec"]["replicas"], 2);
+    cluster
+        .merge(&path, json!({"spec": {"replicas": -2}}))
+        .await
+        .expect(422);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let cluster = Cluster::start().await;
+    cluster.post(PODS, pod("web")).await.expect(201);
+    let binding = |node: &str| {
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"},
+            "target": {"kind": "Node", "name": node}})
+    };
+    let path = format!("{PODS}/web/binding");
+    cluster.post(&path, binding("one")).await.expect(201);
+    let bound = cluster.get(&format!("{PODS}/web")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "one");
+    let conditions = bound["status"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
+    );
+    let refused = cluster.post(&path, binding("two")).await;
+    assert!(
+        refused
+            .message()
+            .contains("already assigned to node \"one\"")
+    );
+    refused.expect(409);
+}
+
+#[tokio::test]
+async fn a_bound_pod_ends_in_two_steps() {
+    let cluster = Cluster::start().await;
+    let mut bound = pod("web");
+    bound["spec"]["nodeName"] = "one".into();
+    let made = cluster.post(PODS, bound).await.expect(201);
+    let path = format!("{PODS}/web");
+    let going = cluster.delete(&path).await.expect(200);
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    let wrong = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "other"}});
+    cluster
+        .call("DELETE", &path, "application/json", &wrong)
+        .await
+        .expect(409);
+    let right = json!({"gracePeriodSeconds": 0,
+        "preconditions": {"uid": made["metadata"]["uid"]}});
+    cluster
+        .call("DELETE", &path, "application/json", &right)
+        .await
+        .expect(200);
+    cluster.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_object_goes_with_its_last_finalizer() {
+    let cluster = Cluster::start().await;
+    let mut map = config_map("a");
+    map["metadata"]["finalizers"] = json!(["example.com/x"]);
+    cluster.post(CONFIG_MAPS, map).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let going = cluster.delete(&path).await.expect(200);
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    cluster
+        .merge(&path, json!({"metadata": {"finalizers": null}}))
+        .await
+        .expect(200);
+    cluster.get(&path).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_namespace_comes_with_an_account_and_goes_when_it_is_finalized() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces";
+    cluster
+        .post(path, json!({"metadata": {"name": "x"}}))
+        .await
+        .expect(201);
+    cluster
+        .get(&format!("{path}/x/serviceaccounts/default"))
+        .await
+        .expect(200);
+    let mut going = cluster.delete(&format!("{path}/x")).await.expect(200);
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let refused = cluster
+        .post("/api/v1/namespaces/x/configmaps", config_map("a"))
+        .await;
+    assert!(refused.message().contains("because it is being terminated"));
+    refused.expect(403);
+    going["spec"]["finalizers"] = json!([]);
+    cluster
+        .put(&format!("{path}/x/finalize"), going)
+        .await
+        .expect(200);
+    cluster.get(&format!("{path}/x")).await.expect(404);
+    cluster.delete(&format!("{path}/default")).await.expect(403);
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let cluster = Cluster::start().await;
+    for name in ["a", "b", "c"] {
+        cluster.post(PODS, pod(name)).await.expect(201);
+    }
+    let selected = format!("{PODS}?labelSelector=app%20in%20(a,b)");
+    let gone = cluster.delete(&selected).await.expect(200);
+    assert_eq!(gone["items"].as_array().map(Vec::len), Some(2));
+    let left = cluster.get(PODS).await.expect(200);
+    assert_eq!(left["items"][0]["metadata"]["name"], "c");
+}
+
+#[tokio::test]
+async fn a_dry_run_answers_and_writes_nothing() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(&format!("{CONFIG_MAPS}?dryRun=All"), config_map("a"))
+        .await
+        .expect(201);
+    cluster.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a?dryRun=All");
+    let patched = cluster
+        .merge(&path, json!({"data": {"z": "1"}}))
+        .await
+        .expect(200);
+    assert_eq!(patched["data"]["z"], "1");
+    cluster.delete(&path).await.expect(200);
+    let kept = cluster.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    assert_eq!(kept["data"], json!({"a": "b"}));
+    cluster
+        .post(&format!("{CONFIG_MAPS}?dryRun=Some"), config_map("b"))
+        .await
+        .expect(400);
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_warned_of_or_dropped() {
+    let cluster = Cluster::start().await;
+    let mut odd = pod("web");
+    odd["spec"]["x"] = 1.into();
+    let strict = cluster
+        .post(&format!("{PODS}?fieldValidation=Strict"), odd.clone())
+        .await;
+    assert!(
+        strict
+            .message()
+            .contains("strict decoding error: unknown field \"spec.x\"")
+    );
+    strict.expect(400);
+    let warned = cluster.post(PODS, odd.clone()).await;
+    let warning = warned.headers.get(header::WARNING).expect("a warning");
+    assert_eq!(warning, r#"299 - "unknown field \"spec.x\"""#);
+    assert_eq!(warned.expect(201)["spec"].get("x"), None);
+    odd["metadata"]["name"] = "other".into();
+    let ignored = cluster
+        .post(&format!("{PODS}?fieldValidation=Ignore"), odd)
+        .await;
+    assert!(ignored.headers.get(header::WARNING).is_none());
+    ignored.expect(201);
+}
+
+#[tokio::test]
+async fn bad_input_gets_kubernetes_codes() {
+    let cluster = Cluster::start().await;
+    let text = Value::String("{".to_owned());
+    cluster
+        .call("POST", PODS, "application/json", &text)
+        .await
+        .expect(400);
+    cluster
+        .call("POST", PODS, "application/vnd.kubernetes.protobuf", &text)
+        .await
+        .expect(415);
+    cluster
+        .get("/api/v1/namespaces/default/nothing")
+        .await
+        .expect(404);
+    cluster
+        .call("PUT", PODS, "application/json", &json!({}))
+        .await
+        .expect(405);
+    cluster
+        .post("/api/v1/namespaces/absent/pods", pod("a"))
+        .await
+        .expect(404);
+    let mut elsewhere = pod("a");
+    elsewhere["metadata"]["namespace"] = "kube-system".into();
+    cluster.post(PODS, elsewhere).await.expect(400);
+    let large = Value::String("x".repeat(4 * 1024 * 1024));
+    cluster
+        .call("POST", PODS, "application/json", &large)
+        .await
+        .expect(413);
+    let refused = cluster
+        .get_as(PODS, "application/vnd.kubernetes.protobuf")
+        .await;
+    refused.expect(406);
+    let bad_name = cluster.post(CONFIG_MAPS, config_map("Not_A_Name")).await;
+    assert_eq!(bad_name.expect(422)["reason"], "Invalid");
+}
+
+#[tokio::test]
+async fn yaml_is_read_and_written() {
+    let cluster = Cluster::start().await;
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: b\n";
+    let body = Value::String(yaml.to_owned());
+    cluster
+        .call("POST", CONFIG_MAPS, "application/yaml", &body)
+        .await
+        .expect(201);
+    let request = Request::get(format!("{CONFIG_MAPS}/y")).header("accept", "application/yaml");
+    let response = cluster
+        .send(request.body(Body::empty()).expect("a request"))
+        .await;
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    let value: Value = serde_yaml::from_slice(&bytes).expect("YAML");
+    assert_eq!(value["data"]["a"], "b");
+}
