@@ -71,10 +71,13 @@ impl Tree {
         let source = Source::parse(workspace, path, module, test)?;
         let below = directory_below(path, source.module.len() == 1);
         for declared in &source.facts.modules {
-            let candidates = [
-                below.join(format!("{}.rs", declared.name)),
-                below.join(&declared.name).join("mod.rs"),
-            ];
+            let candidates = match &declared.file {
+                Some(file) => vec![path.parent().unwrap_or(workspace).join(file)],
+                None => vec![
+                    below.join(format!("{}.rs", declared.name)),
+                    below.join(&declared.name).join("mod.rs"),
+                ],
+            };
             match candidates.iter().find(|file| file.exists()) {
                 Some(file) => {
                     let module = [&source.module[..], &[declared.name.clone()]].concat();

@@ -48,6 +48,8 @@ pub struct Named {
 
 pub struct Declared {
     pub name: String,
+    /// Of `#[path = "…"]`.
+    pub file: Option<String>,
     pub test: bool,
     pub at: At,
 }
@@ -226,6 +228,17 @@ impl Reader {
     }
 }
 
+fn path_attribute(attributes: &[Attribute]) -> Option<String> {
+    let attribute = attributes.iter().find(|a| a.path().is_ident("path"))?;
+    match &attribute.meta.require_name_value().ok()?.value {
+        syn::Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(text),
+            ..
+        }) => Some(text.value()),
+        _ => None,
+    }
+}
+
 /// `#[cfg(test)]`, `#[test]`, `#[tokio::test]`.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
@@ -252,8 +265,10 @@ impl<'ast> Visit<'ast> for Reader {
         } else {
             let at = self.at(item.span());
             let name = item.ident.to_string();
+            let file = path_attribute(&item.attrs);
             self.facts.modules.push(Declared {
                 name,
+                file,
                 test: at.test,
                 at,
             });
