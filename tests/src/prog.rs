@@ -2,6 +2,7 @@
 //! is pinned or attached), fills them, and reads what came out, with the trace that the programs
 //! leave in `skb->cb`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ pub const LOOPBACK: u32 = 1;
 
 /// Says that a test was skipped for want of a privilege, and fails where that must not happen.
 pub fn skipped(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
+    // Not `eprintln!`: the test runner shows that of failing tests only.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
     assert!(
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
         "CI=true and {test} was skipped: {why}"

@@ -1,1 +1,103 @@
-fn main() {}
+//! Setup, build, up, down, test, bench and tidy: what a developer types, as `cargo xtask …`.
+
+mod build_ebpf;
+mod cluster;
+mod command;
+mod down;
+mod engine;
+mod images;
+mod kubectl;
+mod machine;
+mod packages;
+mod processes;
+mod progress;
+mod setup;
+mod test;
+mod tidy;
+mod underlay;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::cluster::DEFAULT;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// From a bare machine to a running cluster (as root)
+    Up {
+        /// How many nodes; 3, or as many as the cluster has
+        #[arg(long)]
+        nodes: Option<u8>,
+        /// A second cluster beside the default one
+        #[arg(long, default_value = DEFAULT)]
+        cluster: String,
+    },
+    /// Stop the cluster and leave nothing behind (as root)
+    Down {
+        #[arg(long, default_value = DEFAULT)]
+        cluster: String,
+    },
+    /// Find or install what builds the datapath
+    Setup,
+    /// Build the datapath object, with the verifier's figures where it can be loaded
+    BuildEbpf,
+    /// Make the demo images nginx, redis, django and tools
+    Images,
+    /// Run the tests: every level, or the named ones
+    Test {
+        #[arg(value_enum)]
+        levels: Vec<test::Level>,
+    },
+    /// Check imports, lengths, dead files and words
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up { nodes, cluster } => up::run(&cluster, nodes)?,
+        Command::Down { cluster } => down::run(&cluster)?,
+        Command::Setup => println!("{}", setup::ensure()?),
+        Command::BuildEbpf => {
+            let object = build_ebpf::build(&setup::ensure()?)?;
+            println!("{}", object.display());
+            if machine::is_root() {
+                println!("{}", build_ebpf::report(&object)?);
+            }
+        }
+        Command::Images => {
+            let engine = engine::ensure()?;
+            let made = images::ensure(&engine)?;
+            println!(
+                "made: {}",
+                if made.is_empty() {
+                    "none, all are present".into()
+                } else {
+                    made.join(", ")
+                }
+            );
+        }
+        Command::Test { levels } => return test::run(&levels),
+        Command::Tidy => return tidy::run(),
+    }
+    Ok(ExitCode::SUCCESS)
+}

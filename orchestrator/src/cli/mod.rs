@@ -2,6 +2,7 @@
 
 mod completion;
 mod datapath;
+mod dev;
 mod server;
 mod version;
 mod workload;
@@ -22,6 +23,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Server(server::Args),
+    Dev(dev::Args),
     Datapath(datapath::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -33,6 +35,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(args),
+        Command::Dev(args) => dev::run(args),
         Command::Datapath(args) => datapath::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args),

@@ -153,6 +153,11 @@ impl Errors {
         );
     }
 
+    /// A value that repeats in the part given.
+    pub fn duplicate_value(&mut self, at: &At<'_>, part: &Value) {
+        self.push(at, CauseKind::Duplicate, shown(part), "");
+    }
+
     pub fn duplicate(&mut self, at: &At<'_>) {
         self.push(at, CauseKind::Duplicate, shown(at.value), "");
     }
@@ -168,6 +173,11 @@ impl Errors {
     pub fn too_long(&mut self, at: &At<'_>, max: usize) {
         let detail = format!("may not be more than {max} bytes");
         self.push(at, CauseKind::TooLong, String::new(), &detail);
+    }
+
+    pub fn too_many(&mut self, at: &At<'_>, length: usize, max: usize) {
+        let detail = format!("must have at most {max} items");
+        self.push(at, CauseKind::TooMany, length.to_string(), &detail);
     }
 
     pub fn not_supported(&mut self, at: &At<'_>, supported: &[&str]) {
@@ -189,6 +199,13 @@ impl Errors {
     pub fn one_of_if_any(&mut self, at: &At<'_>, supported: &[&str]) {
         if !at.is_empty() {
             self.one_of(at, supported);
+        }
+    }
+
+    /// The outcome of a check of the key at this place.
+    pub fn check_key(&mut self, at: &At<'_>, key: &str, outcome: Result<(), String>) {
+        if let Err(why) = outcome {
+            self.invalid_value(at, key, why);
         }
     }
 

@@ -71,6 +71,7 @@ pub fn annotations(annotations: &At<'_>, errors: &mut Errors) {
 
 fn name(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
     let rule = |text: &str| match resource.strategy.name {
+        NameRule::None => Ok(()),
         NameRule::Subdomain => names::subdomain(text),
         NameRule::Label => names::label(text),
         NameRule::Label1035 => names::label_1035(text),

@@ -1,0 +1,323 @@
+//! Containers: names, images, ports, environment, mounts, resources, probes.
+
+use std::collections::BTreeSet;
+
+use super::{At, Errors, names};
+use crate::api::quantity::Quantity;
+
+/// What the containers of one pod share.
+pub struct Context<'a> {
+    pub volumes: &'a BTreeSet<&'a str>,
+    pub host_network: bool,
+}
+
+pub fn containers(spec: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let (main, init) = (spec.field("containers"), spec.field("initContainers"));
+    if main.is_empty() {
+        errors.required(&main, "");
+    }
+    let mut seen = BTreeSet::new();
+    let mut host_ports = BTreeSet::new();
+    for (container, is_init) in main
+        .items()
+        .map(|c| (c, false))
+        .chain(init.items().map(|c| (c, true)))
+    {
+        let name = container.field("name");
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else {
+            errors.check(&name, names::label(name.text()));
+            if !seen.insert(name.text().to_owned()) {
+                errors.duplicate(&name);
+            }
+        }
+        one(&container, context, is_init, errors);
+        if !is_init {
+            used_host_ports(&container, &mut host_ports, errors);
+        }
+    }
+}
+
+fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Errors) {
+    let image = container.field("image");
+    if image.is_empty() {
+        errors.required(&image, "");
+    } else if image.text().trim() != image.text() {
+        errors.invalid(&image, "must not have leading or trailing whitespace");
+    }
+    errors.one_of(
+        &container.field("imagePullPolicy"),
+        &["Always", "IfNotPresent", "Never"],
+    );
+    errors.one_of(
+        &container.field("terminationMessagePolicy"),
+        &["FallbackToLogsOnError", "File"],
+    );
+    ports(&container.field("ports"), context, errors);
+    environment(&container.field("env"), errors);
+    mounts(&container.field("volumeMounts"), context, errors);
+    resources(&container.field("resources"), errors);
+    let policy = container.field("restartPolicy");
+    if is_init {
+        errors.one_of_if_any(&policy, &["Always"]);
+    } else if !policy.is_empty() {
+        errors.forbidden(&policy, "may not be set for non-init containers");
+    }
+    let sidecar = is_init && policy.text() == "Always";
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let probe = container.field(kind);
+        if probe.is_null() {
+        } else if is_init && !sidecar {
+            errors.forbidden(
+                &probe,
+                "may not be set for init containers without restartPolicy=Always",
+            );
+        } else {
+            self::probe(&probe, kind != "readinessProbe", errors);
+        }
+    }
+    let lifecycle = container.field("lifecycle");
+    for hook in ["postStart", "preStop"] {
+        let hook = lifecycle.field(hook);
+        if !hook.is_null() {
+            handler(&hook, errors);
+        }
+    }
+}
+
+fn ports(ports: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for port in ports.items() {
+        let name = port.field("name");
+        if !name.is_empty() {
+            match names::port_name(name.text()) {
+                Err(why) => errors.invalid(&name, why),
+                Ok(()) if !seen.insert(name.text().to_owned()) => errors.duplicate(&name),
+                Ok(()) => {}
+            }
+        }
+        let number = port.field("containerPort");
+        if number.number() == 0 {
+            errors.required(&number, "");
+        } else {
+            errors.in_range(&number, 1, 65535);
+        }
+        let host = port.field("hostPort");
+        if host.number() != 0 {
+            errors.in_range(&host, 1, 65535);
+            if context.host_network && host.number() != number.number() {
+                errors.invalid(&number, "must match `hostPort` when `hostNetwork` is true");
+            }
+        }
+        errors.one_of(&port.field("protocol"), &["SCTP", "TCP", "UDP"]);
+    }
+}
+
+/// No two containers may take the same port of the node.
+fn used_host_ports(container: &At<'_>, used: &mut BTreeSet<String>, errors: &mut Errors) {
+    let ports = container.field("ports");
+    for port in ports.items() {
+        let host = port.field("hostPort");
+        if host.number() == 0 {
+            continue;
+        }
+        let protocol = port.field("protocol").text().to_owned();
+        let key = format!(
+            "{}/{protocol}/{}",
+            port.field("hostIP").text(),
+            host.number()
+        );
+        if !used.insert(key) {
+            errors.duplicate(&host);
+        }
+    }
+}
+
+fn environment(env: &At<'_>, errors: &mut Errors) {
+    for variable in env.items() {
+        let name = variable.field("name");
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else {
+            errors.check(&name, names::env_name(name.text()));
+        }
+        let from = variable.field("valueFrom");
+        if from.is_null() {
+            continue;
+        }
+        if !variable.field("value").is_empty() {
+            errors.invalid_value(&from, "", "may not be specified when `value` is not empty");
+        }
+        match from.entries().count() {
+            0 => errors.invalid_value(
+                &from,
+                "",
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or \
+                 `secretKeyRef`",
+            ),
+            1 => {}
+            _ => errors.invalid_value(
+                &from,
+                "",
+                "may not have more than one field specified at a time",
+            ),
+        }
+    }
+}
+
+fn mounts(mounts: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for mount in mounts.items() {
+        let name = mount.field("name");
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else if !context.volumes.contains(name.text()) {
+            errors.not_found(&name);
+        }
+        let path = mount.field("mountPath");
+        if path.is_empty() {
+            errors.required(&path, "");
+        } else if !seen.insert(path.text().to_owned()) {
+            errors.invalid(&path, "must be unique");
+        }
+        let sub = mount.field("subPath");
+        if sub.text().starts_with('/') {
+            errors.invalid(&sub, "must be a relative path");
+        } else if sub.text().split('/').any(|part| part == "..") {
+            errors.invalid(&sub, "must not contain '..'");
+        }
+    }
+}
+
+fn resources(resources: &At<'_>, errors: &mut Errors) {
+    let (limits, requests) = (resources.field("limits"), resources.field("requests"));
+    amounts(&limits, errors);
+    amounts(&requests, errors);
+    for (name, request) in requests.entries() {
+        let limit = limits.key(name);
+        let amounts = (
+            Quantity::parse(request.text()),
+            Quantity::parse(limit.text()),
+        );
+        if limit.is_null() {
+            if !can_overcommit(name) {
+                errors.required(
+                    &limits,
+                    "Limit must be set for non overcommitable resources",
+                );
+            }
+        } else if let (Ok(asked), Ok(most)) = amounts {
+            let detail = if asked != most && !can_overcommit(name) {
+                format!("must be equal to {name} limit of {most}")
+            } else if asked > most {
+                format!("must be less than or equal to {name} limit of {most}")
+            } else {
+                continue;
+            };
+            errors.invalid_value(&requests, request.text(), detail);
+        }
+    }
+}
+
+/// A list of amounts of resources by name.
+pub fn amounts(list: &At<'_>, errors: &mut Errors) {
+    for (name, amount) in list.entries() {
+        resource_name(&amount, name, errors);
+        let Ok(quantity) = Quantity::parse(amount.text()) else {
+            continue;
+        };
+        if quantity.is_negative() {
+            errors.invalid(&amount, "must be greater than or equal to 0");
+        }
+        if name.contains('/') && !quantity.is_whole() {
+            errors.invalid(&amount, "must be an integer");
+        }
+    }
+}
+
+fn resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
+    if let Err(why) = names::label_key(name) {
+        errors.invalid_value(at, name, why);
+    } else if !name.contains('/') && !is_standard(name) {
+        errors.invalid_value(
+            at,
+            name,
+            "must be a standard resource type or fully qualified",
+        );
+        errors.invalid_value(at, name, "must be a standard resource for containers");
+    }
+}
+
+fn is_standard(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
+}
+
+/// Only cpu, memory and the like may be promised more often than they are there.
+fn can_overcommit(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+}
+
+fn probe(probe: &At<'_>, only_one_success: bool, errors: &mut Errors) {
+    handler(probe, errors);
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
+        errors.not_negative(&probe.field(field));
+    }
+    let successes = probe.field("successThreshold");
+    if only_one_success && successes.number() != 1 {
+        errors.invalid(&successes, "must be 1");
+    }
+    let grace = probe.field("terminationGracePeriodSeconds");
+    if !grace.is_null() && grace.number() <= 0 {
+        errors.invalid(&grace, "must be greater than 0");
+    }
+}
+
+fn handler(handler: &At<'_>, errors: &mut Errors) {
+    let kinds = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
+    let mut given = 0;
+    for kind in kinds {
+        let action = handler.field(kind);
+        if action.is_null() {
+            continue;
+        }
+        given += 1;
+        if given > 1 {
+            errors.forbidden(&action, "may not specify more than 1 handler type");
+            continue;
+        }
+        match kind {
+            "exec" if action.field("command").is_empty() => {
+                errors.required(&action.field("command"), "");
+            }
+            "httpGet" => {
+                let path = action.field("path");
+                if path.is_empty() {
+                    errors.required(&path, "");
+                }
+                port(&action.field("port"), errors);
+                errors.one_of(&action.field("scheme"), &["HTTP", "HTTPS"]);
+            }
+            "tcpSocket" | "grpc" => port(&action.field("port"), errors),
+            _ => {}
+        }
+    }
+    if given == 0 {
+        errors.required(handler, "must specify a handler type");
+    }
+}
+
+/// A port by number or by name.
+pub fn port(port: &At<'_>, errors: &mut Errors) {
+    if port.value.is_string() {
+        errors.check(port, names::port_name(port.text()));
+    } else {
+        errors.in_range(port, 1, 65535);
+    }
+}

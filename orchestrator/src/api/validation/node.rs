@@ -1,0 +1,71 @@
+//! Nodes, and what nodes write: leases and events.
+
+use std::collections::BTreeSet;
+
+use super::{At, Errors, names, network};
+
+pub fn node(object: &At<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    let ranges = spec.field("podCIDRs");
+    ranges
+        .items()
+        .for_each(|range| network::cidr(&range, errors));
+    let taints = spec.field("taints");
+    let mut seen = BTreeSet::new();
+    for taint in taints.items() {
+        let (key, effect) = (taint.field("key"), taint.field("effect"));
+        if key.is_empty() {
+            errors.required(&key, "");
+        } else {
+            errors.check(&key, names::label_key(key.text()));
+        }
+        let value = taint.field("value");
+        errors.check(&value, names::label_value(value.text()));
+        errors.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        if !seen.insert((key.text().to_owned(), effect.text().to_owned())) {
+            errors.duplicate(&taint);
+        }
+    }
+}
+
+pub fn node_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    let (new, old) = (new.field("spec"), old.field("spec"));
+    let (now, before) = (new.field("podCIDRs"), old.field("podCIDRs"));
+    if !before.is_empty() && now.value != before.value {
+        errors.forbidden(
+            &now,
+            "node updates may not change podCIDR except from \"\" to valid",
+        );
+    }
+    let (now, before) = (new.field("providerID"), old.field("providerID"));
+    if !before.is_empty() && now.value != before.value {
+        errors.forbidden(
+            &now,
+            "node updates may not change providerID except from \"\" to valid",
+        );
+    }
+}
+
+pub fn lease(object: &At<'_>, errors: &mut Errors) {
+    let spec = object.field("spec");
+    let duration = spec.field("leaseDurationSeconds");
+    if !duration.is_null() && duration.number() <= 0 {
+        errors.invalid(&duration, "must be greater than 0");
+    }
+    errors.not_negative(&spec.field("leaseTransitions"));
+}
+
+/// An event lives beside its object; events of objects without a namespace in `default`.
+pub fn event(object: &At<'_>, errors: &mut Errors) {
+    let metadata = object.field("metadata");
+    let involved = object.field("involvedObject");
+    let about = involved.field("namespace");
+    let namespace = metadata.field("namespace");
+    let fits = match about.text() {
+        "" => matches!(namespace.text(), "" | "default" | "kube-system"),
+        about => about == namespace.text(),
+    };
+    if !fits {
+        errors.invalid(&about, "does not match event.namespace");
+    }
+}

@@ -1,0 +1,307 @@
+use serde_json::{Value, json};
+
+use crate::api::{FieldValidation, Resource, Subresource, find};
+
+fn resource(plural: &str) -> &'static Resource {
+    let groups = ["", "apps", "discovery.k8s.io", "coordination.k8s.io"];
+    groups
+        .into_iter()
+        .find_map(|group| find(group, "v1", plural))
+        .unwrap()
+}
+
+/// Decoded, defaulted, in a namespace if the kind is.
+fn object(plural: &str, value: Value) -> Value {
+    let resource = resource(plural);
+    let mut object = resource
+        .canonical(value, FieldValidation::Strict)
+        .unwrap()
+        .object;
+    if resource.namespaced() && object["metadata"]["namespace"].is_null() {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    resource.default(&mut object);
+    object
+}
+
+/// What is wrong with a new object.
+fn wrong(plural: &str, value: Value) -> String {
+    let outcome = resource(plural).validate(&object(plural, value), None, None);
+    outcome.err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+/// What is wrong with a change.
+fn wrong_change(plural: &str, old: &Value, new: &Value) -> String {
+    let outcome = resource(plural).validate(new, Some(old), None);
+    outcome.err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+fn pod(spec: Value) -> Value {
+    json!({"metadata": {"name": "p"}, "spec": spec})
+}
+
+fn container(fields: Value) -> Value {
+    let mut container = json!({"name": "c", "image": "i"});
+    for (key, value) in fields.as_object().unwrap() {
+        container[key] = value.clone();
+    }
+    pod(json!({"containers": [container]}))
+}
+
+fn deployment(labels: Value) -> Value {
+    json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    })
+}
+
+#[test]
+fn pods_are_refused_in_the_words_of_kubernetes() {
+    let cases = [
+        (pod(json!({})), "spec.containers: Required value"),
+        (
+            pod(json!({"containers": [{"name": "c"}]})),
+            "spec.containers[0].image: Required value",
+        ),
+        (
+            pod(json!({"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]})),
+            r#"spec.containers[1].name: Duplicate value: "c""#,
+        ),
+        (
+            container(json!({"ports": [{"containerPort": 70000}]})),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 \
+             and 65535, inclusive",
+        ),
+        (
+            container(json!({"imagePullPolicy": "Sometimes"})),
+            r#"spec.containers[0].imagePullPolicy: Unsupported value: "Sometimes": supported values: "Always", "IfNotPresent", "Never""#,
+        ),
+        (
+            container(json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}})),
+            r#"spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#,
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]})),
+            r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
+        ),
+        (
+            container(json!({"livenessProbe": {}})),
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            pod(json!({"restartPolicy": "Maybe", "containers": [{"name": "c", "image": "i"}]})),
+            r#"spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "OnFailure", "Never""#,
+        ),
+    ];
+    for (value, why) in cases {
+        assert_eq!(
+            wrong("pods", value),
+            format!(r#"Pod "p" is invalid: {why}"#)
+        );
+    }
+    assert_eq!(wrong("pods", container(json!({}))), "");
+}
+
+#[test]
+fn names_follow_the_rule_of_their_kind() {
+    let spec = json!({"ports": [{"port": 80}]});
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": spec});
+    assert_eq!(wrong("services", service("web")), "");
+    let digits = wrong("services", service("1web"));
+    assert!(
+        digits.contains(r#"metadata.name: Invalid value: "1web": a DNS-1035 label must"#),
+        "{digits}"
+    );
+    let map = |name: &str| json!({"metadata": {"name": name}});
+    assert_eq!(wrong("configmaps", map("a.b-c")), "");
+    assert!(wrong("configmaps", map("A_b")).contains("a lowercase RFC 1123 subdomain must"));
+    assert!(wrong("namespaces", map("a.b")).contains("a lowercase RFC 1123 label must"));
+    assert!(wrong("configmaps", map(&"a".repeat(254))).contains("must be no more than 253 bytes"));
+    assert_eq!(
+        wrong("configmaps", json!({})),
+        r#"ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required"#
+    );
+}
+
+#[test]
+fn labels_must_be_qualified_names() {
+    let value = wrong(
+        "configmaps",
+        json!({"metadata": {"name": "a", "labels": {"a b": "c", "d": "-e"}}}),
+    );
+    assert!(
+        value.contains(r#"metadata.labels: Invalid value: "a b": name part must"#),
+        "{value}"
+    );
+    assert!(value.contains(r#"metadata.labels: Invalid value: "-e": a valid label must"#));
+}
+
+#[test]
+fn a_deployment_selects_its_own_pods_and_for_ever() {
+    assert_eq!(wrong("deployments", deployment(json!({"app": "web"}))), "");
+    assert_eq!(
+        wrong("deployments", deployment(json!({"app": "other"}))),
+        r#"Deployment.apps "web" is invalid: spec.template.metadata.labels: Invalid value: {"app":"other"}: `selector` does not match template `labels`"#
+    );
+    let mut value = deployment(json!({"app": "web"}));
+    value["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
+    assert!(wrong("deployments", value).contains(
+        r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#
+    ));
+    let old = object("deployments", deployment(json!({"app": "web"})));
+    let mut new = old.clone();
+    new["spec"]["selector"]["matchLabels"] = json!({"app": "web", "tier": "x"});
+    new["spec"]["template"]["metadata"]["labels"] = json!({"app": "web", "tier": "x"});
+    assert_eq!(
+        wrong_change("deployments", &old, &new),
+        r#"Deployment.apps "web" is invalid: spec.selector: Invalid value: {"matchLabels":{"app":"web","tier":"x"}}: field is immutable"#
+    );
+}
+
+#[test]
+fn a_rolling_update_must_be_able_to_move() {
+    let strategy = |strategy: Value| {
+        let mut value = deployment(json!({"app": "web"}));
+        value["spec"]["strategy"] = strategy;
+        wrong("deployments", value)
+    };
+    let stuck = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}});
+    assert!(strategy(stuck).contains("may not be 0 when `maxSurge` is 0"));
+    let odd = json!({"rollingUpdate": {"maxSurge": "many"}});
+    assert!(strategy(odd).contains("a valid percent string must be"));
+    let both = json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}});
+    assert!(strategy(both).contains("may not be specified when strategy `type` is 'Recreate'"));
+}
+
+#[test]
+fn of_a_pod_only_the_image_and_a_few_more_may_change() {
+    let old = object("pods", container(json!({})));
+    let mut new = old.clone();
+    new["spec"]["containers"][0]["image"] = "j".into();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(wrong_change("pods", &old, &new), "");
+    new["spec"]["containers"][0]["command"] = json!(["x"]);
+    let why = wrong_change("pods", &old, &new);
+    assert!(
+        why.starts_with(
+            "Pod \"p\" is invalid: spec: Forbidden: pod updates may not change fields other than \
+             `spec.containers[*].image`,"
+        ),
+        "{why}"
+    );
+    assert!(why.contains("changed: spec.containers[0].command"), "{why}");
+    let status = resource("pods").validate(&new, Some(&old), Some(Subresource::Status));
+    assert_eq!(status, Ok(()));
+}
+
+#[test]
+fn services_are_refused_in_the_words_of_kubernetes() {
+    let service = |spec: Value| wrong("services", json!({"metadata": {"name": "s"}, "spec": spec}));
+    let cases = [
+        (json!({}), "spec.ports: Required value"),
+        (
+            json!({"ports": [{"port": 80}, {"port": 81, "name": "b"}]}),
+            "spec.ports[0].name: Required value",
+        ),
+        (
+            json!({"ports": [{"port": 80, "nodePort": 30000}]}),
+            "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+        ),
+        (
+            json!({"ports": [{"port": 80}], "clusterIP": "x"}),
+            r#"spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#,
+        ),
+        (
+            json!({"ports": [{"port": 80}], "type": "Odd"}),
+            r#"spec.type: Unsupported value: "Odd": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort""#,
+        ),
+        (
+            json!({"ports": [{"port": 80}], "externalTrafficPolicy": "Local"}),
+            r#"spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#,
+        ),
+    ];
+    for (spec, why) in cases {
+        assert_eq!(service(spec), format!(r#"Service "s" is invalid: {why}"#));
+    }
+    assert_eq!(service(json!({"clusterIP": "None"})), "");
+    assert_eq!(
+        service(json!({"type": "ExternalName", "externalName": "a.b"})),
+        ""
+    );
+}
+
+#[test]
+fn the_address_of_a_service_stays() {
+    let spec = json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.7"});
+    let old = object("services", json!({"metadata": {"name": "s"}, "spec": spec}));
+    let mut new = old.clone();
+    new["spec"]["clusterIP"] = "10.96.0.8".into();
+    new["spec"]["clusterIPs"] = json!(["10.96.0.8"]);
+    assert!(
+        wrong_change("services", &old, &new)
+            .contains(r#"spec.clusterIPs[0]: Invalid value: "10.96.0.8": may not change once set"#)
+    );
+}
+
+#[test]
+fn endpoints_lead_neither_to_loopback_nor_nowhere() {
+    let slice = |address: &str| {
+        wrong(
+            "endpointslices",
+            json!({
+                "metadata": {"name": "s"}, "addressType": "IPv4",
+                "endpoints": [{"addresses": [address]}], "ports": [{"port": 80}],
+            }),
+        )
+    };
+    assert_eq!(slice("10.100.0.5"), "");
+    assert!(slice("::1").contains("must be a valid IPv4 address"));
+    assert!(slice("127.0.0.1").contains("may not be in the loopback range"));
+    let endpoints = json!({"metadata": {"name": "e"}, "subsets": [{"ports": [{"port": 80}]}]});
+    assert!(wrong("endpoints", endpoints).contains("must specify `addresses`"));
+}
+
+#[test]
+fn a_node_keeps_the_range_it_was_given() {
+    let node = |spec: Value| object("nodes", json!({"metadata": {"name": "n"}, "spec": spec}));
+    let (none, one) = (node(json!({})), node(json!({"podCIDR": "10.100.1.0/24"})));
+    let two = node(json!({"podCIDR": "10.100.2.0/24"}));
+    assert_eq!(wrong_change("nodes", &none, &one), "");
+    assert!(wrong_change("nodes", &one, &two).contains("node updates may not change podCIDR"));
+    let odd = json!({"metadata": {"name": "n"}, "spec": {"podCIDR": "10.0.0.1"}});
+    assert!(wrong("nodes", odd).contains("must be a valid CIDR value"));
+}
+
+#[test]
+fn what_is_immutable_stays() {
+    let map = json!({"metadata": {"name": "a"}, "data": {"a": "b"}, "immutable": true});
+    let old = object("configmaps", map);
+    let mut new = old.clone();
+    new["data"]["a"] = "c".into();
+    assert_eq!(
+        wrong_change("configmaps", &old, &new),
+        "ConfigMap \"a\" is invalid: data: Forbidden: field is immutable when `immutable` is set"
+    );
+    let key = json!({"metadata": {"name": "a"}, "data": {"a/b": "c"}});
+    assert!(
+        wrong("configmaps", key)
+            .contains(r#"data[a/b]: Invalid value: "a/b": a valid config key must consist of"#)
+    );
+}
+
+#[test]
+fn a_uid_and_a_name_stay() {
+    let old = object("configmaps", json!({"metadata": {"name": "a", "uid": "u"}}));
+    let mut new = old.clone();
+    new["metadata"]["uid"] = "v".into();
+    assert!(
+        wrong_change("configmaps", &old, &new)
+            .contains(r#"metadata.uid: Invalid value: "v": field is immutable"#)
+    );
+}

@@ -1,0 +1,159 @@
+//! API objects in, the maps' rows out: `golden/NAME.yaml` gives `golden/NAME.dump`.
+//!
+//! The objects are this node's (`node-1`) view. A document `kind: Then` ends a moment: the dump shows
+//! the rows at the end of each. An object with a deletionTimestamp is gone. `UPDATE_EXPECT=1` rewrites.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use expect_test::expect_file;
+use orchestrator::datapath::check::check;
+use orchestrator::datapath::desired::Facts;
+use orchestrator::datapath::dump::dump;
+use orchestrator::datapath::fake::Fake;
+use orchestrator::datapath::reconcile::Reconciler;
+use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
+use orchestrator_common::{Addr, Mac, Port, Prefix};
+use serde::Deserialize;
+use serde_json::Value;
+
+const NODE: &str = "node-1";
+
+#[test]
+fn objects_give_the_rows_on_file() -> Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&dir)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    cases.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
+    cases.sort();
+    ensure!(!cases.is_empty(), "no case in {}", dir.display());
+    for case in cases {
+        let moments = moments(&case).with_context(|| case.display().to_string())?;
+        let rows = run(&moments)?;
+        assert_eq!(
+            first_moment_reversed(&moments)?,
+            first(&rows),
+            "order matters in {case:?}"
+        );
+        expect_file![case.with_extension("dump")].assert_eq(&rows);
+    }
+    Ok(())
+}
+
+fn run(moments: &[Vec<Change>]) -> Result<String> {
+    let mut reconciler = Reconciler::start(Fake::default(), facts())?;
+    let mut dumps = Vec::new();
+    for moment in moments {
+        for change in moment {
+            reconciler.change(change.clone())?;
+        }
+        reconciler.in_sync()?;
+        assert_eq!(check(reconciler.actual()), Vec::<String>::new());
+        dumps.push(dump(reconciler.actual()));
+    }
+    Ok(dumps.join("then\n"))
+}
+
+/// What a restarted agent hears comes in any order and must give the same numbers.
+fn first_moment_reversed(moments: &[Vec<Change>]) -> Result<String> {
+    let first = moments.first().context("no objects")?;
+    run(&[first.iter().rev().cloned().collect()])
+}
+
+fn first(rows: &str) -> &str {
+    rows.split("then\n").next().unwrap_or_default()
+}
+
+fn moments(case: &Path) -> Result<Vec<Vec<Change>>> {
+    let text = fs::read_to_string(case)?;
+    let mut moments = vec![Vec::new()];
+    let mut pods = 0;
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let object = Value::deserialize(document)?;
+        if object["kind"] == "Then" {
+            moments.push(Vec::new());
+            continue;
+        }
+        pods += u8::from(object["kind"] == "Pod");
+        let latest = moments.last_mut().context("there is always one")?;
+        latest.push(change(object, pods)?);
+    }
+    Ok(moments)
+}
+
+fn change(object: Value, serial: u8) -> Result<Change> {
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let key = ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"));
+    let there = object.pointer("/metadata/deletionTimestamp").is_none();
+    Ok(match text("/kind") {
+        "Service" => {
+            let view = ServiceView::from_object(&serde_json::from_value(object)?);
+            Change::Service(key, view.filter(|_| there))
+        }
+        "EndpointSlice" => {
+            let view = SliceView::from_object(&serde_json::from_value(object)?, NODE);
+            Change::Slice(key, view.filter(|_| there))
+        }
+        "Node" => {
+            let view = NodeView::from_object(&serde_json::from_value(object)?);
+            Change::Node(key.name.to_string(), view.filter(|_| there))
+        }
+        "Pod" => {
+            let host_network = object.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
+            let wired = match there {
+                true => Some(local_pod(
+                    text("/status/podIP").parse()?,
+                    serial,
+                    host_network,
+                )),
+                false => None,
+            };
+            Change::Pod(key.to_string(), wired)
+        }
+        kind => bail!("{kind} means nothing to the datapath"),
+    })
+}
+
+/// As the agent would have wired it.
+fn local_pod(addr: IpAddr, serial: u8, host_network: bool) -> LocalPod {
+    LocalPod {
+        addr,
+        ifindex: 10 + u32::from(serial),
+        ifname: format!("orch{serial}"),
+        mac: [2, 0, 0, 0, 1, serial],
+        host_mac: [2, 0, 0, 0, 2, serial],
+        netns_cookie: 100 + u64::from(serial),
+        host_network,
+    }
+}
+
+fn facts() -> Facts {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("a literal address");
+    Facts {
+        node: ip("172.31.0.11").into(),
+        gateway: ip("10.100.1.1").into(),
+        own_pods: Prefix::new(ip("10.100.1.0"), 24),
+        pods: Prefix::new(ip("10.100.0.0"), 16),
+        services: Prefix::new(ip("10.96.0.0"), 16),
+        node_mask: Addr::v4_mask(24),
+        uplink: 2,
+        overlay: 3,
+        host: 5,
+        host_mac: Mac::new([2, 0, 0, 0, 0, 1]),
+        net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        netns_cookie: 1,
+    }
+}

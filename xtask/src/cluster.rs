@@ -1,0 +1,217 @@
+//! What a dev cluster is called and where its things are: names, addresses, ports, paths.
+//!
+//! Pure arithmetic over a name, an index and a number of nodes, plus the one file that remembers
+//! them. Nothing here makes or removes anything of a running cluster.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// The cluster that `up` makes when none is named.
+pub const DEFAULT: &str = "dev";
+
+/// One dev cluster. Written to `cluster.json` by `up`, read by every other command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    /// Chooses the underlay's /24 and the API server's port; unique on this machine.
+    pub index: u8,
+    pub nodes: u8,
+    pub pod_cidr: String,
+    pub service_cidr: String,
+    /// The Engine's address as DOCKER_HOST wants it; empty until one was found or started.
+    #[serde(default)]
+    pub docker_host: String,
+    /// True when `up` mounted /sys/fs/bpf, so that `down` unmounts it.
+    #[serde(default)]
+    pub mounted_bpffs: bool,
+}
+
+impl Cluster {
+    pub fn new(name: &str, index: u8, nodes: u8) -> Result<Self> {
+        // The longest link name is `<name>-orch-ul`; the kernel allows 15 bytes.
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if name.is_empty() || name.len() > 7 || !name.chars().all(legal) {
+            bail!("a cluster's name is 1 to 7 of a-z and 0-9, but it is {name:?}");
+        }
+        if !(1..=100).contains(&nodes) {
+            bail!("a dev cluster has 1 to 100 nodes, but --nodes is {nodes}");
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            nodes,
+            pod_cidr: "10.100.0.0/16".into(),
+            service_cidr: "10.96.0.0/16".into(),
+            docker_host: String::new(),
+            mounted_bpffs: false,
+        })
+    }
+
+    /// What a former `up` wrote, if anything.
+    pub fn load(name: &str) -> Result<Option<Self>> {
+        let path = state_dir(name).join("cluster.json");
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("{} is damaged; remove it", path.display())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    pub fn save(&self) -> Result<()> {
+        let dir = self.dir();
+        fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+        fs::write(dir.join("cluster.json"), serde_json::to_vec_pretty(self)?)?;
+        Ok(())
+    }
+
+    /// Every cluster of this checkout that is up, or was left by an `up` that failed.
+    pub fn all() -> Vec<Self> {
+        let others = fs::read_dir(dev_dir().join("clusters"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        others
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .chain([DEFAULT.to_owned()])
+            .filter_map(|name| Self::load(&name).ok().flatten())
+            .collect()
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        state_dir(&self.name)
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir().join("log")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir().join("kubeconfig")
+    }
+
+    /// Names of links and namespaces begin with it: nothing for the default cluster.
+    pub fn prefix(&self) -> String {
+        if self.name == DEFAULT {
+            String::new()
+        } else {
+            format!("{}-", self.name)
+        }
+    }
+
+    /// The node's name in the API, which is its namespace's name too. Counted from 1.
+    pub fn node(&self, number: u8) -> String {
+        format!("{}node-{number}", self.prefix())
+    }
+
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|n| self.node(n)).collect()
+    }
+
+    /// The client on the underlay that is no node.
+    pub fn outside(&self) -> String {
+        format!("{}outside", self.prefix())
+    }
+
+    /// The namespace that holds the switch.
+    pub fn underlay(&self) -> String {
+        format!("{}underlay", self.prefix())
+    }
+
+    /// The root namespace's end of its cable to the switch.
+    pub fn root_link(&self) -> String {
+        format!("{}orch-ul", self.prefix())
+    }
+
+    pub fn underlay_net(&self) -> String {
+        format!("172.31.{}.0/24", self.index)
+    }
+
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.address(1)
+    }
+
+    pub fn node_address(&self, number: u8) -> Ipv4Addr {
+        self.address(10 + number)
+    }
+
+    pub fn outside_address(&self) -> Ipv4Addr {
+        self.address(250)
+    }
+
+    pub fn api_port(&self) -> u16 {
+        6443 + u16::from(self.index)
+    }
+
+    fn address(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(172, 31, self.index, host)
+    }
+}
+
+/// The directory of the checkout: xtask's manifest is one below it.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// Everything that a dev cluster writes is below it.
+pub fn dev_dir() -> PathBuf {
+    workspace().join(".dev")
+}
+
+fn state_dir(name: &str) -> PathBuf {
+    if name == DEFAULT {
+        dev_dir()
+    } else {
+        dev_dir().join("clusters").join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_cluster_has_the_documented_names_and_addresses() {
+        let cluster = Cluster::new(DEFAULT, 0, 3).unwrap();
+        assert_eq!(cluster.node_names(), ["node-1", "node-2", "node-3"]);
+        assert_eq!(cluster.root_link(), "orch-ul");
+        assert_eq!(cluster.gateway().to_string(), "172.31.0.1");
+        assert_eq!(cluster.node_address(1).to_string(), "172.31.0.11");
+        assert_eq!(cluster.api_port(), 6443);
+    }
+
+    #[test]
+    fn two_clusters_share_no_name_address_or_port() {
+        let (a, b) = (
+            Cluster::new(DEFAULT, 0, 3).unwrap(),
+            Cluster::new("e2e", 1, 3).unwrap(),
+        );
+        assert_ne!(a.node(1), b.node(1));
+        assert_ne!(a.root_link(), b.root_link());
+        assert_ne!(a.underlay_net(), b.underlay_net());
+        assert_ne!(a.api_port(), b.api_port());
+        assert_ne!(a.dir(), b.dir());
+    }
+
+    #[test]
+    fn every_link_name_fits_the_kernel() {
+        let cluster = Cluster::new("abcdefg", 1, 3).unwrap();
+        assert!(cluster.root_link().len() <= 15);
+        assert!(Cluster::new("abcdefgh", 1, 3).is_err());
+        assert!(Cluster::new("e2e_1", 1, 3).is_err());
+    }
+}

@@ -1,0 +1,330 @@
+//! `cargo xtask up`: from a bare machine to a running cluster. A list of steps, each of which finds
+//! that its work is done already when it is.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    build_ebpf,
+    cluster::{Cluster, DEFAULT, dev_dir, workspace},
+    command,
+    engine::{self, Engine},
+    images, kubectl, machine, packages,
+    processes::{Process, wait_for},
+    progress::Progress,
+    setup, underlay,
+};
+
+pub fn run(name: &str, nodes: Option<u8>) -> Result<()> {
+    let progress = Progress::new();
+    let mut cluster = choose(name, nodes)?;
+    progress.step("machine", |step| {
+        machine::check()?;
+        packages::ensure(packages::FOR_UP)?;
+        underlay::check_free(&cluster)?;
+        step.note(format!("Linux {}, root", kernel_release()));
+        Ok(())
+    })?;
+    let binary = build(&progress)?;
+    let engine = progress.step("container engine", |step| {
+        let engine = engine::ensure()?;
+        let whose = if engine.is_ours() {
+            "own instance"
+        } else {
+            "found"
+        };
+        step.note(format!("Docker {} ({whose})", engine.version));
+        Ok(engine)
+    })?;
+    progress.step("images", |step| {
+        let made = images::ensure(&engine)?;
+        step.note(if made.is_empty() {
+            "present".into()
+        } else {
+            made.join(", ")
+        });
+        Ok(())
+    })?;
+    progress.step("underlay", |step| {
+        cluster.docker_host.clone_from(&engine.host);
+        cluster.mounted_bpffs |= machine::mount_bpffs()?;
+        cluster.save()?;
+        underlay::create(&cluster)?;
+        step.note(format!(
+            "{}, namespaces {}",
+            cluster.underlay_net(),
+            span(&cluster)
+        ));
+        Ok(())
+    })?;
+    progress.step("server and agents", |step| {
+        step.note(start(&cluster, &binary, &engine)?);
+        Ok(())
+    })?;
+    progress.step("nodes Ready", |step| {
+        wait_ready(&cluster, &binary)?;
+        step.note(span(&cluster));
+        Ok(())
+    })?;
+    progress.step("client", |step| {
+        step.note(kubectl::ensure()?);
+        write_env(&cluster, &engine)
+    })?;
+    announce(&cluster, &progress);
+    Ok(())
+}
+
+/// Builds datapath and binary, and puts the binary where a later build does not disturb it.
+fn build(progress: &Progress) -> Result<PathBuf> {
+    let toolchain = progress.step("eBPF toolchain", |step| {
+        let toolchain = setup::ensure()?;
+        step.note(toolchain.to_string());
+        Ok(toolchain)
+    })?;
+    progress.step("datapath object", |step| {
+        let object = build_ebpf::build(&toolchain)?;
+        step.note(relative(&object));
+        Ok(())
+    })?;
+    progress.step("orchestrator binary", |step| {
+        let binary = build_binary()?;
+        step.note(relative(&binary));
+        Ok(binary)
+    })
+}
+
+/// The release binary, copied to `.dev/bin`.
+pub fn build_binary() -> Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(workspace());
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "orchestrator",
+        "--bin",
+        "orchestrator",
+    ]);
+    command::output(&mut build)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    install(
+        &target.join("release/orchestrator"),
+        &dev_dir().join("bin/orchestrator"),
+    )
+}
+
+/// Copies beside and renames: the file of a running program cannot be written.
+fn install(built: &Path, installed: &Path) -> Result<PathBuf> {
+    let same = |a: fs::Metadata, b: fs::Metadata| {
+        a.len() == b.len() && a.modified().ok() <= b.modified().ok()
+    };
+    let found = fs::metadata(built)
+        .with_context(|| format!("the build did not leave {}", built.display()))?;
+    if !fs::metadata(installed).is_ok_and(|have| same(found, have)) {
+        fs::create_dir_all(installed.parent().unwrap_or(Path::new("/")))?;
+        let beside = installed.with_extension("new");
+        fs::copy(built, &beside)?;
+        fs::rename(&beside, installed)?;
+    }
+    Ok(installed.to_owned())
+}
+
+/// The cluster that is up already, or a new one.
+fn choose(name: &str, nodes: Option<u8>) -> Result<Cluster> {
+    if let Some(mut cluster) = Cluster::load(name)? {
+        let nodes = nodes.unwrap_or(cluster.nodes);
+        if nodes < cluster.nodes {
+            bail!(
+                "the cluster has {} nodes and `up` removes none: `cargo xtask down{}` first",
+                cluster.nodes,
+                option(&cluster)
+            );
+        }
+        cluster.nodes = nodes;
+        return Ok(cluster);
+    }
+    let index = if name == DEFAULT {
+        0
+    } else {
+        underlay::free_index(&Cluster::all().iter().map(|c| c.index).collect())?
+    };
+    Cluster::new(name, index, nodes.unwrap_or(3))
+}
+
+/// Starts the supervisor, unless one with the same processes and the same binary runs.
+fn start(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<String> {
+    let file = cluster.dir().join("dev.json");
+    let spec = serde_json::to_string_pretty(&spec(cluster, binary, engine))?;
+    let pid_file = cluster.run_dir().join("dev.pid");
+    if let Some(dev) = Process::from_pid_file(&pid_file, "orchestrator") {
+        let same = fs::read_to_string(&file).is_ok_and(|old| old == spec);
+        if same && runs_file(dev, binary) {
+            return Ok(format!("running (supervisor is process {})", dev.pid()));
+        }
+        dev.stop(Duration::from_secs(60))?;
+    }
+    let server = cluster.run_dir().join("server.pid");
+    if Process::from_pid_file(&server, "orchestrator").is_none() {
+        machine::check_port(cluster)?;
+    }
+    fs::create_dir_all(cluster.log_dir())?;
+    fs::write(&file, spec)?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(cluster.log_dir().join("dev.log"))?;
+    let mut dev = Command::new("setsid");
+    dev.arg(binary)
+        .args(["dev", "--spec"])
+        .arg(&file)
+        .current_dir("/");
+    dev.stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    dev.spawn().context("cannot start the supervisor")?;
+    let up = || Process::from_pid_file(&pid_file, "orchestrator").is_some();
+    if !wait_for(Duration::from_secs(5), up) {
+        bail!(
+            "the supervisor does not start: {}",
+            log_tail(cluster, "dev")
+        );
+    }
+    Ok(format!("started, logs in {}", relative(&cluster.log_dir())))
+}
+
+/// What `orchestrator dev` reads: the processes in the order of starting.
+fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
+    let (port, gateway) = (cluster.api_port(), cluster.gateway());
+    let server_dir = cluster.dir().join("server");
+    let token = server_dir.join("node-token");
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let server = json!({
+        "name": "server",
+        "program": binary,
+        "args": [
+            "server", "--data-dir", text(&server_dir),
+            "--bind", format!("127.0.0.1:{port}"), "--bind", format!("{gateway}:{port}"),
+            "--advertise-address", gateway.to_string(),
+            "--pod-cidr", cluster.pod_cidr, "--service-cidr", cluster.service_cidr,
+        ],
+    });
+    let agent = |number: u8| {
+        let name = cluster.node(number);
+        json!({
+            "name": name,
+            "program": binary,
+            "args": [
+                "agent", "--server", format!("https://{gateway}:{port}"),
+                "--token-file", text(&token), "--node-name", name,
+                "--node-ip", cluster.node_address(number).to_string(),
+                "--data-dir", text(&cluster.dir().join("agents").join(&name)),
+                "--docker-host", engine.host,
+            ],
+            "networkNamespace": format!("/run/netns/{name}"),
+            "afterFile": token,
+        })
+    };
+    let processes: Vec<Value> = std::iter::once(server)
+        .chain((1..=cluster.nodes).map(agent))
+        .collect();
+    json!({ "runDir": cluster.run_dir(), "logDir": cluster.log_dir(), "processes": processes })
+}
+
+/// The kubeconfig is there as soon as the server has started once.
+fn wait_ready(cluster: &Cluster, binary: &Path) -> Result<()> {
+    let made = cluster.dir().join("server/admin.kubeconfig");
+    if !wait_for(Duration::from_secs(30), || made.exists()) {
+        bail!("the server does not start: {}", log_tail(cluster, "server"));
+    }
+    fs::copy(&made, cluster.kubeconfig())?;
+    let mut wait = Command::new(binary);
+    wait.args(["dev", "wait", "--timeout-s", "60", "--kubeconfig"])
+        .arg(cluster.kubeconfig());
+    let ready = command::output(wait.args(cluster.node_names()));
+    ready.map(drop).with_context(|| {
+        let first = cluster.node(1);
+        format!(
+            "the nodes do not become Ready; the first one says: {}",
+            log_tail(cluster, &first)
+        )
+    })
+}
+
+fn write_env(cluster: &Cluster, engine: &Engine) -> Result<()> {
+    let env = format!(
+        "export KUBECONFIG='{}'\nexport DOCKER_HOST='{}'\nexport PATH='{}':\"$PATH\"\n",
+        cluster.kubeconfig().display(),
+        engine.host,
+        dev_dir().join("bin").display()
+    );
+    fs::write(cluster.dir().join("env"), env).context("cannot write the environment file")
+}
+
+fn announce(cluster: &Cluster, progress: &Progress) {
+    let env = relative(&cluster.dir().join("env"));
+    println!(
+        "\nThe cluster is up after {:.1} s. Try:\n\n  \
+         . {env}\n  \
+         kubectl get nodes -o wide\n  \
+         kubectl apply -f manifests/nginx-deployment.yaml -f manifests/nginxsvc.yaml\n  \
+         kubectl get pods -o wide\n  \
+         ip netns exec {} curl -s http://$(kubectl get svc nginxsvc -o jsonpath={{.spec.clusterIP}})/\n\n\
+         `cargo xtask down{}` removes all of it.",
+        progress.elapsed().as_secs_f64(),
+        cluster.node(1),
+        option(cluster)
+    );
+}
+
+fn option(cluster: &Cluster) -> String {
+    if cluster.name == DEFAULT {
+        String::new()
+    } else {
+        format!(" --cluster {}", cluster.name)
+    }
+}
+
+fn span(cluster: &Cluster) -> String {
+    match cluster.nodes {
+        1 => cluster.node(1),
+        n => format!("{} to {}", cluster.node(1), cluster.node(n)),
+    }
+}
+
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+/// True while the process runs the file that is at `binary` now, not one that it replaced.
+fn runs_file(process: Process, binary: &Path) -> bool {
+    let running = fs::metadata(format!("/proc/{}/exe", process.pid()));
+    let identity = |m: fs::Metadata| (m.dev(), m.ino());
+    running.ok().map(identity) == fs::metadata(binary).ok().map(identity)
+}
+
+fn log_tail(cluster: &Cluster, name: &str) -> String {
+    let path = cluster.log_dir().join(format!("{name}.log"));
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+    format!("({})\n  {tail}", relative(&path))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(workspace())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
