@@ -2,5 +2,6 @@
 pub mod packet;
 pub mod prog;
 
+pub mod bench;
 pub mod netns;
 pub mod peer;
