@@ -250,6 +250,17 @@ impl Mac {
     pub const fn new(octets: [u8; 6]) -> Mac {
         Mac { octets }
     }
+
+    /// The twelve bytes that a frame begins with, as words to be stored natively.
+    #[inline(always)]
+    pub const fn frame(destination: Mac, source: Mac) -> [u32; 3] {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.octets, source.octets);
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ]
+    }
 }
 
 impl fmt::Display for Mac {

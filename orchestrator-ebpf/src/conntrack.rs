@@ -26,10 +26,13 @@ pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
             flow.seen |= Flow::RST;
         }
     }
+    // At the first packet already: who idles after a quick exchange is not half-open.
+    if flow.seen & Flow::USED == 0 {
+        flow.seen |= Flow::USED;
+    }
     let now = maps::now_ns();
     if now.wrapping_sub(flow.last_seen_ns) > TOUCH_NS {
         flow.last_seen_ns = now;
-        flow.seen |= Flow::USED;
         restore(&headers.tuple, flow)?;
     }
     Ok(())

@@ -8,6 +8,9 @@ use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 use crate::skb::Packet;
 use crate::{lb, maps};
 
+/// The addresses of every frame in the overlay.
+const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY_SENDER);
+
 /// An endpoint may send only from its own addresses.
 #[inline(always)]
 pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
@@ -61,7 +64,7 @@ pub fn deliver(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<T
 #[inline(always)]
 pub fn admit(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<Rule, DropReason> {
     let reply = lb::to_service(packet)?;
-    packet.set_macs(&endpoint.mac, &endpoint.gateway_mac)?;
+    packet.set_macs(&endpoint.frame())?;
     Ok(match (reply, rule) {
         (Some(reply), _) => reply,
         (None, Rule::None) => Rule::LocalEndpoint,
@@ -82,7 +85,7 @@ fn to_node(
         return Err(DropReason::SourceSpoofed);
     }
     packet.set_tunnel(config.vni, &config.node, &node.vtep)?;
-    packet.set_macs(&Mac::OVERLAY_DEVICE, &Mac::OVERLAY_SENDER)?;
+    packet.set_macs(&OVERLAY_FRAME)?;
     Ok(Trace {
         verdict: Verdict::Overlay,
         target: config.overlay,

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
     bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
     bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Mac, Port, Tuple};
+use orchestrator_common::{Addr, DropReason, Port, Tuple};
 
 use crate::packet::{self, ETHERNET, Headers, Unparsed};
 
@@ -161,10 +161,22 @@ impl Packet {
         self.store(packet::IPV4_TTL, &(ttl - 1), 0)
     }
 
+    /// Destination and source of the frame: twelve bytes, as a map row or [`macs`] has them.
     #[inline(always)]
-    pub fn set_macs(&self, destination: &Mac, source: &Mac) -> Result<(), DropReason> {
-        let macs = [*destination, *source];
-        self.store(0, &macs, 0)
+    pub fn set_macs(&self, macs: &[u32; 3]) -> Result<(), DropReason> {
+        // Straight into the packet: it is on every packet's way, and a helper would cost as much
+        // as all that was parsed.
+        unsafe {
+            let (start, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
+            if start + size_of::<[u32; 3]>() <= end {
+                let to = start as *mut u32;
+                *to = macs[0];
+                *to.add(1) = macs[1];
+                *to.add(2) = macs[2];
+                return Ok(());
+            }
+        }
+        self.store(0, macs, 0)
     }
 
     /// What the VXLAN device is to put around the packet.

@@ -1,6 +1,8 @@
 //! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
-pub mod packet;
-pub mod prog;
 
+pub mod bench;
+pub mod capture;
 pub mod netns;
+pub mod packet;
 pub mod peer;
+pub mod prog;

@@ -88,7 +88,14 @@ impl Netns {
         Ok((u32::try_from(ifindex)?, mac))
     }
 
-    fn sysctl(&self, path: &str, value: &str) -> io::Result<()> {
+    /// `bridge` inside; arguments are split at blanks.
+    pub fn bridge(&self, arguments: &str) -> Result<()> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split_whitespace());
+        run("bridge", &all).map(drop)
+    }
+
+    pub fn sysctl(&self, path: &str, value: &str) -> io::Result<()> {
         self.enter(|| fs::write(format!("/proc/sys/net/{path}"), value))
     }
 }
@@ -100,6 +107,34 @@ impl Drop for Netns {
     }
 }
 
+/// A switch on its own, for networks that are not ours.
+pub struct Underlay {
+    netns: Netns,
+    name: String,
+}
+
+impl Underlay {
+    pub fn create(tag: &str) -> Result<Self> {
+        let name = format!("{PREFIX}{}-{tag}", std::process::id());
+        let netns = Netns::create(format!("{name}-ul"))?;
+        netns.ip("link add ul0 type bridge")?;
+        netns.ip("link set ul0 up")?;
+        Ok(Self { netns, name })
+    }
+
+    /// A namespace on the switch with 172.31.0.`octet`.
+    pub fn plug(&self, tag: &str, octet: u8) -> Result<Netns> {
+        let netns = self.namespace(tag)?;
+        plug(&self.netns, &netns, tag, Ipv4Addr::new(172, 31, 0, octet))?;
+        Ok(netns)
+    }
+
+    /// A namespace that nothing leads to yet.
+    pub fn namespace(&self, tag: &str) -> Result<Netns> {
+        Netns::create(format!("{}-{tag}", self.name))
+    }
+}
+
 /// A switch, nodes on it, and a client outside.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -107,6 +142,7 @@ pub struct Cluster {
     /// The switch: a capture here sees all that nodes send each other.
     pub underlay: Netns,
     name: String,
+    cgroup: PathBuf,
 }
 
 pub struct Node {
@@ -127,6 +163,11 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 250);
 
 impl Cluster {
     pub fn start(nodes: u8) -> Result<Self> {
+        Self::start_in(nodes, &mount::cgroup_root()?)
+    }
+
+    /// The same with the socket programs on a cgroup of the caller's.
+    pub fn start_in(nodes: u8, cgroup: &Path) -> Result<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         if serial == 0 {
@@ -143,6 +184,7 @@ impl Cluster {
             outside,
             underlay,
             name,
+            cgroup: cgroup.to_owned(),
         };
         for number in 1..=nodes {
             cluster.add_node(number)?;
@@ -217,7 +259,7 @@ impl Cluster {
             vni: 1,
             vxlan_port: 4789,
             pin_root: PathBuf::from(BPFFS).join(&self.name),
-            cgroup_root: mount::cgroup_root()?,
+            cgroup_root: self.cgroup.clone(),
         };
         let mut node = Node {
             netns,
@@ -363,14 +405,18 @@ fn split(arguments: &str) -> Vec<&str> {
 }
 
 fn ip(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
         .args(arguments)
         .output()
-        .context("run ip")?;
+        .with_context(|| format!("run {program}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
-        "ip {}: {}",
+        "{program} {}: {}",
         arguments.join(" "),
         complaint.trim()
     );

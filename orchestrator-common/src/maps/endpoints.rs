@@ -45,6 +45,12 @@ impl Endpoint {
     pub const fn is_host(&self) -> bool {
         self.flags & Endpoint::HOST != 0
     }
+
+    /// The addresses of frames delivered to it.
+    #[inline(always)]
+    pub const fn frame(&self) -> [u32; 3] {
+        Mac::frame(self.mac, self.gateway_mac)
+    }
 }
 
 layout! {

@@ -20,3 +20,6 @@ mod validation;
 pub use decode::{Decoded, FieldValidation, Format};
 pub use scheme::{Lifetime, Resource, Scope, Subresource, find, find_kind, resources};
 pub use status::{ApiError, Cause, CauseKind};
+
+#[cfg(test)]
+mod tests;

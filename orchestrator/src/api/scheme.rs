@@ -142,13 +142,13 @@ impl Resource {
         decode::value(self, value, mode)
     }
 
-    /// Before a create: clears what a client may not set and sets what the server owns.
+    /// Before a create: defaults, clears what a client may not set and sets what the server owns.
     /// Metadata that needs a clock or randomness is `meta`'s.
     pub fn prepare_for_create(&self, object: &mut Value) {
         strategy::prepare_for_create(self, object);
     }
 
-    /// Before an update: keeps of `old` what this path may not touch, and counts the generation.
+    /// Before an update: defaults, keeps of `old` what this path may not touch, and counts the generation.
     pub fn prepare_for_update(&self, new: &mut Value, old: &Value, sub: Option<Subresource>) {
         strategy::prepare_for_update(self, new, old, sub);
     }

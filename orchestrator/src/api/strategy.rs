@@ -225,6 +225,7 @@ pub(super) const DEPLOYMENT: Strategy = Strategy {
 
 /// Clears what a client may not set, and sets what the server owns but for time and uid.
 pub(super) fn prepare_for_create(resource: &Resource, object: &mut Value) {
+    resource.default(object);
     metadata::prepare_for_create(object);
     if resource.strategy.generation != Generation::None {
         object["metadata"]["generation"] = 1.into();
@@ -240,6 +241,8 @@ pub(super) fn prepare_for_update(
     sub: Option<Subresource>,
 ) {
     let strategy = resource.strategy;
+    // What the client left to a default has not changed.
+    resource.default(new);
     metadata::prepare_for_update(new, old);
     match sub {
         Some(Subresource::Status) => {

@@ -1,8 +1,10 @@
 //! The command line: one file a subcommand; the only place that prints.
 
+mod agent;
 mod completion;
 mod datapath;
 mod dev;
+mod pause;
 mod server;
 mod version;
 mod workload;
@@ -24,6 +26,9 @@ struct Cli {
 enum Command {
     Server(server::Args),
     Dev(dev::Args),
+    Agent(agent::Args),
+    #[command(hide = true)]
+    Pause(pause::Args),
     Datapath(datapath::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -36,6 +41,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(args),
         Command::Dev(args) => dev::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Pause(args) => pause::run(args),
         Command::Datapath(args) => datapath::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args),

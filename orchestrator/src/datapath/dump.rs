@@ -44,7 +44,7 @@ pub fn dump(tables: &Tables) -> String {
             .map(|(key, row)| {
                 let target = socket(key.addr, key.port);
                 let text = format!(
-                    "{target}/{} = service {}, {} backends",
+                    "{target}/{} = service {}, slots {}",
                     key.proto, row.id, row.count
                 );
                 Row::at(key.addr, key.port.host(), key.proto.number, text)

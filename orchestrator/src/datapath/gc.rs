@@ -115,3 +115,65 @@ fn expired(key: &Tuple, flow: &Flow, other: Option<&Flow>, now: Duration) -> boo
     };
     idle > limit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(direction: u16, last_s: u64, seen: u16) -> Flow {
+        Flow {
+            direction,
+            seen,
+            last_seen_ns: last_s * 1_000_000_000,
+            ..Flow::default()
+        }
+    }
+
+    fn is_expired(proto: Proto, forward: Flow, reply: Option<Flow>, now_s: u64) -> bool {
+        let key = Tuple {
+            proto,
+            ..Tuple::default()
+        };
+        let now = Duration::from_secs(now_s);
+        let verdict = expired(&key, &forward, reply.as_ref(), now);
+        if let Some(reply) = reply {
+            assert_eq!(
+                verdict,
+                expired(&key, &reply, Some(&forward), now),
+                "seen from either row"
+            );
+        }
+        verdict
+    }
+
+    #[test]
+    fn a_flow_is_as_young_as_its_younger_row() {
+        let (old, young) = (
+            row(Flow::FORWARD, 0, Flow::USED),
+            row(Flow::REPLY, 900, Flow::USED),
+        );
+        assert!(!is_expired(Proto::UDP, old, Some(young), 1000));
+        assert!(is_expired(Proto::UDP, old, Some(young), 1100));
+    }
+
+    #[test]
+    fn an_open_connection_may_idle_for_a_day_and_a_closed_one_for_a_minute() {
+        let open = row(Flow::FORWARD, 0, Flow::USED);
+        let answered = row(Flow::REPLY, 0, Flow::USED);
+        assert!(!is_expired(Proto::TCP, open, Some(answered), 80_000));
+        assert!(is_expired(Proto::TCP, open, Some(answered), 90_000));
+        let closed = row(Flow::REPLY, 0, Flow::USED | Flow::FIN);
+        assert!(!is_expired(Proto::TCP, open, Some(closed), 59));
+        assert!(is_expired(Proto::TCP, open, Some(closed), 61));
+    }
+
+    #[test]
+    fn nobody_waits_long_for_an_answer_that_does_not_come() {
+        let asked = row(Flow::FORWARD, 0, Flow::USED);
+        let silent = row(Flow::REPLY, 0, 0);
+        for reply in [Some(silent), None] {
+            assert!(!is_expired(Proto::TCP, asked, reply, 59));
+            assert!(is_expired(Proto::TCP, asked, reply, 61));
+        }
+    }
+}

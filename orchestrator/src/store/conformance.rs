@@ -262,6 +262,13 @@ async fn a_slow_watch_misses_nothing(store: Any) {
     }
     let told = told(&mut watch);
     assert_eq!(told.len(), values.len());
+    let (first, reached) = store.history("/", told[9].revision, 5).await.unwrap();
+    assert_eq!(
+        (first.as_slice(), reached),
+        (&told[10..15], told[14].revision)
+    );
+    let (none, reached) = store.history("/b", told[9].revision, 5).await.unwrap();
+    assert_eq!((none.len(), reached), (0, store.revision()));
     for (commit, value) in told.iter().zip(&values) {
         assert_eq!(commit.events[0].value.as_ref(), Some(value));
     }

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use super::tail::{self, History, Limits, Tail};
 use super::{
-    Commit, CommitStream, Entry, Event, Lifetime, Page, Range, Result, Revision, Store, Write,
-    check_shape, check_window, holds,
+    Chunk, Commit, CommitStream, Entry, Event, Lifetime, Page, Range, Result, Revision, Store,
+    Visitor, Write, check_shape, check_window, holds,
 };
 
 /// Lives as long as its last clone; clones share the data.
@@ -94,6 +94,25 @@ impl Store for MemoryStore {
         async move { page }.boxed()
     }
 
+    fn visit<'a>(
+        &'a self,
+        prefix: &'a str,
+        visitor: Visitor<'a>,
+    ) -> BoxFuture<'a, Result<Revision>> {
+        let state = self.0.state();
+        let found = state
+            .versions
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix));
+        for (key, versions) in found {
+            if let Some((modified, Some(version))) = versions.last() {
+                visitor(key, *modified, &version.value);
+            }
+        }
+        let revision = state.revision;
+        async move { Ok(revision) }.boxed()
+    }
+
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision>> {
         async move {
             let mut state = self.0.state();
@@ -110,6 +129,15 @@ impl Store for MemoryStore {
         check_window(from, state.compacted, state.revision)?;
         drop(state);
         Ok(tail::follow(self.0.clone(), prefix, from))
+    }
+
+    fn history<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>> {
+        async move { self.0.replay(prefix, from, limit) }.boxed()
     }
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
@@ -130,14 +158,14 @@ impl History for Inner {
         &self.tail
     }
 
-    fn replay(&self, prefix: &str, from: Revision) -> Result<(Vec<Arc<Commit>>, Revision)> {
+    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
         let state = self.state();
         check_window(from, state.compacted, state.revision)?;
         let later = state.commits.iter().filter(|commit| commit.revision > from);
-        Ok((
-            later
-                .filter_map(|commit| tail::filter(commit, prefix))
-                .collect(),
+        let commits = later.filter_map(|commit| tail::filter(commit, prefix));
+        Ok(tail::chunk(
+            commits.take(limit).collect(),
+            limit,
             state.revision,
         ))
     }

@@ -20,10 +20,16 @@ use futures::stream::BoxStream;
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 
+/// Some commits in the order of revisions, and the revision up to which they are all.
+pub type Chunk = (Vec<Arc<Commit>>, Revision);
+
 /// Counts commits. 0 is before the first one.
 pub type Revision = u64;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Is shown each key, the revision of its last write, and its value.
+pub type Visitor<'a> = &'a mut (dyn FnMut(&str, Revision, &[u8]) + Send);
 
 /// Commits in the order of revisions. Ends after the first error.
 pub type CommitStream = BoxStream<'static, Result<Arc<Commit>>>;
@@ -149,12 +155,28 @@ pub trait Store: Send + Sync + 'static {
 
     fn range<'a>(&'a self, range: Range<'a>) -> BoxFuture<'a, Result<Page>>;
 
+    /// Shows every key with this prefix as of one revision, the answer; copies nothing.
+    fn visit<'a>(
+        &'a self,
+        prefix: &'a str,
+        visitor: Visitor<'a>,
+    ) -> BoxFuture<'a, Result<Revision>>;
+
     /// All writes or none. Cancelling the future does not cancel the commit.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision>>;
 
     /// Every change behind `from` of a key that begins with `prefix`, then the live ones. A reader
     /// that is slow is served from disk; one slower than compaction gets `Compacted`.
     fn watch(&self, prefix: &str, from: Revision) -> Result<CommitStream>;
+
+    /// The first `limit` changes behind `from`, and the revision that this reaches to: a watch's
+    /// past without its future.
+    fn history<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>>;
 
     /// Forgets the history up to `upto`: ranges and watches from `upto` on still work.
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>>;

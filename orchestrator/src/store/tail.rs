@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::StreamExt;
 use tokio::sync::watch;
 
-use super::{Commit, CommitStream, Event, Result, Revision, StoreError};
+use super::{Chunk, Commit, CommitStream, Event, Result, Revision, StoreError};
 
 /// What a backend still knows of the past beyond the tail.
 pub(super) trait History: Send + Sync + 'static {
     fn tail(&self) -> &Tail;
 
-    /// Every commit behind `from` (its events with the prefix; commits without any are left out),
-    /// and the revision that this reaches to.
-    fn replay(&self, prefix: &str, from: Revision) -> Result<(Vec<Arc<Commit>>, Revision)>;
+    /// The first `limit` commits behind `from` (their events with the prefix; commits without any
+    /// are left out), and the revision that this reaches to.
+    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk>;
 }
 
 /// The newest commits, bounded by number and by bytes.
@@ -71,7 +71,7 @@ impl Tail {
 
     /// What is newer than `from` and the revision that it reaches to; `None` if part of it has
     /// already gone.
-    fn after(&self, from: Revision) -> Option<(Vec<Arc<Commit>>, Revision)> {
+    fn after(&self, from: Revision, limit: usize) -> Option<Chunk> {
         let ring = self.ring();
         if from < ring.start {
             return None;
@@ -79,17 +79,8 @@ impl Tail {
         let first = ring
             .commits
             .partition_point(|commit| commit.revision <= from);
-        Some((
-            ring.commits.range(first..).take(CHUNK).cloned().collect(),
-            ring.head,
-        ))
-        .map(|(commits, head): (Vec<_>, _)| {
-            let reached = match commits.last() {
-                Some(last) if commits.len() == CHUNK => last.revision,
-                _ => head,
-            };
-            (commits, reached)
-        })
+        let commits = ring.commits.range(first..).take(limit).cloned().collect();
+        Some(chunk(commits, limit, ring.head))
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -119,6 +110,18 @@ pub(super) fn follow(history: Arc<dyn History>, prefix: &str, from: Revision) ->
     .boxed()
 }
 
+/// The first `limit` of these commits, which are all up to `head` or the first `limit` at least.
+pub(super) fn chunk(mut commits: Vec<Arc<Commit>>, limit: usize, head: Revision) -> Chunk {
+    commits.truncate(limit);
+    match commits.last() {
+        Some(last) if commits.len() == limit => {
+            let reached = last.revision;
+            (commits, reached)
+        }
+        _ => (commits, head),
+    }
+}
+
 /// What of a commit has the prefix; the commit itself if all of it has.
 pub(super) fn filter(commit: &Arc<Commit>, prefix: &str) -> Option<Arc<Commit>> {
     let has = |event: &&Event| event.key.starts_with(prefix);
@@ -137,7 +140,7 @@ pub(super) fn filter(commit: &Arc<Commit>, prefix: &str) -> Option<Arc<Commit>> 
 
 /// The head that says that the store is closed: no revision ever gets there.
 const CLOSED: Revision = Revision::MAX;
-/// The most that one look into the tail takes out under its lock.
+/// The most that one look takes: what a slow reader holds.
 const CHUNK: usize = 256;
 
 struct Ring {
@@ -185,18 +188,17 @@ impl Follower {
                 return Ok(commit);
             }
             let head = *self.head.borrow_and_update();
-            let (commits, reached) = match self.history.tail().after(self.reached) {
+            let (commits, reached) = match self.history.tail().after(self.reached, CHUNK) {
                 Some(found) => found,
-                None => self.history.replay(&self.prefix, self.reached)?,
+                None => self.history.replay(&self.prefix, self.reached, CHUNK)?,
             };
             let progressed = reached > self.reached;
             self.reached = reached;
             self.ready
                 .extend(commits.iter().filter_map(|c| filter(c, &self.prefix)));
-            if !progressed {
-                if head == CLOSED || self.head.changed().await.is_err() {
-                    return Err(StoreError::Closed);
-                }
+            let idle = !progressed;
+            if idle && (head == CLOSED || self.head.changed().await.is_err()) {
+                return Err(StoreError::Closed);
             }
         }
     }
@@ -213,7 +215,7 @@ mod tests {
             &self.0
         }
 
-        fn replay(&self, _: &str, from: Revision) -> Result<(Vec<Arc<Commit>>, Revision)> {
+        fn replay(&self, _: &str, from: Revision, _: usize) -> Result<Chunk> {
             Ok((vec![commit(from + 1, "/a/from-history")], from + 1))
         }
     }

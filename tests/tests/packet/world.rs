@@ -43,6 +43,8 @@ pub fn world(test: &str) -> Option<World> {
     if !can_load(test) {
         return None;
     }
+    // Sockets of this machine must not be in the way of a test, nor a test's in theirs.
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let mut world = World {
         datapath: Datapath::load().unwrap(),
     };

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use super::{At, Errors, container, names, object};
 use crate::api::quantity::Quantity;
 
+/// What a text must look like.
+type Rule = fn(&str) -> Result<(), String>;
+
 /// The longest that a pod may run: 2³¹−1 seconds.
 const MAX_SECONDS: i64 = i32::MAX as i64;
 
@@ -61,7 +64,7 @@ fn seconds(spec: &At<'_>, errors: &mut Errors) {
 }
 
 fn named_fields(spec: &At<'_>, errors: &mut Errors) {
-    let rules: [(&str, fn(&str) -> Result<(), String>); 6] = [
+    let rules: [(&str, Rule); 6] = [
         ("nodeName", names::subdomain),
         ("serviceAccountName", names::subdomain),
         ("hostname", names::label),

@@ -25,7 +25,7 @@ pub use failure::OpenError;
 
 use super::tail::{self, History, Limits, Tail};
 use super::{
-    Commit, CommitStream, Entry, Page, Range, Result, Revision, Store, StoreError, Write,
+    Chunk, CommitStream, Entry, Page, Range, Result, Revision, Store, StoreError, Visitor, Write,
     check_window,
 };
 use failure::{Failure, Malformed};
@@ -152,6 +152,14 @@ impl Store for EmbeddedStore {
         async move { self.shared.range(range).map_err(unreadable)? }.boxed()
     }
 
+    fn visit<'a>(
+        &'a self,
+        prefix: &'a str,
+        visitor: Visitor<'a>,
+    ) -> BoxFuture<'a, Result<Revision>> {
+        async move { self.shared.visit(prefix, visitor).map_err(unreadable) }.boxed()
+    }
+
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision>> {
         self.ask(|answer| Request::Commit { writes, answer })
             .boxed()
@@ -162,6 +170,15 @@ impl Store for EmbeddedStore {
         check_window(from, view.compacted, view.revision)?;
         drop(view);
         Ok(tail::follow(self.shared.clone(), prefix, from))
+    }
+
+    fn history<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>> {
+        async move { self.shared.replay(prefix, from, limit) }.boxed()
     }
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
@@ -243,6 +260,30 @@ impl Shared {
         Ok(row.map(|row| row.into_entry(key.into())))
     }
 
+    fn visit(&self, prefix: &str, visitor: Visitor<'_>) -> Result<Revision, Failure> {
+        let snapshot = self.snapshot(|view| {
+            (
+                view.revision,
+                view.volatile.range(prefix).cloned().collect::<Vec<_>>(),
+            )
+        })?;
+        let (revision, volatile) = snapshot.view;
+        let current = snapshot.transaction.open_table(CURRENT)?;
+        for item in current.range::<&str>(prefix..)? {
+            let (key, row) = item?;
+            let key = key.value();
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let (modified, value) = tables::parts(row.value())?;
+            visitor(key, modified, value);
+        }
+        for entry in volatile {
+            visitor(&entry.key, entry.modified, &entry.value);
+        }
+        Ok(revision)
+    }
+
     fn range(&self, range: Range<'_>) -> Result<Result<Page>, Failure> {
         let snapshot = self.snapshot(|view| {
             let volatile = view.volatile.range(range.prefix).cloned();
@@ -278,7 +319,7 @@ impl History for Shared {
         &self.tail
     }
 
-    fn replay(&self, prefix: &str, from: Revision) -> Result<(Vec<Arc<Commit>>, Revision)> {
+    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
         let snapshot = self
             .snapshot(|view| (view.revision, view.volatile.replay(prefix, from)))
             .map_err(unreadable)?;
@@ -287,12 +328,12 @@ impl History for Shared {
         let durable = (|| {
             let current = snapshot.transaction.open_table(CURRENT)?;
             let log = snapshot.transaction.open_table(LOG)?;
-            tables::replayed(&current, &log, prefix, from)
+            tables::replayed(&current, &log, prefix, from, limit)
         })();
         let mut commits = durable.map_err(unreadable)?;
         commits.extend(volatile?);
         commits.sort_by_key(|commit| commit.revision);
-        Ok((commits, now))
+        Ok(tail::chunk(commits, limit, now))
     }
 }
 

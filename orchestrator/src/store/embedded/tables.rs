@@ -2,7 +2,7 @@
 //! key was before, so every value is on disk once, and the past is the present taken back step by
 //! step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -119,6 +119,14 @@ impl Row {
     }
 }
 
+/// The revision of the last write, and the value, of a row of `CURRENT`.
+pub(super) fn parts(row: &[u8]) -> Result<(Revision, &[u8]), Malformed> {
+    match (word(row, 1), row.get(16..)) {
+        (Some(modified), Some(value)) => Ok((modified, value)),
+        _ => Err(Malformed("current")),
+    }
+}
+
 /// A row of `LOG`: the key's length, the key, then its row before if it was there.
 pub(super) fn encode_undo(key: &str, before: Option<&Row>) -> Vec<u8> {
     let before = before.map(Row::encode).unwrap_or_default();
@@ -168,16 +176,18 @@ pub(super) fn undone(
     Ok(before)
 }
 
-/// The commits behind `from`, as far as they touch the prefix: walks back from now, because the
+/// The first `limit` commits behind `from`, as far as they touch the prefix: walks back from now, because the
 /// value that a change wrote is what the next change of the key found.
 pub(super) fn replayed(
     current: &impl ReadableTable<&'static str, &'static [u8]>,
     log: &impl ReadableTable<(u64, u32), &'static [u8]>,
     prefix: &str,
     from: Revision,
+    limit: usize,
 ) -> Result<Vec<Arc<Commit>>, Failure> {
     let mut after: BTreeMap<Arc<str>, Option<Bytes>> = BTreeMap::new();
-    let mut commits: Vec<Commit> = Vec::new();
+    // Newest first; only the oldest ones stay.
+    let mut commits: VecDeque<Commit> = VecDeque::new();
     for item in log.range((from + 1, 0)..)?.rev() {
         let (place, bytes) = item?;
         let (revision, _) = place.value();
@@ -198,19 +208,24 @@ pub(super) fn replayed(
         };
         after.insert(key.clone(), prev.clone());
         let event = Event { key, value, prev };
-        match commits.last_mut() {
+        match commits.back_mut() {
             Some(commit) if commit.revision == revision => commit.events.push(event),
-            _ => commits.push(Commit {
-                revision,
-                events: vec![event],
-            }),
+            _ => {
+                if commits.len() == limit {
+                    commits.pop_front();
+                }
+                commits.push_back(Commit {
+                    revision,
+                    events: vec![event],
+                });
+            }
         }
     }
-    commits.reverse();
-    for commit in &mut commits {
+    let commits = commits.into_iter().rev().map(|mut commit| {
         commit.events.reverse();
-    }
-    Ok(commits.into_iter().map(Arc::new).collect())
+        Arc::new(commit)
+    });
+    Ok(commits.collect())
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u64> {

@@ -1,0 +1,352 @@
+//! From a container of a pod's spec to what the runtime makes of it. Pure: what has to be read
+//! before comes in as [`Sources`], paths and facts.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container as Template, Pod, PodSecurityContext, SecurityContext};
+
+use super::downward::Facts;
+use super::env;
+use super::pod_qos;
+use super::pod_shape;
+use super::quantity;
+use super::runtime::{
+    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
+};
+use super::sources::Sources;
+
+const CPU_PERIOD_US: i64 = 100_000;
+const LEAST_QUOTA_US: i64 = 1000;
+const LEAST_SHARES: i64 = 2;
+
+/// Sandboxes are the last that the kernel kills.
+const SANDBOX_OOM_SCORE: i64 = -998;
+
+/// Why a container cannot be made as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SpecError {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl SpecError {
+    /// Kubernetes' reason for everything that is wrong with references and security settings.
+    pub fn config(message: impl Into<String>) -> SpecError {
+        SpecError {
+            reason: "CreateContainerConfigError",
+            message: message.into(),
+        }
+    }
+}
+
+/// Everything but the pod that a container's spec follows from.
+pub struct Surroundings<'a> {
+    pub sources: &'a Sources,
+    pub facts: &'a Facts,
+    /// By volume name: where it lies on the node.
+    pub volumes: &'a BTreeMap<String, PathBuf>,
+    /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
+    pub etc: &'a Path,
+    pub sandbox: &'a str,
+    /// The user that the image says.
+    pub image_user: &'a str,
+}
+
+/// The names of a pod.
+pub fn pod_ref(pod: &Pod) -> PodRef {
+    let owned = |text: &Option<String>| text.clone().unwrap_or_default();
+    PodRef {
+        namespace: owned(&pod.metadata.namespace),
+        name: owned(&pod.metadata.name),
+        uid: owned(&pod.metadata.uid),
+    }
+}
+
+/// The container that holds a pod's namespaces. `node_netns` is where the node's own lies.
+pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf) -> ContainerSpec {
+    let spec = pod.spec.as_ref();
+    let context = spec.and_then(|spec| spec.security_context.as_ref());
+    let sysctls = context.and_then(|context| context.sysctls.as_ref());
+    let sysctls = sysctls
+        .into_iter()
+        .flatten()
+        .map(|it| (it.name.clone(), it.value.clone()));
+    let host = pod_shape::host_network(pod);
+    ContainerSpec {
+        pod: pod_ref(pod),
+        identity,
+        image,
+        command: None,
+        args: None,
+        env: Vec::new(),
+        working_dir: None,
+        hostname: Some(hostname(pod)),
+        network: if host {
+            Network::Node(node_netns)
+        } else {
+            Network::Fresh
+        },
+        sandbox: None,
+        share_pids: false,
+        host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
+        host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+        mounts: Vec::new(),
+        resources: Resources {
+            oom_score_adj: SANDBOX_OOM_SCORE,
+            ..Default::default()
+        },
+        security: Security {
+            no_new_privileges: true,
+            ..Default::default()
+        },
+        sysctls: sysctls.collect(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+    }
+}
+
+/// One container of a pod.
+pub fn container(
+    pod: &Pod,
+    template: &Template,
+    identity: Identity,
+    around: &Surroundings,
+) -> Result<ContainerSpec, SpecError> {
+    let env = env::environment(pod, template, around.sources, around.facts)?;
+    let values: BTreeMap<String, String> = env.iter().cloned().collect();
+    let expand = |words: &Option<Vec<String>>| {
+        let words = words.as_ref().filter(|words| !words.is_empty())?;
+        Some(
+            words
+                .iter()
+                .map(|word| env::expand(word, &values))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let spec = pod.spec.as_ref();
+    let mounts = mounts(template, around, &values)?;
+    Ok(ContainerSpec {
+        pod: pod_ref(pod),
+        identity,
+        image: template.image.clone().unwrap_or_default(),
+        command: expand(&template.command),
+        args: expand(&template.args),
+        env,
+        working_dir: template.working_dir.clone().filter(|dir| !dir.is_empty()),
+        hostname: None,
+        network: Network::Sandbox(around.sandbox.to_owned()),
+        sandbox: Some(around.sandbox.to_owned()),
+        share_pids: spec
+            .and_then(|spec| spec.share_process_namespace)
+            .unwrap_or(false),
+        host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
+        host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+        mounts,
+        resources: resources(pod, template, around.facts.node_memory_bytes),
+        security: security(pod, template, around.image_user)?,
+        sysctls: BTreeMap::new(),
+        stdin: template.stdin.unwrap_or(false),
+        stdin_once: template.stdin_once.unwrap_or(false),
+        tty: template.tty.unwrap_or(false),
+    })
+}
+
+/// What `hostname` says in the pod; the kernel takes 63 characters.
+pub fn hostname(pod: &Pod) -> String {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
+    let name = given
+        .filter(|name| !name.is_empty())
+        .or_else(|| pod.metadata.name.clone());
+    let name = name.unwrap_or_default();
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
+}
+
+/// The identity of the next attempt of a container.
+pub fn identity(
+    template: &Template,
+    role: Role,
+    attempt: u32,
+    generation: u32,
+    level: u32,
+) -> Identity {
+    Identity {
+        role,
+        name: template.name.clone(),
+        attempt,
+        generation,
+        level,
+        spec_hash: pod_shape::spec_hash(template),
+        address: None,
+    }
+}
+
+fn mounts(
+    template: &Template,
+    around: &Surroundings,
+    values: &BTreeMap<String, String>,
+) -> Result<Vec<Mount>, SpecError> {
+    let mut mounts = Vec::new();
+    for wanted in template.volume_mounts.iter().flatten() {
+        let volume = around.volumes.get(&wanted.name).ok_or_else(|| {
+            SpecError::config(format!(
+                "volume {:?} of a mount is not in the pod",
+                wanted.name
+            ))
+        })?;
+        let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(path)) if !path.is_empty() => Some(env::expand(path, values)),
+            _ => None,
+        };
+        let source = match sub_path {
+            None => volume.clone(),
+            Some(path) => volume.join(inside(&path)?),
+        };
+        let propagation = match wanted.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::Private,
+        };
+        let read_only = wanted.read_only.unwrap_or(false);
+        let target = absolute(&wanted.mount_path);
+        mounts.push(Mount {
+            source,
+            target,
+            read_only,
+            propagation,
+        });
+    }
+    for file in ["hosts", "resolv.conf"] {
+        let target = format!("/etc/{file}");
+        if mounts.iter().all(|mount| mount.target != target) {
+            let (source, propagation) = (around.etc.join(file), Propagation::Private);
+            mounts.push(Mount {
+                source,
+                target,
+                read_only: false,
+                propagation,
+            });
+        }
+    }
+    Ok(mounts)
+}
+
+/// A path that stays inside its volume as far as its words say; links are the volumes' matter.
+fn inside(path: &str) -> Result<&Path, SpecError> {
+    let relative = Path::new(path);
+    let stays = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if stays {
+        Ok(relative)
+    } else {
+        Err(SpecError::config(format!(
+            "subPath {path:?} leaves its volume"
+        )))
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
+}
+
+fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {
+    let wanted = template.resources.as_ref();
+    let amount = |map: Option<&BTreeMap<String, _>>, name: &str| {
+        map.and_then(|map| map.get(name)).and_then(quantity::milli)
+    };
+    let limit = |name| amount(wanted.and_then(|it| it.limits.as_ref()), name);
+    let request = |name| amount(wanted.and_then(|it| it.requests.as_ref()), name).or(limit(name));
+    let small = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
+    let quota = limit("cpu").map(|milli| small(milli * i128::from(CPU_PERIOD_US) / 1000));
+    Resources {
+        memory_bytes: limit("memory").map_or(0, |milli| small(milli / 1000)),
+        cpu_shares: request("cpu").map_or(LEAST_SHARES, |milli| {
+            small(milli * 1024 / 1000).max(LEAST_SHARES)
+        }),
+        cpu_quota_us: quota.map_or(0, |quota| quota.max(LEAST_QUOTA_US)),
+        cpu_period_us: quota.map_or(0, |_| CPU_PERIOD_US),
+        oom_score_adj: pod_qos::oom_score_adj(pod, template, node_memory_bytes),
+    }
+}
+
+fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security, SpecError> {
+    let none = (PodSecurityContext::default(), SecurityContext::default());
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    let of_pod = of_pod.unwrap_or(&none.0);
+    let own = template.security_context.as_ref().unwrap_or(&none.1);
+    let user = own.run_as_user.or(of_pod.run_as_user);
+    let group = own.run_as_group.or(of_pod.run_as_group);
+    if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
+        must_not_be_root(user, image_user)?;
+    }
+    let user = match (user, group) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        (Some(user), None) => Some(user.to_string()),
+        (None, Some(group)) => {
+            let name = image_user
+                .split(':')
+                .next()
+                .filter(|name| !name.is_empty())
+                .unwrap_or("0");
+            Some(format!("{name}:{group}"))
+        }
+        (None, None) => None,
+    };
+    let capabilities = own.capabilities.clone().unwrap_or_default();
+    let bare = |list: Option<Vec<String>>| {
+        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
+        list.unwrap_or_default().into_iter().map(bare).collect()
+    };
+    let groups = of_pod
+        .supplemental_groups
+        .iter()
+        .flatten()
+        .chain(of_pod.fs_group.as_ref());
+    let seccomp = own
+        .seccomp_profile
+        .as_ref()
+        .or(of_pod.seccomp_profile.as_ref());
+    Ok(Security {
+        user,
+        groups: groups.map(i64::to_string).collect(),
+        privileged: own.privileged.unwrap_or(false),
+        add_capabilities: bare(capabilities.add),
+        drop_capabilities: bare(capabilities.drop),
+        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privileges: own.allow_privilege_escalation == Some(false),
+        unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
+    })
+}
+
+fn must_not_be_root(user: Option<i64>, image_user: &str) -> Result<(), SpecError> {
+    let image_user = image_user.split(':').next().unwrap_or_default();
+    let problem = match (user, image_user.parse::<i64>()) {
+        (Some(0), _) => "container's runAsUser breaks non-root policy",
+        (Some(_), _) => return Ok(()),
+        (None, Ok(0)) => "container has runAsNonRoot and image will run as root",
+        (None, Ok(_)) => return Ok(()),
+        (None, Err(_)) if image_user.is_empty() => {
+            "container has runAsNonRoot and image will run as root"
+        }
+        (None, Err(_)) => {
+            "container has runAsNonRoot and image has non-numeric user, cannot verify user is \
+             non-root"
+        }
+    };
+    Err(SpecError::config(problem))
+}

@@ -1,0 +1,273 @@
+//! What the datapath is told: Services, EndpointSlices and Nodes as they change, pods as they are
+//! wired, and once that all of it is there.
+//!
+//! Objects are cut to compact views the moment they arrive; only their names are kept, to notice
+//! what a new list no longer has.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::datapath::{Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
+use crate::sys::Shutdown;
+
+const QUEUE: usize = 256;
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The snapshots that must be there before anything may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Snapshot {
+    Services,
+    Slices,
+    Nodes,
+    Pods,
+}
+
+const ALL: [Snapshot; 4] = [
+    Snapshot::Services,
+    Snapshot::Slices,
+    Snapshot::Nodes,
+    Snapshot::Pods,
+];
+
+/// The way to the one task that owns the datapath.
+#[derive(Clone)]
+pub struct DatapathHandle {
+    queue: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Change(Change, Option<oneshot::Sender<Result<(), String>>>),
+    Delivered(Snapshot),
+}
+
+impl DatapathHandle {
+    /// Takes one change into the kernel; returns when it is there.
+    pub async fn change(&self, change: Change) -> Result<(), String> {
+        let gone = || "the datapath has stopped".to_owned();
+        let (done, outcome) = oneshot::channel();
+        let message = Message::Change(change, Some(done));
+        self.queue.send(message).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    /// Says that a source's first snapshot is complete.
+    pub async fn delivered(&self, snapshot: Snapshot) {
+        // It fails only when the process ends.
+        let _ = self.queue.send(Message::Delivered(snapshot)).await;
+    }
+
+    async fn send(&self, change: Change) {
+        // As above.
+        let _ = self.queue.send(Message::Change(change, None)).await;
+    }
+}
+
+/// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
+pub fn own(datapath: Datapath, shutdown: Shutdown) -> DatapathHandle {
+    let (queue, messages) = mpsc::channel(QUEUE);
+    tokio::spawn(serve(datapath, messages, shutdown));
+    DatapathHandle { queue }
+}
+
+async fn serve(mut datapath: Datapath, mut messages: mpsc::Receiver<Message>, shutdown: Shutdown) {
+    let mut missing = BTreeSet::from(ALL);
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            () = shutdown.requested() => return,
+            _ = sweep.tick() => {
+                if let Err(error) = datapath.sweep(monotonic()) {
+                    tracing::warn!(%error, "old flows were not removed");
+                }
+                continue;
+            }
+            message = messages.recv() => message,
+        };
+        match message {
+            None => return,
+            Some(Message::Change(change, done)) => {
+                let outcome = datapath.change(change).map_err(|e| e.to_string());
+                if let Err(error) = &outcome {
+                    tracing::error!(error, "the datapath did not take a change");
+                }
+                // Whoever asked may have been cancelled meanwhile.
+                done.map(|done| done.send(outcome));
+            }
+            Some(Message::Delivered(snapshot)) => {
+                if missing.remove(&snapshot) && missing.is_empty() {
+                    tracing::info!("every snapshot is there: the datapath is in sync");
+                    if let Err(error) = datapath.in_sync() {
+                        tracing::error!(%error, "the datapath did not get in sync");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The kernel's monotonic clock, which flows are stamped with.
+fn monotonic() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default()
+}
+
+/// Watches Services and their endpoints until shutdown.
+pub fn start(client: &Client, node: &str, datapath: &DatapathHandle, shutdown: &Shutdown) {
+    let services = Api::<Service>::all(client.clone());
+    let to_change = |service: &Service, gone: bool| {
+        let view = ServiceView::from_object(service).filter(|_| !gone);
+        Change::Service(key_of(service), view)
+    };
+    let forget = |(namespace, name): Name| Change::Service(ObjectKey::new(namespace, name), None);
+    let task = follow(
+        services,
+        to_change,
+        forget,
+        datapath.clone(),
+        Snapshot::Services,
+    );
+    spawn(task, shutdown);
+
+    let node = node.to_owned();
+    let slices = Api::<EndpointSlice>::all(client.clone());
+    let to_change = move |slice: &EndpointSlice, gone: bool| {
+        let view = SliceView::from_object(slice, &node).filter(|_| !gone);
+        Change::Slice(key_of(slice), view)
+    };
+    let forget = |(namespace, name): Name| Change::Slice(ObjectKey::new(namespace, name), None);
+    let task = follow(
+        slices,
+        to_change,
+        forget,
+        datapath.clone(),
+        Snapshot::Slices,
+    );
+    spawn(task, shutdown);
+}
+
+/// Watches nodes until shutdown: this node's own pod range goes to `own_range` as it is known, and
+/// all of them to the datapath once there is one.
+pub fn start_nodes(
+    client: &Client,
+    node: &str,
+    own_range: watch::Sender<Option<String>>,
+    datapath: watch::Receiver<Option<DatapathHandle>>,
+    shutdown: &Shutdown,
+) {
+    let (client, name) = (client.clone(), node.to_owned());
+    let task = async move {
+        first_range(&client, &name, own_range).await;
+        let mut datapath = datapath;
+        let Ok(handle) = datapath
+            .wait_for(Option::is_some)
+            .await
+            .map(|it| it.clone())
+        else {
+            return;
+        };
+        let Some(handle) = handle else { return };
+        let nodes = Api::<Node>::all(client);
+        let to_change = |node: &Node, gone: bool| {
+            let view = NodeView::from_object(node).filter(|_| !gone);
+            Change::Node(node.metadata.name.clone().unwrap_or_default(), view)
+        };
+        let forget = |(_, name): Name| Change::Node(name, None);
+        follow(nodes, to_change, forget, handle, Snapshot::Nodes).await;
+    };
+    spawn(task, shutdown);
+}
+
+/// Waits for the pod range that the control plane gives this node.
+async fn first_range(client: &Client, name: &str, own_range: watch::Sender<Option<String>>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let nodes = watcher(Api::<Node>::all(client.clone()), config).default_backoff();
+    let mut nodes = nodes.applied_objects().boxed();
+    loop {
+        match nodes.try_next().await {
+            Ok(Some(node)) => {
+                if let Some(range) = node.spec.and_then(|spec| spec.pod_cidr) {
+                    own_range.send_replace(Some(range));
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => tracing::debug!(%error, "the node's own object is not there yet"),
+        }
+    }
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static, shutdown: &Shutdown) {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { shutdown.unless(task).await });
+}
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// List, watch and list again for ever; hands every change on and notices what a new list lacks.
+async fn follow<K>(
+    api: Api<K>,
+    to_change: impl Fn(&K, bool) -> Change,
+    forget: impl Fn(Name) -> Change,
+    datapath: DatapathHandle,
+    snapshot: Snapshot,
+) where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut known: BTreeSet<Name> = BTreeSet::new();
+    let mut listed: BTreeSet<Name> = BTreeSet::new();
+    let mut events = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .boxed();
+    loop {
+        match events.try_next().await {
+            Ok(Some(watcher::Event::Init)) => listed.clear(),
+            Ok(Some(watcher::Event::InitApply(object))) => {
+                listed.insert(name_of(&object));
+                datapath.send(to_change(&object, false)).await;
+            }
+            Ok(Some(watcher::Event::InitDone)) => {
+                for name in known.difference(&listed) {
+                    datapath.send(forget(name.clone())).await;
+                }
+                known = std::mem::take(&mut listed);
+                datapath.delivered(snapshot).await;
+            }
+            Ok(Some(watcher::Event::Apply(object))) => {
+                known.insert(name_of(&object));
+                datapath.send(to_change(&object, false)).await;
+            }
+            Ok(Some(watcher::Event::Delete(object))) => {
+                known.remove(&name_of(&object));
+                datapath.send(to_change(&object, true)).await;
+            }
+            Ok(None) => return,
+            Err(error) => tracing::debug!(%error, ?snapshot, "a watch is interrupted"),
+        }
+    }
+}
+
+fn name_of(object: &impl Resource) -> Name {
+    let meta = object.meta();
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn key_of(object: &impl Resource) -> ObjectKey {
+    let (namespace, name) = name_of(object);
+    ObjectKey::new(namespace, name)
+}

@@ -1,0 +1,345 @@
+//! How a node becomes one of the cluster: a token proves the cluster to the node and the node to
+//! the cluster; what comes back is a certificate and the cluster's ranges.
+//!
+//! Owns the files under `<data>/pki`. A node that has joined needs no token any more.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::sys::certificates::{self, Credentials};
+use crate::sys::{files, tls};
+
+const PATH: &str = "/orchestrator/v1/join";
+const DEFAULT_MASK_BITS: u8 = 24;
+const DEFAULT_VNI: u32 = 1;
+const DEFAULT_VXLAN_PORT: u16 = 4789;
+
+/// A certificate that ends sooner than this is not worth keeping.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What a node has once it has joined.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub credentials: Credentials,
+    /// The cluster's authority, PEM.
+    pub authority: String,
+    pub settings: Settings,
+}
+
+/// The cluster's settings that every node must share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    #[serde(with = "as_text")]
+    pub pod_cidr: IpNetwork,
+    #[serde(with = "as_text")]
+    pub service_cidr: IpNetwork,
+    #[serde(default = "default_mask_bits")]
+    pub pod_mask_bits: u8,
+    #[serde(default = "default_vni")]
+    pub vni: u32,
+    #[serde(default = "default_vxlan_port")]
+    pub vxlan_port: u16,
+    /// The cluster's DNS service, once there is one.
+    #[serde(default)]
+    pub cluster_dns: Option<IpAddr>,
+    #[serde(default)]
+    pub cluster_domain: Option<String>,
+}
+
+/// Who asks, and whom.
+#[derive(Debug, Clone)]
+pub struct Applicant {
+    pub server: http::Uri,
+    pub token: Option<String>,
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub data_dir: PathBuf,
+}
+
+/// Why a node could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(
+        "this node has not joined a cluster yet: give it --token or --token-file (the server \
+         writes one to <data-dir>/node-token)"
+    )]
+    NoToken,
+    #[error("the token does not read: it is <64 hex digits>.<secret>, as the server wrote it")]
+    BadToken,
+    #[error("{0} is no https URL of a server")]
+    BadServer(http::Uri),
+    #[error("the server refused this node: {0}")]
+    Refused(String),
+    #[error("the server at {server} does not answer: {why}")]
+    Unreachable { server: http::Uri, why: String },
+    #[error("{what}: {why}")]
+    Local { what: String, why: String },
+}
+
+impl JoinError {
+    /// Whether trying again later may help.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, JoinError::Unreachable { .. })
+    }
+}
+
+impl Membership {
+    /// The short name of the cluster: two clusters may share one container engine.
+    pub fn cluster(&self) -> String {
+        let der = certificates::der_of(&self.authority).unwrap_or_default();
+        certificates::fingerprint(&der)[..12].to_owned()
+    }
+}
+
+/// The files that a membership is kept in.
+pub struct PkiFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub authority: PathBuf,
+    settings: PathBuf,
+}
+
+impl PkiFiles {
+    pub fn in_data_dir(data_dir: &Path) -> PkiFiles {
+        let file = |name: &str| data_dir.join("pki").join(name);
+        PkiFiles {
+            certificate: file("node.crt"),
+            key: file("node.key"),
+            authority: file("ca.crt"),
+            settings: file("cluster.json"),
+        }
+    }
+}
+
+/// The membership that an earlier run left, unless the token names another cluster or the
+/// certificate is about to end.
+pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError> {
+    let files = PkiFiles::in_data_dir(&applicant.data_dir);
+    let credentials = Credentials::load(&files.certificate, &files.key).map_err(local("read"))?;
+    let authority = files::read_if_present(&files.authority).map_err(local("read"))?;
+    let settings = files::read_if_present(&files.settings).map_err(local("read"))?;
+    let (Some(credentials), Some(authority), Some(settings)) = (credentials, authority, settings)
+    else {
+        return Ok(None);
+    };
+    let Ok(settings) = serde_json::from_str(&settings) else {
+        return Ok(None);
+    };
+    let der = certificates::der_of(&authority).map_err(local("read the cluster's authority"))?;
+    if let Some(token) = &applicant.token
+        && split_token(token)?.0 != certificates::fingerprint(&der)
+    {
+        return Ok(None);
+    }
+    let names = certificates::names_of(&credentials.certificate).unwrap_or_default();
+    let renamed =
+        !names.contains(&applicant.node_name) || !names.contains(&applicant.node_ip.to_string());
+    let now = jiff::Timestamp::now();
+    let ending = certificates::expires_within(&credentials.certificate, RENEWAL_MARGIN, now);
+    if renamed || ending.unwrap_or(true) {
+        return Ok(None);
+    }
+    Ok(Some(Membership {
+        credentials,
+        authority,
+        settings,
+    }))
+}
+
+/// Asks the server for a certificate, and keeps it.
+pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
+    let token = applicant.token.as_deref().ok_or(JoinError::NoToken)?;
+    let (pin, _) = split_token(token)?;
+    let names = [applicant.node_name.clone(), applicant.node_ip.to_string()];
+    let identity = certificates::Identity::new(
+        &format!("system:node:{}", applicant.node_name),
+        &["system:nodes"],
+    );
+    let (key, request) = certificates::make_request(&identity, &names)
+        .map_err(local("make a certificate request"))?;
+    let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request });
+    let answer = post(&applicant.server, pin, token, body.to_string()).await?;
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|e| JoinError::Refused(format!("its answer does not read: {e}")))?;
+    let membership = Membership {
+        credentials: Credentials {
+            certificate: answer.certificate,
+            key,
+        },
+        authority: answer.ca,
+        settings: answer.settings,
+    };
+    keep(&membership, &applicant.data_dir)?;
+    Ok(membership)
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    certificate: String,
+    ca: String,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+fn keep(membership: &Membership, data_dir: &Path) -> Result<(), JoinError> {
+    let paths = PkiFiles::in_data_dir(data_dir);
+    files::create_private_dir(&data_dir.join("pki")).map_err(local("make the pki directory"))?;
+    let settings = serde_json::to_vec_pretty(&membership.settings).map_err(local("write"))?;
+    let authority = membership.authority.as_bytes();
+    files::write_atomic(&paths.authority, authority, files::PUBLIC).map_err(local("write"))?;
+    files::write_atomic(&paths.settings, &settings, files::PUBLIC).map_err(local("write"))?;
+    let save = membership.credentials.save(&paths.certificate, &paths.key);
+    save.map_err(local("keep the node's certificate"))
+}
+
+/// The authority's fingerprint and the secret.
+fn split_token(token: &str) -> Result<(&str, &str), JoinError> {
+    let (pin, secret) = token.trim().split_once('.').ok_or(JoinError::BadToken)?;
+    let reads = pin.len() == 64 && pin.bytes().all(|b| b.is_ascii_hexdigit()) && !secret.is_empty();
+    if reads {
+        Ok((pin, secret))
+    } else {
+        Err(JoinError::BadToken)
+    }
+}
+
+/// One request over a connection that trusts only the authority which the token names.
+async fn post(
+    server: &http::Uri,
+    pin: &str,
+    token: &str,
+    body: String,
+) -> Result<bytes::Bytes, JoinError> {
+    let bad = || JoinError::BadServer(server.clone());
+    let host = server
+        .host()
+        .ok_or_else(bad)?
+        .trim_matches(['[', ']'])
+        .to_owned();
+    let port = server.port_u16().unwrap_or(443);
+    let name = rustls::pki_types::ServerName::try_from(host.clone()).map_err(|_| bad())?;
+    let away = |why: &dyn std::fmt::Display| JoinError::Unreachable {
+        server: server.clone(),
+        why: why.to_string(),
+    };
+    let mut config = tls::pinned_client_config(pin).map_err(local("set up TLS"))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect((host.as_str(), port))
+        .await
+        .map_err(|e| away(&e))?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = connecting.await.map_err(|e| away(&e))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|e| away(&e))?;
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(PATH)
+        .header(
+            http::header::HOST,
+            server.authority().map_or("", |it| it.as_str()),
+        )
+        .header(
+            http::header::AUTHORIZATION,
+            format!("Bearer {}", token.trim()),
+        )
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(bytes::Bytes::from(body)))
+        .map_err(local("ask the server"))?;
+    let response = sender.send_request(request).await.map_err(|e| away(&e))?;
+    let status = response.status();
+    let answer = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|e| away(&e))?
+        .to_bytes();
+    connection.abort();
+    if status.is_success() {
+        Ok(answer)
+    } else if status.is_server_error() {
+        Err(away(&format!("{status}: {}", message_of(&answer))))
+    } else {
+        Err(JoinError::Refused(format!(
+            "{status}: {}",
+            message_of(&answer)
+        )))
+    }
+}
+
+/// The message of a Kubernetes status, or the text itself.
+fn message_of(answer: &[u8]) -> String {
+    let status: Option<serde_json::Value> = serde_json::from_slice(answer).ok();
+    let message = status.and_then(|status| status["message"].as_str().map(str::to_owned));
+    message.unwrap_or_else(|| String::from_utf8_lossy(answer).trim().to_owned())
+}
+
+fn local<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> JoinError {
+    let what = what.to_owned();
+    move |why| JoinError::Local {
+        what,
+        why: why.to_string(),
+    }
+}
+
+/// Ranges as their text: ipnetwork's own serde support is a feature that nothing else needs.
+mod as_text {
+    use ipnetwork::IpNetwork;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(range: &IpNetwork, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(range)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<IpNetwork, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn default_mask_bits() -> u8 {
+    DEFAULT_MASK_BITS
+}
+
+fn default_vni() -> u32 {
+    DEFAULT_VNI
+}
+
+fn default_vxlan_port() -> u16 {
+    DEFAULT_VXLAN_PORT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_a_fingerprint_and_a_secret() {
+        let pin = "a".repeat(64);
+        let token = format!("{pin}.secret\n");
+        assert_eq!(
+            split_token(&token).expect("reads"),
+            (pin.as_str(), "secret")
+        );
+        for bad in ["", "abc.def", &pin, &format!("{pin}.")] {
+            assert!(split_token(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_the_optional_settings_has_their_defaults() {
+        let answer = r#"{"certificate":"c","ca":"a","podCidr":"10.100.0.0/16",
+            "serviceCidr":"10.96.0.0/16"}"#;
+        let answer: Answer = serde_json::from_str(answer).expect("reads");
+        assert_eq!(answer.settings.pod_mask_bits, 24);
+        assert_eq!((answer.settings.vni, answer.settings.vxlan_port), (1, 4789));
+    }
+}

@@ -1,0 +1,357 @@
+//! One task a pod: gather what is, ask `pod_plan` what to do, do it, say how it stands.
+//!
+//! Owns the pod's [`Memory`]. Decides nothing: the order of a pod's life is the plan's, how it reads
+//! the status'. A step that fails is remembered with its reason and planned again after a pause.
+
+mod execute;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Client;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::downward::Facts;
+use super::events::Recorder;
+use super::facts::Capacity;
+use super::metrics::Metrics;
+use super::pod_plan::{self, Action, Failure, ImageState, Memory, View};
+use super::pod_shape;
+use super::pod_status::Place;
+use super::prober::{self, Verdict};
+use super::refuse;
+use super::runtime::{Container, Runtime, RuntimeError, State};
+use super::sources::Sources;
+use super::volumes::{Dns, PodDir};
+use super::wiring::PodNetwork;
+
+/// How often one wake-up may plan again before it lets others run: a plan that never settles is a
+/// mistake, and must not take the node with it.
+const STEPS_PER_WAKE: usize = 50;
+
+/// When to look again after the engine or the server did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What all pods of a node share.
+pub struct NodeContext<R, N> {
+    pub name: String,
+    pub ip: std::net::IpAddr,
+    pub data_dir: PathBuf,
+    /// Where the node's own network namespace lies, for sandboxes that join it.
+    pub netns: PathBuf,
+    pub capacity: Capacity,
+    pub dns: Dns,
+    pub runtime: Arc<R>,
+    pub network: N,
+    pub client: Client,
+    pub recorder: Recorder,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the API says of a pod.
+#[derive(Debug, Clone)]
+pub struct PodUpdate {
+    pub pod: Arc<Pod>,
+    pub gone: bool,
+}
+
+/// News from the worker's own background tasks.
+enum Note {
+    Pulled {
+        container: String,
+        image: String,
+        outcome: Result<(), RuntimeError>,
+        took: Duration,
+    },
+    Probed {
+        id: String,
+        verdict: Verdict,
+    },
+}
+
+/// What a step means for the loop.
+enum Step {
+    /// Something changed: look again.
+    Progress,
+    /// Nothing to do before then, unless something wakes the worker.
+    Wait(Instant),
+    Settled,
+    Finished,
+}
+
+/// Runs until nothing of the pod is left.
+pub async fn run<R: Runtime, N: PodNetwork>(
+    node: Arc<NodeContext<R, N>>,
+    mut updates: watch::Receiver<PodUpdate>,
+    wake: Arc<Notify>,
+) {
+    let (notes, mut inbox) = mpsc::channel(16);
+    let mut worker = Worker::new(node, updates.borrow_and_update().clone(), notes);
+    loop {
+        let until = match worker.settle().await {
+            Step::Finished => return,
+            Step::Wait(until) => until,
+            Step::Progress => Instant::now() + RETRY,
+            Step::Settled => Instant::now() + Duration::from_secs(3600),
+        };
+        tokio::select! {
+            changed = updates.changed() => match changed {
+                Ok(()) => worker.update = updates.borrow_and_update().clone(),
+                Err(_) => return,
+            },
+            () = wake.notified() => {}
+            note = inbox.recv() => if let Some(note) = note { worker.take(note) },
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+struct Worker<R, N> {
+    node: Arc<NodeContext<R, N>>,
+    update: PodUpdate,
+    memory: Memory,
+    containers: Vec<Container>,
+    place: Place,
+    dir: PodDir,
+    /// Read when the sandbox was made; used again when the server is away.
+    sources: Option<(Instant, Sources)>,
+    /// By container name.
+    image_users: BTreeMap<String, String>,
+    /// By container name: pulls that failed in a row.
+    pull_failures: BTreeMap<String, u32>,
+    reported: Option<PodStatus>,
+    /// By container id.
+    probers: BTreeMap<String, prober::Prober>,
+    notes: mpsc::Sender<Note>,
+}
+
+impl<R: Runtime, N: PodNetwork> Worker<R, N> {
+    fn new(node: Arc<NodeContext<R, N>>, update: PodUpdate, notes: mpsc::Sender<Note>) -> Self {
+        let uid = update.pod.metadata.uid.clone().unwrap_or_default();
+        let memory = Memory {
+            refused: refuse::refuse(&update.pod),
+            ..Default::default()
+        };
+        Worker {
+            place: Place {
+                node_ip: node.ip,
+                accepted_at: Timestamp::now(),
+            },
+            dir: PodDir::new(&node.data_dir, &uid),
+            node,
+            update,
+            memory,
+            containers: Vec::new(),
+            sources: None,
+            image_users: BTreeMap::new(),
+            pull_failures: BTreeMap::new(),
+            reported: None,
+            probers: BTreeMap::new(),
+            notes,
+        }
+    }
+
+    fn uid(&self) -> &str {
+        self.update.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            pod: &self.update.pod,
+            gone: self.update.gone,
+            now: Timestamp::now(),
+            containers: &self.containers,
+            memory: &self.memory,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            node_name: self.node.name.clone(),
+            node_ip: self.node.ip,
+            pod_ip: self
+                .memory
+                .attached
+                .as_ref()
+                .map(|attached| attached.address),
+            node_cpus: self.node.capacity.cpus,
+            node_memory_bytes: self.node.capacity.memory_bytes,
+        }
+    }
+
+    /// Plans and does until there is nothing to do now; then reports.
+    async fn settle(&mut self) -> Step {
+        for _ in 0..STEPS_PER_WAKE {
+            match self.step().await {
+                Step::Progress => {}
+                Step::Finished => return Step::Finished,
+                waiting => return self.report_and(waiting).await,
+            }
+        }
+        tracing::error!(uid = self.uid(), "the plan of a pod does not settle");
+        Step::Progress
+    }
+
+    async fn step(&mut self) -> Step {
+        match self.node.runtime.containers(self.uid()).await {
+            Ok(found) => self.containers = found,
+            Err(error) => {
+                tracing::warn!(%error, "containers could not be listed");
+                return Step::Wait(Instant::now() + RETRY);
+            }
+        }
+        self.forget_the_dead();
+        self.watch_probes();
+        let actions = pod_plan::plan(&self.view());
+        let mut progress = false;
+        let mut until: Option<Instant> = None;
+        for action in actions {
+            tracing::debug!(pod = self.update.pod.metadata.name, ?action, "next");
+            match self.execute(action).await {
+                Step::Progress => progress = true,
+                Step::Wait(at) => until = Some(until.map_or(at, |until| until.min(at))),
+                Step::Settled => {}
+                Step::Finished => return Step::Finished,
+            }
+        }
+        match (progress, until) {
+            (true, _) => Step::Progress,
+            (false, Some(until)) => Step::Wait(until),
+            (false, None) => Step::Settled,
+        }
+    }
+
+    async fn report_and(&mut self, waiting: Step) -> Step {
+        if self.update.gone || self.memory.reported_end {
+            return waiting;
+        }
+        match self.report().await {
+            Ok(()) => waiting,
+            Err(error) => {
+                tracing::debug!(%error, "a pod's status was not written");
+                let retry = Instant::now() + RETRY;
+                match waiting {
+                    Step::Wait(until) => Step::Wait(until.min(retry)),
+                    _ => Step::Wait(retry),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, note: Note) {
+        match note {
+            Note::Pulled {
+                container,
+                image,
+                outcome,
+                took,
+            } => {
+                self.pulled(container, &image, outcome, took);
+            }
+            Note::Probed { id, verdict } => self.probed(id, verdict),
+        }
+    }
+
+    /// What is remembered of containers that are gone.
+    fn forget_the_dead(&mut self) {
+        let running: BTreeSet<&String> = self
+            .containers
+            .iter()
+            .filter(|it| it.is_running())
+            .map(|it| &it.id)
+            .collect();
+        self.memory.signalled.retain(|id, _| running.contains(id));
+        self.memory.probes.retain(|id, _| running.contains(id));
+        self.probers.retain(|id, _| running.contains(id));
+        if let Some(attached) = &self.memory.attached
+            && !running.contains(&attached.sandbox)
+        {
+            self.memory.attached = None;
+        }
+    }
+
+    fn remember_failure(&mut self, name: &str, reason: &str, message: String) {
+        let count = self
+            .memory
+            .failures
+            .get(name)
+            .map_or(0, |failure| failure.count)
+            + 1;
+        let failure = Failure {
+            reason: reason.to_owned(),
+            message,
+            at: Timestamp::now(),
+            count,
+        };
+        self.memory.failures.insert(name.to_owned(), failure);
+    }
+
+    /// Starts probing what runs and has probes.
+    fn watch_probes(&mut self) {
+        for container in &self.containers {
+            let State::Running { started_at, pid: _ } = container.state else {
+                continue;
+            };
+            let mains = pod_shape::main_templates(&self.update.pod);
+            let template = mains.iter().find(|it| it.name == container.identity.name);
+            let Some(template) = template else { continue };
+            if self.probers.contains_key(&container.id) || !prober::has_probes(template) {
+                continue;
+            }
+            let target = prober::Target {
+                id: container.id.clone(),
+                template: template.clone(),
+                address: self.memory.attached.as_ref().map(|it| it.address),
+                started_at,
+            };
+            // Until the first verdict it is not ready.
+            self.memory
+                .probes
+                .insert(container.id.clone(), prober::initial(template));
+            let (node, notes) = (self.node.clone(), self.notes.clone());
+            let id = container.id.clone();
+            let prober = prober::start(node, target, move |verdict| {
+                let (notes, id) = (notes.clone(), id.clone());
+                async move { notes.send(Note::Probed { id, verdict }).await.is_ok() }
+            });
+            self.probers.insert(container.id.clone(), prober);
+        }
+    }
+}
+
+/// The clock of plans as the runtime's clock.
+fn instant_of(time: Timestamp) -> Instant {
+    let left = time.duration_since(Timestamp::now());
+    Instant::now() + Duration::try_from(left).unwrap_or_default()
+}
+
+/// Whether the image of a container's next start is being waited for.
+fn is_pulling(memory: &Memory, container: &str) -> bool {
+    memory.images.get(container) == Some(&ImageState::Pulling)
+}
+
+/// Keeps a container's name and its place in messages.
+fn pod_name(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!(
+        "{}_{}({})",
+        part(&meta.name),
+        part(&meta.namespace),
+        part(&meta.uid)
+    )
+}
+
+/// An action that only sets the alarm.
+fn alarm(action: &Action) -> Option<Instant> {
+    match action {
+        Action::WakeAt(time) => Some(instant_of(*time)),
+        _ => None,
+    }
+}

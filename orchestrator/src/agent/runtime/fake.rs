@@ -1,0 +1,265 @@
+//! A container engine in memory, for tests: containers run until the test ends them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use super::{
+    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, LogOptions, Role, Runtime,
+    RuntimeError, Sighting, State,
+};
+
+/// The engine; tests reach into it.
+pub struct FakeRuntime {
+    state: Mutex<Inner>,
+    news: broadcast::Sender<String>,
+}
+
+#[derive(Default)]
+struct Inner {
+    containers: BTreeMap<String, (ContainerSpec, Container)>,
+    images: BTreeMap<String, Image>,
+    /// By image: what a start of it answers.
+    start_errors: BTreeMap<String, String>,
+    made: u32,
+    /// Ignores the stop signal.
+    stubborn: bool,
+}
+
+impl Default for FakeRuntime {
+    fn default() -> FakeRuntime {
+        FakeRuntime {
+            state: Mutex::default(),
+            news: broadcast::channel(64).0,
+        }
+    }
+}
+
+impl FakeRuntime {
+    /// Puts an image on the node.
+    pub fn add_image(&self, reference: &str) {
+        let id = format!("sha256:{reference}");
+        let image = Image {
+            id,
+            has_origin: false,
+            user: String::new(),
+        };
+        self.inner().images.insert(reference.to_owned(), image);
+    }
+
+    /// Makes every start of an image fail.
+    pub fn fail_starts(&self, image: &str, message: &str) {
+        self.inner()
+            .start_errors
+            .insert(image.to_owned(), message.to_owned());
+    }
+
+    /// Containers ignore the stop signal from now on.
+    pub fn be_stubborn(&self) {
+        self.inner().stubborn = true;
+    }
+
+    /// Ends the running container of that name (empty: the sandbox).
+    pub fn end(&self, name: &str, code: i32, at: Timestamp) {
+        let mut inner = self.inner();
+        let running = inner
+            .containers
+            .values_mut()
+            .map(|(_, container)| container);
+        for container in running.filter(|it| it.is_running() && it.identity.name == name) {
+            finish(container, code, at);
+        }
+        drop(inner);
+        self.tell();
+    }
+
+    /// Everything there is, as the engine's own listing has it.
+    pub fn all(&self) -> Vec<Container> {
+        self.inner()
+            .containers
+            .values()
+            .map(|(_, container)| container.clone())
+            .collect()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        let inner = self.inner();
+        let uids: Vec<String> = inner
+            .containers
+            .values()
+            .map(|it| it.0.pod.uid.clone())
+            .collect();
+        drop(inner);
+        for uid in uids {
+            // Nobody may be listening.
+            let _ = self.news.send(uid);
+        }
+    }
+}
+
+fn finish(container: &mut Container, code: i32, at: Timestamp) {
+    let started_at = match container.state {
+        State::Running { started_at, .. } => started_at,
+        _ => container.created_at,
+    };
+    let exit = Exit {
+        code,
+        oom_killed: false,
+        start_error: None,
+        started_at,
+        finished_at: at,
+    };
+    container.state = State::Exited(exit);
+}
+
+impl Runtime for FakeRuntime {
+    async fn describe(&self) -> Result<Description, RuntimeError> {
+        Ok(Description {
+            version: "docker://fake".to_owned(),
+            cgroup_driver: String::new(),
+        })
+    }
+
+    async fn pods(&self) -> Result<Vec<Sighting>, RuntimeError> {
+        let inner = self.inner();
+        let mut pods: BTreeMap<String, Sighting> = BTreeMap::new();
+        for (spec, container) in inner.containers.values() {
+            let sighting = pods
+                .entry(spec.pod.uid.clone())
+                .or_insert_with(|| Sighting {
+                    pod: spec.pod.clone(),
+                    address: None,
+                    fingerprint: String::new(),
+                });
+            sighting.address = sighting.address.or(container.identity.address);
+            let running = container.is_running();
+            sighting
+                .fingerprint
+                .push_str(&format!("{}:{running} ", container.id));
+        }
+        Ok(pods.into_values().collect())
+    }
+
+    async fn containers(&self, uid: &str) -> Result<Vec<Container>, RuntimeError> {
+        let inner = self.inner();
+        let own = inner
+            .containers
+            .values()
+            .filter(|(spec, _)| spec.pod.uid == uid);
+        Ok(own.map(|(_, container)| container.clone()).collect())
+    }
+
+    fn events(&self) -> BoxStream<'static, Result<String, RuntimeError>> {
+        let news = self.news.subscribe();
+        futures::stream::unfold(news, async |mut news| {
+            let uid = news.recv().await.ok()?;
+            Some((Ok(uid), news))
+        })
+        .boxed()
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {
+        let mut inner = self.inner();
+        inner.made += 1;
+        let id = format!("c{:04}", inner.made);
+        let container = Container {
+            id: id.clone(),
+            identity: spec.identity.clone(),
+            image: spec.image.clone(),
+            image_id: format!("sha256:{}", spec.image),
+            created_at: Timestamp::now(),
+            state: State::Created,
+        };
+        inner
+            .containers
+            .insert(id.clone(), (spec.clone(), container));
+        Ok(id)
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut inner = self.inner();
+        let errors = inner.start_errors.clone();
+        let found = inner.containers.get_mut(id);
+        let (_, container) = found.ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        let now = Timestamp::now();
+        if let Some(message) = errors.get(&container.image) {
+            finish(container, 127, now);
+            if let State::Exited(exit) = &mut container.state {
+                exit.start_error = Some(message.clone());
+            }
+            return Err(RuntimeError::Refused {
+                status: 400,
+                message: message.clone(),
+            });
+        }
+        container.state = State::Running {
+            pid: 1,
+            started_at: now,
+        };
+        drop(inner);
+        self.tell();
+        Ok(())
+    }
+
+    async fn signal(&self, id: &str, kill: bool) -> Result<(), RuntimeError> {
+        let mut inner = self.inner();
+        let stubborn = inner.stubborn;
+        if let Some((_, container)) = inner.containers.get_mut(id)
+            && container.is_running()
+            && (kill || !stubborn)
+        {
+            finish(container, if kill { 137 } else { 0 }, Timestamp::now());
+        }
+        drop(inner);
+        self.tell();
+        Ok(())
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.inner().containers.remove(id);
+        self.tell();
+        Ok(())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
+        Ok(self.inner().images.get(reference).cloned())
+    }
+
+    async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Pull(format!("no such image: {reference}")))
+    }
+
+    async fn pause_image(&self) -> Result<String, RuntimeError> {
+        Ok("orchestrator/pause:fake".to_owned())
+    }
+
+    fn logs(&self, id: &str, _: &LogOptions) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let text = Bytes::from(format!("log of {id}\n"));
+        futures::stream::iter([Ok(text)]).boxed()
+    }
+
+    async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecOutcome, RuntimeError> {
+        Ok(ExecOutcome {
+            code: 0,
+            output: String::new(),
+        })
+    }
+}
+
+/// How many containers of a role run.
+pub fn running(containers: &[Container], role: Role) -> usize {
+    containers
+        .iter()
+        .filter(|it| it.is_running() && it.identity.role == role)
+        .count()
+}

@@ -1,0 +1,255 @@
+//! What the API server asks of a node: logs, health, numbers. HTTPS for cluster administrators'
+//! certificates only, of which the API server has one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, future};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::join::Membership;
+use super::metrics::Metrics;
+use super::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
+use crate::sys::Shutdown;
+use crate::sys::certificates::Identity;
+use crate::sys::tls::{self, ClientCertificate, TlsError};
+
+/// Who may ask.
+const ADMINISTRATORS: &str = "system:masters";
+
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the handlers need.
+pub struct Served<R> {
+    pub runtime: Arc<R>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl<R> Clone for Served<R> {
+    fn clone(&self) -> Self {
+        Served {
+            runtime: self.runtime.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Why the node's server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {source} (does another agent run here?)")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Serves until shutdown.
+pub async fn run<R: Runtime>(
+    address: SocketAddr,
+    membership: &Membership,
+    served: Served<R>,
+    shutdown: Shutdown,
+) -> Result<(), ServeError> {
+    let config = tls::server_config(
+        &membership.credentials,
+        &membership.authority,
+        ClientCertificate::Required,
+    )?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
+    let router = router(served);
+    while let Some(accepted) = shutdown.unless(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                let (acceptor, router) = (acceptor.clone(), router.clone());
+                let shutdown = shutdown.clone();
+                tokio::spawn(
+                    async move { shutdown.unless(connection(stream, acceptor, router)).await },
+                );
+            }
+            // Out of descriptors, most likely: wait until some are given back.
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    let accepted = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = accepted else { return };
+    let peer = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
+    let Some(identity) = peer.and_then(|der| Identity::of_peer(der).ok()) else {
+        return;
+    };
+    let router = router.layer(axum::Extension(Arc::new(identity)));
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let service = TowerToHyperService::new(router);
+    if let Err(error) = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+    {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+fn router<R: Runtime>(served: Served<R>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/metrics", get(metrics::<R>))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(logs::<R>),
+        )
+        .layer(middleware::from_fn(administrators_only))
+        .with_state(served)
+}
+
+async fn administrators_only(request: Request, next: Next) -> Response {
+    let identity = request.extensions().get::<Arc<Identity>>();
+    match identity {
+        Some(identity) if identity.organizations.iter().any(|it| it == ADMINISTRATORS) => {
+            next.run(request).await
+        }
+        _ => (StatusCode::FORBIDDEN, "this is for the API server").into_response(),
+    }
+}
+
+async fn metrics<R: Runtime>(State(served): State<Served<R>>) -> String {
+    served.metrics.text()
+}
+
+/// The query of a log request, in Kubernetes' words.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LogQuery {
+    follow: bool,
+    previous: bool,
+    timestamps: bool,
+    tail_lines: Option<u64>,
+    limit_bytes: Option<u64>,
+    since_seconds: Option<i64>,
+    since_time: Option<Timestamp>,
+}
+
+async fn logs<R: Runtime>(
+    State(served): State<Served<R>>,
+    Path((namespace, pod, name)): Path<(String, String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    let attempts = match attempts(&*served.runtime, &namespace, &pod, &name).await {
+        Ok(attempts) => attempts,
+        Err(error) => {
+            return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+        }
+    };
+    let wanted = usize::from(query.previous);
+    let Some(container) = attempts.iter().rev().nth(wanted) else {
+        let what = if query.previous {
+            format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")
+        } else {
+            format!("container \"{name}\" in pod \"{pod}\" is waiting to start: ContainerCreating")
+        };
+        return (StatusCode::BAD_REQUEST, what).into_response();
+    };
+    let since = query.since_time.map(Timestamp::as_second);
+    let since = since.or(query
+        .since_seconds
+        .map(|ago| Timestamp::now().as_second() - ago));
+    let options = LogOptions {
+        follow: query.follow && !query.previous,
+        timestamps: query.timestamps,
+        tail: query.tail_lines,
+        since,
+    };
+    let frames = served.runtime.logs(&container.id, &options);
+    let frames = limited(frames, query.limit_bytes);
+    let body = Body::from_stream(frames.map_err(std::io::Error::other));
+    ([("content-type", "text/plain")], body).into_response()
+}
+
+/// All attempts of one container of the newest pod of that name, oldest first.
+async fn attempts<R: Runtime>(
+    runtime: &R,
+    namespace: &str,
+    pod: &str,
+    name: &str,
+) -> Result<Vec<Container>, RuntimeError> {
+    let sightings = runtime.pods().await?;
+    let named = sightings
+        .into_iter()
+        .filter(|it| it.pod.namespace == namespace && it.pod.name == pod);
+    let mut newest: Vec<Container> = Vec::new();
+    for sighting in named {
+        let mut found = runtime.containers(&sighting.pod.uid).await?;
+        found.retain(|it| it.identity.role != Role::Sandbox && it.identity.name == name);
+        found.sort_by_key(|container| container.identity.attempt);
+        let age = |list: &[Container]| list.last().map(|container| container.created_at);
+        if age(&found) > age(&newest) {
+            newest = found;
+        }
+    }
+    Ok(newest)
+}
+
+/// Cuts a stream off after that many bytes.
+fn limited<S>(frames: S, limit: Option<u64>) -> impl futures::Stream<Item = S::Item>
+where
+    S: futures::Stream<Item = Result<Bytes, RuntimeError>>,
+{
+    let mut left = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    frames
+        .map_ok(move |mut frame| {
+            if let Some(left) = &mut left {
+                frame.truncate(*left);
+                *left -= frame.len();
+            }
+            frame
+        })
+        .take_while(move |frame| {
+            let cut = limit.is_some() && frame.as_ref().is_ok_and(Bytes::is_empty);
+            future::ready(!cut)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_cuts_in_the_middle_of_a_line() {
+        let frames = ["hello\n", "world\n", "again\n"].map(|text| Ok(Bytes::from(text)));
+        let cut: Vec<_> = limited(futures::stream::iter(frames), Some(8))
+            .collect()
+            .await;
+        let text: Vec<u8> = cut
+            .into_iter()
+            .flat_map(|frame| frame.expect("no error"))
+            .collect();
+        assert_eq!(text, b"hello\nwo");
+    }
+}

@@ -1,0 +1,352 @@
+//! Puts the parts of an agent together and runs them until shutdown.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use kube::Client;
+use tokio::sync::watch;
+
+use super::events::Recorder;
+use super::facts;
+use super::feed::{self, DatapathHandle, Snapshot};
+use super::heartbeat;
+use super::ipam::{Ipam, IpamError};
+use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
+use super::metrics::Metrics;
+use super::pod_net::{NetError, PodLinks};
+use super::pod_worker::NodeContext;
+use super::pods;
+use super::register::{Health, KUBELET_PORT, NodeFacts};
+use super::runtime::docker::{DockerRuntime, Owner};
+use super::runtime::{Runtime, RuntimeError, State};
+use super::serve::{self, Served};
+use super::volumes::Dns;
+use super::wiring::{PodNetwork, Wiring};
+use crate::datapath::{Datapath, DatapathError, NodeConfig, mount};
+use crate::sys::{Shutdown, files};
+
+/// Outer Ethernet, IPv4, UDP and VXLAN headers: what the overlay takes from the uplink.
+const OVERLAY_OVERHEAD: u32 = 50;
+const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything that an agent is told.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    pub server: http::Uri,
+    pub token: Option<String>,
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub data_dir: PathBuf,
+    pub docker_host: String,
+}
+
+/// Why an agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    #[error("the client of the API server could not be made: {0}")]
+    Client(String),
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+    #[error("the pod range {0:?} of this node does not read")]
+    PodRange(String),
+}
+
+/// Runs the node until shutdown; pods are left running.
+pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentError> {
+    files::create_private_dir(&config.data_dir).map_err(io("make the data directory"))?;
+    let Some(membership) = membership(&config, &shutdown).await? else {
+        return Ok(());
+    };
+    let owner = Owner {
+        cluster: membership.cluster(),
+        node: config.node_name.clone(),
+    };
+    let scratch = config.data_dir.clone();
+    let runtime = DockerRuntime::connect(&config.docker_host, owner, scratch).await?;
+    let runtime = Arc::new(runtime);
+    // The first pod must not wait for it.
+    let early = runtime.clone();
+    tokio::spawn(async move {
+        if let Err(error) = early.pause_image().await {
+            tracing::warn!(%error, "the sandbox image is not there yet");
+        }
+    });
+    let client = client(&config)?;
+    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
+    let node = NodeFacts {
+        name: config.node_name.clone(),
+        ip: config.node_ip,
+        capacity,
+        system: facts::system(&runtime.describe().await?.version),
+    };
+    let metrics = Arc::new(Metrics::default());
+    let address = SocketAddr::new(config.node_ip, KUBELET_PORT);
+    let served = Served {
+        runtime: runtime.clone(),
+        metrics: metrics.clone(),
+    };
+    let server = serve::run(address, &membership, served, shutdown.clone());
+    let waiting = Health {
+        problems: vec!["the network is being set up".to_owned()],
+    };
+    let (health, healthy) = watch::channel(waiting);
+    let beat = heartbeat::run(client.clone(), node.clone(), healthy, shutdown.clone());
+    let body = Body {
+        config,
+        membership: membership.clone(),
+        runtime,
+        client,
+        node,
+        metrics,
+    };
+    let work = body.run(health, shutdown.clone());
+    let ended = tokio::select! {
+        ended = server => ended.map_err(AgentError::from),
+        ended = work => ended,
+        () = beat => Ok(()),
+    };
+    shutdown.trigger();
+    ended
+}
+
+/// The parts that need the node's network.
+struct Body {
+    config: AgentConfig,
+    membership: Membership,
+    runtime: Arc<DockerRuntime>,
+    client: Client,
+    node: NodeFacts,
+    metrics: Arc<Metrics>,
+}
+
+impl Body {
+    async fn run(
+        self,
+        health: watch::Sender<Health>,
+        shutdown: Shutdown,
+    ) -> Result<(), AgentError> {
+        let (own_range, range) = watch::channel(self.remembered_range());
+        let (ready, datapath_known) = watch::channel(None);
+        let name = &self.config.node_name;
+        feed::start_nodes(&self.client, name, own_range, datapath_known, &shutdown);
+        let Some(range) = first(range, &shutdown).await else {
+            return Ok(());
+        };
+        self.remember_range(&range)?;
+        let range: IpNetwork = range
+            .parse()
+            .map_err(|_| AgentError::PodRange(range.clone()))?;
+        tracing::info!(%range, "this node has its pod range");
+
+        let links = PodLinks::new()?;
+        let uplink = links.uplink(self.config.node_ip).await?;
+        let datapath =
+            Datapath::open(self.datapath_config(range, &uplink.name, uplink.mtu)?).await?;
+        let datapath = feed::own(datapath, shutdown.clone());
+        ready.send_replace(Some(datapath.clone()));
+        feed::start(&self.client, name, &datapath, &shutdown);
+        let mtu = uplink.mtu.saturating_sub(OVERLAY_OVERHEAD);
+        let network = Wiring::new(
+            links,
+            Ipam::new(range)?,
+            datapath.clone(),
+            mtu,
+            self.metrics.clone(),
+        );
+        self.adopt(&network, &datapath).await?;
+
+        let context = NodeContext {
+            name: name.clone(),
+            ip: self.config.node_ip,
+            netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
+            data_dir: self.config.data_dir.clone(),
+            capacity: self.node.capacity.clone(),
+            dns: self.dns(),
+            runtime: self.runtime.clone(),
+            network,
+            client: self.client.clone(),
+            recorder: Recorder::start(self.client.clone(), name.clone()),
+            metrics: self.metrics.clone(),
+        };
+        tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
+        pods::run(Arc::new(context), shutdown).await;
+        Ok(())
+    }
+
+    /// Finds the pods that still run: their addresses stay theirs and the datapath learns of them
+    /// before anything is removed.
+    async fn adopt(&self, network: &Wiring, datapath: &DatapathHandle) -> Result<(), AgentError> {
+        let mut keep = Vec::new();
+        for sighting in self.runtime.pods().await? {
+            let uid = sighting.pod.uid;
+            let Some(address) = sighting.address else {
+                continue;
+            };
+            if !network.restore(&uid, address) {
+                tracing::warn!(%uid, %address, "a pod's address is not this node's any more");
+                continue;
+            }
+            keep.push(uid.clone());
+            let containers = self.runtime.containers(&uid).await?;
+            let sandbox = super::pod_shape::sandbox(&containers);
+            if let Some(State::Running { pid, .. }) = sandbox.map(|sandbox| &sandbox.state)
+                && let Err(error) = network.attach(&uid, *pid, address).await
+            {
+                tracing::warn!(%uid, %error, "a running pod could not be adopted yet");
+            }
+        }
+        let removed = network.remove_others(&keep).await?;
+        if !removed.is_empty() {
+            tracing::info!(?removed, "links of pods that are gone were removed");
+        }
+        datapath.delivered(Snapshot::Pods).await;
+        Ok(())
+    }
+
+    fn datapath_config(
+        &self,
+        pod_cidr: IpNetwork,
+        uplink: &str,
+        mtu: u32,
+    ) -> Result<NodeConfig, AgentError> {
+        let settings = &self.membership.settings;
+        Ok(NodeConfig {
+            node_name: self.config.node_name.clone(),
+            node_ip: self.config.node_ip,
+            pod_cidr,
+            cluster_cidr: settings.pod_cidr,
+            service_cidr: settings.service_cidr,
+            pod_mask_bits: settings.pod_mask_bits,
+            uplink: uplink.to_owned(),
+            mtu,
+            vni: settings.vni,
+            vxlan_port: settings.vxlan_port,
+            pin_root: PathBuf::from(PIN_ROOT),
+            cgroup_root: mount::cgroup_root()?,
+        })
+    }
+
+    fn dns(&self) -> Dns {
+        let settings = &self.membership.settings;
+        let domain = settings.cluster_domain.clone();
+        let domain = domain.unwrap_or_else(|| "cluster.local".to_owned());
+        Dns {
+            server: settings.cluster_dns,
+            domain,
+        }
+    }
+
+    /// The range that this node had before: a restarted agent goes on without the server.
+    fn remembered_range(&self) -> Option<String> {
+        let text = files::read_if_present(&self.range_file()).ok().flatten()?;
+        Some(text.trim().to_owned()).filter(|text| text.parse::<IpNetwork>().is_ok())
+    }
+
+    fn remember_range(&self, range: &str) -> Result<(), AgentError> {
+        let written = files::write_atomic(&self.range_file(), range.as_bytes(), files::PUBLIC);
+        written.map_err(io("remember the node's pod range"))
+    }
+
+    fn range_file(&self) -> PathBuf {
+        self.config.data_dir.join("pod-range")
+    }
+}
+
+/// Joins, or goes on as the member that this node is. None: shutdown came first.
+async fn membership(
+    config: &AgentConfig,
+    shutdown: &Shutdown,
+) -> Result<Option<Membership>, AgentError> {
+    let applicant = Applicant {
+        server: config.server.clone(),
+        token: config.token.clone(),
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
+        data_dir: config.data_dir.clone(),
+    };
+    if let Some(membership) = join::remembered(&applicant)? {
+        return Ok(Some(membership));
+    }
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match shutdown.unless(join::join(&applicant)).await {
+            None => return Ok(None),
+            Some(Ok(membership)) => return Ok(Some(membership)),
+            Some(Err(error)) if error.is_temporary() => {
+                tracing::warn!(%error, "joining again in {pause:?}");
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        if shutdown.unless(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(None);
+        }
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// A client that shows the node's certificate.
+fn client(config: &AgentConfig) -> Result<Client, AgentError> {
+    let files = PkiFiles::in_data_dir(&config.data_dir);
+    let failed = |e: &dyn std::fmt::Display| AgentError::Client(e.to_string());
+    let authority = std::fs::read(&files.authority).map_err(io("read the cluster's authority"))?;
+    let authority = String::from_utf8_lossy(&authority);
+    let der = crate::sys::certificates::der_of(&authority).map_err(|e| failed(&e))?;
+    let mut settings = kube::Config::new(config.server.clone());
+    settings.root_cert = Some(vec![der]);
+    settings.auth_info.client_certificate = Some(files.certificate.display().to_string());
+    settings.auth_info.client_key = Some(files.key.display().to_string());
+    Client::try_from(settings).map_err(|e| failed(&e))
+}
+
+/// The first value that is there. None: shutdown came first.
+async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
+    let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
+    known.ok().and_then(|known| known.clone())
+}
+
+/// The node is ready while its engine answers; the datapath works on its own once it is open.
+async fn watch_health(
+    runtime: Arc<DockerRuntime>,
+    health: watch::Sender<Health>,
+    shutdown: Shutdown,
+) {
+    let mut tick = tokio::time::interval(HEALTH_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.unless(tick.tick()).await.is_some() {
+        let answer = tokio::time::timeout(HEALTH_EVERY, runtime.describe()).await;
+        let problems = match answer {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(_) => vec!["the container engine does not answer".to_owned()],
+        };
+        health.send_if_modified(|known| {
+            let changed = known.problems != problems;
+            known.problems = problems;
+            changed
+        });
+    }
+}
+
+fn io(what: &str) -> impl FnOnce(std::io::Error) -> AgentError {
+    let what = what.to_owned();
+    move |source| AgentError::Io { what, source }
+}

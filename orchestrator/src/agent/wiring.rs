@@ -1,0 +1,146 @@
+//! A pod's network from its address to the datapath: allocate, wire, hand over; and back.
+//!
+//! Owns the node's address book. What a wire is made of is `pod_net`'s, what happens to packets
+//! the datapath's.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::feed::DatapathHandle;
+use super::ipam::{Ipam, IpamError};
+use super::metrics::Metrics;
+use super::pod_net::{self, NetError, PodLinks, Wire};
+use crate::datapath::Change;
+
+/// What a pod's worker asks of the node's network.
+pub trait PodNetwork: Send + Sync + 'static {
+    /// The pod's address; the same at every call until it is released.
+    fn allocate(&self, uid: &str) -> Result<IpAddr, WiringError>;
+
+    /// Notes an address that a running sandbox has; false when it cannot be kept.
+    fn restore(&self, uid: &str, address: IpAddr) -> bool;
+
+    /// Wires the pod whose sandbox runs as `pid`, or finds it wired.
+    fn attach(
+        &self,
+        uid: &str,
+        pid: u32,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<(), WiringError>> + Send;
+
+    /// Waits until a sandbox of the node's own network is in it.
+    fn join_node(&self, pid: u32) -> impl Future<Output = Result<(), WiringError>> + Send;
+
+    /// Takes the pod off the network; its address stays its own.
+    fn detach(&self, uid: &str) -> impl Future<Output = Result<(), WiringError>> + Send;
+
+    /// Takes the pod off the network and frees its address.
+    fn release(&self, uid: &str) -> impl Future<Output = Result<(), WiringError>> + Send;
+}
+
+/// Why a pod is not on the network.
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("the datapath did not take the pod: {0}")]
+    Datapath(String),
+    #[error("{0} is not an IPv4 address")]
+    NotIpv4(IpAddr),
+}
+
+/// The network of a real node.
+pub struct Wiring {
+    links: PodLinks,
+    ipam: Mutex<Ipam>,
+    datapath: DatapathHandle,
+    mtu: u32,
+    metrics: Arc<Metrics>,
+}
+
+impl Wiring {
+    /// `mtu` is that of pods' links.
+    pub fn new(
+        links: PodLinks,
+        ipam: Ipam,
+        datapath: DatapathHandle,
+        mtu: u32,
+        metrics: Arc<Metrics>,
+    ) -> Wiring {
+        Wiring {
+            links,
+            ipam: Mutex::new(ipam),
+            datapath,
+            mtu,
+            metrics,
+        }
+    }
+
+    /// Removes the wires of all pods but these.
+    pub async fn remove_others(&self, keep: &[String]) -> Result<Vec<String>, NetError> {
+        self.links.remove_others(keep).await
+    }
+
+    fn ipam(&self) -> std::sync::MutexGuard<'_, Ipam> {
+        // Every change of the book is one step: a panic leaves it whole.
+        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn hand_over(&self, change: Change) -> Result<(), WiringError> {
+        self.datapath
+            .change(change)
+            .await
+            .map_err(WiringError::Datapath)
+    }
+}
+
+impl PodNetwork for Wiring {
+    fn allocate(&self, uid: &str) -> Result<IpAddr, WiringError> {
+        Ok(self.ipam().allocate(uid)?)
+    }
+
+    fn restore(&self, uid: &str, address: IpAddr) -> bool {
+        let mut ipam = self.ipam();
+        ipam.release(uid);
+        ipam.restore(uid, address)
+    }
+
+    async fn attach(&self, uid: &str, pid: u32, address: IpAddr) -> Result<(), WiringError> {
+        let IpAddr::V4(v4) = address else {
+            return Err(WiringError::NotIpv4(address));
+        };
+        let gateway = self.ipam().gateway();
+        let wire = Wire {
+            uid: uid.to_owned(),
+            pid,
+            address: v4,
+            gateway,
+            mtu: self.mtu,
+        };
+        let started = Instant::now();
+        let pod = self.links.attach(&wire).await?;
+        self.hand_over(Change::Pod(uid.to_owned(), Some(pod)))
+            .await?;
+        self.metrics.attaches().note(started.elapsed());
+        Ok(())
+    }
+
+    async fn join_node(&self, pid: u32) -> Result<(), WiringError> {
+        Ok(pod_net::joined_node(pid).await?)
+    }
+
+    async fn detach(&self, uid: &str) -> Result<(), WiringError> {
+        self.hand_over(Change::Pod(uid.to_owned(), None)).await?;
+        Ok(self.links.detach(uid).await?)
+    }
+
+    async fn release(&self, uid: &str) -> Result<(), WiringError> {
+        self.detach(uid).await?;
+        self.ipam().release(uid);
+        Ok(())
+    }
+}

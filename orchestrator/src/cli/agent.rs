@@ -1,0 +1,126 @@
+//! `orchestrator agent`: one node. Checks what it needs, says what is missing, and runs.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::agent::reset::{self, ResetConfig};
+use crate::agent::{self, AgentConfig};
+use crate::sys::{Shutdown, telemetry};
+
+const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Tasks that still write get this long after the end was asked for.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Run this machine as a node of a cluster.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The API server, for example https://10.0.0.1:6443.
+    #[arg(long, required_unless_present = "reset")]
+    server: Option<http::Uri>,
+
+    /// What the server wrote to <data-dir>/node-token; needed until the node has joined.
+    #[arg(long, env = "ORCHESTRATOR_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+
+    /// A file that holds the token.
+    #[arg(long, conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+
+    /// The node's name; the machine's host name if not given.
+    #[arg(long)]
+    node_name: Option<String>,
+
+    /// The node's address, by which other nodes reach it.
+    #[arg(long, required_unless_present = "reset")]
+    node_ip: Option<IpAddr>,
+
+    /// Where the node keeps its certificate and its pods' files.
+    #[arg(long, default_value = "/var/lib/orchestrator/agent")]
+    data_dir: PathBuf,
+
+    /// The Docker Engine.
+    #[arg(long, env = "DOCKER_HOST", default_value = DOCKER_HOST)]
+    docker_host: String,
+
+    /// What to log: error, warn, info, debug, trace or module=level,….
+    #[arg(long, default_value = "info")]
+    log_level: String,
+
+    /// Remove this node's containers and links instead, and end. The agent must not be running.
+    #[arg(long)]
+    reset: bool,
+}
+
+/// Runs the node until SIGTERM; its pods go on running.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    telemetry::init(&args.log_level)?;
+    // Fails only when another part of the process chose one before: it is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // One thread does: an agent waits for the engine and the kernel, it does not compute.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(STOP_PATIENCE);
+    outcome
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("an agent makes containers, links and eBPF maps: run it as root");
+    }
+    let node_name = match args.node_name {
+        Some(name) => name,
+        None => host_name()?,
+    };
+    if args.reset {
+        let config = ResetConfig {
+            node_name,
+            docker_host: args.docker_host,
+        };
+        let removed = reset::run(&config).await?;
+        println!(
+            "removed {} containers and {} links",
+            removed.containers, removed.links
+        );
+        return Ok(());
+    }
+    if !Path::new(BTF).exists() {
+        bail!(
+            "this kernel has no type information ({BTF}): the datapath needs a kernel with \
+             CONFIG_DEBUG_INFO_BTF=y, as every current distribution ships"
+        );
+    }
+    let token = match (&args.token, &args.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.with_context(|| format!("read the token from {}", path.display()))?;
+            Some(text.trim().to_owned())
+        }
+        (None, None) => None,
+    };
+    let config = AgentConfig {
+        server: args.server.context("--server is missing")?,
+        token,
+        node_name,
+        node_ip: args.node_ip.context("--node-ip is missing")?,
+        data_dir: args.data_dir,
+        docker_host: args.docker_host,
+    };
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    agent::run(config, shutdown).await?;
+    Ok(())
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
+    Ok(name.trim().to_lowercase())
+}

@@ -1,0 +1,345 @@
+//! The load tool: what netperf's tests of the same names do, between two processes.
+//!
+//! One process is the server, one the client; each enters a namespace, pins itself to a core and
+//! joins a cgroup before it opens a socket. The client prints one JSON line: [`Measured`].
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// What the client does over and over until time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// One byte there and back over an open connection.
+    TcpRr,
+    /// Connect, one byte there and back, close.
+    TcpCrr,
+    UdpRr,
+    /// As many bytes as go, one way.
+    TcpStream,
+    UdpStream,
+}
+
+/// One run of the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub kind: Kind,
+    pub to: SocketAddrV4,
+    pub flows: u32,
+    pub millis: u64,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    /// Transactions or received bytes a second, over all flows.
+    pub rate: f64,
+    /// Of connect() for TcpCrr: nanoseconds at the median and the 99th percentile.
+    pub connect_p50_ns: f64,
+    pub connect_p99_ns: f64,
+}
+
+/// Where a process of the load runs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// A namespace by name, below `/run/netns`.
+    pub netns: String,
+    pub core: usize,
+    /// A cgroup v2 directory.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A server of every kind that goes with its value.
+pub struct Server(Child);
+
+/// Ports of the server: TCP and UDP transactions, TCP and UDP streams.
+pub const RR_PORT: u16 = 7000;
+pub const CRR_PORT: u16 = 7001;
+pub const STREAM_PORT: u16 = 7002;
+
+/// A send of the streams: TCP writes, and UDP datagrams that fit one packet of the overlay.
+const TCP_WRITE: usize = 64 * 1024;
+const UDP_WRITE: usize = 1400;
+
+/// A wait after which a lost datagram is given up.
+const UDP_PATIENCE: Duration = Duration::from_millis(200);
+
+impl Server {
+    /// Starts a server for all kinds at a place and waits until it listens.
+    pub fn start(place: &Place) -> Result<Self> {
+        let mut child = command(place, "serve").stdout(Stdio::piped()).spawn()?;
+        let mut ready = [0; 6];
+        let mut out = child.stdout.take().context("no stdout")?;
+        let server = Self(child);
+        out.read_exact(&mut ready)
+            .context("the load server did not start")?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a client at a place and gives what it measured.
+pub fn run(place: &Place, job: &Job) -> Result<Measured> {
+    let output = command(place, "drive")
+        .arg(serde_json::to_string(job)?)
+        .output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{job:?} in {}: {}",
+        place.netns,
+        complaint.trim()
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn command(place: &Place, role: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["load", role, &place.netns, &place.core.to_string()]);
+    command.arg(place.cgroup.as_deref().unwrap_or(Path::new("-")));
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The child's side of [`Server::start`] and [`run`]: `serve|drive NETNS CORE CGROUP [JOB]`.
+pub fn main(arguments: &[String]) -> Result<()> {
+    let [role, netns, core, cgroup, rest @ ..] = arguments else {
+        bail!("load serve|drive NETNS CORE CGROUP [JOB]");
+    };
+    if cgroup != "-" {
+        fs::write(Path::new(cgroup).join("cgroup.procs"), "0").context("join the cgroup")?;
+    }
+    let mut cores = CpuSet::new();
+    cores.set(core.parse()?)?;
+    sched_setaffinity(Pid::from_raw(0), &cores)?;
+    setns(
+        fs::File::open(format!("/run/netns/{netns}"))?,
+        CloneFlags::CLONE_NEWNET,
+    )?;
+    match (role.as_str(), rest) {
+        ("serve", []) => serve(),
+        ("drive", [job]) => {
+            println!(
+                "{}",
+                serde_json::to_string(&drive(&serde_json::from_str(job)?)?)?
+            );
+            Ok(())
+        }
+        _ => bail!("no such role: {role}"),
+    }
+}
+
+fn serve() -> Result<()> {
+    let any = Ipv4Addr::UNSPECIFIED;
+    let (rr, crr) = (
+        TcpListener::bind((any, RR_PORT))?,
+        TcpListener::bind((any, CRR_PORT))?,
+    );
+    let stream = TcpListener::bind((any, STREAM_PORT))?;
+    let (udp, sink) = (
+        UdpSocket::bind((any, RR_PORT))?,
+        UdpSocket::bind((any, STREAM_PORT))?,
+    );
+    thread::spawn(move || each(&rr, echo));
+    thread::spawn(move || each(&stream, count));
+    thread::spawn(move || echo_datagrams(&udp));
+    thread::spawn(move || count_datagrams(&sink));
+    println!("ready");
+    // One thread serves all short connections: a thread each would measure threads.
+    for stream in crr.incoming() {
+        let _ = answer_once(stream);
+    }
+    Ok(())
+}
+
+fn each(listener: &TcpListener, serve: fn(TcpStream) -> io::Result<()>) {
+    for stream in listener.incoming().flatten() {
+        thread::spawn(move || serve(stream));
+    }
+}
+
+fn answer_once(stream: io::Result<TcpStream>) -> io::Result<()> {
+    let mut stream = stream?;
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    // The server closes first: TIME_WAIT stays here and the client does not run out of ports.
+    stream.write_all(&byte)
+}
+
+fn echo(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut byte = [0];
+    while stream.read(&mut byte)? > 0 {
+        stream.write_all(&byte)?;
+    }
+    Ok(())
+}
+
+/// Counts what comes and says the sum when the other side stops sending.
+fn count(mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut sum = 0u64;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            n => sum += n as u64,
+        }
+    }
+    stream.write_all(&sum.to_be_bytes())
+}
+
+fn echo_datagrams(socket: &UdpSocket) {
+    let mut byte = [0; 16];
+    while let Ok((length, from)) = socket.recv_from(&mut byte) {
+        let _ = socket.send_to(&byte[..length], from);
+    }
+}
+
+/// Counts bytes; an 8-byte datagram asks for the sum and resets it.
+fn count_datagrams(socket: &UdpSocket) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut sum = 0u64;
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        if length == 8 {
+            let _ = socket.send_to(&sum.to_be_bytes(), from);
+            sum = 0;
+        } else {
+            sum += length as u64;
+        }
+    }
+}
+
+fn drive(job: &Job) -> Result<Measured> {
+    let end = Instant::now() + Duration::from_millis(job.millis);
+    let begun = Instant::now();
+    let mut connects = Vec::new();
+    let mut done = 0u64;
+    thread::scope(|scope| -> Result<()> {
+        let flows: Vec<_> = (0..job.flows)
+            .map(|_| scope.spawn(|| flow(job, end)))
+            .collect();
+        for flow in flows {
+            let (count, mut took) = flow.join().expect("a flow does not panic")?;
+            done += count;
+            connects.append(&mut took);
+        }
+        Ok(())
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    connects.sort_unstable();
+    let percentile = |p: usize| {
+        let index = (connects.len() * p / 100).min(connects.len().saturating_sub(1));
+        connects.get(index).map_or(0.0, |ns| f64::from(*ns))
+    };
+    Ok(Measured {
+        rate: done as f64 / seconds,
+        connect_p50_ns: percentile(50),
+        connect_p99_ns: percentile(99),
+    })
+}
+
+/// Transactions or bytes done, and how long each connect() took in nanoseconds.
+fn flow(job: &Job, end: Instant) -> Result<(u64, Vec<u32>)> {
+    match job.kind {
+        Kind::TcpRr => Ok((transactions(job, end)?, Vec::new())),
+        Kind::UdpRr => Ok((datagrams(job, end)?, Vec::new())),
+        Kind::TcpCrr => connections(job, end),
+        Kind::TcpStream => Ok((stream(job, end)?, Vec::new())),
+        Kind::UdpStream => Ok((datagram_stream(job, end)?, Vec::new())),
+    }
+}
+
+fn transactions(job: &Job, end: Instant) -> Result<u64> {
+    let mut stream = TcpStream::connect(job.to)?;
+    stream.set_nodelay(true)?;
+    let mut byte = [1];
+    let mut done = 0;
+    while Instant::now() < end {
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+fn connections(job: &Job, end: Instant) -> Result<(u64, Vec<u32>)> {
+    let mut byte = [1];
+    let mut took = Vec::with_capacity(1 << 16);
+    while Instant::now() < end {
+        let before = Instant::now();
+        let mut stream = TcpStream::connect(job.to)?;
+        took.push(u32::try_from(before.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        // Waits for the server's close, so that TIME_WAIT stays there.
+        let _ = stream.read(&mut byte)?;
+    }
+    Ok((took.len() as u64, took))
+}
+
+fn datagrams(job: &Job, end: Instant) -> Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(job.to)?;
+    socket.set_read_timeout(Some(UDP_PATIENCE))?;
+    let mut byte = [1];
+    let mut done = 0;
+    while Instant::now() < end {
+        socket.send(&byte)?;
+        match socket.recv(&mut byte) {
+            Ok(_) => done += 1,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
+}
+
+fn stream(job: &Job, end: Instant) -> Result<u64> {
+    let mut stream = TcpStream::connect(job.to)?;
+    let block = vec![7; TCP_WRITE];
+    while Instant::now() < end {
+        stream.write_all(&block)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut sum = [0; 8];
+    stream.read_exact(&mut sum)?;
+    Ok(u64::from_be_bytes(sum))
+}
+
+/// What arrived, as the receiver counted it.
+fn datagram_stream(job: &Job, end: Instant) -> Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(job.to)?;
+    let block = [7; UDP_WRITE];
+    while Instant::now() < end {
+        match socket.send(&block) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    socket.set_read_timeout(Some(UDP_PATIENCE))?;
+    for _ in 0..50 {
+        socket.send(&[0; 8])?;
+        let mut sum = [0; 8];
+        if socket.recv(&mut sum).is_ok() {
+            return Ok(u64::from_be_bytes(sum));
+        }
+    }
+    bail!("the receiver's count was lost 50 times")
+}

@@ -1,0 +1,12 @@
+//! The datapath against its rivals, side by side: load, sides, cases, statistics, report.
+//!
+//! Every side is a small cluster of network namespaces of the same shape; rounds of the sides are
+//! interleaved, and a ratio is taken within a round, so that a machine whose speed drifts slows
+//! both. Our socket programs are attached to a cgroup of our own side's load processes only.
+
+pub mod case;
+pub mod load;
+pub mod report;
+pub mod rival;
+pub mod side;
+pub mod statistics;
