@@ -25,7 +25,16 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
         ensure(state, find("", "namespaces")?, namespace, false).await?;
     }
-    for (resource, object) in own_service(state)? {
+    let [service, endpoints, slice] = own_service(state)?;
+    ensure(state, service.0, service.1, true).await?;
+    if state.config.advertise.ip().is_loopback() {
+        tracing::warn!(
+            "no node or pod can reach {}: give --advertise-address before nodes join",
+            state.config.advertise
+        );
+        return Ok(());
+    }
+    for (resource, object) in [endpoints, slice] {
         ensure(state, resource, object, true).await?;
     }
     Ok(())

@@ -64,7 +64,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            advertise: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            advertise: SocketAddr::from(([172, 31, 0, 1], 6443)),
             pod_cidr: network([10, 100, 0, 0], 16),
             node_mask_bits: 24,
             service_cidr: network([10, 96, 0, 0], 16),

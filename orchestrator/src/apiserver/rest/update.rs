@@ -33,7 +33,7 @@ pub async fn replace(call: &Call) -> Answer {
     change(call, &warnings, |current| {
         check_revision(call, current, &required)?;
         match scale {
-            true => api::scale::apply(call.resource(), &current.value, &object),
+            true => api::scale::apply(call.resource(), &current.with_revision(), &object),
             false => Ok(object.clone()),
         }
     })
@@ -67,7 +67,7 @@ pub async fn patch(call: &Call) -> Answer {
         check_revision(call, current, meta::resource_version(&decoded.object))?;
         *collected = decoded.warnings;
         match scale {
-            true => api::scale::apply(call.resource(), &current.value, &decoded.object),
+            true => api::scale::apply(call.resource(), &current.with_revision(), &decoded.object),
             false => Ok(decoded.object),
         }
     })

@@ -113,7 +113,7 @@ async fn the_servers_own_service_is_there() {
     let slices = cluster.get(path).await.expect(200);
     assert_eq!(
         slices["items"][0]["endpoints"][0]["addresses"],
-        json!(["127.0.0.1"])
+        json!(["172.31.0.1"])
     );
     cluster
         .get("/api/v1/namespaces/default/endpoints/kubernetes")
