@@ -6,3 +6,4 @@ pub mod netns;
 pub mod packet;
 pub mod peer;
 pub mod prog;
+pub mod sim;

@@ -194,19 +194,18 @@ fn find_linker() -> Option<PathBuf> {
 /// bpf-linker reads what the compiler writes, so it is built with the LLVM of the compiler, or a
 /// newer one.
 fn install_linker(cargo: &Path, rustc: &Path, llvm: u32) -> Result<PathBuf> {
-    let versions = LLVM.iter().copied().filter(|version| *version >= llvm);
+    let mut versions = LLVM.iter().copied().filter(|version| *version >= llvm);
     let config = |version: u32| PathBuf::from(format!("/usr/lib/llvm-{version}/bin/llvm-config"));
     let mut installed = versions.clone().find(|version| config(*version).exists());
     let apt = exists("apt-get") && is_root();
     if installed.is_none() && apt {
-        for version in versions.filter(|version| apt_has(&format!("llvm-{version}-dev"))) {
-            let packages = [
+        installed = versions.find(|version| apt_has(&format!("llvm-{version}-dev")));
+        if let Some(version) = installed {
+            let (llvm, polly) = (
                 format!("llvm-{version}-dev"),
                 format!("libpolly-{version}-dev"),
-            ];
-            apt_install(&[&packages[0], &packages[1], "zlib1g-dev", "libzstd-dev"])?;
-            installed = Some(version);
-            break;
+            );
+            apt_install(&[&llvm, &polly, "zlib1g-dev", "libzstd-dev"])?;
         }
     }
     let Some(version) = installed else {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{Answer, Call, RETRIES, subresource};
-use crate::api::{self, ApiError, Decoded, Resource, Subresource, meta};
+use crate::api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 use crate::apiserver::admission::{self, Claim};
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::{negotiate, reply};
@@ -43,9 +43,9 @@ pub async fn replace(call: &Call) -> Answer {
 /// PATCH: what is to be different.
 pub async fn patch(call: &Call) -> Answer {
     let kind = PatchKind::of(call)?;
-    let patch: Value = serde_json::from_slice(&call.body)
-        .map_err(|error| ApiError::BadRequest(format!("error decoding patch: {error}")))?;
     let mode = call.field_validation()?;
+    let body = api::decode::patch_body(&call.body, Format::Json, mode)?;
+    let patch = body.object;
     let scale = call.target.subresource == Some(Subresource::Scale);
     let mut warnings = Vec::new();
     // What the last try reported is what the client hears.
@@ -72,7 +72,7 @@ pub async fn patch(call: &Call) -> Answer {
         }
     })
     .await?;
-    Ok(reply::warn(answer, &warnings))
+    Ok(reply::warn(answer, &[body.warnings, warnings].concat()))
 }
 
 /// Reads the object, makes the new one out of it and writes that, until nobody came in between.

@@ -1,0 +1,259 @@
+//! An API server in a map: the product's own defaults, patches and update rules, one revision for all,
+//! and a log that watches follow. No HTTP, no store, no clock of its own.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use orchestrator::api::{self, FieldValidation, Resource, Subresource, meta, patch};
+use orchestrator::client::{ClientError, Kind, PatchKind};
+use orchestrator::controllers::object::Key;
+use serde_json::{Value, json};
+
+/// What happened, in order.
+pub struct Entry {
+    pub kind: Kind,
+    pub deleted: bool,
+    pub object: Value,
+}
+
+/// All objects as they are.
+pub struct Api {
+    pub now: Timestamp,
+    pub log: Vec<Entry>,
+    /// Entries of the log that only tell of life.
+    pub heartbeats: usize,
+    objects: BTreeMap<(Kind, Key), Value>,
+    revision: u64,
+    uids: u64,
+}
+
+pub type Answer = Result<Value, ClientError>;
+
+impl Api {
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            log: Vec::new(),
+            heartbeats: 0,
+            objects: BTreeMap::new(),
+            revision: 0,
+            uids: 0,
+        }
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Value> {
+        self.objects.get(&(kind, Key::new(namespace, name)))
+    }
+
+    pub fn list(&self, kind: Kind) -> Vec<&Value> {
+        self.objects
+            .iter()
+            .filter(|((k, _), _)| *k == kind)
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    pub fn create(&mut self, kind: Kind, mut object: Value) -> Answer {
+        let resource = resource(kind);
+        self.uids += 1;
+        if meta::name(&object).is_empty() {
+            let prefix = object["metadata"]["generateName"]
+                .as_str()
+                .unwrap_or_default();
+            object["metadata"]["name"] = meta::generated_name(prefix, self.uids).into();
+        }
+        let namespace = meta::namespace(&object).to_owned();
+        let ending = self
+            .get(Kind::NAMESPACE, "", &namespace)
+            .is_some_and(meta::is_terminating);
+        if ending {
+            return Err(ClientError::Refused(format!(
+                "{namespace} is being terminated"
+            )));
+        }
+        let key = (kind, key_of(&object));
+        if self.objects.contains_key(&key) {
+            return Err(ClientError::AlreadyExists(key.1.name));
+        }
+        resource.prepare_for_create(&mut object);
+        meta::stamp(&mut object, &format!("uid-{}", self.uids), self.now);
+        resource.default(&mut object);
+        Ok(self.store(kind, object))
+    }
+
+    pub fn patch(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        subresource: &str,
+        how: PatchKind,
+        body: &Value,
+    ) -> Answer {
+        let resource = resource(kind);
+        let old = self.objects.get(&(kind, key.clone()));
+        let old = old
+            .ok_or_else(|| ClientError::NotFound(key.name.clone()))?
+            .clone();
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &body["metadata"][field];
+            if !wanted.is_null() && *wanted != old["metadata"][field] {
+                return Err(ClientError::Conflict(format!("{field} of {}", key.name)));
+            }
+        }
+        let refused = |error: api::ApiError| ClientError::Refused(format!("{error:?}"));
+        let patched = match how {
+            PatchKind::Merge => patch::merge::apply(resource, &old, body),
+            PatchKind::Strategic => patch::strategic::apply(resource, &old, body),
+        };
+        let decoded = resource.canonical(patched.map_err(refused)?, FieldValidation::Strict);
+        let mut new = decoded.map_err(refused)?.object;
+        let sub = (subresource == "status").then_some(Subresource::Status);
+        resource.prepare_for_update(&mut new, &old, sub);
+        resource.default(&mut new);
+        Ok(self.update(kind, &old, new))
+    }
+
+    /// Takes a namespace's finalizers off.
+    pub fn finalize(&mut self, name: &str) -> Answer {
+        let old = self.get(Kind::NAMESPACE, "", name);
+        let old = old
+            .ok_or_else(|| ClientError::NotFound(name.to_owned()))?
+            .clone();
+        let mut new = old.clone();
+        new["spec"]["finalizers"] = json!([]);
+        Ok(self.update(Kind::NAMESPACE, &old, new))
+    }
+
+    pub fn bind(&mut self, key: &Key, uid: &str, node: &str) -> Result<(), ClientError> {
+        let old = self.objects.get(&(Kind::POD, key.clone()));
+        let old = old
+            .ok_or_else(|| ClientError::NotFound(key.name.clone()))?
+            .clone();
+        let bound = old["spec"]["nodeName"]
+            .as_str()
+            .is_some_and(|name| !name.is_empty());
+        if meta::uid(&old) != uid || bound || meta::is_terminating(&old) {
+            return Err(ClientError::Conflict(key.name.clone()));
+        }
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = node.into();
+        self.update(Kind::POD, &old, new);
+        Ok(())
+    }
+
+    /// Deletes; the object is given back if it is only marked.
+    pub fn delete(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        options: &Value,
+    ) -> Result<Option<Value>, ClientError> {
+        let old = self.objects.get(&(kind, key.clone()));
+        let old = old
+            .ok_or_else(|| ClientError::NotFound(key.name.clone()))?
+            .clone();
+        let uid = &options["preconditions"]["uid"];
+        if !uid.is_null() && *uid != old["metadata"]["uid"] {
+            return Err(ClientError::Conflict(key.name.clone()));
+        }
+        let mut new = old.clone();
+        let mut finalizers = meta::finalizers(&new);
+        finalizers.retain(|name| name != "foregroundDeletion" && name != "orphan");
+        match options["propagationPolicy"].as_str() {
+            Some("Foreground") => finalizers.push("foregroundDeletion".into()),
+            Some("Orphan") => finalizers.push("orphan".into()),
+            _ => {}
+        }
+        let held = kind == Kind::NAMESPACE && !new["spec"]["finalizers"].is_null();
+        let finished = matches!(
+            new["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        let runs = kind == Kind::POD && !new["spec"]["nodeName"].is_null() && !finished;
+        let grace = options["gracePeriodSeconds"].as_i64().unwrap_or(30);
+        let waits = !finalizers.is_empty() || held || (runs && grace > 0);
+        new["metadata"]["finalizers"] = json!(finalizers);
+        if !waits {
+            self.remove(kind, &old);
+            return Ok(None);
+        }
+        if !meta::is_terminating(&new) {
+            let at = self.now + SignedDuration::from_secs(if runs { grace } else { 0 });
+            new["metadata"]["deletionTimestamp"] = meta::timestamp(at).into();
+            new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        }
+        if kind == Kind::NAMESPACE {
+            new["status"]["phase"] = "Terminating".into();
+        }
+        Ok(Some(self.update(kind, &old, new)))
+    }
+
+    pub fn keys(&self, kind: Kind, namespace: &str) -> Vec<Key> {
+        let all = self
+            .objects
+            .keys()
+            .filter(|(k, key)| *k == kind && key.namespace == namespace);
+        all.map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Stores `new`, or removes it if it was only waiting for its finalizers. Unchanged is no event.
+    fn update(&mut self, kind: Kind, old: &Value, mut new: Value) -> Value {
+        if *old == new {
+            return new;
+        }
+        let pod = kind == Kind::POD;
+        let spec_held = kind == Kind::NAMESPACE
+            && new["spec"]["finalizers"]
+                .as_array()
+                .is_some_and(|names| !names.is_empty());
+        let free = meta::finalizers(&new).is_empty() && !spec_held;
+        if meta::is_terminating(&new) && free && !pod {
+            self.remove(kind, &new);
+            return new;
+        }
+        if new["metadata"]["finalizers"] == json!([]) {
+            new["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .remove("finalizers");
+        }
+        self.store(kind, new)
+    }
+
+    fn store(&mut self, kind: Kind, mut object: Value) -> Value {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        self.objects.insert((kind, key_of(&object)), object.clone());
+        self.heartbeats += usize::from(kind == Kind::LEASE);
+        self.log.push(Entry {
+            kind,
+            deleted: false,
+            object: object.clone(),
+        });
+        object
+    }
+
+    fn remove(&mut self, kind: Kind, object: &Value) {
+        self.revision += 1;
+        let mut object = object.clone();
+        object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        self.objects.remove(&(kind, key_of(&object)));
+        self.log.push(Entry {
+            kind,
+            deleted: true,
+            object,
+        });
+    }
+}
+
+pub fn key_of(object: &Value) -> Key {
+    Key::new(meta::namespace(object), meta::name(object))
+}
+
+fn resource(kind: Kind) -> &'static Resource {
+    api::find_kind(kind.group, kind.version, kind.kind).expect("every kind here is served")
+}

@@ -1,0 +1,228 @@
+//! What must hold of the objects: always, and once nothing moves any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orchestrator::api::meta;
+use orchestrator::client::Kind;
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::processes::label;
+
+/// No node holds more than it has; no two nodes share addresses.
+pub fn always(api: &Api) {
+    let mut cpu: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in api.list(Kind::POD).into_iter().filter(|pod| !finished(pod)) {
+        let Some(node) = pod["spec"]["nodeName"].as_str() else {
+            continue;
+        };
+        *cpu.entry(node).or_insert(0) += requested_cpu(pod);
+        *count.entry(node).or_insert(0) += 1;
+    }
+    assert!(
+        cpu.values().all(|millis| *millis <= 2000),
+        "over-committed: {cpu:?}"
+    );
+    assert!(
+        count.values().all(|pods| *pods <= 20),
+        "too many pods: {count:?}"
+    );
+    let mut shares = BTreeSet::new();
+    for node in api.list(Kind::NODE) {
+        if let Some(share) = node["spec"]["podCIDR"].as_str() {
+            assert!(shares.insert(share.to_owned()), "{share} was given twice");
+        }
+    }
+}
+
+/// What is not as its users asked for, in words.
+pub fn problems(api: &Api) -> Vec<String> {
+    let mut problems = Vec::new();
+    for set in sets(api) {
+        check_set(api, set, &mut problems);
+    }
+    for deployment in api.list(Kind::DEPLOYMENT) {
+        check_deployment(api, deployment, &mut problems);
+    }
+    for service in api.list(Kind::SERVICE) {
+        check_service(api, service, &mut problems);
+    }
+    check_owners(api, &mut problems);
+    for node in api.list(Kind::NODE) {
+        if node["spec"]["podCIDR"].is_null() {
+            problems.push(format!("{} has no share of addresses", label(node)));
+        }
+    }
+    problems
+}
+
+pub fn finished(pod: &Value) -> bool {
+    matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    )
+}
+
+pub fn ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions
+        .into_iter()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The pods that `owner` controls and that count.
+pub fn active_pods<'a>(api: &'a Api, owner: &Value) -> Vec<&'a Value> {
+    let pods = api.list(Kind::POD).into_iter();
+    pods.filter(|pod| !finished(pod) && !meta::is_terminating(pod) && owned_by(pod, owner))
+        .collect()
+}
+
+pub fn sets(api: &Api) -> Vec<&Value> {
+    let mut sets = api.list(Kind::REPLICA_SET);
+    sets.extend(api.list(Kind::REPLICATION_CONTROLLER));
+    sets
+}
+
+fn owned_by(object: &Value, owner: &Value) -> bool {
+    meta::owner_references(object)
+        .iter()
+        .any(|reference| reference.uid == meta::uid(owner))
+}
+
+fn requested_cpu(pod: &Value) -> i64 {
+    let text = pod["spec"]["containers"][0]["resources"]["requests"]["cpu"].as_str();
+    let text = text.unwrap_or("0");
+    text.strip_suffix('m').map_or_else(
+        || text.parse::<i64>().expect("whole CPUs") * 1000,
+        |millis| millis.parse().expect("millis"),
+    )
+}
+
+fn check_set(api: &Api, set: &Value, problems: &mut Vec<String>) {
+    let pods = active_pods(api, set);
+    let wanted = set["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
+    let ready = pods.iter().filter(|pod| ready(pod)).count();
+    if pods.len() != wanted || ready != wanted {
+        problems.push(format!(
+            "{}: {wanted} wanted, {} there, {ready} ready",
+            label(set),
+            pods.len()
+        ));
+    }
+    let told = set["status"]["readyReplicas"].as_u64().unwrap_or(0) as usize;
+    if told != ready || set["status"]["observedGeneration"] != set["metadata"]["generation"] {
+        problems.push(format!("{} tells of {told} ready, {ready} are", label(set)));
+    }
+}
+
+fn check_deployment(api: &Api, deployment: &Value, problems: &mut Vec<String>) {
+    let name = label(deployment);
+    let sets: Vec<&Value> = api
+        .list(Kind::REPLICA_SET)
+        .into_iter()
+        .filter(|set| owned_by(set, deployment))
+        .collect();
+    let image =
+        |object: &Value| object["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(1);
+    for set in &sets {
+        let is_new = image(set) == image(deployment);
+        let right = if is_new { wanted } else { 0 };
+        if set["spec"]["replicas"] != json!(right) {
+            problems.push(format!(
+                "{name}: {} has {}",
+                label(set),
+                set["spec"]["replicas"]
+            ));
+        }
+    }
+    if !sets.iter().any(|set| image(set) == image(deployment)) {
+        problems.push(format!("{name} has no set of its template"));
+    }
+    let status = &deployment["status"];
+    for field in [
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+    ] {
+        if status[field].as_u64().unwrap_or(0) != wanted {
+            problems.push(format!(
+                "{name}: {field} is {}, not {wanted}",
+                status[field]
+            ));
+        }
+    }
+    if status["observedGeneration"] != deployment["metadata"]["generation"] {
+        problems.push(format!("{name} was not observed"));
+    }
+}
+
+fn check_service(api: &Api, service: &Value, problems: &mut Vec<String>) {
+    let selector = service["spec"]["selector"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let selects = |pod: &&Value| {
+        selector
+            .iter()
+            .all(|(key, value)| pod["metadata"]["labels"][key] == *value)
+    };
+    let serving = |pod: &&Value| !finished(pod) && !meta::is_terminating(pod) && ready(pod);
+    let pods = api
+        .list(Kind::POD)
+        .into_iter()
+        .filter(selects)
+        .filter(serving);
+    let expected: BTreeSet<&str> = pods
+        .filter_map(|pod| pod["status"]["podIP"].as_str())
+        .collect();
+    let slices = api
+        .list(Kind::ENDPOINT_SLICE)
+        .into_iter()
+        .filter(|s| owned_by(s, service));
+    let mut told = Vec::new();
+    for endpoint in slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten()) {
+        if endpoint["conditions"]["ready"] == json!(true) {
+            told.extend(endpoint["addresses"][0].as_str());
+        }
+    }
+    if told.len() != expected.len() || told.into_iter().collect::<BTreeSet<_>>() != expected {
+        problems.push(format!("{}: its slices are not its pods", label(service)));
+    }
+    let name = (meta::namespace(service), meta::name(service));
+    let endpoints = api.get(Kind::ENDPOINTS, name.0, name.1);
+    let subsets = endpoints.and_then(|endpoints| endpoints["subsets"].as_array());
+    let subsets = subsets.into_iter().flatten();
+    let addresses = subsets.flat_map(|subset| subset["addresses"].as_array().into_iter().flatten());
+    if addresses
+        .filter_map(|a| a["ip"].as_str())
+        .collect::<BTreeSet<_>>()
+        != expected
+    {
+        problems.push(format!(
+            "{}: its Endpoints are not its pods",
+            label(service)
+        ));
+    }
+}
+
+/// Nothing is left of what is gone.
+fn check_owners(api: &Api, problems: &mut Vec<String>) {
+    let all = || Kind::WATCHED.into_iter().flat_map(|kind| api.list(kind));
+    let uids: BTreeSet<&str> = all().map(meta::uid).collect();
+    for object in all() {
+        let owners = meta::owner_references(object);
+        if !owners.is_empty()
+            && owners
+                .iter()
+                .all(|owner| !uids.contains(owner.uid.as_str()))
+        {
+            problems.push(format!("{} has lost its owner", label(object)));
+        }
+        if meta::is_terminating(object) {
+            problems.push(format!("{} does not end", label(object)));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! One simulated cluster: the API, its clients, nodes with agents, users, and chance.
+
+use jiff::{SignedDuration, Timestamp};
+use orchestrator::api::meta;
+use orchestrator::client::{Kind, PatchKind};
+use orchestrator::controllers::object::Key;
+use serde_json::{Value, json};
+
+use super::api::{Api, key_of};
+use super::check;
+use super::processes::{Controllers, Faults, Scheduler};
+use super::rng::Rng;
+
+/// The cluster.
+pub struct Cluster {
+    pub api: Api,
+    pub rng: Rng,
+    controllers: Controllers,
+    scheduler: Scheduler,
+    nodes: Vec<Agent>,
+    faults: Faults,
+    addresses: u32,
+}
+
+/// The agent of a node, which sees the truth at once: its own lag changes nothing for others.
+struct Agent {
+    name: String,
+    alive: bool,
+    renewed: Timestamp,
+}
+
+pub const NAMESPACE: &str = "default";
+
+impl Cluster {
+    /// A cluster of `nodes` nodes with two CPUs each.
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let mut api = Api::new(now);
+        for name in [NAMESPACE, "kube-node-lease"] {
+            let spec = json!({"finalizers": ["kubernetes"]});
+            must(api.create(
+                Kind::NAMESPACE,
+                json!({"metadata": {"name": name}, "spec": spec}),
+            ));
+        }
+        let mut cluster = Self {
+            api,
+            rng: Rng::new(seed),
+            controllers: Controllers::start(now),
+            scheduler: Scheduler::start(),
+            nodes: Vec::new(),
+            faults: Faults::default(),
+            addresses: 1,
+        };
+        (1..=nodes).for_each(|number| cluster.add_node(&format!("node-{number}")));
+        cluster
+    }
+
+    pub fn add_node(&mut self, name: &str) {
+        let amounts = json!({"cpu": "2", "memory": "4Gi", "pods": "20"});
+        let node = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        });
+        must(self.api.create(Kind::NODE, node));
+        let status = json!({"status": {
+            "capacity": amounts,
+            "allocatable": amounts,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        let key = Key::new("", name);
+        must(
+            self.api
+                .patch(Kind::NODE, &key, "status", PatchKind::Strategic, &status),
+        );
+        let lease = json!({
+            "metadata": {"name": name, "namespace": "kube-node-lease"},
+            "spec": {"renewTime": meta::micro_timestamp(self.api.now)},
+        });
+        must(self.api.create(Kind::LEASE, lease));
+        let renewed = self.api.now;
+        self.nodes.push(Agent {
+            name: name.to_owned(),
+            alive: true,
+            renewed,
+        });
+    }
+
+    /// The node's agent falls silent, or speaks again.
+    pub fn set_alive(&mut self, name: &str, alive: bool) {
+        for agent in self.nodes.iter_mut().filter(|agent| agent.name == name) {
+            agent.alive = alive;
+        }
+    }
+
+    pub fn restart_controllers(&mut self) {
+        self.controllers = Controllers::start(self.api.now);
+    }
+
+    pub fn restart_scheduler(&mut self) {
+        self.scheduler = Scheduler::start();
+    }
+
+    /// `steps` steps in which everything that can go wrong may; what must always hold is checked.
+    pub fn chaos(&mut self, steps: usize, faults: Faults) {
+        self.faults = faults;
+        for _ in 0..steps {
+            let before = self.api.log.len();
+            self.step();
+            if self.rng.chance(3) {
+                self.restart_controllers();
+            }
+            if self.rng.chance(3) {
+                self.restart_scheduler();
+            }
+            if self.rng.chance(10) {
+                self.disturb();
+            }
+            if self.api.log.len() != before {
+                check::always(&self.api);
+            }
+        }
+        self.faults = Faults::default();
+    }
+
+    /// Until nothing but heartbeats has moved for a while. Panics if that takes too long.
+    pub fn settle(&mut self) {
+        const ENOUGH: usize = 100_000;
+        let mut moved = (self.movements(), self.api.now);
+        for _ in 0..ENOUGH {
+            if self.step() || self.drain() {
+                if moved.0 != self.movements() {
+                    check::always(&self.api);
+                    moved = (self.movements(), self.api.now);
+                }
+                continue;
+            }
+            if moved.1.duration_until(self.api.now) > QUIET {
+                return;
+            }
+            self.api.now = self.deadline();
+        }
+        panic!("nothing settles: {:?}", check::problems(&self.api));
+    }
+
+    /// How much has happened but heartbeats.
+    fn movements(&self) -> usize {
+        self.api.log.len() - self.api.heartbeats
+    }
+
+    /// The next thing that falls due by time alone; agents renew their leases in any case.
+    fn deadline(&self) -> Timestamp {
+        let alive = self.nodes.iter().filter(|agent| agent.alive);
+        let renewals = alive.map(|agent| agent.renewed + RENEW);
+        let engines = [
+            self.controllers.engine.next_deadline(),
+            self.scheduler.engine.next_deadline(),
+        ];
+        let next = renewals.chain(engines.into_iter().flatten()).min();
+        next.unwrap_or(self.api.now)
+            .max(self.api.now + SignedDuration::from_millis(1))
+    }
+
+    /// Lets `seconds` go by while everything runs.
+    pub fn elapse(&mut self, seconds: i64) {
+        let until = self.api.now + SignedDuration::from_secs(seconds);
+        while self.api.now < until {
+            if !self.step() && !self.drain() {
+                self.api.now += SignedDuration::from_secs(1);
+            }
+        }
+    }
+
+    /// One step of one process. False if it had nothing to do.
+    fn step(&mut self) -> bool {
+        self.api.now += SignedDuration::from_millis(self.rng.below(4) as i64);
+        let kind = Kind::WATCHED[self.rng.below(Kind::WATCHED.len())];
+        let relist = self.rng.chance(self.faults.before / 20);
+        match self.rng.below(8) {
+            0..=2 => self.controllers.deliver(&self.api, kind, relist),
+            3 | 4 => self
+                .controllers
+                .work(&mut self.api, &mut self.rng, self.faults),
+            5 => {
+                let kind = if self.rng.chance(700) {
+                    Kind::POD
+                } else {
+                    Kind::NODE
+                };
+                self.scheduler.deliver(&self.api, kind, relist)
+            }
+            6 => self
+                .scheduler
+                .work(&mut self.api, &mut self.rng, self.faults),
+            _ => {
+                let index = self.rng.below(self.nodes.len());
+                self.agent(index)
+            }
+        }
+    }
+
+    /// Gives everybody a turn; false if nobody had anything to do.
+    fn drain(&mut self) -> bool {
+        let mut busy = false;
+        for kind in Kind::WATCHED {
+            busy |= self.controllers.deliver(&self.api, kind, false);
+        }
+        for kind in [Kind::POD, Kind::NODE] {
+            busy |= self.scheduler.deliver(&self.api, kind, false);
+        }
+        busy |= self
+            .controllers
+            .work(&mut self.api, &mut self.rng, self.faults);
+        busy |= self
+            .scheduler
+            .work(&mut self.api, &mut self.rng, self.faults);
+        for index in 0..self.nodes.len() {
+            busy |= self.agent(index);
+        }
+        busy
+    }
+
+    /// The agent renews its lease, and starts or ends one of its pods.
+    fn agent(&mut self, index: usize) -> bool {
+        let now = self.api.now;
+        let agent = &mut self.nodes[index];
+        if !agent.alive {
+            return false;
+        }
+        let name = agent.name.clone();
+        if agent.renewed.duration_until(now) >= RENEW {
+            agent.renewed = now;
+            let body = json!({"spec": {"renewTime": meta::micro_timestamp(now)}});
+            let key = Key::new("kube-node-lease", &name);
+            must(
+                self.api
+                    .patch(Kind::LEASE, &key, "", PatchKind::Merge, &body),
+            );
+            let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            let key = Key::new("", &name);
+            must(
+                self.api
+                    .patch(Kind::NODE, &key, "status", PatchKind::Strategic, &ready),
+            );
+        }
+        let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(name);
+        let todo = self.api.list(Kind::POD).into_iter().filter(own);
+        let todo: Vec<Value> = todo.filter(|pod| wants_attention(pod)).cloned().collect();
+        let Some(pod) = self.rng.pick(&todo).cloned() else {
+            return false;
+        };
+        if meta::is_terminating(&pod) {
+            let uid = meta::uid(&pod);
+            let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+            self.api
+                .delete(Kind::POD, &key_of(&pod), &options)
+                .expect("the pod is there");
+        } else if pod["status"]["phase"] == "Running" {
+            self.set_pod(&pod, json!({}), true);
+        } else {
+            self.addresses += 1;
+            let ip = format!(
+                "10.100.{}.{}",
+                self.addresses / 250,
+                self.addresses % 250 + 2
+            );
+            self.set_pod(&pod, json!({"phase": "Running", "podIP": ip}), true);
+        }
+        true
+    }
+
+    fn set_pod(&mut self, pod: &Value, mut status: Value, ready: bool) {
+        status["conditions"] = json!([{
+            "type": "Ready",
+            "status": if ready { "True" } else { "False" },
+            "lastTransitionTime": meta::timestamp(self.api.now),
+        }]);
+        let body = json!({"status": status});
+        must(self.api.patch(
+            Kind::POD,
+            &key_of(pod),
+            "status",
+            PatchKind::Strategic,
+            &body,
+        ));
+    }
+
+    /// Something happens to a pod: it fails, becomes unready, or somebody deletes it.
+    fn disturb(&mut self) {
+        let pods: Vec<Value> = self.api.list(Kind::POD).into_iter().cloned().collect();
+        let Some(pod) = self.rng.pick(&pods).cloned() else {
+            return;
+        };
+        match self.rng.below(3) {
+            0 if pod["status"]["phase"] == "Running" => {
+                self.set_pod(&pod, json!({"phase": "Failed"}), false);
+            }
+            1 if pod["status"]["phase"] == "Running" => self.set_pod(&pod, json!({}), false),
+            _ => {
+                let deleted = self.api.delete(Kind::POD, &key_of(&pod), &json!({}));
+                deleted.expect("the pod is there");
+            }
+        }
+    }
+}
+
+/// A pod that its agent has something to do for.
+fn wants_attention(pod: &Value) -> bool {
+    let finished = matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Failed" | "Succeeded")
+    );
+    let ready = pod["status"]["conditions"]
+        .as_array()
+        .is_some_and(|conditions| {
+            conditions
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+    meta::is_terminating(pod) || (!finished && !ready)
+}
+
+pub fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.expect("the simulation's own writes are right")
+}
+
+const RENEW: SignedDuration = SignedDuration::from_secs(10);
+/// Longer than any pause that ends by itself.
+const QUIET: SignedDuration = SignedDuration::from_secs(150);

@@ -1,0 +1,298 @@
+//! The control plane under chance: whatever goes wrong, it ends where its users wanted it.
+
+use orchestrator::client::{Kind, PatchKind};
+use orchestrator::controllers::object::Key;
+use serde_json::{Value, json};
+use tests::sim::Faults;
+use tests::sim::check;
+use tests::sim::cluster::{Cluster, NAMESPACE, must};
+use tests::sim::rng::Rng;
+
+const FAULTS: Faults = Faults {
+    before: 100,
+    after: 60,
+};
+
+fn template(app: &str, image: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": app}},
+        "spec": {"containers": [{
+            "name": "main",
+            "image": image,
+            "resources": {"requests": {"cpu": "100m"}},
+        }]},
+    })
+}
+
+fn deployment(name: &str, replicas: usize) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": template(name, "image:1"),
+        },
+    })
+}
+
+fn replication_controller(name: &str, replicas: usize) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ReplicationController",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"app": name},
+            "template": template(name, "image:1"),
+        },
+    })
+}
+
+fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]},
+    })
+}
+
+fn change(cluster: &mut Cluster, kind: Kind, name: &str, body: Value) {
+    let key = Key::new(NAMESPACE, name);
+    must(
+        cluster
+            .api
+            .patch(kind, &key, "", PatchKind::Strategic, &body),
+    );
+}
+
+/// What a user might do next.
+fn interfere(cluster: &mut Cluster, rng: &mut Rng) {
+    let replicas = rng.below(7);
+    match rng.below(6) {
+        0 => change(
+            cluster,
+            Kind::DEPLOYMENT,
+            "web",
+            json!({"spec": {"replicas": replicas}}),
+        ),
+        1 | 2 => {
+            let image = format!("image:{}", rng.below(4));
+            let container = json!({"name": "main", "image": image});
+            let spec = json!({"template": {"spec": {"containers": [container]}}});
+            change(cluster, Kind::DEPLOYMENT, "web", json!({"spec": spec}));
+        }
+        3 => {
+            let body = json!({"spec": {"replicas": replicas}});
+            change(cluster, Kind::REPLICATION_CONTROLLER, "old", body);
+        }
+        4 => {
+            let paused = json!({"spec": {"paused": rng.chance(500)}});
+            change(cluster, Kind::DEPLOYMENT, "web", paused);
+        }
+        _ => {
+            let kind = *rng.pick(&["Recreate", "RollingUpdate"]).unwrap();
+            let rolling = match kind {
+                "Recreate" => Value::Null,
+                _ => json!({"maxSurge": rng.below(3), "maxUnavailable": 1 + rng.below(2)}),
+            };
+            let strategy = json!({"type": kind, "rollingUpdate": rolling});
+            change(
+                cluster,
+                Kind::DEPLOYMENT,
+                "web",
+                json!({"spec": {"strategy": strategy}}),
+            );
+        }
+    }
+}
+
+#[test]
+fn whatever_goes_wrong_the_cluster_ends_as_its_users_wanted() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 3);
+        let mut user = Rng::new(seed ^ 0xfeed);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+        must(cluster.api.create(
+            Kind::REPLICATION_CONTROLLER,
+            replication_controller("old", 2),
+        ));
+        must(cluster.api.create(Kind::SERVICE, service("web")));
+        for _ in 0..6 {
+            cluster.chaos(300, FAULTS);
+            interfere(&mut cluster, &mut user);
+        }
+        change(
+            &mut cluster,
+            Kind::DEPLOYMENT,
+            "web",
+            json!({"spec": {"paused": false}}),
+        );
+        cluster.settle();
+        let problems = check::problems(&cluster.api);
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+    }
+}
+
+#[test]
+fn three_replicas_land_on_three_nodes() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 3);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+        cluster.settle();
+        let mut nodes: Vec<String> = cluster
+            .api
+            .list(Kind::POD)
+            .into_iter()
+            .map(|pod| pod["spec"]["nodeName"].to_string())
+            .collect();
+        nodes.sort();
+        assert_eq!(
+            nodes,
+            ["\"node-1\"", "\"node-2\"", "\"node-3\""],
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn stale_watches_never_make_too_many_pods() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 3);
+        must(cluster.api.create(
+            Kind::REPLICATION_CONTROLLER,
+            replication_controller("old", 5),
+        ));
+        for _ in 0..600 {
+            // Writes may be refused, but what the server says it did it did.
+            cluster.chaos(
+                1,
+                Faults {
+                    before: 100,
+                    after: 0,
+                },
+            );
+            for set in check::sets(&cluster.api) {
+                let pods = check::active_pods(&cluster.api, set);
+                assert!(pods.len() <= 5, "seed {seed}: {} pods", pods.len());
+            }
+        }
+        cluster.settle();
+        assert_eq!(
+            check::problems(&cluster.api),
+            Vec::<String>::new(),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_deleted_deployment_leaves_nothing_or_what_was_to_stay() {
+    for seed in seeds(8) {
+        for policy in ["Background", "Foreground", "Orphan"] {
+            let mut cluster = Cluster::new(seed, 2);
+            must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+            cluster.chaos(400, FAULTS);
+            let key = Key::new(NAMESPACE, "web");
+            let options = json!({"propagationPolicy": policy});
+            must(cluster.api.delete(Kind::DEPLOYMENT, &key, &options));
+            cluster.chaos(200, FAULTS);
+            cluster.settle();
+            let problems = check::problems(&cluster.api);
+            assert!(problems.is_empty(), "seed {seed}, {policy}: {problems:#?}");
+            let left = cluster.api.list(Kind::POD).len();
+            let gone = cluster
+                .api
+                .get(Kind::DEPLOYMENT, NAMESPACE, "web")
+                .is_none();
+            assert!(gone, "seed {seed}, {policy}");
+            match policy {
+                "Orphan" => {}
+                _ => assert_eq!(left, 0, "seed {seed}, {policy}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_namespace_goes_with_all_that_it_holds() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 2);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+        must(cluster.api.create(Kind::SERVICE, service("web")));
+        cluster.chaos(500, FAULTS);
+        must(
+            cluster
+                .api
+                .delete(Kind::NAMESPACE, &Key::new("", NAMESPACE), &json!({})),
+        );
+        cluster.chaos(200, FAULTS);
+        cluster.settle();
+        let left: Vec<_> = Kind::WATCHED
+            .into_iter()
+            .flat_map(|kind| cluster.api.keys(kind, NAMESPACE))
+            .collect();
+        assert!(left.is_empty(), "seed {seed}: {left:?}");
+        assert!(
+            cluster.api.get(Kind::NAMESPACE, "", NAMESPACE).is_none(),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn pods_of_a_silent_node_leave_service_at_once_and_the_node_in_time() {
+    for seed in seeds(10) {
+        let mut cluster = Cluster::new(seed, 3);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+        must(cluster.api.create(Kind::SERVICE, service("web")));
+        cluster.settle();
+        cluster.set_alive("node-2", false);
+        cluster.elapse(60);
+        let node = cluster.api.get(Kind::NODE, "", "node-2").unwrap();
+        assert_eq!(node["status"]["conditions"][0]["status"], "Unknown");
+        let pods = cluster.api.list(Kind::POD);
+        let lost: Vec<_> = pods
+            .iter()
+            .filter(|p| p["spec"]["nodeName"] == "node-2")
+            .collect();
+        assert!(
+            !lost.is_empty() && lost.iter().all(|pod| !check::ready(pod)),
+            "seed {seed}"
+        );
+        cluster.elapse(330);
+        let pods = cluster.api.list(Kind::POD);
+        let elsewhere = pods.iter().filter(|p| p["spec"]["nodeName"] != "node-2");
+        assert_eq!(
+            elsewhere.filter(|pod| check::ready(pod)).count(),
+            3,
+            "seed {seed}"
+        );
+        cluster.set_alive("node-2", true);
+        cluster.elapse(60);
+        cluster.settle();
+        let node = cluster.api.get(Kind::NODE, "", "node-2").unwrap();
+        assert!(
+            node["spec"]["taints"].as_array().is_none_or(Vec::is_empty),
+            "seed {seed}"
+        );
+        assert_eq!(
+            check::problems(&cluster.api),
+            Vec::<String>::new(),
+            "seed {seed}"
+        );
+    }
+}
+
+/// So many seeds, or the one of SIM_SEED.
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("SIM_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        Some(seed) => vec![seed],
+        None => (0..count).collect(),
+    }
+}
