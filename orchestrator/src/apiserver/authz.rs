@@ -7,7 +7,7 @@
 use super::State;
 use super::authn::{MASTERS, NODES, User};
 use super::cache::Cached;
-use super::request::{Target, Verb};
+use super::request::{Route, Target, Verb};
 use crate::api::{ApiError, Subresource};
 
 /// Where a node's lease lives.
@@ -45,7 +45,9 @@ pub fn creation(user: &User, target: &Target, name: &str) -> Result<(), ApiError
 
 /// Lets a request for something else (discovery, schemas) pass, or says why not.
 pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
-    if is_public(path) || !user.is_anonymous() {
+    // Objects are judged with their verb, by `objects`.
+    let is_object = matches!(Route::parse(path), Ok(Route::Objects(_)));
+    if is_public(path) || !user.is_anonymous() || is_object {
         return Ok(());
     }
     Err(ApiError::Forbidden {

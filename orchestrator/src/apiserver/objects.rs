@@ -110,14 +110,15 @@ impl Objects {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, WriteError> {
-        let revision = self
-            .store
-            .commit(writes)
-            .await
-            .map_err(|error| match error {
-                StoreError::Conflict { .. } => WriteError::Changed,
-                other => WriteError::Failed(store_error(&other)),
-            })?;
+        let revision = match self.store.commit(writes).await {
+            Ok(revision) => revision,
+            Err(StoreError::Conflict { .. }) => {
+                // Whoever tries again must see what was in the way.
+                self.cache.wait_for(self.store.revision()).await;
+                return Err(WriteError::Changed);
+            }
+            Err(other) => return Err(WriteError::Failed(store_error(&other))),
+        };
         self.cache.wait_for(revision).await;
         Ok(revision)
     }
