@@ -83,26 +83,16 @@ pub enum Change {
 pub enum DatapathError {
     #[error("this binary holds no datapath: run `cargo xtask build-ebpf` and build again")]
     NoObject,
-    #[error("load {what}: {source}")]
-    Load {
+    /// A map, a program or a link; the source is the library's.
+    #[error("{what}: {source}")]
+    Kernel {
         what: String,
-        source: Box<aya::EbpfError>,
-    },
-    #[error("{what} the map {map}: {source}")]
-    Map {
-        what: &'static str,
-        map: &'static str,
-        source: Box<aya::maps::MapError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("{what}: {source}")]
     Io {
         what: String,
         source: std::io::Error,
-    },
-    #[error("{what}: {source}")]
-    Netlink {
-        what: String,
-        source: Box<rtnetlink::Error>,
     },
     #[error(transparent)]
     Exhausted(#[from] desired::Exhausted),
@@ -111,6 +101,16 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    fn kernel(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Kernel {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+
     fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io {
             what: what.into(),

@@ -38,17 +38,14 @@ pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
     for spec in &MAPS {
         loader.map_pin_path(spec.name, maps.join(spec.name));
     }
-    let mut object = loader.load(OBJECT).map_err(|source| DatapathError::Load {
-        what: "the embedded object".into(),
-        source: Box::new(source),
-    })?;
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|error| DatapathError::kernel("load the embedded object", error))?;
     let mut programs = BTreeMap::new();
     for (name, program) in object.programs_mut() {
         let loaded = load_program(program);
-        let fd = loaded.map_err(|error| DatapathError::Load {
-            what: format!("program {name}"),
-            source: Box::new(error.into()),
-        })?;
+        let fd =
+            loaded.map_err(|error| DatapathError::kernel(format!("load program {name}"), error))?;
         programs.insert(name.to_owned(), fd);
     }
     Ok(Programs(programs))
