@@ -4,7 +4,8 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{DropReason, Tuple};
 
 use crate::maps;
-use crate::packet::{Headers, TCP_FIN, TCP_RST};
+use crate::packet::Headers;
+use crate::state::seen_after;
 
 /// Rows are written to say that they are in use at most once in this time.
 const TOUCH_NS: u64 = 1_000_000_000;
@@ -19,16 +20,9 @@ pub enum Opened {
 /// Notes that a packet used its row, and rebuilds the other row if it is missing.
 #[inline(always)]
 pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
-    if headers.is_tcp() && headers.tcp_flags & (TCP_FIN | TCP_RST) != 0 {
-        if headers.tcp_flags & TCP_FIN != 0 {
-            flow.seen |= Flow::FIN;
-        } else {
-            flow.seen |= Flow::RST;
-        }
-    }
-    // At the first packet already: who idles after a quick exchange is not half-open.
-    if flow.seen & Flow::USED == 0 {
-        flow.seen |= Flow::USED;
+    let seen = seen_after(flow.seen, headers);
+    if seen != flow.seen {
+        flow.seen = seen;
     }
     let now = maps::now_ns();
     if now.wrapping_sub(flow.last_seen_ns) > TOUCH_NS {

@@ -9,6 +9,7 @@
 mod packet;
 mod port;
 mod refusal;
+mod state;
 
 #[cfg(target_arch = "bpf")]
 mod conntrack;

@@ -41,6 +41,9 @@ enum Command {
         /// A second cluster beside the default one
         #[arg(long, default_value = DEFAULT)]
         cluster: String,
+        /// A binary that is not optimised: built sooner, runs slower
+        #[arg(long)]
+        debug: bool,
     },
     /// Stop the cluster and leave nothing behind (as root)
     Down {
@@ -74,7 +77,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { nodes, cluster } => up::run(&cluster, nodes)?,
+        Command::Up {
+            nodes,
+            cluster,
+            debug,
+        } => up::run(&cluster, nodes, debug)?,
         Command::Down { cluster } => down::run(&cluster)?,
         Command::Setup => println!("{}", setup::ensure()?),
         Command::BuildEbpf => {

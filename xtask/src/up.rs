@@ -23,7 +23,8 @@ use crate::{
     setup, underlay,
 };
 
-pub fn run(name: &str, nodes: Option<u8>) -> Result<()> {
+/// An optimised binary is what `up` is for; `debug` is for working on the orchestrator itself.
+pub fn run(name: &str, nodes: Option<u8>, debug: bool) -> Result<()> {
     let progress = Progress::new();
     let mut cluster = choose(name, nodes)?;
     progress.step("machine", |step| {
@@ -33,7 +34,7 @@ pub fn run(name: &str, nodes: Option<u8>) -> Result<()> {
         step.note(format!("Linux {}, root", kernel_release()));
         Ok(())
     })?;
-    let binary = build(&progress)?;
+    let binary = build(&progress, debug)?;
     let engine = progress.step("container engine", |step| {
         let engine = engine::ensure()?;
         let whose = if engine.is_ours() {
@@ -83,7 +84,7 @@ pub fn run(name: &str, nodes: Option<u8>) -> Result<()> {
 }
 
 /// Builds datapath and binary, and puts the binary where a later build does not disturb it.
-fn build(progress: &Progress) -> Result<PathBuf> {
+fn build(progress: &Progress, debug: bool) -> Result<PathBuf> {
     let toolchain = progress.step("eBPF toolchain", |step| {
         let toolchain = setup::ensure()?;
         step.note(toolchain.to_string());
@@ -95,32 +96,28 @@ fn build(progress: &Progress) -> Result<PathBuf> {
         Ok(())
     })?;
     progress.step("orchestrator binary", |step| {
-        let binary = build_binary()?;
+        let binary = build_binary(debug)?;
         step.note(relative(&binary));
         Ok(binary)
     })
 }
 
-/// The release binary, copied to `.dev/bin`.
-pub fn build_binary() -> Result<PathBuf> {
+/// Builds the binary and copies it to `.dev/bin`.
+pub fn build_binary(debug: bool) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(workspace());
-    build.args([
-        "build",
-        "--release",
-        "--package",
-        "orchestrator",
-        "--bin",
-        "orchestrator",
-    ]);
+    build
+        .current_dir(workspace())
+        .args(["build", "--package", "orchestrator"]);
+    build
+        .args(["--bin", "orchestrator"])
+        .args((!debug).then_some("--release"));
     command::output(&mut build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), PathBuf::from);
-    install(
-        &target.join("release/orchestrator"),
-        &dev_dir().join("bin/orchestrator"),
-    )
+    let profile = if debug { "debug" } else { "release" };
+    let built = target.join(profile).join("orchestrator");
+    install(&built, &dev_dir().join("bin/orchestrator"))
 }
 
 /// Copies beside and renames: the file of a running program cannot be written.
@@ -251,14 +248,17 @@ fn wait_ready(cluster: &Cluster, binary: &Path) -> Result<()> {
     let mut wait = Command::new(binary);
     wait.args(["dev", "wait", "--timeout-s", "60", "--kubeconfig"])
         .arg(cluster.kubeconfig());
-    let ready = command::output(wait.args(cluster.node_names()));
-    ready.map(drop).with_context(|| {
-        let first = cluster.node(1);
-        format!(
-            "the nodes do not become Ready; the first one says: {}",
-            log_tail(cluster, &first)
-        )
-    })
+    let Err(why) = command::output(wait.args(cluster.node_names())) else {
+        return Ok(());
+    };
+    let why = why.to_string();
+    let why = why.rsplit("error: ").next().unwrap_or(&why);
+    bail!(
+        "the nodes are not Ready {why}\nserver {}\n{} {}",
+        log_tail(cluster, "server"),
+        cluster.node(1),
+        log_tail(cluster, &cluster.node(1))
+    )
 }
 
 fn write_env(cluster: &Cluster, engine: &Engine) -> Result<()> {

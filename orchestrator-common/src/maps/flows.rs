@@ -26,7 +26,7 @@ layout! {
         pub generation: u32,
         /// `Flow::FORWARD` or `Flow::REPLY`.
         pub direction: u16,
-        /// What was seen: `Flow::SYN`, `FIN`, `RST`.
+        /// What was seen in the row's direction: `Flow::FIN`, `RST`, `USED`.
         pub seen: u16,
         pub reserved: u32,
     }

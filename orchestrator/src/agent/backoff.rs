@@ -43,6 +43,13 @@ pub fn delay(failures: u32) -> SignedDuration {
     SignedDuration::from_secs((FIRST << doublings).min(LONGEST))
 }
 
+/// The pause after that many failures of the node's own steps (a sandbox, a wire): 1 s doubling to
+/// a minute. They are the node's fault, and it mends sooner than a pod's own.
+pub fn short_delay(failures: u32) -> SignedDuration {
+    let doublings = failures.saturating_sub(1).min(10);
+    SignedDuration::from_secs((1 << doublings).min(60))
+}
+
 /// Go's way to write a duration, as Kubernetes' messages have it: `10s`, `2m40s`.
 pub fn text(delay: SignedDuration) -> String {
     let seconds = delay.as_secs();

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const MAX_PODS: u32 = 110;
+const CAP_SYS_RESOURCE: u32 = 24;
 
 /// The version that the node claims to be compatible with.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+orchestrator-", env!("CARGO_PKG_VERSION"));
@@ -85,6 +86,21 @@ pub fn architecture() -> &'static str {
     }
 }
 
+/// The lowest OOM score that a child may be given: below one's own only with CAP_SYS_RESOURCE.
+pub fn lowest_oom_score() -> i64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    if has_sys_resource(&read("/proc/self/status")) {
+        return -1000;
+    }
+    read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0)
+}
+
+fn has_sys_resource(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
 fn memory_bytes(meminfo: &str) -> Option<i64> {
     let line = meminfo
         .lines()
@@ -96,6 +112,12 @@ fn memory_bytes(meminfo: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_capability_to_lower_scores_is_read_from_the_effective_set() {
+        assert!(has_sys_resource("CapPrm:\t0\nCapEff:\t000001ffffffffff\n"));
+        assert!(!has_sys_resource("CapEff:\t000001fffeffffff\n"));
+    }
 
     #[test]
     fn the_memory_of_a_node_is_its_total() {

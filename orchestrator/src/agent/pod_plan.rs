@@ -347,7 +347,11 @@ fn ensure_image(view: &View, template: &Template, actions: &mut Vec<Action>) -> 
 
 fn still_waiting(view: &View, name: &str) -> Option<Action> {
     let failure = view.memory.failures.get(name)?;
-    (failure.retry_at() > view.now).then(|| Action::WakeAt(failure.retry_at()))
+    let retry_at = match name {
+        "" => failure.at + backoff::short_delay(failure.count),
+        _ => failure.retry_at(),
+    };
+    (retry_at > view.now).then_some(Action::WakeAt(retry_at))
 }
 
 /// Of every container the last attempt and the one before it (for `logs --previous`) are kept.

@@ -299,7 +299,7 @@ async fn membership(
         if shutdown.unless(tokio::time::sleep(pause)).await.is_none() {
             return Ok(None);
         }
-        pause = (pause * 2).min(Duration::from_secs(10));
+        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 

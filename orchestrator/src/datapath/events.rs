@@ -16,11 +16,7 @@ pub struct Drops(RingBuf<MapData>);
 impl Drops {
     /// Opens the ring buffer pinned in `maps`.
     pub fn open(maps: &Path) -> Result<Self, DatapathError> {
-        let failed = |source| DatapathError::Map {
-            what: "open",
-            map: DROPS.name,
-            source: Box::new(source),
-        };
+        let failed = |error| DatapathError::kernel(format!("open the map {}", DROPS.name), error);
         let data = MapData::from_pin(maps.join(DROPS.name)).map_err(failed)?;
         let map = Map::from_map_data(data).map_err(failed)?;
         Ok(Self(RingBuf::try_from(map).map_err(failed)?))

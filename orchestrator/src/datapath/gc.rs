@@ -30,21 +30,21 @@ pub fn sweep_flows(maps: &mut Maps, now: Duration) -> Result<usize, DatapathErro
     let mut dead = BTreeSet::new();
     for row in maps.flows() {
         let (key, flow) = row?;
+        // A flow that chose another backend leaves the reply row of the old one behind, on its own.
         let other = maps.flow(&flow.other_key())?;
+        let other = other.filter(|other| other.other_key() == key);
         if expired(&key, &flow, other.as_ref(), now) {
-            dead.insert(if flow.direction == Flow::FORWARD {
-                key
-            } else {
-                flow.other_key()
-            });
+            let alone = flow.direction == Flow::FORWARD || other.is_none();
+            dead.insert(if alone { key } else { flow.other_key() });
         }
     }
-    for forward in &dead {
+    for key in &dead {
         // The reply row's key comes from the forward row, so that one goes last.
-        if let Some(flow) = maps.flow(forward)? {
+        let flow = maps.flow(key)?;
+        if let Some(flow) = flow.filter(|flow| flow.direction == Flow::FORWARD) {
             maps.remove_flow(&flow.other_key())?;
         }
-        maps.remove_flow(forward)?;
+        maps.remove_flow(key)?;
     }
     Ok(dead.len())
 }

@@ -312,7 +312,7 @@ fn device(link: &LinkMessage) -> Result<Device, DatapathError> {
 }
 
 fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> DatapathError {
-    move |source| DatapathError::Netlink {
+    move |source| DatapathError::Kernel {
         what,
         source: Box::new(source),
     }

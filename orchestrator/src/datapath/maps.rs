@@ -183,9 +183,5 @@ fn gone(done: Result<(), MapError>) -> Result<(), MapError> {
 }
 
 fn failed(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
-    move |source| DatapathError::Map {
-        what,
-        map,
-        source: Box::new(source),
-    }
+    move |error| DatapathError::kernel(format!("{what} the map {map}"), error)
 }

@@ -83,26 +83,16 @@ pub enum Change {
 pub enum DatapathError {
     #[error("this binary holds no datapath: run `cargo xtask build-ebpf` and build again")]
     NoObject,
-    #[error("load {what}: {source}")]
-    Load {
+    /// A map, a program or a link; the source is the library's.
+    #[error("{what}: {source}")]
+    Kernel {
         what: String,
-        source: Box<aya::EbpfError>,
-    },
-    #[error("{what} the map {map}: {source}")]
-    Map {
-        what: &'static str,
-        map: &'static str,
-        source: Box<aya::maps::MapError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("{what}: {source}")]
     Io {
         what: String,
         source: std::io::Error,
-    },
-    #[error("{what}: {source}")]
-    Netlink {
-        what: String,
-        source: Box<rtnetlink::Error>,
     },
     #[error(transparent)]
     Exhausted(#[from] desired::Exhausted),
@@ -111,6 +101,16 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    fn kernel(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Kernel {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+
     fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io {
             what: what.into(),
@@ -127,6 +127,8 @@ pub struct Datapath {
     links: Links,
     /// Pins of the node's own attachments.
     own_links: BTreeSet<String>,
+    /// The view is complete and links of pods that are gone may still be there.
+    prune_due: bool,
 }
 
 impl Datapath {
@@ -152,6 +154,7 @@ impl Datapath {
             programs,
             links,
             own_links,
+            prune_due: false,
         })
     }
 
@@ -185,16 +188,12 @@ impl Datapath {
             let actual = self.reconciler.actual().clone();
             gc::raise_orphans(self.reconciler.kernel_mut(), &actual)?;
         }
+        self.prune_due = true;
         self.reconciler.in_sync()?;
         for finding in check::check(self.reconciler.actual()) {
             tracing::error!(finding, "the datapath's tables contradict themselves");
         }
-        let mut wanted = self.own_links.clone();
-        for pod in self.reconciler.world().pods() {
-            let attachments = attach::pod_attachments(&pod.ifname, pod.ifindex);
-            wanted.extend(attachments.map(|attachment| attachment.name));
-        }
-        gc::prune_links(&self.links, &wanted)
+        self.prune_links()
     }
 
     /// The maps in the golden text form.
@@ -202,9 +201,25 @@ impl Datapath {
         Ok(dump::dump(&kernel::Kernel::read(self.reconciler.kernel())?))
     }
 
-    /// Removes flows that are closed or idle. `now` is the monotonic clock.
+    /// The work of quiet moments: tries again what failed, and removes flows that are closed or idle.
+    /// `now` is the monotonic clock. Returns how many flows went.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
+        self.reconciler.retry()?;
+        if self.prune_due {
+            self.prune_links()?;
+        }
         gc::sweep_flows(self.reconciler.kernel_mut(), now)
+    }
+
+    fn prune_links(&mut self) -> Result<(), DatapathError> {
+        let mut wanted = self.own_links.clone();
+        for pod in self.reconciler.world().pods() {
+            let attachments = attach::pod_attachments(&pod.ifname, pod.ifindex);
+            wanted.extend(attachments.map(|attachment| attachment.name));
+        }
+        gc::prune_links(&self.links, &wanted)?;
+        self.prune_due = false;
+        Ok(())
     }
 
     /// The records of dropped packets.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::thread::{self, ScopedJoinHandle};
 
 use aya::EbpfLoader;
 use aya::programs::Program;
@@ -38,18 +39,24 @@ pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
     for spec in &MAPS {
         loader.map_pin_path(spec.name, maps.join(spec.name));
     }
-    let mut object = loader.load(OBJECT).map_err(|source| DatapathError::Load {
-        what: "the embedded object".into(),
-        source: Box::new(source),
-    })?;
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|error| DatapathError::kernel("load the embedded object", error))?;
+    // The verifier is what a start waits for: one thread a program.
+    let loaded: Vec<_> = thread::scope(|scope| {
+        let load = |(name, program)| (name, scope.spawn(move || load_program(program)));
+        let threads: Vec<(&str, _)> = object.programs_mut().map(load).collect();
+        let join = |(name, thread): (&str, ScopedJoinHandle<'_, _>)| match thread.join() {
+            Ok(loaded) => (name.to_owned(), loaded),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    });
     let mut programs = BTreeMap::new();
-    for (name, program) in object.programs_mut() {
-        let loaded = load_program(program);
-        let fd = loaded.map_err(|error| DatapathError::Load {
-            what: format!("program {name}"),
-            source: Box::new(error.into()),
-        })?;
-        programs.insert(name.to_owned(), fd);
+    for (name, fd) in loaded {
+        let failed = |error| DatapathError::kernel(format!("load program {name}"), error);
+        let fd = fd.map_err(failed)?;
+        programs.insert(name, fd);
     }
     Ok(Programs(programs))
 }

@@ -64,6 +64,11 @@ impl<K: Kernel> Reconciler<K> {
         self.settle()
     }
 
+    /// Tries again what failed.
+    pub fn retry(&mut self) -> Result<(), DatapathError> {
+        self.settle()
+    }
+
     pub fn is_in_sync(&self) -> bool {
         self.in_sync
     }

@@ -49,7 +49,7 @@ pub fn link_create(program: BorrowedFd<'_>, target: u32, to: AttachType) -> io::
         prog_fd: program.as_raw_fd() as u32,
         target,
         attach_type: to as u32,
-        ..LinkCreate::default()
+        flags: 0,
     };
     bpf_fd(BPF_LINK_CREATE, &mut attr)
 }
@@ -59,7 +59,6 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     let mut attr = LinkUpdate {
         link_fd: link.as_raw_fd() as u32,
         new_prog_fd: program.as_raw_fd() as u32,
-        ..LinkUpdate::default()
     };
     bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
 }
@@ -131,24 +130,17 @@ pub fn own_netns_cookie() -> io::Result<u64> {
 }
 
 #[repr(C)]
-#[derive(Default)]
 struct LinkCreate {
     prog_fd: u32,
     target: u32,
     attach_type: u32,
     flags: u32,
-    relative: u32,
-    padding: u32,
-    expected_revision: u64,
 }
 
 #[repr(C)]
-#[derive(Default)]
 struct LinkUpdate {
     link_fd: u32,
     new_prog_fd: u32,
-    flags: u32,
-    old_prog_fd: u32,
 }
 
 #[repr(C)]
@@ -179,9 +171,9 @@ struct RawLinkInfo {
 
 /// Private, and called with the `repr(C)` structs above only.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<RawFd> {
-    // SAFETY: `attr` is one of the structs above: plain integers laid out as the kernel's `union
-    // bpf_attr` for `command`; the kernel reads and writes no more than the size given. Pointers inside
-    // are to live memory of the caller.
+    // SAFETY: `attr` is one of the structs above: plain integers laid out as the beginning of
+    // `union bpf_attr` for `command` (the kernel takes what is missing as zero); no more than the
+    // size given is read or written. Pointers inside are to live memory of the caller.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

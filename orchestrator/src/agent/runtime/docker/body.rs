@@ -62,8 +62,9 @@ pub fn pullable(reference: &str) -> String {
     }
 }
 
-/// The Engine's create request.
-pub fn container(spec: &ContainerSpec, owner: &Owner) -> ContainerCreateBody {
+/// The Engine's create request. No container is given an OOM score below `oom_floor`: where the
+/// Engine may not lower its own, the start of such a container fails.
+pub fn container(spec: &ContainerSpec, owner: &Owner, oom_floor: i64) -> ContainerCreateBody {
     let mut cmd = spec.args.clone();
     if let Network::Node(_) = spec.network {
         cmd.get_or_insert_default()
@@ -86,7 +87,7 @@ pub fn container(spec: &ContainerSpec, owner: &Owner) -> ContainerCreateBody {
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),
-        host_config: Some(host_config(spec)),
+        host_config: Some(host_config(spec, oom_floor)),
         ..Default::default()
     }
 }
@@ -124,7 +125,7 @@ pub fn role_text(role: Role) -> &'static str {
     }
 }
 
-fn host_config(spec: &ContainerSpec) -> HostConfig {
+fn host_config(spec: &ContainerSpec, oom_floor: i64) -> HostConfig {
     let security = &spec.security;
     let mut mounts: Vec<DockerMount> = spec.mounts.iter().map(mount).collect();
     let mut cap_add = security.add_capabilities.clone();
@@ -168,7 +169,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         cpu_shares: positive(spec.resources.cpu_shares),
         cpu_quota: positive(spec.resources.cpu_quota_us),
         cpu_period: positive(spec.resources.cpu_period_us),
-        oom_score_adj: Some(spec.resources.oom_score_adj),
+        oom_score_adj: Some(spec.resources.oom_score_adj.max(oom_floor)),
         privileged: Some(security.privileged),
         cap_add: Some(cap_add),
         cap_drop: Some(security.drop_capabilities.clone()),

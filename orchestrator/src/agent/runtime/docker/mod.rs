@@ -30,6 +30,7 @@ use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, LogOptions, Runtime, RuntimeError,
     Sighting, pause_image,
 };
+use crate::agent::facts;
 
 /// The oldest Engine API that has all the agent asks for (Docker 20.10).
 const OLDEST_API: (usize, usize) = (1, 41);
@@ -50,6 +51,8 @@ pub struct DockerRuntime {
     owner: Owner,
     scratch: PathBuf,
     pause: Arc<OnceCell<String>>,
+    /// The Engine is taken to have the same powers as this process.
+    oom_floor: i64,
 }
 
 impl DockerRuntime {
@@ -79,6 +82,7 @@ impl DockerRuntime {
             owner,
             scratch,
             pause: Arc::default(),
+            oom_floor: facts::lowest_oom_score(),
         })
     }
 
@@ -131,7 +135,7 @@ impl DockerRuntime {
             name: Some(name.to_owned()),
             ..Default::default()
         };
-        let body = body::container(spec, &self.owner);
+        let body = body::container(spec, &self.owner, self.oom_floor);
         let made = self
             .docker
             .create_container(Some(options), body)
