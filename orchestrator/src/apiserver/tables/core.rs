@@ -115,10 +115,7 @@ pub const EVENTS: Printer = Printer {
         Column::text("Message", "What happened"),
         Column::wide("First Seen", "Time since it was first seen"),
         Column::wide("Count", "How often it was seen"),
-        Column {
-            priority: 1,
-            ..NAME
-        },
+        Column::wide("Name", "The event's own name"),
     ],
     cells: event,
 };
