@@ -23,7 +23,7 @@ pub fn namespace_is_open(
     let namespaces = api::find("", "v1", "namespaces").ok_or(ApiError::NoSuchResource)?;
     let found = state.objects.get(namespaces, "", namespace)?;
     if found
-        .fields
+        .fields()
         .get("status.phase")
         .is_some_and(|phase| phase == "Terminating")
     {

@@ -96,7 +96,7 @@ fn own_pod(state: &State, node: &str, target: &Target) -> bool {
     };
     let found = state.objects.cache.get(target.resource, namespace, name);
     found.is_none_or(|pod: std::sync::Arc<Cached>| {
-        pod.fields
+        pod.fields()
             .get("spec.nodeName")
             .is_some_and(|bound| bound == node)
     })

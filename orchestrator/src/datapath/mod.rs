@@ -15,6 +15,7 @@ pub mod gc;
 pub mod ids;
 pub mod kernel;
 pub mod link;
+pub mod lookup;
 pub mod maps;
 pub mod mount;
 pub mod object;

@@ -66,13 +66,10 @@ impl Kind {
 
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
-        let mut object = Cached::of(self.resource, key.into(), stored, revision);
-        let mut state = self.state_to_change();
-        // Objects of one workload come one after the other and have the same labels.
-        if let Some((_, last)) = state.objects.last_key_value() {
-            object.share_with(last);
-        }
-        state.objects.insert(object.key.clone(), Arc::new(object));
+        let object = Arc::new(Cached::of(self.resource, key.into(), stored, revision));
+        self.state_to_change()
+            .objects
+            .insert(object.key.clone(), object);
     }
 
     /// Loading is over: what comes now is newer than `revision`.
@@ -121,7 +118,7 @@ impl State {
 
     fn change(
         &mut self,
-        resource: &Resource,
+        resource: &'static Resource,
         revision: Revision,
         event: &Event,
     ) -> Option<WatchEvent> {
@@ -132,7 +129,6 @@ impl State {
                 let change = match &previous {
                     Some(previous) => {
                         object.key = previous.key.clone();
-                        object.share_with(previous);
                         Change::Modified
                     }
                     None => Change::Added,

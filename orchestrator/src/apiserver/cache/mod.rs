@@ -2,11 +2,12 @@
 //!
 //! One task follows the store and applies its commits; GET, LIST and WATCH read here and never
 //! touch the store, but for a watch that begins before the recent past. Objects are not kept
-//! parsed: bytes, labels and selectable fields only. Writes go to the store, never here; who must
+//! parsed: bytes, and labels and selectable fields once a selector looked. Writes go to the store, never here; who must
 //! read its own write waits for its revision (`wait_for`).
 
 mod kind;
 mod object;
+mod selectable;
 #[cfg(test)]
 mod tests;
 mod watch;

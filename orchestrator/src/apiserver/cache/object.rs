@@ -1,11 +1,12 @@
 //! One cached object: its bytes with the resourceVersion in them, and what selectors ask for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::selectable;
 use crate::api::{Resource, meta};
 use crate::store::Revision;
 
@@ -18,29 +19,32 @@ pub struct Cached {
     pub bytes: Bytes,
     /// What `metadata.resourceVersion` says.
     pub revision: Revision,
-    pub labels: Arc<BTreeMap<String, String>>,
-    /// What a field selector may ask for.
-    pub fields: Arc<BTreeMap<&'static str, String>>,
+    resource: &'static Resource,
+    /// Read out of the bytes by the first selector that looks: most objects never meet one.
+    selectable: OnceLock<Box<Selectable>>,
+}
+
+#[derive(Debug)]
+struct Selectable {
+    labels: BTreeMap<String, String>,
+    fields: BTreeMap<&'static str, String>,
 }
 
 impl Cached {
     /// From what the store holds.
     pub(super) fn of(
-        resource: &Resource,
+        resource: &'static Resource,
         key: Arc<str>,
         stored: &[u8],
         revision: Revision,
     ) -> Self {
-        let value = serde_json::from_slice(stored).unwrap_or_else(|error| {
-            tracing::error!(%key, %error, "the store holds an object that is not JSON");
-            Value::Null
-        });
+        let bytes = with_revision(stored, revision);
         Self {
-            bytes: with_revision(stored, revision),
-            revision,
-            labels: Arc::new(meta::labels(&value)),
-            fields: Arc::new(resource.selectable_fields(&value)),
             key,
+            bytes,
+            revision,
+            resource,
+            selectable: OnceLock::new(),
         }
     }
 
@@ -50,19 +54,30 @@ impl Cached {
             key: self.key.clone(),
             bytes: self.at_revision(revision),
             revision,
-            labels: self.labels.clone(),
-            fields: self.fields.clone(),
+            resource: self.resource,
+            selectable: OnceLock::new(),
         }
     }
 
-    /// Equal labels and fields of two states are kept once.
-    pub(super) fn share_with(&mut self, other: &Self) {
-        if self.labels == other.labels {
-            self.labels = other.labels.clone();
-        }
-        if self.fields == other.fields {
-            self.fields = other.fields.clone();
-        }
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.selectable().labels
+    }
+
+    /// What a field selector may ask for.
+    pub fn fields(&self) -> &BTreeMap<&'static str, String> {
+        &self.selectable().fields
+    }
+
+    fn selectable(&self) -> &Selectable {
+        self.selectable.get_or_init(|| {
+            let skeleton = selectable::skeleton(&self.bytes).unwrap_or_else(|error| {
+                tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
+                Value::Null
+            });
+            let labels = meta::labels(&skeleton);
+            let fields = self.resource.selectable_fields(&skeleton);
+            Box::new(Selectable { labels, fields })
+        })
     }
 
     /// Empty for a cluster resource.

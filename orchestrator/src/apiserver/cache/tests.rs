@@ -89,8 +89,8 @@ async fn objects_of_before_and_after_the_start_are_read_alike() {
         (one.namespace(), one.name(), one.revision),
         ("a", "one", first)
     );
-    assert_eq!(one.labels["l"], "x");
-    assert_eq!(one.fields["metadata.name"], "one");
+    assert_eq!(one.labels()["l"], "x");
+    assert_eq!(one.fields()["metadata.name"], "one");
     assert!(text(&one).starts_with(&format!(
         r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"resourceVersion":"{first}","name""#
     )));
@@ -117,7 +117,7 @@ async fn a_watch_tells_each_change_once_with_the_state_before() {
         let previous = event
             .previous
             .as_ref()
-            .map(|object| object.labels["l"].clone());
+            .map(|object| object.labels()["l"].clone());
         states.push((line(&event), previous));
     }
     let expected = [

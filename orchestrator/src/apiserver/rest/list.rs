@@ -65,7 +65,8 @@ impl Selection {
     }
 
     pub fn selects(&self, object: &Cached) -> bool {
-        self.labels.matches(&object.labels) && self.fields.matches(&object.fields)
+        (self.labels.is_everything() || self.labels.matches(object.labels()))
+            && (self.fields.is_everything() || self.fields.matches(object.fields()))
     }
 
     fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
