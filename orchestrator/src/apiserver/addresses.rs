@@ -70,6 +70,8 @@ impl Addresses {
             ports: config.node_ports.clone(),
             taken: Mutex::default(),
         };
+        // Kept for the server's own Service also while somebody has deleted it.
+        addresses.lock().addresses.insert(addresses.own());
         if let Some(services) = api::find("", "v1", "services") {
             let mut taken = addresses.lock();
             for service in objects.cache.list(services, None).1 {
@@ -82,6 +84,11 @@ impl Addresses {
             }
         }
         addresses
+    }
+
+    /// The first address of the range: the one of Service default/kubernetes.
+    pub fn own(&self) -> IpAddr {
+        at(self.range, 1)
     }
 
     /// Takes a given address.
@@ -153,10 +160,10 @@ impl Addresses {
 
     /// Gives back what a Service held.
     pub fn release(&self, holding: &Holding) {
-        let mut taken = self.lock();
+        let (mut taken, own) = (self.lock(), self.own());
         taken
             .addresses
-            .retain(|address| !holding.addresses.contains(address));
+            .retain(|address| *address == own || !holding.addresses.contains(address));
         taken.ports.retain(|port| !holding.ports.contains(port));
     }
 

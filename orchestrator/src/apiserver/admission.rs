@@ -10,6 +10,9 @@ use super::reply::internal;
 use crate::api::{self, ApiError, Cause, CauseKind, Resource, meta};
 use crate::store::{Expect, Write};
 
+/// Namespace and name of the Service that leads to the API server; its address is kept for it.
+pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
+
 /// Nothing new may be made in a namespace that is absent or going.
 pub fn namespace_is_open(
     state: &State,
@@ -137,7 +140,11 @@ impl<'a> Claim<'a> {
     }
 
     fn allocate_address(&mut self, new: &mut Value, had: &Holding) -> Result<(), Cause> {
+        let own = (meta::namespace(new), meta::name(new)) == OWN_SERVICE;
         let spec = &mut new["spec"];
+        if own {
+            spec["clusterIP"] = self.addresses.own().to_string().into();
+        }
         let given = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
         if given == "None" {
             return Ok(());
@@ -150,7 +157,7 @@ impl<'a> Claim<'a> {
             ),
         };
         let address = match given.parse() {
-            Ok(address) if had.addresses.contains(&address) => address,
+            Ok(address) if own || had.addresses.contains(&address) => address,
             Ok(address) => {
                 self.addresses.claim_address(address).map_err(invalid)?;
                 self.taken.addresses.insert(address);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
-use super::admission::{companions, new_uid};
+use super::admission::{OWN_SERVICE, companions, new_uid};
 use super::objects::{Current, WriteError};
 use crate::api::{self, ApiError, FieldValidation, Resource, meta};
 use crate::sys::Shutdown;
@@ -18,7 +18,10 @@ const EVENT_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 /// How often old events are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes sure that what every cluster has is there.
+/// How often what every cluster has is looked after.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Makes sure that what every cluster has is there, and says what it should.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
@@ -27,11 +30,8 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
     }
     let [service, endpoints, slice] = own_service(state)?;
     ensure(state, service.0, service.1, true).await?;
+    // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
     if state.config.advertise.ip().is_loopback() {
-        tracing::warn!(
-            "no node or pod can reach {}: give --advertise-address before nodes join",
-            state.config.advertise
-        );
         return Ok(());
     }
     for (resource, object) in [endpoints, slice] {
@@ -43,18 +43,16 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
 /// Service default/kubernetes and where it leads: this server.
 fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiError> {
     let config = &state.config;
-    let first = config.service_cidr.iter().nth(1);
-    let first = first.ok_or_else(|| super::reply::internal("the range of Services is empty"))?;
+    let (namespace, name) = OWN_SERVICE;
     let advertise = config.advertise;
     let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let metadata =
-        |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let metadata = |labels: Value| json!({"name": name, "namespace": namespace, "labels": labels});
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": metadata(labels),
         "spec": {
             "type": "ClusterIP",
-            "clusterIP": first.to_string(),
+            "clusterIP": state.addresses.own().to_string(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP",
                 "targetPort": advertise.port()}],
         },
@@ -69,7 +67,7 @@ fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiErro
     });
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": metadata(json!({"kubernetes.io/service-name": "kubernetes"})),
+        "metadata": metadata(json!({"kubernetes.io/service-name": name})),
         "addressType": family,
         "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
@@ -142,6 +140,25 @@ async fn replace(
         .update(resource, &wanted, current.revision)
         .await
         .map(|_| ())
+}
+
+/// Puts back what somebody has deleted or changed.
+pub fn start_upkeep(state: &Arc<State>) {
+    let (tasks, state) = (state.tasks.clone(), state.clone());
+    let shutdown = tasks.shutdown().clone();
+    let look_after = move || look_after(state.clone(), shutdown.clone());
+    tasks.restarting("upkeep", look_after);
+}
+
+async fn look_after(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
+    while shutdown
+        .unless(tokio::time::sleep(UPKEEP_INTERVAL))
+        .await
+        .is_some()
+    {
+        first_objects(&state).await?;
+    }
+    Ok(())
 }
 
 /// Removes events that nobody has repeated for an hour.

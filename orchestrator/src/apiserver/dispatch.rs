@@ -117,7 +117,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             read(body).await?
         };
         let headers = parts.headers;
-        rest::serve(Call {
+        let call = Call {
             state,
             user,
             target,
@@ -126,20 +126,23 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             headers,
             wanted,
             body,
-        })
-        .await
+        };
+        rest::serve(call).await
     };
     if streams {
-        return serve.await;
+        serve.await
+    } else {
+        in_time(serve).await
     }
-    tokio::time::timeout(PATIENCE, serve)
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::Timeout(format!(
-                "the request did not complete within {} s",
-                PATIENCE.as_secs()
-            )))
-        })
+}
+
+async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
+    let served = tokio::time::timeout(PATIENCE, serve).await;
+    served.unwrap_or_else(|_| {
+        let limit = PATIENCE.as_secs();
+        let message = format!("the request did not complete within {limit} s");
+        Err(ApiError::Timeout(message))
+    })
 }
 
 /// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.

@@ -19,6 +19,7 @@ mod objects;
 mod openapi;
 mod pki;
 mod port_owner;
+mod protobuf;
 mod proxy;
 mod reply;
 mod request;
@@ -122,6 +123,7 @@ impl ApiServer {
         });
         bootstrap::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
+        bootstrap::start_upkeep(&state);
         Ok(Self { state })
     }
 

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
+use super::protobuf;
 use super::request::Query;
 use super::tables::IncludeObject;
 use crate::api::{ApiError, Format};
@@ -125,14 +126,22 @@ impl MediaRange {
     }
 }
 
+/// What a request's body is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFormat {
+    Text(Format),
+    Protobuf,
+}
+
 /// The format of a request's body; Kubernetes reads a body without a type as JSON.
-pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
+pub fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
     match content_type(headers).as_str() {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" => Ok(Format::Yaml),
+        "" | "application/json" => Ok(BodyFormat::Text(Format::Json)),
+        "application/yaml" => Ok(BodyFormat::Text(Format::Yaml)),
+        protobuf::MEDIA_TYPE => Ok(BodyFormat::Protobuf),
         _ => Err(ApiError::UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
                 .to_owned(),
         )),
     }

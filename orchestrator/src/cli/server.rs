@@ -83,6 +83,12 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
     start_parts(&server, &config, &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
+    if config.advertise.ip().is_loopback() {
+        tracing::warn!(
+            "no other machine can reach {}: give --advertise-address before nodes join",
+            config.advertise
+        );
+    }
     announce(&args, started);
     if tasks.finish(FAREWELL).await {
         return Ok(());

@@ -9,17 +9,16 @@ use super::{Answer, Call, RETRIES};
 use crate::api::{ApiError, Decoded, meta};
 use crate::apiserver::admission::{self, Claim};
 use crate::apiserver::objects::WriteError;
-use crate::apiserver::{authz, negotiate, reply};
+use crate::apiserver::{authz, reply};
 
 /// Decodes, completes, checks and writes a new object.
 pub async fn create(call: &Call) -> Answer {
     let dry_run = call.query.dry_run()?;
-    let format = negotiate::body_format(&call.headers)?;
     let resource = call.resource();
     let Decoded {
         mut object,
         warnings,
-    } = resource.decode(&call.body, format, call.field_validation()?)?;
+    } = call.decode(resource)?;
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::BadRequest(

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::list::Selection;
 use super::{Answer, Call, RETRIES};
 use crate::api::{ApiError, Format, Resource, meta};
+use crate::apiserver::negotiate::BodyFormat;
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::request::{self, Query};
 use crate::apiserver::wire::ListMeta;
-use crate::apiserver::{State, admission, negotiate, reply};
+use crate::apiserver::{State, admission, negotiate, protobuf, reply};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -292,8 +293,13 @@ impl Options {
             ApiError::BadRequest(format!("the body is not a DeleteOptions object: {error}"))
         };
         let body: Value = match negotiate::body_format(&call.headers)? {
-            Format::Json => serde_json::from_slice(&call.body).map_err(|error| bad(&error))?,
-            Format::Yaml => serde_yaml::from_slice(&call.body).map_err(|error| bad(&error))?,
+            BodyFormat::Text(Format::Json) => {
+                serde_json::from_slice(&call.body).map_err(|error| bad(&error))?
+            }
+            BodyFormat::Text(Format::Yaml) => {
+                serde_yaml::from_slice(&call.body).map_err(|error| bad(&error))?
+            }
+            BodyFormat::Protobuf => protobuf::decode(&call.body)?,
         };
         if let Some(seconds) = body["gracePeriodSeconds"].as_i64() {
             options.grace_seconds = Some(seconds);

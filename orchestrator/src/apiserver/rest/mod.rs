@@ -15,9 +15,10 @@ use bytes::Bytes;
 
 use super::State;
 use super::authn::User;
-use super::negotiate::Wanted;
+use super::negotiate::{self, BodyFormat, Wanted};
+use super::protobuf;
 use super::request::{Query, Target, Verb};
-use crate::api::{ApiError, FieldValidation, Resource, Subresource};
+use crate::api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
 
 /// How often a write that lost a race is tried again when the client set no precondition.
 const RETRIES: usize = 10;
@@ -80,6 +81,15 @@ impl Call {
 
     fn field_validation(&self) -> Result<FieldValidation, ApiError> {
         FieldValidation::parse(self.query.get("fieldValidation").unwrap_or_default())
+    }
+
+    /// The body as an object of a kind.
+    fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
+        let mode = self.field_validation()?;
+        match negotiate::body_format(&self.headers)? {
+            BodyFormat::Text(format) => kind.decode(&self.body, format, mode),
+            BodyFormat::Protobuf => kind.canonical(protobuf::decode(&self.body)?, mode),
+        }
     }
 
     /// Refuses an object that says it lives elsewhere than the path.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Answer, Call, RETRIES};
 use crate::api::{self, ApiError, meta, scheme};
 use crate::apiserver::objects::WriteError;
-use crate::apiserver::{negotiate, reply};
+use crate::apiserver::reply;
 
 /// GET of a Scale.
 pub fn get_scale(call: &Call) -> Answer {
@@ -28,10 +28,7 @@ pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
     let dry_run = call.query.dry_run()?;
-    let format = negotiate::body_format(&call.headers)?;
-    let binding = scheme::BINDING
-        .decode(&call.body, format, call.field_validation()?)?
-        .object;
+    let binding = call.decode(&scheme::BINDING)?.object;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(

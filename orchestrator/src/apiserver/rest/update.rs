@@ -15,8 +15,6 @@ use crate::apiserver::{negotiate, reply};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
-    let format = negotiate::body_format(&call.headers)?;
-    let mode = call.field_validation()?;
     let scale = call.target.subresource == Some(Subresource::Scale);
     let body_kind: &Resource = if scale {
         &api::scheme::SCALE
@@ -26,7 +24,7 @@ pub async fn replace(call: &Call) -> Answer {
     let Decoded {
         mut object,
         warnings,
-    } = body_kind.decode(&call.body, format, mode)?;
+    } = call.decode(body_kind)?;
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();

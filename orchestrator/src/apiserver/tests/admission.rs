@@ -121,6 +121,31 @@ async fn the_servers_own_service_is_there() {
         .expect(200);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_servers_own_service_comes_back_with_its_address() {
+    let cluster = Cluster::start().await;
+    for name in ["a", "b"] {
+        let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+        cluster
+            .delete(&format!("{SERVICES}/kubernetes"))
+            .await
+            .expect(200);
+        cluster
+            .post(SERVICES, service(name, spec))
+            .await
+            .expect(422);
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+        cluster.delete(slices).await.expect(200);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let own = cluster
+            .get(&format!("{SERVICES}/kubernetes"))
+            .await
+            .expect(200);
+        assert_eq!(own["spec"]["clusterIP"], "10.96.0.1");
+        cluster.get(slices).await.expect(200);
+    }
+}
+
 #[tokio::test]
 async fn nobody_in_particular_learns_only_that_the_server_is_well() {
     let cluster = Cluster::start().await.as_user(User::anonymous());
