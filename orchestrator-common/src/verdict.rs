@@ -84,8 +84,8 @@ numbered! {
         TunnelSpoofed = 12, "tunnel_spoofed";
         /// A pod's address seen on the uplink outside the overlay.
         PodRangeOutside = 13, "pod_range_outside";
-        /// No free source port towards that destination.
-        NoMasqueradePort = 14, "no_masquerade_port";
+        /// No source port towards that destination would keep the answers of two flows apart.
+        NoFreePort = 14, "no_free_port";
         /// The flow table is full.
         FlowTableFull = 15, "flow_table_full";
         /// A Service picked the sender itself.

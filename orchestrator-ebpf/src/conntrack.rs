@@ -10,13 +10,6 @@ use crate::state::seen_after;
 /// Rows are written to say that they are in use at most once in this time.
 const TOUCH_NS: u64 = 1_000_000_000;
 
-/// How opening a flow ended.
-pub enum Opened {
-    Yes,
-    /// The translated packet is another flow's already: the answer could not be told apart.
-    Taken,
-}
-
 /// Notes that a packet used its row, and rebuilds the other row if it is missing.
 #[inline(always)]
 pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
@@ -39,13 +32,15 @@ fn restore(key: &Tuple, flow: &Flow) -> Result<(), DropReason> {
 }
 
 /// Opens a flow: its reply row first, so that no answer can come before there is a row for it.
-#[inline(always)]
+/// `NoFreePort` if the translated packet is another flow's already: the answers could not be told
+/// apart. Not inlined, for the stack.
+#[inline(never)]
 pub fn open(
     key: &Tuple,
     translated: &Tuple,
     backend: u32,
     generation: u32,
-) -> Result<Opened, DropReason> {
+) -> Result<(), DropReason> {
     let mut row = Flow {
         translated: key.reverse(),
         last_seen_ns: maps::now_ns(),
@@ -63,12 +58,11 @@ pub fn open(
                 there.generation = generation;
                 there.last_seen_ns = row.last_seen_ns;
             }
-            _ => return Ok(Opened::Taken),
+            _ => return Err(DropReason::NoFreePort),
         }
     }
     row.translated = *translated;
     row.direction = Flow::FORWARD;
     row.seen = Flow::USED;
-    maps::replace_flow(key, &row)?;
-    Ok(Opened::Yes)
+    maps::replace_flow(key, &row)
 }

@@ -62,7 +62,7 @@ fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
     if reason == DropReason::NotIp.number() {
         return;
     }
-    if let Some(mut entry) = maps::DROPS.reserve::<DropEvent>(0) {
+    if let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) {
         let event = entry.as_mut_ptr();
         // SAFETY: the reserved record, whose every field is written, and the context.
         unsafe {

@@ -5,7 +5,7 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::{Backend, Service, ServiceKey};
 use orchestrator_common::{DropReason, Port, Rule, Scope, Tuple};
 
-use crate::conntrack::{self, Opened};
+use crate::conntrack;
 use crate::maps;
 use crate::packet::{Fragment, Headers, TCP_SYN};
 use crate::skb::Packet;
@@ -80,9 +80,9 @@ fn open(key: &Tuple, translated: &mut Tuple) -> Result<(), DropReason> {
             translated.src_port = Port::new(maps::random() as u16 | 0x8000);
         }
         let generation = maps::generation(backend.id);
-        match conntrack::open(key, translated, backend.id, generation)? {
-            Opened::Yes => return Ok(()),
-            Opened::Taken => failure = DropReason::NoMasqueradePort,
+        match conntrack::open(key, translated, backend.id, generation) {
+            Err(DropReason::NoFreePort) => failure = DropReason::NoFreePort,
+            ended => return ended,
         }
     }
     Err(failure)

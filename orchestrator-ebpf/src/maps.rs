@@ -2,10 +2,10 @@
 //! table's of
 //! `orchestrator_common::maps`; the loader checks that they agree.
 
-use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
-use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use orchestrator_common::maps::NO_PREALLOC;
 use orchestrator_common::maps::config::{CONFIG as CONFIG_SPEC, Config};
 use orchestrator_common::maps::endpoints::{
     ENDPOINTS as ENDPOINTS_SPEC, Endpoint, NETNS as NETNS_SPEC, Netns,
@@ -20,30 +20,33 @@ use orchestrator_common::maps::sockets::SocketService;
 use orchestrator_common::maps::statistics::{COUNTERS as COUNTERS_SPEC, DROPS as DROPS_SPEC};
 use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
 
-const fn hash<K, V>(spec: MapSpec) -> HashMap<K, V> {
-    HashMap::with_max_entries(spec.max_entries, spec.flags)
+/// A hash of the table's size. Rows are allocated when they are written.
+type Hash<K, V, const ENTRIES: usize> = HashMap<K, V, ENTRIES, { NO_PREALLOC as usize }>;
+
+const fn entries(spec: MapSpec) -> usize {
+    spec.max_entries as usize
 }
 
-#[map(name = "config_v1")]
-static CONFIG: Array<Config> = Array::with_max_entries(CONFIG_SPEC.max_entries, 0);
-#[map(name = "endpoints_v1")]
-static ENDPOINTS: HashMap<Addr, Endpoint> = hash(ENDPOINTS_SPEC);
-#[map(name = "netns_v1")]
-static NETNS: HashMap<u64, Netns> = hash(NETNS_SPEC);
-#[map(name = "nodes_v1")]
-static NODES: HashMap<Addr, Node> = hash(NODES_SPEC);
-#[map(name = "services_v1")]
-static SERVICES: HashMap<ServiceKey, Service> = hash(SERVICES_SPEC);
-#[map(name = "backends_v1")]
-static BACKENDS: HashMap<BackendKey, Backend> = hash(BACKENDS_SPEC);
-#[map(name = "generations_v1")]
-static GENERATIONS: Array<u32> = Array::with_max_entries(GENERATIONS_SPEC.max_entries, 0);
-#[map(name = "flows_v1")]
-static FLOWS: HashMap<Tuple, Flow> = hash(FLOWS_SPEC);
-#[map(name = "counters_v1")]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_SPEC.max_entries, 0);
-#[map(name = "drops_v1")]
-pub static DROPS: RingBuf = RingBuf::with_byte_size(DROPS_SPEC.max_entries, 0);
+#[btf_map(name = "config_v1")]
+static CONFIG: Array<Config, { entries(CONFIG_SPEC) }> = Array::new();
+#[btf_map(name = "endpoints_v1")]
+static ENDPOINTS: Hash<Addr, Endpoint, { entries(ENDPOINTS_SPEC) }> = Hash::new();
+#[btf_map(name = "netns_v1")]
+static NETNS: Hash<u64, Netns, { entries(NETNS_SPEC) }> = Hash::new();
+#[btf_map(name = "nodes_v1")]
+static NODES: Hash<Addr, Node, { entries(NODES_SPEC) }> = Hash::new();
+#[btf_map(name = "services_v1")]
+static SERVICES: Hash<ServiceKey, Service, { entries(SERVICES_SPEC) }> = Hash::new();
+#[btf_map(name = "backends_v1")]
+static BACKENDS: Hash<BackendKey, Backend, { entries(BACKENDS_SPEC) }> = Hash::new();
+#[btf_map(name = "generations_v1")]
+static GENERATIONS: Array<u32, { entries(GENERATIONS_SPEC) }> = Array::new();
+#[btf_map(name = "flows_v1")]
+static FLOWS: Hash<Tuple, Flow, { entries(FLOWS_SPEC) }> = Hash::new();
+#[btf_map(name = "counters_v1")]
+static COUNTERS: PerCpuArray<u64, { entries(COUNTERS_SPEC) }> = PerCpuArray::new();
+#[btf_map(name = "drops_v1")]
+pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
 #[btf_map(name = "socket_services_v1")]
 pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
 

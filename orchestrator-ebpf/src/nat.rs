@@ -9,7 +9,7 @@ use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{DropReason, Rule, Scope, Tuple};
 
-use crate::conntrack::{self, Opened};
+use crate::conntrack;
 use crate::maps;
 use crate::packet::{Fragment, ICMP_ECHO};
 use crate::port;
@@ -60,11 +60,12 @@ fn open(packet: &Packet, config: &Config) -> Result<Tuple, DropReason> {
         if held_by_socket(packet, &translated) {
             continue;
         }
-        if let Opened::Yes = conntrack::open(key, &translated, 0, 0)? {
-            return Ok(translated);
+        match conntrack::open(key, &translated, 0, 0) {
+            Err(DropReason::NoFreePort) => {}
+            ended => return ended.map(|()| translated),
         }
     }
-    Err(DropReason::NoMasqueradePort)
+    Err(DropReason::NoFreePort)
 }
 
 /// Whether a socket of the node would take the answers.

@@ -3,7 +3,7 @@
 //! All alterations keep checksums right for packets whose checksum the hardware (or the receiver's
 //! stack) has yet to fill in, and for segmentation-offload packets.
 
-use core::mem::size_of;
+use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_tunnel_key};
 use aya_ebpf::helpers::generated::{
@@ -218,13 +218,15 @@ impl Packet {
         done(unsafe { bpf_skb_store_bytes(self.skb.cast(), at, from.cast(), size, flags) })
     }
 
+    /// For `T` of plain integers.
     #[inline(always)]
-    pub fn load<const N: usize>(&self, at: u32) -> Result<[u8; N], DropReason> {
-        let mut bytes = [0u8; N];
-        let to = bytes.as_mut_ptr();
-        let got = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, to.cast(), N as u32) };
+    pub fn load<T: Copy>(&self, at: u32) -> Result<T, DropReason> {
+        let mut value = MaybeUninit::<T>::uninit();
+        let (to, size) = (value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        let got = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, to, size) };
+        // The helper wrote all of it.
         if got == 0 {
-            Ok(bytes)
+            Ok(unsafe { value.assume_init() })
         } else {
             Err(DropReason::Malformed)
         }
@@ -233,7 +235,7 @@ impl Packet {
     /// The bytes behind the headers given, as the IPv4 header counts them.
     #[inline(always)]
     pub fn payload_after(&self, l4_header: u32) -> Result<u32, DropReason> {
-        let total = u32::from(u16::from_be_bytes(self.load::<2>(ETHERNET as u32 + 2)?));
+        let total = u32::from(self.load::<u16>(ETHERNET as u32 + 2)?.to_be());
         // A segmentation-offload packet beyond 64 KiB says 0.
         let total = if total == 0 {
             self.length() - ETHERNET as u32

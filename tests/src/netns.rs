@@ -313,6 +313,18 @@ impl Node {
         Ok(())
     }
 
+    /// What taking a node out of service does.
+    pub fn remove(&mut self) -> Result<()> {
+        let datapath = self.datapath.take().expect("the agent runs");
+        let remove = || -> Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(datapath.remove_all())?)
+        };
+        self.netns.enter(remove)
+    }
+
     /// What kill -9 of an agent does.
     pub fn kill(&mut self) {
         self.datapath = None;

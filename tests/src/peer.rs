@@ -128,6 +128,40 @@ impl Client {
     }
 }
 
+/// Takes in one connection's bytes and counts them.
+pub struct Sink(JoinHandle<io::Result<u64>>);
+
+impl Sink {
+    pub fn start(netns: &Netns, port: u16) -> io::Result<Self> {
+        let listener = netns.enter(|| TcpListener::bind(("0.0.0.0", port)))?;
+        Ok(Self(thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            io::copy(&mut stream, &mut io::sink())
+        })))
+    }
+
+    /// Sends so many bytes and waits until all have come.
+    pub fn fill_from(
+        self,
+        netns: &Netns,
+        to: impl Into<SocketAddr>,
+        bytes: usize,
+    ) -> io::Result<()> {
+        let to = to.into();
+        let mut stream = netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let chunk = vec![7; 1 << 16];
+        for _ in 0..bytes / chunk.len() {
+            stream.write_all(&chunk)?;
+        }
+        drop(stream);
+        let came = self.0.join().expect("it panics at nothing")?;
+        assert_eq!(came, bytes as u64);
+        Ok(())
+    }
+}
+
 /// A UDP socket inside a namespace.
 pub fn udp(netns: &Netns) -> io::Result<UdpSocket> {
     let socket = netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;

@@ -1,15 +1,16 @@
 //! What the underlay carries, and how long the datapath remembers.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::time::{ClockId, clock_gettime};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use tests::capture::{Capture, Packet};
 use tests::netns::{Cluster, OUTSIDE, ready};
-use tests::peer::{Client, Server, receive, udp};
+use tests::peer::{Client, Server, Sink, receive, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 31, 0, 11), Ipv4Addr::new(172, 31, 0, 12)];
@@ -94,6 +95,74 @@ fn a_flow_lives_while_it_is_used_and_both_its_rows_go_together() -> Result<()> {
     ask(b"two")?;
     assert_eq!(masqueraded.ask("two")?, "outside two");
     drop(masqueraded);
+    Ok(())
+}
+
+#[test]
+fn large_transfers_cross_the_overlay_and_leave_the_cluster() -> Result<()> {
+    if !ready("large_transfers") {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(2)?;
+    cluster.nodes[0].add_pod(5)?;
+    let near = cluster.nodes[0].add_pod(6)?;
+    let far = cluster.nodes[1].add_pod(5)?;
+    cluster.in_sync()?;
+    let pod = &cluster.nodes[0].pods[0].netns;
+    for (to, at) in [
+        (near, &cluster.nodes[0].pods[1].netns),
+        (far, &cluster.nodes[1].pods[0].netns),
+        (OUTSIDE, &cluster.outside),
+    ] {
+        let sink = Sink::start(at, 9000)?;
+        let begun = Instant::now();
+        sink.fill_from(pod, (to, 9000), 32 << 20)?;
+        println!("32 MiB to {to} in {:?}", begun.elapsed());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_namespace_that_is_not_the_nodes_is_left_alone() -> Result<()> {
+    if !ready("left_alone") {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1)?;
+    let backend = cluster.nodes[0].add_pod(5)?;
+    cluster.in_sync()?;
+    let server = Server::tcp(&cluster.nodes[0].pods[0].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(backend, 8080)])?;
+    let refused = Client::connect(&cluster.outside, (SERVICE, 80)).err();
+    assert_eq!(
+        refused.map(|error| error.kind()),
+        Some(ErrorKind::NetworkUnreachable)
+    );
+    assert!(server.heard().is_empty());
+    Ok(())
+}
+
+#[test]
+fn removal_leaves_nothing() -> Result<()> {
+    if !ready("removal") {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1)?;
+    cluster.nodes[0].add_pod(5)?;
+    cluster.in_sync()?;
+    let root = cluster.nodes[0].config.pin_root.clone();
+    assert_eq!(orchestrator::datapath::nodes(&root)?, ["node-1"]);
+    cluster.nodes[0].remove()?;
+    assert!(orchestrator::datapath::nodes(&root)?.is_empty());
+    for link in ["orch-host", "orch-net", "orch-vxlan"] {
+        assert!(cluster.nodes[0].netns.link(link).is_err(), "{link} is left");
+    }
+    // The uplink works as if we had never been there.
+    let _server = Server::tcp(&cluster.outside, "outside", 7070)?;
+    assert_eq!(
+        Client::connect(&cluster.nodes[0].netns, (OUTSIDE, 7070))?.ask("x")?,
+        "outside x"
+    );
+    cluster.nodes[0].open()?;
     Ok(())
 }
 

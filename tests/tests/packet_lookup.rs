@@ -13,7 +13,7 @@ use orchestrator::datapath::table::Tables;
 use orchestrator::datapath::view::{PortView, Protocol};
 use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::event::Hook;
-use orchestrator_common::{Addr, DropReason, Mac, Port, Prefix, Proto, Tuple, Verdict};
+use orchestrator_common::{Addr, Mac, Port, Prefix, Proto, Tuple, Verdict};
 use tests::netns::ready_endpoint;
 use tests::packet::{Flags, echo, tcp, udp};
 use tests::prog::{Datapath, LOOPBACK, Ran, can_load};
@@ -131,8 +131,8 @@ fn addressee(frame: &[u8], sent: &Tuple) -> (Addr, Port) {
 
 fn packets(from: &str, to: &str) -> Vec<(Tuple, Vec<u8>)> {
     let tuple = |proto, src_port, dst_port| Tuple {
-        src: from.parse::<Ipv4Addr>().expect("a literal").into(),
-        dst: to.parse::<Ipv4Addr>().expect("a literal").into(),
+        src: ip(from).into(),
+        dst: ip(to).into(),
         src_port: Port::new(src_port),
         dst_port: Port::new(dst_port),
         proto,
@@ -174,10 +174,75 @@ fn loaded(tables: &Tables) -> Result<Datapath> {
     Ok(datapath)
 }
 
-/// A node with two pods, the first behind LOOPBACK, and Services of every kind.
+/// A node with two pods, the first behind LOOPBACK, another node, and Services of every kind.
 fn tables() -> Result<Tables> {
-    let ip = |text: &str| text.parse::<Ipv4Addr>().expect("a literal");
-    let facts = Facts {
+    let mut world = Reconciler::start(Fake::default(), facts())?;
+    for (serial, ifindex, addr) in [(1, LOOPBACK, "10.100.1.5"), (2, 12, "10.100.1.6")] {
+        let pod = LocalPod {
+            addr: ip(addr).into(),
+            ifindex,
+            ifname: format!("orch{serial}"),
+            mac: [2, 0, 0, 0, 1, serial],
+            host_mac: [2, 0, 0, 0, 2, serial],
+            netns_cookie: 100 + u64::from(serial),
+            host_network: false,
+        };
+        world.change(Change::Pod(format!("pod-{serial}"), Some(pod)))?;
+    }
+    let pod_cidrs = vec!["10.100.2.0/24".parse()?];
+    let node = NodeView {
+        pod_cidrs,
+        addr: ip("172.31.0.12").into(),
+    };
+    world.change(Change::Node("node-2".into(), Some(node)))?;
+    for (octet, endpoints) in [
+        (10, vec!["10.100.1.6", "10.100.2.5"]),
+        (11, vec![]),
+        (12, vec!["10.100.1.5"]),
+        (13, vec!["192.0.2.1"]),
+    ] {
+        service(octet, &endpoints)
+            .into_iter()
+            .try_for_each(|change| world.change(change))?;
+    }
+    world.in_sync()?;
+    Ok(world.actual().clone())
+}
+
+fn service(octet: u8, endpoints: &[&str]) -> [Change; 2] {
+    let key = ObjectKey::new("default", format!("service-{octet}"));
+    let port = |name: &str, port, protocol| PortView {
+        name: name.into(),
+        port,
+        protocol,
+    };
+    let view = ServiceView {
+        addrs: vec![Ipv4Addr::new(10, 96, 0, octet).into()],
+        ports: vec![
+            port("http", 80, Protocol::Tcp),
+            port("dns", 53, Protocol::Udp),
+        ],
+        local_only: false,
+    };
+    let slice = SliceView {
+        service: key.name.clone(),
+        ports: vec![
+            port("http", 8080, Protocol::Tcp),
+            port("dns", 5353, Protocol::Udp),
+        ],
+        endpoints: endpoints
+            .iter()
+            .map(|addr| ready_endpoint(ip(addr)))
+            .collect(),
+    };
+    [
+        Change::Service(key.clone(), Some(view)),
+        Change::Slice(key, Some(slice)),
+    ]
+}
+
+fn facts() -> Facts {
+    Facts {
         node: ip("172.31.0.11").into(),
         gateway: ip("10.100.1.1").into(),
         own_pods: Prefix::new(ip("10.100.1.0").into(), 24),
@@ -192,59 +257,9 @@ fn tables() -> Result<Tables> {
         vni: 1,
         vxlan_port: Port::new(4789),
         netns_cookie: 1,
-    };
-    let mut world = Reconciler::start(Fake::default(), facts)?;
-    for (serial, ifindex, addr) in [(1, LOOPBACK, "10.100.1.5"), (2, 12, "10.100.1.6")] {
-        let pod = LocalPod {
-            addr: ip(addr).into(),
-            ifindex,
-            ifname: format!("orch{serial}"),
-            mac: [2, 0, 0, 0, 1, serial],
-            host_mac: [2, 0, 0, 0, 2, serial],
-            netns_cookie: 100 + u64::from(serial),
-            host_network: false,
-        };
-        world.change(Change::Pod(format!("pod-{serial}"), Some(pod)))?;
     }
-    let node = NodeView {
-        pod_cidrs: vec!["10.100.2.0/24".parse()?],
-        addr: ip("172.31.0.12").into(),
-    };
-    world.change(Change::Node("node-2".into(), Some(node)))?;
-    for (octet, endpoints) in [
-        (10, vec!["10.100.1.6", "10.100.2.5"]),
-        (11, vec![]),
-        (12, vec!["10.100.1.5"]),
-        (13, vec!["192.0.2.1"]),
-    ] {
-        let key = ObjectKey::new("default", format!("service-{octet}"));
-        let port = |name: &str, port, protocol| PortView {
-            name: name.into(),
-            port,
-            protocol,
-        };
-        let view = ServiceView {
-            addrs: vec![Ipv4Addr::new(10, 96, 0, octet).into()],
-            ports: vec![
-                port("http", 80, Protocol::Tcp),
-                port("dns", 53, Protocol::Udp),
-            ],
-            local_only: false,
-        };
-        let slice = SliceView {
-            service: key.name.clone(),
-            ports: vec![
-                port("http", 8080, Protocol::Tcp),
-                port("dns", 5353, Protocol::Udp),
-            ],
-            endpoints: endpoints
-                .into_iter()
-                .map(|addr| ready_endpoint(ip(addr)))
-                .collect(),
-        };
-        world.change(Change::Service(key.clone(), Some(view)))?;
-        world.change(Change::Slice(key, Some(slice)))?;
-    }
-    world.in_sync()?;
-    Ok(world.actual().clone())
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().expect("a literal")
 }

@@ -16,6 +16,7 @@ use aya::programs::{Program, ProgramInfo};
 
 use crate::command;
 use crate::setup::{self, Toolchain};
+use crate::stack;
 
 const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
@@ -60,29 +61,29 @@ pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
 /// loaded.
 pub fn report(object: &Path) -> Result<String> {
     let bytes = fs::read(object)?;
+    let depths = stack::depths(&bytes)?;
     let mut ebpf = Ebpf::load(&bytes).context("load the datapath's maps")?;
     let mut rows = Vec::new();
     for (name, program) in ebpf.programs_mut() {
         let info = load(program).with_context(|| format!("the verifier refuses {name}"))?;
         let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
-        let instructions = info.size_translated().map(|bytes| bytes / 8);
         rows.push([
             name.to_owned(),
             number(info.verified_instruction_count()),
-            number(instructions),
+            number(info.size_translated().map(|bytes| bytes / 8)),
             number(Some(info.size_jitted())),
+            number(depths.get(name).copied()),
         ]);
     }
     rows.sort();
-    let mut table = format!(
-        "{:<16} {:>10} {:>14} {:>12}\n",
-        "program", "verified", "instructions", "jited bytes"
-    );
-    for [name, verified, instructions, jited] in rows {
-        writeln!(
-            table,
-            "{name:<16} {verified:>10} {instructions:>14} {jited:>12}"
-        )?;
+    let stack = format!("stack of {}", stack::LIMIT);
+    let head = ["program", "verified", "instructions", "jited bytes", &stack];
+    let mut table = String::new();
+    let mut line =
+        |[a, b, c, d, e]: [&str; 5]| writeln!(table, "{a:<16} {b:>10} {c:>14} {d:>13} {e:>14}");
+    line(head)?;
+    for [a, b, c, d, e] in &rows {
+        line([a, b, c, d, e])?;
     }
     Ok(table)
 }

@@ -12,6 +12,7 @@ mod packages;
 mod processes;
 mod progress;
 mod setup;
+mod stack;
 mod test;
 mod tidy;
 mod underlay;

@@ -130,7 +130,7 @@ fn a_port_that_a_socket_of_the_node_holds_is_not_given() {
     for port in 40000..40040 {
         let ran = world.run(Hook::ToNetdev, &udp((POD, port), (OUTSIDE, 53), b""));
         if ran.trace.verdict == Verdict::Drop {
-            assert_eq!(ran.trace.reason, DropReason::NoMasqueradePort);
+            assert_eq!(ran.trace.reason, DropReason::NoFreePort);
             continue;
         }
         let Transport::Udp(from, _) = see(&ran.packet).transport else {
