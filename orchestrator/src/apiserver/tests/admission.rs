@@ -121,7 +121,7 @@ async fn the_servers_own_service_is_there() {
         .expect(200);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_servers_own_service_comes_back_with_its_address() {
     let cluster = Cluster::start().await;
     for name in ["a", "b"] {
@@ -136,7 +136,9 @@ async fn the_servers_own_service_comes_back_with_its_address() {
             .expect(422);
         let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
         cluster.delete(slices).await.expect(200);
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        super::super::bootstrap::first_objects(&cluster.server.state)
+            .await
+            .expect("written");
         let own = cluster
             .get(&format!("{SERVICES}/kubernetes"))
             .await
