@@ -103,20 +103,11 @@ impl World {
 
     /// True when the world changed at once.
     fn execute(&mut self, action: Action) -> bool {
-        let generation = |attempt| Identity {
-            role: Role::Sandbox,
-            name: String::new(),
-            attempt,
-            generation: attempt,
-            level: 0,
-            spec_hash: String::new(),
-            address: None,
-        };
         match action {
             Action::EnsureImage { container, .. } => {
                 self.memory.images.insert(container, ImageState::Ready);
             }
-            Action::CreateSandbox { attempt } => self.make(generation(attempt)),
+            Action::CreateSandbox { attempt } => self.make(sandbox_identity(attempt)),
             Action::Attach { sandbox, .. } => {
                 let address = "10.0.0.2".parse().expect("an address");
                 self.memory.attached = Some(Attached { sandbox, address });
@@ -271,6 +262,18 @@ impl World {
                 "a container runs beside an init container"
             );
         }
+    }
+}
+
+fn sandbox_identity(attempt: u32) -> Identity {
+    Identity {
+        role: Role::Sandbox,
+        name: String::new(),
+        attempt,
+        generation: attempt,
+        level: 0,
+        spec_hash: String::new(),
+        address: None,
     }
 }
 
