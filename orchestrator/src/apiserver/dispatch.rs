@@ -108,38 +108,52 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
-    let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
     let (parts, body) = request.into_parts();
-    let serve = async {
-        let body = if verb.reads() {
-            Bytes::new()
-        } else {
-            read(body).await?
-        };
-        let headers = parts.headers;
-        rest::serve(Call {
-            state,
-            user,
-            target,
-            verb,
-            query,
-            headers,
-            wanted,
-            body,
-        })
-        .await
+    let reads = verb.reads();
+    let body = if reads {
+        Bytes::new()
+    } else {
+        read(body).await?
     };
-    if streams {
-        return serve.await;
+    let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
+    let serve = rest::serve(Call {
+        state,
+        user,
+        target,
+        verb,
+        query,
+        headers: parts.headers,
+        wanted,
+        body,
+    });
+    match (streams, reads) {
+        (true, _) => serve.await,
+        (false, true) => in_time(serve).await,
+        (false, false) => in_time(to_the_end(serve)).await,
     }
-    tokio::time::timeout(PATIENCE, serve)
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::Timeout(format!(
-                "the request did not complete within {} s",
-                PATIENCE.as_secs()
-            )))
-        })
+}
+
+async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
+    let late = || {
+        let seconds = PATIENCE.as_secs();
+        ApiError::Timeout(format!("the request did not complete within {seconds} s"))
+    };
+    let answer = tokio::time::timeout(PATIENCE, serve).await;
+    answer.unwrap_or_else(|_| Err(late()))
+}
+
+/// A client that goes away does not end a write halfway: what belongs to a commit (addresses that
+/// are kept or given back) is done whether or not somebody waits for the answer.
+async fn to_the_end(serve: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    match tokio::spawn(serve).await {
+        Ok(answer) => answer,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ApiError::ServiceUnavailable(
+                "the server is stopping".to_owned(),
+            )),
+        },
+    }
 }
 
 /// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
