@@ -73,7 +73,7 @@ impl Wanted {
     /// The content type of an answer in this form.
     pub fn content_type(&self) -> &'static str {
         match self.format {
-            Format::Json => "application/json",
+            Format::Json | Format::Protobuf => "application/json",
             Format::Yaml => "application/yaml",
         }
     }
@@ -130,9 +130,10 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match content_type(headers).as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         _ => Err(ApiError::UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
                 .to_owned(),
         )),
     }

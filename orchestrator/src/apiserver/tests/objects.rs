@@ -329,7 +329,7 @@ async fn bad_input_gets_kubernetes_codes() {
         .await
         .expect(400);
     cluster
-        .call("POST", PODS, "application/vnd.kubernetes.protobuf", &text)
+        .call("POST", PODS, "application/cbor", &text)
         .await
         .expect(415);
     cluster
