@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod capture;
+pub mod cluster;
+pub mod http_load;
 pub mod netns;
 pub mod packet;
 pub mod peer;

@@ -31,6 +31,8 @@ pub struct View<'a> {
 pub struct Memory {
     /// The sandbox whose network is wired, and the pod's address.
     pub attached: Option<Attached>,
+    /// The pod's last address; it stays in the status of a pod that has ended.
+    pub address: Option<IpAddr>,
     /// By container name: is the image of its next start on the node?
     pub images: BTreeMap<String, ImageState>,
     /// By container name (empty: the sandbox): why its last start failed before it ran.
@@ -43,8 +45,10 @@ pub struct Memory {
     pub refused: Option<String>,
     /// The last status of a pod that ends was written.
     pub reported_end: bool,
-    /// Address, files and links were given back.
+    /// Address and link were given back.
     pub released: bool,
+    /// The pod's files were removed.
+    pub cleaned: bool,
     pub confirmed: bool,
 }
 
@@ -128,8 +132,10 @@ pub enum Action {
     },
     /// Writes the status while the exit codes are still there.
     ReportEnd,
-    /// Gives back address, links and files.
+    /// Gives back address and link.
     Release,
+    /// Removes the pod's files.
+    CleanUp,
     /// Tells the API that nothing of the pod runs.
     Confirm,
     /// The executor of this pod has nothing left to do.
@@ -230,9 +236,7 @@ fn attach_or_start(view: &View, sandbox: &Container, pid: u32, actions: &mut Vec
     actions.extend(stale.map(|container| Action::Kill {
         id: container.id.clone(),
     }));
-    let unfinished = pod_shape::init_templates(view.pod)
-        .iter()
-        .find(|template| !pod_shape::init_done(view.containers, &template.name, generation));
+    let unfinished = pod_shape::unfinished_init(view.pod, view.containers, generation);
     match unfinished {
         Some(template) => advance(view, template, Role::Init, generation, actions),
         None => {
@@ -427,6 +431,9 @@ fn end(view: &View) -> Vec<Action> {
     if !view.memory.released {
         actions.push(Action::Release);
     }
+    if !view.memory.cleaned {
+        actions.push(Action::CleanUp);
+    }
     if !view.gone && !view.memory.confirmed {
         actions.push(match still_waiting(view, "") {
             Some(wait) => wait,
@@ -487,3 +494,7 @@ fn stop(
 #[cfg(test)]
 #[path = "pod_plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pod_life_tests.rs"]
+mod life_tests;

@@ -311,10 +311,12 @@ fn a_deleted_pod_stops_reports_cleans_up_and_confirms_in_this_order() {
             id: "-0".to_owned(),
         },
         Action::Release,
+        Action::CleanUp,
         Action::Confirm,
     ];
     assert_eq!(planned(&pod, &dead, &memory, 2), cleanup);
     memory.released = true;
+    memory.cleaned = true;
     memory.confirmed = true;
     assert_eq!(planned(&pod, &[], &memory, 2), []);
     let gone = View {

@@ -161,19 +161,34 @@ pub fn latest<'a>(containers: &'a [Container], name: &str) -> Option<&'a Contain
     attempts(containers, name).pop()
 }
 
-/// Whether an init container has done its work in that sandbox.
-pub fn init_done(containers: &[Container], name: &str, generation: u32) -> bool {
-    latest(containers, name).is_some_and(|container| {
-        container.identity.generation == generation
-            && container
-                .exit()
-                .is_some_and(|exit| exit.code == 0 && exit.start_error.is_none())
-    })
+/// The init container whose turn it is in that sandbox; none when all have done their work. Where a
+/// later container has started, the earlier ones are done: their remains may have been tidied away.
+pub fn unfinished_init<'a>(
+    pod: &'a Pod,
+    containers: &[Container],
+    generation: u32,
+) -> Option<&'a Template> {
+    let here: Vec<&Container> = members(containers)
+        .filter(|it| it.identity.generation == generation)
+        .collect();
+    if here.iter().any(|it| it.identity.role == Role::Main) {
+        return None;
+    }
+    let templates = init_templates(pod);
+    let known = |template: &Template| here.iter().any(|it| it.identity.name == template.name);
+    let reached = templates.iter().rposition(known).unwrap_or(0);
+    templates[reached.min(templates.len())..]
+        .iter()
+        .find(|template| {
+            let latest = latest(containers, &template.name);
+            let latest = latest.filter(|it| it.identity.generation == generation);
+            let exit = latest.and_then(Container::exit);
+            !exit.is_some_and(|exit| exit.code == 0 && exit.start_error.is_none())
+        })
 }
 
-/// Whether every init container has.
+/// Whether every init container has done its work.
 pub fn initialized(view: &View) -> bool {
-    let templates = init_templates(view.pod);
     let generation = match sandbox(view.containers) {
         Some(sandbox) => sandbox.identity.attempt,
         // A pod that has ended keeps no sandbox: then its containers tell.
@@ -182,9 +197,7 @@ pub fn initialized(view: &View) -> bool {
             .max()
             .unwrap_or(0),
     };
-    templates
-        .iter()
-        .all(|template| init_done(view.containers, &template.name, generation))
+    unfinished_init(view.pod, view.containers, generation).is_none()
 }
 
 /// What the last written status says of a container.

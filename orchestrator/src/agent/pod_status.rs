@@ -91,7 +91,9 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
     let ended = view.gone || view.pod.metadata.deletion_timestamp.is_some();
     if let Some(known) = pod_shape::known_status(view.pod, role, &template.name)
         && attempts.is_empty()
-        && (ended || pod_shape::outcome(view) != Outcome::Active)
+        && (ended
+            || pod_shape::outcome(view) != Outcome::Active
+            || role == Role::Init && pod_shape::initialized(view))
     {
         return known.clone();
     }

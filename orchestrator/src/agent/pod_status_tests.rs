@@ -48,12 +48,14 @@ fn exited(code: i32) -> State {
 }
 
 fn wired() -> Memory {
+    let address = "10.0.0.2".parse().expect("an address");
     let attached = Attached {
         sandbox: "-0".to_owned(),
-        address: "10.0.0.2".parse().expect("ok"),
+        address,
     };
     Memory {
         attached: Some(attached),
+        address: Some(address),
         ..Default::default()
     }
 }

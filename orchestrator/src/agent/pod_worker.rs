@@ -355,3 +355,7 @@ fn alarm(action: &Action) -> Option<Instant> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "pod_worker_tests.rs"]
+mod tests;

@@ -124,15 +124,14 @@ fn unknown_volume(volume: &Volume) -> Option<String> {
         return unknown.then(|| "projected with tokens or trust bundles".to_owned());
     }
     let written = serde_json::to_value(volume).unwrap_or_default();
-    let fields = written
+    let mut fields = written
         .as_object()
         .into_iter()
         .flat_map(|fields| fields.keys());
     Some(
         fields
-            .filter(|key| *key != "name")
+            .find(|key| *key != "name")
             .cloned()
-            .next()
             .unwrap_or_else(|| "none".to_owned()),
     )
 }

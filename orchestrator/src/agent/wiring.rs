@@ -123,9 +123,12 @@ impl PodNetwork for Wiring {
         };
         let started = Instant::now();
         let pod = self.links.attach(&wire).await?;
+        let wired = started.elapsed();
         self.hand_over(Change::Pod(uid.to_owned(), Some(pod)))
             .await?;
-        self.metrics.attaches().note(started.elapsed());
+        let took = started.elapsed();
+        tracing::debug!(uid, ?wired, ?took, "a pod is on the network");
+        self.metrics.attaches().note(took);
         Ok(())
     }
 

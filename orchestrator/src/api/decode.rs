@@ -6,21 +6,27 @@
 
 mod document;
 mod explain;
+mod protobuf;
 mod quantities;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::serde::{
-    Serialize, Serializer,
-    de::DeserializeOwned,
-    ser::{Error as _, SerializeMap},
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::DeleteOptions,
+    serde::{
+        Serialize, Serializer,
+        de::DeserializeOwned,
+        ser::{Error as _, SerializeMap},
+    },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     scheme::{Resource, find_kind},
     status::ApiError,
 };
+
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// More problems than this are not listed.
 const MAX_PROBLEMS: usize = 100;
@@ -38,6 +44,8 @@ pub struct Decoded {
 pub enum Format {
     Json,
     Yaml,
+    /// Kubernetes' own framing of it; bodies only, no answer is written so.
+    Protobuf,
 }
 
 /// What happens to unknown and duplicate fields.
@@ -97,6 +105,19 @@ pub fn patch_body(body: &[u8], format: Format, mode: FieldValidation) -> Result<
     })
 }
 
+/// The body of a DELETE.
+pub fn delete_options(body: &[u8], format: Format) -> Result<DeleteOptions, ApiError> {
+    let value = match format {
+        Format::Protobuf => {
+            protobuf::open(body).and_then(|envelope| protobuf::object(DELETE_OPTIONS, &envelope))
+        }
+        Format::Json | Format::Yaml => document::parse(body, format).map(|parsed| parsed.value),
+    };
+    value
+        .and_then(|value| serde_json::from_value(value).map_err(|e| e.to_string()))
+        .map_err(|e| ApiError::BadRequest(format!("the body is no DeleteOptions: {e}")))
+}
+
 /// Bytes → canonical object.
 pub(super) fn body(
     resource: &Resource,
@@ -104,6 +125,9 @@ pub(super) fn body(
     format: Format,
     mode: FieldValidation,
 ) -> Result<Decoded, ApiError> {
+    if format == Format::Protobuf {
+        return value(resource, from_protobuf(resource, body)?, mode);
+    }
     let parsed = document::parse(body, format).map_err(|e| unrecognized(resource, body, &e))?;
     let (object, unknown) = through_type(resource, parsed.value)?;
     let problems = if unknown.is_empty() && parsed.duplicates.is_empty() {
@@ -185,6 +209,17 @@ impl Serialize for Ordered<'_> {
         }
         map.end()
     }
+}
+
+/// The object in an envelope, which must be of the kind that the path serves.
+fn from_protobuf(resource: &Resource, body: &[u8]) -> Result<Value, ApiError> {
+    let envelope = protobuf::open(body).map_err(|e| unrecognized(resource, body, &e))?;
+    if !envelope.kind.is_empty() {
+        let said = json!({"apiVersion": envelope.api_version, "kind": envelope.kind});
+        identified(resource, said)?;
+    }
+    protobuf::object(resource.definition, &envelope)
+        .map_err(|e| cannot_handle(resource, resource.kind, &e))
 }
 
 /// Checks what the object says it is, then decodes it; also the paths of unknown fields.

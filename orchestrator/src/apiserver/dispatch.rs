@@ -108,41 +108,52 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
-    let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
     let (parts, body) = request.into_parts();
-    let serve = async {
-        let body = if verb.reads() {
-            Bytes::new()
-        } else {
-            read(body).await?
-        };
-        let headers = parts.headers;
-        let call = Call {
-            state,
-            user,
-            target,
-            verb,
-            query,
-            headers,
-            wanted,
-            body,
-        };
-        rest::serve(call).await
-    };
-    if streams {
-        serve.await
+    let reads = verb.reads();
+    let body = if reads {
+        Bytes::new()
     } else {
-        in_time(serve).await
+        read(body).await?
+    };
+    let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
+    let serve = rest::serve(Call {
+        state,
+        user,
+        target,
+        verb,
+        query,
+        headers: parts.headers,
+        wanted,
+        body,
+    });
+    match (streams, reads) {
+        (true, _) => serve.await,
+        (false, true) => in_time(serve).await,
+        (false, false) => in_time(to_the_end(serve)).await,
     }
 }
 
 async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
-    let served = tokio::time::timeout(PATIENCE, serve).await;
-    served.unwrap_or_else(|_| {
-        let limit = PATIENCE.as_secs();
-        let message = format!("the request did not complete within {limit} s");
-        Err(ApiError::Timeout(message))
-    })
+    let late = || {
+        let seconds = PATIENCE.as_secs();
+        ApiError::Timeout(format!("the request did not complete within {seconds} s"))
+    };
+    let answer = tokio::time::timeout(PATIENCE, serve).await;
+    answer.unwrap_or_else(|_| Err(late()))
+}
+
+/// A client that goes away does not end a write halfway: what belongs to a commit (addresses that
+/// are kept or given back) is done whether or not somebody waits for the answer.
+async fn to_the_end(serve: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    match tokio::spawn(serve).await {
+        Ok(answer) => answer,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ApiError::ServiceUnavailable(
+                "the server is stopping".to_owned(),
+            )),
+        },
+    }
 }
 
 /// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
@@ -161,14 +172,18 @@ fn is_served(target: &Target, verb: Verb) -> bool {
 }
 
 async fn read(body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(body, BODY_LIMIT_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(format!(
+    let body = Limited::new(body, BODY_LIMIT_BYTES).collect();
+    match tokio::time::timeout(PATIENCE, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(format!(
             "Request entity too large: limit is {BODY_LIMIT_BYTES}"
         ))),
-        Err(error) => Err(ApiError::BadRequest(format!(
+        Ok(Err(error)) => Err(ApiError::BadRequest(format!(
             "the body could not be read: {error}"
         ))),
+        Err(_) => Err(ApiError::Timeout(
+            "the body did not arrive in time".to_owned(),
+        )),
     }
 }
 

@@ -19,7 +19,6 @@ mod objects;
 mod openapi;
 mod pki;
 mod port_owner;
-mod protobuf;
 mod proxy;
 mod reply;
 mod request;

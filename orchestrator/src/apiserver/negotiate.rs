@@ -2,7 +2,6 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::protobuf;
 use super::request::Query;
 use super::tables::IncludeObject;
 use crate::api::{ApiError, Format};
@@ -74,7 +73,7 @@ impl Wanted {
     /// The content type of an answer in this form.
     pub fn content_type(&self) -> &'static str {
         match self.format {
-            Format::Json => "application/json",
+            Format::Json | Format::Protobuf => "application/json",
             Format::Yaml => "application/yaml",
         }
     }
@@ -126,19 +125,12 @@ impl MediaRange {
     }
 }
 
-/// What a request's body is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFormat {
-    Text(Format),
-    Protobuf,
-}
-
 /// The format of a request's body; Kubernetes reads a body without a type as JSON.
-pub fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiError> {
+pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match content_type(headers).as_str() {
-        "" | "application/json" => Ok(BodyFormat::Text(Format::Json)),
-        "application/yaml" => Ok(BodyFormat::Text(Format::Yaml)),
-        protobuf::MEDIA_TYPE => Ok(BodyFormat::Protobuf),
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         _ => Err(ApiError::UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf"

@@ -96,7 +96,7 @@ pub fn value_as(
             .map(String::into_bytes)
             .map_err(internal)?,
         Format::Json if wanted.pretty => serde_json::to_vec_pretty(value).map_err(internal)?,
-        Format::Json => serde_json::to_vec(value).map_err(internal)?,
+        Format::Json | Format::Protobuf => serde_json::to_vec(value).map_err(internal)?,
     };
     Ok(plain(wanted, code, bytes.into()))
 }

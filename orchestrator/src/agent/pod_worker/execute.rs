@@ -67,6 +67,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Action::RemoveSandbox { id } => self.remove_sandbox(&id).await,
             Action::ReportEnd => self.report_end().await,
             Action::Release => self.release().await,
+            Action::CleanUp => self.clean_up().await,
             Action::Confirm => self.confirm().await,
             Action::Finish => Step::Finished,
             wake @ Action::WakeAt(_) => alarm(&wake).map_or(Step::Settled, Step::Wait),
@@ -242,6 +243,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Ok(address) => {
                 self.memory.failures.remove("");
                 self.memory.attached = Some(Attached { sandbox, address });
+                self.memory.address = Some(address);
                 self.memory.released = false;
                 Step::Progress
             }
@@ -441,15 +443,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if let Err(error) = self.node.network.release(self.uid()).await {
             return self.later("release a pod's address", &error);
         }
-        let retired = !self.update.gone && self.update.pod.metadata.deletion_timestamp.is_none();
-        if !retired {
-            let dir = self.dir.clone();
-            let removed = tokio::task::spawn_blocking(move || dir.remove()).await;
-            if let Ok(Err(error)) = removed {
-                tracing::warn!(%error, "a pod's files were not removed");
-            }
-        }
+        self.memory.attached = None;
         self.memory.released = true;
+        Step::Progress
+    }
+
+    async fn clean_up(&mut self) -> Step {
+        let dir = self.dir.clone();
+        let removed = tokio::task::spawn_blocking(move || dir.remove()).await;
+        if let Ok(Err(error)) = removed {
+            return self.later("remove a pod's files", &error);
+        }
+        self.memory.cleaned = true;
         Step::Progress
     }
 

@@ -51,6 +51,7 @@ pub fn walk(
             let first = documents.next().ok_or("the body is empty")?;
             node.deserialize(first).map_err(|e| e.to_string())
         }
+        Format::Protobuf => Err("protobuf is read by its schema only".into()),
     }
 }
 

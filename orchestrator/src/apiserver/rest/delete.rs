@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 
 use super::list::Selection;
 use super::{Answer, Call, RETRIES};
-use crate::api::{ApiError, Format, Resource, meta};
-use crate::apiserver::negotiate::BodyFormat;
+use crate::api::{self, ApiError, Resource, meta};
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::request::{self, Query};
 use crate::apiserver::wire::ListMeta;
-use crate::apiserver::{State, admission, negotiate, protobuf, reply};
+use crate::apiserver::{State, admission, negotiate, reply};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -289,36 +288,20 @@ impl Options {
         if call.body.is_empty() {
             return Ok(options);
         }
-        let bad = |error: &dyn std::fmt::Display| {
-            ApiError::BadRequest(format!("the body is not a DeleteOptions object: {error}"))
-        };
-        let body: Value = match negotiate::body_format(&call.headers)? {
-            BodyFormat::Text(Format::Json) => {
-                serde_json::from_slice(&call.body).map_err(|error| bad(&error))?
-            }
-            BodyFormat::Text(Format::Yaml) => {
-                serde_yaml::from_slice(&call.body).map_err(|error| bad(&error))?
-            }
-            BodyFormat::Protobuf => protobuf::decode(&call.body)?,
-        };
-        if let Some(seconds) = body["gracePeriodSeconds"].as_i64() {
-            options.grace_seconds = Some(seconds);
-        }
-        if let Some(policy) = body["propagationPolicy"].as_str() {
+        let format = negotiate::body_format(&call.headers)?;
+        let body = api::decode::delete_options(&call.body, format)?;
+        options.grace_seconds = body.grace_period_seconds.or(options.grace_seconds);
+        if let Some(policy) = &body.propagation_policy {
             options.propagation = Some(Propagation::parse(policy)?);
         }
-        if let Some(orphan) = body["orphanDependents"].as_bool() {
+        if let Some(orphan) = body.orphan_dependents {
             options.propagation = Some(Propagation::of_orphan(orphan));
         }
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        options.uid = text(&body["preconditions"]["uid"]);
-        options.resource_version = text(&body["preconditions"]["resourceVersion"]);
-        let dry = body["dryRun"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
-        options.dry_run |= request::dry_run(dry)?;
+        let preconditions = body.preconditions.unwrap_or_default();
+        options.uid = preconditions.uid;
+        options.resource_version = preconditions.resource_version;
+        let dry = body.dry_run.unwrap_or_default();
+        options.dry_run |= request::dry_run(dry.iter().map(String::as_str))?;
         Ok(options)
     }
 

@@ -15,8 +15,7 @@ use bytes::Bytes;
 
 use super::State;
 use super::authn::User;
-use super::negotiate::{self, BodyFormat, Wanted};
-use super::protobuf;
+use super::negotiate::{self, Wanted};
 use super::request::{Query, Target, Verb};
 use crate::api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
 
@@ -85,11 +84,8 @@ impl Call {
 
     /// The body as an object of a kind.
     fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
-        let mode = self.field_validation()?;
-        match negotiate::body_format(&self.headers)? {
-            BodyFormat::Text(format) => kind.decode(&self.body, format, mode),
-            BodyFormat::Protobuf => kind.canonical(protobuf::decode(&self.body)?, mode),
-        }
+        let format = negotiate::body_format(&self.headers)?;
+        kind.decode(&self.body, format, self.field_validation()?)
     }
 
     /// Refuses an object that says it lives elsewhere than the path.

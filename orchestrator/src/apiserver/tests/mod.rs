@@ -4,6 +4,7 @@ mod admission;
 mod discovery;
 mod lists;
 mod objects;
+mod races;
 mod watches;
 
 use std::sync::Arc;

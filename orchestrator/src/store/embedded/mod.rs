@@ -44,8 +44,8 @@ pub struct HistoryLimits {
 impl Default for HistoryLimits {
     fn default() -> Self {
         Self {
-            rows: 20_000,
-            bytes: 32 << 20,
+            rows: 10_000,
+            bytes: 16 << 20,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! read is not ours and is left out.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
@@ -14,8 +15,7 @@ use crate::agent::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sigh
 
 /// Every pod of a listing, in the order of its uid.
 pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
-    let mut pods: BTreeMap<String, (PodRef, Option<(u32, std::net::IpAddr)>, Vec<String>)> =
-        BTreeMap::new();
+    let mut pods: BTreeMap<String, Seen> = BTreeMap::new();
     for summary in summaries {
         let Some(labels) = &summary.labels else {
             continue;
@@ -24,32 +24,52 @@ pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
         let Some(identity) = identity(labels) else {
             continue;
         };
-        let entry = pods
+        let seen = pods
             .entry(pod.uid.clone())
-            .or_insert_with(|| (pod, None, Vec::new()));
+            .or_insert_with(|| Seen::new(pod));
         if let Some(address) = identity.address
-            && entry
-                .1
+            && seen
+                .address
                 .is_none_or(|(attempt, _)| attempt <= identity.attempt)
         {
-            entry.1 = Some((identity.attempt, address));
+            seen.address = Some((identity.attempt, address));
         }
         let id = summary.id.as_deref().unwrap_or_default();
         let state = summary
             .state
             .map(|state| state.to_string())
             .unwrap_or_default();
-        entry.2.push(format!("{id}:{state}"));
+        seen.states.push(format!("{id}:{state}"));
     }
-    let sighting = |(pod, address, mut parts): (PodRef, Option<(u32, _)>, Vec<String>)| {
-        parts.sort();
-        Sighting {
+    pods.into_values().map(Seen::sighting).collect()
+}
+
+/// One pod of a listing, as far as it was read.
+struct Seen {
+    pod: PodRef,
+    /// Of the newest sandbox: its attempt and the address that it was given.
+    address: Option<(u32, IpAddr)>,
+    states: Vec<String>,
+}
+
+impl Seen {
+    fn new(pod: PodRef) -> Seen {
+        Seen {
             pod,
-            address: address.map(|(_, ip)| ip),
-            fingerprint: parts.join(" "),
+            address: None,
+            states: Vec::new(),
         }
-    };
-    pods.into_values().map(sighting).collect()
+    }
+
+    fn sighting(mut self) -> Sighting {
+        self.states.sort();
+        let address = self.address.map(|(_, address)| address);
+        Sighting {
+            pod: self.pod,
+            address,
+            fingerprint: self.states.join(" "),
+        }
+    }
 }
 
 /// An inspected container, if its labels say that it is one of a pod.

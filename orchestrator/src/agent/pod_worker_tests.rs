@@ -1,0 +1,324 @@
+//! A worker with an engine in memory and an API that remembers what it was told.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::agent::runtime::Role;
+use crate::agent::runtime::fake::{self, FakeRuntime};
+use crate::agent::wiring::WiringError;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every request that changed something: method, path, body.
+type Told = Arc<Mutex<Vec<(String, String, Value)>>>;
+
+/// A network in which everything works.
+#[derive(Default)]
+struct FakeNetwork {
+    attached: Mutex<BTreeMap<String, IpAddr>>,
+}
+
+impl PodNetwork for FakeNetwork {
+    fn allocate(&self, _: &str) -> Result<IpAddr, WiringError> {
+        Ok(IpAddr::from([10, 0, 0, 2]))
+    }
+
+    fn restore(&self, _: &str, _: IpAddr) -> bool {
+        true
+    }
+
+    async fn attach(&self, uid: &str, _: u32, address: IpAddr) -> Result<(), WiringError> {
+        self.attached
+            .lock()
+            .expect("whole")
+            .insert(uid.to_owned(), address);
+        Ok(())
+    }
+
+    async fn join_node(&self, _: u32) -> Result<(), WiringError> {
+        Ok(())
+    }
+
+    async fn detach(&self, uid: &str) -> Result<(), WiringError> {
+        self.attached.lock().expect("whole").remove(uid);
+        Ok(())
+    }
+
+    async fn release(&self, uid: &str) -> Result<(), WiringError> {
+        self.detach(uid).await
+    }
+}
+
+/// A client whose server says yes to everything and has no objects.
+fn client(told: Told) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let told = told.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let bytes = body.collect().await?.to_bytes();
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let path = head.uri.path().to_owned();
+            let answer = if head.method == http::Method::GET && path.ends_with("/services") {
+                json!({ "apiVersion": "v1", "kind": "ServiceList", "metadata": {}, "items": [] })
+            } else if head.method == http::Method::GET {
+                let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound",
+                    "message": "not found", "code": 404 });
+                let answer = http::Response::builder().status(404);
+                return Ok::<_, kube::Error>(
+                    answer
+                        .body(Body::from(status.to_string().into_bytes()))
+                        .expect("a response"),
+                );
+            } else {
+                let mut answer = body.clone();
+                if answer.get("metadata").is_none() {
+                    answer["metadata"] = json!({});
+                }
+                told.lock()
+                    .expect("whole")
+                    .push((head.method.to_string(), path, body));
+                answer
+            };
+            Ok(http::Response::new(Body::from(
+                answer.to_string().into_bytes(),
+            )))
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// One node with one pod.
+struct Stage {
+    node: Arc<NodeContext<FakeRuntime, FakeNetwork>>,
+    told: Told,
+    updates: watch::Sender<PodUpdate>,
+    wake: Arc<Notify>,
+    worker: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(runtime: FakeRuntime, spec: Value) -> Stage {
+        let told = Told::default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let client = client(told.clone());
+        let node = Arc::new(NodeContext {
+            name: "n1".to_owned(),
+            ip: IpAddr::from([172, 31, 0, 11]),
+            data_dir: dir.path().to_owned(),
+            netns: PathBuf::from("/proc/self/ns/net"),
+            capacity: Capacity {
+                cpus: 1,
+                memory_bytes: 1 << 30,
+                disk_bytes: 1 << 30,
+            },
+            dns: Dns::default(),
+            runtime: Arc::new(runtime),
+            network: FakeNetwork::default(),
+            recorder: Recorder::start(client.clone(), "n1".to_owned()),
+            client,
+            metrics: Arc::default(),
+        });
+        let pod = json!({
+            "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
+            "spec": spec,
+        });
+        let pod = Arc::new(serde_json::from_value(pod).expect("a pod"));
+        let (updates, receiver) = watch::channel(PodUpdate { pod, gone: false });
+        let wake = Arc::new(Notify::new());
+        let worker = tokio::spawn(run(node.clone(), receiver, wake.clone()));
+        Stage {
+            node,
+            told,
+            updates,
+            wake,
+            worker,
+            _dir: dir,
+        }
+    }
+
+    fn running(&self, role: Role) -> usize {
+        fake::running(&self.node.runtime.all(), role)
+    }
+
+    /// The last status that was written.
+    fn status(&self) -> Value {
+        let told = self.told.lock().expect("whole");
+        let patches = told
+            .iter()
+            .rev()
+            .filter(|(_, path, _)| path.ends_with("/web/status"));
+        patches
+            .map(|(_, _, body)| body["status"].clone())
+            .next()
+            .unwrap_or_default()
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Stage) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(
+                Instant::now() < deadline,
+                "never {what}: {:#}",
+                self.status()
+            );
+            self.wake.notify_one();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn delete(&self, grace: i64) {
+        self.updates.send_modify(|update| {
+            let at = Timestamp::now() + jiff::SignedDuration::from_secs(grace);
+            let mut pod = Pod::clone(&update.pod);
+            pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at));
+            update.pod = Arc::new(pod);
+        });
+    }
+
+    fn confirmed(&self) -> bool {
+        let told = self.told.lock().expect("whole");
+        told.iter().any(|(method, path, body)| {
+            let own = method == "DELETE" && path.ends_with("/pods/web");
+            own && body["gracePeriodSeconds"] == 0 && body["preconditions"]["uid"] == "u1"
+        })
+    }
+}
+
+fn one_container() -> Value {
+    json!({ "containers": [{ "name": "main", "image": "i:1" }] })
+}
+
+fn runtime() -> FakeRuntime {
+    let runtime = FakeRuntime::default();
+    runtime.add_image("i:1");
+    runtime
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_sandbox_its_wire_and_its_container_and_is_reported_running() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    assert_eq!(
+        (stage.running(Role::Sandbox), stage.running(Role::Main)),
+        (1, 1)
+    );
+    assert_eq!(stage.node.network.attached.lock().expect("whole").len(), 1);
+    assert_eq!(stage.status()["podIP"], "10.0.0.2");
+    let hosts = stage.node.data_dir.join("pods/u1/etc/hosts");
+    assert!(
+        std::fs::read_to_string(hosts)
+            .expect("written")
+            .contains("10.0.0.2\tweb\n")
+    );
+}
+
+#[tokio::test]
+async fn a_container_that_ends_is_started_again_and_counted() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.node.runtime.end("main", 1, Timestamp::now());
+    stage
+        .until("restarted", |it| {
+            it.status()["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    let main = &stage.status()["containerStatuses"][0];
+    assert_eq!(main["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!(stage.running(Role::Main), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_pod_is_stopped_removed_and_confirmed() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.delete(30);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert!(stage.node.runtime.all().is_empty());
+    assert!(
+        stage
+            .node
+            .network
+            .attached
+            .lock()
+            .expect("whole")
+            .is_empty()
+    );
+    assert!(!stage.node.data_dir.join("pods/u1").exists());
+    stage.updates.send_modify(|update| update.gone = true);
+    let ended = tokio::time::timeout(PATIENCE, stage.worker).await;
+    ended.expect("the worker ends").expect("without a panic");
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_listen_is_killed_when_its_grace_is_over() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.node.runtime.be_stubborn();
+    stage.delete(1);
+    stage.until("confirmed", Stage::confirmed).await;
+    let told = stage.told.lock().expect("whole");
+    let codes = told.iter().map(|(_, _, body)| {
+        body["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].clone()
+    });
+    assert!(
+        codes.into_iter().any(|code| code == 137),
+        "the exit code was reported"
+    );
+}
+
+#[tokio::test]
+async fn a_second_worker_adopts_what_the_first_one_left() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    let before = stage.node.runtime.all();
+    stage.worker.abort();
+    let receiver = stage.updates.subscribe();
+    let second = tokio::spawn(run(stage.node.clone(), receiver, stage.wake.clone()));
+    stage.told.lock().expect("whole").clear();
+    stage
+        .until("reported again", |it| it.status()["phase"] == "Running")
+        .await;
+    assert_eq!(stage.node.runtime.all(), before);
+    second.abort();
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_is_reported() {
+    let stage = Stage::new(FakeRuntime::default(), one_container());
+    let reason =
+        |it: &Stage| it.status()["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+    stage
+        .until("reported", |it| reason(it) == "ErrImagePull")
+        .await;
+    assert_eq!(stage.status()["phase"], "Pending");
+    assert_eq!(stage.running(Role::Main), 0);
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_start_counts_as_an_attempt() {
+    let runtime = runtime();
+    runtime.fail_starts("i:1", "exec: no such file");
+    let stage = Stage::new(runtime, one_container());
+    let last = |it: &Stage| {
+        it.status()["containerStatuses"][0]["lastState"]["terminated"]["reason"].clone()
+    };
+    stage
+        .until("reported", |it| last(it) == "ContainerCannotRun")
+        .await;
+}
