@@ -2,9 +2,12 @@
 //!
 //! Each test makes a cluster of its own and removes it.
 
+#[path = "e2e/walkthrough.rs"]
+mod walkthrough;
+
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
