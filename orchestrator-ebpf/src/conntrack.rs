@@ -10,7 +10,8 @@ use crate::state::seen_after;
 /// Rows are written to say that they are in use at most once in this time.
 const TOUCH_NS: u64 = 1_000_000_000;
 
-/// Notes that a packet used its row, and rebuilds the other row if it is missing.
+/// Notes that a packet used its row, and rebuilds the other row if it is missing. The tuple in
+/// `headers` is the row's key, with its scope.
 #[inline(always)]
 pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
     let seen = seen_after(flow.seen, headers);

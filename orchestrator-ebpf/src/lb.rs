@@ -94,8 +94,8 @@ pub fn to_service(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
     if !packet.headers.has_ports() {
         return Ok(None);
     }
-    let key = packet.headers.tuple.in_scope(Scope::SERVICE);
-    let Some(flow) = maps::flow(&key) else {
+    packet.headers.tuple.scope = Scope::SERVICE;
+    let Some(flow) = maps::flow(&packet.headers.tuple) else {
         return Ok(None);
     };
     if flow.direction != Flow::REPLY {

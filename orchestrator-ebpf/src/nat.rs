@@ -107,8 +107,8 @@ pub fn unmasquerade(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
     {
         return Ok(None);
     }
-    let key = packet.headers.tuple.in_scope(Scope::MASQUERADE);
-    let Some(flow) = maps::flow(&key) else {
+    packet.headers.tuple.scope = Scope::MASQUERADE;
+    let Some(flow) = maps::flow(&packet.headers.tuple) else {
         return Ok(None);
     };
     if flow.direction != Flow::REPLY {

@@ -161,7 +161,7 @@ impl Packet {
         self.store(packet::IPV4_TTL, &(ttl - 1), 0)
     }
 
-    /// Destination and source of the frame: twelve bytes, as a map row or [`macs`] has them.
+    /// Writes destination and source of the frame, as `Mac::frame` puts them in words.
     #[inline(always)]
     pub fn set_macs(&self, macs: &[u32; 3]) -> Result<(), DropReason> {
         // Straight into the packet: it is on every packet's way, and a helper would cost as much

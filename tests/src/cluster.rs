@@ -67,12 +67,13 @@ impl Cluster {
         })
     }
 
-    /// The process that the supervisor keeps: `server`, `node-1`.
+    /// A process of the cluster: `dev`, the supervisor, and what it keeps: `server`, `node-1`.
     pub fn pid(&self, what: &str) -> Result<i32> {
-        let name = if what == "server" {
-            what.to_owned()
-        } else {
+        let node = what.starts_with("node-");
+        let name = if node {
             format!("{}-{what}", self.name)
+        } else {
+            what.to_owned()
         };
         let file = self.dir.join("run").join(format!("{name}.pid"));
         let text = fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?;
@@ -144,6 +145,16 @@ impl Cluster {
         let mut lines: Vec<String> = self.docker(&inspect)?.lines().map(str::to_owned).collect();
         lines.sort();
         Ok(lines)
+    }
+
+    /// What the supervisor runs: name, program, arguments, namespace of each process.
+    pub fn processes(&self) -> Result<Vec<Value>> {
+        let spec: Value = serde_json::from_slice(&fs::read(self.dir.join("dev.json"))?)?;
+        Ok(spec["processes"].as_array().cloned().unwrap_or_default())
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn record(&self, field: &str) -> Result<String> {

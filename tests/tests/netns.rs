@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 use anyhow::Result;
+use orchestrator::datapath;
+use orchestrator::datapath::events::describe;
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use tests::netns::{Cluster, OUTSIDE, ready};
 use tests::peer::{Client, Server, receive, udp};
@@ -219,6 +221,19 @@ fn a_pod_cannot_use_another_address() -> Result<()> {
         server.heard().iter().all(|from| from.ip() == two.near),
         "{:?}",
         server.heard()
+    );
+    let config = &cluster.nodes[0].config;
+    let counters = datapath::counters_pinned(&config.pin_root, &config.node_name)?;
+    assert!(counters.contains(&("source_spoofed", 1)), "{counters:?}");
+    let mut drops = datapath::drops_pinned(&config.pin_root, &config.node_name)?;
+    let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event));
+    let told: Vec<String> = told
+        .filter(|line| line.contains("source_spoofed"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("udp 10.100.1.77:4000 -> 10.100.2.5:5353"),
+        "{told:?}"
     );
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Setup, build, up, down, test, bench and tidy: what a developer types, as `cargo xtask …`.
 
+mod bench;
 mod build_ebpf;
 mod cluster;
 mod command;
@@ -62,6 +63,14 @@ enum Command {
         #[arg(value_enum)]
         levels: Vec<test::Level>,
     },
+    /// Measure: a table on the screen, JSON in target/bench (as root)
+    Bench {
+        #[arg(value_enum)]
+        name: bench::Bench,
+        /// Handed to the bench
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Check imports, lengths, dead files and words
     Tidy,
 }
@@ -105,6 +114,7 @@ fn run(command: Command) -> Result<ExitCode> {
             );
         }
         Command::Test { levels } => return test::run(&levels),
+        Command::Bench { name, arguments } => return bench::run(name, &arguments),
         Command::Tidy => return tidy::run(),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Objects as bytes: where the resourceVersion sits in them, and how lists are put together.
 //! Pure.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// Where metadata begins in every stored object.
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -12,27 +12,24 @@ pub fn with_revision(object: &[u8], revision: u64) -> Bytes {
     let Some(start) = find(object, METADATA).map(|at| at + METADATA.len()) else {
         return Bytes::copy_from_slice(object);
     };
-    let mut out = BytesMut::with_capacity(object.len() + 48);
-    out.put_slice(&object[..start]);
-    out.put_slice(VERSION);
-    out.put_slice(revision.to_string().as_bytes());
-    let rest = &object[start..];
-    match rest.strip_prefix(VERSION) {
-        // The old one is the first field: replace its digits.
+    let (head, rest) = object.split_at(start);
+    let rest = match rest.strip_prefix(VERSION) {
+        // The old one is the first field.
         Some(old) => {
-            let digits = old.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            out.put_slice(&old[digits..]);
+            let end = old.iter().position(|&byte| byte == b'"');
+            let rest = &old[end.map_or(0, |quote| quote + 1)..];
+            rest.strip_prefix(b",").unwrap_or(rest)
         }
-        None if rest.starts_with(b"}") => {
-            out.put_slice(b"\"");
-            out.put_slice(rest);
-        }
-        None => {
-            out.put_slice(b"\",");
-            out.put_slice(rest);
-        }
-    }
-    out.freeze()
+        None => rest,
+    };
+    let revision = revision.to_string();
+    let end: &[u8] = if rest.starts_with(b"}") {
+        b"\""
+    } else {
+        b"\","
+    };
+    // Exactly as long as it is: the cache keeps it, room to spare and all.
+    Bytes::from([head, VERSION, revision.as_bytes(), end, rest].concat())
 }
 
 /// What stands before the items of a list.

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use crate::datapath;
+use crate::datapath::events::describe;
 
 /// Look at a node's datapath, or remove it
 #[derive(clap::Args)]
@@ -33,6 +34,19 @@ enum Command {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Print how many packets met what: verdicts, then reasons of drops and refusals
+    Counters {
+        /// The node; not needed where there is only one
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Print dropped packets as they are dropped, with the reason, until interrupted
+    #[command(after_help = "Example:\n  orchestrator datapath drops --node node-1")]
+    Drops {
+        /// The node; not needed where there is only one
+        #[arg(long)]
+        node: Option<String>,
+    },
     /// Detach the programs and delete maps and links of a node whose agent does not run
     ///
     /// The links orch-host and orch-vxlan are deleted in the network namespace of the caller.
@@ -51,6 +65,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let node = choose(&args.pin_root, node)?;
             print!("{}", datapath::dump_pinned(&args.pin_root, &node)?);
             Ok(())
+        }
+        Command::Counters { node } => {
+            let node = choose(&args.pin_root, node)?;
+            for (name, packets) in datapath::counters_pinned(&args.pin_root, &node)? {
+                println!("{name:<20} {packets}");
+            }
+            Ok(())
+        }
+        Command::Drops { node } => {
+            let node = choose(&args.pin_root, node)?;
+            let mut drops = datapath::drops_pinned(&args.pin_root, &node)?;
+            loop {
+                while let Some(event) = drops.next_event() {
+                    println!("{}", describe(&event));
+                }
+                drops.wait()?;
+            }
         }
         Command::Remove { node } => {
             let node = choose(&args.pin_root, Some(node))?;

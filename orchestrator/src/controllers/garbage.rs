@@ -188,3 +188,6 @@ fn drop_finalizer(object: &Object, name: &str) -> Action {
 fn has(object: &Object, finalizer: &str) -> bool {
     object.meta.finalizers.iter().any(|name| name == finalizer)
 }
+
+#[cfg(test)]
+mod tests;

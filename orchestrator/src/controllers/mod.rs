@@ -8,6 +8,8 @@ pub mod action;
 pub mod deployment;
 pub mod engine;
 mod execute;
+#[cfg(test)]
+mod fixture;
 pub mod garbage;
 pub mod namespace;
 pub mod node_lifecycle;

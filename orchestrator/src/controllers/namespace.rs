@@ -90,3 +90,6 @@ fn create_account(namespace: &str) -> Action {
         about: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::action::{Action, Delete, Plan, about};
 use super::object::{NodeRow, Object, PodRow};
@@ -49,7 +49,12 @@ pub fn plan(view: &View) -> Plan {
     };
     let taints = taints(view, state);
     if taints != view.row.taints {
-        let body = json!({"spec": {"taints": taints}});
+        let value = if taints.is_empty() {
+            Value::Null
+        } else {
+            json!(taints)
+        };
+        let body = json!({"spec": {"taints": value}});
         actions.push(Action::merge_exact(view.node, "", body));
     }
     let evictions = evict(view, &taints, &mut actions);
@@ -206,3 +211,6 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

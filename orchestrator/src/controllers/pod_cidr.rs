@@ -84,3 +84,6 @@ const MAX_SHARE_BITS: u32 = 16;
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
 }
+
+#[cfg(test)]
+mod tests;

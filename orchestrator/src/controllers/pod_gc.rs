@@ -95,3 +95,6 @@ fn remove(pod: &Object, unless_any: Vec<(Kind, Key, String)>) -> Action {
         ..Delete::of(pod)
     })
 }
+
+#[cfg(test)]
+mod tests;

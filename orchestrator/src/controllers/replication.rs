@@ -274,3 +274,6 @@ fn phase_rank(phase: Phase) -> u8 {
 fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,18 @@
 //! The datapath's records of dropped packets, as they come.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use aya::maps::{Map, MapData, RingBuf};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::statistics::DROPS;
 use orchestrator_common::{Addr, DropEvent, DropReason, Port, Proto, Scope, Tuple};
 
 use super::DatapathError;
 
-/// Reads what the programs wrote since the last look; a descriptor to wait on comes with it.
+/// Reads what the programs wrote since the last look.
 pub struct Drops(RingBuf<MapData>);
 
 impl Drops {
@@ -22,6 +24,15 @@ impl Drops {
         Ok(Self(RingBuf::try_from(map).map_err(failed)?))
     }
 
+    /// Blocks until there may be a record.
+    pub fn wait(&self) -> std::io::Result<()> {
+        let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// The next record, if there is one.
     pub fn next_event(&mut self) -> Option<DropEvent> {
         loop {
@@ -30,12 +41,6 @@ impl Drops {
                 return Some(event);
             }
         }
-    }
-}
-
-impl AsRawFd for Drops {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod attach;
 pub mod check;
+pub mod config;
 pub mod delta;
 pub mod desired;
 pub mod dump;
@@ -28,46 +29,19 @@ pub mod view;
 pub mod world;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
-use orchestrator_common::{Mac, Port, Prefix};
+use orchestrator_common::maps::statistics::{reason_row, verdict_row};
+use orchestrator_common::{DropReason, Mac, Verdict};
 
 use attach::Links;
-use desired::Facts;
-use link::Devices;
 use maps::Maps;
 use object::Programs;
 use reconcile::Reconciler;
 
+pub use config::NodeConfig;
 pub use view::{LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
-
-/// What the datapath must know before the first packet.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    pub node_name: String,
-    /// The node's address on the uplink: the VXLAN endpoint and the source of masqueraded packets.
-    pub node_ip: IpAddr,
-    /// This node's own pod range; its first address is the node's inside the overlay.
-    pub pod_cidr: IpNetwork,
-    /// The range that all pods of the cluster share.
-    pub cluster_cidr: IpNetwork,
-    pub service_cidr: IpNetwork,
-    /// The prefix length of every node's pod range.
-    pub pod_mask_bits: u8,
-    /// The link that carries `node_ip`.
-    pub uplink: String,
-    /// The uplink's; everything inside the overlay has 50 less.
-    pub mtu: u32,
-    pub vni: u32,
-    pub vxlan_port: u16,
-    /// Usually `/sys/fs/bpf/orchestrator`; maps and links go to `<node_name>/{maps,links}` below it.
-    pub pin_root: PathBuf,
-    /// The mount of cgroup v2, see [`mount::cgroup_root`].
-    pub cgroup_root: PathBuf,
-}
 
 /// One watch event, or one pod wired or gone. `None` is a deletion.
 #[derive(Clone, Debug)]
@@ -136,11 +110,12 @@ impl Datapath {
     /// Adopts what an earlier agent left pinned, or creates it: maps, links, programs, attachments. Needs
     /// root, the node's network namespace and the root mount namespace.
     pub async fn open(config: NodeConfig) -> Result<Self, DatapathError> {
+        config.validate()?;
         mount::ensure_bpffs(&config.pin_root)?;
         let (maps, links) = pin_dirs(&config)?;
         let devices = link::ensure(&config, Mac::OVERLAY_DEVICE.octets).await?;
         let programs = object::load(&maps)?;
-        let facts = facts(&config, &devices)?;
+        let facts = config.facts(&devices)?;
         // The rows come first: a program that runs before them drops what it sees.
         let reconciler = Reconciler::start(Maps::open(&maps)?, facts)?;
         let links = Links::open(&links, &config.cgroup_root)?;
@@ -223,9 +198,9 @@ impl Datapath {
         Ok(())
     }
 
-    /// The records of dropped packets.
-    pub fn drops(&self) -> Result<events::Drops, DatapathError> {
-        events::Drops::open(&node_dir(&self.config.pin_root, &self.config.node_name).join("maps"))
+    /// Packets by what became of them, for metrics.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+        count(self.reconciler.kernel())
     }
 
     /// Detaches and removes everything of this node: pins, programs, links.
@@ -258,6 +233,33 @@ pub fn dump_pinned(pin_root: &Path, node: &str) -> Result<String, DatapathError>
     Ok(dump::dump(&kernel::Kernel::read(&maps)?))
 }
 
+/// Packets of a node by what became of them: the verdicts, then the reasons of drops and refusals.
+pub fn counters_pinned(
+    pin_root: &Path,
+    node: &str,
+) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+    count(&Maps::open(&node_dir(pin_root, node).join("maps"))?)
+}
+
+/// A node's records of dropped packets; needs no agent. Each record goes to one reader only.
+pub fn drops_pinned(pin_root: &Path, node: &str) -> Result<events::Drops, DatapathError> {
+    events::Drops::open(&node_dir(pin_root, node).join("maps"))
+}
+
+fn count(maps: &Maps) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+    let verdicts = Verdict::ALL
+        .iter()
+        .map(|verdict| (verdict.name(), verdict_row(*verdict)));
+    let reasons = DropReason::ALL
+        .iter()
+        .filter(|reason| **reason != DropReason::None);
+    let reasons = reasons.map(|reason| (reason.name(), reason_row(*reason)));
+    verdicts
+        .chain(reasons)
+        .map(|(name, row)| Ok((name, maps.counter(row)?)))
+        .collect()
+}
+
 /// A node's directory below the pin root: bpffs allows no dot in a name, a node's may have some.
 pub fn pin_name(node: &str) -> String {
     node.replace('.', "_")
@@ -275,29 +277,4 @@ fn pin_dirs(config: &NodeConfig) -> Result<(PathBuf, PathBuf), DatapathError> {
             .map_err(|error| DatapathError::io(format!("create {}", dir.display()), error))?;
     }
     Ok(dirs)
-}
-
-fn facts(config: &NodeConfig, devices: &Devices) -> Result<Facts, DatapathError> {
-    let cookie = syscall::own_netns_cookie();
-    let prefix = |range: &IpNetwork| Prefix::new(range.ip(), range.prefix());
-    let gateway = config.pod_cidr.iter().nth(1).ok_or_else(|| {
-        DatapathError::Invalid(format!("the pod range {} is too small", config.pod_cidr))
-    })?;
-    Ok(Facts {
-        node: config.node_ip.into(),
-        gateway: gateway.into(),
-        own_pods: prefix(&config.pod_cidr),
-        pods: prefix(&config.cluster_cidr),
-        services: prefix(&config.service_cidr),
-        node_mask: Prefix::new(config.node_ip, config.pod_mask_bits).mask,
-        uplink: devices.uplink.ifindex,
-        overlay: devices.vxlan.ifindex,
-        host: devices.net.ifindex,
-        host_mac: Mac::new(devices.host.mac),
-        net_mac: Mac::new(devices.net.mac),
-        vni: config.vni,
-        vxlan_port: Port::new(config.vxlan_port),
-        netns_cookie: cookie
-            .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
-    })
 }

@@ -85,3 +85,6 @@ fn explain(total: usize, reasons: BTreeMap<String, usize>) -> String {
     texts.sort();
     format!("0/{total} nodes are available: {}.", texts.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

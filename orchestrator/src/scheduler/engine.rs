@@ -193,3 +193,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,33 +252,25 @@ fn a_lost_half_of_a_flow_is_rebuilt_from_the_other() {
     let Some(mut world) = world("lost half") else {
         return;
     };
-    world.send(&udp((POD, 40000), SERVICE, b"query"));
+    let query = udp((POD, 40000), SERVICE, b"query");
+    world.send(&query);
     let flows = world.datapath.flows().unwrap();
-    let (reply_key, reply) = *flows
-        .iter()
-        .find(|(_, row)| row.direction == Flow::REPLY)
-        .unwrap();
-    let (key, mut forward) = *flows
-        .iter()
-        .find(|(_, row)| row.direction == Flow::FORWARD)
-        .unwrap();
-    world
-        .datapath
-        .delete::<_, Flow>("flows_v1", &reply_key)
-        .unwrap();
-    // Rows are only looked after once a second: say that this one was used long ago.
-    forward.last_seen_ns = 0;
-    world.datapath.put("flows_v1", key, forward).unwrap();
-    world.send(&udp((POD, 40000), SERVICE, b"query"));
-    let rebuilt = world.datapath.flows().unwrap();
-    let (_, row) = rebuilt
-        .iter()
-        .find(|(key, _)| *key == reply_key)
-        .expect("rebuilt");
-    assert_eq!(
-        (row.translated, row.direction),
-        (reply.translated, Flow::REPLY)
-    );
+    let half = |direction| {
+        *flows
+            .iter()
+            .find(|(_, row)| row.direction == direction)
+            .unwrap()
+    };
+    let ((key, forward), (reply_key, reply)) = (half(Flow::FORWARD), half(Flow::REPLY));
+
+    world.lose(&reply_key, &key);
+    world.send(&query);
+    assert_eq!(world.flow(&reply_key).translated, reply.translated);
+
+    world.lose(&key, &reply_key);
+    world.run(Hook::ToContainer, &udp(BACKEND, (POD, 40000), b"answer"));
+    assert_eq!(world.flow(&key).translated, forward.translated);
+    assert_eq!(world.datapath.flows().unwrap().len(), 2);
 }
 
 #[test]

@@ -4,9 +4,12 @@ use nix::sched::{CloneFlags, unshare};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
-use orchestrator_common::{Addr, DropReason, Mac, Port, Prefix, Proto, Rule, Trace, Verdict};
+use orchestrator_common::{
+    Addr, DropReason, Mac, Port, Prefix, Proto, Rule, Trace, Tuple, Verdict,
+};
 use tests::packet::ip;
 use tests::prog::{Datapath, LOOPBACK, Ran, can_load};
 
@@ -127,6 +130,26 @@ impl World {
             affinity_s: 0,
         };
         self.datapath.put("services_v1", key, service).unwrap();
+    }
+
+    /// Takes a row of a flow away. Rows are looked after once a second at most: so the row that is
+    /// left was used long ago.
+    pub fn lose(&mut self, key: &Tuple, left: &Tuple) {
+        self.datapath.delete::<_, Flow>("flows_v1", key).unwrap();
+        let row = Flow {
+            last_seen_ns: 0,
+            ..self.flow(left)
+        };
+        self.datapath.put("flows_v1", *left, row).unwrap();
+    }
+
+    pub fn flow(&mut self, key: &Tuple) -> Flow {
+        let flows = self.datapath.flows().unwrap();
+        flows
+            .iter()
+            .find(|(found, _)| found == key)
+            .expect("the flow's row")
+            .1
     }
 
     /// The pod (or whoever has the loopback device in this world) sends.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::super::wire::with_revision;
 use super::selectable;
 use crate::api::{Resource, meta};
 use crate::store::Revision;
@@ -98,67 +99,5 @@ impl Cached {
     /// left a selector's set.
     pub fn at_revision(&self, revision: Revision) -> Bytes {
         with_revision(&self.bytes, revision)
-    }
-}
-
-const METADATA: &[u8] = b"\"metadata\":{";
-const VERSION: &[u8] = b"\"resourceVersion\":\"";
-
-/// The object with this resourceVersion as the first field of its metadata; one that is there
-/// already (always the first field) is replaced. Stored objects begin with kind, apiVersion and
-/// metadata, so the first `"metadata":{` is the object's own.
-fn with_revision(object: &[u8], revision: Revision) -> Bytes {
-    let Some(at) = object
-        .windows(METADATA.len())
-        .position(|window| window == METADATA)
-    else {
-        return Bytes::copy_from_slice(object);
-    };
-    let (head, rest) = object.split_at(at + METADATA.len());
-    let rest = match rest.strip_prefix(VERSION) {
-        Some(old) => {
-            let end = old
-                .iter()
-                .position(|&byte| byte == b'"')
-                .map_or(0, |quote| quote + 1);
-            old[end..].strip_prefix(b",").unwrap_or(&old[end..])
-        }
-        None => rest,
-    };
-    let revision = revision.to_string();
-    let comma: &[u8] = if rest.first() == Some(&b'}') {
-        b"\""
-    } else {
-        b"\","
-    };
-    // Exactly as long as it is: `Bytes` of a vector with room to spare keeps the room.
-    Bytes::from([head, VERSION, revision.as_bytes(), comma, rest].concat())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_revision_is_added_and_replaced_as_the_first_field_of_metadata() {
-        let stored = br#"{"kind":"A","metadata":{"name":"x"},"spec":{"metadata":{}}}"#;
-        let seven = with_revision(stored, 7);
-        let expected =
-            br#"{"kind":"A","metadata":{"resourceVersion":"7","name":"x"},"spec":{"metadata":{}}}"#;
-        assert_eq!(seven, expected[..]);
-        let twelve = with_revision(&seven, 12);
-        let expected = br#"{"kind":"A","metadata":{"resourceVersion":"12","name":"x"},"spec":{"metadata":{}}}"#;
-        assert_eq!(twelve, expected[..]);
-    }
-
-    #[test]
-    fn empty_metadata_and_no_metadata_stay_json() {
-        let one = with_revision(br#"{"metadata":{}}"#, 1);
-        assert_eq!(one, br#"{"metadata":{"resourceVersion":"1"}}"#[..]);
-        assert_eq!(
-            with_revision(&one, 2),
-            br#"{"metadata":{"resourceVersion":"2"}}"#[..]
-        );
-        assert_eq!(with_revision(b"{}", 1), b"{}"[..]);
     }
 }

@@ -381,3 +381,6 @@ fn clean_up(view: &View, new: SetRef, actions: &mut Vec<Action>) {
 fn sized_for(bounds: Bounds) -> Value {
     json!({DESIRED: bounds.wanted.to_string(), MAX: bounds.max_total().to_string()})
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,8 +112,12 @@ pub fn proportional(allowed: i32, sets: &[(i32, i32)]) -> Vec<i32> {
         added += share;
         sizes.push(replicas + share);
     }
-    if let Some(first) = sizes.first_mut() {
-        *first = (*first + to_add - added).max(0);
+    // What rounding leaves over goes to the largest; what it lacks is taken as far as there is any.
+    let mut rest = to_add - added;
+    for size in &mut sizes {
+        let step = rest.max(-*size);
+        *size += step;
+        rest -= step;
     }
     sizes
 }
@@ -144,3 +148,6 @@ fn scaled(value: Option<&IntOrString>, of: i32, up: bool) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

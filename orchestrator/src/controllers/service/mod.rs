@@ -3,3 +3,6 @@
 pub mod endpoints;
 pub mod selection;
 pub mod slices;
+
+#[cfg(test)]
+mod tests;

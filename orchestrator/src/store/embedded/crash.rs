@@ -19,7 +19,7 @@ enum Unsynced {
 
 /// A disk that keeps of what was not synced whatever it likes, sector by sector.
 #[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -35,7 +35,7 @@ struct State {
 const SECTOR: usize = 512;
 
 impl Disk {
-    fn new(contents: Vec<u8>, calls_left: u64) -> Self {
+    pub fn new(contents: Vec<u8>, calls_left: u64) -> Self {
         let seen = contents.clone();
         let state = State {
             synced: contents,
@@ -44,6 +44,11 @@ impl Disk {
             calls_left,
         };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Goes down with every read, write and sync.
+    pub fn calls_left(&self) -> u64 {
+        self.0.lock().unwrap().calls_left
     }
 
     /// What the next process finds.
@@ -301,7 +306,7 @@ fn start(disk: &Disk) -> Result<EmbeddedStore, String> {
 }
 
 /// An empty store as it is on disk after it was made.
-fn fresh() -> Vec<u8> {
+pub(super) fn fresh() -> Vec<u8> {
     let disk = Disk::new(Vec::new(), u64::MAX);
     let database = builder().create_with_backend(disk.clone()).unwrap();
     initialise(&database).unwrap();
@@ -444,10 +449,12 @@ fn a_killed_process_loses_nothing_that_it_told() {
 }
 
 #[test]
-fn a_file_that_is_open_elsewhere_is_said_to_be() {
+fn a_file_is_the_owners_alone_and_open_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db");
     let _open = EmbeddedStore::open(&path).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds secrets");
     let error = EmbeddedStore::open(&path).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
 }

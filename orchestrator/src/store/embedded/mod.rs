@@ -7,11 +7,14 @@ mod batch;
 #[cfg(test)]
 mod crash;
 mod failure;
+#[cfg(test)]
+mod growth;
 mod tables;
 mod volatile;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -397,8 +400,16 @@ fn create(path: &Path) -> Result<(), OpenError> {
     };
     std::fs::create_dir_all(directory).map_err(io)?;
     let temporary = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+    // It holds secrets: the owner's alone from its first byte on.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io)?;
     let made = builder()
-        .create(&temporary)
+        .create_file(file)
         .map_err(|e| OpenError::database(path, e.into()));
     let made = made.and_then(|database| {
         initialise(&database).map_err(|failure| OpenError::failure(path, failure))?;

@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::selection::gather;
+use super::{endpoints, slices};
+use crate::client::Kind;
+use crate::controllers::action::{Action, Plan};
+use crate::controllers::fixture::{controlled_by, words, world};
+use crate::controllers::object::Key;
+
+fn service(spec: Value) -> (Kind, Value) {
+    let mut value = json!({
+        "metadata": {"name": "web", "labels": {"team": "a"}},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    });
+    for (field, given) in spec.as_object().unwrap() {
+        value["spec"][field] = given.clone();
+    }
+    (Kind::SERVICE, value)
+}
+
+fn pod(number: usize, ready: bool) -> (Kind, Value) {
+    let value = json!({
+        "metadata": {"name": format!("pod-{number}"), "labels": {"app": "web"}},
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [{"name": "a", "ports": [{"name": "http", "containerPort": 8000 + number}]}],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": format!("10.100.{}.{}", number / 200, number % 200 + 2),
+            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+        },
+    });
+    (Kind::POD, value)
+}
+
+/// The slice that a create wrote, as the server stores it.
+fn stored(plan: &Plan) -> Vec<(Kind, Value)> {
+    let creates = plan.actions.iter().filter_map(|action| match action {
+        Action::Create(create) => Some(create),
+        _ => None,
+    });
+    let named = creates.enumerate().map(|(index, create)| {
+        let mut object = create.object.clone();
+        if object["metadata"]["name"].is_null() {
+            object["metadata"]["name"] = json!(format!("web-{index}"));
+        }
+        (create.kind, object)
+    });
+    named.collect()
+}
+
+fn plan_slices(objects: Vec<(Kind, Value)>) -> Plan {
+    let world = world(objects);
+    slices::plan(&gather(&world, &Key::new("ns", "web")).unwrap())
+}
+
+fn plan_endpoints(objects: Vec<(Kind, Value)>) -> Plan {
+    let world = world(objects);
+    endpoints::plan(&gather(&world, &Key::new("ns", "web")).unwrap())
+}
+
+fn sizes(plan: &Plan) -> Vec<usize> {
+    let slices = stored(plan).into_iter();
+    slices
+        .map(|(_, slice)| slice["endpoints"].as_array().unwrap().len())
+        .collect()
+}
+
+#[test]
+fn endpoints_are_cut_into_slices_of_a_hundred() {
+    let mut objects = vec![service(json!({}))];
+    objects.extend((0..250).map(|number| pod(number, true)));
+    let plan = plan_slices(objects);
+    assert_eq!(sizes(&plan), [100, 100, 50]);
+    let slice = &stored(&plan)[0].1;
+    assert_eq!(
+        slice["metadata"]["labels"],
+        json!({
+            "team": "a",
+            "kubernetes.io/service-name": "web",
+            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+        })
+    );
+    assert_eq!(
+        slice["metadata"]["ownerReferences"],
+        controlled_by(Kind::SERVICE, "web")
+    );
+    assert_eq!(
+        slice["ports"],
+        json!([{"name": "", "port": 8080, "protocol": "TCP"}])
+    );
+    let endpoint = &slice["endpoints"][0];
+    assert_eq!(endpoint["nodeName"], "node-1");
+    assert_eq!(endpoint["targetRef"]["kind"], "Pod");
+}
+
+#[test]
+fn one_pod_less_changes_one_slice_and_one_more_fills_the_gap() {
+    let pods: Vec<_> = (0..250).map(|number| pod(number, true)).collect();
+    let mut all = vec![service(json!({}))];
+    all.extend(pods.iter().cloned());
+    let slices = stored(&plan_slices(all.clone()));
+    let mut fewer = all.clone();
+    fewer.remove(1);
+    fewer.extend(slices.iter().cloned());
+    let plan = plan_slices(fewer);
+    assert_eq!(plan.actions.len(), 1, "{:?}", words(&plan.actions));
+    all.extend(slices);
+    assert_eq!(plan_slices(all.clone()), Plan::default());
+    all.push(pod(250, true));
+    assert_eq!(plan_slices(all).actions.len(), 1);
+}
+
+#[test]
+fn conditions_tell_of_readiness_and_of_ending() {
+    let ending = |ready| {
+        let mut pod = pod(1, ready);
+        pod.1["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        pod
+    };
+    // (pod, published regardless, (ready, serving, terminating))
+    let cases = [
+        (pod(1, true), false, (true, true, false)),
+        (pod(1, false), false, (false, false, false)),
+        (ending(true), false, (false, true, true)),
+        (ending(false), false, (false, false, true)),
+        (pod(1, false), true, (true, false, false)),
+        (ending(true), true, (true, true, true)),
+    ];
+    for (pod, published, (ready, serving, terminating)) in cases {
+        let plan = plan_slices(vec![
+            service(json!({"publishNotReadyAddresses": published})),
+            pod,
+        ]);
+        let conditions = stored(&plan)[0].1["endpoints"][0]["conditions"].clone();
+        let expected = json!({"ready": ready, "serving": serving, "terminating": terminating});
+        assert_eq!(conditions, expected);
+    }
+}
+
+#[test]
+fn pods_that_cannot_serve_are_no_endpoints() {
+    let mut finished = pod(1, true);
+    finished.1["status"]["phase"] = json!("Succeeded");
+    let mut without_address = pod(2, true);
+    without_address.1["status"]["podIP"] = Value::Null;
+    let mut foreign = pod(3, true);
+    foreign.1["metadata"]["labels"] = json!({"app": "other"});
+    let plan = plan_slices(vec![service(json!({})), finished, without_address, foreign]);
+    assert_eq!(
+        sizes(&plan),
+        [0],
+        "one empty slice tells that there is no endpoint"
+    );
+}
+
+#[test]
+fn a_named_port_is_each_pods_own() {
+    let ports = json!({"ports": [{"name": "web", "port": 80, "targetPort": "http"}]});
+    let plan = plan_slices(vec![service(ports), pod(1, true), pod(2, true)]);
+    let ports: BTreeMap<i64, usize> = stored(&plan)
+        .iter()
+        .map(|(_, s)| {
+            (
+                s["ports"][0]["port"].as_i64().unwrap(),
+                s["endpoints"].as_array().unwrap().len(),
+            )
+        })
+        .collect();
+    assert_eq!(ports, BTreeMap::from([(8001, 1), (8002, 1)]));
+}
+
+#[test]
+fn a_headless_service_is_marked_and_names_its_pods() {
+    let mut named = pod(1, true);
+    named.1["spec"]["hostname"] = json!("db-0");
+    named.1["spec"]["subdomain"] = json!("web");
+    let plan = plan_slices(vec![service(json!({"clusterIP": "None"})), named]);
+    let slice = &stored(&plan)[0].1;
+    assert_eq!(
+        slice["metadata"]["labels"]["service.kubernetes.io/headless"],
+        ""
+    );
+    assert_eq!(slice["endpoints"][0]["hostname"], "db-0");
+}
+
+#[test]
+fn a_service_without_selector_is_left_to_its_user() {
+    let world = world([service(json!({"selector": {}}))]);
+    assert!(gather(&world, &Key::new("ns", "web")).is_none());
+}
+
+#[test]
+fn endpoints_keep_ready_and_unready_addresses_apart_and_ending_ones_out() {
+    let mut ending = pod(3, true);
+    ending.1["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let objects = vec![service(json!({})), pod(1, true), pod(2, false), ending];
+    let plan = plan_endpoints(objects.clone());
+    let (_, written) = &stored(&plan)[0];
+    let subset = &written["subsets"][0];
+    let ips = |field: &str| -> Vec<String> {
+        let addresses = subset[field].as_array().unwrap().iter();
+        addresses
+            .map(|address| address["ip"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ips("addresses"), ["10.100.0.3"]);
+    assert_eq!(ips("notReadyAddresses"), ["10.100.0.4"]);
+    assert_eq!(subset["ports"], json!([{"port": 8080, "protocol": "TCP"}]));
+    let again = objects
+        .into_iter()
+        .chain([(Kind::ENDPOINTS, written.clone())])
+        .collect();
+    assert_eq!(plan_endpoints(again), Plan::default());
+}
+
+#[test]
+fn endpoints_of_a_service_that_is_gone_go_unless_the_server_still_has_it() {
+    let world = world([(Kind::ENDPOINTS, json!({"metadata": {"name": "web"}}))]);
+    let left = world.get(Kind::ENDPOINTS, &Key::new("ns", "web")).unwrap();
+    let plan = endpoints::plan_gone(left);
+    let [Action::Delete(delete)] = plan.actions.as_slice() else {
+        panic!("one deletion")
+    };
+    assert_eq!(delete.unless_any[0].0, Kind::SERVICE);
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask bench NAME`: each is a program of the crate `tests`; results are a table on the
+//! screen and JSON in `target/bench/`.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::{build_ebpf, cluster::workspace, machine, setup};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// From exec to the first pod; idle memory; a connection to a Service and to the pod itself
+    Start,
+    /// The datapath beside its rivals
+    Datapath,
+}
+
+pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
+    machine::check_root("cargo xtask bench")?;
+    build_ebpf::build(&setup::ensure()?)?;
+    let program = match bench {
+        Bench::Start => "start-bench",
+        Bench::Datapath => "datapath-bench",
+    };
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "tests",
+            "--bin",
+            program,
+            "--",
+        ])
+        .args(arguments);
+    let status = cargo.status().context("cannot start cargo")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
