@@ -56,22 +56,30 @@ pub fn complete(resource: &Resource, object: &mut Value) {
 }
 
 /// What is written together with a new object: a namespace comes with its service account.
-pub fn companions(resource: &Resource, object: &Value, uid: &str) -> Result<Vec<Write>, ApiError> {
+pub fn companions(
+    state: &State,
+    resource: &Resource,
+    object: &Value,
+) -> Result<Vec<Write>, ApiError> {
     if (resource.group, resource.plural) != ("", "namespaces") {
         return Ok(Vec::new());
     }
     let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;
+    // Left from an earlier namespace of this name, or put into the store before it.
+    let name = meta::name(object);
+    if state.objects.cache.get(accounts, name, "default").is_some() {
+        return Ok(Vec::new());
+    }
     let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {
             "name": "default",
-            "namespace": meta::name(object),
-            "uid": uid,
+            "namespace": name,
+            "uid": new_uid(),
             "creationTimestamp": object["metadata"]["creationTimestamp"],
         },
     });
-    // A namespace of this name may have been emptied by a restore of the store only.
     Ok(vec![put(accounts, &account, Expect::Any)])
 }
 

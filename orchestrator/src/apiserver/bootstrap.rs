@@ -100,7 +100,7 @@ async fn ensure(
             resource.default(&mut object);
             let claim = super::admission::Claim::make(state, resource, &mut object, None)?;
             resource.validate(&object, None, None)?;
-            let companions = companions(resource, &object, &new_uid())?;
+            let companions = companions(state, resource, &object)?;
             let written = state.objects.create(resource, &object, companions).await;
             claim.keep();
             written.map(|_| ())

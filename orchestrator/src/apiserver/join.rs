@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::authn::{NODE_PREFIX, NODES, bearer};
 use super::{Pki, State, reply};
 use crate::api::ApiError;
-use crate::sys::certificates::{Identity, Usage, requested_names};
+use crate::sys::certificates::{Identity, Usage, names_of, requested_names};
 
 /// The endpoint.
 pub const PATH: &str = "/orchestrator/v1/join";
@@ -65,15 +65,7 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
     }
     let bad = |error: &dyn std::fmt::Display| ApiError::BadRequest(error.to_string());
     let names = requested_names(&request.csr).map_err(|error| bad(&error))?;
-    // A node may be called by its own name and addresses, not by the server's names.
-    if let Some(other) = names
-        .iter()
-        .find(|n| **n != name && n.parse::<std::net::IpAddr>().is_err())
-    {
-        return Err(ApiError::BadRequest(format!(
-            "the request names {other:?}, which is neither {name:?} nor an address"
-        )));
-    }
+    check_names(state, pki, &name, &names)?;
     let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
     let certificate = pki
         .authority
@@ -97,6 +89,28 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
     };
     let answer = serde_json::to_value(answer).map_err(reply::internal)?;
     Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// A node may be called by its own name and addresses: not by the server's, nor by a pod's or a
+/// Service's.
+fn check_names(state: &State, pki: &Pki, node: &str, names: &[String]) -> Result<(), ApiError> {
+    let server = names_of(&pki.server.certificate).map_err(reply::internal)?;
+    let config = &state.config;
+    let forbidden = |name: &String| match name.parse::<std::net::IpAddr>() {
+        Ok(address) => {
+            server.contains(name)
+                || config.pod_cidr.contains(address)
+                || config.service_cidr.contains(address)
+        }
+        Err(_) => name != node || server.contains(name),
+    };
+    match names.iter().find(|name| forbidden(name)) {
+        Some(other) => Err(ApiError::BadRequest(format!(
+            "the request names {other:?}, which is neither {node:?} nor an address that a node can \
+             have"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn check_token(pki: &Pki, token: &str) -> Result<(), ApiError> {

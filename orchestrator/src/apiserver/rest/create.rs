@@ -72,8 +72,7 @@ async fn write(
     if dry_run {
         return Ok(resource.serialize(&object).into());
     }
-    let companions =
-        admission::companions(resource, &object, &admission::new_uid()).map_err(failed)?;
+    let companions = admission::companions(&call.state, resource, &object).map_err(failed)?;
     let bytes = call
         .state
         .objects

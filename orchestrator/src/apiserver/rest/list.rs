@@ -135,14 +135,15 @@ pub async fn list(call: &Call) -> Answer {
             pages(call, &selection, limit, Some(token.rv), Some(token.start)).await?
         }
         (None, Freshness::Exact(at)) => pages(call, &selection, limit, Some(at), None).await?,
-        (None, Freshness::Newest) if limit > 0 => {
-            pages(call, &selection, limit, None, None).await?
-        }
+        (None, Freshness::Newest) if limit > 0 => match whole(call, &selection, limit) {
+            Some(page) => page,
+            None => pages(call, &selection, limit, None, None).await?,
+        },
         (None, Freshness::NotOlderThan(revision)) => {
             catch_up(&call.state.objects, revision).await?;
-            whole(call, &selection)
+            everything(call, &selection)
         }
-        (None, Freshness::Any | Freshness::Newest) => whole(call, &selection),
+        (None, Freshness::Any | Freshness::Newest) => everything(call, &selection),
     };
     reply::list(&call.wanted, resource, &page, items)
 }
@@ -162,18 +163,25 @@ pub async fn catch_up(objects: &Objects, revision: Revision) -> Result<(), ApiEr
     })
 }
 
-fn whole(call: &Call, selection: &Selection) -> (ListMeta, Vec<Bytes>) {
+fn everything(call: &Call, selection: &Selection) -> (ListMeta, Vec<Bytes>) {
+    whole(call, selection, usize::MAX).unwrap_or_default()
+}
+
+/// What is selected, out of the cache; None if there are more than `limit` objects to select from.
+/// Every answered write is in the cache, so this is as new as the store.
+fn whole(call: &Call, selection: &Selection, limit: usize) -> Option<(ListMeta, Vec<Bytes>)> {
     let namespace = call.target.namespace.as_deref();
     let (revision, all) = call.state.objects.cache.list(call.resource(), namespace);
+    if all.len() > limit {
+        return None;
+    }
     let selected = all.iter().filter(|object| selection.selects(object));
     let items = selected.map(|object| object.bytes.clone()).collect();
-    (
-        ListMeta {
-            revision,
-            ..ListMeta::default()
-        },
-        items,
-    )
+    let page = ListMeta {
+        revision,
+        ..ListMeta::default()
+    };
+    Some((page, items))
 }
 
 /// At most `limit` objects (0 = all) behind `after`, as of one revision.

@@ -382,3 +382,23 @@ async fn yaml_is_read_and_written() {
     let value: Value = serde_yaml::from_slice(&bytes).expect("YAML");
     assert_eq!(value["data"]["a"], "b");
 }
+
+#[tokio::test]
+async fn a_second_deletion_keeps_the_time_of_the_first() {
+    let cluster = Cluster::start().await;
+    let mut map = config_map("a");
+    map["metadata"]["finalizers"] = json!(["example.com/x"]);
+    map["metadata"]["name"] = "a".into();
+    cluster.post(CONFIG_MAPS, map).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let first = cluster.delete(&path).await.expect(200);
+    let orphan = format!("{path}?propagationPolicy=Orphan");
+    let second = cluster.delete(&orphan).await.expect(200);
+    let time = |object: &Value| object["metadata"]["deletionTimestamp"].clone();
+    assert_eq!(time(&first), time(&second));
+    assert!(
+        second["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|finalizers| finalizers.contains(&json!("orphan")))
+    );
+}
