@@ -119,4 +119,24 @@ mod tests {
             "/apis/apps/v1/namespaces/a/deployments"
         );
     }
+
+    #[test]
+    fn every_kind_that_is_served_is_watched_but_events() {
+        let served = crate::api::resources()
+            .iter()
+            .map(|row| (row.group, row.plural));
+        let mut watched: Vec<_> = Kind::WATCHED
+            .iter()
+            .chain([&Kind::EVENT])
+            .map(|k| (k.group, k.plural))
+            .collect();
+        for row in served {
+            assert!(
+                watched.contains(&row),
+                "{row:?} is served, but neither collected nor emptied"
+            );
+            watched.retain(|known| *known != row);
+        }
+        assert_eq!(watched, []);
+    }
 }

@@ -153,6 +153,7 @@ impl Engine {
         for object in leases.filter(|object| object.kind == Kind::LEASE) {
             self.memory.heard(object, now);
         }
+        self.memory.forget(diff);
         let mut due = BTreeSet::new();
         tasks(&self.world, diff, &mut due);
         due.into_iter().for_each(|task| self.queue.add(task));
@@ -222,6 +223,19 @@ impl Engine {
 }
 
 impl Memory {
+    /// Nothing is remembered of what is gone.
+    fn forget(&mut self, diff: &Diff) {
+        let Some(old) = diff.old.as_ref().filter(|_| diff.new.is_none()) else {
+            return;
+        };
+        if old.kind == Kind::NODE {
+            self.renewed.remove(&old.key.name);
+        }
+        if old.as_set().is_some() {
+            self.refused.remove(&Task::Set(old.kind, old.key.clone()));
+        }
+    }
+
     /// A lease tells of life when its time of renewal changes; clocks are not compared.
     fn heard(&mut self, object: &Object, now: Timestamp) {
         let Some(lease) = object.as_lease() else {

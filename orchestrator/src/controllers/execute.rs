@@ -67,6 +67,10 @@ impl Executor {
                 other => self.one(other).await,
             };
             if let Err(error) = outcome {
+                match &error {
+                    ClientError::Conflict(_) => tracing::debug!(%error, "planned anew"),
+                    other => tracing::info!(error = %other, "will be tried again"),
+                }
                 return Ending::Failed {
                     creating,
                     message: error.to_string(),

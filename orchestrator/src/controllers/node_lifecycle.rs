@@ -112,7 +112,8 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         "True" => &[],
         "Unknown" => &[(UNREACHABLE, NO_SCHEDULE), (UNREACHABLE, NO_EXECUTE)],
         "False" => &[(NOT_READY, NO_SCHEDULE), (NOT_READY, NO_EXECUTE)],
-        _ => &[(NOT_READY, NO_SCHEDULE)],
+        // A node that never was ready has nothing to leave; the scheduler waits for it by itself.
+        _ => &[],
     };
     let is_ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
     let is =

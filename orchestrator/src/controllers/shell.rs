@@ -83,9 +83,6 @@ fn take_in(engine: &mut Engine, answer: Answer, now: Timestamp) {
 fn end(engine: &mut Engine, ended: Result<(Task, Ending), tokio::task::JoinError>, now: Timestamp) {
     match ended {
         Ok((task, ending)) => {
-            if let Ending::Failed { message, .. } = &ending {
-                tracing::info!(?task, message, "will be tried again");
-            }
             engine.finished(&task, ending, now);
         }
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -267,9 +267,11 @@ fn is_unset(field: &str, value: &Value) -> bool {
     }
 }
 
-/// The fields of each message by number.
-fn numbers() -> &'static BTreeMap<Box<str>, BTreeMap<u32, Box<str>>> {
-    static NUMBERS: OnceLock<BTreeMap<Box<str>, BTreeMap<u32, Box<str>>>> = OnceLock::new();
+/// The names of the fields of each message, by number.
+type Numbers = BTreeMap<Box<str>, BTreeMap<u32, Box<str>>>;
+
+fn numbers() -> &'static Numbers {
+    static NUMBERS: OnceLock<Numbers> = OnceLock::new();
     NUMBERS.get_or_init(|| {
         serde_json::from_str(include_str!("../data/protobuf-fields.json"))
             .expect("the data file is checked by a test")

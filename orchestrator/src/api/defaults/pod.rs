@@ -22,6 +22,8 @@ pub fn pod(object: &mut Value) {
 
 /// What a template's pods get too; the rest a pod gets when it is made.
 pub fn template(spec: &mut Value) {
+    // Not left out even when there are none, which validation then says.
+    set(spec, "containers", || json!([]));
     set(spec, "restartPolicy", || "Always".into());
     set(spec, "dnsPolicy", || "ClusterFirst".into());
     set(spec, "schedulerName", || "default-scheduler".into());

@@ -43,9 +43,8 @@ fn workload(object: &mut Value) -> &mut Value {
     set(spec, "replicas", || 1.into());
     if spec["template"].is_object() {
         set(&mut spec["template"], "metadata", || json!({}));
-        if spec["template"]["spec"].is_object() {
-            pod::template(&mut spec["template"]["spec"]);
-        }
+        set(&mut spec["template"], "spec", || json!({}));
+        pod::template(&mut spec["template"]["spec"]);
     }
     spec
 }

@@ -12,6 +12,7 @@ pub fn create(object: &mut Value) {
 
 pub fn update(new: &mut Value, old: &Value) {
     if has_cluster_ip(new) && has_cluster_ip(old) {
+        follow_the_address(new, old);
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             let unset = match &new["spec"][field] {
                 Value::String(text) => text.is_empty(),
@@ -42,6 +43,21 @@ fn has_cluster_ip(object: &Value) -> bool {
 
 fn has_node_ports(object: &Value) -> bool {
     matches!(kind(object), "NodePort" | "LoadBalancer")
+}
+
+/// A client that knows only `clusterIP` changes it alone; the list follows.
+fn follow_the_address(new: &mut Value, old: &Value) {
+    let spec = &mut new["spec"];
+    let before = &old["spec"];
+    if spec["clusterIP"] == before["clusterIP"] || spec["clusterIPs"] != before["clusterIPs"] {
+        return;
+    }
+    let address = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if address.is_empty() {
+        remove(new, "/spec", "clusterIPs");
+    } else if let Some(first) = spec["clusterIPs"].get_mut(0) {
+        *first = address.into();
+    }
 }
 
 fn keep_node_ports(new: &mut Value, old: &Value) {

@@ -153,6 +153,11 @@ impl Errors {
         );
     }
 
+    /// Of another value than the one at the place.
+    pub fn invalid_part(&mut self, at: &At<'_>, value: &Value, detail: &str) {
+        self.push(at, CauseKind::Invalid, shown(value), detail);
+    }
+
     /// A value that repeats in the part given.
     pub fn duplicate_value(&mut self, at: &At<'_>, part: &Value) {
         self.push(at, CauseKind::Duplicate, shown(part), "");

@@ -52,14 +52,10 @@ pub fn service_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         return;
     }
     let (now, before) = (new.field("clusterIPs"), old.field("clusterIPs"));
-    for (now, before) in now.items().zip(before.items()) {
-        if now.value != before.value && !before.is_empty() {
-            errors.invalid(&now, "may not change once set");
+    for (address, before) in now.items().zip(before.items()) {
+        if address.value != before.value && !before.is_empty() {
+            errors.invalid_part(&address, now.value, "may not change once set");
         }
-    }
-    let (now, before) = (new.field("clusterIP"), old.field("clusterIP"));
-    if !before.is_empty() && now.value != before.value {
-        errors.invalid(&now, "field is immutable");
     }
 }
 

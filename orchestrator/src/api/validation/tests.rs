@@ -165,6 +165,16 @@ fn a_deployment_selects_its_own_pods_and_for_ever() {
 }
 
 #[test]
+fn a_deployment_without_a_selector_is_told_so() {
+    let mut value = deployment(json!({"app": "web"}));
+    value["spec"].as_object_mut().unwrap().remove("selector");
+    assert_eq!(
+        wrong("deployments", value),
+        r#"Deployment.apps "web" is invalid: [spec.selector: Required value, spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`]"#
+    );
+}
+
+#[test]
 fn a_rolling_update_must_be_able_to_move() {
     let strategy = |strategy: Value| {
         let mut value = deployment(json!({"app": "web"}));
@@ -244,8 +254,9 @@ fn the_address_of_a_service_stays() {
     new["spec"]["clusterIP"] = "10.96.0.8".into();
     new["spec"]["clusterIPs"] = json!(["10.96.0.8"]);
     assert!(
-        wrong_change("services", &old, &new)
-            .contains(r#"spec.clusterIPs[0]: Invalid value: "10.96.0.8": may not change once set"#)
+        wrong_change("services", &old, &new).contains(
+            r#"spec.clusterIPs[0]: Invalid value: ["10.96.0.8"]: may not change once set"#
+        )
     );
 }
 

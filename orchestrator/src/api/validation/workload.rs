@@ -66,30 +66,26 @@ pub fn selector_is_immutable(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
 
 fn selected_template(spec: &At<'_>, errors: &mut Errors) {
     let selector = spec.field("selector");
-    if selector.is_null() {
-        errors.required(&selector, "");
-    } else {
-        label_selector(&selector, errors);
-        if selector.field("matchLabels").is_empty() && selector.field("matchExpressions").is_empty()
-        {
-            errors.invalid(&selector, EMPTY);
-        }
-    }
+    label_selector(&selector, errors);
     let template = spec.field("template");
-    if template.is_null() {
-        errors.required(&template, "");
-        return;
-    }
     let metadata = template.field("metadata");
     let labels = metadata.field("labels");
     let typed = serde_json::from_value::<meta_v1::LabelSelector>(selector.value.clone());
-    if let Some(selector) = typed
+    let parsed = typed
         .ok()
-        .and_then(|s| LabelSelector::from_object(Some(&s)).ok())
-        && !selector.is_everything()
-        && !selector.matches(&meta::string_map(labels.value))
-    {
+        .and_then(|s| LabelSelector::from_object(Some(&s)).ok());
+    // Decoding fills in an empty selector where there is none, which is what people forget.
+    if selector.is_empty() {
+        errors.required(&selector, "");
         errors.invalid(&labels, MISMATCH);
+    } else if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
+        errors.invalid(&selector, EMPTY);
+    } else if parsed.is_some_and(|s| !s.matches(&meta::string_map(labels.value))) {
+        errors.invalid(&labels, MISMATCH);
+    }
+    if template.is_null() {
+        errors.required(&template, "");
+        return;
     }
     template_of_a_controller(&template, errors);
 }

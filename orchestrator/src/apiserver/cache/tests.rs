@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -310,40 +311,8 @@ async fn a_list_and_a_watch_from_its_revision_add_up_while_others_write() {
         }
     };
     let writers: Vec<_> = (0..4).map(|me| tokio::spawn(writer(me))).collect();
-    let reader = |cache: Cache| async move {
-        let pods = resource("pods");
-        let (mut revision, objects) = cache.list(pods, Some("a"));
-        let mut watch = cache.watch(pods, Some("a"), revision).await.unwrap();
-        let mut state: std::collections::BTreeMap<_, _> = objects
-            .iter()
-            .map(|object| (object.name().to_owned(), object.revision))
-            .collect();
-        while let Ok(event) = tokio::time::timeout(Duration::from_secs(2), watch.next()).await {
-            let WatchEvent {
-                change,
-                object,
-                previous,
-            } = event.unwrap();
-            assert!(
-                object.revision > revision,
-                "in order, once, and behind the list"
-            );
-            revision = object.revision;
-            let known = state.get(object.name()).copied();
-            assert_eq!(known, previous.map(|previous| previous.revision));
-            assert_eq!(known.is_none(), change == Change::Added);
-            match change {
-                Change::Deleted => state.remove(object.name()),
-                _ => state.insert(object.name().to_owned(), object.revision),
-            };
-            if state.contains_key("end") {
-                break;
-            }
-        }
-        state
-    };
     let readers: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(reader(cache.clone())))
+        .map(|_| tokio::spawn(reflected(cache.clone())))
         .collect();
     for writer in writers {
         writer.await.unwrap();
@@ -361,4 +330,38 @@ async fn a_list_and_a_watch_from_its_revision_add_up_while_others_write() {
             expected
         );
     }
+}
+
+/// What a client knows that lists and then watches until it has seen the object `end`.
+async fn reflected(cache: Cache) -> BTreeMap<String, Revision> {
+    let pods = resource("pods");
+    let (mut revision, objects) = cache.list(pods, Some("a"));
+    let mut watch = cache.watch(pods, Some("a"), revision).await.unwrap();
+    let mut state: BTreeMap<_, _> = objects
+        .iter()
+        .map(|object| (object.name().to_owned(), object.revision))
+        .collect();
+    while let Ok(event) = tokio::time::timeout(Duration::from_secs(30), watch.next()).await {
+        let WatchEvent {
+            change,
+            object,
+            previous,
+        } = event.unwrap();
+        assert!(
+            object.revision > revision,
+            "in order, once, and behind the list"
+        );
+        revision = object.revision;
+        let known = state.get(object.name()).copied();
+        assert_eq!(known, previous.map(|previous| previous.revision));
+        assert_eq!(known.is_none(), change == Change::Added);
+        match change {
+            Change::Deleted => state.remove(object.name()),
+            _ => state.insert(object.name().to_owned(), object.revision),
+        };
+        if state.contains_key("end") {
+            break;
+        }
+    }
+    state
 }

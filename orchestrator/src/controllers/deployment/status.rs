@@ -106,45 +106,7 @@ fn progress(
         (Some((set, _)), _) => format!("ReplicaSet \"{}\"", set.key.name),
         _ => format!("Deployment \"{}\"", view.object.key.name),
     };
-    match step {
-        Step::Created(set_name) => {
-            let text = format!("Created new replica set \"{set_name}\"");
-            set(
-                next,
-                (PROGRESSING, "True", "NewReplicaSetCreated", &text),
-                view.now,
-                true,
-            );
-        }
-        Step::Found(set_name) => {
-            let text = format!("Found new replica set \"{set_name}\"");
-            set(
-                next,
-                (PROGRESSING, "True", "FoundNewReplicaSet", &text),
-                view.now,
-                true,
-            );
-        }
-        Step::Paused => {
-            let text = "Deployment is paused";
-            set(
-                next,
-                (PROGRESSING, "Unknown", "DeploymentPaused", text),
-                view.now,
-                true,
-            );
-        }
-        Step::Resumed => {
-            let text = "Deployment is resumed";
-            set(
-                next,
-                (PROGRESSING, "Unknown", "DeploymentResumed", text),
-                view.now,
-                true,
-            );
-        }
-        Step::Nothing => {}
-    }
+    tell_step(next, step, view.now);
     if spec.paused == Some(true) {
         return None;
     }
@@ -171,6 +133,49 @@ fn progress(
         return overdue(view, next, &current, deadline, &name);
     }
     Some(SignedDuration::from_secs(deadline.into()))
+}
+
+/// What the plan did, in the condition Progressing.
+fn tell_step(next: &mut DeploymentStatus, step: &Step, now: Timestamp) {
+    match step {
+        Step::Created(set_name) => {
+            let text = format!("Created new replica set \"{set_name}\"");
+            set(
+                next,
+                (PROGRESSING, "True", "NewReplicaSetCreated", &text),
+                now,
+                true,
+            );
+        }
+        Step::Found(set_name) => {
+            let text = format!("Found new replica set \"{set_name}\"");
+            set(
+                next,
+                (PROGRESSING, "True", "FoundNewReplicaSet", &text),
+                now,
+                true,
+            );
+        }
+        Step::Paused => {
+            let text = "Deployment is paused";
+            set(
+                next,
+                (PROGRESSING, "Unknown", "DeploymentPaused", text),
+                now,
+                true,
+            );
+        }
+        Step::Resumed => {
+            let text = "Deployment is resumed";
+            set(
+                next,
+                (PROGRESSING, "Unknown", "DeploymentResumed", text),
+                now,
+                true,
+            );
+        }
+        Step::Nothing => {}
+    }
 }
 
 /// Turns a rollout that has not moved for too long into a failed one.

@@ -113,7 +113,7 @@ fn taints_follow_the_condition_and_leave_others_alone() {
     let cases: [(&str, Value, Option<&[&str]>); 6] = [
         ("True", own.clone(), None),
         ("False", own, Some(&not_ready)),
-        ("", json!([]), Some(&["not-ready:NoSchedule"])),
+        ("", json!([]), None),
         ("True", taints(UNREACHABLE, since), Some(&[])),
         ("False", taints(NOT_READY, since), None),
         ("False", taints(UNREACHABLE, since), Some(&not_ready[1..])),

@@ -195,10 +195,8 @@ proptest! {
                     engine.apply(Change::Pod(row(&name, &created, revision)), now);
                     truth.insert(name, created);
                 }
-                2 => {
-                    if truth.remove(&name).is_some() {
-                        engine.apply(Change::PodGone(key(&name)), now);
-                    }
+                2 if truth.remove(&name).is_some() => {
+                    engine.apply(Change::PodGone(key(&name)), now);
                 }
                 3 | 4 => {
                     if let Some(Order::Bind { key, uid, node }) = engine.next(now) {
