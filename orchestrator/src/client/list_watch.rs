@@ -1,5 +1,6 @@
-//! List, then watch from the list's revision, for ever. Unlike `kube::runtime::watcher` it hands the
-//! list's revision on, so that a cache can tell which of its own writes the list does not know yet.
+//! List, then watch from the list's revision, for ever. Unlike `kube::runtime::watcher` it hands
+//! the list's revision on, so that a cache can tell which of its own writes the list does not know
+//! yet.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub enum Delivery<T> {
     Delete(T),
 }
 
-/// Delivers `kind` (narrowed by `query`, such as `fieldSelector=…`) into `out` until its receiver is
-/// gone. Failures are retried with back-off; a lost history is listed anew.
+/// Delivers `kind` (narrowed by `query`, such as `fieldSelector=…`) into `out` until its receiver
+/// is gone. Failures are retried with back-off; a lost history is listed anew.
 pub async fn list_watch<T, M>(
     client: kube::Client,
     kind: Kind,

@@ -1,5 +1,5 @@
-//! What every client of the API server shares: rows of kinds, list-then-watch with revisions, verbs,
-//! the event recorder. It owns no state of the cluster and decides nothing.
+//! What every client of the API server shares: rows of kinds, list-then-watch with revisions,
+//! verbs, the event recorder. It owns no state of the cluster and decides nothing.
 
 pub mod events;
 pub mod kind;

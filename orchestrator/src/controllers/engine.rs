@@ -1,5 +1,5 @@
-//! All controllers as one state machine without I/O: changes and answers in, plans out. The shell feeds
-//! it from watches and carries out its plans; the simulation feeds it from a seed. Pure.
+//! All controllers as one state machine without I/O: changes and answers in, plans out. The shell
+//! feeds it from watches and carries out its plans; the simulation feeds it from a seed. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Garbage collection by owner: in the background, in the foreground, and orphaning. Pure.
 //!
-//! What is absent here may only be late: a deletion names the owners whose absence it rests on, and the
-//! executor asks the server for them first.
+//! What is absent here may only be late: a deletion names the owners whose absence it rests on, and
+//! the executor asks the server for them first.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! One shell (gather, plan, execute) and one pure file a controller.
 //!
-//! All controllers share one world, fed by one watch a kind, and one queue. The engine holds them and
-//! does no I/O; the shell does nothing else. One process runs controllers: the embedded store has one
-//! server, and the lock on its data directory is the election.
+//! All controllers share one world, fed by one watch a kind, and one queue. The engine holds them
+//! and does no I/O; the shell does nothing else. One process runs controllers: the embedded store
+//! has one server, and the lock on its data directory is the election.
 
 pub mod action;
 pub mod deployment;

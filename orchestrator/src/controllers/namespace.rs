@@ -11,7 +11,8 @@ use crate::client::Kind;
 pub struct View<'a> {
     pub namespace: &'a Object,
     pub has_service_account: bool,
-    /// The kinds of which the namespace holds something, and whether any of it is not yet on its way out.
+    /// The kinds of which the namespace holds something, and whether any of it is not yet on its
+    /// way out.
     pub holds: Vec<(Kind, bool)>,
 }
 

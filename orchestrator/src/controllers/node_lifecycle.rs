@@ -1,5 +1,5 @@
-//! Nodes whose agent is silent: marked, tainted, their pods taken out of service and at last evicted.
-//! Pure; when a lease was last renewed is an argument, by this process's clock.
+//! Nodes whose agent is silent: marked, tainted, their pods taken out of service and at last
+//! evicted. Pure; when a lease was last renewed is an argument, by this process's clock.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
@@ -138,7 +138,8 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
     taints
 }
 
-/// Deletes the pods that tolerate the node's NoExecute taints no longer; tells when the next is due.
+/// Deletes the pods that tolerate the node's NoExecute taints no longer; tells when the next is
+/// due.
 fn evict(view: &View, taints: &[Taint], actions: &mut Vec<Action>) -> Option<SignedDuration> {
     let mut again: Option<SignedDuration> = None;
     for (pod, row) in view

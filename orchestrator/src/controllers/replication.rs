@@ -1,7 +1,7 @@
 //! ReplicaSets and ReplicationControllers: as many active pods as they say. Pure.
 //!
-//! A stale cache never makes too many pods: a task runs once at a time, and the answers to its creates
-//! are in the world before it runs again.
+//! A stale cache never makes too many pods: a task runs once at a time, and the answers to its
+//! creates are in the world before it runs again.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

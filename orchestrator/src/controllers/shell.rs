@@ -1,5 +1,5 @@
-//! The one shell of all controllers: watches feed the engine, its plans go to the executor, the answers
-//! come back. One task owns the engine; nothing is shared and nothing polls.
+//! The one shell of all controllers: watches feed the engine, its plans go to the executor, the
+//! answers come back. One task owns the engine; nothing is shared and nothing polls.
 
 use std::time::{Duration, Instant};
 

@@ -107,8 +107,8 @@ fn pod(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
     }
 }
 
-/// The set that controls the pod, or, for an orphan, every set that would adopt it. A Deployment that
-/// recreates waits for the last old pod to be gone.
+/// The set that controls the pod, or, for an orphan, every set that would adopt it. A Deployment
+/// that recreates waits for the last old pod to be gone.
 fn sets_of(world: &World, pod: &Object, due: &mut BTreeSet<Task>) {
     if let Some(owner) = pod.controller() {
         let set = world
@@ -132,8 +132,8 @@ fn sets_of(world: &World, pod: &Object, due: &mut BTreeSet<Task>) {
     }
 }
 
-/// The Deployment that controls the set; for an orphan every one of its namespace. One whose new set
-/// has this name wants to know as well.
+/// The Deployment that controls the set; for an orphan every one of its namespace. One whose new
+/// set has this name wants to know as well.
 fn deployments_of(world: &World, set: &Object, due: &mut BTreeSet<Task>) {
     match set.controller() {
         Some(owner) => {

@@ -2,8 +2,8 @@
 //! answers to own writes, so that a plan always sees what earlier plans did. Pure.
 //!
 //! Every object carries a revision of one global order. Each kind remembers how far its watch has
-//! come; an answer to a write that the watch has already passed is dropped, so nothing deleted meanwhile
-//! comes back, and a list that is older than an own write does not undo it.
+//! come; an answer to a write that the watch has already passed is dropped, so nothing deleted
+//! meanwhile comes back, and a list that is older than an own write does not undo it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

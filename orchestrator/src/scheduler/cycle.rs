@@ -18,7 +18,8 @@ pub enum Decision {
     },
 }
 
-/// Filters, scores, and takes the best; among equals one that depends on the pod, so that load spreads.
+/// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
+/// spreads.
 pub fn decide(snapshot: &Snapshot, pod: &PodRow) -> Decision {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut feasible: Vec<NodeView> = Vec::new();

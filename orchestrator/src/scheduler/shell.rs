@@ -1,5 +1,6 @@
-//! The scheduler's shell: watches feed the engine, its orders become bindings, events and conditions. One
-//! task owns the engine; it decides one pod at a time while earlier bindings are under way.
+//! The scheduler's shell: watches feed the engine, its orders become bindings, events and
+//! conditions. One task owns the engine; it decides one pod at a time while earlier bindings are
+//! under way.
 
 use std::time::Duration;
 

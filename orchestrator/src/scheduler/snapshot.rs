@@ -1,5 +1,5 @@
-//! Nodes with what their pods hold, kept up to date change by change. Pods that were given a node count
-//! from the moment of the decision. Pure.
+//! Nodes with what their pods hold, kept up to date change by change. Pods that were given a node
+//! count from the moment of the decision. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

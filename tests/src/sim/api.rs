@@ -1,5 +1,5 @@
-//! An API server in a map: the product's own defaults, patches and update rules, one revision for all,
-//! and a log that watches follow. No HTTP, no store, no clock of its own.
+//! An API server in a map: the product's own defaults, patches and update rules, one revision for
+//! all, and a log that watches follow. No HTTP, no store, no clock of its own.
 
 use std::collections::BTreeMap;
 
@@ -200,7 +200,8 @@ impl Api {
         all.map(|(_, key)| key.clone()).collect()
     }
 
-    /// Stores `new`, or removes it if it was only waiting for its finalizers. Unchanged is no event.
+    /// Stores `new`, or removes it if it was only waiting for its finalizers. Unchanged is no
+    /// event.
     fn update(&mut self, kind: Kind, old: &Value, mut new: Value) -> Value {
         if *old == new {
             return new;

@@ -1,5 +1,5 @@
-//! The processes that are clients: controllers and scheduler. Each follows the log at its own pace and
-//! has writes under way; restarted, it knows nothing but what it lists.
+//! The processes that are clients: controllers and scheduler. Each follows the log at its own pace
+//! and has writes under way; restarted, it knows nothing but what it lists.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use super::api::{Api, key_of};
 use super::rng::Rng;
 
-/// How often writes go wrong, in a thousand: refused before, or answered with an error after the fact.
+/// How often writes go wrong, in a thousand: refused before, or answered with an error after the
+/// fact.
 #[derive(Clone, Copy, Default)]
 pub struct Faults {
     pub before: u64,

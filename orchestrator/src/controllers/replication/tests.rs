@@ -236,7 +236,8 @@ fn a_refused_create_is_told_in_the_status() {
 }
 
 proptest! {
-    /// One plan, carried out, makes the number right, and never takes a pod beyond what is too many.
+    /// One plan, carried out, makes the number right, and never takes a pod beyond what is too
+    /// many.
     #[test]
     fn one_plan_makes_the_number_right(
         replicas in 0..40_i32,

@@ -167,7 +167,8 @@ fn pods_that_are_not_ours_are_left_alone() {
 }
 
 proptest! {
-    /// Whatever binds succeed, fail or stay open, and whatever comes late: no node is over-committed.
+    /// Whatever binds succeed, fail or stay open, and whatever comes late: no node is
+    /// over-committed.
     #[test]
     fn no_history_over_commits_a_node(
         steps in proptest::collection::vec((0..7_u8, 0..12_usize, 1..9_i64), 1..150),

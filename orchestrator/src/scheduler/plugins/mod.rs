@@ -1,5 +1,5 @@
-//! Filters and scores, one file each. A filter gives the reasons against a node, in Kubernetes' words;
-//! a score rates all feasible nodes at once, 0 to 100 each. Pure.
+//! Filters and scores, one file each. A filter gives the reasons against a node, in Kubernetes'
+//! words; a score rates all feasible nodes at once, 0 to 100 each. Pure.
 
 mod host_ports;
 mod node_affinity;
