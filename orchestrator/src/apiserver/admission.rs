@@ -55,6 +55,33 @@ pub fn complete(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// A pod that is sent back as its manifest keeps what it was given when it was made.
+pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
+    if (resource.group, resource.plural) != ("", "pods") {
+        return;
+    }
+    for field in ["priority", "preemptionPolicy"] {
+        if new["spec"][field].is_null() && !old["spec"][field].is_null() {
+            new["spec"][field] = old["spec"][field].clone();
+        }
+    }
+    let given = [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ];
+    let tolerations = |pod: &Value| pod["spec"]["tolerations"].as_array().cloned();
+    let (mut kept, before) = (tolerations(new).unwrap_or_default(), tolerations(old));
+    for toleration in before.unwrap_or_default() {
+        let is_given = given.iter().any(|key| toleration["key"] == *key);
+        if is_given && !kept.iter().any(|other| other["key"] == toleration["key"]) {
+            kept.push(toleration);
+        }
+    }
+    if !kept.is_empty() {
+        new["spec"]["tolerations"] = kept.into();
+    }
+}
+
 /// What is written together with a new object: a namespace comes with its service account.
 pub fn companions(
     state: &State,

@@ -74,6 +74,9 @@ pub async fn delete(call: &Call) -> Answer {
     .await?;
     match outcome {
         Outcome::Going(bytes) => reply::object(&call.wanted, resource, bytes, StatusCode::OK),
+        Outcome::Gone(old) if answers_with_object(resource) => {
+            reply::object(&call.wanted, resource, old.bytes, StatusCode::OK)
+        }
         Outcome::Gone(old) => {
             let details = json!({
                 "name": call.name(),
@@ -87,6 +90,12 @@ pub async fn delete(call: &Call) -> Answer {
             ))
         }
     }
+}
+
+/// Kinds whose deletion Kubernetes answers with the object; typed clients rely on which.
+fn answers_with_object(resource: &Resource) -> bool {
+    let kinds = ["pods", "serviceaccounts", "services"];
+    resource.group.is_empty() && kinds.contains(&resource.plural)
 }
 
 /// DELETE of all that a selection holds; answers what was in it.

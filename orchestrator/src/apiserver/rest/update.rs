@@ -119,6 +119,7 @@ async fn write(
     resource.default(&mut new);
     if sub.is_none() {
         admission::complete(resource, &mut new);
+        admission::keep_given(resource, &mut new, old);
     }
     if sub.is_none() && (resource.group, resource.plural) == ("", "services") {
         keep_addresses(&mut new, old);

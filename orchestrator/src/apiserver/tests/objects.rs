@@ -402,3 +402,33 @@ async fn a_second_deletion_keeps_the_time_of_the_first() {
             .is_some_and(|finalizers| finalizers.contains(&json!("orphan")))
     );
 }
+
+#[tokio::test]
+async fn a_pods_deletion_is_answered_with_the_pod_and_a_config_maps_with_a_status() {
+    let cluster = Cluster::start().await;
+    cluster.post(PODS, pod("web")).await.expect(201);
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let gone = cluster.delete(&format!("{PODS}/web")).await.expect(200);
+    assert_eq!(gone["kind"], "Pod");
+    let gone = cluster
+        .delete(&format!("{CONFIG_MAPS}/a"))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&gone["kind"], &gone["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
+}
+
+#[tokio::test]
+async fn a_pod_can_be_replaced_by_its_manifest() {
+    let cluster = Cluster::start().await;
+    cluster.post(PODS, pod("web")).await.expect(201);
+    let mut manifest = pod("web");
+    manifest["metadata"]["labels"] = json!({"app": "other"});
+    let replaced = cluster
+        .put(&format!("{PODS}/web"), manifest)
+        .await
+        .expect(200);
+    assert_eq!(replaced["metadata"]["labels"]["app"], "other");
+}
