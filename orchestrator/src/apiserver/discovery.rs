@@ -112,7 +112,9 @@ fn group(name: &str) -> Value {
     let versions: Vec<Value> = versions()
         .into_iter()
         .filter(|(group, _)| *group == name)
-        .map(|(group, version)| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .map(|(group, version)| {
+            json!({"groupVersion": format!("{group}/{version}"), "version": version})
+        })
         .collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.last()})
 }
@@ -229,7 +231,10 @@ fn aggregated_group(name: &str) -> Value {
 }
 
 fn aggregated_resource(resource: &'static Resource) -> Value {
-    let kind = |object: &Resource| json!({"group": object.group, "version": object.version, "kind": object.kind});
+    let kind = |object: &Resource| {
+        let (group, version) = (object.group, object.version);
+        json!({"group": group, "version": version, "kind": object.kind})
+    };
     let subresources: Vec<Value> = resource
         .subresources
         .iter()
