@@ -51,7 +51,7 @@ impl Walk<'_> {
     }
 
     fn looks_around(&self) {
-        self.says("cluster-info", &["is running at https://127.0.0.1:"]);
+        self.says("cluster-info", &["is running at", "https://127.0.0.1:"]);
         let nodes: Vec<String> = (1..=3).map(|n| self.cluster.node(n)).collect();
         let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
         self.says(
