@@ -149,10 +149,7 @@ impl Engine {
     }
 
     fn note(&mut self, diff: &Diff, now: Timestamp) {
-        let leases = [&diff.old, &diff.new].into_iter().flatten();
-        for object in leases.filter(|object| object.kind == Kind::LEASE) {
-            self.memory.heard(object, now);
-        }
+        self.memory.hear(diff, now);
         self.memory.forget(diff);
         let mut due = BTreeSet::new();
         tasks(&self.world, diff, &mut due);
@@ -236,26 +233,28 @@ impl Memory {
         }
     }
 
-    /// A lease tells of life when its time of renewal changes; clocks are not compared.
-    fn heard(&mut self, object: &Object, now: Timestamp) {
-        let Some(lease) = object.as_lease() else {
-            return;
-        };
-        if object.key.namespace != NODE_LEASES {
-            return;
-        }
-        let known = self
-            .renewed
-            .get(&object.key.name)
-            .map(|(renewed, _)| *renewed);
-        if known != Some(lease.renewed) {
-            self.renewed
-                .insert(object.key.name.clone(), (lease.renewed, now));
+    /// A node lives while its lease's time of renewal changes, or when it says that it is ready
+    /// again. Clocks are not compared.
+    fn hear(&mut self, diff: &Diff, now: Timestamp) {
+        let Some(new) = &diff.new else { return };
+        let name = &new.key.name;
+        let known = self.renewed.get(name).map(|(renewed, _)| *renewed);
+        if let Some(lease) = new.as_lease().filter(|_| new.key.namespace == NODE_LEASES) {
+            if known != Some(lease.renewed) {
+                self.renewed.insert(name.clone(), (lease.renewed, now));
+            }
+        } else if says_ready(new) && !diff.old.as_deref().is_some_and(says_ready) {
+            self.renewed.insert(name.clone(), (known.flatten(), now));
         }
     }
 }
 
 const NODE_LEASES: &str = "kube-node-lease";
+
+/// Only the node's own agent says so.
+fn says_ready(object: &Object) -> bool {
+    object.as_node().is_some_and(|node| node.ready == "True")
+}
 
 fn plan_endpoints(world: &World, key: &Key) -> Option<Plan> {
     if world.get(Kind::SERVICE, key).is_some() {
@@ -264,3 +263,6 @@ fn plan_endpoints(world: &World, key: &Key) -> Option<Plan> {
     let leftover = world.get(Kind::ENDPOINTS, key)?;
     Some(service::endpoints::plan_gone(leftover))
 }
+
+#[cfg(test)]
+mod tests;
