@@ -50,6 +50,8 @@ pub struct Surroundings<'a> {
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
+    /// The file in which the container may leave its last words.
+    pub last_words: &'a Path,
     /// The user that the image says.
     pub image_user: &'a str,
 }
@@ -223,10 +225,12 @@ fn mounts(
             propagation,
         });
     }
-    for file in ["hosts", "resolv.conf"] {
-        let target = format!("/etc/{file}");
+    let etc = ["hosts", "resolv.conf"];
+    let etc = etc.map(|file| (around.etc.join(file), format!("/etc/{file}")));
+    let last_words = (around.last_words.to_owned(), last_words_path(template));
+    for (source, target) in etc.into_iter().chain([last_words]) {
         if mounts.iter().all(|mount| mount.target != target) {
-            let (source, propagation) = (around.etc.join(file), Propagation::Private);
+            let propagation = Propagation::Private;
             mounts.push(Mount {
                 source,
                 target,
@@ -236,6 +240,15 @@ fn mounts(
         }
     }
     Ok(mounts)
+}
+
+/// Where a container leaves its last words.
+fn last_words_path(template: &Template) -> String {
+    let path = template
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    absolute(path.unwrap_or("/dev/termination-log"))
 }
 
 /// A path that stays inside its volume as far as its words say; links are the volumes' matter.

@@ -41,6 +41,8 @@ pub struct Memory {
     pub signalled: BTreeMap<String, Timestamp>,
     /// By container id: what its probes say.
     pub probes: BTreeMap<String, Probed>,
+    /// By container id: what a container that ended left to say.
+    pub last_words: BTreeMap<String, String>,
     /// Why the pod cannot run on this node at all.
     pub refused: Option<String>,
     /// The last status of a pod that ends was written.

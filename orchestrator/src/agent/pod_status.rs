@@ -145,7 +145,9 @@ fn states(
 ) -> (ContainerState, Option<ContainerState>) {
     let ended = |container: Option<&Container>| {
         let container = container?;
-        container.exit().map(|exit| terminated(container, exit))
+        container
+            .exit()
+            .map(|exit| terminated(view, container, exit))
     };
     let Some(latest) = latest else {
         return (waiting(view, template, role), None);
@@ -165,8 +167,8 @@ fn states(
         }
         State::Created => (waiting(view, template, role), ended(previous)),
         State::Exited(exit) => match next_start(view, template, role, latest, exit) {
-            Some(waiting) => (waiting, Some(terminated(latest, exit))),
-            None => (terminated(latest, exit), ended(previous)),
+            Some(waiting) => (waiting, Some(terminated(view, latest, exit))),
+            None => (terminated(view, latest, exit), ended(previous)),
         },
     }
 }
@@ -262,7 +264,7 @@ fn wait(reason: &str, message: Option<String>) -> ContainerState {
     }
 }
 
-fn terminated(container: &Container, exit: &Exit) -> ContainerState {
+fn terminated(view: &View, container: &Container, exit: &Exit) -> ContainerState {
     let reason = match exit {
         Exit {
             start_error: Some(_),
@@ -274,11 +276,12 @@ fn terminated(container: &Container, exit: &Exit) -> ContainerState {
         Exit { code: 0, .. } => "Completed",
         _ => "Error",
     };
+    let last_words = || view.memory.last_words.get(&container.id).cloned();
     let terminated = ContainerStateTerminated {
         container_id: Some(container_id(container)),
         exit_code: exit.code,
         reason: Some(reason.to_owned()),
-        message: exit.start_error.clone(),
+        message: exit.start_error.clone().or_else(last_words),
         started_at: Some(seconds(exit.started_at)),
         finished_at: Some(seconds(exit.finished_at)),
         signal: None,

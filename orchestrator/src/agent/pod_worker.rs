@@ -4,7 +4,9 @@
 //! the status'. A step that fails is remembered with its reason and planned again after a pause.
 
 mod execute;
+mod hooks;
 mod report;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -207,6 +209,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
         }
         self.forget_the_dead();
+        self.read_last_words().await;
         self.watch_probes();
         let actions = pod_plan::plan(&self.view());
         let mut progress = false;
@@ -268,6 +271,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .collect();
         self.memory.signalled.retain(|id, _| running.contains(id));
         self.memory.probes.retain(|id, _| running.contains(id));
+        let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
+        self.memory.last_words.retain(|id, _| known.contains(id));
         self.probers.retain(|id, _| running.contains(id));
         if let Some(attached) = &self.memory.attached
             && !running.contains(&attached.sandbox)

@@ -322,3 +322,33 @@ async fn a_container_that_cannot_start_counts_as_an_attempt() {
         .until("reported", |it| last(it) == "ContainerCannotRun")
         .await;
 }
+
+#[tokio::test]
+async fn a_container_with_a_hook_is_asked_to_stop_after_it() {
+    let hook = json!({ "preStop": { "exec": { "command": ["drain"] } } });
+    let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.delete(30);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert_eq!(stage.node.runtime.commands(), ["drain"]);
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_container_are_in_its_status() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    let words = stage.node.data_dir.join("pods/u1/last-words/main-0");
+    std::fs::write(words, "out of luck").expect("written");
+    stage.node.runtime.end("main", 1, Timestamp::now());
+    let said = |it: &Stage| {
+        it.status()["containerStatuses"][0]["lastState"]["terminated"]["message"].clone()
+    };
+    stage
+        .until("reported", |it| said(it) == "out of luck")
+        .await;
+}

@@ -160,7 +160,7 @@ async fn over_network(target: &Target, probe: &Probe) -> Result<(), String> {
     }
 }
 
-async fn http_get(address: SocketAddr, get: &HTTPGetAction) -> Result<(), String> {
+pub(super) async fn http_get(address: SocketAddr, get: &HTTPGetAction) -> Result<(), String> {
     let path = get
         .path
         .as_deref()
@@ -200,7 +200,7 @@ async fn http_get(address: SocketAddr, get: &HTTPGetAction) -> Result<(), String
     }
 }
 
-fn port_of(template: &Template, port: &IntOrString) -> Option<u16> {
+pub(super) fn port_of(template: &Template, port: &IntOrString) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
         IntOrString::String(name) => {

@@ -58,9 +58,11 @@ fn container_wide(template: &Template, host_network: bool) -> Option<String> {
             ("postStart", &lifecycle.post_start),
             ("preStop", &lifecycle.pre_stop),
         ];
-        let hook = hooks.into_iter().find(|(_, hook)| hook.is_some());
-        if let Some((hook, _)) = hook {
-            return Some(format!("the {hook} hook is not supported"));
+        let tcp = hooks
+            .into_iter()
+            .find(|(_, hook)| hook.as_ref().is_some_and(|hook| hook.tcp_socket.is_some()));
+        if let Some((hook, _)) = tcp {
+            return Some(format!("a {hook} hook of type tcpSocket is not supported"));
         }
     }
     if template

@@ -50,6 +50,21 @@ impl PodDir {
         self.root.join("etc")
     }
 
+    /// The file in which one attempt of a container may leave its last words.
+    pub fn last_words(&self, container: &str, attempt: u32) -> PathBuf {
+        self.root
+            .join("last-words")
+            .join(format!("{container}-{attempt}"))
+    }
+
+    /// Makes that file: any user of the container may write it.
+    pub fn make_last_words(&self, container: &str, attempt: u32) -> io::Result<()> {
+        make_dir(&self.root.join("last-words"), 0o755)?;
+        let path = self.last_words(container, attempt);
+        fs::write(&path, b"")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+    }
+
     /// Writes what every container of the pod sees under `/etc`.
     pub fn write_etc(&self, pod: &Pod, facts: &Facts, dns: &Dns) -> io::Result<()> {
         make_dir(&self.etc(), 0o755)?;

@@ -58,7 +58,7 @@ pub struct Args {
 
 /// Runs the node until SIGTERM; its pods go on running.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(&args.log_level)?;
+    telemetry::init(&quieted(&args.log_level))?;
     // Fails only when another part of the process chose one before: it is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One thread does: an agent waits for the engine and the kernel, it does not compute.
@@ -68,6 +68,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let outcome = runtime.block_on(serve(args));
     runtime.shutdown_timeout(STOP_PATIENCE);
     outcome
+}
+
+/// The client logs every request that fails although whoever sent it does, too: a server that is away
+/// would fill the log.
+fn quieted(level: &str) -> String {
+    match level {
+        "debug" | "trace" => format!("info,orchestrator={level},kube_client=off"),
+        level if level.contains(['=', ',']) => level.to_owned(),
+        level => format!("{level},kube_client=off"),
+    }
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {

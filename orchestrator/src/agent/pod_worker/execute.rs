@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container as Template, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
 
 use super::{Note, RETRY, Step, Worker, alarm, is_pulling, pod_name};
-use crate::agent::container_spec::{self, SpecError, Surroundings};
+use crate::agent::container_spec;
 use crate::agent::events::About;
 use crate::agent::pod_plan::{Action, Attached, Failure, ImageState};
 use crate::agent::pod_shape;
 use crate::agent::runtime::{Identity, Image, Role, Runtime, RuntimeError};
-use crate::agent::sources::{self, Sources};
+use crate::agent::sources;
 use crate::agent::wiring::PodNetwork;
-
-/// Values that were read for the sandbox are good enough for containers that follow at once.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// A container that was told to die is looked at again after this, if no news comes.
 const DYING: Duration = Duration::from_millis(500);
@@ -47,18 +44,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 container,
                 why,
                 kill_at,
-            } => {
-                let pod = &self.update.pod;
-                let about = About::container(pod, &container);
-                self.node.recorder.normal(about, "Killing", why);
-                match self.node.runtime.signal(&id, false).await {
-                    Ok(()) => {
-                        self.memory.signalled.insert(id, kill_at);
-                        Step::Settled
-                    }
-                    Err(error) => self.later("stop a container", &error),
-                }
-            }
+            } => self.stop(id, &container, why, kill_at),
             Action::Kill { id } => match self.node.runtime.signal(&id, true).await {
                 Ok(()) => Step::Wait(Instant::now() + DYING),
                 Err(error) => self.later("kill a container", &error),
@@ -74,7 +60,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
     }
 
-    fn later(&self, what: &str, error: &dyn std::fmt::Display) -> Step {
+    pub(super) fn later(&self, what: &str, error: &dyn std::fmt::Display) -> Step {
         tracing::warn!(pod = pod_name(&self.update.pod), %error, "could not {what}");
         Step::Wait(Instant::now() + RETRY)
     }
@@ -119,6 +105,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.node
             .recorder
             .normal(about, "Pulling", format!("Pulling image \"{image}\""));
+        let secrets = self
+            .update
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.image_pull_secrets.as_ref());
+        if secrets.is_some_and(|secrets| !secrets.is_empty()) {
+            let message = "imagePullSecrets are not supported: the image is pulled without them";
+            self.node
+                .recorder
+                .warning(About::pod(&self.update.pod), "Unsupported", message);
+        }
         self.memory
             .images
             .insert(container.clone(), ImageState::Pulling);
@@ -293,125 +291,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .map_err(|e| e.to_string())?
             .map_err(|e| format!("write the pod's /etc: {e}"))?;
         Ok(address)
-    }
-
-    async fn start(&mut self, name: &str, identity: (Role, u32, u32, u32)) -> Step {
-        let pod = self.update.pod.clone();
-        let mains = pod_shape::main_templates(&pod).iter();
-        let template = mains
-            .chain(pod_shape::init_templates(&pod))
-            .find(|it| it.name == name);
-        let Some(template) = template else {
-            return Step::Settled;
-        };
-        // The next start asks for its image again.
-        self.memory.images.remove(name);
-        match self.try_start(&pod, template, identity).await {
-            Ok(()) => {
-                self.memory.failures.remove(name);
-            }
-            Err(error) => {
-                let about = About::container(&pod, name);
-                let reason = if error.reason == "FailedMount" {
-                    error.reason
-                } else {
-                    "Failed"
-                };
-                self.node
-                    .recorder
-                    .warning(about, reason, format!("Error: {error}"));
-                self.remember_failure(name, error.reason, error.message);
-            }
-        }
-        Step::Progress
-    }
-
-    async fn try_start(
-        &mut self,
-        pod: &Pod,
-        template: &Template,
-        (role, attempt, generation, level): (Role, u32, u32, u32),
-    ) -> Result<(), SpecError> {
-        let node = self.node.clone();
-        let sandbox = self.memory.attached.as_ref().map(|it| it.sandbox.clone());
-        let sandbox = sandbox.unwrap_or_default();
-        let sources = self.sources(pod).await?;
-        let facts = self.facts();
-        let volumes = {
-            let (dir, pod, facts) = (self.dir.clone(), pod.clone(), facts.clone());
-            let sources = sources.clone();
-            let made = move || dir.make_volumes(&pod, &sources, &facts);
-            tokio::task::spawn_blocking(made)
-                .await
-                .map_err(|e| SpecError::config(e.to_string()))??
-        };
-        let image_user = self
-            .image_users
-            .get(&template.name)
-            .cloned()
-            .unwrap_or_default();
-        let around = Surroundings {
-            sources: &sources,
-            facts: &facts,
-            volumes: &volumes,
-            etc: &self.dir.etc(),
-            sandbox: &sandbox,
-            image_user: &image_user,
-        };
-        let identity = container_spec::identity(template, role, attempt, generation, level);
-        let mut spec = container_spec::container(pod, template, identity, &around)?;
-        self.dir.resolve_sub_paths(&mut spec.mounts)?;
-        let failed = |reason: &'static str| {
-            move |error: RuntimeError| SpecError {
-                reason,
-                message: error.to_string(),
-            }
-        };
-        let started = Instant::now();
-        let id = node
-            .runtime
-            .create(&spec)
-            .await
-            .map_err(failed("CreateContainerError"))?;
-        let about = About::container(pod, &template.name);
-        let message = format!("Created container: {}", template.name);
-        node.recorder.normal(about.clone(), "Created", message);
-        match node.runtime.start(&id).await {
-            Ok(()) => {
-                let message = format!("Started container {}", template.name);
-                node.recorder.normal(about, "Started", message);
-                node.metrics.containers().note(started.elapsed());
-                Ok(())
-            }
-            // The container itself now carries the reason: it counts as an attempt that ended.
-            Err(RuntimeError::Refused { message, .. } | RuntimeError::NotFound(message)) => {
-                node.recorder
-                    .warning(about, "Failed", format!("Error: {message}"));
-                Ok(())
-            }
-            Err(error) => Err(failed("RunContainerError")(error)),
-        }
-    }
-
-    /// ConfigMaps, Secrets and Services; the last known ones when the server is away.
-    async fn sources(&mut self, pod: &Pod) -> Result<Sources, SpecError> {
-        if let Some((read_at, sources)) = &self.sources
-            && read_at.elapsed() < FRESH
-        {
-            return Ok(sources.clone());
-        }
-        match sources::read(&self.node.client, pod).await {
-            Ok(sources) => {
-                self.sources = Some((Instant::now(), sources.clone()));
-                Ok(sources)
-            }
-            Err(error) => match &self.sources {
-                Some((_, sources)) => Ok(sources.clone()),
-                None => Err(SpecError::config(format!(
-                    "read from the API server: {error}"
-                ))),
-            },
-        }
     }
 
     async fn remove(&mut self, id: &str) -> Step {

@@ -30,6 +30,8 @@ struct Inner {
     made: u32,
     /// Ignores the stop signal.
     stubborn: bool,
+    /// What was executed in containers.
+    commands: Vec<String>,
 }
 
 impl Default for FakeRuntime {
@@ -77,6 +79,11 @@ impl FakeRuntime {
         }
         drop(inner);
         self.tell();
+    }
+
+    /// What was executed in containers, in order.
+    pub fn commands(&self) -> Vec<String> {
+        self.inner().commands.clone()
     }
 
     /// Everything there is, as the engine's own listing has it.
@@ -248,7 +255,13 @@ impl Runtime for FakeRuntime {
         futures::stream::iter([Ok(text)]).boxed()
     }
 
-    async fn exec(&self, _: &str, _: &[String], _: Duration) -> Result<ExecOutcome, RuntimeError> {
+    async fn exec(
+        &self,
+        _: &str,
+        command: &[String],
+        _: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        self.inner().commands.push(command.join(" "));
         Ok(ExecOutcome {
             code: 0,
             output: String::new(),

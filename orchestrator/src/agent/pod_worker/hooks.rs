@@ -1,0 +1,163 @@
+//! The end and the beginning of containers as they themselves may have a say in: stop signals after
+//! `preStop`, `postStart`, and the last words of what ended. Hooks run beside the worker: a slow one
+//! must not keep the pod from being killed in time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as Template, LifecycleHandler};
+use tokio::time::Instant;
+
+use super::{Step, Worker, instant_of};
+use crate::agent::events::About;
+use crate::agent::pod_shape;
+use crate::agent::prober;
+use crate::agent::runtime::{LogOptions, Role, Runtime};
+use crate::agent::wiring::PodNetwork;
+
+/// What a container may leave to say, in bytes; Kubernetes' limits.
+const LAST_WORDS_LIMIT: usize = 4096;
+const LOG_WORDS_LIMIT: usize = 2048;
+const LOG_WORDS_LINES: u64 = 80;
+
+/// A hook that has no deadline of its own.
+const POST_START_PATIENCE: Duration = Duration::from_secs(600);
+
+impl<R: Runtime, N: PodNetwork> Worker<R, N> {
+    /// Asks a container to stop: its hook first, if it has one, then its signal.
+    pub(super) fn stop(&mut self, id: String, name: &str, why: String, kill_at: Timestamp) -> Step {
+        let pod = self.update.pod.clone();
+        let about = About::container(&pod, name);
+        self.node.recorder.normal(about.clone(), "Killing", why);
+        self.memory.signalled.insert(id.clone(), kill_at);
+        let template = pod_shape::main_templates(&pod)
+            .iter()
+            .find(|it| it.name == name)
+            .cloned();
+        let hook = template
+            .as_ref()
+            .and_then(|it| it.lifecycle.as_ref()?.pre_stop.clone());
+        let address = self.memory.address;
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            if let (Some(hook), Some(template)) = (hook, template) {
+                let run = run_hook(&*node.runtime, &id, &hook, &template, address);
+                let outcome = tokio::time::timeout_at(instant_of(kill_at), run).await;
+                if let Ok(Err(error)) = outcome {
+                    node.recorder.warning(about, "FailedPreStopHook", error);
+                }
+            }
+            if let Err(error) = node.runtime.signal(&id, false).await {
+                // The plan kills it when its time is up.
+                tracing::warn!(%error, id, "a container was not asked to stop");
+            }
+        });
+        Step::Settled
+    }
+
+    /// Runs a container's `postStart`; a container whose hook fails is killed.
+    pub(super) fn post_start(&self, id: String, template: &Template) {
+        let Some(hook) = template
+            .lifecycle
+            .as_ref()
+            .and_then(|it| it.post_start.clone())
+        else {
+            return;
+        };
+        let about = About::container(&self.update.pod, &template.name);
+        let (node, template, address) = (self.node.clone(), template.clone(), self.memory.address);
+        tokio::spawn(async move {
+            let run = run_hook(&*node.runtime, &id, &hook, &template, address);
+            let outcome = tokio::time::timeout(POST_START_PATIENCE, run).await;
+            let failed = match outcome {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => "it did not end".to_owned(),
+            };
+            node.recorder.warning(about, "FailedPostStartHook", failed);
+            if let Err(error) = node.runtime.signal(&id, true).await {
+                tracing::warn!(%error, id, "a container was not killed after its hook failed");
+            }
+        });
+    }
+
+    /// Reads what containers that have ended left to say, once each.
+    pub(super) async fn read_last_words(&mut self) {
+        let pod = self.update.pod.clone();
+        let templates = pod_shape::init_templates(&pod).iter();
+        let templates: Vec<&Template> = templates.chain(pod_shape::main_templates(&pod)).collect();
+        for container in &self.containers {
+            let Some(exit) = container.exit() else {
+                continue;
+            };
+            let identity = &container.identity;
+            if identity.role == Role::Sandbox || self.memory.last_words.contains_key(&container.id)
+            {
+                continue;
+            }
+            let path = self.dir.last_words(&identity.name, identity.attempt);
+            let mut words = std::fs::read(path).unwrap_or_default();
+            words.truncate(LAST_WORDS_LIMIT);
+            let template = templates.iter().find(|it| it.name == identity.name);
+            let policy = template.and_then(|it| it.termination_message_policy.as_deref());
+            if words.is_empty() && exit.code != 0 && policy == Some("FallbackToLogsOnError") {
+                words = log_words(&*self.node.runtime, &container.id).await;
+            }
+            if !words.is_empty() {
+                let words = String::from_utf8_lossy(&words).into_owned();
+                self.memory.last_words.insert(container.id.clone(), words);
+            }
+        }
+    }
+}
+
+/// The end of a container's log.
+async fn log_words<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
+    let options = LogOptions {
+        tail: Some(LOG_WORDS_LINES),
+        ..Default::default()
+    };
+    let mut frames = runtime.logs(id, &options);
+    let mut words = Vec::new();
+    while let Some(Ok(frame)) = frames.next().await {
+        words.extend_from_slice(&frame);
+    }
+    let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
+    words.split_off(surplus)
+}
+
+async fn run_hook<R: Runtime>(
+    runtime: &R,
+    id: &str,
+    hook: &LifecycleHandler,
+    template: &Template,
+    address: Option<std::net::IpAddr>,
+) -> Result<(), String> {
+    if let Some(sleep) = &hook.sleep {
+        let seconds = u64::try_from(sleep.seconds).unwrap_or(0);
+        tokio::time::sleep_until(Instant::now() + Duration::from_secs(seconds)).await;
+        return Ok(());
+    }
+    if let Some(exec) = &hook.exec {
+        let command = exec.command.clone().unwrap_or_default();
+        let outcome = runtime.exec(id, &command, POST_START_PATIENCE).await;
+        let outcome = outcome.map_err(|e| e.to_string())?;
+        return match outcome.code {
+            0 => Ok(()),
+            code => Err(format!(
+                "command ended with {code}: {}",
+                outcome.output.trim()
+            )),
+        };
+    }
+    let Some(get) = &hook.http_get else {
+        return Ok(());
+    };
+    let given = get.host.as_ref().and_then(|host| host.parse().ok());
+    let ip = given.or(address).ok_or("the pod has no address")?;
+    let port =
+        prober::port_of(template, &get.port).ok_or("the hook's port is not in the container")?;
+    prober::http_get(SocketAddr::new(ip, port), get).await
+}
