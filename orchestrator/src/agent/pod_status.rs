@@ -64,11 +64,7 @@ pub fn seconds(time: Timestamp) -> Time {
 }
 
 fn pod_address(view: &View, place: &Place) -> Option<String> {
-    let attached = view
-        .memory
-        .attached
-        .as_ref()
-        .map(|attached| attached.address.to_string());
+    let attached = view.memory.address.map(|address| address.to_string());
     let known = || {
         view.pod
             .status
@@ -127,7 +123,8 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
     }
 }
 
-fn container_id(container: &Container) -> String {
+/// A container's id as a status has it.
+pub fn container_id(container: &Container) -> String {
     format!("docker://{}", container.id)
 }
 

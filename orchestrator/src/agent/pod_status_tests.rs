@@ -259,3 +259,21 @@ fn conditions_of_others_and_times_of_transition_stay() {
         "1970-01-01T00:00:05Z"
     );
 }
+
+#[test]
+fn a_pod_that_has_ended_keeps_its_address() {
+    let memory = Memory {
+        attached: None,
+        ..wired()
+    };
+    let status = status_of(
+        "Never",
+        vec![container(Role::Main, "main", 0, exited(0))],
+        &memory,
+        3,
+    );
+    assert_eq!(
+        (&status["phase"], &status["podIP"]),
+        (&json!("Succeeded"), &json!("10.0.0.2"))
+    );
+}

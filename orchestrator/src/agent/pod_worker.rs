@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container as Template, Pod, PodStatus};
 use kube::Client;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -23,10 +23,11 @@ use super::downward::Facts;
 use super::events::Recorder;
 use super::facts::Capacity;
 use super::metrics::Metrics;
-use super::pod_plan::{self, Action, Failure, ImageState, Memory, View};
+use super::pod_plan::{self, Action, Failure, ImageState, Memory, Probed, View};
 use super::pod_shape;
-use super::pod_status::Place;
+use super::pod_status::{self, Place};
 use super::prober::{self, Verdict};
+use super::probes::{Machine, Standing};
 use super::refuse;
 use super::runtime::{Container, Runtime, RuntimeError, State};
 use super::sources::Sources;
@@ -309,16 +310,28 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             if self.probers.contains_key(&container.id) || !prober::has_probes(template) {
                 continue;
             }
+            let machine = resumed(&self.update.pod, container, template, started_at);
+            let Standing { started, ready, .. } = machine.standing();
+            let probed = Probed {
+                started,
+                ready,
+                failed: None,
+            };
+            self.memory
+                .probes
+                .entry(container.id.clone())
+                .or_insert(probed);
+            // An adopted pod's address is known only when its wire was found again: probes without
+            // it would fail, and get a healthy container killed.
+            let Some(attached) = &self.memory.attached else {
+                continue;
+            };
             let target = prober::Target {
                 id: container.id.clone(),
                 template: template.clone(),
-                address: self.memory.attached.as_ref().map(|it| it.address),
-                started_at,
+                address: attached.address,
+                machine,
             };
-            // Until the first verdict it is not ready.
-            self.memory
-                .probes
-                .insert(container.id.clone(), prober::initial(template));
             let (node, notes) = (self.node.clone(), self.notes.clone());
             let id = container.id.clone();
             let prober = prober::start(node, target, move |verdict| {
@@ -327,6 +340,17 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             });
             self.probers.insert(container.id.clone(), prober);
         }
+    }
+}
+
+/// A container's probes, from where the last reported status of that very container left them.
+fn resumed(pod: &Pod, container: &Container, template: &Template, at: Timestamp) -> Machine {
+    let machine = Machine::new(template, at);
+    let id = pod_status::container_id(container);
+    let known = pod_shape::known_status(pod, container.identity.role, &template.name);
+    match known.filter(|known| known.container_id.as_ref() == Some(&id)) {
+        Some(known) => machine.resume(known.started == Some(true), known.ready),
+        None => machine,
     }
 }
 

@@ -352,3 +352,35 @@ async fn the_last_words_of_a_container_are_in_its_status() {
         .until("reported", |it| said(it) == "out of luck")
         .await;
 }
+
+#[tokio::test]
+async fn a_restarted_agent_neither_restarts_nor_unreadies_a_container_with_probes() {
+    // Nothing listens at the fake address: every probe that a worker makes fails. A container that
+    // was reported ready is adopted as such, and is not killed for what the agent does not know yet.
+    let tcp = json!({ "tcpSocket": { "port": 1 }, "periodSeconds": 60 });
+    let spec = json!({ "containers": [{
+        "name": "main", "image": "i:1", "readinessProbe": tcp, "livenessProbe": tcp,
+    }]});
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    stage.worker.abort();
+    let before = stage.node.runtime.all();
+    let mut status = stage.status();
+    status["containerStatuses"][0]["ready"] = json!(true);
+    stage.updates.send_modify(|update| {
+        let mut pod = Pod::clone(&update.pod);
+        pod.status = serde_json::from_value(status).expect("a status");
+        update.pod = Arc::new(pod);
+    });
+    stage.told.lock().expect("whole").clear();
+    let receiver = stage.updates.subscribe();
+    let second = tokio::spawn(run(stage.node.clone(), receiver, stage.wake.clone()));
+    stage
+        .until("reported again", |it| !it.status().is_null())
+        .await;
+    assert_eq!(stage.status()["containerStatuses"][0]["ready"], true);
+    assert_eq!(stage.node.runtime.all(), before);
+    second.abort();
+}

@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::pod_plan::Probed;
 use super::pod_worker::NodeContext;
 use super::probes::{Kind, Machine, Standing};
 use super::runtime::Runtime;
@@ -31,8 +30,8 @@ impl Drop for Prober {
 pub struct Target {
     pub id: String,
     pub template: Template,
-    pub address: Option<IpAddr>,
-    pub started_at: Timestamp,
+    pub address: IpAddr,
+    pub machine: Machine,
 }
 
 /// News about a container.
@@ -55,16 +54,6 @@ pub fn has_probes(template: &Template) -> bool {
     probes.into_iter().any(Option::is_some)
 }
 
-/// What holds before the first outcome.
-pub fn initial(template: &Template) -> Probed {
-    let Standing { started, ready, .. } = Machine::new(template, Timestamp::default()).standing();
-    Probed {
-        started,
-        ready,
-        failed: None,
-    }
-}
-
 /// Starts probing; `tell` is called with news and says whether somebody still listens.
 pub fn start<R, N, F>(
     node: Arc<NodeContext<R, N>>,
@@ -77,7 +66,7 @@ where
     F: Future<Output = bool> + Send,
 {
     Prober(tokio::spawn(async move {
-        let mut machine = Machine::new(&target.template, target.started_at);
+        let mut machine = target.machine.clone();
         let mut known = machine.standing();
         while let Some((kind, due)) = machine.next() {
             let pause = due.duration_since(Timestamp::now());
@@ -142,7 +131,7 @@ async fn probe<R: Runtime>(runtime: &R, target: &Target, kind: Kind) -> Result<(
 async fn over_network(target: &Target, probe: &Probe) -> Result<(), String> {
     let address = |host: &Option<String>, port: &IntOrString| {
         let given = host.as_ref().and_then(|host| host.parse().ok());
-        let ip = given.or(target.address).ok_or("the pod has no address")?;
+        let ip = given.unwrap_or(target.address);
         let port =
             port_of(&target.template, port).ok_or("the probe's port is not in the container")?;
         Ok::<_, String>(SocketAddr::new(ip, port))

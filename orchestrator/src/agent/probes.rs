@@ -80,6 +80,14 @@ impl Machine {
         }
     }
 
+    /// Goes on where an earlier agent left off: a container that was ready stays so until a probe
+    /// says otherwise.
+    pub fn resume(mut self, started: bool, ready: bool) -> Machine {
+        self.started |= started;
+        self.ready |= ready;
+        self
+    }
+
     pub fn standing(&self) -> Standing {
         let ready = self.ready && self.started;
         Standing {
@@ -162,6 +170,17 @@ mod tests {
         assert_eq!(machine.next(), Some((Kind::Readiness, at(7))));
         assert!(machine.take(Kind::Readiness, false, at(7)).ready);
         assert!(!machine.take(Kind::Readiness, false, at(9)).ready);
+    }
+
+    #[test]
+    fn a_resumed_machine_stays_ready_until_its_threshold_of_failures() {
+        let mut machine = machine(serde_json::json!({"name": "c",
+            "startupProbe": {}, "readinessProbe": {"failureThreshold": 2}}))
+        .resume(true, true);
+        assert!(machine.standing().ready);
+        assert_eq!(machine.next().map(|next| next.0), Some(Kind::Readiness));
+        assert!(machine.take(Kind::Readiness, false, at(1)).ready);
+        assert!(!machine.take(Kind::Readiness, false, at(2)).ready);
     }
 
     #[test]
