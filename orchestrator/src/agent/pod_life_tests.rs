@@ -121,12 +121,7 @@ impl World {
                 level,
             } => {
                 self.memory.images.remove(&container);
-                let template = pod_shape::main_templates(&self.pod)
-                    .iter()
-                    .chain(pod_shape::init_templates(&self.pod))
-                    .find(|template| template.name == container)
-                    .expect("a container of the pod");
-                let spec_hash = pod_shape::spec_hash(template);
+                let spec_hash = self.spec_hash(&container);
                 let name = container;
                 let address = None;
                 self.make(Identity {
@@ -172,6 +167,13 @@ impl World {
             }
         }
         true
+    }
+
+    fn spec_hash(&self, name: &str) -> String {
+        let mains = pod_shape::main_templates(&self.pod).iter();
+        let mut templates = mains.chain(pod_shape::init_templates(&self.pod));
+        let template = templates.find(|template| template.name == name);
+        pod_shape::spec_hash(template.expect("a container of the pod"))
     }
 
     fn end(&mut self, id: &str, code: i32) {
