@@ -1,12 +1,12 @@
 //! `cargo xtask bench NAME`: each is a program of the crate `tests`; results are a table on the
 //! screen and JSON in `target/bench/`.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, cluster::workspace, machine, setup};
+use crate::{build_ebpf, command, machine, setup};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
@@ -23,18 +23,10 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
     };
-    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
-    cargo.current_dir(workspace());
+    let mut cargo = command::cargo();
     cargo
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "tests",
-            "--bin",
-            program,
-            "--",
-        ])
+        .args(["run", "--quiet", "--release", "--package", "tests"])
+        .args(["--bin", program, "--"])
         .args(arguments);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::cluster::workspace;
+
 /// Runs to the end and returns standard output; anything but exit code 0 is an error.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
     let mut command = Command::new(program);
@@ -45,6 +47,29 @@ pub fn with_input(command: &mut Command, input: &[u8]) -> Result<String> {
         .wait_with_output()
         .with_context(|| format!("`{shown}` was lost"))?;
     checked(&shown, &output)
+}
+
+/// The cargo that runs us, for this workspace. What it said of xtask stays here: build scripts of
+/// dependencies (ring's) ask for `CARGO_PKG_NAME` and the like, and would have half of the tree
+/// built anew at each change between `cargo xtask` and plain cargo.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        let ours = |prefix: &&str| name.to_string_lossy().starts_with(*prefix);
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ]
+        .iter()
+        .any(ours)
+        {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 /// True when `program` is somewhere in PATH or in the directories of the superuser.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, cluster::workspace, kubectl, machine, packages, setup, tidy};
+use crate::{build_ebpf, command, kubectl, machine, packages, setup, tidy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
@@ -178,8 +178,8 @@ impl Level {
 }
 
 fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or("cargo".into()));
-    cargo.current_dir(workspace()).arg("test");
+    let mut cargo = command::cargo();
+    cargo.arg("test");
     cargo
 }
 

@@ -104,12 +104,9 @@ fn build(progress: &Progress, debug: bool) -> Result<PathBuf> {
 
 /// Builds the binary and copies it to `.dev/bin`.
 pub fn build_binary(debug: bool) -> Result<PathBuf> {
-    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = command::cargo();
     build
-        .current_dir(workspace())
-        .args(["build", "--package", "orchestrator"]);
-    build
+        .args(["build", "--package", "orchestrator"])
         .args(["--bin", "orchestrator"])
         .args((!debug).then_some("--release"));
     command::output(&mut build)?;
