@@ -118,15 +118,16 @@ fn a_port_that_a_socket_of_the_node_holds_is_not_given() {
     let Some(mut world) = world("held ports") else {
         return;
     };
-    // All of the range but a few: the program finds one that is free, or gives the packet up.
+    // Every other port: 40 flows that do not look would meet a held one for certain. Other tests of
+    // this process need some of the files that are left.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most.min(60_000), most).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let sockets: Vec<_> = (1024..30000u16)
-        .filter(|port| port % 8 != 0)
+        .filter(|port| port % 2 != 0)
         .filter_map(|port| std::net::UdpSocket::bind(("0.0.0.0", port)).ok())
         .collect();
-    if sockets.len() < 20_000 {
-        tests::prog::skipped("held ports", "the limit of open files is below 20,000");
+    if sockets.len() < 14_000 {
+        tests::prog::skipped("held ports", "the limit of open files is below 15,000");
         return;
     }
     let mut given = 0;
@@ -139,7 +140,7 @@ fn a_port_that_a_socket_of_the_node_holds_is_not_given() {
         let Transport::Udp(from, _) = see(&ran.packet).transport else {
             panic!()
         };
-        assert_eq!(from % 8, 0, "{from} is held by a socket");
+        assert_eq!(from % 2, 0, "{from} is held by a socket");
         given += 1;
     }
     assert!(given > 20, "only {given} of 40 flows got a port");
