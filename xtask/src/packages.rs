@@ -41,12 +41,24 @@ pub fn ensure(needs: &[Need]) -> Result<Vec<&'static str>> {
             missing.join(", ")
         );
     }
-    refresh_lists()?;
-    let mut apt = apt_get();
-    apt.args(["install", "-y", "--no-install-recommends"])
-        .args(&missing);
-    command::output(&mut apt)?;
+    install(&missing)?;
     Ok(missing)
+}
+
+/// Installs packages by name, with lists as new as that takes: old ones name versions that the
+/// mirror has dropped.
+pub fn install(packages: &[&str]) -> Result<()> {
+    let install = || {
+        let mut apt = apt_get();
+        apt.args(["install", "-y", "--no-install-recommends"]);
+        command::output(apt.args(packages))
+    };
+    refresh_lists()?;
+    if install().is_err() {
+        command::output(apt_get().arg("update"))?;
+        install()?;
+    }
+    Ok(())
 }
 
 /// Downloads packages with all that they depend on, as for an empty system; nothing is installed.

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
+use crate::{command, packages};
 
 /// The version of bpf-linker that is installed where there is none.
 const BPF_LINKER: &str = "0.13.0";
@@ -157,7 +157,7 @@ fn parse_version(text: &str) -> Option<Version> {
 fn install_rust() -> Result<(PathBuf, PathBuf, Version)> {
     let mut tried = Vec::new();
     if exists("apt-get") && is_root() && apt_has("rust-web-src") {
-        match apt_install(DEBIAN_PAIR) {
+        match packages::install(DEBIAN_PAIR) {
             Ok(()) => tried.push("the Debian packages were installed but are too old".to_owned()),
             Err(error) => tried.push(format!("{error:#}")),
         }
@@ -205,7 +205,7 @@ fn install_linker(cargo: &Path, rustc: &Path, llvm: u32) -> Result<PathBuf> {
                 format!("llvm-{version}-dev"),
                 format!("libpolly-{version}-dev"),
             );
-            apt_install(&[&llvm, &polly, "zlib1g-dev", "libzstd-dev"])?;
+            packages::install(&[&llvm, &polly, "zlib1g-dev", "libzstd-dev"])?;
         }
     }
     let Some(version) = installed else {
@@ -216,7 +216,7 @@ fn install_linker(cargo: &Path, rustc: &Path, llvm: u32) -> Result<PathBuf> {
         );
     };
     if apt && !exists("c++") {
-        apt_install(&["g++"])?;
+        packages::install(&["g++"])?;
     }
     let mut install = clean_command(cargo);
     install
@@ -239,14 +239,6 @@ fn apt_has(package: &str) -> bool {
     // A fresh machine has no lists yet.
     offered(policy(package))
         || (command::run("apt-get", ["update", "-q"]).is_ok() && offered(policy(package)))
-}
-
-fn apt_install(packages: &[&str]) -> Result<()> {
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive");
-    apt.args(["install", "-q", "-y", "--no-install-recommends"])
-        .args(packages);
-    command::output(&mut apt).map(drop)
 }
 
 fn exists(program: &str) -> bool {
