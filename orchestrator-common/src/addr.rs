@@ -18,7 +18,10 @@ layout! {
 }
 
 impl Addr {
+    /// `::`
     pub const UNSPECIFIED: Addr = Addr { words: [0; 4] };
+    /// `0.0.0.0`
+    pub const UNSPECIFIED_V4: Addr = Addr::from_v4_wire(0);
 
     /// From the four bytes of an IPv4 address as they lie in a packet, read natively.
     #[inline(always)]
@@ -61,6 +64,16 @@ impl Addr {
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
+    }
+
+    /// The address of the same family that stands for any.
+    #[inline(always)]
+    pub const fn any_of_family(&self) -> Addr {
+        if self.is_v4() {
+            Addr::UNSPECIFIED_V4
+        } else {
+            Addr::UNSPECIFIED
+        }
     }
 
     /// Equality as one expression: a derived `==` becomes a call and a loop in the kernel.
@@ -146,6 +159,12 @@ layout! {
 }
 
 impl Prefix {
+    /// Holds no address.
+    pub const NONE: Prefix = Prefix {
+        addr: Addr { words: [1; 4] },
+        mask: Addr { words: [0; 4] },
+    };
+
     pub fn new(ip: IpAddr, bits: u8) -> Prefix {
         let mask = match ip {
             IpAddr::V4(_) => Addr::v4_mask(bits),
@@ -310,6 +329,8 @@ mod tests {
         assert!(Prefix::new(ip("0.0.0.0"), 0).contains(&ip("1.2.3.4").into()));
         assert!(!Prefix::new(ip("0.0.0.0"), 0).contains(&ip("::1").into()));
         assert!(Prefix::new(ip("fd00:1::"), 32).contains(&ip("fd00:1::5").into()));
+        assert!(!Prefix::NONE.contains(&ip("::1").into()));
+        assert!(!Prefix::NONE.contains(&ip("10.100.0.1").into()));
     }
 
     #[test]

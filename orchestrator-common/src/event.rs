@@ -17,6 +17,9 @@ layout! {
         pub hook: u32,
         pub ifindex: u32,
         pub length: u32,
+        /// The number of the Service that was asked, 0 if none.
+        pub service: u32,
+        pub reserved: u32,
     }
 }
 

@@ -51,6 +51,8 @@ numbered! {
         Outside = 5, "outside";
         /// Back to its sender, as the refusal that the program made of it.
         Refuse = 6, "refuse";
+        /// Back to its sender, as the answer that the program made of it.
+        Reply = 7, "reply";
     }
 }
 
@@ -96,6 +98,16 @@ numbered! {
         Helper = 18, "helper";
         /// Multicast or broadcast, which the overlay does not carry.
         NotUnicast = 19, "not_unicast";
+        /// `externalTrafficPolicy: Local`, and no endpoint here.
+        NoLocalEndpoint = 20, "no_local_endpoint";
+        /// Not in the Service's `loadBalancerSourceRanges`.
+        SourceRange = 21, "source_range";
+        /// SCTP's checksum covers its ports: only the address can be translated.
+        SctpPort = 22, "sctp_port";
+        /// An ICMP error whose quoted packet belongs to no flow.
+        NoFlow = 23, "no_flow";
+        /// Larger than the overlay carries, and not to be fragmented: the sender is told.
+        TooBig = 24, "too_big";
     }
 }
 
@@ -119,6 +131,12 @@ numbered! {
         MasqueradeReply = 7, "masquerade_reply";
         /// Not a packet that the program is there for.
         NotOurs = 8, "not_ours";
+        /// An ICMP error, translated as the flow that it quotes.
+        IcmpError = 9, "icmp_error";
+        /// A Service's external address that this node answers for.
+        Announced = 10, "announced";
+        /// A backend answers an external client from its own node.
+        DirectReturn = 11, "direct_return";
     }
 }
 

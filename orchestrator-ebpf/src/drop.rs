@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use orchestrator_common::event::Hook;
-use orchestrator_common::maps::statistics::{FIRST_REASON, verdict_row};
+use orchestrator_common::maps::statistics::{FIRST_REASON, LOST, verdict_row};
 use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Tuple, Verdict};
 
 use crate::maps;
@@ -47,8 +47,8 @@ pub fn exit(
             Verdict::Peer => bpf_redirect_peer(trace.target, 0),
             Verdict::Node | Verdict::Overlay => bpf_redirect(trace.target, 0),
             Verdict::Outside => bpf_redirect_neigh(trace.target, core::ptr::null_mut(), 0, 0),
-            Verdict::Refuse if trace.vtep != 0 => bpf_redirect(trace.target, 0),
-            Verdict::Refuse => bpf_redirect_peer(trace.target, 0),
+            Verdict::Refuse | Verdict::Reply if trace.vtep != 0 => bpf_redirect(trace.target, 0),
+            Verdict::Refuse | Verdict::Reply => bpf_redirect_peer(trace.target, 0),
         }
     };
     code as i32
@@ -72,7 +72,11 @@ fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
             (*event).hook = hook;
             (*event).ifindex = (*skb).ifindex;
             (*event).length = (*skb).len;
+            (*event).service = 0;
+            (*event).reserved = 0;
         }
         entry.submit(0);
+    } else {
+        maps::count(LOST);
     }
 }

@@ -24,9 +24,9 @@ pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
 #[inline(always)]
 pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
     let to = packet.headers.tuple.dst;
-    if config.pods.contains(&to) {
-        let share = to.masked(&config.node_mask);
-        if share.same(&config.gateway.masked(&config.node_mask)) {
+    if config.v4.pods.contains(&to) {
+        let share = to.masked(&config.v4.node_mask);
+        if share.same(&config.v4.gateway.masked(&config.v4.node_mask)) {
             let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;
             return deliver(packet, endpoint, rule);
         }
@@ -81,10 +81,10 @@ fn to_node(
 ) -> Result<Trace, DropReason> {
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
     // The other side takes from this node only what its share of the pod range sends.
-    if !config.pods.contains(&packet.headers.tuple.src) {
+    if !config.v4.pods.contains(&packet.headers.tuple.src) {
         return Err(DropReason::SourceSpoofed);
     }
-    packet.set_tunnel(config.vni, &config.node, &node.vtep)?;
+    packet.set_tunnel(config.vni, &config.underlay, &node.vtep)?;
     packet.set_macs(&OVERLAY_FRAME)?;
     Ok(Trace {
         verdict: Verdict::Overlay,

@@ -2,36 +2,49 @@
 //! table's of
 //! `orchestrator_common::maps`; the loader checks that they agree.
 
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage,
+};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
-use orchestrator_common::maps::NO_PREALLOC;
+use orchestrator_common::maps::affinity::{AFFINITY as AFFINITY_SPEC, Affinity, AffinityKey};
+use orchestrator_common::maps::announced::ANNOUNCED as ANNOUNCED_SPEC;
 use orchestrator_common::maps::config::{CONFIG as CONFIG_SPEC, Config};
 use orchestrator_common::maps::endpoints::{
     ENDPOINTS as ENDPOINTS_SPEC, Endpoint, NETNS as NETNS_SPEC, Netns,
 };
 use orchestrator_common::maps::flows::{FLOWS as FLOWS_SPEC, Flow};
+use orchestrator_common::maps::fragments::{
+    FRAGMENTS as FRAGMENTS_SPEC, FragmentKey, FragmentPorts,
+};
 use orchestrator_common::maps::nodes::{NODES as NODES_SPEC, Node};
 use orchestrator_common::maps::services::{
     BACKENDS as BACKENDS_SPEC, Backend, BackendKey, GENERATIONS as GENERATIONS_SPEC,
-    SERVICES as SERVICES_SPEC, Service, ServiceKey,
+    MAGLEV as MAGLEV_SPEC, SERVICES as SERVICES_SPEC, SOURCE_RANGES as SOURCE_RANGES_SPEC, Service,
+    ServiceKey,
 };
 use orchestrator_common::maps::sockets::SocketService;
-use orchestrator_common::maps::statistics::{COUNTERS as COUNTERS_SPEC, DROPS as DROPS_SPEC};
+use orchestrator_common::maps::statistics::{
+    BACKEND_COUNTERS as BACKEND_COUNTERS_SPEC, COUNTERS as COUNTERS_SPEC, Connections,
+    DROPS as DROPS_SPEC, SERVICE_COUNTERS as SERVICE_COUNTERS_SPEC,
+};
+use orchestrator_common::maps::{INNER_MAP, NO_PREALLOC};
 use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
 
 /// A hash of the table's size. Rows are allocated when they are written.
 type Hash<K, V, const ENTRIES: usize> = HashMap<K, V, ENTRIES, { NO_PREALLOC as usize }>;
 
+type PerCpu<K, V, const ENTRIES: usize> = PerCpuHashMap<K, V, ENTRIES, { NO_PREALLOC as usize }>;
+
 const fn entries(spec: MapSpec) -> usize {
     spec.max_entries as usize
 }
 
-#[btf_map(name = "config_v1")]
+#[btf_map(name = "config_v2")]
 static CONFIG: Array<Config, { entries(CONFIG_SPEC) }> = Array::new();
 #[btf_map(name = "endpoints_v1")]
 static ENDPOINTS: Hash<Addr, Endpoint, { entries(ENDPOINTS_SPEC) }> = Hash::new();
-#[btf_map(name = "netns_v1")]
+#[btf_map(name = "netns_v2")]
 static NETNS: Hash<u64, Netns, { entries(NETNS_SPEC) }> = Hash::new();
 #[btf_map(name = "nodes_v1")]
 static NODES: Hash<Addr, Node, { entries(NODES_SPEC) }> = Hash::new();
@@ -39,13 +52,31 @@ static NODES: Hash<Addr, Node, { entries(NODES_SPEC) }> = Hash::new();
 static SERVICES: Hash<ServiceKey, Service, { entries(SERVICES_SPEC) }> = Hash::new();
 #[btf_map(name = "backends_v1")]
 static BACKENDS: Hash<BackendKey, Backend, { entries(BACKENDS_SPEC) }> = Hash::new();
+#[btf_map(name = "maglev_v1")]
+static MAGLEV: HashOfMaps<u32, Array<u32, 1, { INNER_MAP as usize }>, { entries(MAGLEV_SPEC) }> =
+    HashOfMaps::new();
+#[btf_map(name = "source_ranges_v1")]
+static SOURCE_RANGES: LpmTrie<[u32; 5], u32, { entries(SOURCE_RANGES_SPEC) }> = LpmTrie::new();
+#[btf_map(name = "announced_v1")]
+static ANNOUNCED: Hash<Addr, u32, { entries(ANNOUNCED_SPEC) }> = Hash::new();
 #[btf_map(name = "generations_v1")]
 static GENERATIONS: Array<u32, { entries(GENERATIONS_SPEC) }> = Array::new();
 #[btf_map(name = "flows_v1")]
 static FLOWS: Hash<Tuple, Flow, { entries(FLOWS_SPEC) }> = Hash::new();
+#[btf_map(name = "fragments_v1")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { entries(FRAGMENTS_SPEC) }> =
+    LruHashMap::new();
+#[btf_map(name = "affinity_v1")]
+static AFFINITY: Hash<AffinityKey, Affinity, { entries(AFFINITY_SPEC) }> = Hash::new();
+#[btf_map(name = "service_counters_v1")]
+static SERVICE_COUNTERS: PerCpu<u32, Connections, { entries(SERVICE_COUNTERS_SPEC) }> =
+    PerCpu::new();
+#[btf_map(name = "backend_counters_v1")]
+static BACKEND_COUNTERS: PerCpu<u32, Connections, { entries(BACKEND_COUNTERS_SPEC) }> =
+    PerCpu::new();
 #[btf_map(name = "counters_v1")]
 static COUNTERS: PerCpuArray<u64, { entries(COUNTERS_SPEC) }> = PerCpuArray::new();
-#[btf_map(name = "drops_v1")]
+#[btf_map(name = "drops_v2")]
 pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
 #[btf_map(name = "socket_services_v1")]
 pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();

@@ -32,7 +32,7 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
     let headers = &packet.headers;
     match maps::flow(&headers.tuple) {
         // The node's address may have changed since.
-        Some(flow) if flow.translated.src.same(&config.node) => {
+        Some(flow) if flow.translated.src.same(&config.v4.node) => {
             conntrack::touch(flow, headers)?;
             packet.rewrite(&flow.translated)?;
         }
@@ -49,7 +49,7 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
 fn open(packet: &Packet, config: &Config) -> Result<Tuple, DropReason> {
     let key = &packet.headers.tuple;
     let mut translated = *key;
-    translated.src = config.node;
+    translated.src = config.v4.node;
     for _ in 0..port::TRIES {
         let random = maps::random();
         let (first, last) = (config.node_port_first, config.node_port_last);

@@ -152,7 +152,7 @@ impl Datapath {
     }
 
     pub fn set_config(&mut self, config: &Config) -> Result<()> {
-        self.set_row("config_v1", 0, *config)
+        self.set_row("config_v2", 0, *config)
     }
 
     /// Writes a row of an array.
@@ -204,7 +204,7 @@ impl Datapath {
     pub fn events(&mut self) -> Result<Vec<DropEvent>> {
         let mut ring: RingBuf<&mut MapData> = self
             .ebpf
-            .map_mut("drops_v1")
+            .map_mut("drops_v2")
             .context("no such map")?
             .try_into()?;
         let mut events = Vec::new();
@@ -241,5 +241,7 @@ fn drop_event(bytes: &[u8]) -> Result<DropEvent> {
         hook: word(52),
         ifindex: word(56),
         length: word(60),
+        service: word(64),
+        reserved: word(68),
     })
 }

@@ -1,4 +1,4 @@
-//! `endpoints_v1`: who can be reached on this node. `netns_v1`: whose sockets the socket programs
+//! `endpoints_v1`: who can be reached on this node. `netns_v2`: whose sockets the socket programs
 //! act for.
 
 use super::{MapSpec, Owner};
@@ -13,7 +13,7 @@ pub const ENDPOINTS: MapSpec = MapSpec::hash::<Addr, Endpoint>(
 );
 
 pub const NETNS: MapSpec = MapSpec::hash::<u64, Netns>(
-    "netns_v1",
+    "netns_v2",
     4096,
     Owner::Agent,
     "network namespace cookie -> whose sockets are balanced: the node's and its pods'",
@@ -54,10 +54,12 @@ impl Endpoint {
 }
 
 layout! {
-    /// A network namespace of this node. `addr` is the endpoint's address: connect comes before
-    /// source selection, and session affinity needs a key.
+    /// A network namespace of this node. The addresses are the endpoint's, unspecified where it has
+    /// none of the family: connect comes before source selection, and session affinity needs a key.
     pub struct Netns {
-        pub addr: Addr,
+        pub v4: Addr,
+        pub v6: Addr,
+        /// `Netns::HOST`.
         pub flags: u32,
         pub reserved: u32,
     }

@@ -4,9 +4,12 @@
 //! A name ends in the version of its layout. Agent-owned maps are reconciled against what the API
 //! says; datapath-owned maps are only swept of what is idle.
 
+pub mod affinity;
+pub mod announced;
 pub mod config;
 pub mod endpoints;
 pub mod flows;
+pub mod fragments;
 pub mod nodes;
 pub mod services;
 pub mod sockets;
@@ -17,7 +20,11 @@ pub mod statistics;
 pub enum MapKind {
     Array,
     Hash,
+    HashOfMaps,
+    LpmTrie,
+    LruHash,
     PerCpuArray,
+    PerCpuHash,
     RingBuffer,
     SocketStorage,
 }
@@ -49,18 +56,28 @@ pub struct MapSpec {
 /// nothing.
 pub const NO_PREALLOC: u32 = 1;
 
+/// An array that may stand in a map of maps beside arrays of other lengths.
+pub const INNER_MAP: u32 = 1 << 12;
+
 /// The table. An order in which upserts are safe: what a row points to stands before it.
-pub const MAPS: [MapSpec; 11] = [
+pub const MAPS: [MapSpec; 18] = [
     config::CONFIG,
     endpoints::ENDPOINTS,
     nodes::NODES,
     services::GENERATIONS,
     services::BACKENDS,
+    services::MAGLEV,
+    services::SOURCE_RANGES,
     services::SERVICES,
+    announced::ANNOUNCED,
     endpoints::NETNS,
     flows::FLOWS,
+    fragments::FRAGMENTS,
+    affinity::AFFINITY,
     sockets::SOCKET_SERVICES,
     statistics::COUNTERS,
+    statistics::SERVICE_COUNTERS,
+    statistics::BACKEND_COUNTERS,
     statistics::DROPS,
 ];
 

@@ -11,6 +11,11 @@ pub const NODES: MapSpec = MapSpec::hash::<Addr, Node>(
     "a node's share of the pod range (its first address, masked) -> where to tunnel; not this node's own",
 );
 
+impl Node {
+    /// The row is keyed by the node's underlay address: who may send with direct server return.
+    pub const VTEP: u32 = 1;
+}
+
 layout! {
     /// Another node. Its row both routes to it and says which tunnel source may send for its pods.
     pub struct Node {

@@ -1,8 +1,13 @@
-//! `counters_v1`: packets by verdict and by drop reason. `drops_v1`: the dropped packets
+//! `counters_v1`: packets by verdict and by drop reason. `service_counters_v1`,
+//! `backend_counters_v1`: connections. `drops_v2`: the dropped packets
 //! themselves.
 
-use super::{MapKind, MapSpec, Owner};
+use super::{MapKind, MapSpec, NO_PREALLOC, Owner};
+use crate::layout::layout;
 use crate::verdict::{DropReason, Verdict};
+
+/// The row that counts records which found no room in `drops_v2`.
+pub const LOST: u32 = 63;
 
 /// Verdicts have the rows below this, drop reasons those from it on.
 pub const FIRST_REASON: u32 = 16;
@@ -19,7 +24,7 @@ pub const COUNTERS: MapSpec = MapSpec {
 };
 
 pub const DROPS: MapSpec = MapSpec {
-    name: "drops_v1",
+    name: "drops_v2",
     kind: MapKind::RingBuffer,
     key_size: 0,
     value_size: 0,
@@ -28,6 +33,36 @@ pub const DROPS: MapSpec = MapSpec {
     owner: Owner::Datapath,
     holds: "records of dropped packets",
 };
+
+pub const SERVICE_COUNTERS: MapSpec = per_cpu("service_counters_v1", 65_536, "Service number");
+pub const BACKEND_COUNTERS: MapSpec = per_cpu(
+    "backend_counters_v1",
+    super::services::MAX_BACKENDS,
+    "backend number",
+);
+
+const fn per_cpu(name: &'static str, max_entries: u32, holds: &'static str) -> MapSpec {
+    MapSpec {
+        name,
+        kind: MapKind::PerCpuHash,
+        key_size: size_of::<u32>() as u32,
+        value_size: size_of::<Connections>() as u32,
+        max_entries,
+        flags: NO_PREALLOC,
+        owner: Owner::Datapath,
+        holds,
+    }
+}
+
+layout! {
+    /// What one processor counted for a Service or a backend.
+    pub struct Connections {
+        /// Connections and flows that were opened.
+        pub opened: u64,
+        /// Those refused or dropped instead.
+        pub refused: u64,
+    }
+}
 
 /// The row of `counters_v1` that counts a verdict.
 #[inline(always)]

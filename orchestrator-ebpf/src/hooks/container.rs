@@ -17,7 +17,7 @@ pub fn from_container(ctx: TcContext) -> i32 {
         packet.parse()?;
         forward::check_source(packet)?;
         let mut rule = Rule::None;
-        if config.services.contains(&packet.headers.tuple.dst) {
+        if config.v4.services.contains(&packet.headers.tuple.dst) {
             rule = match lb::to_backend(packet) {
                 Ok(rule) => rule,
                 Err(reason) => return refuse::instead_of_drop(packet, reason),

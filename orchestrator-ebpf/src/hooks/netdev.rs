@@ -27,10 +27,10 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if config.pods.contains(&tuple.src) || config.pods.contains(&tuple.dst) {
+    if config.v4.pods.contains(&tuple.src) || config.v4.pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
-    if !tuple.dst.same(&config.node) {
+    if !tuple.dst.same(&config.v4.node) {
         return Ok(forward::pass(Rule::NotOurs));
     }
     let Some(rule) = nat::unmasquerade(packet)? else {
@@ -55,10 +55,10 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if packet.parse().is_err() {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if !config.pods.contains(&packet.headers.tuple.src) {
+    if !config.v4.pods.contains(&packet.headers.tuple.src) {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if config.pods.contains(&packet.headers.tuple.dst) {
+    if config.v4.pods.contains(&packet.headers.tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
     nat::masquerade(packet, config).map(forward::pass)

@@ -18,7 +18,8 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
         if vni != config.vni {
             return Err(DropReason::NotOurTunnel);
         }
-        let share = packet.headers.tuple.src.masked(&config.node_mask);
+        let from = &packet.headers.tuple.src;
+        let share = from.masked(&config.family(from).node_mask);
         match maps::node(&share) {
             Some(node) if node.vtep.same(&sender) => {}
             _ => return Err(DropReason::TunnelSpoofed),

@@ -77,15 +77,15 @@ fn nodes(tables: &Tables, findings: &mut Vec<String>) {
         return;
     };
     for (range, node) in &tables.nodes {
-        if range.masked(&config.node_mask) != *range {
+        if range.masked(&config.v4.node_mask) != *range {
             findings.push(format!("node range {range} has bits below the mask"));
         }
-        if node.vtep == config.node {
+        if node.vtep == config.v4.node {
             findings.push(format!(
                 "node range {range} is tunnelled to this node itself"
             ));
         }
-        if config.gateway.masked(&config.node_mask) == *range {
+        if config.v4.gateway.masked(&config.v4.node_mask) == *range {
             findings.push(format!("node range {range} is this node's own"));
         }
     }
@@ -98,10 +98,10 @@ fn endpoints(tables: &Tables, findings: &mut Vec<String>) {
         }
     }
     for (cookie, row) in &tables.netns {
-        if !tables.endpoints.contains_key(&row.addr) {
+        if !tables.endpoints.contains_key(&row.v4) {
             findings.push(format!(
                 "namespace {cookie} is {}, which is no endpoint",
-                row.addr
+                row.v4
             ));
         }
     }

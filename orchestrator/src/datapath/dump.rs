@@ -21,7 +21,7 @@ pub fn dump(tables: &Tables) -> String {
         }
     };
     section(
-        "config_v1",
+        "config_v2",
         tables.config.values().flat_map(config).collect(),
     );
     section(
@@ -69,7 +69,7 @@ pub fn dump(tables: &Tables) -> String {
             })
             .collect(),
     );
-    section("netns_v1", tables.netns.iter().map(netns).collect());
+    section("netns_v2", tables.netns.iter().map(netns).collect());
     text
 }
 
@@ -91,13 +91,13 @@ impl Row {
 
 fn config(row: &Config) -> Vec<Row> {
     let lines = [
-        format!("node {}, gateway {}", row.node, row.gateway),
+        format!("node {}, gateway {}", row.v4.node, row.v4.gateway),
         format!(
             "pods {}, a node {}",
-            range(&row.pods),
-            bits(&row.pods.addr, &row.node_mask)
+            range(&row.v4.pods),
+            bits(&row.v4.pods.addr, &row.v4.node_mask)
         ),
-        format!("services {}", range(&row.services)),
+        format!("services {}", range(&row.v4.services)),
         format!(
             "interfaces: uplink {}, overlay {}, host {}",
             row.uplink, row.overlay, row.host
@@ -133,7 +133,7 @@ fn netns((cookie, row): (&u64, &Netns)) -> Row {
     };
     Row {
         order: (None, *cookie, 0),
-        text: format!("{cookie} = {kind} {}", row.addr),
+        text: format!("{cookie} = {kind} {}", row.v4),
     }
 }
 

@@ -79,6 +79,8 @@ fn parse(bytes: &[u8]) -> Option<DropEvent> {
         hook: u32::from_ne_bytes(reader.take()?),
         ifindex: u32::from_ne_bytes(reader.take()?),
         length: u32::from_ne_bytes(reader.take()?),
+        service: u32::from_ne_bytes(reader.take()?),
+        reserved: u32::from_ne_bytes(reader.take()?),
     })
 }
 

@@ -68,7 +68,7 @@ pub fn from_container(tables: &Tables, ifindex: u32, packet: &Tuple) -> BTreeSet
         return drop_for(DropReason::SourceSpoofed);
     }
     let asked = (packet.dst, packet.dst_port);
-    if !within(packet.dst, config.services.addr, config.services.mask) {
+    if !within(packet.dst, config.v4.services.addr, config.v4.services.mask) {
         return BTreeSet::from([route(tables, config, ifindex, packet.src, asked)]);
     }
     if packet.proto != Proto::TCP && packet.proto != Proto::UDP {
@@ -113,7 +113,7 @@ pub fn from_netdev(tables: &Tables, packet: &Tuple) -> Outcome {
         return Outcome::Pass;
     };
     let outer = packet.proto == Proto::UDP && packet.dst_port == config.vxlan_port;
-    let pod = |addr| within(addr, config.pods.addr, config.pods.mask);
+    let pod = |addr| within(addr, config.v4.pods.addr, config.v4.pods.mask);
     if !outer && (pod(packet.src) || pod(packet.dst)) {
         return Outcome::Drop(DropReason::PodRangeOutside);
     }
@@ -122,12 +122,12 @@ pub fn from_netdev(tables: &Tables, packet: &Tuple) -> Outcome {
 
 /// Beyond translation: what an endpoint's packet to `to` meets.
 fn route(tables: &Tables, config: &Config, ifindex: u32, from: Addr, to: (Addr, Port)) -> Outcome {
-    let pod = |addr| within(addr, config.pods.addr, config.pods.mask);
+    let pod = |addr| within(addr, config.v4.pods.addr, config.v4.pods.mask);
     let here = local(tables, Some(ifindex), to);
     if !pod(to.0) {
         return here.unwrap_or_else(|| outside(to));
     }
-    if share(config, to.0) == share(config, config.gateway) {
+    if share(config, to.0) == share(config, config.v4.gateway) {
         return here.unwrap_or(Outcome::Drop(DropReason::NoEndpoint));
     }
     match tables.nodes.get(&share(config, to.0)) {
@@ -176,7 +176,7 @@ fn backends(tables: &Tables, service: &Service) -> BTreeSet<(Addr, Port)> {
 }
 
 fn share(config: &Config, addr: Addr) -> Addr {
-    and(addr, config.node_mask)
+    and(addr, config.v4.node_mask)
 }
 
 fn within(addr: Addr, range: Addr, mask: Addr) -> bool {

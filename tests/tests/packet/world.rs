@@ -2,7 +2,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 use orchestrator_common::event::Hook;
-use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
@@ -65,11 +65,16 @@ pub fn world(test: &str) -> Option<World> {
 
 pub fn config() -> Config {
     Config {
-        node: addr(NODE),
-        gateway: addr(GATEWAY),
-        pods: Prefix::new(ip("10.100.0.0").into(), 16),
-        services: Prefix::new(ip("10.96.0.0").into(), 16),
-        node_mask: Addr::v4_mask(24),
+        v4: Family {
+            node: addr(NODE),
+            gateway: addr(GATEWAY),
+            translation: addr("10.100.1.0"),
+            pods: Prefix::new(ip("10.100.0.0").into(), 16),
+            services: Prefix::new(ip("10.96.0.0").into(), 16),
+            node_mask: Addr::v4_mask(24),
+        },
+        v6: Family::NONE,
+        underlay: addr(NODE),
         uplink: UPLINK,
         overlay: OVERLAY,
         host: HOST,

@@ -1,4 +1,4 @@
-//! `endpoints_v1` and `netns_v1`: the pods that run here, and the node itself.
+//! `endpoints_v1` and `netns_v2`: the pods that run here, and the node itself.
 
 use orchestrator_common::maps::endpoints::{Endpoint, Netns};
 use orchestrator_common::{Addr, Mac};
@@ -30,14 +30,16 @@ pub fn endpoint(addr: Addr, world: &World, facts: &Facts) -> Option<Endpoint> {
 pub fn netns(cookie: u64, world: &World, facts: &Facts) -> Option<Netns> {
     if cookie == facts.netns_cookie {
         return Some(Netns {
-            addr: facts.gateway,
+            v4: facts.gateway,
+            v6: Addr::UNSPECIFIED,
             flags: Netns::HOST,
             reserved: 0,
         });
     }
     let pod = world.netns(cookie)?;
     Some(Netns {
-        addr: pod.addr.into(),
+        v4: pod.addr.into(),
+        v6: Addr::UNSPECIFIED,
         flags: 0,
         reserved: 0,
     })

@@ -1,6 +1,6 @@
-//! `config_v1` and `nodes_v1`: this node's facts, and where the other nodes' pods are.
+//! `config_v2` and `nodes_v1`: this node's facts, and where the other nodes' pods are.
 
-use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::{Addr, Port, Prefix};
 
@@ -9,11 +9,16 @@ use crate::datapath::world::{World, range_key};
 
 pub fn config(facts: &Facts) -> Config {
     Config {
-        node: facts.node,
-        gateway: facts.gateway,
-        pods: facts.pods,
-        services: facts.services,
-        node_mask: facts.node_mask,
+        v4: Family {
+            node: facts.node,
+            gateway: facts.gateway,
+            translation: facts.own_pods.addr,
+            pods: facts.pods,
+            services: facts.services,
+            node_mask: facts.node_mask,
+        },
+        v6: Family::NONE,
+        underlay: facts.node,
         uplink: facts.uplink,
         overlay: facts.overlay,
         host: facts.host,
