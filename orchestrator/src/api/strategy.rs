@@ -268,7 +268,9 @@ pub(super) fn prepare_for_update(
             (strategy.update)(new, old);
         }
     }
-    count_generation(strategy.generation, new, old);
+    if sub != Some(Subresource::Status) {
+        count_generation(strategy.generation, new, old);
+    }
 }
 
 /// The fields that a field selector may name, with this object's values.

@@ -3,7 +3,7 @@
 //! Held in memory and rebuilt from the Services at start, so it cannot disagree with them for
 //! longer than a request lasts. A claim that is not kept is given back when it is dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,10 +19,20 @@ use crate::api;
 /// A node port with its protocol: TCP and UDP may share a number.
 pub type NodePort = (u16, String);
 
+/// An address family, in the order in which Kubernetes names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
 /// What Services have taken.
 pub struct Addresses {
-    range: IpNetwork,
+    /// At most one a family; the first is what a Service gets that asks for none.
+    ranges: Vec<IpNetwork>,
     ports: RangeInclusive<u16>,
+    /// Kept for Service default/kubernetes.
+    own: IpAddr,
     taken: Mutex<Taken>,
 }
 
@@ -30,9 +40,9 @@ pub struct Addresses {
 struct Taken {
     addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<NodePort>,
-    /// Where the search for the next address begins, counted from the start of the range. It goes
-    /// round, so that a freed address is not given to the next Service at once.
-    next_address: u128,
+    /// By family, where the search for the next address begins, counted from the start of the
+    /// range. It goes round, so that a freed address is not given to the next Service at once.
+    next_address: BTreeMap<Family, u128>,
     next_port: u16,
 }
 
@@ -45,6 +55,8 @@ pub enum Refusal {
         "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
     )]
     AddressOutside { address: IpAddr, range: IpNetwork },
+    #[error("{} is not configured on this cluster", .0.name())]
+    NoFamily(Family),
     #[error("range is full")]
     NoAddress,
     #[error("provided port is already allocated")]
@@ -66,8 +78,9 @@ impl Addresses {
     /// Counts what the stored Services have.
     pub fn load(config: &ServerConfig, objects: &Objects) -> Self {
         let addresses = Self {
-            range: config.service_cidr,
+            ranges: config.service_cidrs.clone(),
             ports: config.node_ports.clone(),
+            own: config.own_service_address(),
             taken: Mutex::default(),
         };
         // Kept for the server's own Service also while somebody has deleted it.
@@ -86,18 +99,24 @@ impl Addresses {
         addresses
     }
 
-    /// The first address of the range: the one of Service default/kubernetes.
+    /// The one of Service default/kubernetes.
     pub fn own(&self) -> IpAddr {
-        at(self.range, 1)
+        self.own
+    }
+
+    /// The families that Services can have here, the primary one first.
+    pub fn families(&self) -> Vec<Family> {
+        self.ranges
+            .iter()
+            .map(|range| Family::of(range.network()))
+            .collect()
     }
 
     /// Takes a given address.
     pub fn claim_address(&self, address: IpAddr) -> Result<(), Refusal> {
-        if !self.range.contains(address) || !self.usable(offset(self.range, address)) {
-            return Err(Refusal::AddressOutside {
-                address,
-                range: self.range,
-            });
+        let range = self.range(Family::of(address))?;
+        if !range.contains(address) || !usable(range, offset(range, address)) {
+            return Err(Refusal::AddressOutside { address, range });
         }
         match self.lock().addresses.insert(address) {
             true => Ok(()),
@@ -105,20 +124,22 @@ impl Addresses {
         }
     }
 
-    /// Takes the next free address. The first part of the range is left for given ones while
-    /// there are others.
-    pub fn next_address(&self) -> Result<IpAddr, Refusal> {
-        let size = size(self.range);
+    /// Takes the next free address of a family. The first part of the range is left for given
+    /// ones while there are others.
+    pub fn next_address(&self, family: Family) -> Result<IpAddr, Refusal> {
+        let range = self.range(family)?;
+        let size = size(range);
         let reserved = (size / 16).clamp(16.min(size / 2), 256);
         let mut taken = self.lock();
-        let start = taken.next_address.max(reserved);
+        let next = taken.next_address.get(&family).copied();
+        let start = next.unwrap_or_default().max(reserved);
         let candidates = (start..size)
             .chain(reserved..start.min(size))
             .chain(1..reserved);
-        for candidate in candidates.filter(|candidate| self.usable(*candidate)) {
-            let address = at(self.range, candidate);
+        for candidate in candidates.filter(|candidate| usable(range, *candidate)) {
+            let address = at(range, candidate);
             if taken.addresses.insert(address) {
-                taken.next_address = candidate + 1;
+                taken.next_address.insert(family, candidate + 1);
                 return Ok(address);
             }
         }
@@ -167,9 +188,10 @@ impl Addresses {
         taken.ports.retain(|port| !holding.ports.contains(port));
     }
 
-    /// The network's own address and, for IPv4, the broadcast address are nobody's.
-    fn usable(&self, offset: u128) -> bool {
-        offset > 0 && (self.range.is_ipv6() || offset + 1 < size(self.range))
+    fn range(&self, family: Family) -> Result<IpNetwork, Refusal> {
+        let mut ranges = self.ranges.iter();
+        let range = ranges.find(|range| Family::of(range.network()) == family);
+        range.copied().ok_or(Refusal::NoFamily(family))
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -217,6 +239,46 @@ impl Holding {
     }
 }
 
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// As the API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::V4, Self::V6]
+            .into_iter()
+            .find(|family| family.name() == name)
+    }
+
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
+/// The address that Service default/kubernetes has in a range.
+pub fn first_of(range: IpNetwork) -> IpAddr {
+    at(range, 1)
+}
+
+/// The network's own address and, for IPv4, the broadcast address are nobody's.
+fn usable(range: IpNetwork, offset: u128) -> bool {
+    offset > 0 && (range.is_ipv6() || offset + 1 < size(range))
+}
+
 fn size(range: IpNetwork) -> u128 {
     let bits = if range.is_ipv4() { 32 } else { 128 };
     1_u128
@@ -249,9 +311,11 @@ mod tests {
     use super::*;
 
     fn addresses(range: &str) -> Addresses {
+        let range: IpNetwork = range.parse().expect("a range");
         Addresses {
-            range: range.parse().expect("a range"),
+            ranges: vec![range],
             ports: 30000..=30002,
+            own: first_of(range),
             taken: Mutex::default(),
         }
     }
@@ -259,7 +323,7 @@ mod tests {
     #[test]
     fn given_addresses_are_left_room_and_freed_ones_rest() {
         let addresses = addresses("10.96.0.0/16");
-        let first = addresses.next_address().expect("free");
+        let first = addresses.next_address(Family::V4).expect("free");
         assert_eq!(first.to_string(), "10.96.1.0");
         let holding = Holding {
             addresses: [first].into(),
@@ -267,7 +331,10 @@ mod tests {
         };
         addresses.release(&holding);
         assert_eq!(
-            addresses.next_address().expect("free").to_string(),
+            addresses
+                .next_address(Family::V4)
+                .expect("free")
+                .to_string(),
             "10.96.1.1"
         );
     }
@@ -276,9 +343,26 @@ mod tests {
     fn a_small_range_is_used_up_before_it_is_full() {
         let addresses = addresses("10.0.0.0/29");
         for _ in 0..6 {
-            addresses.next_address().expect("free");
+            addresses.next_address(Family::V4).expect("free");
         }
-        assert_eq!(addresses.next_address(), Err(Refusal::NoAddress));
+        assert_eq!(addresses.next_address(Family::V4), Err(Refusal::NoAddress));
+    }
+
+    #[test]
+    fn each_family_has_its_own_range() {
+        let mut addresses = addresses("10.96.0.0/16");
+        assert_eq!(
+            addresses.next_address(Family::V6),
+            Err(Refusal::NoFamily(Family::V6))
+        );
+        addresses
+            .ranges
+            .push("fd00:10:96::/112".parse().expect("a range"));
+        let v6 = addresses.next_address(Family::V6).expect("free");
+        assert_eq!(v6.to_string(), "fd00:10:96::100");
+        assert_eq!(addresses.claim_address(v6), Err(Refusal::AddressTaken));
+        let v4 = addresses.next_address(Family::V4).expect("free");
+        assert_eq!(v4.to_string(), "10.96.1.0");
     }
 
     #[test]

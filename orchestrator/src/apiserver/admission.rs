@@ -1,17 +1,13 @@
 //! What a write must meet, or is given, because of other objects: its namespace, a pod's service
-//! account, a Service's addresses and node ports.
+//! account. A Service's addresses and node ports are in `services`.
 
 use serde_json::{Value, json};
 
 use super::State;
-use super::addresses::{Addresses, Holding, Refusal};
 use super::objects::put;
 use super::reply::internal;
-use crate::api::{self, ApiError, Cause, CauseKind, Resource, meta};
+use crate::api::{self, ApiError, Resource, meta};
 use crate::store::{Expect, Write};
-
-/// Namespace and name of the Service that leads to the API server; its address is kept for it.
-pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
 
 /// Nothing new may be made in a namespace that is absent or going.
 pub fn namespace_is_open(
@@ -108,175 +104,6 @@ pub fn companions(
         },
     });
     Ok(vec![put(accounts, &account, Expect::Any)])
-}
-
-/// Addresses and ports taken for a Service whose write is not answered yet; given back unless kept.
-pub struct Claim<'a> {
-    addresses: &'a Addresses,
-    taken: Holding,
-    /// What the Service held before and does not any more.
-    freed: Holding,
-}
-
-impl<'a> Claim<'a> {
-    /// Gives a Service its addresses and ports, keeping what `old` has. Other kinds claim nothing.
-    pub fn make(
-        state: &'a State,
-        resource: &Resource,
-        new: &mut Value,
-        old: Option<&Value>,
-    ) -> Result<Self, ApiError> {
-        let none = Holding::default();
-        let mut claim = Self {
-            addresses: &state.addresses,
-            taken: none.clone(),
-            freed: none.clone(),
-        };
-        if (resource.group, resource.plural) != ("", "services") {
-            return Ok(claim);
-        }
-        let had = old.map_or(none, Holding::of);
-        claim
-            .allocate(new, old, &had)
-            .map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;
-        claim.freed = had.without(&Holding::of(new));
-        Ok(claim)
-    }
-
-    /// The write happened: the new ones stay, the old ones are free.
-    pub fn keep(mut self) {
-        self.taken = std::mem::take(&mut self.freed);
-    }
-
-    fn allocate(
-        &mut self,
-        new: &mut Value,
-        old: Option<&Value>,
-        had: &Holding,
-    ) -> Result<(), Vec<Cause>> {
-        let kind = new["spec"]["type"]
-            .as_str()
-            .unwrap_or("ClusterIP")
-            .to_owned();
-        if kind == "ExternalName" {
-            return Ok(());
-        }
-        self.allocate_address(new, had)
-            .map_err(|cause| vec![cause])?;
-        if kind == "NodePort" || kind == "LoadBalancer" {
-            let wanted = new["spec"]["allocateLoadBalancerNodePorts"]
-                .as_bool()
-                .unwrap_or(true);
-            if wanted || kind == "NodePort" {
-                self.allocate_ports(new, old, had)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn allocate_address(&mut self, new: &mut Value, had: &Holding) -> Result<(), Cause> {
-        let own = (meta::namespace(new), meta::name(new)) == OWN_SERVICE;
-        let spec = &mut new["spec"];
-        if own {
-            spec["clusterIP"] = self.addresses.own().to_string().into();
-        }
-        let given = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-        if given == "None" {
-            return Ok(());
-        }
-        let invalid = |refusal: Refusal| Cause {
-            field: "spec.clusterIPs".to_owned(),
-            kind: CauseKind::Invalid,
-            message: format!(
-                "Invalid value: [\"{given}\"]: failed to allocate IP {given}: {refusal}"
-            ),
-        };
-        let address = match given.parse() {
-            Ok(address) if own || had.addresses.contains(&address) => address,
-            Ok(address) => {
-                self.addresses.claim_address(address).map_err(invalid)?;
-                self.taken.addresses.insert(address);
-                address
-            }
-            Err(_) => {
-                let address = self.addresses.next_address().map_err(invalid)?;
-                self.taken.addresses.insert(address);
-                address
-            }
-        };
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        spec["clusterIP"] = address.to_string().into();
-        spec["clusterIPs"] = json!([address.to_string()]);
-        spec["ipFamilies"] = json!([family]);
-        if spec["ipFamilyPolicy"].is_null() {
-            spec["ipFamilyPolicy"] = "SingleStack".into();
-        }
-        Ok(())
-    }
-
-    fn allocate_ports(
-        &mut self,
-        new: &mut Value,
-        old: Option<&Value>,
-        had: &Holding,
-    ) -> Result<(), Vec<Cause>> {
-        let before = old.and_then(|old| old["spec"]["ports"].as_array()).cloned();
-        let before = before.unwrap_or_default();
-        let ports = new["spec"]["ports"].as_array_mut().into_iter().flatten();
-        for (index, port) in ports.enumerate() {
-            let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
-            let same = |other: &&Value| {
-                other["port"] == port["port"] && other["protocol"] == port["protocol"]
-            };
-            let given = port["nodePort"]
-                .as_u64()
-                .filter(|number| *number != 0)
-                .or_else(|| {
-                    before
-                        .iter()
-                        .find(same)
-                        .and_then(|other| other["nodePort"].as_u64())
-                });
-            let given = given.map(|number| u16::try_from(number).unwrap_or_default());
-            let cause = |refusal: Refusal| {
-                vec![Cause {
-                    field: format!("spec.ports[{index}].nodePort"),
-                    kind: CauseKind::Invalid,
-                    message: format!("Invalid value: {}: {refusal}", given.unwrap_or_default()),
-                }]
-            };
-            let number = match given {
-                Some(number) if had.ports.contains(&(number, protocol.clone())) => number,
-                Some(number) => {
-                    self.addresses
-                        .claim_port((number, protocol.clone()))
-                        .map_err(cause)?;
-                    self.taken.ports.insert((number, protocol));
-                    number
-                }
-                None => {
-                    let number = self.addresses.next_port(&protocol).map_err(cause)?;
-                    self.taken.ports.insert((number, protocol));
-                    number
-                }
-            };
-            port["nodePort"] = number.into();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.addresses.release(&self.taken);
-    }
-}
-
-/// A Service that is gone holds nothing.
-pub fn release(state: &State, resource: &Resource, object: &Value) {
-    if (resource.group, resource.plural) == ("", "services") {
-        state.addresses.release(&Holding::of(object));
-    }
 }
 
 /// A new object's uid.

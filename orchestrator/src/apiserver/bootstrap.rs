@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
-use super::admission::{OWN_SERVICE, companions, new_uid};
+use super::admission::{companions, new_uid};
 use super::objects::{Current, WriteError};
+use super::services::{Claim, OWN_SERVICE};
 use crate::api::{self, ApiError, FieldValidation, Resource, meta};
 use crate::sys::Shutdown;
 
@@ -98,7 +99,7 @@ async fn ensure(
             resource.prepare_for_create(&mut object);
             meta::stamp(&mut object, &new_uid(), Timestamp::now());
             resource.default(&mut object);
-            let claim = super::admission::Claim::make(state, resource, &mut object, None)?;
+            let claim = Claim::make(state, resource, &mut object, None)?;
             resource.validate(&object, None, None)?;
             let companions = companions(state, resource, &object)?;
             let written = state.objects.create(resource, &object, companions).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State as Extract;
 use axum::http::{Response, StatusCode};
+use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,8 @@ struct JoinRequest {
     csr: String,
 }
 
-/// What it gets: its certificate and what it has to know of the cluster.
+/// What it gets: its certificate and what it has to know of the cluster. The single ranges are the
+/// first ones of the lists, for agents of one family.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JoinAnswer {
@@ -38,6 +40,12 @@ struct JoinAnswer {
     pod_cidr: String,
     service_cidr: String,
     pod_mask_bits: u8,
+    pod_cidrs: Vec<String>,
+    service_cidrs: Vec<String>,
+    /// Range by range of `pod_cidrs`.
+    pod_masks_bits: Vec<u8>,
+    /// The first and the last port that Services may take on every node.
+    node_ports: [u16; 2],
     vni: u32,
     vxlan_port: u16,
 }
@@ -78,12 +86,20 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
         )
         .map_err(|error| bad(&error))?;
     tracing::info!(node = name, "a node has joined");
+    let config = &state.config;
+    let texts =
+        |ranges: &[IpNetwork]| -> Vec<String> { ranges.iter().map(ToString::to_string).collect() };
+    let (pods, services) = (texts(&config.pod_cidrs), texts(&config.service_cidrs));
     let answer = JoinAnswer {
         certificate,
         ca: pki.authority.certificate().to_owned(),
-        pod_cidr: state.config.pod_cidr.to_string(),
-        service_cidr: state.config.service_cidr.to_string(),
-        pod_mask_bits: state.config.node_mask_bits,
+        pod_cidr: pods.first().cloned().unwrap_or_default(),
+        service_cidr: services.first().cloned().unwrap_or_default(),
+        pod_mask_bits: config.node_mask_bits.first().copied().unwrap_or_default(),
+        pod_cidrs: pods,
+        service_cidrs: services,
+        pod_masks_bits: config.node_mask_bits.clone(),
+        node_ports: [*config.node_ports.start(), *config.node_ports.end()],
         vni: VNI,
         vxlan_port: VXLAN_PORT,
     };
@@ -98,9 +114,8 @@ fn check_names(state: &State, pki: &Pki, node: &str, names: &[String]) -> Result
     let config = &state.config;
     let forbidden = |name: &String| match name.parse::<std::net::IpAddr>() {
         Ok(address) => {
-            server.contains(name)
-                || config.pod_cidr.contains(address)
-                || config.service_cidr.contains(address)
+            let mut ranges = config.pod_cidrs.iter().chain(&config.service_cidrs);
+            server.contains(name) || ranges.any(|range| range.contains(address))
         }
         Err(_) => name != node || server.contains(name),
     };

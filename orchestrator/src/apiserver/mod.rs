@@ -12,6 +12,7 @@ mod bootstrap;
 pub mod cache;
 mod discovery;
 mod dispatch;
+mod families;
 mod health;
 mod join;
 mod negotiate;
@@ -24,13 +25,14 @@ mod reply;
 mod request;
 mod rest;
 mod serve;
+mod services;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -51,23 +53,35 @@ pub use serve::ServeError;
 pub struct ServerConfig {
     /// Where the cluster reaches this server: the endpoint of Service default/kubernetes.
     pub advertise: SocketAddr,
-    /// Pod addresses of the whole cluster.
-    pub pod_cidr: IpNetwork,
-    /// Prefix length of one node's share of them.
-    pub node_mask_bits: u8,
-    /// Service addresses; the first one is the API server's own Service.
-    pub service_cidr: IpNetwork,
+    /// Pod addresses of the whole cluster: one range a family, the primary one first.
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Prefix length of one node's share of them, range by range.
+    pub node_mask_bits: Vec<u8>,
+    /// Service addresses: one range a family, the primary one first.
+    pub service_cidrs: Vec<IpNetwork>,
     /// Ports that Services may take on every node.
     pub node_ports: RangeInclusive<u16>,
+}
+
+impl ServerConfig {
+    /// The address of the API server's own Service: the first of the range of the family in which
+    /// the server is reached, since its endpoint is there.
+    pub fn own_service_address(&self) -> IpAddr {
+        let v4 = self.advertise.is_ipv4();
+        let mut ranges = self.service_cidrs.iter();
+        let fits = ranges.find(|range| range.is_ipv4() == v4);
+        let range = fits.or(self.service_cidrs.first()).copied();
+        addresses::first_of(range.unwrap_or_else(default_service_cidr))
+    }
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             advertise: SocketAddr::from(([172, 31, 0, 1], 6443)),
-            pod_cidr: network([10, 100, 0, 0], 16),
-            node_mask_bits: 24,
-            service_cidr: network([10, 96, 0, 0], 16),
+            pod_cidrs: vec![network([10, 100, 0, 0], 16)],
+            node_mask_bits: vec![24],
+            service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
         }
     }
@@ -147,6 +161,10 @@ impl ApiServer {
     pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
         serve::bind(address)
     }
+}
+
+fn default_service_cidr() -> IpNetwork {
+    network([10, 96, 0, 0], 16)
 }
 
 fn network(address: [u8; 4], prefix: u8) -> IpNetwork {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiServer, Pki, ServerConfig, server_names};
-use crate::controllers::{self, ControllersConfig};
+use crate::controllers::{self, ControllersConfig, pod_cidr::Range};
 use crate::scheduler;
 use crate::store::EmbeddedStore;
 use crate::sys::{Shutdown, Tasks, files, telemetry};
@@ -36,15 +36,30 @@ pub struct Args {
     /// Address that nodes and pods reach this server at; the first that is bound if not given
     #[arg(long, value_name = "ADDRESS")]
     advertise_address: Option<IpAddr>,
-    /// Addresses of pods; every node gets a share
-    #[arg(long, value_name = "CIDR", default_value = "10.100.0.0/16")]
-    pod_cidr: IpNetwork,
-    /// Prefix length of a node's share of the pod addresses
+    /// Addresses of pods, at most one range a family; every node gets a share of each
+    #[arg(
+        long,
+        alias = "cluster-cidr",
+        value_name = "CIDR[,CIDR]",
+        value_delimiter = ',',
+        default_value = "10.100.0.0/16"
+    )]
+    pod_cidr: Vec<IpNetwork>,
+    /// Prefix length of a node's share of the IPv4 pod addresses
     #[arg(long, value_name = "BITS", default_value_t = 24)]
     node_mask_bits: u8,
-    /// Addresses of Services; the first one is the API server's
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    service_cidr: IpNetwork,
+    /// Prefix length of a node's share of the IPv6 pod addresses
+    #[arg(long, value_name = "BITS", default_value_t = 64)]
+    node_mask_bits_ipv6: u8,
+    /// Addresses of Services, at most one range a family: the first range's family is what Services
+    /// get that ask for none, and the first address is the API server's
+    #[arg(
+        long,
+        value_name = "CIDR[,CIDR]",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16"
+    )]
+    service_cidr: Vec<IpNetwork>,
     /// Ports that Services may take on every node
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     node_port_range: RangeInclusive<u16>,
@@ -105,13 +120,18 @@ fn start_parts(server: &ApiServer, config: &ServerConfig, tasks: &Tasks) {
         stop.cancel();
     });
     let client = server.client("system:kube-controller-manager");
-    let ranges = ControllersConfig {
-        pod_cidr: config.pod_cidr,
-        node_mask_bits: config.node_mask_bits,
+    let ranges = config.pod_cidrs.iter().zip(&config.node_mask_bits);
+    let settings = ControllersConfig {
+        pod_ranges: ranges
+            .map(|(network, mask_bits)| Range {
+                network: *network,
+                mask_bits: *mask_bits,
+            })
+            .collect(),
     };
     tasks.essential(
         "controllers",
-        controllers::run(client, ranges, token.clone()),
+        controllers::run(client, settings, token.clone()),
     );
     let client = server.client("system:kube-scheduler");
     tasks.essential("scheduler", scheduler::run(client, token));
@@ -124,12 +144,7 @@ fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
         .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
     let mut addresses: Vec<IpAddr> = args.bind.iter().map(SocketAddr::ip).collect();
     addresses.push(config.advertise.ip());
-    let service = config
-        .service_cidr
-        .iter()
-        .nth(1)
-        .context("the range of Services is empty")?;
-    let names = server_names(&addresses, service);
+    let names = server_names(&addresses, config.own_service_address());
     let pki = Pki::load_or_create(&directory.join("pki"), &names, Timestamp::now())?;
     let kubeconfig = pki.kubeconfig(&format!("https://{}", reachable(args.bind[0])));
     write(args, "admin.kubeconfig", &kubeconfig)?;
@@ -166,21 +181,8 @@ fn announce(args: &Args, started: Instant) {
 }
 
 fn config(args: &Args) -> anyhow::Result<ServerConfig> {
-    let (pods, services) = (args.pod_cidr, args.service_cidr);
-    if overlap(pods, services) {
-        bail!(
-            "--pod-cidr {pods} and --service-cidr {services} overlap: choose ranges that share no \
-             address"
-        );
-    }
-    let widest = if pods.is_ipv4() { 32 } else { 128 };
-    if args.node_mask_bits < pods.prefix() || args.node_mask_bits > widest {
-        bail!(
-            "--node-mask-bits {} cuts no share out of --pod-cidr {pods}: take {} to {widest}",
-            args.node_mask_bits,
-            pods.prefix(),
-        );
-    }
+    check_ranges(args)?;
+    let node_mask_bits = args.pod_cidr.iter().map(|pods| mask_bits(args, *pods));
     let first = args.bind.first().context("--bind needs an address")?;
     let advertise = match args.advertise_address {
         Some(address) => {
@@ -191,11 +193,67 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
     };
     Ok(ServerConfig {
         advertise,
-        pod_cidr: pods,
-        node_mask_bits: args.node_mask_bits,
-        service_cidr: services,
+        pod_cidrs: args.pod_cidr.clone(),
+        node_mask_bits: node_mask_bits.collect::<anyhow::Result<_>>()?,
+        service_cidrs: args.service_cidr.clone(),
         node_ports: args.node_port_range.clone(),
     })
+}
+
+/// One range a family of each kind, and none inside another one.
+fn check_ranges(args: &Args) -> anyhow::Result<()> {
+    let lists = [
+        ("--pod-cidr", &args.pod_cidr),
+        ("--service-cidr", &args.service_cidr),
+    ];
+    for (flag, ranges) in lists {
+        if let [a, b, ..] = ranges[..]
+            && (a.is_ipv4() == b.is_ipv4() || ranges.len() > 2)
+        {
+            bail!("{flag} has {a} and {b}: give at most one IPv4 and one IPv6 range");
+        }
+    }
+    let all = lists.map(|(flag, ranges)| ranges.iter().map(move |range| (flag, *range)));
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    for (index, (flag, range)) in all.iter().enumerate() {
+        let other = all[..index]
+            .iter()
+            .find(|(_, other)| overlap(*other, *range));
+        if let Some((other_flag, other)) = other {
+            bail!(
+                "{other_flag} {other} and {flag} {range} overlap: choose ranges that share no \
+                 address"
+            );
+        }
+    }
+    let unserved = args.service_cidr.iter();
+    let mut unserved = unserved.filter(|services| {
+        let same = |pods: &&IpNetwork| pods.is_ipv4() == services.is_ipv4();
+        args.pod_cidr.iter().find(same).is_none()
+    });
+    if let Some(services) = unserved.next() {
+        bail!(
+            "--service-cidr {services} has no pods to lead to: give --pod-cidr a range of the same \
+             family"
+        );
+    }
+    Ok(())
+}
+
+/// The prefix length of a node's share of a range.
+fn mask_bits(args: &Args, pods: IpNetwork) -> anyhow::Result<u8> {
+    let (flag, bits, widest) = if pods.is_ipv4() {
+        ("--node-mask-bits", args.node_mask_bits, 32)
+    } else {
+        ("--node-mask-bits-ipv6", args.node_mask_bits_ipv6, 128)
+    };
+    if bits < pods.prefix() || bits > widest {
+        bail!(
+            "{flag} {bits} cuts no share out of --pod-cidr {pods}: take {} to {widest}",
+            pods.prefix(),
+        );
+    }
+    Ok(bits)
 }
 
 /// An address that clients on this machine can dial.
@@ -210,7 +268,7 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
 }
 
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
-    a.contains(b.network()) || b.contains(a.network())
+    a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -233,6 +291,57 @@ mod tests {
         assert_eq!(port_range("30000-32767"), Ok(30000..=32767));
         for wrong in ["", "30000", "0-10", "20-10", "a-b"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// What is wrong with these arguments, or nothing.
+    fn refused(args: &[&str]) -> String {
+        use clap::Args as _;
+        let command = Args::augment_args(clap::Command::new("server"));
+        let line = ["server"].iter().chain(args);
+        let matches = command.try_get_matches_from(line).expect("flags");
+        let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches).expect("arguments");
+        config(&args)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn ranges_of_two_families_are_taken_and_wrong_ones_refused_by_name() {
+        let dual = ["--cluster-cidr", "10.100.0.0/16,fd00:10:100::/48"];
+        let services = ["--service-cidr", "10.96.0.0/16,fd00:10:96::/112"];
+        assert_eq!(refused(&[dual, services].concat()), "");
+        let cases: [(&[&str], &str); 5] = [
+            (
+                &["--service-cidr", "10.100.5.0/24"],
+                "--pod-cidr 10.100.0.0/16 and --service-cidr 10.100.5.0/24 overlap",
+            ),
+            (
+                &["--service-cidr", "10.96.0.0/16,10.97.0.0/16"],
+                "--service-cidr has 10.96.0.0/16 and 10.97.0.0/16: give at most one IPv4",
+            ),
+            (
+                &[
+                    "--pod-cidr",
+                    "10.100.0.0/16,fd00::/48",
+                    "--node-mask-bits-ipv6",
+                    "40",
+                ],
+                "--node-mask-bits-ipv6 40 cuts no share out of --pod-cidr fd00::/48: take 48",
+            ),
+            (
+                &["--pod-cidr", "10.100.0.0/25"],
+                "--node-mask-bits 24 cuts no share out of --pod-cidr 10.100.0.0/25",
+            ),
+            (
+                &services,
+                "--service-cidr fd00:10:96::/112 has no pods to lead to",
+            ),
+        ];
+        for (args, expected) in cases {
+            let why = refused(args);
+            assert!(why.contains(expected), "{why}");
         }
     }
 

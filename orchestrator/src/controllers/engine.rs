@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::action::Plan;
@@ -12,7 +11,8 @@ use super::queue::{Outcome, Queue};
 use super::task::{Task, tasks};
 use super::world::{Change, Diff, World};
 use super::{
-    deployment, garbage, namespace, node_lifecycle, pod_cidr, pod_gc, replication, service,
+    ControllersConfig, deployment, garbage, namespace, node_lifecycle, pod_cidr, pod_gc,
+    replication, service,
 };
 use crate::client::Kind;
 
@@ -21,8 +21,7 @@ pub struct Engine {
     world: World,
     queue: Queue<Task>,
     memory: Memory,
-    range: IpNetwork,
-    node_mask_bits: u8,
+    config: ControllersConfig,
     in_sync: bool,
 }
 
@@ -31,8 +30,8 @@ struct Memory {
     started: Timestamp,
     /// By node: the lease's time of renewal, and when that was seen to change.
     renewed: BTreeMap<String, (Option<Timestamp>, Timestamp)>,
-    /// By node uid: the share that was written.
-    shares_given: BTreeMap<String, String>,
+    /// By node uid: the shares that were written.
+    shares_given: BTreeMap<String, Vec<String>>,
     missing_nodes: BTreeMap<String, Timestamp>,
     /// By set: why its last create failed.
     refused: BTreeMap<Task, String>,
@@ -50,7 +49,7 @@ pub enum Ending {
 }
 
 impl Engine {
-    pub fn new(range: IpNetwork, node_mask_bits: u8, now: Timestamp) -> Self {
+    pub fn new(config: ControllersConfig, now: Timestamp) -> Self {
         Self {
             world: World::default(),
             queue: Queue::default(),
@@ -61,8 +60,7 @@ impl Engine {
                 missing_nodes: BTreeMap::new(),
                 refused: BTreeMap::new(),
             },
-            range,
-            node_mask_bits,
+            config,
             in_sync: false,
         }
     }
@@ -193,8 +191,7 @@ impl Engine {
             nodes: nodes
                 .filter_map(|node| Some((node.as_ref(), node.as_node()?)))
                 .collect(),
-            range: self.range,
-            node_mask_bits: self.node_mask_bits,
+            ranges: &self.config.pod_ranges,
             given: &self.memory.shares_given,
         };
         let (plan, given) = pod_cidr::plan(&view);

@@ -23,16 +23,13 @@ mod shell;
 pub mod task;
 pub mod world;
 
-use ipnetwork::IpNetwork;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers are told at start.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
-    /// The range that every node's share is cut from.
-    pub pod_cidr: IpNetwork,
-    /// Prefix length of one node's share.
-    pub node_mask_bits: u8,
+    /// What every node's shares are cut from, the primary family first.
+    pub pod_ranges: Vec<pod_cidr::Range>,
 }
 
 /// Runs every controller until `shutdown`.

@@ -1,4 +1,5 @@
-//! Each node's share of the pod range: unique, never moved, handed out lowest first. Pure.
+//! Each node's share of the pod range of every family: unique, never moved, handed out lowest
+//! first. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,47 +10,58 @@ use serde_json::json;
 use super::action::{Action, Plan};
 use super::object::{NodeRow, Object};
 
+/// The addresses of pods of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub network: IpNetwork,
+    /// Prefix length of one node's share.
+    pub mask_bits: u8,
+}
+
 /// What the plan is made from.
 pub struct View<'a> {
     pub nodes: Vec<(&'a Object, &'a NodeRow)>,
-    pub range: IpNetwork,
-    pub node_mask_bits: u8,
+    /// At most one a family, the primary one first.
+    pub ranges: &'a [Range],
     /// Shares that were given by a write whose outcome is not seen yet, by the node's uid.
-    pub given: &'a BTreeMap<String, String>,
+    pub given: &'a BTreeMap<String, Vec<String>>,
 }
 
-/// Gives a share to every node without one. Also the shares given, by uid, to be remembered.
-pub fn plan(view: &View) -> (Plan, BTreeMap<String, String>) {
+/// Gives every node a share of each range that it has none of. Also the shares given, by uid, to be
+/// remembered.
+pub fn plan(view: &View) -> (Plan, BTreeMap<String, Vec<String>>) {
     let held = view.nodes.iter().flat_map(|(_, row)| row.pod_cidrs.iter());
-    let held = held
-        .chain(view.given.values())
-        .filter_map(|text| text.parse::<IpNetwork>().ok());
-    let (mut used, odd): (BTreeSet<IpNetwork>, BTreeSet<IpNetwork>) =
-        held.partition(|share| share.prefix() == view.node_mask_bits);
-    let mut candidates = shares(view.range, view.node_mask_bits);
+    let given = view.given.values().flatten();
+    let mut free: Vec<Free> = view.ranges.iter().map(|range| Free::of(*range)).collect();
+    for share in held.chain(given).filter_map(|text| text.parse().ok()) {
+        free.iter_mut().for_each(|free| free.take(share));
+    }
     let mut actions = Vec::new();
     let mut given = BTreeMap::new();
     for (node, row) in &view.nodes {
-        if !row.pod_cidrs.is_empty() || node.meta.deleting.is_some() {
+        if node.meta.deleting.is_some() {
             continue;
         }
-        let share = match view.given.get(&node.meta.uid) {
-            Some(share) => Some(share.clone()),
-            None => candidates
-                .find(|share| {
-                    !used.contains(share) && !odd.iter().any(|other| overlap(*share, *other))
-                })
-                .map(|share| share.to_string()),
-        };
-        let Some(share) = share else {
-            let text = format!("Node {} status is now: CIDRNotAvailable", node.key.name);
-            actions.push(Action::warning(node, "CIDRNotAvailable", text));
+        let before = view.given.get(&node.meta.uid).cloned().unwrap_or_default();
+        let mut shares = row.pod_cidrs.clone();
+        for free in &mut free {
+            if shares.iter().any(|share| free.is_of_family(share)) {
+                continue;
+            }
+            let again = before.iter().find(|share| free.is_of_family(share));
+            let share = again.cloned().or_else(|| free.next());
+            shares.extend(share.or_else(|| {
+                let text = format!("Node {} status is now: CIDRNotAvailable", node.key.name);
+                actions.push(Action::warning(node, "CIDRNotAvailable", text));
+                None
+            }));
+        }
+        if shares == row.pod_cidrs {
             continue;
-        };
-        used.extend(share.parse::<IpNetwork>());
-        given.insert(node.meta.uid.clone(), share.clone());
-        let body = json!({"spec": {"podCIDR": share, "podCIDRs": [share]}});
+        }
+        let body = json!({"spec": {"podCIDR": shares[0], "podCIDRs": shares}});
         actions.push(Action::merge(node, "", body));
+        given.insert(node.meta.uid.clone(), shares);
     }
     (
         Plan {
@@ -60,8 +72,48 @@ pub fn plan(view: &View) -> (Plan, BTreeMap<String, String>) {
     )
 }
 
+/// What is left of a range.
+struct Free {
+    range: Range,
+    used: BTreeSet<IpNetwork>,
+    /// Shares of another size.
+    odd: BTreeSet<IpNetwork>,
+    candidates: Box<dyn Iterator<Item = IpNetwork>>,
+}
+
+impl Free {
+    fn of(range: Range) -> Self {
+        Self {
+            range,
+            used: BTreeSet::new(),
+            odd: BTreeSet::new(),
+            candidates: Box::new(shares(range.network, range.mask_bits)),
+        }
+    }
+
+    fn is_of_family(&self, share: &str) -> bool {
+        share.contains(':') == self.range.network.is_ipv6()
+    }
+
+    fn take(&mut self, share: IpNetwork) {
+        if share.prefix() == self.range.mask_bits {
+            self.used.insert(share);
+        } else {
+            self.odd.insert(share);
+        }
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let (used, odd) = (&self.used, &self.odd);
+        let share = self.candidates.find(|share| {
+            !used.contains(share) && !odd.iter().any(|other| overlap(*share, *other))
+        });
+        share.map(|share| share.to_string())
+    }
+}
+
 /// Every share of the range, lowest first.
-fn shares(range: IpNetwork, bits: u8) -> impl Iterator<Item = IpNetwork> {
+fn shares(range: IpNetwork, bits: u8) -> impl Iterator<Item = IpNetwork> + use<> {
     let (base, width) = match range.network() {
         IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
         IpAddr::V6(ip) => (u128::from(ip), 128),

@@ -36,7 +36,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
     let watches = start_watches(&client, &changes);
     drop(changes);
     let clock = Clock::start();
-    let mut engine = Engine::new(config.pod_cidr, config.node_mask_bits, clock.now());
+    let mut engine = Engine::new(config, clock.now());
     let mut running: JoinSet<(Task, Ending)> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT

@@ -152,14 +152,22 @@ fn deployments_of(world: &World, set: &Object, due: &mut BTreeSet<Task>) {
 fn node(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
     each(diff, |node| {
         due.insert(Task::Node(node.key.name.clone()));
-        let has_share = node.as_node().is_some_and(|row| !row.pod_cidrs.is_empty());
-        if !has_share || diff.new.is_none() {
+        if diff.old.is_none() || diff.new.is_none() || shares_differ(diff) {
             due.insert(Task::PodCidr);
         }
         if diff.new.is_none() && !world.pods_on(&node.key.name).is_empty() {
             due.insert(Task::PodGc);
         }
     });
+}
+
+fn shares_differ(diff: &Diff) -> bool {
+    let shares = |node: &Option<std::sync::Arc<Object>>| {
+        let row = node.as_ref().and_then(|node| node.as_node());
+        row.map(|row| row.pod_cidrs.clone())
+    };
+    let new = shares(&diff.new);
+    new != shares(&diff.old) || new.is_some_and(|shares| shares.is_empty())
 }
 
 /// Collection: of the object itself, of what it owned, of an owner that waits for it.

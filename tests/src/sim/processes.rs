@@ -11,6 +11,7 @@ use orchestrator::controllers::engine::{Ending, Engine};
 use orchestrator::controllers::object::{Key, Object};
 use orchestrator::controllers::task::Task;
 use orchestrator::controllers::world::Change;
+use orchestrator::controllers::{ControllersConfig, pod_cidr};
 use orchestrator::scheduler::engine::{self as scheduling, Bound, Order};
 use orchestrator::scheduler::pod::PodRow;
 use orchestrator::scheduler::snapshot::NodeRow;
@@ -45,9 +46,15 @@ const CONCURRENT: usize = 8;
 
 impl Controllers {
     pub fn start(now: Timestamp) -> Self {
-        let range = "10.100.0.0/16".parse().expect("a range");
+        let network = "10.100.0.0/16".parse().expect("a range");
+        let config = ControllersConfig {
+            pod_ranges: vec![pod_cidr::Range {
+                network,
+                mask_bits: 24,
+            }],
+        };
         Self {
-            engine: Engine::new(range, 24, now),
+            engine: Engine::new(config, now),
             cursors: BTreeMap::new(),
             running: Vec::new(),
         }

@@ -37,11 +37,16 @@ pub fn service(object: &mut Value) {
         set(port, "targetPort", || number);
     }
     by_type(spec);
+    ingress(object);
 }
 
+/// Families are not among them: they depend on the cluster's ranges.
 fn by_type(spec: &mut Value) {
+    super::drop_nulls(spec);
     let kind = spec["type"].as_str().unwrap_or_default().to_owned();
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let external = spec["externalIPs"].as_array();
+    let external = external.is_some_and(|list| !list.is_empty());
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && external) {
         set(spec, "externalTrafficPolicy", || "Cluster".into());
     }
     if kind == "LoadBalancer" {
@@ -51,20 +56,22 @@ fn by_type(spec: &mut Value) {
         return;
     }
     set(spec, "internalTrafficPolicy", || "Cluster".into());
-    set(spec, "ipFamilyPolicy", || "SingleStack".into());
     let address = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-    let family = if address.contains(':') {
-        "IPv6"
-    } else {
-        "IPv4"
-    };
-    set(spec, "ipFamilies", || json!([family]));
     if !address.is_empty() {
         set(spec, "clusterIPs", || json!([address]));
     } else if let Some(first) = spec["clusterIPs"].get(0).cloned() {
         set(spec, "clusterIP", || first);
     }
-    super::drop_nulls(spec);
+}
+
+/// An address of a load balancer is one that packets arrive with, unless it says otherwise.
+fn ingress(object: &mut Value) {
+    let ingress = object.pointer_mut("/status/loadBalancer/ingress");
+    for entry in ingress.and_then(Value::as_array_mut).into_iter().flatten() {
+        if entry["ip"].as_str().is_some_and(|ip| !ip.is_empty()) {
+            set(entry, "ipMode", || "VIP".into());
+        }
+    }
 }
 
 pub fn endpoints(object: &mut Value) {

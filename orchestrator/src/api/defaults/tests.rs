@@ -88,8 +88,6 @@ fn a_service_gets_the_fields_of_its_type() {
         service(json!({"ports": [{"port": 80}], "selector": {"a": "b"}})),
         json!({
             "internalTrafficPolicy": "Cluster",
-            "ipFamilies": ["IPv4"],
-            "ipFamilyPolicy": "SingleStack",
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
             "selector": {"a": "b"},
             "sessionAffinity": "None",
@@ -98,6 +96,8 @@ fn a_service_gets_the_fields_of_its_type() {
     );
     let headless = service(json!({"clusterIP": "None", "ports": [{"port": 80}]}));
     assert_eq!(headless["clusterIPs"], json!(["None"]));
+    let external = service(json!({"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]}));
+    assert_eq!(external["externalTrafficPolicy"], "Cluster");
     let balanced = service(json!({"type": "LoadBalancer", "sessionAffinity": "ClientIP"}));
     assert_eq!(balanced["externalTrafficPolicy"], "Cluster");
     assert_eq!(balanced["allocateLoadBalancerNodePorts"], true);

@@ -86,6 +86,21 @@ fn a_status_update_changes_only_the_status() {
 }
 
 #[test]
+fn a_status_update_counts_no_generation() {
+    let old = deployment();
+    let mut new = old.clone();
+    new["metadata"]["annotations"] = json!({"deployment.kubernetes.io/revision": "1"});
+    let object = updated("deployments", &old, &new, Some(Subresource::Status));
+    assert_eq!(
+        object["metadata"]["annotations"],
+        new["metadata"]["annotations"]
+    );
+    assert_eq!(object["metadata"]["generation"], 1);
+    let object = updated("deployments", &old, &new, None);
+    assert_eq!(object["metadata"]["generation"], 2);
+}
+
+#[test]
 fn a_service_keeps_what_was_allocated_to_it() {
     let mut old = created(
         "services",

@@ -9,6 +9,7 @@ mod node;
 mod object;
 mod pod;
 mod pod_update;
+mod service;
 mod workload;
 
 use serde_json::Value;
@@ -16,10 +17,11 @@ use serde_json::Value;
 pub(super) use {
     config::{config_map, config_map_update, secret, secret_update},
     errors::{At, Errors},
-    network::{endpoint_slice, endpoint_slice_update, endpoints, service, service_update},
+    network::{endpoint_slice, endpoint_slice_update, endpoints},
     node::{event, lease, node, node_update},
     pod::pod,
     pod_update::pod_update,
+    service::{service, service_update},
     workload::{deployment, replica_set, replication_controller, scale, selector_is_immutable},
 };
 

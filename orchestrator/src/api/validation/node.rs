@@ -7,9 +7,16 @@ use super::{At, Errors, names, network};
 pub fn node(object: &At<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
     let ranges = spec.field("podCIDRs");
-    ranges
-        .items()
-        .for_each(|range| network::cidr(&range, errors));
+    let mut families = BTreeSet::new();
+    for range in ranges.items() {
+        network::cidr(&range, errors);
+        if !families.insert(range.text().contains(':')) {
+            errors.invalid(
+                &ranges,
+                "may specify no more than one CIDR for each IP family",
+            );
+        }
+    }
     let taints = spec.field("taints");
     let mut seen = BTreeSet::new();
     for taint in taints.items() {
@@ -31,7 +38,12 @@ pub fn node(object: &At<'_>, errors: &mut Errors) {
 pub fn node_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let (new, old) = (new.field("spec"), old.field("spec"));
     let (now, before) = (new.field("podCIDRs"), old.field("podCIDRs"));
-    if !before.is_empty() && now.value != before.value {
+    // A cluster that becomes dual-stack gives its nodes a second range.
+    let kept = now
+        .items()
+        .zip(before.items())
+        .filter(|(now, before)| now.value == before.value);
+    if kept.count() < before.items().count() {
         errors.forbidden(
             &now,
             "node updates may not change podCIDR except from \"\" to valid",

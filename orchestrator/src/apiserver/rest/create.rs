@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::{Answer, Call, RETRIES};
 use crate::api::{ApiError, Decoded, meta};
-use crate::apiserver::admission::{self, Claim};
+use crate::apiserver::admission;
 use crate::apiserver::objects::WriteError;
+use crate::apiserver::services::Claim;
 use crate::apiserver::{authz, reply};
 
 /// Decodes, completes, checks and writes a new object.

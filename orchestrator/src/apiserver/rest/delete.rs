@@ -16,7 +16,7 @@ use crate::apiserver::cache::Cached;
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::request::{self, Query};
 use crate::apiserver::wire::ListMeta;
-use crate::apiserver::{State, admission, negotiate, reply};
+use crate::apiserver::{State, negotiate, reply, services};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -164,7 +164,7 @@ async fn delete_one(
                     .remove(resource, namespace, name, current.revision)
                     .await;
                 removed.map(|()| {
-                    admission::release(state, resource, &current.value);
+                    services::release(state, resource, &current.value);
                     Outcome::Gone(current)
                 })
             }

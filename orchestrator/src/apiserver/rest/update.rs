@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::{Answer, Call, RETRIES, subresource};
 use crate::api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
-use crate::apiserver::admission::{self, Claim};
+use crate::apiserver::admission;
 use crate::apiserver::objects::{Current, WriteError};
+use crate::apiserver::services::{self, Claim};
 use crate::apiserver::{negotiate, reply};
 
 /// PUT: the whole object.
@@ -121,9 +122,6 @@ async fn write(
         admission::complete(resource, &mut new);
         admission::keep_given(resource, &mut new, old);
     }
-    if sub.is_none() && (resource.group, resource.plural) == ("", "services") {
-        keep_addresses(&mut new, old);
-    }
     resource
         .validate(&new, Some(old), sub)
         .map_err(WriteError::Failed)?;
@@ -142,7 +140,7 @@ async fn write(
             .remove(resource, namespace, name, current.revision)
             .await?;
         drop(claim);
-        admission::release(state, resource, old);
+        services::release(state, resource, old);
         let bytes = resource.serialize(&new);
         return Ok(super::super::wire::with_revision(&bytes, current.revision));
     }
@@ -180,28 +178,6 @@ fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<()
         };
     }
     Ok(())
-}
-
-/// A Service that is sent back without its addresses keeps them.
-fn keep_addresses(new: &mut Value, old: &Value) {
-    let external = |service: &Value| service["spec"]["type"] == "ExternalName";
-    if external(new) || external(old) {
-        return;
-    }
-    if new["spec"]["clusterIP"]
-        .as_str()
-        .unwrap_or_default()
-        .is_empty()
-    {
-        for field in ["clusterIP", "clusterIPs"] {
-            new["spec"][field] = old["spec"][field].clone();
-        }
-    }
-    for field in ["ipFamilies", "ipFamilyPolicy"] {
-        if new["spec"][field].is_null() {
-            new["spec"][field] = old["spec"][field].clone();
-        }
-    }
 }
 
 /// An object that waits for its deletion goes when the last finalizer does.

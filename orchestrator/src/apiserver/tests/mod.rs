@@ -5,6 +5,7 @@ mod discovery;
 mod lists;
 mod objects;
 mod races;
+mod services;
 mod watches;
 
 use std::sync::Arc;
@@ -40,9 +41,13 @@ struct Answer {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::with(ServerConfig::default()).await
+    }
+
+    async fn with(config: ServerConfig) -> Self {
         let tasks = Tasks::new(Shutdown::new());
         let store = Arc::new(MemoryStore::default());
-        let server = ApiServer::build(ServerConfig::default(), store, None, tasks);
+        let server = ApiServer::build(config, store, None, tasks);
         let server = server.await.expect("a server");
         Self {
             server,

@@ -238,8 +238,9 @@ fn adopt_revision(view: &View, new: SetRef, actions: &mut Vec<Action>) -> Step {
         .clone()
         .unwrap_or_default();
     if revision::revision(&annotations) != revision {
+        // Through the status: what a controller notes down is no new generation of the object.
         let body = json!({"metadata": {"annotations": {revision::REVISION: revision.to_string()}}});
-        actions.push(Action::merge(view.object, "", body));
+        actions.push(Action::merge(view.object, "status", body));
     }
     let conditions = view
         .deployment

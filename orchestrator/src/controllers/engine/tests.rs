@@ -25,7 +25,13 @@ fn lease(renewed: &str, revision: u64) -> Object {
 }
 
 fn engine() -> Engine {
-    Engine::new("10.100.0.0/16".parse().unwrap(), 24, now())
+    let config = ControllersConfig {
+        pod_ranges: vec![pod_cidr::Range {
+            network: "10.100.0.0/16".parse().unwrap(),
+            mask_bits: 24,
+        }],
+    };
+    Engine::new(config, now())
 }
 
 /// The first lists of all kinds; those of nodes and leases hold what is given.

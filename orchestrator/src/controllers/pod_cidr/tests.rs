@@ -15,28 +15,39 @@ fn node(name: &str, share: Option<&str>) -> (Kind, Value) {
     )
 }
 
-fn planned(
+fn planned_of(
     nodes: Vec<(Kind, Value)>,
-    range: &str,
-    bits: u8,
+    ranges: &[(&str, u8)],
     given: &[(&str, &str)],
-) -> (Vec<String>, BTreeMap<String, String>) {
+) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
     let given = given
         .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .map(|(k, v)| ((*k).to_owned(), vec![(*v).to_owned()]))
         .collect();
     let world = world(nodes);
     let nodes = world
         .all(Kind::NODE)
         .map(|node| (node.as_ref(), node.as_node().unwrap()));
-    let range = range.parse().unwrap();
+    let range = |(network, mask_bits): &(&str, u8)| Range {
+        network: network.parse().unwrap(),
+        mask_bits: *mask_bits,
+    };
+    let ranges: Vec<Range> = ranges.iter().map(range).collect();
     let (plan, given) = plan(&View {
         nodes: nodes.collect(),
-        range,
-        node_mask_bits: bits,
+        ranges: &ranges,
         given: &given,
     });
     (words(&plan.actions), given)
+}
+
+fn planned(
+    nodes: Vec<(Kind, Value)>,
+    range: &str,
+    bits: u8,
+    given: &[(&str, &str)],
+) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
+    planned_of(nodes, &[(range, bits)], given)
 }
 
 #[test]
@@ -52,7 +63,7 @@ fn every_node_gets_the_lowest_share_that_is_free() {
         r#"patch nodes c {"spec":{"podCIDR":"10.100.2.0/24","podCIDRs":["10.100.2.0/24"]}}"#,
     ];
     assert_eq!(words, expected);
-    assert_eq!(given["uid-a"], "10.100.1.0/24");
+    assert_eq!(given["uid-a"], ["10.100.1.0/24"]);
 }
 
 #[test]
@@ -96,4 +107,28 @@ fn a_range_of_the_longer_family_is_cut_the_same_way() {
         &[],
     );
     assert!(words[1].contains("\"fd00:10:0:1::/64\""), "{words:?}");
+}
+
+#[test]
+fn a_node_gets_a_share_of_both_families_and_keeps_the_one_that_it_has() {
+    let nodes = vec![node("a", Some("10.100.0.0/24")), node("b", None)];
+    let ranges = [("10.100.0.0/16", 24), ("fd00:10:100::/48", 64)];
+    let (words, given) = planned_of(nodes, &ranges, &[]);
+    let expected = [
+        r#"patch nodes a {"spec":{"podCIDR":"10.100.0.0/24","podCIDRs":["10.100.0.0/24","fd00:10:100::/64"]}}"#,
+        r#"patch nodes b {"spec":{"podCIDR":"10.100.1.0/24","podCIDRs":["10.100.1.0/24","fd00:10:100:1::/64"]}}"#,
+    ];
+    assert_eq!(words, expected);
+    assert_eq!(given["uid-b"], ["10.100.1.0/24", "fd00:10:100:1::/64"]);
+}
+
+#[test]
+fn a_family_that_is_used_up_keeps_no_node_from_the_other() {
+    let nodes = vec![node("a", Some("10.0.0.0/24")), node("b", None)];
+    let (words, _) = planned_of(nodes, &[("10.0.0.0/24", 24), ("fd00::/48", 64)], &[]);
+    assert!(words[1].starts_with("tell CIDRNotAvailable"), "{words:?}");
+    assert!(
+        words[2].contains(r#""podCIDRs":["fd00:0:0:1::/64"]"#),
+        "{words:?}"
+    );
 }
