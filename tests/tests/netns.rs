@@ -2,12 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use orchestrator::datapath;
 use orchestrator::datapath::events::describe;
+use orchestrator::datapath::trace::{self, Question};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
+use orchestrator_common::Proto;
 use tests::netns::{Cluster, OUTSIDE, ready};
 use tests::peer::{Client, Server, receive, udp};
 
@@ -226,7 +228,7 @@ fn a_pod_cannot_use_another_address() -> Result<()> {
     let counters = datapath::counters_pinned(&config.pin_root, &config.node_name)?;
     assert!(counters.contains(&("source_spoofed", 1)), "{counters:?}");
     let mut drops = datapath::drops_pinned(&config.pin_root, &config.node_name)?;
-    let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event));
+    let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event, None));
     let told: Vec<String> = told
         .filter(|line| line.contains("source_spoofed"))
         .collect();
@@ -305,4 +307,65 @@ impl Two {
 
 fn at(addr: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddrV4::new(addr, port).into()
+}
+
+#[test]
+fn a_trace_names_every_row_that_decides_and_leaves_no_flow_behind() -> Result<()> {
+    let Some(two) = Two::start("trace_names_every_row")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    cluster.service(SERVICE, 80, Tcp, &[(two.far, 8080)])?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let config = cluster.nodes[0].config.clone();
+    let before = cluster.nodes[0].with(|datapath| datapath.dump())?;
+    let ask = |to: &str, proto| -> Result<String> {
+        let node = trace::node_of(&config.pin_root, two.near.into())?;
+        assert_eq!(node.as_deref(), Some(config.node_name.as_str()));
+        let asked = Question {
+            from: two.near.into(),
+            to: to.parse()?,
+            proto,
+            source_port: 40_000,
+        };
+        let steps = trace::trace(&config.pin_root, &config.node_name, asked)?;
+        Ok(steps.iter().map(|step| format!("{step}\n")).collect())
+    };
+    let (tcp, udp) = (
+        ask("10.96.0.10:80", Proto::TCP)?,
+        ask("10.96.0.10:53", Proto::UDP)?,
+    );
+    let far = "becomes udp 10.100.1.5:40000 -> 10.100.2.5:5353";
+    for (story, lines) in [
+        (
+            &tcp,
+            [
+                "connect ",
+                "service 10.96.0.10:80/tcp",
+                "-> 10.100.2.5:8080",
+            ],
+        ),
+        (
+            &udp,
+            ["service 10.96.0.10:53/udp", "[0] = 10.100.2.5:5353", far],
+        ),
+    ] {
+        for line in lines
+            .iter()
+            .chain(&["through the overlay", "node 10.100.2.0 = 172.31.0.12"])
+        {
+            assert!(story.contains(line), "no {line:?} in\n{story}");
+        }
+    }
+    let outside = ask("172.31.0.250:80", Proto::TCP)?;
+    assert!(outside.contains("to_netdev"), "{outside}");
+    assert!(outside.contains("becomes tcp 172.31.0.11:"), "{outside}");
+    let nobody = ask("10.100.9.9:80", Proto::TCP)?;
+    assert!(nobody.contains("dropped: no_node"), "{nobody}");
+    assert_eq!(cluster.nodes[0].with(|datapath| datapath.dump())?, before);
+    assert_eq!(
+        cluster.nodes[0].with(|datapath| datapath.sweep(Duration::MAX))?,
+        0
+    );
+    Ok(())
 }

@@ -1,12 +1,16 @@
 //! `orchestrator datapath`: look at what a node's agent put into the kernel, and take it out again.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use orchestrator_common::Proto;
 
+use super::workload::cluster::ClusterArgs;
 use crate::datapath;
 use crate::datapath::events::describe;
+use crate::datapath::trace::{self, Question};
 
 /// Look at a node's datapath, or remove it
 #[derive(clap::Args)]
@@ -40,12 +44,38 @@ enum Command {
         #[arg(long)]
         node: Option<String>,
     },
-    /// Print dropped packets as they are dropped, with the reason, until interrupted
-    #[command(after_help = "Example:\n  orchestrator datapath drops --node node-1")]
+    /// Print the dropped packets that nobody has read yet, with the reason
+    ///
+    /// The agent's buffer keeps the newest; records that found no room are counted (`counters`).
+    #[command(after_help = "Examples:\n  \
+        orchestrator datapath drops --node node-1\n  \
+        orchestrator datapath drops -f             go on until interrupted")]
     Drops {
+        /// Go on with drops as they happen, until interrupted
+        #[arg(long, short)]
+        follow: bool,
         /// The node; not needed where there is only one
         #[arg(long)]
         node: Option<String>,
+    },
+    /// Follow the first packet of a pod through the node's live programs and name the rows that decide
+    ///
+    /// The programs run over the packet without sending it (BPF_PROG_TEST_RUN), with the node's own maps.
+    #[command(after_help = "Examples:\n  \
+        orchestrator datapath trace --from web-6f7d9-abcde --to 10.96.0.10:80/tcp\n  \
+        orchestrator datapath trace --from 10.100.1.5 --to [fd00:10:96::a]:53/udp")]
+    Trace {
+        /// The pod, NAME or NAMESPACE/NAME, or an address of an endpoint of this node
+        #[arg(long, value_name = "POD")]
+        from: String,
+        /// Where to: ADDRESS:PORT/PROTOCOL, tcp if no protocol is given
+        #[arg(long, value_name = "ADDR:PORT/PROTO", value_parser = destination)]
+        to: (SocketAddr, Proto),
+        /// The packet's own port
+        #[arg(long, default_value_t = 40_000, value_name = "PORT")]
+        source_port: u16,
+        #[command(flatten)]
+        cluster: ClusterArgs,
     },
     /// Detach the programs and delete maps and links of a node whose agent does not run
     ///
@@ -73,15 +103,40 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Drops { node } => {
+        Command::Drops { node, follow } => {
             let node = choose(&args.pin_root, node)?;
             let mut drops = datapath::drops_pinned(&args.pin_root, &node)?;
             loop {
                 while let Some(event) = drops.next_event() {
-                    println!("{}", describe(&event));
+                    println!("{}", describe(&event, drops.service(&event)));
+                }
+                if !follow {
+                    return Ok(());
                 }
                 drops.wait()?;
             }
+        }
+        Command::Trace {
+            from,
+            to: (to, proto),
+            source_port,
+            cluster,
+        } => {
+            let from = endpoint(&from, to.is_ipv4(), &cluster)?;
+            let asked = Question {
+                from,
+                to,
+                proto,
+                source_port,
+            };
+            let node = trace::node_of(&args.pin_root, from)?.with_context(|| {
+                format!("{from} is no endpoint of a node here: run this on the pod's own node")
+            })?;
+            println!("on {node}");
+            for step in trace::trace(&args.pin_root, &node, asked)? {
+                println!("{step}");
+            }
+            Ok(())
         }
         Command::Remove { node } => {
             let node = choose(&args.pin_root, Some(node))?;
@@ -94,6 +149,43 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .context("the pins are gone")
         }
     }
+}
+
+/// ADDRESS:PORT/PROTOCOL.
+fn destination(text: &str) -> Result<(SocketAddr, Proto), String> {
+    let (addr, proto) = text.rsplit_once('/').unwrap_or((text, "tcp"));
+    let proto = match proto.to_ascii_lowercase().as_str() {
+        "tcp" => Proto::TCP,
+        "udp" => Proto::UDP,
+        other => return Err(format!("{other} is no protocol to trace: tcp or udp")),
+    };
+    let addr = addr.parse().map_err(|_| {
+        format!("{addr} is not ADDRESS:PORT, such as 10.96.0.10:80 or [fd00:10:96::a]:80")
+    })?;
+    Ok((addr, proto))
+}
+
+/// The address of the packet's sender, of the destination's family.
+fn endpoint(from: &str, v4: bool, cluster: &ClusterArgs) -> anyhow::Result<IpAddr> {
+    if let Ok(addr) = from.parse() {
+        return Ok(addr);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let pod = runtime.block_on(async {
+        let cluster = cluster.connect().await?;
+        let (namespace, name) = from.split_once('/').unwrap_or((&cluster.namespace, from));
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        cluster.get(&path).await
+    })?;
+    let listed = pod["status"]["podIPs"].as_array().into_iter().flatten();
+    let addrs = listed.filter_map(|entry| entry["ip"].as_str()?.parse::<IpAddr>().ok());
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    addrs
+        .into_iter()
+        .find(|addr| addr.is_ipv4() == v4)
+        .with_context(|| format!("the pod {from} has no {family} address (yet)"))
 }
 
 /// The node asked for, or the only one.

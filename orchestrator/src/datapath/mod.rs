@@ -20,11 +20,13 @@ pub mod lookup;
 pub mod maps;
 pub mod mount;
 pub mod object;
+mod probe;
 #[cfg(test)]
 mod property;
 pub mod reconcile;
 pub mod syscall;
 pub mod table;
+pub mod trace;
 pub mod view;
 pub mod world;
 

@@ -42,6 +42,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "datapath::events",
             "datapath::gc",
             "datapath::syscall",
+            "datapath::trace",
         ],
     ),
     ("rtnetlink", &["datapath::link", "agent::pod_net"]),

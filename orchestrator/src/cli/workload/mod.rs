@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 mod apply;
-mod cluster;
+pub mod cluster;
 mod create;
 mod delete;
 mod describe;
