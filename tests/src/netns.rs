@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns};
 use orchestrator::datapath::view::{EndpointView, PortView, Protocol};
 use orchestrator::datapath::{
-    Change, Datapath, LocalPod, NodeConfig, NodeView, ObjectKey, ServiceView, SliceView, mount,
-    syscall,
+    Change, Datapath, FamilyConfig, LocalPod, NodeConfig, NodeView, ObjectKey, ServiceView,
+    SliceView, mount, syscall,
 };
 
 use crate::prog::skipped;
@@ -249,11 +249,15 @@ impl Cluster {
         netns.ip(&format!("route add default via {OUTSIDE}"))?;
         let config = NodeConfig {
             node_name: format!("node-{number}"),
-            node_ip: addr.into(),
-            pod_cidr: format!("10.100.{number}.0/24").parse()?,
-            cluster_cidr: "10.100.0.0/16".parse()?,
-            service_cidr: "10.96.0.0/16".parse()?,
-            pod_mask_bits: 24,
+            underlay: addr.into(),
+            v4: Some(FamilyConfig {
+                node_ip: Some(addr.into()),
+                pod_cidr: format!("10.100.{number}.0/24").parse()?,
+                cluster_cidr: "10.100.0.0/16".parse()?,
+                service_cidr: "10.96.0.0/16".parse()?,
+                pod_mask_bits: 24,
+            }),
+            v6: None,
             uplink: "eth0".into(),
             mtu: 1500,
             vni: 1,
@@ -275,18 +279,12 @@ impl Cluster {
     /// Tells every node where the others are.
     pub fn announce_nodes(&mut self) -> Result<()> {
         let views: Vec<_> = self.nodes.iter().map(|node| node.config.clone()).collect();
-        for NodeConfig {
-            node_name,
-            node_ip,
-            pod_cidr,
-            ..
-        } in views
-        {
+        for config in views {
             let view = NodeView {
-                pod_cidrs: vec![pod_cidr],
-                addr: node_ip,
+                pod_cidrs: config.families().map(|family| family.pod_cidr).collect(),
+                addrs: config.underlay.into(),
             };
-            self.change(&Change::Node(node_name, Some(view)))?;
+            self.change(&Change::Node(config.node_name, Some(view)))?;
         }
         Ok(())
     }
@@ -338,7 +336,8 @@ impl Node {
 
     /// A pod with the given last octet, wired as the agent does.
     pub fn add_pod(&mut self, octet: u8) -> Result<Ipv4Addr> {
-        let IpAddr::V4(gateway) = self.config.pod_cidr.iter().nth(1).context("no gateway")? else {
+        let family = self.config.v4.context("the node has no IPv4")?;
+        let IpAddr::V4(gateway) = family.gateway() else {
             bail!("the tests are IPv4");
         };
         let [a, b, c, _] = gateway.octets();
@@ -365,7 +364,7 @@ impl Node {
         netns.ip(&format!("route add default via {gateway} dev eth0 onlink"))?;
         let netns_cookie = netns.enter(syscall::own_netns_cookie)?;
         let wired = LocalPod {
-            addr: addr.into(),
+            addrs: addr.into(),
             ifindex,
             ifname,
             mac,

@@ -14,7 +14,10 @@ use orchestrator::datapath::desired::Facts;
 use orchestrator::datapath::dump::dump;
 use orchestrator::datapath::fake::Fake;
 use orchestrator::datapath::reconcile::Reconciler;
-use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
+use orchestrator::datapath::{
+    Addrs, Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView,
+};
+use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 use serde::Deserialize;
 use serde_json::Value;
@@ -112,11 +115,7 @@ fn change(object: Value, serial: u8) -> Result<Change> {
         "Pod" => {
             let host_network = object.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
             let wired = match there {
-                true => Some(local_pod(
-                    text("/status/podIP").parse()?,
-                    serial,
-                    host_network,
-                )),
+                true => Some(local_pod(pod_ips(&object)?, serial, host_network)),
                 false => None,
             };
             Change::Pod(key.to_string(), wired)
@@ -125,10 +124,19 @@ fn change(object: Value, serial: u8) -> Result<Change> {
     })
 }
 
+/// `podIPs`, or `podIP` where that is all there is.
+fn pod_ips(pod: &Value) -> Result<Addrs> {
+    let listed = pod.pointer("/status/podIPs").and_then(Value::as_array);
+    let listed = listed.into_iter().flatten().map(|entry| &entry["ip"]);
+    let ips = listed.chain(pod.pointer("/status/podIP"));
+    let ips = ips.filter_map(Value::as_str).map(str::parse::<IpAddr>);
+    Ok(ips.collect::<Result<_, _>>()?)
+}
+
 /// As the agent would have wired it.
-fn local_pod(addr: IpAddr, serial: u8, host_network: bool) -> LocalPod {
+fn local_pod(addrs: Addrs, serial: u8, host_network: bool) -> LocalPod {
     LocalPod {
-        addr,
+        addrs,
         ifindex: 10 + u32::from(serial),
         ifname: format!("orch{serial}"),
         mac: [2, 0, 0, 0, 1, serial],
@@ -141,12 +149,23 @@ fn local_pod(addr: IpAddr, serial: u8, host_network: bool) -> LocalPod {
 fn facts() -> Facts {
     let ip = |text: &str| text.parse::<IpAddr>().expect("a literal address");
     Facts {
-        node: ip("172.31.0.11").into(),
-        gateway: ip("10.100.1.1").into(),
-        own_pods: Prefix::new(ip("10.100.1.0"), 24),
-        pods: Prefix::new(ip("10.100.0.0"), 16),
-        services: Prefix::new(ip("10.96.0.0"), 16),
-        node_mask: Addr::v4_mask(24),
+        v4: Family {
+            node: ip("172.31.0.11").into(),
+            gateway: ip("10.100.1.1").into(),
+            translation: ip("10.100.1.0").into(),
+            pods: Prefix::new(ip("10.100.0.0"), 16),
+            services: Prefix::new(ip("10.96.0.0"), 16),
+            node_mask: Addr::v4_mask(24),
+        },
+        v6: Family {
+            node: ip("fd00:31::11").into(),
+            gateway: ip("fd00:100:0:1::1").into(),
+            translation: ip("fd00:100:0:1::").into(),
+            pods: Prefix::new(ip("fd00:100::"), 48),
+            services: Prefix::new(ip("fd00:96::"), 112),
+            node_mask: Addr::v6_mask(64),
+        },
+        underlay: ip("172.31.0.11").into(),
         uplink: 2,
         overlay: 3,
         host: 5,
@@ -154,6 +173,7 @@ fn facts() -> Facts {
         net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
         vni: 1,
         vxlan_port: Port::new(4789),
+        mtu: 1450,
         netns_cookie: 1,
     }
 }

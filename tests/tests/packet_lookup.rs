@@ -13,6 +13,7 @@ use orchestrator::datapath::table::Tables;
 use orchestrator::datapath::view::{PortView, Protocol};
 use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto, Tuple, Verdict};
 use tests::netns::ready_endpoint;
 use tests::packet::{Flags, echo, tcp, udp};
@@ -179,7 +180,7 @@ fn tables() -> Result<Tables> {
     let mut world = Reconciler::start(Fake::default(), facts())?;
     for (serial, ifindex, addr) in [(1, LOOPBACK, "10.100.1.5"), (2, 12, "10.100.1.6")] {
         let pod = LocalPod {
-            addr: ip(addr).into(),
+            addrs: ip(addr).into(),
             ifindex,
             ifname: format!("orch{serial}"),
             mac: [2, 0, 0, 0, 1, serial],
@@ -192,7 +193,7 @@ fn tables() -> Result<Tables> {
     let pod_cidrs = vec!["10.100.2.0/24".parse()?];
     let node = NodeView {
         pod_cidrs,
-        addr: ip("172.31.0.12").into(),
+        addrs: ip("172.31.0.12").into(),
     };
     world.change(Change::Node("node-2".into(), Some(node)))?;
     for (octet, endpoints) in [
@@ -243,12 +244,16 @@ fn service(octet: u8, endpoints: &[&str]) -> [Change; 2] {
 
 fn facts() -> Facts {
     Facts {
-        node: ip("172.31.0.11").into(),
-        gateway: ip("10.100.1.1").into(),
-        own_pods: Prefix::new(ip("10.100.1.0").into(), 24),
-        pods: Prefix::new(ip("10.100.0.0").into(), 16),
-        services: Prefix::new(ip("10.96.0.0").into(), 16),
-        node_mask: Addr::v4_mask(24),
+        v4: Family {
+            node: ip("172.31.0.11").into(),
+            gateway: ip("10.100.1.1").into(),
+            translation: ip("10.100.1.0").into(),
+            pods: Prefix::new(ip("10.100.0.0").into(), 16),
+            services: Prefix::new(ip("10.96.0.0").into(), 16),
+            node_mask: Addr::v4_mask(24),
+        },
+        v6: Family::NONE,
+        underlay: ip("172.31.0.11").into(),
         uplink: 1,
         overlay: 1,
         host: 5,
@@ -256,6 +261,7 @@ fn facts() -> Facts {
         net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
         vni: 1,
         vxlan_port: Port::new(4789),
+        mtu: 1450,
         netns_cookie: 1,
     }
 }

@@ -139,10 +139,9 @@ impl PodLinks {
                 done.ok_or_else(lost)?
             }
         };
-        let addr = IpAddr::V4(wire.address);
         let host_network = false;
         Ok(LocalPod {
-            addr,
+            addrs: wire.address.into(),
             ifindex,
             ifname: name,
             mac,

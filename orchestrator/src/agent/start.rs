@@ -25,7 +25,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served};
 use super::volumes::Dns;
 use super::wiring::{PodNetwork, Wiring};
-use crate::datapath::{Datapath, DatapathError, NodeConfig, mount};
+use crate::datapath::{Datapath, DatapathError, FamilyConfig, NodeConfig, mount};
 use crate::sys::{Shutdown, files};
 
 /// Outer Ethernet, IPv4, UDP and VXLAN headers: what the overlay takes from the uplink.
@@ -229,13 +229,18 @@ impl Body {
         mtu: u32,
     ) -> Result<NodeConfig, AgentError> {
         let settings = &self.membership.settings;
-        Ok(NodeConfig {
-            node_name: self.config.node_name.clone(),
-            node_ip: self.config.node_ip,
+        let v4 = FamilyConfig {
+            node_ip: Some(self.config.node_ip),
             pod_cidr,
             cluster_cidr: settings.pod_cidr,
             service_cidr: settings.service_cidr,
             pod_mask_bits: settings.pod_mask_bits,
+        };
+        Ok(NodeConfig {
+            node_name: self.config.node_name.clone(),
+            underlay: self.config.node_ip,
+            v4: Some(v4),
+            v6: None,
             uplink: uplink.to_owned(),
             mtu,
             vni: settings.vni,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrator_common::Addr;
 use orchestrator_common::maps::services::BackendKey;
 
 use super::table::Tables;
@@ -77,15 +78,16 @@ fn nodes(tables: &Tables, findings: &mut Vec<String>) {
         return;
     };
     for (range, node) in &tables.nodes {
-        if range.masked(&config.v4.node_mask) != *range {
+        let family = config.family(range);
+        if range.masked(&family.node_mask) != *range {
             findings.push(format!("node range {range} has bits below the mask"));
         }
-        if node.vtep == config.v4.node {
+        if node.vtep == config.underlay {
             findings.push(format!(
                 "node range {range} is tunnelled to this node itself"
             ));
         }
-        if config.v4.gateway.masked(&config.v4.node_mask) == *range {
+        if family.translation == *range {
             findings.push(format!("node range {range} is this node's own"));
         }
     }
@@ -98,11 +100,13 @@ fn endpoints(tables: &Tables, findings: &mut Vec<String>) {
         }
     }
     for (cookie, row) in &tables.netns {
-        if !tables.endpoints.contains_key(&row.v4) {
-            findings.push(format!(
-                "namespace {cookie} is {}, which is no endpoint",
-                row.v4
-            ));
+        let held = [row.v4, row.v6];
+        for addr in held.iter().filter(|addr| **addr != Addr::UNSPECIFIED) {
+            if !tables.endpoints.contains_key(addr) {
+                findings.push(format!(
+                    "namespace {cookie} is {addr}, which is no endpoint"
+                ));
+            }
         }
     }
 }

@@ -2,29 +2,31 @@
 //! that send the overlay through it.
 //!
 //! A restarted agent recognises them by name; what is right already is left alone, so no packet is
-//! lost. Pod links are the agent's (`agent/pod_net`). IPv4; IPv6 is issue 3.
+//! lost. Pod links are the agent's (`agent/pod_net`).
 
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt::Display;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io;
+use std::net::IpAddr;
 
 use futures::TryStreamExt;
-use ipnetwork::{IpNetwork, Ipv4Network};
-use rtnetlink::packet_route::address::AddressAttribute;
+use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
 };
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
-use super::{DatapathError, NodeConfig};
+use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub const VXLAN: &str = "orch-vxlan";
 /// The node's end: carries its overlay address and the routes.
 pub const HOST: &str = "orch-host";
 /// The datapath's end: what the node sends comes in here.
 pub const NET: &str = "orch-net";
-
-/// Outer Ethernet, IPv4, UDP and VXLAN headers: what the overlay takes from the uplink's MTU.
-const OVERHEAD: u32 = 50;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -48,15 +50,16 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
     let uplink = netlink.find(&config.uplink).await?.ok_or_else(|| {
         DatapathError::Invalid(format!(
             "there is no link {} here: name the one that carries {}",
-            config.uplink, config.node_ip
+            config.uplink, config.underlay
         ))
     })?;
-    let mtu = config.mtu.saturating_sub(OVERHEAD);
-    let vxlan = ensure_vxlan(&netlink, config.vxlan_port, mtu, overlay_mac).await?;
-    let (host, net) = ensure_pair(&netlink, mtu).await?;
-    let overlay = Overlay::of(config)?;
-    ensure_address(&netlink, host, overlay.node).await?;
-    ensure_routes(&netlink, host, net, &overlay).await?;
+    let families: Vec<FamilyConfig> = config.families().copied().collect();
+    let vxlan = ensure_vxlan(&netlink, config, overlay_mac).await?;
+    let (host, net) = ensure_pair(&netlink, config).await?;
+    ensure_addresses(&netlink, host, &families).await?;
+    for family in &families {
+        ensure_routes(&netlink, host, net, family).await?;
+    }
     Ok(Devices {
         uplink: device(&uplink)?,
         vxlan,
@@ -76,47 +79,14 @@ pub async fn remove() -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// The IPv4 addresses that the overlay's routes are made of.
-struct Overlay {
-    /// The first address of the node's range.
-    node: Ipv4Addr,
-    /// The range's own number, held by nobody: the next hop that stands for "the datapath".
-    via: Ipv4Addr,
-    ranges: [Ipv4Network; 2],
-}
-
-impl Overlay {
-    fn of(config: &NodeConfig) -> Result<Self, DatapathError> {
-        let own = v4(config.pod_cidr)?;
-        let node = own.nth(1).ok_or_else(|| {
-            DatapathError::Invalid(format!("the pod range {own} has no address for its node"))
-        })?;
-        let ranges = [v4(config.cluster_cidr)?, v4(config.service_cidr)?];
-        Ok(Self {
-            node,
-            via: own.network(),
-            ranges,
-        })
-    }
-}
-
-fn v4(range: IpNetwork) -> Result<Ipv4Network, DatapathError> {
-    match range {
-        IpNetwork::V4(range) => Ok(range),
-        IpNetwork::V6(range) => Err(DatapathError::Invalid(format!(
-            "{range}: the datapath has no IPv6 yet, give an IPv4 range"
-        ))),
-    }
-}
-
 async fn ensure_vxlan(
     netlink: &Netlink,
-    port: u16,
-    mtu: u32,
+    config: &NodeConfig,
     mac: [u8; 6],
 ) -> Result<Device, DatapathError> {
+    let mtu = config.overlay_mtu();
     let link = match netlink.find(VXLAN).await? {
-        Some(link) if is_overlay(&link, port) => link,
+        Some(link) if is_overlay(&link, config) => link,
         stale => {
             if let Some(stale) = stale {
                 netlink.delete(VXLAN, &stale).await?;
@@ -124,7 +94,8 @@ async fn ensure_vxlan(
             let message = LinkMessageBuilder::<LinkVxlan>::new(VXLAN)
                 .collect_metadata(true)
                 .learning(false)
-                .port(port)
+                .port(config.vxlan_port)
+                .udp_zero_csum6_rx(true)
                 .address(mac.to_vec())
                 .mtu(mtu)
                 .build();
@@ -146,8 +117,9 @@ async fn ensure_vxlan(
     })
 }
 
-/// The existing device takes its tunnel from each packet and listens on the right port.
-fn is_overlay(link: &LinkMessage, port: u16) -> bool {
+/// The existing device takes its tunnel from each packet, listens on the right port and, where the
+/// outer packets are IPv6, takes them without a checksum.
+fn is_overlay(link: &LinkMessage, config: &NodeConfig) -> bool {
     let facts = link
         .attributes
         .iter()
@@ -159,11 +131,17 @@ fn is_overlay(link: &LinkMessage, port: u16) -> bool {
             _ => None,
         });
     facts.is_some_and(|facts| {
-        facts.contains(&InfoVxlan::CollectMetadata(true)) && facts.contains(&InfoVxlan::Port(port))
+        facts.contains(&InfoVxlan::CollectMetadata(true))
+            && facts.contains(&InfoVxlan::Port(config.vxlan_port))
+            && (config.underlay.is_ipv4() || facts.contains(&InfoVxlan::UDPZeroCsumRX(true)))
     })
 }
 
-async fn ensure_pair(netlink: &Netlink, mtu: u32) -> Result<(Device, Device), DatapathError> {
+async fn ensure_pair(
+    netlink: &Netlink,
+    config: &NodeConfig,
+) -> Result<(Device, Device), DatapathError> {
+    let mtu = config.overlay_mtu();
     let host = match netlink.find(HOST).await? {
         Some(link) if is_veth(&link) => link,
         stale => {
@@ -180,8 +158,12 @@ async fn ensure_pair(netlink: &Netlink, mtu: u32) -> Result<(Device, Device), Da
             "{HOST} has lost its peer {NET}: run `ip link del {HOST}` and start again"
         ))
     })?;
+    quiet(NET)?;
+    match config.v6 {
+        Some(_) => plain_ipv6(HOST)?,
+        None => quiet(HOST)?,
+    }
     for (name, link) in [(HOST, &host), (NET, &net)] {
-        quiet(name)?;
         sysctl(&format!("ipv4/conf/{name}/rp_filter"), "2")?;
         sysctl(&format!("ipv4/conf/{name}/accept_local"), "1")?;
         let message = LinkUnspec::new_with_index(link.header.index)
@@ -200,13 +182,13 @@ fn is_veth(link: &LinkMessage) -> bool {
     })
 }
 
-/// The node's overlay address, and no other: its range may have changed since the last start.
-async fn ensure_address(
+/// The node's overlay addresses, and no others: its range may have changed since the last start.
+async fn ensure_addresses(
     netlink: &Netlink,
     host: Device,
-    address: Ipv4Addr,
+    families: &[FamilyConfig],
 ) -> Result<(), DatapathError> {
-    let what = || format!("address {address} on {HOST}");
+    let what = |address: &dyn Display| format!("address {address} on {HOST}");
     let handle = netlink.handle.address();
     let existing: Vec<_> = handle
         .get()
@@ -214,81 +196,109 @@ async fn ensure_address(
         .execute()
         .try_collect()
         .await
-        .map_err(failed(what()))?;
-    let mut present = false;
+        .map_err(failed(format!("list the addresses of {HOST}")))?;
+    let mut wanted: BTreeSet<IpAddr> = families.iter().map(FamilyConfig::gateway).collect();
     for message in existing {
-        let held = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(IpAddr::V4(held)) => Some(*held),
-                _ => None,
-            });
-        match held {
-            Some(held) if held == address => present = true,
-            Some(_) => handle
-                .del(message)
-                .execute()
-                .await
-                .map_err(failed(what()))?,
-            None => {}
+        let mut attributes = message.attributes.iter();
+        let held = attributes.find_map(|attribute| match attribute {
+            AddressAttribute::Address(held) => Some(*held),
+            _ => None,
+        });
+        let Some(held) = held else { continue };
+        if !wanted.remove(&held) {
+            let del = handle.del(message).execute();
+            del.await.map_err(failed(what(&held)))?;
         }
     }
-    if !present {
-        let add = handle.add(host.ifindex, address.into(), 32);
-        add.execute().await.map_err(failed(what()))?;
+    for address in wanted {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let mut add = handle.add(host.ifindex, address, bits);
+        // Nobody else can have it, and its routes are made here.
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        let attributes = &mut add.message_mut().attributes;
+        attributes.push(AddressAttribute::Flags(flags));
+        add.execute().await.map_err(failed(what(&address)))?;
     }
     Ok(())
 }
 
-/// One next hop with a permanent neighbour stands for the whole overlay: no ARP and no neighbour table
-/// that grows with the pods.
+/// One next hop a family with a permanent neighbour stands for the whole overlay: no ARP, no
+/// neighbour discovery, and no neighbour table that grows with the pods.
 async fn ensure_routes(
     netlink: &Netlink,
     host: Device,
     net: Device,
-    overlay: &Overlay,
+    family: &FamilyConfig,
 ) -> Result<(), DatapathError> {
-    let neighbour = netlink
-        .handle
-        .neighbours()
-        .add(host.ifindex, overlay.via.into());
+    let (node, via) = (family.gateway(), family.translation());
+    let neighbour = netlink.handle.neighbours().add(host.ifindex, via);
     neighbour
         .link_layer_address(&net.mac)
         .replace()
         .execute()
         .await
-        .map_err(failed(format!("neighbour {} on {HOST}", overlay.via)))?;
-    for range in overlay.ranges {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(range.network(), range.prefix())
-            .gateway(overlay.via)
-            .output_interface(host.ifindex)
-            .pref_source(overlay.node)
-            .onlink()
-            .build();
+        .map_err(failed(format!("neighbour {via} on {HOST}")))?;
+    for range in [family.cluster_cidr, family.service_cidr] {
+        let what = || format!("route {range} to {HOST}");
+        let route =
+            route(range, host, node, via).map_err(|error| DatapathError::kernel(what(), error))?;
         let add = netlink.handle.route().add(route).replace();
-        add.execute()
-            .await
-            .map_err(failed(format!("route {range} to {HOST}")))?;
+        add.execute().await.map_err(failed(what()))?;
     }
     Ok(())
 }
 
-/// No IPv6 chatter on a link whose neighbours are all known.
+fn route(
+    range: IpNetwork,
+    host: Device,
+    node: IpAddr,
+    via: IpAddr,
+) -> Result<RouteMessage, Box<dyn Error + Send + Sync>> {
+    let route = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(range.network(), range.prefix())?
+        .gateway(via)?
+        .output_interface(host.ifindex)
+        .pref_source(node)?
+        .onlink();
+    Ok(route.build())
+}
+
+/// No IPv6 on a link that only the programs use.
 fn quiet(name: &str) -> Result<(), DatapathError> {
     match sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1") {
-        Err(DatapathError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(DatapathError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(()) // a kernel without IPv6
         }
         done => done,
     }
 }
 
-/// Writes `/proc/sys/net/<path>` of this thread's network namespace.
+/// IPv6 with the addresses and neighbours that are given to it, and none that it finds itself: no
+/// link-local address, no duplicate address detection, no routers.
+fn plain_ipv6(name: &str) -> Result<(), DatapathError> {
+    let settings = [
+        ("addr_gen_mode", "1"),
+        ("accept_ra", "0"),
+        ("accept_dad", "0"),
+        ("dad_transmits", "0"),
+        ("router_solicitations", "0"),
+        ("disable_ipv6", "0"),
+    ];
+    for (setting, value) in settings {
+        sysctl(&format!("ipv6/conf/{name}/{setting}"), value)?;
+    }
+    Ok(())
+}
+
+/// Sets `/proc/sys/net/<path>` of this thread's network namespace, unless it is so already.
 fn sysctl(path: &str, value: &str) -> Result<(), DatapathError> {
     let path = format!("/proc/sys/net/{path}");
-    fs::write(&path, value).map_err(|error| DatapathError::io(format!("write {path}"), error))
+    let failed = |what: &str, error| DatapathError::io(format!("{what} {path}"), error);
+    let held = fs::read_to_string(&path).map_err(|error| failed("read", error))?;
+    if held.trim() == value {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|error| failed("write", error))
 }
 
 fn device(link: &LinkMessage) -> Result<Device, DatapathError> {

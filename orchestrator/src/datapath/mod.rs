@@ -4,6 +4,7 @@
 //! its view is complete ([`Datapath::in_sync`]). Everything between is `view` → `desired` → `delta` →
 //! `maps`. This module never watches the API itself and knows no pod but by its address.
 
+pub mod addrs;
 pub mod attach;
 pub mod check;
 pub mod config;
@@ -42,7 +43,8 @@ use maps::Maps;
 use object::Programs;
 use reconcile::Reconciler;
 
-pub use config::NodeConfig;
+pub use addrs::Addrs;
+pub use config::{FamilyConfig, NodeConfig};
 pub use view::{LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 
 /// One watch event, or one pod wired or gone. `None` is a deletion.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use orchestrator_common::maps::config::Family;
 use orchestrator_common::maps::services::{BackendKey, ServiceKey};
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 use proptest::prelude::*;
@@ -307,12 +308,16 @@ fn assert_safe(before: &Tables, ops: &[Op], after: &Tables) {
 fn facts() -> Facts {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     Facts {
-        node: ip("172.31.0.11").into(),
-        gateway: ip("10.100.9.1").into(),
-        own_pods: Prefix::new(ip("10.100.9.0"), 24),
-        pods: Prefix::new(ip("10.100.0.0"), 16),
-        services: Prefix::new(ip("10.96.0.0"), 16),
-        node_mask: Addr::v4_mask(24),
+        v4: Family {
+            node: ip("172.31.0.11").into(),
+            gateway: ip("10.100.9.1").into(),
+            translation: ip("10.100.9.0").into(),
+            pods: Prefix::new(ip("10.100.0.0"), 16),
+            services: Prefix::new(ip("10.96.0.0"), 16),
+            node_mask: Addr::v4_mask(24),
+        },
+        v6: Family::NONE,
+        underlay: ip("172.31.0.11").into(),
         uplink: 2,
         overlay: 3,
         host: 5,
@@ -320,6 +325,7 @@ fn facts() -> Facts {
         net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
         vni: 1,
         vxlan_port: Port::new(4789),
+        mtu: 1450,
         netns_cookie: 1,
     }
 }
@@ -387,13 +393,13 @@ fn slice_with(service: u8, slice: u8, endpoints: Vec<EndpointView>) -> Change {
 fn node(range: u8) -> NodeView {
     NodeView {
         pod_cidrs: vec![format!("10.100.{range}.0/24").parse().unwrap()],
-        addr: Ipv4Addr::new(172, 31, 0, 20 + range).into(),
+        addrs: Ipv4Addr::new(172, 31, 0, 20 + range).into(),
     }
 }
 
 fn pod(name: u8, addr: u8) -> LocalPod {
     LocalPod {
-        addr: Ipv4Addr::new(10, 100, 9, 10 + addr).into(),
+        addrs: Ipv4Addr::new(10, 100, 9, 10 + addr).into(),
         ifindex: 10 + u32::from(name),
         ifname: format!("orch{name}"),
         mac: [2, 0, 0, 0, 1, name],

@@ -12,6 +12,8 @@ use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
+use super::addrs::Addrs;
+
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -204,7 +206,8 @@ fn endpoint_view(endpoint: &discovery::Endpoint, node: &str) -> Option<EndpointV
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     pub pod_cidrs: Vec<IpNetwork>,
-    pub addr: IpAddr,
+    /// Its `InternalIP`s; the underlay's family is where it is tunnelled to.
+    pub addrs: Addrs,
 }
 
 impl NodeView {
@@ -218,17 +221,20 @@ impl NodeView {
             .collect();
         pod_cidrs.sort_unstable();
         pod_cidrs.dedup();
-        let mut addresses = node.status.as_ref()?.addresses.iter().flatten();
-        let internal = addresses.find(|address| address.type_ == "InternalIP")?;
-        let addr = internal.address.parse().ok()?;
-        (!pod_cidrs.is_empty()).then_some(Self { pod_cidrs, addr })
+        let addresses = node.status.as_ref()?.addresses.iter().flatten();
+        let internal = addresses.filter(|address| address.type_ == "InternalIP");
+        let addrs: Addrs = internal
+            .filter_map(|address| address.address.parse().ok())
+            .collect();
+        let known = !pod_cidrs.is_empty() && !addrs.is_empty();
+        known.then_some(Self { pod_cidrs, addrs })
     }
 }
 
 /// A pod that runs here, as the agent wired it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPod {
-    pub addr: IpAddr,
+    pub addrs: Addrs,
     /// The host side of its veth pair.
     pub ifindex: u32,
     pub ifname: String,

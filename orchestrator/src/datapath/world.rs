@@ -161,7 +161,10 @@ impl World {
         }
         let own = |pod: &Option<LocalPod>| pod.clone().filter(|pod| !pod.host_network);
         let (old, new) = (own(&old), own(&view));
-        let addr = |pod: &Option<LocalPod>| pod.iter().map(|pod| pod.addr.into()).collect();
+        let addr = |pod: &Option<LocalPod>| {
+            let addrs = pod.iter().flat_map(|pod| pod.addrs.iter());
+            addrs.map(Addr::from).collect()
+        };
         let cookie = |pod: &Option<LocalPod>| pod.iter().map(|pod| pod.netns_cookie).collect();
         let endpoints = reclaim(&mut self.endpoint_claims, &uid, addr(&old), addr(&new));
         let mut dirty: BTreeSet<Unit> = endpoints.map(Unit::Endpoint).collect();

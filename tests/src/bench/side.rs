@@ -109,7 +109,7 @@ impl Ours {
             let addr = server_addr(octet - SERVER);
             pod.netns.ip(&format!("addr add {addr}/32 dev eth0"))?;
             let mut wired = pod.wired.clone();
-            wired.addr = addr.into();
+            wired.addrs = addr.into();
             let change = Change::Pod(format!("address-{octet}"), Some(wired));
             cluster.nodes[1].with(|datapath| datapath.change(change))?;
         }

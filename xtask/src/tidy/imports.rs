@@ -78,6 +78,7 @@ const PURE: &[&str] = &[
     "controllers::replication",
     "controllers::service",
     "controllers::world",
+    "datapath::addrs",
     "datapath::check",
     "datapath::delta",
     "datapath::desired",

@@ -8,7 +8,7 @@ use crate::datapath::world::World;
 
 /// The node holds its own addresses, whatever a pod claims.
 pub fn endpoint(addr: Addr, world: &World, facts: &Facts) -> Option<Endpoint> {
-    if addr == facts.node || addr == facts.gateway {
+    if facts.own_addresses().any(|own| own == addr) {
         return Some(Endpoint {
             ifindex: facts.host,
             flags: Endpoint::HOST,
@@ -30,16 +30,16 @@ pub fn endpoint(addr: Addr, world: &World, facts: &Facts) -> Option<Endpoint> {
 pub fn netns(cookie: u64, world: &World, facts: &Facts) -> Option<Netns> {
     if cookie == facts.netns_cookie {
         return Some(Netns {
-            v4: facts.gateway,
-            v6: Addr::UNSPECIFIED,
+            v4: facts.v4.gateway,
+            v6: facts.v6.gateway,
             flags: Netns::HOST,
             reserved: 0,
         });
     }
-    let pod = world.netns(cookie)?;
+    let (v4, v6) = world.netns(cookie)?.addrs.rows();
     Some(Netns {
-        v4: pod.addr.into(),
-        v6: Addr::UNSPECIFIED,
+        v4,
+        v6,
         flags: 0,
         reserved: 0,
     })

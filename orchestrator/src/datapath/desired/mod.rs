@@ -9,7 +9,8 @@ pub mod services;
 
 use std::collections::BTreeSet;
 
-use orchestrator_common::{Addr, Mac, Port, Prefix};
+use orchestrator_common::maps::config::Family;
+use orchestrator_common::{Addr, Mac, Port};
 
 use super::ids::Ids;
 use super::table::{Tables, Unit};
@@ -18,16 +19,11 @@ use super::world::World;
 /// What a node knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// On the underlay.
-    pub node: Addr,
-    /// The node inside the overlay: the first address of its pod range.
-    pub gateway: Addr,
-    /// This node's own share of the pod range.
-    pub own_pods: Prefix,
-    pub pods: Prefix,
-    pub services: Prefix,
-    /// Prefix length of a node's share, as a mask.
-    pub node_mask: Addr,
+    /// [`Family::NONE`] where the node has no pods of the family.
+    pub v4: Family,
+    pub v6: Family,
+    /// The tunnel's source.
+    pub underlay: Addr,
     pub uplink: u32,
     pub overlay: u32,
     /// `orch-net`.
@@ -37,8 +33,26 @@ pub struct Facts {
     pub net_mac: Mac,
     pub vni: u32,
     pub vxlan_port: Port,
+    /// The largest IP packet inside the overlay.
+    pub mtu: u32,
     /// The node's own network namespace.
     pub netns_cookie: u64,
+}
+
+impl Facts {
+    /// The row of an address's family.
+    pub fn family(&self, addr: &Addr) -> &Family {
+        if addr.is_v4() { &self.v4 } else { &self.v6 }
+    }
+
+    /// The addresses that the node itself holds: on the uplink and inside the overlay.
+    pub fn own_addresses(&self) -> impl Iterator<Item = Addr> {
+        let families = [&self.v4, &self.v6];
+        let held = families.map(|family| [family.node, family.gateway]);
+        held.into_iter()
+            .flatten()
+            .filter(|addr| *addr != Addr::UNSPECIFIED)
+    }
 }
 
 /// All numbers of a kind are in use: the cluster is larger than the maps.
@@ -76,13 +90,10 @@ pub fn unit(
 
 /// Every unit that should have rows.
 pub fn units(world: &World, facts: &Facts) -> BTreeSet<Unit> {
-    let own = [
-        Unit::Config,
-        Unit::Endpoint(facts.node),
-        Unit::Endpoint(facts.gateway),
-        Unit::Netns(facts.netns_cookie),
-    ];
-    own.into_iter().chain(world.units()).collect()
+    let own = [Unit::Config, Unit::Netns(facts.netns_cookie)];
+    let addresses = facts.own_addresses().map(Unit::Endpoint);
+    let own = own.into_iter().chain(addresses);
+    own.chain(world.units()).collect()
 }
 
 /// The whole: the fold over the units.
