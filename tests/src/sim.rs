@@ -5,6 +5,7 @@
 pub mod api;
 pub mod check;
 pub mod cluster;
+mod node;
 mod processes;
 pub use processes::Faults;
 pub mod rng;

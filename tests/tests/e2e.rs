@@ -2,6 +2,8 @@
 //!
 //! Each test makes a cluster of its own and removes it.
 
+#[path = "e2e/rollouts.rs"]
+mod rollouts;
 #[path = "e2e/walkthrough.rs"]
 mod walkthrough;
 

@@ -1,5 +1,7 @@
 //! The control plane under chance: whatever goes wrong, it ends where its users wanted it.
 
+use jiff::SignedDuration;
+use orchestrator::agent::drain::LIMIT;
 use orchestrator::client::{Kind, PatchKind};
 use orchestrator::controllers::object::Key;
 use serde_json::{Value, json};
@@ -283,6 +285,85 @@ fn pods_of_a_silent_node_leave_service_at_once_and_the_node_in_time() {
             Vec::<String>::new(),
             "seed {seed}"
         );
+    }
+}
+
+/// A Service of three pods that are replaced one by one, none missing at any time.
+fn rolling(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(seed, 3);
+    let mut web = deployment("web", 3);
+    web["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    must(cluster.api.create(Kind::DEPLOYMENT, web));
+    must(cluster.api.create(Kind::SERVICE, service("web")));
+    cluster.settle();
+    cluster
+}
+
+/// Replaces every pod; at every step every live node has somewhere to send connections to.
+fn roll(cluster: &mut Cluster, round: usize) {
+    let container = json!({"name": "main", "image": format!("image:{round}")});
+    let spec = json!({"template": {"spec": {"containers": [container]}}});
+    change(cluster, Kind::DEPLOYMENT, "web", json!({"spec": spec}));
+    let before = cluster.stops.len();
+    for _ in 0..100_000 {
+        cluster.step();
+        for agent in cluster.agents().filter(|agent| agent.alive) {
+            assert!(!agent.open().is_empty(), "{} has no endpoint", agent.name);
+        }
+        if cluster.stops.len() == before + 3 {
+            return;
+        }
+    }
+    panic!("the update does not end");
+}
+
+#[test]
+fn a_rolling_update_stops_no_pod_that_a_node_sends_connections_to_and_leaves_no_node_without() {
+    for seed in seeds(10) {
+        let mut cluster = rolling(seed);
+        for round in 0..5 {
+            roll(&mut cluster, round);
+        }
+        let waits = cluster.stops.iter().map(|stopped| stopped.waited);
+        let worst = waits.max().unwrap();
+        assert!(worst < LIMIT, "seed {seed}: {worst:?}");
+    }
+}
+
+#[test]
+fn a_node_that_says_nothing_of_slices_delays_every_stop_by_two_seconds_and_no_more() {
+    for seed in seeds(5) {
+        let mut cluster = rolling(seed);
+        cluster.mute("node-2");
+        roll(&mut cluster, 0);
+        for stopped in &cluster.stops {
+            let late = stopped.waited - LIMIT;
+            // The simulated agent looks when it is its turn.
+            let in_time = !late.is_negative() && late < SignedDuration::from_millis(500);
+            assert!(in_time, "seed {seed}: {stopped:?}");
+        }
+    }
+}
+
+#[test]
+fn a_dead_node_is_not_waited_for() {
+    for seed in seeds(5) {
+        let mut cluster = rolling(seed);
+        cluster.set_alive("node-2", false);
+        cluster.elapse(60);
+        let pods = cluster.api.list(Kind::POD).into_iter();
+        let mut alive = pods.filter(|pod| pod["spec"]["nodeName"] == "node-1");
+        let name = alive.next().unwrap()["metadata"]["name"].clone();
+        let key = Key::new(NAMESPACE, name.as_str().unwrap());
+        must(cluster.api.delete(Kind::POD, &key, &json!({})));
+        cluster.elapse(30);
+        let [stopped] = cluster.stops.as_slice() else {
+            panic!(
+                "seed {seed}: one pod was to be stopped, not {:?}",
+                cluster.stops
+            );
+        };
+        assert!(stopped.waited < LIMIT, "seed {seed}: {stopped:?}");
     }
 }
 

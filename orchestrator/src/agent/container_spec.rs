@@ -104,6 +104,7 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
             ..Default::default()
         },
         sysctls: sysctls.collect(),
+        stop_signal: None,
         stdin: false,
         stdin_once: false,
         tty: false,
@@ -130,6 +131,7 @@ pub fn container(
     };
     let spec = pod.spec.as_ref();
     let mounts = mounts(template, around, &values)?;
+    let lifecycle = template.lifecycle.as_ref();
     Ok(ContainerSpec {
         pod: pod_ref(pod),
         identity,
@@ -150,6 +152,7 @@ pub fn container(
         resources: resources(pod, template, around.facts.node_memory_bytes),
         security: security(pod, template, around.image_user)?,
         sysctls: BTreeMap::new(),
+        stop_signal: lifecycle.and_then(|lifecycle| lifecycle.stop_signal.clone()),
         stdin: template.stdin.unwrap_or(false),
         stdin_once: template.stdin_once.unwrap_or(false),
         tty: template.tty.unwrap_or(false),

@@ -2,7 +2,8 @@
 //! wired, and once that all of it is there.
 //!
 //! Objects are cut to compact views the moment they arrive; only their names are kept, to notice
-//! what a new list no longer has.
+//! what a new list no longer has. How far the datapath has come with EndpointSlices is told to the
+//! lease (`heartbeat`), which others wait for before they stop a pod (`drain`).
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -16,6 +17,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drain::Nodes;
+use super::heartbeat::Applied;
 use crate::datapath::{Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use crate::sys::Shutdown;
 
@@ -46,6 +49,8 @@ pub struct DatapathHandle {
 
 enum Message {
     Change(Change, Option<oneshot::Sender<Result<(), String>>>),
+    /// Everything of EndpointSlices up to that revision was sent.
+    Reached(u64),
     Delivered(Snapshot),
 }
 
@@ -69,16 +74,33 @@ impl DatapathHandle {
         // As above.
         let _ = self.queue.send(Message::Change(change, None)).await;
     }
+
+    async fn reached(&self, revision: u64) {
+        // As above.
+        let _ = self.queue.send(Message::Reached(revision)).await;
+    }
 }
 
 /// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
-pub fn own(datapath: Datapath, shutdown: Shutdown) -> DatapathHandle {
+pub fn own(
+    datapath: Datapath,
+    applied: watch::Sender<Applied>,
+    shutdown: Shutdown,
+) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
-    tokio::spawn(serve(datapath, messages, shutdown));
+    tokio::spawn(serve(datapath, messages, applied, shutdown));
     DatapathHandle { queue }
 }
 
-async fn serve(mut datapath: Datapath, mut messages: mpsc::Receiver<Message>, shutdown: Shutdown) {
+async fn serve(
+    mut datapath: Datapath,
+    mut messages: mpsc::Receiver<Message>,
+    applied: watch::Sender<Applied>,
+    shutdown: Shutdown,
+) {
+    let mut reached = Applied::default();
+    // An endpoint has left in a slice that came, and its revision not yet.
+    let mut awaited = false;
     let mut missing = BTreeSet::from(ALL);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -89,6 +111,7 @@ async fn serve(mut datapath: Datapath, mut messages: mpsc::Receiver<Message>, sh
                 if let Err(error) = datapath.sweep(monotonic()) {
                     tracing::warn!(%error, "old flows were not removed");
                 }
+                tell(&datapath, reached, &applied);
                 continue;
             }
             message = messages.recv() => message,
@@ -96,12 +119,19 @@ async fn serve(mut datapath: Datapath, mut messages: mpsc::Receiver<Message>, sh
         match message {
             None => return,
             Some(Message::Change(change, done)) => {
+                awaited |= datapath.loses_endpoint(&change);
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
                 if let Err(error) = &outcome {
                     tracing::error!(error, "the datapath did not take a change");
                 }
                 // Whoever asked may have been cancelled meanwhile.
                 done.map(|done| done.send(outcome));
+            }
+            Some(Message::Reached(revision)) => {
+                reached.revision = revision;
+                if std::mem::take(&mut awaited) {
+                    reached.awaited = revision;
+                }
             }
             Some(Message::Delivered(snapshot)) => {
                 if missing.remove(&snapshot) && missing.is_empty() {
@@ -112,6 +142,14 @@ async fn serve(mut datapath: Datapath, mut messages: mpsc::Receiver<Message>, sh
                 }
             }
         }
+        tell(&datapath, reached, &applied);
+    }
+}
+
+/// Tells how far the maps are, unless something is still due.
+fn tell(datapath: &Datapath, reached: Applied, applied: &watch::Sender<Applied>) {
+    if datapath.is_settled() {
+        applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);
     }
 }
 
@@ -124,7 +162,13 @@ fn monotonic() -> Duration {
 }
 
 /// Watches Services and their endpoints until shutdown.
-pub fn start(client: &Client, node: &str, datapath: &DatapathHandle, shutdown: &Shutdown) {
+pub fn start(
+    client: &Client,
+    node: &str,
+    nodes: &Nodes,
+    datapath: &DatapathHandle,
+    shutdown: &Shutdown,
+) {
     let services = Api::<Service>::all(client.clone());
     let to_change = |service: &Service, gone: bool| {
         let view = ServiceView::from_object(service).filter(|_| !gone);
@@ -140,13 +184,20 @@ pub fn start(client: &Client, node: &str, datapath: &DatapathHandle, shutdown: &
     );
     spawn(task, shutdown);
 
-    let node = node.to_owned();
+    let (node, heard) = (node.to_owned(), nodes.clone());
     let slices = Api::<EndpointSlice>::all(client.clone());
     let to_change = move |slice: &EndpointSlice, gone: bool| {
+        let key = key_of(slice);
+        heard.slice(key.clone(), Some(slice).filter(|_| !gone), revision(slice));
         let view = SliceView::from_object(slice, &node).filter(|_| !gone);
-        Change::Slice(key_of(slice), view)
+        Change::Slice(key, view)
     };
-    let forget = |(namespace, name): Name| Change::Slice(ObjectKey::new(namespace, name), None);
+    let heard = nodes.clone();
+    let forget = move |(namespace, name): Name| {
+        let key = ObjectKey::new(namespace, name);
+        heard.forget_slice(key.clone());
+        Change::Slice(key, None)
+    };
     let task = follow(
         slices,
         to_change,
@@ -162,11 +213,12 @@ pub fn start(client: &Client, node: &str, datapath: &DatapathHandle, shutdown: &
 pub fn start_nodes(
     client: &Client,
     node: &str,
+    heard: &Nodes,
     own_range: watch::Sender<Option<String>>,
     datapath: watch::Receiver<Option<DatapathHandle>>,
     shutdown: &Shutdown,
 ) {
-    let (client, name) = (client.clone(), node.to_owned());
+    let (client, name, heard) = (client.clone(), node.to_owned(), heard.clone());
     let task = async move {
         first_range(&client, &name, own_range).await;
         let mut datapath = datapath;
@@ -180,10 +232,15 @@ pub fn start_nodes(
         let Some(handle) = handle else { return };
         let nodes = Api::<Node>::all(client);
         let to_change = |node: &Node, gone: bool| {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            heard.node(&name, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
-            Change::Node(node.metadata.name.clone().unwrap_or_default(), view)
+            Change::Node(name, view)
         };
-        let forget = |(_, name): Name| Change::Node(name, None);
+        let forget = |(_, name): Name| {
+            heard.node(&name, None);
+            Change::Node(name, None)
+        };
         follow(nodes, to_change, forget, handle, Snapshot::Nodes).await;
     };
     spawn(task, shutdown);
@@ -228,14 +285,20 @@ async fn follow<K>(
 {
     let mut known: BTreeSet<Name> = BTreeSet::new();
     let mut listed: BTreeSet<Name> = BTreeSet::new();
+    // The newest revision of the list that is under way.
+    let mut newest = 0;
     let mut events = watcher(api, watcher::Config::default())
         .default_backoff()
         .boxed();
     loop {
         match events.try_next().await {
-            Ok(Some(watcher::Event::Init)) => listed.clear(),
+            Ok(Some(watcher::Event::Init)) => {
+                listed.clear();
+                newest = 0;
+            }
             Ok(Some(watcher::Event::InitApply(object))) => {
                 listed.insert(name_of(&object));
+                newest = newest.max(revision(&object));
                 datapath.send(to_change(&object, false)).await;
             }
             Ok(Some(watcher::Event::InitDone)) => {
@@ -244,19 +307,35 @@ async fn follow<K>(
                 }
                 known = std::mem::take(&mut listed);
                 datapath.delivered(snapshot).await;
+                reached(&datapath, snapshot, newest).await;
             }
             Ok(Some(watcher::Event::Apply(object))) => {
                 known.insert(name_of(&object));
                 datapath.send(to_change(&object, false)).await;
+                reached(&datapath, snapshot, revision(&object)).await;
             }
             Ok(Some(watcher::Event::Delete(object))) => {
                 known.remove(&name_of(&object));
                 datapath.send(to_change(&object, true)).await;
+                reached(&datapath, snapshot, revision(&object)).await;
             }
             Ok(None) => return,
             Err(error) => tracing::debug!(%error, ?snapshot, "a watch is interrupted"),
         }
     }
+}
+
+/// Events come in the order of revisions: what the newest one brought is all there is up to it.
+async fn reached(datapath: &DatapathHandle, snapshot: Snapshot, revision: u64) {
+    if snapshot == Snapshot::Slices {
+        datapath.reached(revision).await;
+    }
+}
+
+/// The store's revision at which the object was last written; for a deleted one, deleted.
+fn revision(object: &impl Resource) -> u64 {
+    let revision = object.meta().resource_version.as_ref();
+    revision.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn name_of(object: &impl Resource) -> Name {

@@ -1,5 +1,5 @@
-//! Tells the cluster that the node lives: its lease every ten seconds, its status when it changes
-//! and every five minutes. A server that is away is tried again, for ever.
+//! Tells the cluster that the node lives: its lease every ten seconds and when somebody waits for
+//! what it says, its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::drain::APPLIED;
 use super::register::{self, Health, NodeFacts};
 use crate::sys::Shutdown;
 
-const NAMESPACE: &str = "kube-node-lease";
+/// Where nodes' leases are.
+pub const NAMESPACE: &str = "kube-node-lease";
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 const STATUS_EVERY: Duration = Duration::from_secs(300);
@@ -25,16 +27,26 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
+/// How far the datapath is with EndpointSlices: revisions of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    pub revision: u64,
+    /// The newest one in which an endpoint left: whoever stops it waits to hear of that.
+    pub awaited: u64,
+}
+
 /// Registers the node and keeps it alive until shutdown.
 pub async fn run(
     client: Client,
     facts: NodeFacts,
     mut health: watch::Receiver<Health>,
+    applied: watch::Receiver<Applied>,
     shutdown: Shutdown,
 ) {
     let lease = tokio::spawn(keep_lease(
         client.clone(),
         facts.name.clone(),
+        applied,
         shutdown.clone(),
     ));
     let mut node: Option<Node> = None;
@@ -87,29 +99,36 @@ async fn tell(
     Ok(())
 }
 
-async fn keep_lease(client: Client, name: String, shutdown: Shutdown) {
+async fn keep_lease(
+    client: Client,
+    name: String,
+    mut applied: watch::Receiver<Applied>,
+    shutdown: Shutdown,
+) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut retry = FIRST_RETRY;
     loop {
-        let pause = match tokio::time::timeout(PATIENCE, renew(&api, &name)).await {
-            Ok(Ok(())) => {
+        let told = *applied.borrow_and_update();
+        let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name, told.revision)).await;
+        let wait = async {
+            if matches!(renewed, Ok(Ok(()))) {
                 retry = FIRST_RETRY;
-                RENEW_EVERY
-            }
-            _ => {
-                let pause = retry;
+                let news = applied.wait_for(|now| now.awaited > told.awaited);
+                // While one write is under way, what else comes is gathered for the next.
+                drop(tokio::time::timeout(RENEW_EVERY, news).await);
+            } else {
+                tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(LAST_RETRY);
-                pause
             }
         };
-        if shutdown.unless(tokio::time::sleep(pause)).await.is_none() {
+        if shutdown.unless(wait).await.is_none() {
             return;
         }
     }
 }
 
 /// Renews the lease; makes it when there is none, as after a restart of the server.
-async fn renew(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
+async fn renew(api: &Api<Lease>, name: &str, applied: u64) -> Result<(), kube::Error> {
     // Six digits: what Kubernetes' MicroTime has.
     let now = format!("{:.6}", Timestamp::now());
     let spec = json!({
@@ -117,7 +136,9 @@ async fn renew(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
         "leaseDurationSeconds": LEASE_SECONDS,
         "renewTime": now,
     });
-    let patch = Patch::Merge(json!({ "spec": spec }));
+    let annotations = json!({ APPLIED: applied.to_string() });
+    let metadata = json!({ "annotations": annotations });
+    let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
     match api.patch(name, &PatchParams::default(), &patch).await {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -126,7 +147,7 @@ async fn renew(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": { "name": name, "namespace": NAMESPACE },
+        "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
         "spec": spec,
     });
     let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;

@@ -134,6 +134,8 @@ impl World {
                     address,
                 });
             }
+            Action::Drain => self.drain(),
+            Action::PreStop { id, .. } => drop(self.memory.hooks.insert(id, true)),
             Action::Stop { id, kill_at, .. } => {
                 self.memory.signalled.insert(id, kill_at);
                 return false;
@@ -167,6 +169,15 @@ impl World {
             }
         }
         true
+    }
+
+    /// Nobody ever says that the pod has left.
+    fn drain(&mut self) {
+        assert!(self.memory.drain.is_none(), "a pod leaves twice");
+        self.memory.drain = Some(Drain {
+            since: self.now,
+            seen: Progress::default(),
+        });
     }
 
     fn spec_hash(&self, name: &str) -> String {
@@ -306,7 +317,11 @@ proptest! {
         }
         world.happen(&Happening::Deleted);
         world.settle();
-        world.happen(&Happening::Passes(31));
+        prop_assert!(world.running().iter().all(|it| !world.memory.signalled.contains_key(&it.id)));
+        world.happen(&Happening::Passes(2));
+        world.settle();
+        prop_assert!(world.running().iter().all(|it| world.memory.signalled.contains_key(&it.id)));
+        world.happen(&Happening::Passes(29));
         world.settle();
         prop_assert!(world.memory.confirmed);
         prop_assert!(world.containers.is_empty());

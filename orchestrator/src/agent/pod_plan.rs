@@ -1,7 +1,8 @@
 //! What to do next for one pod: `plan(&View) -> Vec<Action>`. Pure.
 //!
 //! Owns the order of a pod's life: sandbox, network, init containers one by one, containers,
-//! restarts with back-off, graceful end. The executor (`pod_worker`) does what is listed, looks
+//! restarts with back-off, and its end: first it leaves its Services (`drain`), then hooks, signals,
+//! kills. The executor (`pod_worker`) does what is listed, looks
 //! again and asks again; a plan without a step to take says only when to look next.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Template, Pod};
 
 use super::backoff;
+use super::drain::{self, Drain, Progress};
 use super::pod_shape::{self, Outcome, Policy};
 use super::runtime::{Container, Role, State};
 
@@ -37,6 +39,10 @@ pub struct Memory {
     pub images: BTreeMap<String, ImageState>,
     /// By container name (empty: the sandbox): why its last start failed before it ran.
     pub failures: BTreeMap<String, Failure>,
+    /// How far the pod has left its Services, since it was told to end.
+    pub drain: Option<Drain>,
+    /// By container id: whether its `preStop` has ended.
+    pub hooks: BTreeMap<String, bool>,
     /// By container id: when a container that was asked to stop is killed.
     pub signalled: BTreeMap<String, Timestamp>,
     /// By container id: what its probes say.
@@ -115,6 +121,15 @@ pub enum Action {
         attempt: u32,
         generation: u32,
         level: u32,
+    },
+    /// Watches the pod leave its Services.
+    Drain,
+    /// Runs a container's `preStop`, but not for longer than until then.
+    PreStop {
+        id: String,
+        container: String,
+        why: String,
+        until: Timestamp,
     },
     /// Asks a container to stop; it is killed at `kill_at`.
     Stop {
@@ -324,7 +339,7 @@ fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec
     });
     if let Some(why) = why {
         let grace = pod_shape::grace_period(view.pod);
-        stop(view, latest, why, view.now + grace, actions);
+        stop(view, latest, why, view.now + grace, Progress::DONE, actions);
     }
 }
 
@@ -392,7 +407,7 @@ fn retire(view: &View) -> Vec<Action> {
     let mut actions = Vec::new();
     let deadline = view.now + pod_shape::grace_period(view.pod);
     let why = "Stopping container of a pod that has ended";
-    if stop_all(view, why, deadline, &mut actions) {
+    if stop_all(view, why, deadline, Progress::DONE, &mut actions) {
         return actions;
     }
     let sandboxes = view
@@ -408,16 +423,18 @@ fn retire(view: &View) -> Vec<Action> {
     actions
 }
 
-/// A pod that is deleted: stop, report, remove, give back, confirm.
+/// A pod that is deleted: leave, stop, report, remove, give back, confirm.
 fn end(view: &View) -> Vec<Action> {
     let mut actions = Vec::new();
     let deadline = match (&view.pod.metadata.deletion_timestamp, view.gone) {
         (Some(time), false) => time.0,
         _ => view.now,
     };
-    if stop_all(view, "Stopping container", deadline, &mut actions) {
+    let seen = leave(view, deadline, &mut actions);
+    if stop_all(view, "Stopping container", deadline, seen, &mut actions) {
         return actions;
     }
+    actions.clear();
     if !view.gone && !view.memory.reported_end {
         return vec![Action::ReportEnd];
     }
@@ -448,36 +465,77 @@ fn end(view: &View) -> Vec<Action> {
     actions
 }
 
+/// How far the pod has left its Services; what is not seen in time is not waited for.
+fn leave(view: &View, deadline: Timestamp, actions: &mut Vec<Action>) -> Progress {
+    if deadline <= view.now {
+        return Progress::DONE;
+    }
+    let Some(drain) = &view.memory.drain else {
+        actions.push(Action::Drain);
+        return Progress::default();
+    };
+    let seen = drain::progress(drain, view.now, deadline);
+    if seen != Progress::DONE {
+        actions.push(Action::WakeAt(drain::until(drain.since, deadline)));
+    }
+    seen
+}
+
 /// Stops what runs; true while something does.
-fn stop_all(view: &View, why: &str, deadline: Timestamp, actions: &mut Vec<Action>) -> bool {
+fn stop_all(
+    view: &View,
+    why: &str,
+    deadline: Timestamp,
+    seen: Progress,
+    actions: &mut Vec<Action>,
+) -> bool {
     let mut any = false;
     for container in pod_shape::members(view.containers).filter(|it| it.is_running()) {
         any = true;
         let why = format!("{why} {}", container.identity.name);
-        stop(view, container, why, deadline, actions);
+        stop(view, container, why, deadline, seen, actions);
     }
     any
 }
 
-/// Asks once, and kills when the time is up. A later plan may only shorten the time.
+/// Runs the hook once, asks once, and kills when the time is up. A later plan may only shorten the
+/// time. A hook waits for no connection to end: whoever has one waits in it.
 fn stop(
     view: &View,
     container: &Container,
     why: String,
     deadline: Timestamp,
+    seen: Progress,
     actions: &mut Vec<Action>,
 ) {
     let id = container.id.clone();
+    let name = container.identity.name.clone();
     match view.memory.signalled.get(&id) {
         None if deadline <= view.now => actions.push(Action::Kill { id }),
         None => {
-            let container = container.identity.name.clone();
-            actions.push(Action::Stop {
-                id,
-                container,
-                why,
-                kill_at: deadline,
-            });
+            let hooked = match view.memory.hooks.get(&id) {
+                Some(ended) => *ended,
+                None if !pod_shape::has_pre_stop(view.pod, &name) => true,
+                None => {
+                    if seen.left {
+                        actions.push(Action::PreStop {
+                            id: id.clone(),
+                            container: name.clone(),
+                            why: why.clone(),
+                            until: deadline,
+                        });
+                    }
+                    false
+                }
+            };
+            if hooked && seen == Progress::DONE {
+                actions.push(Action::Stop {
+                    id,
+                    container: name,
+                    why,
+                    kill_at: deadline,
+                });
+            }
             actions.push(Action::WakeAt(deadline));
         }
         Some(kill_at) => {

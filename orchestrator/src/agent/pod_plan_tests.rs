@@ -290,6 +290,8 @@ fn a_deleted_pod_stops_reports_cleans_up_and_confirms_in_this_order() {
     pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at(30)));
     let mut memory = settled();
     let alive = [sandbox(), container(Role::Main, "main", 0, running())];
+    assert_eq!(planned(&pod, &alive, &memory, 0)[0], Action::Drain);
+    memory.drain = Some(drained(0, true, true));
     let actions = planned(&pod, &alive, &memory, 0);
     assert!(matches!(&actions[0], Action::Stop { kill_at, .. } if *kill_at == at(30)));
 
@@ -327,6 +329,124 @@ fn a_deleted_pod_stops_reports_cleans_up_and_confirms_in_this_order() {
         memory: &memory,
     };
     assert_eq!(plan(&gone), [Action::Finish]);
+}
+
+fn drained(since: i64, left: bool, idle: bool) -> Drain {
+    Drain {
+        since: at(since),
+        seen: Progress { left, idle },
+    }
+}
+
+/// A pod told at second 0 to end until second 30, with or without a hook.
+fn ending(hook: bool) -> Pod {
+    let mut pod = pod(json!({}));
+    if hook {
+        let lifecycle = json!({ "preStop": { "sleep": { "seconds": 5 } } });
+        let spec = pod.spec.as_mut().expect("a spec");
+        spec.containers[0].lifecycle = serde_json::from_value(lifecycle).expect("a lifecycle");
+    }
+    pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at(30)));
+    pod
+}
+
+/// The first of the steps that are more than waiting.
+fn step(pod: &Pod, memory: &Memory, now: i64) -> Option<&'static str> {
+    let alive = [sandbox(), container(Role::Main, "main", 0, running())];
+    let actions = planned(pod, &alive, memory, now);
+    actions.iter().find_map(|action| match action {
+        Action::WakeAt(_) => None,
+        Action::Drain => Some("drain"),
+        Action::PreStop { .. } => Some("hook"),
+        Action::Stop { .. } => Some("stop"),
+        Action::Kill { .. } => Some("kill"),
+        other => panic!("{other:?} while the pod runs"),
+    })
+}
+
+#[test]
+fn a_pod_is_asked_to_stop_when_no_node_sends_it_connections_and_its_last_one_has_ended() {
+    let pod = ending(false);
+    // (left, idle, second, what is done)
+    let cases = [
+        (false, false, 0, None),
+        (false, false, 1, None),
+        (true, false, 1, None),
+        (true, true, 1, Some("stop")),
+        // Two seconds are all that anybody waits.
+        (false, false, 2, Some("stop")),
+        (true, false, 2, Some("stop")),
+    ];
+    for (left, idle, now, expected) in cases {
+        let mut memory = settled();
+        memory.drain = Some(drained(0, left, idle));
+        assert_eq!(step(&pod, &memory, now), expected, "{left} {idle} at {now}");
+    }
+    let mut memory = settled();
+    memory.drain = Some(drained(0, false, false));
+    let alive = [sandbox(), container(Role::Main, "main", 0, running())];
+    let waits = planned(&pod, &alive, &memory, 1);
+    assert_eq!(
+        waits[0],
+        Action::WakeAt(at(2)),
+        "the plan looks again in time"
+    );
+}
+
+#[test]
+fn a_hook_runs_when_the_pod_has_left_and_the_signal_follows_it_without_another_wait() {
+    let pod = ending(true);
+    let mut memory = settled();
+    memory.drain = Some(drained(0, false, false));
+    assert_eq!(step(&pod, &memory, 1), None);
+    memory.drain = Some(drained(0, true, false));
+    assert_eq!(step(&pod, &memory, 1), Some("hook"));
+    memory.hooks.insert("main-0".to_owned(), false);
+    assert_eq!(step(&pod, &memory, 1), None, "the hook runs");
+    assert_eq!(step(&pod, &memory, 20), None, "the hook still runs");
+    memory.hooks.insert("main-0".to_owned(), true);
+    assert_eq!(
+        step(&pod, &memory, 1),
+        None,
+        "a quick hook leaves connections"
+    );
+    assert_eq!(step(&pod, &memory, 6), Some("stop"));
+    memory.drain = Some(drained(0, true, true));
+    assert_eq!(step(&pod, &memory, 1), Some("stop"));
+    memory.hooks.insert("main-0".to_owned(), false);
+    assert_eq!(
+        step(&pod, &memory, 30),
+        Some("kill"),
+        "a hook may not outlast the grace"
+    );
+}
+
+#[test]
+fn a_forced_deletion_waits_for_nobody() {
+    let mut pod = ending(true);
+    pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at(0)));
+    assert_eq!(step(&pod, &settled(), 0), Some("kill"));
+}
+
+#[test]
+fn a_short_grace_leaves_the_pod_half_of_it() {
+    let mut pod = ending(false);
+    pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at(2)));
+    let mut memory = settled();
+    memory.drain = Some(drained(0, false, false));
+    assert_eq!(step(&pod, &memory, 1), Some("stop"));
+}
+
+#[test]
+fn a_container_that_is_restarted_in_place_is_not_waited_for() {
+    let mut memory = settled();
+    let failed = Probed {
+        started: true,
+        ready: true,
+        failed: Some("it is stuck".to_owned()),
+    };
+    memory.probes = BTreeMap::from([("main-0".to_owned(), failed)]);
+    assert_eq!(step(&pod(json!({})), &memory, 0), Some("stop"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Facts about one pod that plan and status share: which attempt is the latest, what counts as
 //! done, how the pod as a whole has ended. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Template, ContainerStatus, Pod};
 use sha2::{Digest, Sha256};
@@ -116,6 +118,26 @@ pub fn host_network(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|spec| spec.host_network)
         .unwrap_or(false)
+}
+
+/// Whether a container has something to do before it is asked to stop.
+pub fn has_pre_stop(pod: &Pod, container: &str) -> bool {
+    let mut templates = main_templates(pod).iter();
+    let template = templates.find(|template| template.name == container);
+    let lifecycle = template.and_then(|template| template.lifecycle.as_ref());
+    lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
+}
+
+/// The TCP ports that the pod says it listens on.
+pub fn tcp_ports(pod: &Pod) -> BTreeSet<u16> {
+    let ports = main_templates(pod)
+        .iter()
+        .flat_map(|it| &it.ports)
+        .flatten();
+    ports
+        .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+        .filter_map(|port| u16::try_from(port.container_port).ok())
+        .collect()
 }
 
 pub fn init_templates(pod: &Pod) -> &[Template] {

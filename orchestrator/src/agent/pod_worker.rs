@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::downward::Facts;
+use super::drain::{self, Progress};
 use super::events::Recorder;
 use super::facts::Capacity;
 use super::metrics::Metrics;
@@ -55,6 +56,8 @@ pub struct NodeContext<R, N> {
     pub client: Client,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
+    /// What all nodes have said of this node's endpoints.
+    pub nodes: drain::Nodes,
 }
 
 /// What the API says of a pod.
@@ -76,6 +79,9 @@ enum Note {
         id: String,
         verdict: Verdict,
     },
+    /// The `preStop` of that container has ended.
+    Hooked(String),
+    Drained(Progress),
 }
 
 /// What a step means for the loop.
@@ -259,6 +265,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 self.pulled(container, &image, outcome, took);
             }
             Note::Probed { id, verdict } => self.probed(id, verdict),
+            Note::Hooked(id) => drop(self.memory.hooks.insert(id, true)),
+            Note::Drained(progress) => {
+                if let Some(drain) = &mut self.memory.drain {
+                    drain.seen = progress;
+                }
+            }
         }
     }
 
@@ -271,6 +283,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .map(|it| &it.id)
             .collect();
         self.memory.signalled.retain(|id, _| running.contains(id));
+        self.memory.hooks.retain(|id, _| running.contains(id));
         self.memory.probes.retain(|id, _| running.contains(id));
         let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
         self.memory.last_words.retain(|id, _| known.contains(id));

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use http_body_util::BodyExt;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::client::Body;
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
 use crate::agent::wiring::WiringError;
+use crate::datapath::ObjectKey;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -123,6 +125,7 @@ impl Stage {
             recorder: Recorder::start(client.clone(), "n1".to_owned()),
             client,
             metrics: Arc::default(),
+            nodes: drain::Nodes::new("n1"),
         });
         let pod = json!({
             "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
@@ -334,6 +337,93 @@ async fn a_container_with_a_hook_is_asked_to_stop_after_it() {
     stage.delete(30);
     stage.until("confirmed", Stage::confirmed).await;
     assert_eq!(stage.node.runtime.commands(), ["drain"]);
+}
+
+/// The slice of a Service that the stage's pod is in.
+fn slice(terminating: bool) -> EndpointSlice {
+    let slice = json!({
+        "metadata": { "name": "web-1", "namespace": "default" },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": ["10.0.0.2"],
+            "nodeName": "n1",
+            "conditions": { "ready": !terminating, "terminating": terminating },
+            "targetRef": { "kind": "Pod", "uid": "u1" },
+        }],
+    });
+    serde_json::from_value(slice).expect("a slice")
+}
+
+/// The Ready nodes, and how far the lease of each says that it is.
+fn nodes(stage: &Stage, nodes: &[(&str, bool, Option<u64>)]) {
+    for (name, ready, applied) in nodes {
+        let status = if *ready { "True" } else { "Unknown" };
+        let node = json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } });
+        let node = serde_json::from_value(node).expect("a node");
+        stage.node.nodes.node(name, Some(&node));
+        if let Some(applied) = applied {
+            let annotations = json!({ drain::APPLIED: applied.to_string() });
+            let lease = json!({ "metadata": { "name": name, "annotations": annotations } });
+            let lease = serde_json::from_value(lease).expect("a lease");
+            stage.node.nodes.lease(&lease);
+        }
+    }
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("default", "web-1")
+}
+
+/// A pod that runs and has begun to leave its Service.
+async fn leaving(known: &[(&str, bool, Option<u64>)]) -> Stage {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    nodes(&stage, known);
+    stage.node.nodes.slice(key(), Some(&slice(false)), 5);
+    stage.delete(30);
+    stage.wake.notify_one();
+    stage
+}
+
+#[tokio::test]
+async fn a_pod_is_stopped_when_every_ready_node_has_said_that_it_left() {
+    const LONG_ENOUGH: Duration = Duration::from_millis(100);
+    let started = Instant::now();
+    let dead = ("n3", false, None);
+    let stage = leaving(&[("n1", true, Some(5)), ("n2", true, Some(5)), dead]).await;
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(stage.running(Role::Main), 1, "a slice still has it");
+    stage.node.nodes.slice(key(), Some(&slice(true)), 9);
+    nodes(&stage, &[("n1", true, Some(9)), ("n2", true, Some(8))]);
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(
+        stage.running(Role::Main),
+        1,
+        "n2 has not applied revision 9"
+    );
+    nodes(&stage, &[("n2", true, Some(12))]);
+    stage.until("confirmed", Stage::confirmed).await;
+    let took = started.elapsed();
+    assert!(
+        took < Duration::from_millis(1900),
+        "the dead node is not waited for: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_delays_a_stop_by_two_seconds() {
+    let stage = leaving(&[("n1", true, Some(5)), ("n2", true, None)]).await;
+    let started = Instant::now();
+    stage.node.nodes.slice(key(), Some(&slice(true)), 9);
+    nodes(&stage, &[("n1", true, Some(9))]);
+    stage.until("confirmed", Stage::confirmed).await;
+    let took = started.elapsed();
+    assert!(
+        took > Duration::from_millis(1800) && took < Duration::from_millis(2700),
+        "{took:?}"
+    );
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use ipnetwork::IpNetwork;
 use kube::Client;
 use tokio::sync::watch;
 
+use super::drain::Nodes;
 use super::events::Recorder;
 use super::facts;
 use super::feed::{self, DatapathHandle, Snapshot};
-use super::heartbeat;
+use super::heartbeat::{self, Applied};
 use super::ipam::{Ipam, IpamError};
 use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
 use super::metrics::Metrics;
@@ -109,7 +110,14 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         problems: vec!["the network is being set up".to_owned()],
     };
     let (health, healthy) = watch::channel(waiting);
-    let beat = heartbeat::run(client.clone(), node.clone(), healthy, shutdown.clone());
+    let (applied, told) = watch::channel(Applied::default());
+    let beat = heartbeat::run(
+        client.clone(),
+        node.clone(),
+        healthy,
+        told,
+        shutdown.clone(),
+    );
     let body = Body {
         config,
         membership: membership.clone(),
@@ -118,7 +126,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         node,
         metrics,
     };
-    let work = body.run(health, shutdown.clone());
+    let work = body.run(health, applied, shutdown.clone());
     let ended = tokio::select! {
         ended = server => ended.map_err(AgentError::from),
         ended = work => ended,
@@ -142,12 +150,22 @@ impl Body {
     async fn run(
         self,
         health: watch::Sender<Health>,
+        applied: watch::Sender<Applied>,
         shutdown: Shutdown,
     ) -> Result<(), AgentError> {
         let (own_range, range) = watch::channel(self.remembered_range());
         let (ready, datapath_known) = watch::channel(None);
         let name = &self.config.node_name;
-        feed::start_nodes(&self.client, name, own_range, datapath_known, &shutdown);
+        let nodes = Nodes::new(name);
+        nodes.start(self.client.clone(), &shutdown);
+        feed::start_nodes(
+            &self.client,
+            name,
+            &nodes,
+            own_range,
+            datapath_known,
+            &shutdown,
+        );
         let Some(range) = first(range, &shutdown).await else {
             return Ok(());
         };
@@ -161,9 +179,9 @@ impl Body {
         let uplink = links.uplink(self.config.node_ip).await?;
         let datapath =
             Datapath::open(self.datapath_config(range, &uplink.name, uplink.mtu)?).await?;
-        let datapath = feed::own(datapath, shutdown.clone());
+        let datapath = feed::own(datapath, applied, shutdown.clone());
         ready.send_replace(Some(datapath.clone()));
-        feed::start(&self.client, name, &datapath, &shutdown);
+        feed::start(&self.client, name, &nodes, &datapath, &shutdown);
         let mtu = uplink.mtu.saturating_sub(OVERLAY_OVERHEAD);
         let network = Wiring::new(
             links,
@@ -186,6 +204,7 @@ impl Body {
             client: self.client.clone(),
             recorder: Recorder::start(self.client.clone(), name.clone()),
             metrics: self.metrics.clone(),
+            nodes,
         };
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;

@@ -73,6 +73,11 @@ impl<K: Kernel> Reconciler<K> {
         self.in_sync
     }
 
+    /// Nothing is due, and nothing waits for the view to be complete.
+    pub fn is_settled(&self) -> bool {
+        self.in_sync && self.dirty.is_empty()
+    }
+
     pub fn world(&self) -> &World {
         &self.world
     }

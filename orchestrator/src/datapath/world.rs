@@ -107,6 +107,10 @@ impl World {
         self.pods.get(uid)
     }
 
+    pub fn slice(&self, key: &ObjectKey) -> Option<&SliceView> {
+        self.slices.get(key)
+    }
+
     fn change_service(&mut self, key: ObjectKey, view: Option<ServiceView>) -> BTreeSet<Unit> {
         let new = service_keys(view.as_ref());
         let old_view = replace(&mut self.services, key.clone(), view.clone());

@@ -1,6 +1,7 @@
 //! One simulated cluster: the API, its clients, nodes with agents, users, and chance.
 
 use jiff::{SignedDuration, Timestamp};
+use orchestrator::agent::drain::LIMIT;
 use orchestrator::api::meta;
 use orchestrator::client::{Kind, PatchKind};
 use orchestrator::controllers::object::Key;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, key_of};
 use super::check;
+use super::node::{self, Agent, Stopped, Turn};
 use super::processes::{Controllers, Faults, Scheduler};
 use super::rng::Rng;
 
@@ -20,13 +22,8 @@ pub struct Cluster {
     nodes: Vec<Agent>,
     faults: Faults,
     addresses: u32,
-}
-
-/// The agent of a node, which sees the truth at once: its own lag changes nothing for others.
-struct Agent {
-    name: String,
-    alive: bool,
-    renewed: Timestamp,
+    /// Every pod of a Service, or without one, that was asked to stop.
+    pub stops: Vec<Stopped>,
 }
 
 pub const NAMESPACE: &str = "default";
@@ -51,6 +48,7 @@ impl Cluster {
             nodes: Vec::new(),
             faults: Faults::default(),
             addresses: 1,
+            stops: Vec::new(),
         };
         (1..=nodes).for_each(|number| cluster.add_node(&format!("node-{number}")));
         cluster
@@ -77,12 +75,18 @@ impl Cluster {
             "spec": {"renewTime": meta::micro_timestamp(self.api.now)},
         });
         must(self.api.create(Kind::LEASE, lease));
-        let renewed = self.api.now;
-        self.nodes.push(Agent {
-            name: name.to_owned(),
-            alive: true,
-            renewed,
-        });
+        self.nodes.push(Agent::new(name, self.api.now));
+    }
+
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.nodes.iter()
+    }
+
+    /// The node's lease says nothing of slices from now on.
+    pub fn mute(&mut self, name: &str) {
+        for agent in self.nodes.iter_mut().filter(|agent| agent.name == name) {
+            agent.mute = true;
+        }
     }
 
     /// The node's agent falls silent, or speaks again.
@@ -150,12 +154,12 @@ impl Cluster {
     /// The next thing that falls due by time alone; agents renew their leases in any case.
     fn deadline(&self) -> Timestamp {
         let alive = self.nodes.iter().filter(|agent| agent.alive);
-        let renewals = alive.map(|agent| agent.renewed + RENEW);
+        let agents = alive.map(Agent::deadline);
         let engines = [
             self.controllers.engine.next_deadline(),
             self.scheduler.engine.next_deadline(),
         ];
-        let next = renewals.chain(engines.into_iter().flatten()).min();
+        let next = agents.chain(engines.into_iter().flatten()).min();
         next.unwrap_or(self.api.now)
             .max(self.api.now + SignedDuration::from_millis(1))
     }
@@ -171,7 +175,7 @@ impl Cluster {
     }
 
     /// One step of one process. False if it had nothing to do.
-    fn step(&mut self) -> bool {
+    pub fn step(&mut self) -> bool {
         self.api.now += SignedDuration::from_millis(self.rng.below(4) as i64);
         let kind = Kind::WATCHED[self.rng.below(Kind::WATCHED.len())];
         let relist = self.rng.chance(self.faults.before / 20);
@@ -219,53 +223,67 @@ impl Cluster {
         busy
     }
 
-    /// The agent renews its lease, and starts or ends one of its pods.
+    /// The agent hears of a slice, writes its lease, or starts or ends one of its pods.
     fn agent(&mut self, index: usize) -> bool {
-        let now = self.api.now;
         let agent = &mut self.nodes[index];
         if !agent.alive {
             return false;
         }
-        let name = agent.name.clone();
-        if agent.renewed.duration_until(now) >= RENEW {
-            agent.renewed = now;
-            let body = json!({"spec": {"renewTime": meta::micro_timestamp(now)}});
-            let key = Key::new("kube-node-lease", &name);
-            must(
-                self.api
-                    .patch(Kind::LEASE, &key, "", PatchKind::Merge, &body),
-            );
-            let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-            let key = Key::new("", &name);
-            must(
-                self.api
-                    .patch(Kind::NODE, &key, "status", PatchKind::Strategic, &ready),
-            );
+        if agent.renew(&mut self.api) || (self.rng.chance(500) && agent.deliver(&self.api)) {
+            return true;
         }
-        let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(name);
+        let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(agent.name);
         let todo = self.api.list(Kind::POD).into_iter().filter(own);
         let todo: Vec<Value> = todo.filter(|pod| wants_attention(pod)).cloned().collect();
-        let Some(pod) = self.rng.pick(&todo).cloned() else {
-            return false;
-        };
-        if meta::is_terminating(&pod) {
-            let uid = meta::uid(&pod);
-            let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-            self.api
-                .delete(Kind::POD, &key_of(&pod), &options)
-                .expect("the pod is there");
-        } else if pod["status"]["phase"] == "Running" {
-            self.set_pod(&pod, json!({}), true);
-        } else {
-            self.addresses += 1;
-            let ip = format!(
-                "10.100.{}.{}",
-                self.addresses / 250,
-                self.addresses % 250 + 2
-            );
-            self.set_pod(&pod, json!({"phase": "Running", "podIP": ip}), true);
+        let first = self.rng.below(todo.len().max(1));
+        for pod in todo.iter().cycle().skip(first).take(todo.len()) {
+            if !meta::is_terminating(pod) {
+                self.start(pod);
+                return true;
+            }
+            match self.nodes[index].end(&mut self.api, pod) {
+                Turn::Idle => {}
+                Turn::Busy => return true,
+                Turn::Stopped(stopped) => {
+                    self.note(stopped);
+                    return true;
+                }
+            }
         }
-        true
+        self.nodes[index].deliver(&self.api)
+    }
+
+    fn start(&mut self, pod: &Value) {
+        if pod["status"]["phase"] == "Running" {
+            return self.set_pod(pod, json!({}), true);
+        }
+        self.addresses += 1;
+        let ip = format!(
+            "10.100.{}.{}",
+            self.addresses / 250,
+            self.addresses % 250 + 2
+        );
+        self.set_pod(pod, json!({"phase": "Running", "podIP": ip}), true);
+    }
+
+    /// A pod that is asked to stop before its time is up must be in no Ready node's maps.
+    fn note(&mut self, stopped: Stopped) {
+        self.stops.push(stopped);
+        if stopped.waited >= LIMIT || !stopped.in_service {
+            return;
+        }
+        let ready = node::ready_nodes(&self.api);
+        for agent in self
+            .nodes
+            .iter()
+            .filter(|agent| ready.contains(&agent.name))
+        {
+            assert!(
+                !agent.open().contains(&stopped.address),
+                "{} sends connections to a pod that was stopped: {stopped:?}",
+                agent.name
+            );
+        }
     }
 
     fn set_pod(&mut self, pod: &Value, mut status: Value, ready: bool) {
@@ -323,6 +341,5 @@ pub fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the simulation's own writes are right")
 }
 
-const RENEW: SignedDuration = SignedDuration::from_secs(10);
 /// Longer than any pause that ends by itself.
 const QUIET: SignedDuration = SignedDuration::from_secs(150);

@@ -39,6 +39,13 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 let identity = (role, attempt, generation, level);
                 self.start(&container, identity).await
             }
+            Action::Drain => self.drain(),
+            Action::PreStop {
+                id,
+                container,
+                why,
+                until,
+            } => self.pre_stop(id, &container, why, until),
             Action::Stop {
                 id,
                 container,

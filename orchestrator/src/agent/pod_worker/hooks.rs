@@ -1,6 +1,6 @@
-//! The end and the beginning of containers as they themselves may have a say in: stop signals after
-//! `preStop`, `postStart`, and the last words of what ended. Hooks run beside the worker: a slow one
-//! must not keep the pod from being killed in time.
+//! The end and the beginning of containers as they themselves may have a say in: the way out of their
+//! Services, `preStop`, stop signals, `postStart`, and the last words of what ended. Hooks run beside
+//! the worker: a slow one must not keep the pod from being killed in time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Template, LifecycleHandler};
 use tokio::time::Instant;
 
-use super::{Step, Worker, instant_of};
+use super::{Note, Step, Worker, instant_of, pod_name};
+use crate::agent::drain::nodes::Leaver;
+use crate::agent::drain::{Drain, LIMIT, Progress};
 use crate::agent::events::About;
 use crate::agent::pod_shape;
 use crate::agent::prober;
-use crate::agent::runtime::{LogOptions, Role, Runtime};
+use crate::agent::runtime::{LogOptions, Role, Runtime, State};
 use crate::agent::wiring::PodNetwork;
 
 /// What a container may leave to say, in bytes; Kubernetes' limits.
@@ -26,35 +28,113 @@ const LOG_WORDS_LINES: u64 = 80;
 const POST_START_PATIENCE: Duration = Duration::from_secs(600);
 
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
-    /// Asks a container to stop: its hook first, if it has one, then its signal.
-    pub(super) fn stop(&mut self, id: String, name: &str, why: String, kill_at: Timestamp) -> Step {
+    /// Begins to watch the pod leave its Services; one that is in none has left.
+    pub(super) fn drain(&mut self) -> Step {
+        let leaver = self.leaver();
+        let in_none = self.node.nodes.in_none(&leaver);
+        self.memory.drain = Some(Drain {
+            since: Timestamp::now(),
+            seen: if in_none {
+                Progress::DONE
+            } else {
+                Progress::default()
+            },
+        });
+        if !in_none {
+            let (nodes, notes) = (self.node.nodes.clone(), self.notes.clone());
+            tokio::spawn(async move {
+                let tell = |progress| {
+                    let notes = notes.clone();
+                    // The pod may have ended meanwhile.
+                    async move { drop(notes.send(Note::Drained(progress)).await) }
+                };
+                let patience = Duration::try_from(LIMIT).unwrap_or_default();
+                drop(tokio::time::timeout(patience, nodes.observe(leaver, tell)).await);
+            });
+        }
+        Step::Progress
+    }
+
+    fn leaver(&self) -> Leaver {
+        let pod = &self.update.pod;
+        let sandbox = pod_shape::sandbox(&self.containers);
+        let pid = sandbox.and_then(|sandbox| match sandbox.state {
+            State::Running { pid, .. } => Some(pid),
+            _ => None,
+        });
+        let host_network = pod_shape::host_network(pod);
+        let address = self.memory.address.filter(|_| !host_network);
+        Leaver {
+            uid: self.uid().to_owned(),
+            address,
+            pid,
+            ports: host_network.then(|| pod_shape::tcp_ports(pod)),
+        }
+    }
+
+    /// Runs a container's `preStop`.
+    pub(super) fn pre_stop(
+        &mut self,
+        id: String,
+        name: &str,
+        why: String,
+        until: Timestamp,
+    ) -> Step {
         let pod = self.update.pod.clone();
         let about = About::container(&pod, name);
         self.node.recorder.normal(about.clone(), "Killing", why);
-        self.memory.signalled.insert(id.clone(), kill_at);
-        let template = pod_shape::main_templates(&pod)
-            .iter()
-            .find(|it| it.name == name)
-            .cloned();
-        let hook = template
-            .as_ref()
-            .and_then(|it| it.lifecycle.as_ref()?.pre_stop.clone());
-        let address = self.memory.address;
-        let node = self.node.clone();
+        self.memory.hooks.insert(id.clone(), false);
+        let mut templates = pod_shape::main_templates(&pod).iter();
+        let template = templates.find(|it| it.name == name).cloned();
+        let (address, node, notes) = (self.memory.address, self.node.clone(), self.notes.clone());
         tokio::spawn(async move {
+            let hook = template
+                .as_ref()
+                .and_then(|it| it.lifecycle.as_ref()?.pre_stop.clone());
             if let (Some(hook), Some(template)) = (hook, template) {
                 let run = run_hook(&*node.runtime, &id, &hook, &template, address);
-                let outcome = tokio::time::timeout_at(instant_of(kill_at), run).await;
+                let outcome = tokio::time::timeout_at(instant_of(until), run).await;
                 if let Ok(Err(error)) = outcome {
                     node.recorder.warning(about, "FailedPreStopHook", error);
                 }
             }
+            // The pod may have ended meanwhile.
+            drop(notes.send(Note::Hooked(id)).await);
+        });
+        Step::Settled
+    }
+
+    /// Asks a container to stop.
+    pub(super) fn stop(&mut self, id: String, name: &str, why: String, kill_at: Timestamp) -> Step {
+        if !self.memory.hooks.contains_key(&id) {
+            let about = About::container(&self.update.pod, name);
+            self.node.recorder.normal(about, "Killing", why);
+        }
+        self.tell_of_wait();
+        self.memory.signalled.insert(id.clone(), kill_at);
+        let node = self.node.clone();
+        tokio::spawn(async move {
             if let Err(error) = node.runtime.signal(&id, false).await {
                 // The plan kills it when its time is up.
                 tracing::warn!(%error, id, "a container was not asked to stop");
             }
         });
         Step::Settled
+    }
+
+    /// Says whom a pod that stops now has waited for in vain.
+    fn tell_of_wait(&self) {
+        let seen = self.memory.drain.map_or(Progress::DONE, |drain| drain.seen);
+        if seen.left {
+            return;
+        }
+        let pod = pod_name(&self.update.pod);
+        let missing = self.node.nodes.missing(&self.leaver());
+        tracing::warn!(
+            pod,
+            ?missing,
+            "a pod is stopped before every node has said that it sends it no connections"
+        );
     }
 
     /// Runs a container's `postStart`; a container whose hook fails is killed.

@@ -210,7 +210,8 @@ impl Runtime for FakeRuntime {
             });
         }
         container.state = State::Running {
-            pid: 1,
+            // No process has this number.
+            pid: 0,
             started_at: now,
         };
         drop(inner);

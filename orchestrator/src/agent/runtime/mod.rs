@@ -198,6 +198,8 @@ pub struct ContainerSpec {
     pub resources: Resources,
     pub security: Security,
     pub sysctls: BTreeMap<String, String>,
+    /// Replaces the image's own.
+    pub stop_signal: Option<String>,
     pub stdin: bool,
     pub stdin_once: bool,
     pub tty: bool,

@@ -9,7 +9,49 @@ use crate::api::quantity::Quantity;
 pub struct Context<'a> {
     pub volumes: &'a BTreeSet<&'a str>,
     pub host_network: bool,
+    /// `spec.os.name`.
+    pub os: &'a str,
 }
+
+/// The signals by which a container can be asked to stop, but for SIGRTMIN+n and SIGRTMAX-n.
+const SIGNALS: [&str; 36] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMIN",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
 
 pub fn containers(spec: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
     let (main, init) = (spec.field("containers"), spec.field("initContainers"));
@@ -83,6 +125,25 @@ fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Er
         if !hook.is_null() {
             handler(&hook, errors);
         }
+    }
+    stop_signal(&lifecycle.field("stopSignal"), context, errors);
+}
+
+/// KEP-4960: which signals there are depends on the system, so the pod has to name it.
+fn stop_signal(signal: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
+    if signal.is_empty() {
+        return;
+    }
+    if context.os.is_empty() {
+        let detail = "may not be set for containers with empty `spec.os.name`";
+        return errors.forbidden(signal, detail);
+    }
+    let real_time = |prefix: &str, most: u8| {
+        let number = signal.text().strip_prefix(prefix);
+        number.is_some_and(|n| n.parse().is_ok_and(|n: u8| (1..=most).contains(&n)))
+    };
+    if !real_time("SIGRTMIN+", 15) && !real_time("SIGRTMAX-", 14) {
+        errors.one_of(signal, &SIGNALS);
     }
 }
 

@@ -32,9 +32,12 @@ pub fn template(template: &At<'_>, errors: &mut Errors) {
 
 fn pod_spec(spec: &At<'_>, errors: &mut Errors) {
     let volumes = volumes(&spec.field("volumes"), errors);
+    let os = spec.field("os");
+    let os = os.field("name");
     let context = container::Context {
         volumes: &volumes,
         host_network: spec.field("hostNetwork").is_true(),
+        os: os.text(),
     };
     container::containers(spec, &context, errors);
     errors.one_of(

@@ -91,6 +91,11 @@ fn pods_are_refused_in_the_words_of_kubernetes() {
             r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
         ),
         (
+            container(json!({"lifecycle": {"stopSignal": "SIGUSR1"}})),
+            "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers \
+             with empty `spec.os.name`",
+        ),
+        (
             container(json!({"livenessProbe": {}})),
             "spec.containers[0].livenessProbe: Required value: must specify a handler type",
         ),
@@ -106,6 +111,17 @@ fn pods_are_refused_in_the_words_of_kubernetes() {
         );
     }
     assert_eq!(wrong("pods", container(json!({}))), "");
+    for (signal, right) in [
+        ("SIGUSR1", true),
+        ("SIGRTMIN+3", true),
+        ("SIGRTMIN+99", false),
+    ] {
+        let spec = json!({
+            "os": {"name": "linux"},
+            "containers": [{"name": "c", "image": "i", "lifecycle": {"stopSignal": signal}}],
+        });
+        assert_eq!(wrong("pods", pod(spec)).is_empty(), right, "{signal}");
+    }
 }
 
 #[test]

@@ -18,28 +18,39 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// The writes that make the Service's slices say what its pods say.
+/// The writes that make the Service's slices say what its pods say. Endpoints come before others go,
+/// so that a Service whose pods are replaced one by one is empty at no revision between.
 pub fn plan(view: &View) -> Plan {
-    let mut actions = Vec::new();
     if view.object.meta.deleting.is_some() {
         return Plan::default();
     }
+    let mut writes = Writes::default();
     let families = families(view.service);
     for v6 in &families {
-        family(view, *v6, members(view, *v6), &mut actions);
+        family(view, *v6, members(view, *v6), &mut writes);
     }
     for (object, slice) in own_slices(view) {
         if !families
             .iter()
             .any(|v6| address_type(*v6) == slice.address_type)
         {
-            actions.push(Action::delete(object));
+            writes.closing.push(Action::delete(object));
         }
     }
+    let mut actions = writes.opening;
+    actions.append(&mut writes.closing);
     Plan {
         actions,
         again: None,
     }
+}
+
+/// The writes of one plan by what they do to clients.
+#[derive(Default)]
+struct Writes {
+    /// No endpoint that takes connections goes.
+    opening: Vec<Action>,
+    closing: Vec<Action>,
 }
 
 /// Slices of this Service that this controller writes.
@@ -63,7 +74,7 @@ struct Page<'a> {
     endpoints: Vec<Endpoint>,
 }
 
-fn family(view: &View, v6: bool, groups: Groups, actions: &mut Vec<Action>) {
+fn family(view: &View, v6: bool, groups: Groups, writes: &mut Writes) {
     let mut existing: BTreeMap<Vec<Port>, Vec<(&Object, &EndpointSlice)>> = BTreeMap::new();
     for (object, slice) in own_slices(view) {
         if slice.address_type == address_type(v6) {
@@ -76,28 +87,26 @@ fn family(view: &View, v6: bool, groups: Groups, actions: &mut Vec<Action>) {
     let empty = groups.is_empty();
     for (ports, members) in groups {
         let slices = existing.remove(&ports).unwrap_or_default();
-        group(view, v6, &ports, members, slices, actions);
+        group(view, v6, &ports, members, slices, writes);
     }
     let mut leftover = existing.into_values().flatten().collect::<Vec<_>>();
     if empty {
         // One empty slice tells that the Service is known and has no endpoint.
         match leftover.pop() {
-            None => actions.push(create(view, v6, &[], Vec::new())),
+            None => writes.opening.push(create(view, v6, &[], Vec::new())),
             Some((object, slice)) => {
                 let page = Page {
                     object,
                     slice,
                     endpoints: Vec::new(),
                 };
-                actions.extend(update(view, &page));
+                writes.closing.extend(update(view, &page));
             }
         }
     }
-    actions.extend(
-        leftover
-            .into_iter()
-            .map(|(object, _)| Action::delete(object)),
-    );
+    let leftover = leftover.into_iter();
+    let deletions = leftover.map(|(object, _)| Action::delete(object));
+    writes.closing.extend(deletions);
 }
 
 /// Keeps every endpoint in the slice where it is, then fills up, then adds slices.
@@ -107,7 +116,7 @@ fn group(
     ports: &[Port],
     members: Vec<Member>,
     slices: Vec<(&Object, &EndpointSlice)>,
-    actions: &mut Vec<Action>,
+    writes: &mut Writes,
 ) {
     let mut waiting: BTreeMap<String, Endpoint> = members
         .iter()
@@ -136,15 +145,37 @@ fn group(
         if chunk.is_empty() {
             break;
         }
-        actions.push(create(view, v6, ports, chunk));
+        writes.opening.push(create(view, v6, ports, chunk));
     }
     for page in &pages {
         if page.endpoints.is_empty() {
-            actions.push(Action::delete(page.object));
+            writes.closing.push(Action::delete(page.object));
+        } else if page.closes() {
+            writes.closing.extend(update(view, page));
         } else {
-            actions.extend(update(view, page));
+            writes.opening.extend(update(view, page));
         }
     }
+}
+
+impl Page<'_> {
+    /// An endpoint that takes connections now takes none afterwards.
+    fn closes(&self) -> bool {
+        let mut open = self
+            .slice
+            .endpoints
+            .iter()
+            .filter(|old| takes_connections(old));
+        open.any(|old| {
+            let new = self.endpoints.iter().find(|new| uid(new) == uid(old));
+            !new.is_some_and(takes_connections)
+        })
+    }
+}
+
+fn takes_connections(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.is_none_or(|conditions| conditions.ready != Some(false))
 }
 
 fn update(view: &View, page: &Page) -> Option<Action> {

@@ -142,6 +142,40 @@ fn conditions_tell_of_readiness_and_of_ending() {
 }
 
 #[test]
+fn endpoints_come_before_others_go() {
+    // The new pod resolves the port's name to another number: it is in a slice of its own.
+    let ports = json!({"ports": [{"name": "web", "port": 80, "targetPort": "http"}]});
+    for (old, new) in [(1, 2), (2, 1)] {
+        let before = vec![service(ports.clone()), pod(old, true)];
+        let slices = stored(&plan_slices(before));
+        let mut ending = pod(old, true);
+        ending.1["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let mut during = vec![service(ports.clone()), ending, pod(new, true)];
+        during.extend(slices.iter().cloned());
+        let plan = plan_slices(during);
+        assert!(
+            matches!(
+                plan.actions.as_slice(),
+                [Action::Create(_), Action::Patch(_)]
+            ),
+            "{:?}",
+            words(&plan.actions)
+        );
+        let mut after = vec![service(ports.clone()), pod(new, true)];
+        after.extend(slices);
+        let plan = plan_slices(after);
+        assert!(
+            matches!(
+                plan.actions.as_slice(),
+                [Action::Create(_), Action::Delete(_)]
+            ),
+            "{:?}",
+            words(&plan.actions)
+        );
+    }
+}
+
+#[test]
 fn pods_that_cannot_serve_are_no_endpoints() {
     let mut finished = pod(1, true);
     finished.1["status"]["phase"] = json!("Succeeded");

@@ -84,6 +84,7 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, oom_floor: i64) -> Contain
         cmd,
         working_dir: spec.working_dir.clone(),
         labels: Some(labels(spec, owner)),
+        stop_signal: spec.stop_signal.clone(),
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),

@@ -1,0 +1,252 @@
+//! A made-up node. Its agent follows slices at its own pace, says in its lease how far it is, and
+//! ends pods as the product's plan says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use orchestrator::agent::drain::nodes::Known;
+use orchestrator::agent::drain::{APPLIED, Drain, Progress, until};
+use orchestrator::agent::pod_plan::{self, Action, Memory, View};
+use orchestrator::agent::runtime::{Container, Identity, Role, State};
+use orchestrator::api::meta;
+use orchestrator::client::{Kind, PatchKind};
+use orchestrator::controllers::object::Key;
+use orchestrator::datapath::{ObjectKey, SliceView};
+use serde_json::{Value, json};
+
+use super::api::{Api, key_of};
+use super::check;
+use super::cluster::must;
+
+pub const RENEW: SignedDuration = SignedDuration::from_secs(10);
+
+pub struct Agent {
+    pub name: String,
+    pub alive: bool,
+    /// Its lease says nothing of slices.
+    pub mute: bool,
+    pub renewed: Timestamp,
+    /// The newest revision that is in its maps.
+    applied: u64,
+    /// The newest one that others wait to hear of, and the newest that its lease has.
+    awaited: u64,
+    told: u64,
+    cursor: usize,
+    maps: BTreeMap<Key, SliceView>,
+    known: Known,
+    /// By uid: the pods that end.
+    leaving: BTreeMap<String, Memory>,
+}
+
+/// A pod was asked to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped {
+    pub address: IpAddr,
+    /// Since it was told to end.
+    pub waited: SignedDuration,
+    /// Its own agent had heard of it in a slice.
+    pub in_service: bool,
+}
+
+/// What came of a turn.
+pub enum Turn {
+    Idle,
+    Busy,
+    Stopped(Stopped),
+}
+
+impl Agent {
+    pub fn new(name: &str, now: Timestamp) -> Self {
+        Self {
+            name: name.to_owned(),
+            alive: true,
+            mute: false,
+            renewed: now,
+            applied: 0,
+            awaited: 0,
+            told: 0,
+            cursor: 0,
+            maps: BTreeMap::new(),
+            known: Known::default(),
+            leaving: BTreeMap::new(),
+        }
+    }
+
+    /// The addresses to which it sends new connections.
+    pub fn open(&self) -> BTreeSet<IpAddr> {
+        let endpoints = self.maps.values().flat_map(|slice| &slice.endpoints);
+        let open = endpoints.filter(|endpoint| endpoint.ready());
+        open.map(|endpoint| endpoint.addr).collect()
+    }
+
+    /// The next thing that it does by time alone.
+    pub fn deadline(&self) -> Timestamp {
+        let ends = self.leaving.values().filter_map(|memory| memory.drain);
+        let ends =
+            ends.map(|drain| until(drain.since, drain.since + SignedDuration::from_secs(30)));
+        ends.chain([self.renewed + RENEW]).min().expect("not empty")
+    }
+
+    /// Takes in the next slice. False if there is none.
+    pub fn deliver(&mut self, api: &Api) -> bool {
+        let slice = |index: &usize| api.log[*index].kind == Kind::ENDPOINT_SLICE;
+        let next = (self.cursor..api.log.len()).find(slice);
+        self.cursor = next.map_or(api.log.len(), |index| index + 1);
+        let Some(index) = next else { return false };
+        let entry = &api.log[index];
+        let slice: EndpointSlice =
+            serde_json::from_value(entry.object.clone()).expect("the API holds slices");
+        let key = key_of(&entry.object);
+        let revision = revision(&entry.object);
+        let object = ObjectKey::new(key.namespace.as_str(), key.name.as_str());
+        let here = Some(&slice).filter(|_| !entry.deleted);
+        self.known
+            .endpoints
+            .apply(object, here, revision, &self.name);
+        let view = here.and_then(|slice| SliceView::from_object(slice, &self.name));
+        let old = match view.clone() {
+            Some(view) => self.maps.insert(key, view),
+            None => self.maps.remove(&key),
+        };
+        self.applied = revision;
+        if old.is_some_and(|old| old.loses_endpoint(view.as_ref())) {
+            self.awaited = revision;
+        }
+        true
+    }
+
+    /// Renews the lease when it is time, or when somebody waits for what it says.
+    pub fn renew(&mut self, api: &mut Api) -> bool {
+        let due = self.renewed.duration_until(api.now) >= RENEW;
+        if !due && (self.mute || self.awaited <= self.told) {
+            return false;
+        }
+        self.renewed = api.now;
+        let mut body = json!({"spec": {"renewTime": meta::micro_timestamp(api.now)}});
+        if !self.mute {
+            self.told = self.applied;
+            body["metadata"]["annotations"] = json!({APPLIED: self.applied.to_string()});
+        }
+        let key = Key::new("kube-node-lease", &self.name);
+        must(api.patch(Kind::LEASE, &key, "", PatchKind::Merge, &body));
+        if due {
+            let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            let key = Key::new("", &self.name);
+            must(api.patch(Kind::NODE, &key, "status", PatchKind::Strategic, &ready));
+        }
+        true
+    }
+
+    /// Takes the next step of a pod that ends.
+    pub fn end(&mut self, api: &mut Api, pod: &Value) -> Turn {
+        let uid = meta::uid(pod).to_owned();
+        let address = pod["status"]["podIP"].as_str();
+        let address: Option<IpAddr> = address.and_then(|text| text.parse().ok());
+        let stopped = match (address, check::finished(pod)) {
+            (Some(address), false) => match self.plan(api, pod, address) {
+                Step::Wait => return Turn::Idle,
+                Step::Leave => return Turn::Busy,
+                Step::Kill => None,
+                Step::Stop(waited) => Some(Stopped {
+                    address,
+                    waited,
+                    in_service: self.known.has_left(&uid, Some(address)).is_some(),
+                }),
+            },
+            _ => None,
+        };
+        self.leaving.remove(&uid);
+        let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+        api.delete(Kind::POD, &key_of(pod), &options)
+            .expect("the pod is there");
+        stopped.map_or(Turn::Busy, Turn::Stopped)
+    }
+
+    fn plan(&mut self, api: &Api, pod: &Value, address: IpAddr) -> Step {
+        self.known.ready = ready_nodes(api);
+        self.known.applied = acknowledged(api);
+        let uid = meta::uid(pod).to_owned();
+        let left = self.known.has_left(&uid, Some(address)).unwrap_or(true);
+        let seen = Progress { left, idle: left };
+        let memory = self.leaving.entry(uid).or_default();
+        if let Some(drain) = &mut memory.drain {
+            drain.seen = seen;
+        }
+        let typed: Pod = serde_json::from_value(pod.clone()).expect("the API holds pods");
+        let containers = [running(Role::Sandbox, ""), running(Role::Main, "main")];
+        let actions = pod_plan::plan(&View {
+            pod: &typed,
+            gone: false,
+            now: api.now,
+            containers: &containers,
+            memory,
+        });
+        let since = memory.drain.map_or(api.now, |drain| drain.since);
+        for action in actions {
+            match action {
+                Action::Drain => {
+                    memory.drain = Some(Drain { since, seen });
+                    return Step::Leave;
+                }
+                Action::Stop { .. } => return Step::Stop(since.duration_until(api.now)),
+                Action::Kill { .. } => return Step::Kill,
+                _ => {}
+            }
+        }
+        Step::Wait
+    }
+}
+
+enum Step {
+    Wait,
+    Leave,
+    Stop(SignedDuration),
+    Kill,
+}
+
+fn running(role: Role, name: &str) -> Container {
+    let identity = Identity {
+        role,
+        name: name.to_owned(),
+        attempt: 0,
+        generation: 0,
+        level: 0,
+        spec_hash: String::new(),
+        address: None,
+    };
+    Container {
+        id: name.to_owned(),
+        identity,
+        image: String::new(),
+        image_id: String::new(),
+        created_at: Timestamp::UNIX_EPOCH,
+        state: State::Running {
+            pid: 0,
+            started_at: Timestamp::UNIX_EPOCH,
+        },
+    }
+}
+
+pub fn ready_nodes(api: &Api) -> BTreeSet<String> {
+    let nodes = api.list(Kind::NODE).into_iter();
+    let ready = nodes.filter(|node| check::ready(node));
+    ready.map(|node| meta::name(node).to_owned()).collect()
+}
+
+fn acknowledged(api: &Api) -> BTreeMap<String, u64> {
+    let leases = api.list(Kind::LEASE).into_iter();
+    let told = leases.filter_map(|lease| {
+        let applied = lease["metadata"]["annotations"][APPLIED].as_str()?;
+        Some((meta::name(lease).to_owned(), applied.parse().ok()?))
+    });
+    told.collect()
+}
+
+fn revision(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"].as_str();
+    text.and_then(|text| text.parse().ok())
+        .expect("every object has a revision")
+}

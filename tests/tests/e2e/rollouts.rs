@@ -1,0 +1,116 @@
+//! Rolling updates under load: a server that exits the moment it is asked to, and clients that make
+//! a new connection for every request. Not one of them may notice.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use tests::{
+    cluster::{Cluster, Kubectl, manifest, wait},
+    http_load::Load,
+};
+
+use crate::enter;
+
+/// So many rolling updates, unless ORCHESTRATOR_E2E_ROLLOUTS says another number.
+const ROLLOUTS: usize = 5;
+
+/// nginx ends at once on SIGTERM, with whatever connections it has.
+const DEPLOYMENT: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 3
+  strategy:
+    rollingUpdate: { maxSurge: 1, maxUnavailable: 0 }
+  selector:
+    matchLabels: { app: nginx }
+  template:
+    metadata:
+      labels: { app: nginx }
+    spec:
+      containers:
+      - name: nginx
+        image: nginx:1.7.9
+        ports:
+        - containerPort: 80
+        readinessProbe:
+          httpGet: { path: /, port: 80 }
+          periodSeconds: 1
+"#;
+
+#[test]
+fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
+    let rollouts = std::env::var("ORCHESTRATOR_E2E_ROLLOUTS");
+    let rollouts = rollouts.map_or(ROLLOUTS, |text| text.parse().expect("a number"));
+    let cluster = Cluster::up("roll", 3).unwrap();
+    let kubectl = cluster.client().unwrap();
+    let file = cluster.dir().join("rollouts.yaml");
+    std::fs::write(&file, DEPLOYMENT).unwrap();
+    kubectl
+        .args(&["apply", "-f", &file.to_string_lossy()])
+        .unwrap();
+    kubectl
+        .args(&["apply", "-f", &manifest("nginxsvc.yaml")])
+        .unwrap();
+    kubectl
+        .run("rollout status deployment/web --timeout=80s")
+        .unwrap();
+    let service: Ipv4Addr = kubectl
+        .field("service nginxsvc", "/spec/clusterIP")
+        .unwrap()
+        .parse()
+        .unwrap();
+    wait("the Service has three endpoints", || {
+        let slices = kubectl.json("get endpointslices -l kubernetes.io/service-name=nginxsvc")?;
+        let count = slices["items"][0]["endpoints"]
+            .as_array()
+            .map_or(0, Vec::len);
+        Ok((count == 3).then_some(()))
+    });
+
+    let loads = ["node-1", "node-2", "node-3"]
+        .map(|node| Load::connections(service, enter(&cluster, node)));
+    let mut took = Vec::new();
+    for number in 1..=rollouts {
+        took.push(roll(&kubectl, number));
+    }
+    let mut answered = 0;
+    let mut failures = Vec::new();
+    for load in loads {
+        let outcome = load.stop();
+        answered += outcome.answered();
+        failures.extend(outcome.failures);
+    }
+    let total: Duration = took.iter().sum();
+    let worst = took.iter().max().unwrap();
+    println!(
+        "{rollouts} rolling updates of 3 pods in {total:.1?} (the longest {worst:.1?}): {answered} \
+         requests answered, {} failed",
+        failures.len()
+    );
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(answered > rollouts * 100, "that was no load: {answered}");
+    cluster.down().unwrap();
+}
+
+/// Replaces every pod; returns when the last old one is gone.
+fn roll(kubectl: &Kubectl, number: usize) -> Duration {
+    let started = Instant::now();
+    let annotations = format!(r#"{{"annotations":{{"round":"{number}"}}}}"#);
+    let patch = format!(r#"{{"spec":{{"template":{{"metadata":{annotations}}}}}}}"#);
+    kubectl
+        .args(&["patch", "deployment", "web", "-p", &patch])
+        .unwrap();
+    kubectl
+        .run("rollout status deployment/web --timeout=80s")
+        .unwrap();
+    wait("only the new pods are left", || {
+        let pods = kubectl.json("get pods -l app=nginx")?;
+        Ok((pods["items"].as_array().map(Vec::len) == Some(3)).then_some(()))
+    });
+    started.elapsed()
+}
