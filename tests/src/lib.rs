@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cluster;
 pub mod http_load;
 pub mod netns;
+pub mod oracle;
 pub mod packet;
 pub mod peer;
 pub mod prog;

@@ -26,7 +26,11 @@ pub struct Server {
 
 impl Server {
     pub fn tcp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
-        let listener = netns.enter(|| TcpListener::bind(("0.0.0.0", port)))?;
+        Self::tcp_at(netns, name, ([0; 4], port).into())
+    }
+
+    pub fn tcp_at(netns: &Netns, name: &str, at: SocketAddr) -> io::Result<Self> {
+        let listener = netns.enter(|| TcpListener::bind(at))?;
         let accept = listener.try_clone()?;
         let (heard, name) = (Arc::new(Mutex::new(Vec::new())), name.to_owned());
         let log = Arc::clone(&heard);
@@ -47,7 +51,11 @@ impl Server {
     }
 
     pub fn udp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
-        let socket = netns.enter(|| UdpSocket::bind(("0.0.0.0", port)))?;
+        Self::udp_at(netns, name, ([0; 4], port).into())
+    }
+
+    pub fn udp_at(netns: &Netns, name: &str, at: SocketAddr) -> io::Result<Self> {
+        let socket = netns.enter(|| UdpSocket::bind(at))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let (heard, name) = (Arc::new(Mutex::new(Vec::new())), name.to_owned());
         let (log, stop) = (Arc::clone(&heard), Arc::new(AtomicBool::new(false)));
@@ -107,8 +115,17 @@ pub struct Client {
 
 impl Client {
     pub fn connect(netns: &Netns, to: impl Into<SocketAddr>) -> io::Result<Self> {
+        Self::connect_within(netns, to, PATIENCE)
+    }
+
+    /// The same with a bound of the caller's on the handshake.
+    pub fn connect_within(
+        netns: &Netns,
+        to: impl Into<SocketAddr>,
+        wait: Duration,
+    ) -> io::Result<Self> {
         let to = to.into();
-        let stream = netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+        let stream = netns.enter(|| TcpStream::connect_timeout(&to, wait))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
