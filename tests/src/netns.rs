@@ -3,22 +3,26 @@
 //! Everything made here bears the process's number and is removed when dropped, also by a panic; what a
 //! killed run left is removed by the next. No agent, no API: the tests hand the changes over.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod cluster;
+mod hop;
+mod node;
+mod service;
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::{fs, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns};
-use orchestrator::datapath::view::{EndpointView, PortView, Protocol};
-use orchestrator::datapath::{
-    Change, Datapath, FamilyConfig, LocalPod, NodeConfig, NodeView, ObjectKey, ServiceView,
-    SliceView, mount, syscall,
-};
 
 use crate::prog::skipped;
+
+pub use cluster::{Cluster, Plan, ready_endpoint};
+pub use hop::Narrow;
+pub use node::{Node, Pod};
+pub use service::{Ep, Object, Svc};
 
 /// Every name made here: `dpt<pid>-…`.
 const PREFIX: &str = "dpt";
@@ -88,6 +92,21 @@ impl Netns {
         Ok((u32::try_from(ifindex)?, mac))
     }
 
+    /// Lines for `ip -batch` inside: one process for many changes.
+    pub fn batch(&self, script: &str) -> Result<()> {
+        let mut ip = Command::new("ip");
+        ip.args(["-n", &self.name, "-batch", "-"]);
+        ip.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut ip = ip.spawn().context("run ip")?;
+        let mut input = ip.stdin.take().context("ip has an input")?;
+        input.write_all(script.as_bytes())?;
+        drop(input);
+        let done = ip.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "{script}: {}", complaint.trim());
+        Ok(())
+    }
+
     /// `bridge` inside; arguments are split at blanks.
     pub fn bridge(&self, arguments: &str) -> Result<()> {
         let mut all = vec!["-n", &self.name];
@@ -98,6 +117,15 @@ impl Netns {
     pub fn sysctl(&self, path: &str, value: &str) -> io::Result<()> {
         self.enter(|| fs::write(format!("/proc/sys/net/{path}"), value))
     }
+
+    /// Several settings of IPv6 on a link, or on `default` for the links to come.
+    fn ipv6(&self, link: &str, settings: &[(&str, &str)]) -> io::Result<()> {
+        self.enter(|| {
+            settings.iter().try_for_each(|(setting, value)| {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{link}/{setting}"), value)
+            })
+        })
+    }
 }
 
 impl Drop for Netns {
@@ -106,6 +134,28 @@ impl Drop for Netns {
         let _ = ip(&["netns", "del", &self.name]);
     }
 }
+
+/// The numbers under which everything here is found: node 1 is 172.31.0.11 and fd00:31::b, its
+/// pods are 10.100.1.n and fd00:100:0:1::n, Services are 10.96.0.n and fd00:96::n.
+pub fn underlay_addr(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let v6 = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, number.into());
+    (Ipv4Addr::new(172, 31, 0, number), v6)
+}
+
+pub fn pod_addr(node: u8, number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let v6 = Ipv6Addr::new(0xfd00, 0x100, 0, node.into(), 0, 0, 0, number.into());
+    (Ipv4Addr::new(10, 100, node, number), v6)
+}
+
+pub fn service_addr(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let v6 = Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, number.into());
+    (Ipv4Addr::new(10, 96, 0, number), v6)
+}
+
+/// The client that is no node.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, OUTSIDE_NUMBER);
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x31, 0, 0, 0, 0, 0, OUTSIDE_NUMBER as u16);
+const OUTSIDE_NUMBER: u8 = 250;
 
 /// A switch on its own, for networks that are not ours.
 pub struct Underlay {
@@ -125,7 +175,13 @@ impl Underlay {
     /// A namespace on the switch with 172.31.0.`octet`.
     pub fn plug(&self, tag: &str, octet: u8) -> Result<Netns> {
         let netns = self.namespace(tag)?;
-        plug(&self.netns, &netns, tag, Ipv4Addr::new(172, 31, 0, octet))?;
+        plug(
+            &self.netns,
+            &netns,
+            tag,
+            Ipv4Addr::new(172, 31, 0, octet),
+            None,
+        )?;
         Ok(netns)
     }
 
@@ -135,280 +191,29 @@ impl Underlay {
     }
 }
 
-/// A switch, nodes on it, and a client outside.
-pub struct Cluster {
-    pub nodes: Vec<Node>,
-    pub outside: Netns,
-    /// The switch: a capture here sees all that nodes send each other.
-    pub underlay: Netns,
-    name: String,
-    cgroup: PathBuf,
-}
-
-pub struct Node {
-    pub netns: Netns,
-    pub config: NodeConfig,
-    /// Pods first: their namespaces go before the node's.
-    pub pods: Vec<Pod>,
-    datapath: Option<Datapath>,
-}
-
-pub struct Pod {
-    pub netns: Netns,
-    pub addr: Ipv4Addr,
-    pub wired: LocalPod,
-}
-
-pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 250);
-
-impl Cluster {
-    pub fn start(nodes: u8) -> Result<Self> {
-        Self::start_in(nodes, &mount::cgroup_root()?)
-    }
-
-    /// The same with the socket programs on a cgroup of the caller's.
-    pub fn start_in(nodes: u8, cgroup: &Path) -> Result<Self> {
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        if serial == 0 {
-            sweep_dead_runs()?;
+/// Joins a namespace to the switch. Without an IPv6 address its link has no IPv6 at all.
+fn plug(
+    underlay: &Netns,
+    netns: &Netns,
+    port: &str,
+    v4: Ipv4Addr,
+    v6: Option<Ipv6Addr>,
+) -> Result<()> {
+    underlay.batch(&format!(
+        "link add name {port} type veth peer name eth0 netns {}\n\
+         link set {port} master ul0 up\n",
+        netns.name
+    ))?;
+    let mut script = format!("addr add {v4}/24 dev eth0\n");
+    match v6 {
+        Some(v6) => {
+            netns.ipv6("eth0", &[("accept_ra", "0"), ("accept_dad", "0")])?;
+            script += &format!("addr add {v6}/64 dev eth0 nodad\n");
         }
-        let name = format!("{PREFIX}{}-{serial}", std::process::id());
-        let underlay = Netns::create(format!("{name}-ul"))?;
-        underlay.ip("link add ul0 type bridge")?;
-        underlay.ip("link set ul0 up")?;
-        let outside = Netns::create(format!("{name}-outside"))?;
-        plug(&underlay, &outside, "outside", OUTSIDE)?;
-        let mut cluster = Self {
-            nodes: Vec::new(),
-            outside,
-            underlay,
-            name,
-            cgroup: cgroup.to_owned(),
-        };
-        for number in 1..=nodes {
-            cluster.add_node(number)?;
-        }
-        cluster.announce_nodes()?;
-        Ok(cluster)
+        None => netns.ipv6("eth0", &[("disable_ipv6", "1")])?,
     }
-
-    /// Every node has heard everything.
-    pub fn in_sync(&mut self) -> Result<()> {
-        self.nodes
-            .iter_mut()
-            .try_for_each(|node| Ok(node.with(Datapath::in_sync)?))
-    }
-
-    /// The same change to every node.
-    pub fn change(&mut self, change: &Change) -> Result<()> {
-        let tell = |node: &mut Node| Ok(node.with(|datapath| datapath.change(change.clone()))?);
-        self.nodes.iter_mut().try_for_each(tell)
-    }
-
-    /// A Service with one port, and its endpoints.
-    pub fn service(
-        &mut self,
-        addr: Ipv4Addr,
-        port: u16,
-        protocol: Protocol,
-        endpoints: &[(Ipv4Addr, u16)],
-    ) -> Result<()> {
-        let name = format!("s{}-{port}-{protocol:?}", addr.octets()[3]);
-        let key = ObjectKey::new("default", name.as_str());
-        let listed = |port| {
-            vec![PortView {
-                name: "main".into(),
-                port,
-                protocol,
-            }]
-        };
-        let ports = listed(port);
-        let view = ServiceView {
-            addrs: vec![addr.into()],
-            ports,
-            local_only: false,
-        };
-        self.change(&Change::Service(key.clone(), Some(view)))?;
-        let target = endpoints.first().map_or(port, |(_, port)| *port);
-        let slice = SliceView {
-            service: key.name.clone(),
-            ports: listed(target),
-            endpoints: endpoints
-                .iter()
-                .map(|(addr, _)| ready_endpoint(*addr))
-                .collect(),
-        };
-        self.change(&Change::Slice(key, Some(slice)))
-    }
-
-    fn add_node(&mut self, number: u8) -> Result<()> {
-        let netns = Netns::create(format!("{}-node-{number}", self.name))?;
-        let addr = Ipv4Addr::new(172, 31, 0, 10 + number);
-        plug(&self.underlay, &netns, &format!("node-{number}"), addr)?;
-        netns.ip(&format!("route add default via {OUTSIDE}"))?;
-        let config = NodeConfig {
-            node_name: format!("node-{number}"),
-            underlay: addr.into(),
-            v4: Some(FamilyConfig {
-                node_ip: Some(addr.into()),
-                pod_cidr: format!("10.100.{number}.0/24").parse()?,
-                cluster_cidr: "10.100.0.0/16".parse()?,
-                service_cidr: "10.96.0.0/16".parse()?,
-                pod_mask_bits: 24,
-            }),
-            v6: None,
-            uplink: "eth0".into(),
-            mtu: 1500,
-            vni: 1,
-            vxlan_port: 4789,
-            pin_root: PathBuf::from(BPFFS).join(&self.name),
-            cgroup_root: self.cgroup.clone(),
-        };
-        let mut node = Node {
-            netns,
-            config,
-            pods: Vec::new(),
-            datapath: None,
-        };
-        node.open()?;
-        self.nodes.push(node);
-        Ok(())
-    }
-
-    /// Tells every node where the others are.
-    pub fn announce_nodes(&mut self) -> Result<()> {
-        let views: Vec<_> = self.nodes.iter().map(|node| node.config.clone()).collect();
-        for config in views {
-            let view = NodeView {
-                pod_cidrs: config.families().map(|family| family.pod_cidr).collect(),
-                addrs: config.underlay.into(),
-            };
-            self.change(&Change::Node(config.node_name, Some(view)))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.nodes.clear();
-        let _ = fs::remove_dir(Path::new(BPFFS).join(&self.name));
-    }
-}
-
-impl Node {
-    /// What an agent's start does; a second time, what its restart does.
-    pub fn open(&mut self) -> Result<()> {
-        let config = self.config.clone();
-        let open = || -> Result<Datapath> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            Ok(runtime.block_on(Datapath::open(config))?)
-        };
-        self.datapath = Some(self.netns.enter(open)?);
-        Ok(())
-    }
-
-    /// What taking a node out of service does.
-    pub fn remove(&mut self) -> Result<()> {
-        let datapath = self.datapath.take().expect("the agent runs");
-        let remove = || -> Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            Ok(runtime.block_on(datapath.remove_all())?)
-        };
-        self.netns.enter(remove)
-    }
-
-    /// What kill -9 of an agent does.
-    pub fn kill(&mut self) {
-        self.datapath = None;
-    }
-
-    /// Calls the datapath from inside the node, as the agent does.
-    pub fn with<T: Send>(&mut self, call: impl FnOnce(&mut Datapath) -> T + Send) -> T {
-        let datapath = self.datapath.as_mut().expect("the agent runs");
-        self.netns.enter(|| call(datapath))
-    }
-
-    /// A pod with the given last octet, wired as the agent does.
-    pub fn add_pod(&mut self, octet: u8) -> Result<Ipv4Addr> {
-        let family = self.config.v4.context("the node has no IPv4")?;
-        let IpAddr::V4(gateway) = family.gateway() else {
-            bail!("the tests are IPv4");
-        };
-        let [a, b, c, _] = gateway.octets();
-        let addr = Ipv4Addr::new(a, b, c, octet);
-        let netns = Netns::create(format!("{}-pod-{octet}", self.netns.name))?;
-        let ifname = format!("orchpod{octet}");
-        netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
-        let node = &self.netns.name;
-        ip(&split(&format!(
-            "link add name {ifname} netns {node} mtu 1450 type veth peer name eth0 mtu 1450 netns {}",
-            netns.name
-        )))?;
-        self.netns
-            .sysctl(&format!("ipv6/conf/{ifname}/disable_ipv6"), "1")?;
-        self.netns.ip(&format!("link set {ifname} up"))?;
-        let (ifindex, host_mac) = self.netns.link(&ifname)?;
-        let (_, mac) = netns.link("eth0")?;
-        netns.ip("link set eth0 up")?;
-        netns.ip(&format!("addr add {addr}/32 dev eth0"))?;
-        netns.ip(&format!(
-            "neigh add {gateway} lladdr {} dev eth0 nud permanent",
-            host_mac.map(|octet| format!("{octet:02x}")).join(":")
-        ))?;
-        netns.ip(&format!("route add default via {gateway} dev eth0 onlink"))?;
-        let netns_cookie = netns.enter(syscall::own_netns_cookie)?;
-        let wired = LocalPod {
-            addrs: addr.into(),
-            ifindex,
-            ifname,
-            mac,
-            host_mac,
-            netns_cookie,
-            host_network: false,
-        };
-        self.pods.push(Pod { netns, addr, wired });
-        self.tell_pod(self.pods.len() - 1)?;
-        Ok(addr)
-    }
-
-    /// Hands a pod over (again).
-    pub fn tell_pod(&mut self, index: usize) -> Result<()> {
-        let pod = self.pods[index].wired.clone();
-        Ok(self.with(|datapath| datapath.change(Change::Pod(format!("pod-{index}"), Some(pod))))?)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.datapath = None;
-        let removed =
-            orchestrator::datapath::remove_pins(&self.config.pin_root, &self.config.node_name);
-        if let Err(error) = removed {
-            eprintln!("{}: {error}", self.config.node_name);
-        }
-    }
-}
-
-pub fn ready_endpoint(addr: Ipv4Addr) -> EndpointView {
-    EndpointView::new(addr.into(), true, true, false, false)
-}
-
-/// Joins a namespace to the switch.
-fn plug(underlay: &Netns, netns: &Netns, port: &str, addr: Ipv4Addr) -> Result<()> {
-    ip(&split(&format!(
-        "link add name {port} netns {} type veth peer name eth0 netns {}",
-        underlay.name, netns.name
-    )))?;
-    underlay.ip(&format!("link set {port} master ul0 up"))?;
-    netns.sysctl("ipv6/conf/eth0/disable_ipv6", "1")?;
-    netns.ip(&format!("addr add {addr}/24 dev eth0"))?;
-    netns.ip("link set eth0 up")
+    script += "link set eth0 up\n";
+    netns.batch(&script)
 }
 
 fn split(arguments: &str) -> Vec<&str> {

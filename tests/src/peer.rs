@@ -1,13 +1,14 @@
 //! Servers and clients inside namespaces: real sockets, every wait bounded.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -26,7 +27,7 @@ pub struct Server {
 
 impl Server {
     pub fn tcp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
-        Self::tcp_at(netns, name, ([0; 4], port).into())
+        Self::tcp_at(netns, name, (ANY, port).into())
     }
 
     pub fn tcp_at(netns: &Netns, name: &str, at: SocketAddr) -> io::Result<Self> {
@@ -36,7 +37,9 @@ impl Server {
         let log = Arc::clone(&heard);
         let thread = thread::spawn(move || {
             while let Ok((stream, from)) = accept.accept() {
-                log.lock().expect("no thread panics with it").push(from);
+                log.lock()
+                    .expect("no thread panics with it")
+                    .push(plain(from));
                 let name = name.clone();
                 thread::spawn(move || echo_lines(stream, &name));
             }
@@ -51,7 +54,7 @@ impl Server {
     }
 
     pub fn udp(netns: &Netns, name: &str, port: u16) -> io::Result<Self> {
-        Self::udp_at(netns, name, ([0; 4], port).into())
+        Self::udp_at(netns, name, (ANY, port).into())
     }
 
     pub fn udp_at(netns: &Netns, name: &str, at: SocketAddr) -> io::Result<Self> {
@@ -61,12 +64,14 @@ impl Server {
         let (log, stop) = (Arc::clone(&heard), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut buffer = [0; 2048];
+            let mut buffer = vec![0; 1 << 16];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                     continue;
                 };
-                log.lock().expect("no thread panics with it").push(from);
+                log.lock()
+                    .expect("no thread panics with it")
+                    .push(plain(from));
                 let answer = [name.as_bytes(), b" ", &buffer[..length]].concat();
                 let _ = socket.send_to(&answer, from); // a client that went away
             }
@@ -132,6 +137,33 @@ impl Client {
         })
     }
 
+    /// From an address and port of the client's: what two connections share, a test decides.
+    pub fn connect_from(
+        netns: &Netns,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+    ) -> io::Result<Self> {
+        let (from, to) = (from.into(), to.into());
+        let stream = netns.enter(|| -> io::Result<TcpStream> {
+            let socket = match to {
+                SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+            };
+            socket.set_reuseaddr(true)?;
+            socket.bind(from)?;
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build()?;
+            let connect = async { tokio::time::timeout(PATIENCE, socket.connect(to)).await? };
+            let stream = runtime.block_on(connect)?.into_std()?;
+            stream.set_nonblocking(false)?;
+            Ok(stream)
+        })?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
     /// Sends a line and returns the answer.
     pub fn ask(&mut self, line: &str) -> io::Result<String> {
         writeln!(self.stream.get_mut(), "{line}")?;
@@ -150,7 +182,7 @@ pub struct Sink(JoinHandle<io::Result<u64>>);
 
 impl Sink {
     pub fn start(netns: &Netns, port: u16) -> io::Result<Self> {
-        let listener = netns.enter(|| TcpListener::bind(("0.0.0.0", port)))?;
+        let listener = netns.enter(|| TcpListener::bind((ANY, port)))?;
         Ok(Self(thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -179,16 +211,88 @@ impl Sink {
     }
 }
 
-/// A UDP socket inside a namespace.
+/// A UDP socket of IPv4 inside a namespace.
 pub fn udp(netns: &Netns) -> io::Result<UdpSocket> {
-    let socket = netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+    udp_at(netns, (Ipv4Addr::UNSPECIFIED, 0))
+}
+
+/// A UDP socket inside a namespace that can send to `to`: of its family.
+pub fn udp_for(netns: &Netns, to: IpAddr) -> io::Result<UdpSocket> {
+    match to {
+        IpAddr::V4(_) => udp(netns),
+        IpAddr::V6(_) => udp_at(netns, (Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+/// A UDP socket inside a namespace, bound to an address.
+pub fn udp_at(netns: &Netns, at: impl Into<SocketAddr>) -> io::Result<UdpSocket> {
+    let at = at.into();
+    let socket = netns.enter(|| UdpSocket::bind(at))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
 
+/// One connection, one line, its answer: `<name> <question>` of the [`Server`] that was reached.
+pub fn ask_tcp(netns: &Netns, to: impl Into<SocketAddr>, question: &str) -> io::Result<String> {
+    Client::connect(netns, to)?.ask(question)
+}
+
+/// One datagram of a new socket and its answer, which must come from where the question went.
+pub fn ask_udp(netns: &Netns, to: impl Into<SocketAddr>, question: &str) -> io::Result<String> {
+    let to = to.into();
+    let socket = udp_for(netns, to.ip())?;
+    socket.connect(to)?;
+    socket.send(question.as_bytes())?;
+    Ok(receive(&socket)?.0)
+}
+
+/// The names that answer to so many new connections, with how often each did.
+pub fn spread(
+    netns: &Netns,
+    to: impl Into<SocketAddr>,
+    connections: usize,
+) -> io::Result<BTreeMap<String, usize>> {
+    let to = to.into();
+    let mut answered = BTreeMap::new();
+    for _ in 0..connections {
+        let answer = ask_tcp(netns, to, "x")?;
+        let name = answer.trim_end_matches(" x").to_owned();
+        *answered.entry(name).or_insert(0) += 1;
+    }
+    Ok(answered)
+}
+
+/// How long a refusal took; an error if the connection was not refused.
+pub fn refused_tcp(netns: &Netns, to: impl Into<SocketAddr>) -> io::Result<Duration> {
+    let begun = Instant::now();
+    refusal(Client::connect(netns, to).map(drop), begun)
+}
+
+/// The same for the first datagram of a connected socket.
+pub fn refused_udp(netns: &Netns, to: impl Into<SocketAddr>) -> io::Result<Duration> {
+    let begun = Instant::now();
+    refusal(ask_udp(netns, to, "x").map(drop), begun)
+}
+
+fn refusal(done: io::Result<()>, begun: Instant) -> io::Result<Duration> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(begun.elapsed()),
+        Err(error) => Err(error),
+        Ok(()) => Err(io::Error::other("somebody answered")),
+    }
+}
+
+/// A server of both families.
+const ANY: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+
+/// An IPv4 peer of a socket of both families as IPv4.
+fn plain(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
 /// The answer and who gave it.
 pub fn receive(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 1 << 16];
     let (length, from) = socket.recv_from(&mut buffer)?;
     Ok((
         String::from_utf8_lossy(&buffer[..length]).into_owned(),

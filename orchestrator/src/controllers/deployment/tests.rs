@@ -209,7 +209,10 @@ fn an_undone_template_finds_its_set_and_raises_its_revision() {
         words[0].contains("\"deployment.kubernetes.io/revision-history\":\"1\""),
         "{words:?}"
     );
-    assert!(words[1].starts_with("patch deployments/status web"), "{words:?}");
+    assert!(
+        words[1].starts_with("patch deployments/status web"),
+        "{words:?}"
+    );
     assert_eq!(scaled(&plan), ["Scaled up replica set web-a from 0 to 1"]);
 }
 
