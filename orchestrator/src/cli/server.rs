@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::apiserver::{ApiServer, Pki, ServerConfig, server_names};
-use crate::controllers::{self, ControllersConfig, pod_cidr::Range};
+use crate::controllers::pod_cidr::Range;
+use crate::controllers::service::pool::Block;
+use crate::controllers::{self, ControllersConfig};
 use crate::scheduler;
 use crate::store::EmbeddedStore;
 use crate::sys::{Shutdown, Tasks, files, telemetry};
@@ -60,6 +62,11 @@ pub struct Args {
         default_value = "10.96.0.0/16"
     )]
     service_cidr: Vec<IpNetwork>,
+    /// Addresses for Services of type LoadBalancer: networks, ranges (FIRST-LAST) or single ones.
+    /// A network's own address and its broadcast address are not given. Without a pool such
+    /// Services stay pending
+    #[arg(long, value_name = "RANGE[,RANGE]", value_delimiter = ',')]
+    load_balancer_pool: Vec<Block>,
     /// Ports that Services may take on every node
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     node_port_range: RangeInclusive<u16>,
@@ -95,7 +102,7 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
         .with_context(|| format!("the store {} cannot be opened", path.display()))?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, &config, &tasks);
+    start_parts(&server, &config, args.load_balancer_pool.clone(), &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -112,7 +119,7 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
 }
 
 /// The control plane's parts are clients like any other, without a network in between.
-fn start_parts(server: &ApiServer, config: &ServerConfig, tasks: &Tasks) {
+fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, tasks: &Tasks) {
     let token = CancellationToken::new();
     let (stopping, stop) = (tasks.shutdown().clone(), token.clone());
     tokio::spawn(async move {
@@ -128,6 +135,7 @@ fn start_parts(server: &ApiServer, config: &ServerConfig, tasks: &Tasks) {
                 mask_bits: *mask_bits,
             })
             .collect(),
+        load_balancer_pool: pool,
     };
     tasks.essential(
         "controllers",
@@ -226,6 +234,7 @@ fn check_ranges(args: &Args) -> anyhow::Result<()> {
             );
         }
     }
+    check_pool(&args.load_balancer_pool, &all)?;
     let unserved = args.service_cidr.iter();
     let mut unserved = unserved.filter(|services| {
         let same = |pods: &&IpNetwork| pods.is_ipv4() == services.is_ipv4();
@@ -236,6 +245,23 @@ fn check_ranges(args: &Args) -> anyhow::Result<()> {
             "--service-cidr {services} has no pods to lead to: give --pod-cidr a range of the same \
              family"
         );
+    }
+    Ok(())
+}
+
+/// The pool's parts are apart from each other and from what has another use.
+fn check_pool(pool: &[Block], ranges: &[(&str, IpNetwork)]) -> anyhow::Result<()> {
+    let flag = "--load-balancer-pool";
+    for (index, block) in pool.iter().enumerate() {
+        if let Some(other) = pool[..index].iter().find(|other| other.meets(block)) {
+            bail!("{flag} has {other} and {block}, which overlap: give every address once");
+        }
+        let range = ranges.iter().find(|(_, range)| block.overlaps(*range));
+        if let Some((other, range)) = range {
+            bail!(
+                "{other} {range} and {flag} {block} overlap: choose ranges that share no address"
+            );
+        }
     }
     Ok(())
 }
@@ -312,7 +338,7 @@ mod tests {
         let dual = ["--cluster-cidr", "10.100.0.0/16,fd00:10:100::/48"];
         let services = ["--service-cidr", "10.96.0.0/16,fd00:10:96::/112"];
         assert_eq!(refused(&[dual, services].concat()), "");
-        let cases: [(&[&str], &str); 5] = [
+        let cases: [(&[&str], &str); 7] = [
             (
                 &["--service-cidr", "10.100.5.0/24"],
                 "--pod-cidr 10.100.0.0/16 and --service-cidr 10.100.5.0/24 overlap",
@@ -333,6 +359,14 @@ mod tests {
             (
                 &["--pod-cidr", "10.100.0.0/25"],
                 "--node-mask-bits 24 cuts no share out of --pod-cidr 10.100.0.0/25",
+            ),
+            (
+                &["--load-balancer-pool", "192.0.2.1-192.0.2.9,10.96.3.0/24"],
+                "--service-cidr 10.96.0.0/16 and --load-balancer-pool 10.96.3.1-10.96.3.254 overlap",
+            ),
+            (
+                &["--load-balancer-pool", "192.0.2.0/24,192.0.2.9"],
+                "--load-balancer-pool has 192.0.2.1-192.0.2.254 and 192.0.2.9-192.0.2.9",
             ),
             (
                 &services,

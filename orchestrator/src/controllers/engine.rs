@@ -33,6 +33,7 @@ struct Memory {
     /// By node uid: the shares that were written.
     shares_given: BTreeMap<String, Vec<String>>,
     missing_nodes: BTreeMap<String, Timestamp>,
+    balancers: service::load_balancer::Memory,
     /// By set: why its last create failed.
     refused: BTreeMap<Task, String>,
 }
@@ -58,6 +59,7 @@ impl Engine {
                 renewed: BTreeMap::new(),
                 shares_given: BTreeMap::new(),
                 missing_nodes: BTreeMap::new(),
+                balancers: service::load_balancer::Memory::default(),
                 refused: BTreeMap::new(),
             },
             config,
@@ -169,6 +171,13 @@ impl Engine {
                 service::selection::gather(world, key).map(|view| service::slices::plan(&view))
             }
             Task::Endpoints(key) => plan_endpoints(world, key),
+            Task::Mirror(key) => {
+                let view = service::mirror::gather(world, key);
+                Some(service::mirror::plan(&view))
+            }
+            Task::Sctp(key) => service::selection::gather_any(world, key)
+                .map(|view| service::sctp::plan(&view, now)),
+            Task::LoadBalancers => Some(self.plan_load_balancers()),
             Task::PodCidr => Some(self.plan_shares()),
             Task::Node(name) => self.plan_node(name, now),
             Task::Namespace(name) => {
@@ -196,6 +205,14 @@ impl Engine {
         };
         let (plan, given) = pod_cidr::plan(&view);
         self.memory.shares_given = given;
+        plan
+    }
+
+    fn plan_load_balancers(&mut self) -> Plan {
+        let pool = &self.config.load_balancer_pool;
+        let view = service::load_balancer::gather(&self.world, pool, &self.memory.balancers);
+        let (plan, memory) = service::load_balancer::plan(&view);
+        self.memory.balancers = memory;
         plan
     }
 

@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ControllersConfig {
     /// What every node's shares are cut from, the primary family first.
     pub pod_ranges: Vec<pod_cidr::Range>,
+    /// The addresses of Services of type LoadBalancer. None: somebody else gives them.
+    pub load_balancer_pool: Vec<service::pool::Block>,
 }
 
 /// Runs every controller until `shutdown`.

@@ -1,10 +1,12 @@
 //! Which tasks a change makes due. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::garbage;
 use super::object::{Key, Object};
+use super::service::{load_balancer, selection};
 use super::world::{Diff, World};
-use super::{garbage, service::selection};
 use crate::client::Kind;
 
 /// One unit of work of one controller. A task never runs twice at a time.
@@ -14,6 +16,11 @@ pub enum Task {
     Deployment(Key),
     Slices(Key),
     Endpoints(Key),
+    /// Endpoints of the Service's name, mirrored to slices.
+    Mirror(Key),
+    /// What is said about a Service's ports of SCTP.
+    Sctp(Key),
+    LoadBalancers,
     PodCidr,
     Node(String),
     Namespace(String),
@@ -39,17 +46,19 @@ pub fn tasks(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
         Kind::DEPLOYMENT => {
             due.insert(Task::Deployment(key));
         }
-        Kind::SERVICE => {
-            due.insert(Task::Slices(key.clone()));
-            due.insert(Task::Endpoints(key));
-        }
+        Kind::SERVICE => service(diff, key, due),
         Kind::ENDPOINT_SLICE => {
             let name = object.meta.labels.get(super::service::slices::SERVICE_NAME);
-            due.extend(name.map(|name| Task::Slices(Key::new(&key.namespace, name))));
+            let key = name.map(|name| Key::new(&key.namespace, name));
+            due.extend(key.clone().map(Task::Slices));
+            due.extend(key.map(Task::Mirror));
         }
-        // Without a Service they are someone's who is about to create it.
-        Kind::ENDPOINTS if world.get(Kind::SERVICE, &key).is_some() => {
-            due.insert(Task::Endpoints(key));
+        Kind::ENDPOINTS => {
+            // Without a Service they are someone's who is about to create it.
+            if world.get(Kind::SERVICE, &key).is_some() {
+                due.insert(Task::Endpoints(key.clone()));
+            }
+            due.insert(Task::Mirror(key));
         }
         Kind::NODE => node(world, diff, due),
         Kind::NAMESPACE => {
@@ -88,23 +97,49 @@ fn pod(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
             }
         }
     });
-    let namespace = &diff
-        .new
-        .as_ref()
-        .or(diff.old.as_ref())
-        .map(|pod| pod.key.namespace.clone());
-    for service in world.within(Kind::SERVICE, namespace.as_deref().unwrap_or_default()) {
-        let selector = service
-            .as_service()
-            .and_then(|service| selection::selector(service));
-        let Some(selector) = selector else { continue };
-        let mut matches = false;
-        each(diff, |pod| matches |= selector.matches(&pod.meta.labels));
-        if matches {
-            due.insert(Task::Slices(service.key.clone()));
-            due.insert(Task::Endpoints(service.key.clone()));
+    services_of(world, [&diff.old, &diff.new].into_iter().flatten(), due);
+}
+
+/// The Services whose endpoints a pod is, as it was and as it is.
+fn services_of<'a>(
+    world: &World,
+    versions: impl Iterator<Item = &'a Arc<Object>>,
+    due: &mut BTreeSet<Task>,
+) {
+    let versions: Vec<_> = versions.collect();
+    let Some(pod) = versions.first() else { return };
+    for object in world.within(Kind::SERVICE, &pod.key.namespace) {
+        let Some(service) = object.as_service() else {
+            continue;
+        };
+        let Some(selector) = selection::selector(service) else {
+            continue;
+        };
+        if versions
+            .iter()
+            .any(|pod| selector.matches(&pod.meta.labels))
+        {
+            due.insert(Task::Slices(object.key.clone()));
+            due.insert(Task::Endpoints(object.key.clone()));
+            if selection::has_sctp(service) {
+                due.insert(Task::Sctp(object.key.clone()));
+            }
         }
     }
+}
+
+fn service(diff: &Diff, key: Key, due: &mut BTreeSet<Task>) {
+    let mut balanced = false;
+    each(diff, |service| {
+        balanced |= load_balancer::is_balanced(service)
+    });
+    if balanced {
+        due.insert(Task::LoadBalancers);
+    }
+    due.insert(Task::Slices(key.clone()));
+    due.insert(Task::Endpoints(key.clone()));
+    due.insert(Task::Mirror(key.clone()));
+    due.insert(Task::Sctp(key));
 }
 
 /// The set that controls the pod, or, for an orphan, every set that would adopt it. A Deployment
@@ -159,10 +194,23 @@ fn node(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
             due.insert(Task::PodGc);
         }
     });
+    let zone = |node: &Option<Arc<Object>>| {
+        let zone = node
+            .as_ref()
+            .and_then(|node| node.meta.labels.get(selection::ZONE));
+        zone.cloned()
+    };
+    if zone(&diff.old) != zone(&diff.new)
+        && let Some(node) = diff.new.as_ref().or(diff.old.as_ref())
+    {
+        for (pod, _) in world.pods_on(&node.key.name) {
+            services_of(world, world.get(Kind::POD, &pod.key).into_iter(), due);
+        }
+    }
 }
 
 fn shares_differ(diff: &Diff) -> bool {
-    let shares = |node: &Option<std::sync::Arc<Object>>| {
+    let shares = |node: &Option<Arc<Object>>| {
         let row = node.as_ref().and_then(|node| node.as_node());
         row.map(|row| row.pod_cidrs.clone())
     };

@@ -52,6 +52,7 @@ impl Controllers {
                 network,
                 mask_bits: 24,
             }],
+            load_balancer_pool: vec!["192.0.2.0/28".parse().expect("a pool")],
         };
         Self {
             engine: Engine::new(config, now),

@@ -30,6 +30,7 @@ fn engine() -> Engine {
             network: "10.100.0.0/16".parse().unwrap(),
             mask_bits: 24,
         }],
+        load_balancer_pool: Vec::new(),
     };
     Engine::new(config, now())
 }

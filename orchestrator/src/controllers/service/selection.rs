@@ -19,7 +19,12 @@ pub struct View<'a> {
     pub pods: Vec<(&'a Object, &'a PodRow)>,
     pub slices: Vec<&'a Object>,
     pub endpoints: Option<&'a Object>,
+    /// The zones of the pods' nodes, by node.
+    pub zones: BTreeMap<&'a str, &'a str>,
 }
+
+/// The label that says in which zone a node is.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A port of a Service as one pod serves it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,19 +56,51 @@ pub fn gather<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {
     let object = world.get(Kind::SERVICE, key)?;
     let service = object.as_service()?.as_ref();
     let selector = selector(service)?;
+    Some(view(world, object, service, Some(selector)))
+}
+
+/// The view of a Service whether or not its endpoints are ours.
+pub fn gather_any<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {
+    let object = world.get(Kind::SERVICE, key)?;
+    let service = object.as_service()?.as_ref();
+    Some(view(world, object, service, selector(service)))
+}
+
+fn view<'a>(
+    world: &'a World,
+    object: &'a Object,
+    service: &'a Service,
+    selector: Option<LabelSelector>,
+) -> View<'a> {
+    let key = &object.key;
     let mut pods = world.pods(&key.namespace);
-    pods.retain(|(pod, _)| selector.matches(&pod.meta.labels));
+    pods.retain(|(pod, _)| {
+        let selector = selector.as_ref();
+        selector.is_some_and(|selector| selector.matches(&pod.meta.labels))
+    });
     let uid = &object.meta.uid;
     let slices = world
         .dependents(uid)
         .filter(|slice| slice.kind == Kind::ENDPOINT_SLICE);
-    Some(View {
+    let zones = pods.iter().filter_map(|(_, row)| {
+        let node = world.get(Kind::NODE, &Key::new("", &row.node))?;
+        let zone = node.meta.labels.get(ZONE)?;
+        Some((row.node.as_str(), zone.as_str()))
+    });
+    View {
         object,
         service,
+        zones: zones.collect(),
         pods,
         slices: slices.map(AsRef::as_ref).collect(),
         endpoints: world.get(Kind::ENDPOINTS, key).map(AsRef::as_ref),
-    })
+    }
+}
+
+/// Whether the Service has a port of SCTP.
+pub fn has_sctp(service: &Service) -> bool {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter());
+    ports.flatten().any(|port| protocol(port) == "SCTP")
 }
 
 /// The selector of a Service whose endpoints follow from pods.
@@ -150,7 +187,8 @@ fn resolve(spec: &ServiceSpec, row: &PodRow) -> Option<Vec<Port>> {
     (wanted.is_empty() || !ports.is_empty()).then_some(ports)
 }
 
-fn target(port: &ServicePort, row: &PodRow) -> Option<i32> {
+/// Where a port leads on this pod.
+pub fn target(port: &ServicePort, row: &PodRow) -> Option<i32> {
     match &port.target_port {
         None | Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::selection::gather;
-use super::{endpoints, slices};
+use super::selection::{gather, gather_any};
+use super::{endpoints, mirror, sctp, slices};
 use crate::client::Kind;
 use crate::controllers::action::{Action, Plan};
-use crate::controllers::fixture::{controlled_by, words, world};
+use crate::controllers::fixture::{controlled_by, now, words, world};
 use crate::controllers::object::Key;
 
 fn service(spec: Value) -> (Kind, Value) {
@@ -260,4 +260,216 @@ fn endpoints_of_a_service_that_is_gone_go_unless_the_server_still_has_it() {
         panic!("one deletion")
     };
     assert_eq!(delete.unless_any[0].0, Kind::SERVICE);
+}
+
+#[test]
+fn a_service_of_two_families_has_slices_of_both() {
+    let mut dual = pod(1, true);
+    dual.1["status"]["podIPs"] = json!([{"ip": "10.100.0.3"}, {"ip": "fd00:10:100::3"}]);
+    let families = json!({"ipFamilies": ["IPv4", "IPv6"]});
+    let plan = plan_slices(vec![service(families), dual, pod(2, true)]);
+    let written: Vec<_> = stored(&plan)
+        .iter()
+        .map(|(_, slice)| {
+            let endpoints = slice["endpoints"].as_array().unwrap().iter();
+            let addresses: Vec<_> = endpoints
+                .map(|endpoint| endpoint["addresses"][0].clone())
+                .collect();
+            json!([slice["addressType"], addresses])
+        })
+        .collect();
+    let expected = [
+        json!(["IPv4", ["10.100.0.3", "10.100.0.4"]]),
+        json!(["IPv6", ["fd00:10:100::3"]]),
+    ];
+    assert_eq!(written, expected);
+}
+
+fn node(zone: &str) -> (Kind, Value) {
+    let labels = json!({"topology.kubernetes.io/zone": zone});
+    (
+        Kind::NODE,
+        json!({"metadata": {"name": "node-1", "labels": labels}}),
+    )
+}
+
+#[test]
+fn ready_endpoints_carry_the_hint_that_the_distribution_asks_for() {
+    let zone = json!([{"name": "west"}]);
+    let nodes = json!([{"name": "node-1"}]);
+    let cases = [
+        (Value::Null, true, Value::Null),
+        (json!("PreferClose"), true, json!({"forZones": zone})),
+        (json!("PreferSameZone"), true, json!({"forZones": zone})),
+        (
+            json!("PreferSameNode"),
+            true,
+            json!({"forNodes": nodes, "forZones": zone}),
+        ),
+        (json!("PreferClose"), false, Value::Null),
+    ];
+    for (distribution, ready, expected) in cases {
+        let plan = plan_slices(vec![
+            service(json!({"trafficDistribution": distribution})),
+            pod(1, ready),
+            node("west"),
+        ]);
+        let endpoint = stored(&plan)[0].1["endpoints"][0].clone();
+        assert_eq!(endpoint["zone"], "west");
+        assert_eq!(endpoint["hints"], expected, "{distribution}");
+    }
+}
+
+const CUSTOM: (&str, &str) = ("10.1.2.3", "fd00::3");
+
+fn custom_endpoints() -> (Kind, Value) {
+    let subsets = json!([{
+        "addresses": [{"ip": CUSTOM.0}, {"ip": CUSTOM.1}],
+        "notReadyAddresses": [{"ip": "10.1.2.4", "nodeName": "node-1"}, {"ip": CUSTOM.0}],
+        "ports": [{"name": "a", "port": 8080}, {"name": "b", "port": 53, "protocol": "UDP"}],
+    }]);
+    (
+        Kind::ENDPOINTS,
+        json!({"metadata": {"name": "web", "uid": "ep", "labels": {"b": "c"}}, "subsets": subsets}),
+    )
+}
+
+fn mirrored(objects: Vec<(Kind, Value)>) -> Plan {
+    let world = world(objects);
+    mirror::plan(&mirror::gather(&world, &Key::new("ns", "web")))
+}
+
+#[test]
+fn custom_endpoints_are_mirrored_to_slices_of_each_family() {
+    let objects = vec![service(json!({"selector": null})), custom_endpoints()];
+    let plan = mirrored(objects.clone());
+    let slices = stored(&plan);
+    let four = &slices[0].1;
+    assert_eq!(
+        four["metadata"]["labels"],
+        json!({
+            "b": "c",
+            "kubernetes.io/service-name": "web",
+            "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+        })
+    );
+    assert_eq!(four["metadata"]["ownerReferences"][0]["uid"], "ep");
+    let expected = json!([
+        {"addresses": [CUSTOM.0], "conditions": {"ready": true}},
+        {"addresses": ["10.1.2.4"], "conditions": {"ready": false}, "nodeName": "node-1"},
+    ]);
+    assert_eq!(four["endpoints"], expected);
+    assert_eq!(four["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(slices[1].1["addressType"], "IPv6");
+    assert_eq!(slices.len(), 2);
+    let settled = objects.iter().cloned().chain(slices.clone()).collect();
+    assert_eq!(mirrored(settled), Plan::default());
+    // Changed endpoints change the slice; none left take it away.
+    let mut fewer = custom_endpoints();
+    fewer.1["subsets"][0]["notReadyAddresses"] = Value::Null;
+    fewer.1["subsets"][0]["addresses"] = json!([{"ip": CUSTOM.0}]);
+    let changed: Vec<_> = [objects[0].clone(), fewer]
+        .into_iter()
+        .chain(slices.clone())
+        .collect();
+    let words = words(&mirrored(changed).actions);
+    assert!(
+        words[0].starts_with("patch endpointslices web-0"),
+        "{words:?}"
+    );
+    assert_eq!(words[1], "delete endpointslices web-1");
+}
+
+#[test]
+fn only_endpoints_of_a_service_without_selector_are_mirrored() {
+    let mut skipped = custom_endpoints();
+    skipped.1["metadata"]["labels"]["endpointslice.kubernetes.io/skip-mirror"] = "true".into();
+    let mut lock = custom_endpoints();
+    lock.1["metadata"]["annotations"] = json!({"control-plane.alpha.kubernetes.io/leader": "{}"});
+    let own = service(json!({"selector": null}));
+    let cases = [
+        vec![service(json!({})), custom_endpoints()],
+        vec![custom_endpoints()],
+        vec![own.clone(), skipped],
+        vec![own.clone(), lock],
+        vec![
+            service(json!({"selector": null, "type": "ExternalName"})),
+            custom_endpoints(),
+        ],
+    ];
+    let slices = stored(&mirrored(vec![own, custom_endpoints()]));
+    for objects in cases {
+        assert_eq!(mirrored(objects.clone()), Plan::default());
+        let before = objects.into_iter().chain(slices.clone()).collect();
+        let words = words(&mirrored(before).actions);
+        let expected = ["delete endpointslices web-0", "delete endpointslices web-1"];
+        assert_eq!(words, expected);
+    }
+}
+
+#[test]
+fn a_service_that_loses_its_selector_keeps_its_endpoints_as_the_users() {
+    let selected = stored(&plan_slices(vec![service(json!({})), pod(1, true)]));
+    let written = stored(&plan_endpoints(vec![service(json!({})), pod(1, true)]));
+    let objects: Vec<_> = [service(json!({"selector": null}))]
+        .into_iter()
+        .chain(selected)
+        .chain(written)
+        .collect();
+    let words = words(&mirrored(objects).actions);
+    assert_eq!(
+        words,
+        ["create endpointslices web-", "delete endpointslices web-0"],
+        "the new one is there before the old one goes"
+    );
+}
+
+fn sctp(spec: Value, condition: Option<&str>) -> (Kind, Value) {
+    let mut service = service(spec);
+    if let Some(message) = condition {
+        service.1["status"]["conditions"] = json!([
+            {"type": "Other", "status": "True", "reason": "R", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            {"type": sctp::CONDITION, "status": "True", "reason": "R", "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]);
+    }
+    service
+}
+
+fn told_of_sctp(service: (Kind, Value)) -> Vec<String> {
+    let world = world(vec![service, pod(1, true)]);
+    let view = gather_any(&world, &Key::new("ns", "web")).unwrap();
+    words(&sctp::plan(&view, now()).actions)
+}
+
+#[test]
+fn sctp_ports_that_would_have_to_change_are_told_once_and_taken_back() {
+    let ports = |port: u16, target: Value| json!({"ports": [{"port": port, "targetPort": target, "protocol": "SCTP"}]});
+    assert!(told_of_sctp(sctp(ports(8080, json!(8080)), None)).is_empty());
+    let words = told_of_sctp(sctp(ports(80, json!(8080)), None));
+    let message = "port 80 leads to 8080: SCTP's checksum covers its ports, so packets that need \
+                   another port are dropped; give both the same number";
+    assert!(words[0].contains(message), "{words:?}");
+    assert_eq!(
+        words[1],
+        format!("tell PortTranslationUnsupported {message}")
+    );
+    assert!(told_of_sctp(sctp(ports(80, json!(8080)), Some(message))).is_empty());
+    let words = told_of_sctp(sctp(ports(8080, json!(8080)), Some(message)));
+    assert!(words[0].contains(r#""type":"Other""#), "{words:?}");
+    assert!(!words[0].contains(sctp::CONDITION), "{words:?}");
+    let mut node_port = ports(8080, json!(8080));
+    node_port["type"] = "NodePort".into();
+    node_port["ports"][0]["nodePort"] = 30080.into();
+    let words = told_of_sctp(sctp(node_port, None));
+    assert!(
+        words[0].contains("nodePort 30080 leads to 8080"),
+        "{words:?}"
+    );
+    let named = ports(80, json!("http"));
+    assert!(
+        told_of_sctp(sctp(named, None)).is_empty(),
+        "no such port of SCTP"
+    );
 }
