@@ -157,13 +157,20 @@ impl Addresses {
         }
     }
 
-    /// Takes the next port that no protocol uses.
+    /// Takes the next port that no protocol uses. The first part of the range is left for given
+    /// ones while there are others (KEP-3668).
     pub fn next_port(&self, protocol: &str) -> Result<u16, Refusal> {
         let mut taken = self.lock();
-        let start = taken
-            .next_port
-            .clamp(*self.ports.start(), *self.ports.end());
-        let candidates = (start..=*self.ports.end()).chain(*self.ports.start()..start);
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        let size = last - first;
+        let reserved = if size < 16 {
+            0
+        } else {
+            (size / 32).clamp(16, 128)
+        };
+        let start = taken.next_port.clamp(first + reserved.min(size), last);
+        let candidates = (start..=last).chain(first + reserved..start);
+        let candidates = candidates.chain(first..first + reserved);
         for port in candidates {
             let used = taken
                 .ports
@@ -391,6 +398,20 @@ mod tests {
         );
         assert_eq!(addresses.next_port("TCP"), Ok(30001));
         assert_eq!(addresses.next_port("UDP"), Ok(30002));
+        assert_eq!(addresses.next_port("TCP"), Err(Refusal::NoPort));
+    }
+
+    #[test]
+    fn the_first_ports_are_left_for_given_ones_while_there_are_others() {
+        let with = |ports| Addresses {
+            ports,
+            ..addresses("10.96.0.0/16")
+        };
+        assert_eq!(with(30000..=32767).next_port("TCP"), Ok(30086));
+        let addresses = with(30000..=30017);
+        let all: Vec<_> = (0..18).map(|_| addresses.next_port("TCP")).collect();
+        assert_eq!(all[..3], [Ok(30016), Ok(30017), Ok(30000)]);
+        assert_eq!(all[17], Ok(30015));
         assert_eq!(addresses.next_port("TCP"), Err(Refusal::NoPort));
     }
 
