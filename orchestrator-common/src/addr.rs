@@ -61,6 +61,13 @@ impl Addr {
         self.words[3]
     }
 
+    /// The last four bytes in host order: an IPv4 address, or enough of an IPv6 one to tell nodes
+    /// apart.
+    #[inline(always)]
+    pub const fn low_word(&self) -> u32 {
+        u32::from_be(self.words[3])
+    }
+
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED

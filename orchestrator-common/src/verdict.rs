@@ -146,7 +146,7 @@ pub struct Trace {
     pub verdict: Verdict,
     /// Index of the interface that the packet was sent to, 0 if none.
     pub target: u32,
-    /// The other node's IPv4 address in host order, 0 without encapsulation.
+    /// The low word of the other node's address, 0 without encapsulation.
     pub vtep: u32,
     pub reason: DropReason,
     pub rule: Rule,

@@ -16,7 +16,10 @@ pub fn exit(
     hook: Hook,
     decide: impl FnOnce(&mut Packet) -> Result<Trace, DropReason>,
 ) -> i32 {
-    let mut packet = Packet::new(skb);
+    let Some(headers) = maps::headers() else {
+        return TC_ACT_SHOT;
+    };
+    let mut packet = Packet::new(skb, headers);
     let trace = match decide(&mut packet) {
         Ok(trace) => trace,
         Err(reason) => Trace {
@@ -54,12 +57,13 @@ pub fn exit(
     code as i32
 }
 
-/// Counts a drop and tells the agent of it, as long as there is room. What is not IP is only
-/// counted: pods try IPv6.
+/// Counts a drop and tells the agent of it, as long as there is room. ARP, and what IPv6 has in its
+/// place, is only counted: pods send it all the time.
 #[inline(never)]
 fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
     maps::count(FIRST_REASON + reason);
-    if reason == DropReason::NotIp.number() {
+    let v6 = !tuple.src.is_v4();
+    if reason == DropReason::NotIp.number() || v6 && reason == DropReason::NotUnicast.number() {
         return;
     }
     if let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) {

@@ -31,6 +31,8 @@ use orchestrator_common::maps::statistics::{
 use orchestrator_common::maps::{INNER_MAP, NO_PREALLOC};
 use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
 
+use crate::packet::Headers;
+
 /// A hash of the table's size. Rows are allocated when they are written.
 type Hash<K, V, const ENTRIES: usize> = HashMap<K, V, ENTRIES, { NO_PREALLOC as usize }>;
 
@@ -81,9 +83,23 @@ pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
 #[btf_map(name = "socket_services_v1")]
 pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
 
+/// Of the program that runs on this processor, and nobody else's: so not in the table, and not
+/// pinned.
+#[btf_map(name = "headers")]
+static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
+
 /// BPF_NOEXIST of bpf(2).
 const NO_EXIST: u64 = 1;
 const EEXIST: i32 = -17;
+
+/// Room for what a program knows of its packet.
+#[inline(always)]
+pub fn headers() -> Option<&'static mut Headers> {
+    let row = HEADERS.get_ptr_mut(0)?;
+    // SAFETY: this processor's own row, for one program at a time: they run one after the other, and
+    // each takes it once.
+    Some(unsafe { &mut *row })
+}
 
 #[inline(always)]
 pub fn config() -> Result<&'static Config, DropReason> {

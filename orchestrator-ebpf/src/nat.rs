@@ -11,7 +11,7 @@ use orchestrator_common::{DropReason, Rule, Scope, Tuple};
 
 use crate::conntrack;
 use crate::maps;
-use crate::packet::{Fragment, ICMP_ECHO};
+use crate::packet::{Fragment, Icmp};
 use crate::port;
 use crate::skb::Packet;
 
@@ -25,7 +25,8 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
     if headers.fragment != Fragment::Whole {
         return Err(DropReason::Fragment);
     }
-    if !headers.has_ports() && !(headers.is_icmp() && headers.icmp_type == ICMP_ECHO) {
+    let has_ports = headers.is_tcp() || headers.is_udp();
+    if !has_ports && headers.icmp != Icmp::Echo {
         return Err(DropReason::UnsupportedProtocol);
     }
     packet.headers.tuple.scope = Scope::MASQUERADE;

@@ -5,19 +5,36 @@ use orchestrator_common::{Addr, DropReason, Port, Proto, Scope, Tuple};
 
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
+pub const IPV6: usize = 40;
 
-/// The offsets of what translations rewrite.
+/// The offsets of what translations rewrite; the destination follows the source.
+pub const IPV4_TTL: u32 = 22;
 pub const IPV4_CHECK: u32 = 24;
 pub const IPV4_SRC: u32 = 26;
-pub const IPV4_DST: u32 = 30;
-pub const IPV4_TTL: u32 = 22;
+pub const IPV6_HOPS: u32 = 21;
+pub const IPV6_SRC: u32 = 22;
 
-const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
+pub const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
+pub const ETHERTYPE_IPV6: u16 = 0x86ddu16.to_be();
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
-pub const ICMP_ECHO_REPLY: u8 = 0;
-pub const ICMP_ECHO: u8 = 8;
+/// IPv6 extension headers (RFC 8200): more than these, or further than that into the frame, nobody
+/// sends in earnest, and a program must end.
+const MOST_EXTENSIONS: usize = 6;
+const FURTHEST: usize = 1024;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT_HEADER: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_UNREACHABLE: u8 = 3;
+const ICMP_ECHO: u8 = 8;
+const ICMP_TIME_EXCEEDED: u8 = 11;
+const ICMP_PARAMETER: u8 = 12;
+const ICMPV6_ECHO: u8 = 128;
+const ICMPV6_ECHO_REPLY: u8 = 129;
 
 pub const TCP_FIN: u8 = 1;
 pub const TCP_SYN: u8 = 2;
@@ -25,6 +42,7 @@ pub const TCP_RST: u8 = 4;
 pub const TCP_ACK: u8 = 16;
 
 /// Whether a packet is all of its datagram.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
     Whole,
@@ -34,36 +52,81 @@ pub enum Fragment {
     Later,
 }
 
-/// What the programs know of a packet.
+/// What kind of ICMP a packet is, of either family.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Icmp {
+    /// Another protocol.
+    No,
+    Echo,
+    EchoReply,
+    /// Quotes the packet that it is about.
+    Error,
+    /// Neighbour discovery and the like.
+    Other,
+}
+
+/// What the programs know of a packet. It lies in a map, not on the stack: that leaves the stack
+/// to what is done to packets, and the verifier, which does not follow a map's content, sees one
+/// packet where it would else see one of each family.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
     /// Ports are zero where the protocol has none and in later fragments.
     pub tuple: Tuple,
-    pub fragment: Fragment,
+    /// What the tuple was before the first translation, if `is_translated`.
+    pub original: Tuple,
     /// Where the transport header begins.
     pub l4: u32,
+    /// What the fragments of a datagram share, as it lies in the packet.
+    pub fragment_id: u32,
+    pub fragment: Fragment,
+    pub icmp: Icmp,
+    /// 1 or 0.
+    pub v6: u8,
+    pub is_translated: u8,
     pub tcp_flags: u8,
-    pub icmp_type: u8,
     pub ttl: u8,
+    /// IPv4's "don't fragment", which IPv6 always means: 1 or 0.
+    pub dont_fragment: u8,
+    pub reserved: u8,
 }
 
 impl Headers {
     pub const EMPTY: Headers = Headers {
-        tuple: Tuple {
-            src: Addr::UNSPECIFIED,
-            dst: Addr::UNSPECIFIED,
-            src_port: Port::ZERO,
-            dst_port: Port::ZERO,
-            proto: Proto { number: 0 },
-            scope: Scope::PACKET,
-            reserved: [0; 2],
-        },
-        fragment: Fragment::Whole,
+        tuple: NO_TUPLE,
+        original: NO_TUPLE,
         l4: 0,
+        fragment_id: 0,
+        fragment: Fragment::Whole,
+        icmp: Icmp::No,
+        v6: 0,
+        is_translated: 0,
         tcp_flags: 0,
-        icmp_type: 0,
         ttl: 0,
+        dont_fragment: 0,
+        reserved: 0,
     };
+
+    /// Forgets the last packet.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.tuple = NO_TUPLE;
+        self.l4 = 0;
+        self.fragment_id = 0;
+        self.fragment = Fragment::Whole;
+        self.icmp = Icmp::No;
+        self.v6 = 0;
+        self.is_translated = 0;
+        self.tcp_flags = 0;
+        self.ttl = 0;
+        self.dont_fragment = 0;
+    }
+
+    #[inline(always)]
+    pub fn is_v6(&self) -> bool {
+        self.v6 != 0
+    }
 
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
@@ -76,22 +139,55 @@ impl Headers {
     }
 
     #[inline(always)]
-    pub fn is_icmp(&self) -> bool {
-        self.tuple.proto.number == Proto::ICMP.number
+    pub fn is_sctp(&self) -> bool {
+        self.tuple.proto.number == Proto::SCTP.number
     }
 
-    /// TCP or UDP with its ports in sight.
+    #[inline(always)]
+    pub fn is_icmp(&self) -> bool {
+        self.icmp != Icmp::No
+    }
+
+    #[inline(always)]
+    pub fn is_icmp_error(&self) -> bool {
+        self.icmp == Icmp::Error
+    }
+
+    /// Of a protocol with ports: in later fragments they are not in sight.
+    #[inline(always)]
+    pub fn has_port_protocol(&self) -> bool {
+        self.is_tcp() || self.is_udp() || self.is_sctp()
+    }
+
+    /// TCP, UDP or SCTP with its ports in sight.
     #[inline(always)]
     pub fn has_ports(&self) -> bool {
-        self.fragment != Fragment::Later && (self.is_tcp() || self.is_udp())
+        self.fragment != Fragment::Later && self.has_port_protocol()
     }
 
-    /// Options stand between the IPv4 header and the transport.
+    /// The length of the IP header, with options and extensions.
+    #[inline(always)]
+    pub fn l3_length(&self) -> u32 {
+        self.l4 - ETHERNET as u32
+    }
+
+    /// Options or extension headers stand between the IP header and the transport.
     #[inline(always)]
     pub fn has_options(&self) -> bool {
-        self.l4 != (ETHERNET + IPV4) as u32
+        let plain = if self.is_v6() { IPV6 } else { IPV4 };
+        self.l4 != (ETHERNET + plain) as u32
     }
 }
+
+const NO_TUPLE: Tuple = Tuple {
+    src: Addr::UNSPECIFIED,
+    dst: Addr::UNSPECIFIED,
+    src_port: Port::ZERO,
+    dst_port: Port::ZERO,
+    proto: Proto { number: 0 },
+    scope: Scope::PACKET,
+    reserved: [0; 2],
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unparsed {
@@ -106,64 +202,179 @@ pub enum Unparsed {
 /// Both are ends of one readable range.
 #[inline(always)]
 pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(), Unparsed> {
-    if start + ETHERNET > end {
-        return Err(Unparsed::TooShort);
+    if start + ETHERNET + IPV4 > end {
+        return Err(unsafe { too_short(start, end) });
     }
     // SAFETY: here and below the bytes were just compared with the end.
-    if unsafe { load::<u16>(start + 12) } != ETHERTYPE_IPV4 {
-        return Err(Unparsed::Because(DropReason::NotIp));
+    match unsafe { load::<u16>(start + 12) } {
+        ETHERTYPE_IPV4 => unsafe { parse_v4(start, headers) }?,
+        ETHERTYPE_IPV6 => unsafe { parse_v6(start, end, headers) }?,
+        _ => return Err(Unparsed::Because(DropReason::NotIp)),
     }
-    if start + ETHERNET + IPV4 > end {
-        return Err(Unparsed::TooShort);
+    if headers.fragment == Fragment::Later {
+        return Ok(());
     }
+    unsafe { parse_transport(start, end, headers) }
+}
+
+/// What is too short for an IP header may still be no IP.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+unsafe fn too_short(start: usize, end: usize) -> Unparsed {
+    if start + ETHERNET <= end {
+        let ethertype = unsafe { load::<u16>(start + 12) };
+        if ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 {
+            return Unparsed::Because(DropReason::NotIp);
+        }
+    }
+    Unparsed::TooShort
+}
+
+/// # Safety
+/// The bytes from `start` on hold Ethernet's and IPv4's headers.
+#[inline(always)]
+unsafe fn parse_v4(start: usize, headers: &mut Headers) -> Result<(), Unparsed> {
     let version_and_length = unsafe { load::<u8>(start + ETHERNET) };
     if version_and_length >> 4 != 4 || version_and_length & 0xf < 5 {
         return Err(Unparsed::Because(DropReason::Malformed));
     }
-    let l4 = ETHERNET + ((version_and_length as usize & 0xf) << 2);
     let fragment = u16::from_be(unsafe { load::<u16>(start + 20) });
+    headers.l4 = ETHERNET as u32 + ((u32::from(version_and_length) & 0xf) << 2);
+    headers.v6 = 0;
     headers.ttl = unsafe { load::<u8>(start + 22) };
-    headers.tuple.proto = Proto {
-        number: unsafe { load::<u8>(start + 23) },
-    };
+    headers.tuple.proto.number = unsafe { load::<u8>(start + 23) };
     headers.tuple.src = Addr::from_v4_wire(unsafe { load::<u32>(start + 26) });
     headers.tuple.dst = Addr::from_v4_wire(unsafe { load::<u32>(start + 30) });
-    headers.l4 = l4 as u32;
-    headers.fragment = match (fragment & FRAGMENT_OFFSET, fragment & MORE_FRAGMENTS) {
-        (0, 0) => Fragment::Whole,
-        (0, _) => Fragment::First,
-        _ => {
-            return {
-                headers.fragment = Fragment::Later;
-                Ok(())
-            };
-        }
-    };
-    unsafe { parse_transport(start + l4, end, headers) }
+    headers.dont_fragment = (fragment >> 14) as u8 & 1;
+    set_fragment(
+        headers,
+        fragment & FRAGMENT_OFFSET,
+        fragment & MORE_FRAGMENTS,
+    );
+    if headers.fragment != Fragment::Whole {
+        headers.fragment_id = u32::from(unsafe { load::<u16>(start + 18) });
+    }
+    Ok(())
 }
 
 /// # Safety
 /// As [`parse`].
 #[inline(always)]
-unsafe fn parse_transport(at: usize, end: usize, headers: &mut Headers) -> Result<(), Unparsed> {
-    if headers.is_tcp() {
+unsafe fn parse_v6(start: usize, end: usize, headers: &mut Headers) -> Result<(), Unparsed> {
+    if start + ETHERNET + IPV6 > end {
+        return Err(Unparsed::TooShort);
+    }
+    if unsafe { load::<u8>(start + ETHERNET) } >> 4 != 6 {
+        return Err(Unparsed::Because(DropReason::Malformed));
+    }
+    let next = unsafe { load::<u8>(start + ETHERNET + 6) };
+    headers.l4 = (ETHERNET + IPV6) as u32;
+    headers.v6 = 1;
+    headers.ttl = unsafe { load::<u8>(start + IPV6_HOPS as usize) };
+    headers.tuple.proto.number = next;
+    headers.tuple.src = unsafe { load::<Addr>(start + IPV6_SRC as usize) };
+    headers.tuple.dst = unsafe { load::<Addr>(start + IPV6_SRC as usize + 16) };
+    headers.dont_fragment = 1;
+    headers.fragment = Fragment::Whole;
+    if is_extension(next) {
+        return unsafe { parse_extensions(start, end, headers) };
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        HOP_BY_HOP | ROUTING | FRAGMENT_HEADER | DESTINATION_OPTIONS
+    )
+}
+
+#[inline(always)]
+fn set_fragment(headers: &mut Headers, offset: u16, more: u16) {
+    headers.fragment = match (offset, more) {
+        (0, 0) => Fragment::Whole,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    };
+}
+
+/// Walks from header to header. What a header says is kept in `headers` only, see there.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(never)]
+unsafe fn parse_extensions(
+    start: usize,
+    end: usize,
+    headers: &mut Headers,
+) -> Result<(), Unparsed> {
+    for _ in 0..MOST_EXTENSIONS {
+        // SAFETY: a field of `headers`; volatile, so that the verifier forgets how it came about.
+        let at = unsafe { (&raw const headers.l4).read_volatile() } as usize;
+        if at > FURTHEST {
+            break;
+        }
+        // Kept from LLVM, which would compute with the end, and that the verifier forbids.
+        if start + at + 8 > core::hint::black_box(end) {
+            return Err(Unparsed::TooShort);
+        }
+        let kind = headers.tuple.proto.number;
+        let mut length = 8;
+        if kind == FRAGMENT_HEADER {
+            let field = u16::from_be(unsafe { load::<u16>(start + at + 2) });
+            headers.fragment_id = unsafe { load::<u32>(start + at + 4) };
+            set_fragment(headers, field & !7, field & 1);
+        } else {
+            // A packet on its way through a list of hops has not its last destination yet.
+            if kind == ROUTING && unsafe { load::<u8>(start + at + 3) } != 0 {
+                return Err(Unparsed::Because(DropReason::UnsupportedProtocol));
+            }
+            length += u32::from(unsafe { load::<u8>(start + at + 1) }) << 3;
+        }
+        headers.tuple.proto.number = unsafe { load::<u8>(start + at) };
+        headers.l4 = at as u32 + length;
+        if headers.fragment == Fragment::Later || !is_extension(headers.tuple.proto.number) {
+            return Ok(());
+        }
+    }
+    Err(Unparsed::Because(DropReason::Malformed))
+}
+
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+unsafe fn parse_transport(start: usize, end: usize, headers: &mut Headers) -> Result<(), Unparsed> {
+    let needed = if headers.is_tcp() {
+        14
+    } else if headers.is_udp() || headers.is_sctp() || is_icmp(headers) {
+        8
+    } else {
+        return Ok(());
+    };
+    // SAFETY: a field of `headers`; volatile as in `parse_extensions`.
+    let at = unsafe { (&raw const headers.l4).read_volatile() } as usize;
+    if at > FURTHEST + 8 + 8 * 255 {
+        return Err(Unparsed::Because(DropReason::Malformed));
+    }
+    let at = start + at;
+    if at + 8 > end {
+        return Err(Unparsed::TooShort);
+    }
+    if needed > 8 {
         if at + 14 > end {
             return Err(Unparsed::TooShort);
         }
         headers.tcp_flags = unsafe { load::<u8>(at + 13) };
-    } else if headers.is_udp() || headers.is_icmp() {
-        if at + 8 > end {
-            return Err(Unparsed::TooShort);
-        }
-    } else {
-        return Ok(());
     }
-    if headers.is_icmp() {
-        headers.icmp_type = unsafe { load::<u8>(at) };
+    if is_icmp(headers) {
+        headers.icmp = icmp_kind(unsafe { load::<u8>(at) }, headers.is_v6());
         let id = Port::from_wire(unsafe { load::<u16>(at + 4) });
-        match headers.icmp_type {
-            ICMP_ECHO => headers.tuple.src_port = id,
-            ICMP_ECHO_REPLY => headers.tuple.dst_port = id,
+        match headers.icmp {
+            Icmp::Echo => headers.tuple.src_port = id,
+            Icmp::EchoReply => headers.tuple.dst_port = id,
             _ => {}
         }
     } else {
@@ -171,6 +382,29 @@ unsafe fn parse_transport(at: usize, end: usize, headers: &mut Headers) -> Resul
         headers.tuple.dst_port = Port::from_wire(unsafe { load::<u16>(at + 2) });
     }
     Ok(())
+}
+
+/// Each family has its own ICMP, and the other's number in it means nothing.
+#[inline(always)]
+fn is_icmp(headers: &Headers) -> bool {
+    let own = if headers.is_v6() {
+        Proto::ICMPV6
+    } else {
+        Proto::ICMP
+    };
+    headers.tuple.proto.number == own.number
+}
+
+#[inline(always)]
+pub fn icmp_kind(message: u8, v6: bool) -> Icmp {
+    match (v6, message) {
+        (false, ICMP_ECHO) | (true, ICMPV6_ECHO) => Icmp::Echo,
+        (false, ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO_REPLY) => Icmp::EchoReply,
+        (false, ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER) => Icmp::Error,
+        // RFC 4443, section 2.1: errors have the upper bit clear.
+        (true, 1..=4) => Icmp::Error,
+        _ => Icmp::Other,
+    }
 }
 
 /// Reads from an address of any alignment. BPF's loads have none to keep; telling LLVM otherwise
@@ -286,5 +520,108 @@ mod tests {
             parsed(&short).unwrap_err(),
             Unparsed::Because(DropReason::Malformed)
         );
+    }
+
+    fn frame_v6(next: u8, rest: &[&[u8]]) -> Vec<u8> {
+        let mut frame = vec![0u8; 12];
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next, 64]);
+        let mut addr = [0u8; 16];
+        addr[0] = 0xfd;
+        for last in [5, 7] {
+            addr[15] = last;
+            frame.extend(addr);
+        }
+        rest.iter().for_each(|part| frame.extend(*part));
+        frame
+    }
+
+    const UDP: &[u8] = &[0x9c, 0x40, 0, 53, 0, 8, 0, 0];
+
+    #[test]
+    fn an_ipv6_packet_gives_its_tuple() {
+        let headers = parsed(&frame_v6(17, &[UDP])).unwrap();
+        assert_eq!(
+            headers.tuple.to_string(),
+            "udp [fd00::5]:40000 -> [fd00::7]:53"
+        );
+        assert!(headers.is_v6() && headers.has_ports() && !headers.has_options());
+        assert_eq!((headers.ttl, headers.dont_fragment), (64, 1));
+    }
+
+    #[test]
+    fn ports_stand_behind_extension_headers() {
+        let hop_by_hop: &[u8] = &[43, 0, 0, 0, 0, 0, 0, 0];
+        let routing: &[u8] = &[60, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let options: &[u8] = &[17, 0, 0, 0, 0, 0, 0, 0];
+        let headers = parsed(&frame_v6(0, &[hop_by_hop, routing, options, UDP])).unwrap();
+        assert_eq!(headers.tuple.dst_port.host(), 53);
+        assert_eq!(headers.l4, 54 + 8 + 16 + 8);
+        assert!(headers.has_options());
+        let mut on_its_way = routing.to_vec();
+        (on_its_way[0], on_its_way[3]) = (17, 1);
+        assert_eq!(
+            parsed(&frame_v6(43, &[&on_its_way, UDP])).unwrap_err(),
+            Unparsed::Because(DropReason::UnsupportedProtocol)
+        );
+    }
+
+    #[test]
+    fn a_chain_of_extension_headers_has_an_end() {
+        let options: &[u8] = &[60, 0, 0, 0, 0, 0, 0, 0];
+        let last: &[u8] = &[17, 0, 0, 0, 0, 0, 0, 0];
+        let mut chain = vec![options; MOST_EXTENSIONS - 1];
+        chain.extend([last, UDP]);
+        assert!(parsed(&frame_v6(60, &chain)).unwrap().has_ports());
+        chain.insert(0, options);
+        assert_eq!(
+            parsed(&frame_v6(60, &chain)).unwrap_err(),
+            Unparsed::Because(DropReason::Malformed)
+        );
+    }
+
+    #[test]
+    fn only_the_first_fragment_of_an_ipv6_datagram_has_ports() {
+        let piece = |field: u16| {
+            let [a, b] = field.to_be_bytes();
+            parsed(&frame_v6(44, &[&[17, 0, a, b, 1, 2, 3, 4], UDP])).unwrap()
+        };
+        let first = piece(1);
+        assert_eq!(first.fragment, Fragment::First);
+        assert_eq!(first.tuple.dst_port.host(), 53);
+        assert_eq!(first.fragment_id.to_ne_bytes(), [1, 2, 3, 4]);
+        for field in [1448, 1449] {
+            let later = piece(field);
+            assert_eq!(later.fragment, Fragment::Later);
+            assert_eq!(later.tuple.src_port, Port::ZERO);
+            assert_eq!(later.fragment_id, first.fragment_id);
+        }
+        // Of one piece: RFC 6946.
+        assert_eq!(piece(0).fragment, Fragment::Whole);
+    }
+
+    #[test]
+    fn each_family_has_its_own_icmp() {
+        let message = |kind| parsed(&frame_v6(58, &[&[kind, 0, 0, 0, 0x12, 0x34, 0, 1]])).unwrap();
+        assert_eq!(message(128).tuple.src_port.host(), 0x1234);
+        assert_eq!(message(129).tuple.dst_port.host(), 0x1234);
+        assert!(message(1).is_icmp_error() && message(2).is_icmp_error());
+        assert_eq!(message(135).icmp, Icmp::Other);
+        let foreign = parsed(&frame(58, 0, 0, &[128, 0, 0, 0, 0x12, 0x34, 0, 1])).unwrap();
+        assert!(!foreign.is_icmp());
+        let error = parsed(&frame(1, 0, 0, &[3, 4, 0, 0, 0, 0, 5, 0])).unwrap();
+        assert!(error.is_icmp_error());
+    }
+
+    #[test]
+    fn an_ipv6_packet_that_is_cut_off_asks_for_more() {
+        let whole = frame_v6(44, &[&[6, 0, 0, 0, 0, 0, 0, 0], &[0; 20]]);
+        for length in 0..(ETHERNET + IPV6 + 8 + 14) {
+            assert_eq!(
+                parsed(&whole[..length]).unwrap_err(),
+                Unparsed::TooShort,
+                "{length}"
+            );
+        }
+        assert!(parsed(&whole).is_ok());
     }
 }

@@ -5,11 +5,11 @@ use core::mem::size_of_val;
 
 use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC};
 use aya_ebpf::helpers::generated::{bpf_skb_adjust_room, bpf_skb_change_tail};
-use orchestrator_common::{DropReason, Rule, Trace, Verdict};
+use orchestrator_common::{DropReason, Rule, Trace, Tuple, Verdict};
 
 use crate::maps;
 use crate::packet::{ETHERNET, TCP_RST};
-use crate::refusal::{self, QUOTE_WORDS, TCP_WORDS};
+use crate::refusal::{self, IPV4_WORDS, IPV6_WORDS, Message, QUOTED_WORDS, TCP_WORDS};
 use crate::skb::{Packet, done};
 
 /// Refuses what has no backend; any other reason stays a drop.
@@ -22,10 +22,11 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
     if packet.headers.has_options() || packet.headers.tcp_flags & TCP_RST != 0 {
         return Err(reason);
     }
-    if packet.headers.is_udp() {
-        port_unreachable(packet)?;
-    } else {
-        reset(packet)?;
+    match (packet.headers.is_tcp(), packet.headers.is_v6()) {
+        (false, false) => port_unreachable(packet)?,
+        (false, true) => port_unreachable_v6(packet)?,
+        (true, false) => reset(packet)?,
+        (true, true) => reset_v6(packet)?,
     }
     turn_around(packet)?;
     let host = maps::endpoint(&packet.headers.tuple.src).is_some_and(|endpoint| endpoint.is_host());
@@ -40,12 +41,30 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
     })
 }
 
-// The two that write headers are not inlined, for the stack: few packets come along there.
+// Those that write headers are not inlined, for the stack: few packets come along there.
 
 #[inline(never)]
 fn port_unreachable(packet: &Packet) -> Result<(), DropReason> {
-    let quote = packet.load::<[u16; QUOTE_WORDS]>(ETHERNET as u32)?;
-    let headers = refusal::port_unreachable(&packet.headers.tuple, &quote);
+    quote(packet, |tuple, quote: &[u16; IPV4_WORDS + QUOTED_WORDS]| {
+        refusal::error(tuple, quote, Message::PORT_UNREACHABLE)
+    })
+}
+
+#[inline(never)]
+fn port_unreachable_v6(packet: &Packet) -> Result<(), DropReason> {
+    quote(packet, |tuple, quote: &[u16; IPV6_WORDS + QUOTED_WORDS]| {
+        refusal::error_v6(tuple, quote, Message::PORT_UNREACHABLE_V6)
+    })
+}
+
+/// Makes an ICMP error of a packet: `write` gives the headers that go before what is quoted.
+#[inline(always)]
+fn quote<const QUOTE: usize, const HEADERS: usize>(
+    packet: &Packet,
+    write: impl FnOnce(&Tuple, &[u16; QUOTE]) -> [u16; HEADERS],
+) -> Result<(), DropReason> {
+    let quote = packet.load::<[u16; QUOTE]>(ETHERNET as u32)?;
+    let headers = write(&packet.headers.tuple, &quote);
     resize(packet, ETHERNET + size_of_val(&quote))?;
     let room = size_of_val(&headers) as i32;
     // SAFETY: the context; a positive difference makes room behind the Ethernet header.
@@ -55,10 +74,24 @@ fn port_unreachable(packet: &Packet) -> Result<(), DropReason> {
 
 #[inline(never)]
 fn reset(packet: &Packet) -> Result<(), DropReason> {
+    overwrite(packet, refusal::reset)
+}
+
+#[inline(never)]
+fn reset_v6(packet: &Packet) -> Result<(), DropReason> {
+    overwrite(packet, refusal::reset_v6)
+}
+
+/// Makes the reset of a segment, from its TCP header and the length of its payload.
+#[inline(always)]
+fn overwrite<const HEADERS: usize>(
+    packet: &Packet,
+    write: impl FnOnce(&Tuple, &[u16; TCP_WORDS], u32) -> [u16; HEADERS],
+) -> Result<(), DropReason> {
     let segment = packet.load::<[u16; TCP_WORDS]>(packet.headers.l4)?;
     let header = u32::from(segment[6].to_be() >> 12) * 4;
     let payload = packet.payload_after(header)?;
-    let headers = refusal::reset(&packet.headers.tuple, &segment, payload);
+    let headers = write(&packet.headers.tuple, &segment, payload);
     resize(packet, ETHERNET + size_of_val(&headers))?;
     packet.store(ETHERNET as u32, &headers, u64::from(BPF_F_RECOMPUTE_CSUM))
 }

@@ -5,34 +5,38 @@
 
 use core::mem::{MaybeUninit, size_of};
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_tunnel_key};
-use aya_ebpf::helpers::generated::{
-    bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key,
 };
-use orchestrator_common::{Addr, DropReason, Port, Tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+};
+use orchestrator_common::{Addr, DropReason, Tuple};
 
-use crate::packet::{self, ETHERNET, Headers, Unparsed};
+use crate::packet::{self, ETHERNET, Headers, Icmp, Unparsed};
 
-/// What a program reads at most: Ethernet, the longest IPv4 header, TCP's flags.
-const PULL: u32 = 14 + 60 + 14;
+/// What a program reads at most: Ethernet, an IP header with its options or extensions, TCP's flags.
+const PULL: u32 = 256;
 
 const TUNNEL_TTL: u8 = 64;
 /// BPF_F_ZERO_CSUM_TX: the inner packet has its own checksum.
 const ZERO_CHECKSUM: u64 = 2;
+/// BPF_F_IPV6 of bpf_l4_csum_replace (Linux 6.16 and its stable siblings): without it the sum of a
+/// whole frame, which the card may have taken, would be altered for IPv6 as it must be for IPv4.
+const CHECKSUM_IPV6: u64 = 1 << 7;
 
+/// A pair of pointers, both good until the program ends.
 pub struct Packet {
     pub skb: *mut __sk_buff,
-    pub headers: Headers,
+    pub headers: &'static mut Headers,
 }
 
 impl Packet {
     #[inline(always)]
-    pub fn new(skb: *mut __sk_buff) -> Packet {
-        Packet {
-            skb,
-            headers: Headers::EMPTY,
-        }
+    pub fn new(skb: *mut __sk_buff, headers: &'static mut Headers) -> Packet {
+        headers.clear();
+        Packet { skb, headers }
     }
 
     // SAFETY of every block below: `skb` is the context that the kernel called the program with,
@@ -72,30 +76,27 @@ impl Packet {
         }
     }
 
-    #[inline(always)]
+    // Not inlined, like whatever else every program has more than once.
+    #[inline(never)]
     fn parse_linear(&mut self) -> Result<(), Unparsed> {
+        // Volatile, or LLVM loads both in the caller and passes them on as plain numbers.
         unsafe {
-            let (start, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
-            packet::parse(start, end, &mut self.headers)
+            let start = (&raw const (*self.skb).data).read_volatile() as usize;
+            let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
+            packet::parse(start, end, self.headers)
         }
     }
 
-    /// Rewrites addresses and ports to those of `to`, with all checksums. Not for later fragments.
-    #[inline(always)]
+    /// Rewrites addresses and ports to those of `to`, with all checksums; of a later fragment the
+    /// addresses only, for there is no more in it.
+    #[inline(never)]
     pub fn rewrite(&mut self, to: &Tuple) -> Result<(), DropReason> {
-        let from = self.headers.tuple;
-        if from.src.v4_wire() != to.src.v4_wire() {
-            self.replace_address(packet::IPV4_SRC, from.src.v4_wire(), to.src.v4_wire())?;
+        if self.headers.is_translated == 0 {
+            self.headers.is_translated = 1;
+            self.headers.original = self.headers.tuple;
         }
-        if from.dst.v4_wire() != to.dst.v4_wire() {
-            self.replace_address(packet::IPV4_DST, from.dst.v4_wire(), to.dst.v4_wire())?;
-        }
-        if from.src_port.wire != to.src_port.wire {
-            self.replace_port(0, from.src_port, to.src_port)?;
-        }
-        if from.dst_port.wire != to.dst_port.wire {
-            self.replace_port(2, from.dst_port, to.dst_port)?;
-        }
+        self.replace_addresses(to)?;
+        self.replace_ports(to)?;
         self.headers.tuple.src = to.src;
         self.headers.tuple.dst = to.dst;
         self.headers.tuple.src_port = to.src_port;
@@ -103,30 +104,85 @@ impl Packet {
         Ok(())
     }
 
+    /// Both addresses of the IP header, with every checksum that has them in it.
     #[inline(always)]
-    fn replace_address(&self, at: u32, from: u32, to: u32) -> Result<(), DropReason> {
-        let (from_sum, to_sum) = (u64::from(from), u64::from(to));
-        if self.headers.has_ports() {
-            let flags = self.l4_checksum_flags() | u64::from(BPF_F_PSEUDO_HDR) | 4;
-            let check = self.l4_checksum();
-            done(unsafe { bpf_l4_csum_replace(self.skb, check, from_sum, to_sum, flags) })?;
+    pub fn replace_addresses(&self, to: &Tuple) -> Result<(), DropReason> {
+        let own = &self.headers.tuple;
+        if own.src.same(&to.src) && own.dst.same(&to.dst) {
+            return Ok(());
         }
-        done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, from_sum, to_sum, 4) })?;
-        self.store(at, &to, 0)
+        let difference = self.address_difference(to);
+        if self.has_pseudo_header() {
+            let family = if self.headers.is_v6() {
+                CHECKSUM_IPV6
+            } else {
+                0
+            };
+            let flags = self.l4_checksum_flags() | u64::from(BPF_F_PSEUDO_HDR) | family;
+            let check = self.l4_checksum();
+            done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, difference, flags) })?;
+        }
+        if self.headers.is_v6() {
+            return self.store(packet::IPV6_SRC, &[to.src, to.dst], 0);
+        }
+        done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, 0, difference, 0) })?;
+        let words = [to.src.v4_wire(), to.dst.v4_wire()];
+        self.store(packet::IPV4_SRC, &words, 0)
     }
 
-    /// `at` is the port's place in a TCP or UDP header; an ICMP echo has its identifier at 4.
+    /// What `to`'s addresses add to a checksum in place of the packet's own. The leading words of
+    /// two IPv4 addresses are the same.
     #[inline(always)]
-    fn replace_port(&self, at: u32, from: Port, to: Port) -> Result<(), DropReason> {
-        let flags = self.l4_checksum_flags() | 2;
-        let (from, wire) = (u64::from(from.wire), u64::from(to.wire));
-        done(unsafe { bpf_l4_csum_replace(self.skb, self.l4_checksum(), from, wire, flags) })?;
-        let at = if self.headers.is_icmp() { 4 } else { at };
-        self.store(self.headers.l4 + at, &to, 0)
+    fn address_difference(&self, to: &Tuple) -> u64 {
+        const SIZE: u32 = 2 * size_of::<Addr>() as u32;
+        let (from, to) = (&raw const self.headers.tuple.src, &raw const to.src);
+        (unsafe { bpf_csum_diff(from.cast_mut().cast(), SIZE, to.cast_mut().cast(), SIZE, 0) })
+            as u64
+    }
+
+    /// TCP and UDP have both ports at the start of their header, an ICMP echo its identifier at 4.
+    #[inline(always)]
+    fn replace_ports(&self, to: &Tuple) -> Result<(), DropReason> {
+        let own = &self.headers.tuple;
+        let (from, wanted) = ([own.src_port, own.dst_port], [to.src_port, to.dst_port]);
+        let (from_word, word) = (words_of(from), words_of(wanted));
+        if from_word == word || !self.has_checksum() && !self.headers.is_sctp() {
+            return Ok(());
+        }
+        if self.headers.is_sctp() {
+            return Err(DropReason::SctpPort);
+        }
+        let (skb, check) = (self.skb, self.l4_checksum());
+        let flags = self.l4_checksum_flags();
+        if self.headers.is_icmp() {
+            // One of the two is the identifier, the other is zero.
+            let (from, id) = (
+                (from_word | from_word >> 16) as u16,
+                (word | word >> 16) as u16,
+            );
+            done(unsafe { bpf_l4_csum_replace(skb, check, from.into(), id.into(), flags | 2) })?;
+            return self.store(self.headers.l4 + 4, &id, 0);
+        }
+        done(unsafe { bpf_l4_csum_replace(skb, check, from_word.into(), word.into(), flags | 4) })?;
+        self.store(self.headers.l4, &word, 0)
+    }
+
+    /// Whether the transport's checksum is in this packet and covers the addresses too: ICMP's of
+    /// IPv4 and SCTP's do not.
+    #[inline(always)]
+    fn has_pseudo_header(&self) -> bool {
+        self.has_checksum() && (self.headers.is_v6() || !self.headers.is_icmp())
     }
 
     #[inline(always)]
-    fn l4_checksum(&self) -> u32 {
+    fn has_checksum(&self) -> bool {
+        let headers = &self.headers;
+        headers.fragment != packet::Fragment::Later
+            && (headers.is_tcp() || headers.is_udp() || headers.icmp != Icmp::No)
+    }
+
+    #[inline(always)]
+    pub fn l4_checksum(&self) -> u32 {
         self.headers.l4
             + if self.headers.is_tcp() {
                 16
@@ -137,7 +193,7 @@ impl Packet {
             }
     }
 
-    /// UDP over IPv4 may have no checksum, which then must stay so.
+    /// A datagram may have no checksum, which then must stay so.
     #[inline(always)]
     fn l4_checksum_flags(&self) -> u64 {
         if self.headers.is_udp() {
@@ -153,6 +209,9 @@ impl Packet {
         let ttl = self.headers.ttl;
         if ttl <= 1 {
             return Err(DropReason::TtlExceeded);
+        }
+        if self.headers.is_v6() {
+            return self.store(packet::IPV6_HOPS, &(ttl - 1), 0);
         }
         // The checksum adds words: the time to live is the upper byte of one, on the wire the
         // first.
@@ -182,34 +241,50 @@ impl Packet {
     /// What the VXLAN device is to put around the packet.
     #[inline(always)]
     pub fn set_tunnel(&self, vni: u32, from: &Addr, to: &Addr) -> Result<(), DropReason> {
-        // SAFETY: all zero is a valid key.
+        // SAFETY: all zero is a valid key; either family may be written.
         let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
         key.tunnel_id = vni;
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(to.v4_wire());
-        key.__bindgen_anon_3.local_ipv4 = u32::from_be(from.v4_wire());
         key.tunnel_ttl = TUNNEL_TTL;
+        let mut flags = ZERO_CHECKSUM;
+        if to.is_v4() {
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(to.v4_wire());
+            key.__bindgen_anon_3.local_ipv4 = u32::from_be(from.v4_wire());
+        } else {
+            key.__bindgen_anon_1.remote_ipv6 = to.words;
+            key.__bindgen_anon_3.local_ipv6 = from.words;
+            flags |= u64::from(BPF_F_TUNINFO_IPV6);
+        }
         let size = size_of::<bpf_tunnel_key>() as u32;
-        done(unsafe { bpf_skb_set_tunnel_key(self.skb, &mut key, size, ZERO_CHECKSUM) })
+        done(unsafe { bpf_skb_set_tunnel_key(self.skb, &mut key, size, flags) })
     }
 
-    /// VNI and sender of the tunnel that the packet came from.
+    /// VNI and sender of the tunnel that the packet came from, of the underlay's family.
     #[inline(always)]
-    pub fn tunnel(&self) -> Option<(u32, Addr)> {
-        /// `bpf_tunnel_key` up to its first address: a size that the kernel knows.
+    pub fn tunnel(&self, underlay: &Addr) -> Option<(u32, Addr)> {
+        /// `bpf_tunnel_key` up to its local address: a size that the kernel knows.
         #[repr(C)]
         struct ShortKey {
             vni: u32,
-            remote_ipv4: u32,
+            remote: [u32; 4],
+            rest: [u32; 2],
         }
         let mut key = ShortKey {
             vni: 0,
-            remote_ipv4: 0,
+            remote: [0; 4],
+            rest: [0; 2],
         };
+        let v4 = underlay.is_v4();
+        let flags = if v4 { 0 } else { BPF_F_TUNINFO_IPV6 };
         let got = unsafe {
             let at = (&raw mut key).cast::<bpf_tunnel_key>();
-            bpf_skb_get_tunnel_key(self.skb, at, size_of::<ShortKey>() as u32, 0)
+            bpf_skb_get_tunnel_key(self.skb, at, size_of::<ShortKey>() as u32, flags.into())
         };
-        (got == 0).then(|| (key.vni, Addr::from_v4_wire(key.remote_ipv4.to_be())))
+        let remote = if v4 {
+            Addr::from_v4_wire(key.remote[0].to_be())
+        } else {
+            Addr { words: key.remote }
+        };
+        (got == 0).then_some((key.vni, remote))
     }
 
     #[inline(always)]
@@ -232,18 +307,32 @@ impl Packet {
         }
     }
 
-    /// The bytes behind the headers given, as the IPv4 header counts them.
+    /// The bytes behind the headers given, as the IP header counts them.
     #[inline(always)]
     pub fn payload_after(&self, l4_header: u32) -> Result<u32, DropReason> {
-        let total = u32::from(self.load::<u16>(ETHERNET as u32 + 2)?.to_be());
+        let (field, more) = if self.headers.is_v6() {
+            (4, packet::IPV6 as u32)
+        } else {
+            (2, 0)
+        };
+        let counted = u32::from(self.load::<u16>(ETHERNET as u32 + field)?.to_be());
         // A segmentation-offload packet beyond 64 KiB says 0.
-        let total = if total == 0 {
+        let total = if counted == 0 {
             self.length() - ETHERNET as u32
         } else {
-            total
+            counted + more
         };
-        Ok(total.saturating_sub(self.headers.l4 - ETHERNET as u32 + l4_header))
+        Ok(total.saturating_sub(self.headers.l3_length() + l4_header))
     }
+}
+
+/// Two ports as they lie beside each other.
+#[inline(always)]
+fn words_of(ports: [orchestrator_common::Port; 2]) -> u32 {
+    u32::from_ne_bytes({
+        let ([a, b], [c, d]) = (ports[0].wire.to_ne_bytes(), ports[1].wire.to_ne_bytes());
+        [a, b, c, d]
+    })
 }
 
 #[inline(always)]

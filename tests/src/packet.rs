@@ -1,9 +1,11 @@
 //! Builds frames, and judges frames that came out: every checksum is computed anew.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{
-    Ethernet2Header, Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, checksum,
+    Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
+    checksum, icmpv6,
 };
 
 pub const SENDER_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
@@ -25,8 +27,22 @@ pub fn ip(text: &str) -> Ipv4Addr {
     text.parse().expect("a test's address")
 }
 
+/// Of either family.
+pub fn any_ip(text: &str) -> IpAddr {
+    text.parse().expect("a test's address")
+}
+
+fn is_v6(frame: &[u8]) -> bool {
+    frame[12..14] == [0x86, 0xdd]
+}
+
 fn builder(from: &str, to: &str) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
-    PacketBuilder::ethernet2(SENDER_MAC, GATEWAY_MAC).ipv4(ip(from).octets(), ip(to).octets(), 64)
+    let ethernet = PacketBuilder::ethernet2(SENDER_MAC, GATEWAY_MAC);
+    match (any_ip(from), any_ip(to)) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
+        (from, to) => panic!("{from} and {to} are of two families"),
+    }
 }
 
 pub fn udp(from: End<'_>, to: End<'_>, payload: &[u8]) -> Vec<u8> {
@@ -55,16 +71,19 @@ pub fn tcp(from: End<'_>, to: End<'_>, flags: Flags, payload: &[u8]) -> Vec<u8> 
 
 /// An echo request, or the reply to one.
 pub fn echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
-    let builder = builder(from, to);
-    let builder = if reply {
-        builder.icmpv4_echo_reply(id, 1)
-    } else {
-        builder.icmpv4_echo_request(id, 1)
-    };
     let mut frame = Vec::new();
-    builder
-        .write(&mut frame, b"abcdefgh")
-        .expect("writing to memory");
+    let (builder, payload) = (builder(from, to), b"abcdefgh");
+    let written = match (any_ip(to).is_ipv6(), reply) {
+        (false, true) => builder.icmpv4_echo_reply(id, 1).write(&mut frame, payload),
+        (false, false) => builder
+            .icmpv4_echo_request(id, 1)
+            .write(&mut frame, payload),
+        (true, true) => builder.icmpv6_echo_reply(id, 1).write(&mut frame, payload),
+        (true, false) => builder
+            .icmpv6_echo_request(id, 1)
+            .write(&mut frame, payload),
+    };
+    written.expect("writing to memory");
     frame
 }
 
@@ -78,13 +97,32 @@ pub fn of_protocol(from: &str, to: &str, protocol: u8) -> Vec<u8> {
 
 /// Makes a fragment of a frame: at `offset` times eight bytes, with or without more to come.
 pub fn fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    if is_v6(&frame) {
+        let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
+        return extend(frame, 44, &[0, 0, high, low, 0, 0, 0x12, 0x34]);
+    }
     let field = offset | if more { 0x2000 } else { 0 };
     frame[20..22].copy_from_slice(&field.to_be_bytes());
     renew_ipv4_checksum(&mut frame);
     frame
 }
 
+/// Puts an extension header behind an IPv6 header; the header's first byte is filled in.
+pub fn extend(mut frame: Vec<u8>, kind: u8, header: &[u8]) -> Vec<u8> {
+    let next = std::mem::replace(&mut frame[20], kind);
+    let length = u16::from_be_bytes([frame[18], frame[19]]) + header.len() as u16;
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    let mut header = header.to_vec();
+    header[0] = next;
+    frame.splice(54..54, header);
+    frame
+}
+
 pub fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
+    if is_v6(&frame) {
+        frame[21] = ttl;
+        return frame;
+    }
     frame[22] = ttl;
     renew_ipv4_checksum(&mut frame);
     frame
@@ -132,6 +170,11 @@ pub enum Transport {
     },
     /// With the frame's quote of what was refused.
     PortUnreachable(Vec<u8>),
+    /// Of either family, with the quote.
+    TooBig {
+        mtu: u32,
+        quote: Vec<u8>,
+    },
     Other,
 }
 
@@ -142,37 +185,66 @@ pub fn see(frame: &[u8]) -> Seen {
         Some(etherparse::LinkSlice::Ethernet2(link)) => link.to_header(),
         other => panic!("no Ethernet header: {other:?}"),
     };
-    let Some(NetSlice::Ipv4(ipv4)) = &sliced.net else {
-        panic!("not IPv4: {frame:x?}")
+    let (src, dst, ttl): (IpAddr, IpAddr, u8) = match &sliced.net {
+        Some(NetSlice::Ipv4(ipv4)) => {
+            let header = ipv4.header().to_header();
+            assert_eq!(
+                header.header_checksum,
+                header.calc_header_checksum(),
+                "IPv4 checksum"
+            );
+            let (src, dst) = (Ipv4Addr::from(header.source), header.destination.into());
+            (src.into(), IpAddr::V4(dst), header.time_to_live)
+        }
+        Some(NetSlice::Ipv6(ipv6)) => {
+            let header = ipv6.header();
+            let (src, dst) = (header.source_addr(), header.destination_addr());
+            (src.into(), dst.into(), header.hop_limit())
+        }
+        _ => panic!("not IP: {frame:x?}"),
     };
-    let header = ipv4.header().to_header();
-    assert_eq!(
-        header.header_checksum,
-        header.calc_header_checksum(),
-        "IPv4 checksum"
-    );
-    let transport = see_transport(&header, sliced.transport.as_ref());
     Seen {
         macs: (ethernet.destination, ethernet.source),
-        src: Ipv4Addr::from(header.source).to_string(),
-        dst: Ipv4Addr::from(header.destination).to_string(),
-        ttl: header.time_to_live,
-        transport,
+        src: src.to_string(),
+        dst: dst.to_string(),
+        ttl,
+        transport: see_transport((src, dst), sliced.transport.as_ref()),
     }
 }
 
-fn see_transport(ip: &etherparse::Ipv4Header, slice: Option<&TransportSlice>) -> Transport {
+/// The Internet checksum over a transport's bytes behind its pseudo header; 0 where it is right.
+fn sum_of(ends: (IpAddr, IpAddr), protocol: u8, bytes: &[u8]) -> u16 {
+    let sum = checksum::Sum16BitWords::new().add_slice(bytes);
+    let sum = match ends {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => sum.add_slice(&src.octets()).add_slice(&dst.octets()),
+        (src, dst) => sum
+            .add_slice(&v6(src).octets())
+            .add_slice(&v6(dst).octets()),
+    };
+    let length = (bytes.len() as u16).to_be_bytes();
+    sum.add_2bytes([0, protocol])
+        .add_2bytes(length)
+        .ones_complement()
+}
+
+fn v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V6(ip) => ip,
+        IpAddr::V4(ip) => panic!("{ip} in an IPv6 packet"),
+    }
+}
+
+fn see_transport(ends: (IpAddr, IpAddr), slice: Option<&TransportSlice>) -> Transport {
     match slice {
         Some(TransportSlice::Udp(udp)) => {
             let header = udp.to_header();
-            let right = header.calc_checksum_ipv4(ip, udp.payload()).expect("short");
-            assert_eq!(header.checksum, right, "UDP checksum");
+            let sum = sum_of(ends, 17, udp.slice());
+            assert!(sum == 0 && header.checksum != 0, "UDP checksum");
             Transport::Udp(header.source_port, header.destination_port)
         }
         Some(TransportSlice::Tcp(tcp)) => {
             let header = tcp.to_header();
-            let right = header.calc_checksum_ipv4(ip, tcp.payload()).expect("short");
-            assert_eq!(header.checksum, right, "TCP checksum");
+            assert_eq!(sum_of(ends, 6, tcp.slice()), 0, "TCP checksum");
             let (from, to) = (header.source_port, header.destination_port);
             if header.rst {
                 let acknowledges = header.ack.then_some(header.acknowledgment_number);
@@ -187,25 +259,57 @@ fn see_transport(ip: &etherparse::Ipv4Header, slice: Option<&TransportSlice>) ->
             }
         }
         Some(TransportSlice::Icmpv4(icmp)) => {
-            let sum = checksum::Sum16BitWords::new()
-                .add_slice(icmp.slice())
-                .ones_complement();
-            assert_eq!(sum, 0, "ICMP checksum");
-            match icmp.icmp_type() {
-                Icmpv4Type::EchoRequest(echo) => Transport::Echo {
-                    id: echo.id,
-                    reply: false,
-                },
-                Icmpv4Type::EchoReply(echo) => Transport::Echo {
-                    id: echo.id,
-                    reply: true,
-                },
-                Icmpv4Type::DestinationUnreachable(
-                    etherparse::icmpv4::DestUnreachableHeader::Port,
-                ) => Transport::PortUnreachable(icmp.payload().to_vec()),
-                other => panic!("an ICMP message that nobody sends: {other:?}"),
-            }
+            let sum = checksum::Sum16BitWords::new().add_slice(icmp.slice());
+            assert_eq!(sum.ones_complement(), 0, "ICMP checksum");
+            see_icmp(&icmp.icmp_type(), icmp.payload())
+        }
+        Some(TransportSlice::Icmpv6(icmp)) => {
+            assert_eq!(sum_of(ends, 58, icmp.slice()), 0, "ICMPv6 checksum");
+            see_icmpv6(&icmp.icmp_type(), icmp.payload())
         }
         _ => Transport::Other,
+    }
+}
+
+fn see_icmp(message: &Icmpv4Type, payload: &[u8]) -> Transport {
+    let quote = payload.to_vec();
+    match message {
+        Icmpv4Type::EchoRequest(echo) => Transport::Echo {
+            id: echo.id,
+            reply: false,
+        },
+        Icmpv4Type::EchoReply(echo) => Transport::Echo {
+            id: echo.id,
+            reply: true,
+        },
+        Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Port) => {
+            Transport::PortUnreachable(quote)
+        }
+        Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
+            next_hop_mtu,
+        }) => Transport::TooBig {
+            mtu: u32::from(*next_hop_mtu),
+            quote,
+        },
+        other => panic!("an ICMP message that nobody sends: {other:?}"),
+    }
+}
+
+fn see_icmpv6(message: &Icmpv6Type, payload: &[u8]) -> Transport {
+    let quote = payload.to_vec();
+    match message {
+        Icmpv6Type::EchoRequest(echo) => Transport::Echo {
+            id: echo.id,
+            reply: false,
+        },
+        Icmpv6Type::EchoReply(echo) => Transport::Echo {
+            id: echo.id,
+            reply: true,
+        },
+        Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port) => {
+            Transport::PortUnreachable(quote)
+        }
+        Icmpv6Type::PacketTooBig { mtu } => Transport::TooBig { mtu: *mtu, quote },
+        other => panic!("an ICMPv6 message that nobody sends: {other:?}"),
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "packet/container.rs"]
 mod container;
+#[path = "packet/ipv6.rs"]
+mod ipv6;
 #[path = "packet/netdev.rs"]
 mod netdev;
 #[path = "packet/overlay.rs"]

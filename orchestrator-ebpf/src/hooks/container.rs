@@ -15,9 +15,13 @@ pub fn from_container(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::FromContainer, |packet| {
         let config = maps::config()?;
         packet.parse()?;
+        forward::check_link_local(packet)?;
         forward::check_source(packet)?;
         let mut rule = Rule::None;
-        if config.v4.services.contains(&packet.headers.tuple.dst) {
+        if forward::family(packet, config)
+            .services
+            .contains(&packet.headers.tuple.dst)
+        {
             rule = match lb::to_backend(packet) {
                 Ok(rule) => rule,
                 Err(reason) => return refuse::instead_of_drop(packet, reason),

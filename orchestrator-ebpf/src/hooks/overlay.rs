@@ -14,12 +14,14 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::FromOverlay, |packet| {
         let config = maps::config()?;
         packet.parse()?;
-        let (vni, sender) = packet.tunnel().ok_or(DropReason::NotOurTunnel)?;
+        let (vni, sender) = packet
+            .tunnel(&config.underlay)
+            .ok_or(DropReason::NotOurTunnel)?;
         if vni != config.vni {
             return Err(DropReason::NotOurTunnel);
         }
         let from = &packet.headers.tuple.src;
-        let share = from.masked(&config.family(from).node_mask);
+        let share = from.masked(&forward::family(packet, config).node_mask);
         match maps::node(&share) {
             Some(node) if node.vtep.same(&sender) => {}
             _ => return Err(DropReason::TunnelSpoofed),
