@@ -159,7 +159,7 @@ const OUTSIDE_NUMBER: u8 = 250;
 
 /// A switch on its own, for networks that are not ours.
 pub struct Underlay {
-    netns: Netns,
+    pub netns: Netns,
     name: String,
 }
 

@@ -50,7 +50,9 @@ impl<K: Kernel> Reconciler<K> {
     /// Takes a change in and writes what follows from it.
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
         let touched = self.world.change(change);
-        self.dirty.extend(touched);
+        // A Service whose slices have not all been heard of would lose backends: `in_sync` names it.
+        let now = |unit: &Unit| self.in_sync || !matches!(unit, Unit::Service(_));
+        self.dirty.extend(touched.into_iter().filter(now));
         self.settle()
     }
 
@@ -96,9 +98,7 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Works off what is due. A unit that fails stays due, the others go on; the first error is told.
     fn settle(&mut self) -> Result<(), DatapathError> {
-        // A Service whose slices have not all been heard of would lose backends.
-        let now = |unit: &Unit| self.in_sync || !matches!(unit, Unit::Service(_));
-        let due: Vec<Unit> = self.dirty.iter().copied().filter(now).collect();
+        let due: Vec<Unit> = self.dirty.iter().copied().collect();
         let mut first = self.prune_strays();
         for unit in due {
             match self.settle_unit(unit) {

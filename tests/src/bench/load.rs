@@ -2,10 +2,13 @@
 //!
 //! One process is the server, one the client; each enters a namespace, pins itself to a core and
 //! joins a cgroup before it opens a socket. The client prints one JSON line: [`Measured`].
+//! Congestion control is the kernel's default one whatever the machine's is: a paced sender would
+//! measure its pace.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// What the client does over and over until time is up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// One byte there and back over an open connection.
     TcpRr,
@@ -46,6 +51,8 @@ pub struct Measured {
     /// Of connect() for TcpCrr: nanoseconds at the median and the 99th percentile.
     pub connect_p50_ns: f64,
     pub connect_p99_ns: f64,
+    /// Of TcpCrr: connections that were refused, reset or never made.
+    pub failed: u64,
 }
 
 /// Where a process of the load runs.
@@ -69,6 +76,8 @@ pub const STREAM_PORT: u16 = 7002;
 /// A send of the streams: TCP writes, and UDP datagrams that fit one packet of the overlay.
 const TCP_WRITE: usize = 64 * 1024;
 const UDP_WRITE: usize = 1400;
+
+const CONGESTION_CONTROL: &str = "cubic";
 
 /// A wait after which a lost datagram is given up.
 const UDP_PATIENCE: Duration = Duration::from_millis(200);
@@ -95,17 +104,38 @@ impl Drop for Server {
 
 /// Runs a client at a place and gives what it measured.
 pub fn run(place: &Place, job: &Job) -> Result<Measured> {
-    let output = command(place, "drive")
+    start(place, job)?.finish()
+}
+
+/// Starts a client that goes on beside what the caller does.
+pub fn start(place: &Place, job: &Job) -> Result<Client> {
+    let child = command(place, "drive")
         .arg(serde_json::to_string(job)?)
-        .output()?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{job:?} in {}: {}",
-        place.netns,
-        complaint.trim()
-    );
-    Ok(serde_json::from_slice(&output.stdout)?)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let what = format!("{job:?} in {}", place.netns);
+    Ok(Client { child, what })
+}
+
+/// A client at work.
+pub struct Client {
+    child: Child,
+    what: String,
+}
+
+impl Client {
+    /// What it measured, once its time is up.
+    pub fn finish(self) -> Result<Measured> {
+        let output = self.child.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{}: {}",
+            self.what,
+            complaint.trim()
+        );
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
 }
 
 fn command(place: &Place, role: &str) -> Command {
@@ -121,6 +151,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
     let [role, netns, core, cgroup, rest @ ..] = arguments else {
         bail!("load serve|drive NETNS CORE CGROUP [JOB]");
     };
+    // Nobody stays behind when the bench is killed.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     if cgroup != "-" {
         fs::write(Path::new(cgroup).join("cgroup.procs"), "0").context("join the cgroup")?;
     }
@@ -151,6 +183,9 @@ fn serve() -> Result<()> {
         TcpListener::bind((any, CRR_PORT))?,
     );
     let stream = TcpListener::bind((any, STREAM_PORT))?;
+    for listener in [&rr, &crr, &stream] {
+        set_congestion_control(listener)?;
+    }
     let (udp, sink) = (
         UdpSocket::bind((any, RR_PORT))?,
         UdpSocket::bind((any, STREAM_PORT))?,
@@ -228,15 +263,16 @@ fn drive(job: &Job) -> Result<Measured> {
     let end = Instant::now() + Duration::from_millis(job.millis);
     let begun = Instant::now();
     let mut connects = Vec::new();
-    let mut done = 0u64;
+    let (mut done, mut failed) = (0u64, 0u64);
     thread::scope(|scope| -> Result<()> {
         let flows: Vec<_> = (0..job.flows)
             .map(|_| scope.spawn(|| flow(job, end)))
             .collect();
         for flow in flows {
-            let (count, mut took) = flow.join().expect("a flow does not panic")?;
-            done += count;
-            connects.append(&mut took);
+            let mut flow = flow.join().expect("a flow does not panic")?;
+            done += flow.done;
+            failed += flow.failed;
+            connects.append(&mut flow.connects_ns);
         }
         Ok(())
     })?;
@@ -250,22 +286,55 @@ fn drive(job: &Job) -> Result<Measured> {
         rate: done as f64 / seconds,
         connect_p50_ns: percentile(50),
         connect_p99_ns: percentile(99),
+        failed,
     })
 }
 
-/// Transactions or bytes done, and how long each connect() took in nanoseconds.
-fn flow(job: &Job, end: Instant) -> Result<(u64, Vec<u32>)> {
-    match job.kind {
-        Kind::TcpRr => Ok((transactions(job, end)?, Vec::new())),
-        Kind::UdpRr => Ok((datagrams(job, end)?, Vec::new())),
-        Kind::TcpCrr => connections(job, end),
-        Kind::TcpStream => Ok((stream(job, end)?, Vec::new())),
-        Kind::UdpStream => Ok((datagram_stream(job, end)?, Vec::new())),
-    }
+/// What one flow of a client did.
+#[derive(Default)]
+struct Flow {
+    /// Transactions, or bytes.
+    done: u64,
+    connects_ns: Vec<u32>,
+    failed: u64,
+}
+
+fn flow(job: &Job, end: Instant) -> Result<Flow> {
+    let done = match job.kind {
+        Kind::TcpRr => transactions(job, end)?,
+        Kind::UdpRr => datagrams(job, end)?,
+        Kind::TcpCrr => return connections(job, end),
+        Kind::TcpStream => stream(job, end)?,
+        Kind::UdpStream => datagram_stream(job, end)?,
+    };
+    Ok(Flow {
+        done,
+        ..Flow::default()
+    })
+}
+
+/// Connections accepted by a listener have what it has.
+fn set_congestion_control(socket: &impl AsFd) -> Result<()> {
+    socket::setsockopt(socket, sockopt::TcpCongestion, &CONGESTION_CONTROL.into())
+        .with_context(|| format!("this kernel has no {CONGESTION_CONTROL}"))
+}
+
+/// A socket as [`TcpStream::connect`] makes it, before it connects.
+fn tcp_socket() -> Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    set_congestion_control(&socket)?;
+    Ok(socket)
+}
+
+fn connect(to: SocketAddrV4) -> Result<TcpStream> {
+    let socket = tcp_socket()?;
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
 }
 
 fn transactions(job: &Job, end: Instant) -> Result<u64> {
-    let mut stream = TcpStream::connect(job.to)?;
+    let mut stream = connect(job.to)?;
     stream.set_nodelay(true)?;
     let mut byte = [1];
     let mut done = 0;
@@ -277,19 +346,37 @@ fn transactions(job: &Job, end: Instant) -> Result<u64> {
     Ok(done)
 }
 
-fn connections(job: &Job, end: Instant) -> Result<(u64, Vec<u32>)> {
-    let mut byte = [1];
-    let mut took = Vec::with_capacity(1 << 16);
+fn connections(job: &Job, end: Instant) -> Result<Flow> {
+    let mut flow = Flow {
+        connects_ns: Vec::with_capacity(1 << 16),
+        ..Flow::default()
+    };
+    let to = SockaddrIn::from(job.to);
     while Instant::now() < end {
+        let socket = tcp_socket()?;
         let before = Instant::now();
-        let mut stream = TcpStream::connect(job.to)?;
-        took.push(u32::try_from(before.elapsed().as_nanos()).unwrap_or(u32::MAX));
-        stream.write_all(&byte)?;
-        stream.read_exact(&mut byte)?;
-        // Waits for the server's close, so that TIME_WAIT stays there.
-        let _ = stream.read(&mut byte)?;
+        let connected = socket::connect(socket.as_raw_fd(), &to);
+        let took = u32::try_from(before.elapsed().as_nanos()).unwrap_or(u32::MAX);
+        match connected
+            .map_err(io::Error::from)
+            .and_then(|()| ask(socket))
+        {
+            Ok(()) => flow.connects_ns.push(took),
+            Err(_) => flow.failed += 1,
+        }
     }
-    Ok((took.len() as u64, took))
+    flow.done = flow.connects_ns.len() as u64;
+    Ok(flow)
+}
+
+/// One byte there and back.
+fn ask(socket: OwnedFd) -> io::Result<()> {
+    let mut stream = TcpStream::from(socket);
+    let mut byte = [1];
+    stream.write_all(&byte)?;
+    stream.read_exact(&mut byte)?;
+    // Waits for the server's close, so that TIME_WAIT stays there.
+    stream.read(&mut byte).map(drop)
 }
 
 fn datagrams(job: &Job, end: Instant) -> Result<u64> {
@@ -310,7 +397,7 @@ fn datagrams(job: &Job, end: Instant) -> Result<u64> {
 }
 
 fn stream(job: &Job, end: Instant) -> Result<u64> {
-    let mut stream = TcpStream::connect(job.to)?;
+    let mut stream = connect(job.to)?;
     let block = vec![7; TCP_WRITE];
     while Instant::now() < end {
         stream.write_all(&block)?;

@@ -4,9 +4,14 @@
 //! interleaved, and a ratio is taken within a round, so that a machine whose speed drifts slows
 //! both. Our socket programs are attached to a cgroup of our own side's load processes only.
 
+pub mod agent;
 pub mod case;
+pub mod cases;
 pub mod load;
 pub mod report;
 pub mod rival;
+pub mod rounds;
+pub mod rules;
+pub mod service;
 pub mod side;
 pub mod statistics;

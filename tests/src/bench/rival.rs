@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use super::load::Server;
-use super::side::{
-    CLIENT, PORTS, Position, SERVER, SERVER_ADDRESSES, Size, server_addr, server_in, service_addr,
-};
-use crate::netns::{Netns, Underlay};
+use super::rules::{iptables, nftables};
+use super::service::{CLIENT, SERVER, SERVER_ADDRESSES, Size, node_addr, server_addr};
+use super::side::{From, peer, plain_switch, server_in};
+use crate::netns::{Netns, OUTSIDE, Underlay};
 
 /// Which rival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Bridge, VXLAN device with route, neighbour and FDB entry a node, masquerade.
     Flannel,
@@ -34,6 +34,7 @@ pub enum Kind {
 pub struct Rival {
     pub kind: Kind,
     nodes: Vec<RivalNode>,
+    outside: Netns,
     _underlay: Underlay,
     _server: Server,
 }
@@ -75,6 +76,8 @@ impl Kind {
 impl Rival {
     pub fn start(kind: Kind) -> Result<Self> {
         let underlay = Underlay::create(kind.name())?;
+        plain_switch(&underlay.netns)?;
+        let outside = underlay.plug("outside", OUTSIDE.octets()[3])?;
         let mut nodes = Vec::new();
         for number in 1..=2u8 {
             let netns = underlay.plug(&format!("node-{number}"), 10 + number)?;
@@ -99,40 +102,62 @@ impl Rival {
             }
         }
         let server = Server::start(&server_in(&nodes[1].pod.name))?;
-        let mut rival = Self {
+        let rival = Self {
             kind,
             nodes,
+            outside,
             _underlay: underlay,
             _server: server,
         };
-        rival.resize(Size {
-            services: 0,
-            endpoints: 0,
-        })?;
+        // The server's node needs them too, for what comes from outside the pod range.
+        for index in 0..2 {
+            rival.load(index, Size::NONE)?;
+        }
         Ok(rival)
     }
 
-    pub fn client(&self) -> &str {
-        &self.nodes[0].pod.name
+    pub fn client(&self, from: From) -> &str {
+        match from {
+            From::Pod => &self.nodes[0].pod.name,
+            From::Outside => &self.outside.name,
+        }
     }
 
-    /// Replaces the rules by those of that many Services.
+    /// Replaces the rules of the node that is asked by those of that many Services.
     pub fn resize(&mut self, size: Size) -> Result<()> {
-        let size = match self.kind {
-            Kind::Flannel | Kind::Routed => Size {
-                services: 0,
-                endpoints: 0,
-            },
-            _ => size,
-        };
-        for node in &self.nodes {
-            match (self.kind, self.kind.restore()) {
-                (Kind::Nftables, _) => feed(&node.netns, "nft", &["-f", "-"], &nftables(size))?,
-                (_, Some(restore)) => feed(&node.netns, restore, &[], &iptables(size))?,
-                (_, None) => {}
-            }
+        self.load(0, size)
+    }
+
+    fn load(&self, index: usize, size: Size) -> Result<()> {
+        let netns = &self.nodes[index].netns;
+        match (self.kind, self.kind.restore()) {
+            (Kind::Routed, _) => Ok(()),
+            (Kind::Flannel, Some(restore)) => feed(netns, restore, &[], &iptables(Size::NONE)),
+            (_, Some(restore)) => feed(netns, restore, &[], &iptables(size)),
+            (_, None) => feed(netns, "nft", &["-f", "-"], &nftables(size)),
         }
-        Ok(())
+    }
+
+    /// Rows for that many other nodes.
+    pub fn add_peers(&mut self, peers: u16) -> Result<()> {
+        let node = &self.nodes[0].netns;
+        let (mut routes, mut entries) = (String::new(), String::new());
+        for number in 0..peers {
+            let ((first, addr), [high, low]) = (peer(number), number.to_be_bytes());
+            if self.kind == Kind::Routed {
+                let _ = writeln!(routes, "route replace {first}/24 via {}", node_addr(2));
+                continue;
+            }
+            let mac = format!("02:00:00:00:{high:02x}:{low:02x}");
+            let _ = writeln!(
+                routes,
+                "neigh replace {first} lladdr {mac} dev flannel.1 nud permanent\n\
+                 route replace {first}/24 via {first} dev flannel.1 onlink"
+            );
+            let _ = writeln!(entries, "fdb replace {mac} dev flannel.1 dst {addr}");
+        }
+        feed(node, "ip", &["-batch", "-"], &routes)?;
+        feed(node, "bridge", &["-batch", "-"], &entries)
     }
 }
 
@@ -217,126 +242,6 @@ fn introduce(nodes: &[RivalNode]) -> Result<()> {
 fn pod_addr(number: u8) -> String {
     let octet = if number == 1 { CLIENT } else { SERVER };
     format!("10.100.{number}.{octet}")
-}
-
-/// Flannel's masquerade and kube-proxy's chains: one rule a Service port in KUBE-SERVICES, a chain
-/// a Service port that chooses by chance, a chain an endpoint that translates.
-fn iptables(size: Size) -> String {
-    let (mut chains, mut services, mut rules) = (String::new(), String::new(), String::new());
-    for (index, name, port, protocol) in ports(size) {
-        let svc = format!(
-            "KUBE-SVC-{index:06}{}",
-            name.replace('-', "").to_uppercase()
-        );
-        let vip = service_addr(index);
-        let _ = writeln!(chains, ":{svc} - [0:0]");
-        let _ = writeln!(
-            services,
-            "-A KUBE-SERVICES -d {vip}/32 -p {protocol} -m comment --comment \"bench/s{index}:{name} \
-             cluster IP\" -m {protocol} --dport {port} -j {svc}"
-        );
-        let _ = writeln!(
-            rules,
-            "-A {svc} ! -s 10.100.0.0/16 -d {vip}/32 -p {protocol} -m {protocol} --dport {port} -j \
-             KUBE-MARK-MASQ"
-        );
-        for nth in 0..size.endpoints {
-            let sep = svc.replacen("SVC", "SEP", 1) + &nth.to_string();
-            let addr = server_addr(nth);
-            let left = size.endpoints - nth;
-            let chance = match left {
-                1 => String::new(),
-                left => format!(
-                    "-m statistic --mode random --probability {:.11} ",
-                    1.0 / f64::from(left)
-                ),
-            };
-            let _ = writeln!(chains, ":{sep} - [0:0]");
-            let _ = writeln!(rules, "-A {svc} {chance}-j {sep}");
-            let _ = writeln!(rules, "-A {sep} -s {addr}/32 -j KUBE-MARK-MASQ");
-            let _ = writeln!(
-                rules,
-                "-A {sep} -p {protocol} -m {protocol} -j DNAT --to-destination {addr}:{port}"
-            );
-        }
-    }
-    format!(
-        "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
-         :POSTROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
-         :KUBE-MARK-MASQ - [0:0]\n:FLANNEL-POSTRTG - [0:0]\n{chains}\
-         -A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n\
-         -A POSTROUTING -j KUBE-POSTROUTING\n-A POSTROUTING -j FLANNEL-POSTRTG\n\
-         -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n\
-         -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
-         -A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0\n\
-         -A KUBE-POSTROUTING -j MASQUERADE --random-fully\n\
-         -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN\n\
-         -A FLANNEL-POSTRTG -s 10.100.0.0/16 -d 10.100.0.0/16 -j RETURN\n\
-         -A FLANNEL-POSTRTG -s 10.100.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully\n\
-         {services}{rules}COMMIT\n"
-    )
-}
-
-/// kube-proxy's nftables mode: one look-up in a verdict map, a chain a Service port with numgen.
-fn nftables(size: Size) -> String {
-    let (mut chains, mut elements) = (String::new(), Vec::new());
-    for (index, name, port, protocol) in ports(size) {
-        let vip = service_addr(index);
-        let chain = format!("service-{index}-{name}");
-        elements.push(format!("{vip} . {protocol} . {port} : goto {chain}"));
-        let choices: Vec<_> = (0..size.endpoints)
-            .map(|nth| {
-                let endpoint = format!("endpoint-{index}-{name}-{nth}");
-                let addr = server_addr(nth);
-                let _ = writeln!(
-                    chains,
-                    "chain {endpoint} {{ ip saddr {addr} jump mark-for-masquerade; meta l4proto \
-                     {protocol} dnat to {addr}:{port}; }}"
-                );
-                format!("{nth} : goto {endpoint}")
-            })
-            .collect();
-        let _ = writeln!(
-            chains,
-            "chain {chain} {{ ip daddr {vip} {protocol} dport {port} ip saddr != 10.100.0.0/16 jump \
-             mark-for-masquerade; numgen random mod {} vmap {{ {} }}; }}",
-            size.endpoints,
-            choices.join(", ")
-        );
-    }
-    let elements = match elements.is_empty() {
-        true => String::new(),
-        false => format!("elements = {{ {} }}", elements.join(",\n")),
-    };
-    format!(
-        "table ip kube-proxy {{ }}\ndelete table ip kube-proxy\ntable ip kube-proxy {{\n\
-         chain mark-for-masquerade {{ mark set mark or 0x4000; }}\n{chains}\
-         map service-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; {elements} }}\n\
-         chain services {{ ip daddr . meta l4proto . th dport vmap @service-ips; }}\n\
-         chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}\n\
-         chain nat-output {{ type nat hook output priority -100; jump services; }}\n\
-         chain nat-postrouting {{ type nat hook postrouting priority srcnat;\n\
-         mark and 0x4000 != 0 mark set mark xor 0x4000 masquerade fully-random\n\
-         ip saddr 10.100.0.0/16 ip daddr 10.100.0.0/16 return\n\
-         ip saddr 10.100.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random; }}\n}}\n"
-    )
-}
-
-/// Index of the Service, name, port and protocol of each Service port.
-fn ports(size: Size) -> impl Iterator<Item = (u32, &'static str, u16, &'static str)> {
-    (0..size.services).flat_map(move |index| {
-        let tested = Position::ALL
-            .iter()
-            .any(|p| p.index(size.services) == index);
-        let count = if tested { PORTS.len() } else { 1 };
-        PORTS.iter().take(count).map(move |(name, port, protocol)| {
-            let protocol = match protocol {
-                orchestrator::datapath::view::Protocol::Udp => "udp",
-                _ => "tcp",
-            };
-            (index, *name, *port, protocol)
-        })
-    })
 }
 
 /// Runs a program inside a namespace with a text as its input.

@@ -2,27 +2,38 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use orchestrator::datapath::view::{PortView, Protocol};
-use orchestrator::datapath::{Change, Datapath, ObjectKey, ServiceView, SliceView, mount};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus};
+use orchestrator::datapath::{Change, Datapath, NodeView, mount};
 
-use super::load::{CRR_PORT, Kind, Place, RR_PORT, STREAM_PORT, Server};
-use super::rival::Rival;
-use crate::netns::{Cluster, ready_endpoint};
+use super::load::{Place, Server};
+use super::rival::{self, Rival};
+use super::service::{CLIENT, SERVER, SERVER_ADDRESSES, Size, changes, removals, server_addr};
+use crate::netns::{Cluster, Netns};
 
-/// How many Services there are and how many endpoints each has.
+/// Whose network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size {
-    pub services: u32,
-    pub endpoints: u8,
+pub enum Who {
+    Ours,
+    /// Ours once more: with one Service, while the other has many.
+    OursSmall,
+    Rival(rival::Kind),
+}
+
+/// From where a side is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum From {
+    Pod,
+    /// The underlay, beside the nodes.
+    Outside,
 }
 
 /// A network under test.
 pub enum Side {
-    Ours(Box<Ours>),
+    Ours(Who, Box<Ours>),
     Rival(Box<Rival>),
 }
 
@@ -43,43 +54,65 @@ struct Cgroup(PathBuf);
 const CLIENT_CORE: usize = 0;
 const SERVER_CORE: usize = 1;
 
-/// The last octet of the client's and of the server's first address; further ones follow it.
-pub const CLIENT: u8 = 2;
-pub const SERVER: u8 = 10;
-/// As many addresses as the largest Service under test has endpoints.
-pub const SERVER_ADDRESSES: u8 = 10;
+impl Who {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours | Self::OursSmall => "ours",
+            Self::Rival(kind) => kind.name(),
+        }
+    }
+}
 
 impl Side {
-    pub fn name(&self) -> &'static str {
+    pub fn start(who: Who) -> Result<Self> {
+        Ok(match who {
+            Who::Ours | Who::OursSmall => Self::Ours(who, Box::new(Ours::start()?)),
+            Who::Rival(kind) => Self::Rival(Box::new(Rival::start(kind)?)),
+        })
+    }
+
+    pub fn who(&self) -> Who {
         match self {
-            Self::Ours(_) => "ours",
-            Self::Rival(rival) => rival.kind.name(),
+            Self::Ours(who, _) => *who,
+            Self::Rival(rival) => Who::Rival(rival.kind),
         }
     }
 
     /// Where the client runs.
-    pub fn client(&self) -> Place {
-        match self {
-            Self::Ours(ours) => ours.place(0, CLIENT_CORE),
-            Self::Rival(rival) => client_in(rival.client()),
+    pub fn client(&self, from: From) -> Place {
+        let (netns, cgroup) = match (self, from) {
+            (Self::Ours(_, ours), From::Pod) => {
+                let netns = &ours.cluster.nodes[0].pods[0].netns.name;
+                (netns.as_str(), Some(ours.cgroup.0.clone()))
+            }
+            (Self::Ours(_, ours), From::Outside) => (ours.cluster.outside.name.as_str(), None),
+            (Self::Rival(rival), from) => (rival.client(from), None),
+        };
+        Place {
+            netns: netns.into(),
+            core: CLIENT_CORE,
+            cgroup,
         }
     }
 
     /// Has that many Services in place.
     pub fn resize(&mut self, size: Size) -> Result<()> {
         match self {
-            Self::Ours(ours) => ours.resize(size),
+            Self::Ours(Who::OursSmall, ours) => ours.resize(Size {
+                services: size.services.min(1),
+                ..size
+            }),
+            Self::Ours(_, ours) => ours.resize(size),
             Self::Rival(rival) => rival.resize(size),
         }
     }
-}
 
-/// A rival's client: in no cgroup of ours.
-fn client_in(netns: &str) -> Place {
-    Place {
-        netns: netns.into(),
-        core: CLIENT_CORE,
-        cgroup: None,
+    /// Has that many other nodes in its tables, which nobody ever asks.
+    pub fn add_peers(&mut self, peers: u16) -> Result<()> {
+        match self {
+            Self::Ours(_, ours) => ours.add_peers(peers),
+            Self::Rival(rival) => rival.add_peers(peers),
+        }
     }
 }
 
@@ -92,37 +125,66 @@ pub fn server_in(netns: &str) -> Place {
     }
 }
 
+/// The first address of the pod range, a /24, and the underlay address of another node, by number.
+pub fn peer(number: u16) -> (Ipv4Addr, Ipv4Addr) {
+    let [high, low] = number.to_be_bytes();
+    let first = Ipv4Addr::new(10, 101 + high, low, 0);
+    (first, Ipv4Addr::new(172, 30, high, low))
+}
+
+fn node_object(first: Ipv4Addr, addr: Ipv4Addr) -> Node {
+    Node {
+        spec: Some(NodeSpec {
+            pod_cidr: Some(format!("{first}/24")),
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus {
+            addresses: Some(vec![NodeAddress {
+                type_: "InternalIP".into(),
+                address: addr.to_string(),
+            }]),
+            ..NodeStatus::default()
+        }),
+        ..Node::default()
+    }
+}
+
+/// The switch is not part of what is measured: it looks into no packet.
+pub fn plain_switch(underlay: &Netns) -> Result<()> {
+    match underlay.sysctl("bridge/bridge-nf-call-iptables", "0") {
+        // This kernel has no bridge that could.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 impl Ours {
     pub fn start() -> Result<Self> {
         let cgroup = Cgroup::create()?;
         let mut cluster = Cluster::start_in(2, &cgroup.0)?;
+        plain_switch(&cluster.underlay)?;
         cluster.nodes[0].add_pod(CLIENT)?;
         cluster.nodes[1].add_pod(SERVER)?;
         let server = Place {
-            netns: cluster.nodes[1].pods[0].netns.name.clone(),
-            core: SERVER_CORE,
             cgroup: Some(cgroup.0.clone()),
+            ..server_in(&cluster.nodes[1].pods[0].netns.name)
         };
         // More addresses of the one server, as if they were pods behind the same link.
-        for octet in SERVER + 1..SERVER + SERVER_ADDRESSES {
+        for nth in 1..SERVER_ADDRESSES {
             let pod = &cluster.nodes[1].pods[0];
-            let addr = server_addr(octet - SERVER);
+            let addr = server_addr(nth);
             pod.netns.ip(&format!("addr add {addr}/32 dev eth0"))?;
             let mut wired = pod.wired.clone();
             wired.addrs = addr.into();
-            let change = Change::Pod(format!("address-{octet}"), Some(wired));
+            let change = Change::Pod(format!("address-{nth}"), Some(wired));
             cluster.nodes[1].with(|datapath| datapath.change(change))?;
         }
         cluster.in_sync()?;
         let server = Server::start(&server)?;
-        let size = Size {
-            services: 0,
-            endpoints: 0,
-        };
         Ok(Self {
             cluster,
             cgroup,
-            size,
+            size: Size::NONE,
             _server: server,
         })
     }
@@ -132,130 +194,49 @@ impl Ours {
         self.cluster.nodes[0].with(call)
     }
 
-    fn place(&self, node: usize, core: usize) -> Place {
-        let netns = self.cluster.nodes[node].pods[0].netns.name.clone();
-        Place {
-            netns,
-            core,
-            cgroup: Some(self.cgroup.0.clone()),
-        }
-    }
-
     fn resize(&mut self, size: Size) -> Result<()> {
         let (before, after) = (self.size.services, size.services);
-        let changes: Vec<_> = (0..after)
-            .flat_map(|index| changes(index, size))
-            .chain((after..before).flat_map(removals))
-            .collect();
-        self.with(|datapath| {
-            changes
-                .into_iter()
-                .try_for_each(|change| datapath.change(change))
-        })?;
+        self.apply(
+            (0..after)
+                .flat_map(|index| changes(index, size))
+                .chain((after..before).flat_map(removals)),
+        )?;
         self.size = size;
         Ok(())
     }
-}
 
-/// The changes that make Service number `index`.
-pub fn changes(index: u32, size: Size) -> [Change; 2] {
-    let key = ObjectKey::new("bench", format!("s{index}").as_str());
-    let ports = ports(index, size);
-    let view = ServiceView {
-        addrs: vec![service_addr(index).into()],
-        ports: ports.clone(),
-        local_only: false,
-    };
-    let endpoints = (0..size.endpoints)
-        .map(|n| ready_endpoint(server_addr(n)))
-        .collect();
-    let slice = SliceView {
-        service: key.name.clone(),
-        ports,
-        endpoints,
-    };
-    [
-        Change::Service(key.clone(), Some(view)),
-        Change::Slice(key, Some(slice)),
-    ]
-}
+    fn add_peers(&mut self, peers: u16) -> Result<()> {
+        self.apply((0..peers).map(|number| {
+            let (first, addr) = peer(number);
+            let view = NodeView::from_object(&node_object(first, addr));
+            Change::Node(format!("peer-{number}"), view)
+        }))
+    }
 
-fn removals(index: u32) -> [Change; 2] {
-    let key = ObjectKey::new("bench", format!("s{index}").as_str());
-    [Change::Slice(key.clone(), None), Change::Service(key, None)]
-}
-
-/// Service ports equal target ports. The tested Services have all of the load's, others one.
-fn ports(index: u32, size: Size) -> Vec<PortView> {
-    let tested = Position::ALL
-        .iter()
-        .any(|position| position.index(size.services) == index);
-    PORTS
-        .iter()
-        .take(if tested { PORTS.len() } else { 1 })
-        .map(|&(name, port, protocol)| PortView {
-            name: name.into(),
-            port,
-            protocol,
-        })
-        .collect()
-}
-
-/// What a Service of the bench serves.
-pub const PORTS: [(&str, u16, Protocol); 5] = [
-    ("crr", CRR_PORT, Protocol::Tcp),
-    ("rr", RR_PORT, Protocol::Tcp),
-    ("stream", STREAM_PORT, Protocol::Tcp),
-    ("udp-rr", RR_PORT, Protocol::Udp),
-    ("udp-stream", STREAM_PORT, Protocol::Udp),
-];
-
-/// Which of the Services is asked: rules that are searched in order make it matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    First,
-    Middle,
-    Last,
-}
-
-impl Position {
-    pub const ALL: [Self; 3] = [Self::First, Self::Middle, Self::Last];
-
-    pub fn index(self, services: u32) -> u32 {
-        match self {
-            Self::First => 0,
-            Self::Middle => services / 2,
-            Self::Last => services.saturating_sub(1),
-        }
+    fn apply(&mut self, changes: impl Iterator<Item = Change> + Send) -> Result<()> {
+        let apply = |datapath: &mut Datapath| {
+            let mut changes = changes;
+            changes.try_for_each(|change| datapath.change(change))
+        };
+        Ok(self.with(apply)?)
     }
 }
 
-pub fn service_addr(index: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + index)
-}
-
-pub fn server_addr(nth: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 100, 2, SERVER + nth)
-}
-
-/// Where a kind of load is sent on an address.
-pub fn target(addr: Ipv4Addr, kind: Kind) -> SocketAddrV4 {
-    let port = match kind {
-        Kind::TcpRr | Kind::UdpRr => RR_PORT,
-        Kind::TcpCrr => CRR_PORT,
-        Kind::TcpStream | Kind::UdpStream => STREAM_PORT,
-    };
-    SocketAddrV4::new(addr, port)
-}
-
 impl Cgroup {
+    /// One for every cluster of this process: none may balance another's sockets.
     fn create() -> Result<Self> {
-        let dir = mount::cgroup_root()?.join(format!("orchestrator-bench-{}", std::process::id()));
-        match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("create {}", dir.display()))
+        let root = mount::cgroup_root()?;
+        let name = |number| format!("orchestrator-bench-{}-{number}", std::process::id());
+        let mut number = 0;
+        loop {
+            let dir = root.join(name(number));
+            match fs::create_dir(&dir) {
+                Ok(()) => return Ok(Self(dir)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => {
+                    return Err(error).with_context(|| format!("create {}", dir.display()));
+                }
             }
-            _ => Ok(Self(dir)),
         }
     }
 }

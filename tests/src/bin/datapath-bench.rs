@@ -1,17 +1,35 @@
-//! `cargo xtask bench datapath`: our datapath and its rivals, interleaved in one run.
+//! `cargo xtask bench datapath [case…]`: our datapath and its rivals, interleaved in one run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use tests::bench::case::{self, Case, Outcome};
-use tests::bench::side::{Ours, Side, Size};
-use tests::bench::{load, report, rival, rival::Rival};
+use tests::bench::case::{Case, Outcome};
+use tests::bench::rounds::{self, Rounds};
+use tests::bench::service::Size;
+use tests::bench::side::{Side, Who};
+use tests::bench::{agent, cases, load, report};
 
-/// Rounds of each case and milliseconds of each load; `--short` only shows that it runs.
-const ROUNDS: u32 = 10;
-const MILLIS: u64 = 400;
-const SHORT: (u32, u64) = (2, 50);
+const ROUNDS: Rounds = Rounds {
+    count: 10,
+    millis: 400,
+};
+/// `--short` only shows that it runs.
+const SHORT: Rounds = Rounds {
+    count: 1,
+    millis: 40,
+};
+
+/// Cases that share what the sides have in their tables.
+struct Group {
+    name: String,
+    size: Size,
+    peers: u16,
+    cases: Vec<Case>,
+}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,52 +50,110 @@ fn main() -> Result<()> {
         .filter(|a| !a.starts_with("--"))
         .map(String::as_str)
         .collect();
-    let outcomes = bench(short, &wanted)?;
-    print!("{}", report::table(&outcomes));
-    save(&outcomes)
+    let started = Instant::now();
+    let (outcomes, failures) = bench(short, &wanted)?;
+    save(&outcomes)?;
+    eprintln!("{} s in all", started.elapsed().as_secs());
+    ensure!(failures.is_empty(), "failed:\n{}", failures.join("\n"));
+    Ok(())
 }
 
 /// Every case whose name contains one of the words; without words all.
-fn bench(short: bool, wanted: &[&str]) -> Result<Vec<Outcome>> {
-    let (rounds, millis) = if short { SHORT } else { (ROUNDS, MILLIS) };
-    let mut sides = vec![Side::Ours(Box::new(
-        Ours::start().context("start our side")?,
-    ))];
-    for kind in rival::Kind::ALL {
-        let side = Rival::start(kind).with_context(|| format!("start {}", kind.name()))?;
-        sides.push(Side::Rival(Box::new(side)));
-    }
-    let mut outcomes = Vec::new();
-    for (size, cases) in groups(short, wanted) {
-        let mut name = "overlay".to_owned();
-        if let Some(size) = size {
-            name = format!("{} Services × {}", size.services, size.endpoints);
-            for side in &mut sides {
-                side.resize(size)
-                    .with_context(|| format!("{name} on {}", side.name()))?;
-            }
-        }
-        let said = |round| eprint!("\r{name}: round {} of {rounds} ", round + 1);
-        outcomes.extend(case::run(&cases, &sides, rounds, millis, said)?);
+fn bench(short: bool, wanted: &[&str]) -> Result<(Vec<Outcome>, Vec<String>)> {
+    let rounds = if short { SHORT } else { ROUNDS };
+    let mut sides = BTreeMap::new();
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
+    for group in groups(short, wanted) {
+        prepare(&group, &mut sides)?;
+        let said = |round| eprint!("\r{}: round {} of {} ", group.name, round + 1, rounds.count);
+        let (found, failed) = rounds::run(&group.cases, &sides, rounds, said);
         eprintln!();
+        print!("{}", report::table(&found));
+        for failure in &failed {
+            eprintln!("{}: {failure}", group.name);
+        }
+        outcomes.extend(found);
+        failures.extend(failed);
     }
-    Ok(outcomes)
+    // Nothing of theirs is in the way of what follows.
+    drop(sides);
+    if wanted.is_empty() || wanted.contains(&"agent") {
+        let extent = if short { agent::SHORT } else { agent::FULL };
+        match agent::figures(extent) {
+            Ok(found) => {
+                print!("{}", report::table(&found));
+                outcomes.extend(found);
+            }
+            Err(error) => failures.push(format!("agent: {error:#}")),
+        }
+    }
+    Ok((outcomes, failures))
 }
 
-/// The cases that are asked for, by the size that they share.
-fn groups(short: bool, wanted: &[&str]) -> Vec<(Option<Size>, Vec<Case>)> {
-    let sizes = if short {
-        &case::SIZES[..1]
-    } else {
-        &case::SIZES[..]
+/// Starts the sides that are not there yet, and fills the tables of all that the group asks.
+fn prepare(group: &Group, sides: &mut BTreeMap<Who, Side>) -> Result<()> {
+    let needed = rounds::sides(&group.cases);
+    for who in &needed {
+        if !sides.contains_key(who) {
+            let side = Side::start(*who).with_context(|| format!("start {}", who.name()))?;
+            sides.insert(*who, side);
+        }
+    }
+    thread::scope(|scope| {
+        let asked = sides.iter_mut().filter(|(who, _)| needed.contains(who));
+        let fill = |(who, side): (&Who, &mut Side)| {
+            let filled = side.resize(group.size).and_then(|()| match group.peers {
+                0 => Ok(()),
+                peers => side.add_peers(peers),
+            });
+            filled.with_context(|| format!("{} on {}", group.name, who.name()))
+        };
+        let threads: Vec<_> = asked.map(|side| scope.spawn(move || fill(side))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(filled) => filled,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })
+}
+
+/// The cases that are asked for.
+fn groups(short: bool, wanted: &[&str]) -> Vec<Group> {
+    let plain = |name: &str, size, peers, cases| Group {
+        name: name.into(),
+        size,
+        peers,
+        cases,
     };
-    let mut groups = vec![(None, case::overlay())];
-    groups.extend(sizes.iter().map(|&size| (Some(size), case::services(size))));
-    for (_, cases) in &mut groups {
-        cases
+    let mut groups = vec![
+        plain("overlay", Size::NONE, 0, cases::overlay()),
+        plain(
+            "large overlay",
+            Size::NONE,
+            cases::PEERS,
+            cases::crowded_overlay(),
+        ),
+    ];
+    let sizes = if short {
+        &cases::SIZES[..1]
+    } else {
+        &cases::SIZES[..]
+    };
+    groups.extend(sizes.iter().map(|&size| {
+        let name = format!("{} Services × {}", size.services, size.endpoints);
+        plain(&name, size, 0, cases::services(size))
+    }));
+    if !short {
+        let size = Size::new(10_000, 10);
+        groups.push(plain("connect()", size, 0, cases::growth()));
+    }
+    for group in &mut groups {
+        group
+            .cases
             .retain(|case| wanted.is_empty() || wanted.iter().any(|word| case.name.contains(word)));
     }
-    groups.retain(|(_, cases)| !cases.is_empty());
+    groups.retain(|group| !group.cases.is_empty());
     groups
 }
 
@@ -89,8 +165,9 @@ fn save(outcomes: &[Outcome]) -> Result<()> {
         serde_json::to_string_pretty(outcomes)?,
     )?;
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-    let caption = format!("ours / theirs, medians; {date}, 2 cores");
+    let caption = format!("ours / theirs: medians of rounds, 95 % intervals, marks; {date}");
     fs::write(dir.join("datapath.svg"), report::svg(outcomes, &caption))?;
-    eprintln!("wrote target/bench/datapath.json and datapath.svg");
+    fs::write(dir.join("datapath.md"), report::markdown(outcomes))?;
+    eprintln!("wrote target/bench/datapath.json, .svg and .md");
     Ok(())
 }

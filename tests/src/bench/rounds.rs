@@ -1,0 +1,109 @@
+//! Runs comparisons in rounds: the sides in turn, each load once a round for all that look at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+
+use super::case::{Case, Load, Outcome};
+use super::load::{self, Job, Measured};
+use super::side::{Side, Who};
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    pub count: u32,
+    pub millis: u64,
+}
+
+/// The sides that cases need.
+pub fn sides(cases: &[Case]) -> BTreeSet<Who> {
+    loads(cases).into_iter().map(|load| load.who).collect()
+}
+
+/// Runs all cases. One whose load fails is left out, and what went wrong is in the second list.
+pub fn run(
+    cases: &[Case],
+    sides: &BTreeMap<Who, Side>,
+    rounds: Rounds,
+    mut progress: impl FnMut(u32),
+) -> (Vec<Outcome>, Vec<String>) {
+    let loads = loads(cases);
+    let mut measured: BTreeMap<Load, Vec<Measured>> = BTreeMap::new();
+    let mut failed: BTreeMap<Load, String> = BTreeMap::new();
+    for round in 0..rounds.count {
+        progress(round);
+        let one = |load: &Load| match once(load, sides, rounds.millis) {
+            Ok(got) => measured.entry(*load).or_default().push(got),
+            Err(error) => drop(failed.insert(*load, format!("{error:#}"))),
+        };
+        // Every other round in reverse, so that no side is always the one after another.
+        let (forward, backward) = (loads.iter(), loads.iter().rev());
+        match round % 2 {
+            0 => forward.for_each(one),
+            _ => backward.for_each(one),
+        }
+    }
+    let complete = |load: &Load| measured.get(load).filter(|_| !failed.contains_key(load));
+    let outcomes = cases
+        .iter()
+        .filter_map(|case| Some(case.outcome(complete(&case.ours)?, complete(&case.theirs)?)))
+        .collect();
+    (outcomes, failed.into_values().collect())
+}
+
+fn once(load: &Load, sides: &BTreeMap<Who, Side>, millis: u64) -> Result<Measured> {
+    let side = sides.get(&load.who).context("a side was not started")?;
+    let job = Job {
+        kind: load.kind,
+        to: load.to,
+        flows: load.flows,
+        millis,
+    };
+    let got = load::run(&side.client(load.from), &job)
+        .with_context(|| format!("on the side {}", load.who.name()))?;
+    let name = load.who.name();
+    ensure!(
+        got.failed == 0,
+        "{} connections to {} failed on the side {name}",
+        got.failed,
+        load.to
+    );
+    ensure!(
+        got.rate > 0.0,
+        "nothing came back from {} on the side {name}",
+        load.to
+    );
+    Ok(got)
+}
+
+/// In the order in which the cases name them, each once.
+fn loads(cases: &[Case]) -> Vec<Load> {
+    let mut all = Vec::new();
+    for load in cases.iter().flat_map(|case| [case.ours, case.theirs]) {
+        if !all.contains(&load) {
+            all.push(load);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::cases;
+    use crate::bench::load::Kind;
+    use crate::bench::service::{Size, service_addr};
+
+    #[test]
+    fn a_load_that_two_cases_share_runs_once_a_round() {
+        let cases = cases::services(Size::new(10_000, 1));
+        let loads = loads(&cases);
+        let ours_last = loads.iter().filter(|load| {
+            load.who == Who::Ours
+                && load.kind == Kind::TcpCrr
+                && *load.to.ip() == service_addr(9999)
+        });
+        assert_eq!(ours_last.count(), 1);
+        assert!(loads.len() < 2 * cases.len());
+    }
+}
