@@ -67,8 +67,8 @@ enum Command {
     Bench {
         #[arg(value_enum)]
         name: bench::Bench,
-        /// Handed to the bench
-        #[arg(last = true)]
+        /// Handed to the bench: parts of case names, or --short
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Check imports, lengths, dead files and words

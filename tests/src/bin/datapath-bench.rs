@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         .collect();
     let started = Instant::now();
     let (outcomes, failures) = bench(short, &wanted)?;
-    save(&outcomes)?;
+    save(&outcomes, if short { "datapath-short" } else { "datapath" })?;
     eprintln!("{} s in all", started.elapsed().as_secs());
     ensure!(failures.is_empty(), "failed:\n{}", failures.join("\n"));
     Ok(())
@@ -157,17 +157,18 @@ fn groups(short: bool, wanted: &[&str]) -> Vec<Group> {
     groups
 }
 
-fn save(outcomes: &[Outcome]) -> Result<()> {
+fn save(outcomes: &[Outcome], name: &str) -> Result<()> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     fs::create_dir_all(&dir)?;
-    fs::write(
-        dir.join("datapath.json"),
-        serde_json::to_string_pretty(outcomes)?,
-    )?;
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let caption = format!("ours / theirs: medians of rounds, 95 % intervals, marks; {date}");
-    fs::write(dir.join("datapath.svg"), report::svg(outcomes, &caption))?;
-    fs::write(dir.join("datapath.md"), report::markdown(outcomes))?;
-    eprintln!("wrote target/bench/datapath.json, .svg and .md");
+    for (kind, text) in [
+        ("json", serde_json::to_string_pretty(outcomes)?),
+        ("svg", report::svg(outcomes, &caption)),
+        ("md", report::markdown(outcomes)),
+    ] {
+        fs::write(dir.join(format!("{name}.{kind}")), text)?;
+    }
+    eprintln!("wrote target/bench/{name}.json, .svg and .md");
     Ok(())
 }
