@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::pod_status::seconds;
+use crate::datapath::ObjectKey;
 
 /// The component that tools look for in events of a node.
 const COMPONENT: &str = "kubelet";
@@ -66,6 +67,16 @@ impl About {
         About {
             field_path: Some(format!("spec.{list}{{{name}}}")),
             ..About::pod(pod)
+        }
+    }
+
+    pub fn service(key: &ObjectKey, uid: &str) -> About {
+        About {
+            kind: "Service",
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            uid: uid.to_owned(),
+            field_path: None,
         }
     }
 

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Nodes;
+use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
 use crate::datapath::{Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use crate::sys::Shutdown;
@@ -40,6 +41,20 @@ const ALL: [Snapshot; 4] = [
     Snapshot::Nodes,
     Snapshot::Pods,
 ];
+
+/// Who else hears of Services and their endpoints.
+#[derive(Clone)]
+pub struct Hearers {
+    pub nodes: Nodes,
+    pub checks: watch::Sender<HealthChecks>,
+}
+
+/// What the owner of the datapath tells others.
+pub struct Told {
+    pub applied: watch::Sender<Applied>,
+    /// The maps hold what the API had when the agent started, at least.
+    pub in_sync: watch::Sender<bool>,
+}
 
 /// The way to the one task that owns the datapath.
 #[derive(Clone)]
@@ -82,20 +97,16 @@ impl DatapathHandle {
 }
 
 /// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
-pub fn own(
-    datapath: Datapath,
-    applied: watch::Sender<Applied>,
-    shutdown: Shutdown,
-) -> DatapathHandle {
+pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
-    tokio::spawn(serve(datapath, messages, applied, shutdown));
+    tokio::spawn(serve(datapath, messages, told, shutdown));
     DatapathHandle { queue }
 }
 
 async fn serve(
     mut datapath: Datapath,
     mut messages: mpsc::Receiver<Message>,
-    applied: watch::Sender<Applied>,
+    told: Told,
     shutdown: Shutdown,
 ) {
     let mut reached = Applied::default();
@@ -111,7 +122,7 @@ async fn serve(
                 if let Err(error) = datapath.sweep(monotonic()) {
                     tracing::warn!(%error, "old flows were not removed");
                 }
-                tell(&datapath, reached, &applied);
+                tell(&datapath, reached, &told);
                 continue;
             }
             message = messages.recv() => message,
@@ -142,14 +153,17 @@ async fn serve(
                 }
             }
         }
-        tell(&datapath, reached, &applied);
+        tell(&datapath, reached, &told);
     }
 }
 
 /// Tells how far the maps are, unless something is still due.
-fn tell(datapath: &Datapath, reached: Applied, applied: &watch::Sender<Applied>) {
+fn tell(datapath: &Datapath, reached: Applied, told: &Told) {
     if datapath.is_settled() {
+        let applied = &told.applied;
         applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);
+        told.in_sync
+            .send_if_modified(|in_sync| !std::mem::replace(in_sync, true));
     }
 }
 
@@ -165,16 +179,24 @@ fn monotonic() -> Duration {
 pub fn start(
     client: &Client,
     node: &str,
-    nodes: &Nodes,
+    hearers: &Hearers,
     datapath: &DatapathHandle,
     shutdown: &Shutdown,
 ) {
     let services = Api::<Service>::all(client.clone());
-    let to_change = |service: &Service, gone: bool| {
-        let view = ServiceView::from_object(service).filter(|_| !gone);
-        Change::Service(key_of(service), view)
+    let checks = hearers.checks.clone();
+    let to_change = move |service: &Service, gone: bool| {
+        let key = key_of(service);
+        let here = Some(service).filter(|_| !gone);
+        checks.send_modify(|checks| checks.service(key.clone(), here));
+        Change::Service(key, here.and_then(ServiceView::from_object))
     };
-    let forget = |(namespace, name): Name| Change::Service(ObjectKey::new(namespace, name), None);
+    let checks = hearers.checks.clone();
+    let forget = move |(namespace, name): Name| {
+        let key = ObjectKey::new(namespace, name);
+        checks.send_modify(|checks| checks.service(key.clone(), None));
+        Change::Service(key, None)
+    };
     let task = follow(
         services,
         to_change,
@@ -184,18 +206,25 @@ pub fn start(
     );
     spawn(task, shutdown);
 
-    let (node, heard) = (node.to_owned(), nodes.clone());
+    let (node, heard) = (node.to_owned(), hearers.clone());
     let slices = Api::<EndpointSlice>::all(client.clone());
     let to_change = move |slice: &EndpointSlice, gone: bool| {
         let key = key_of(slice);
-        heard.slice(key.clone(), Some(slice).filter(|_| !gone), revision(slice));
-        let view = SliceView::from_object(slice, &node).filter(|_| !gone);
-        Change::Slice(key, view)
+        let here = Some(slice).filter(|_| !gone);
+        heard.nodes.slice(key.clone(), here, revision(slice));
+        let checks = &heard.checks;
+        checks.send_modify(|checks| checks.slice(key.clone(), here, &node));
+        Change::Slice(
+            key,
+            here.and_then(|slice| SliceView::from_object(slice, &node)),
+        )
     };
-    let heard = nodes.clone();
+    let heard = hearers.clone();
     let forget = move |(namespace, name): Name| {
         let key = ObjectKey::new(namespace, name);
-        heard.forget_slice(key.clone());
+        heard.nodes.forget_slice(key.clone());
+        let checks = &heard.checks;
+        checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
         Change::Slice(key, None)
     };
     let task = follow(

@@ -12,6 +12,7 @@ pub mod env;
 pub mod events;
 pub mod facts;
 pub mod feed;
+pub mod health_checks;
 pub mod heartbeat;
 pub mod ipam;
 pub mod join;

@@ -1,6 +1,8 @@
 //! What the API server asks of a node: logs, health, numbers. HTTPS for cluster administrators'
 //! certificates only, of which the API server has one.
 
+pub mod health_checks;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

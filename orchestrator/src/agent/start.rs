@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::drain::Nodes;
 use super::events::Recorder;
 use super::facts;
-use super::feed::{self, DatapathHandle, Snapshot};
+use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
+use super::health_checks::HealthChecks;
 use super::heartbeat::{self, Applied};
 use super::ipam::{Ipam, IpamError};
 use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
@@ -23,7 +24,7 @@ use super::pods;
 use super::register::{Health, KUBELET_PORT, NodeFacts};
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
-use super::serve::{self, Served};
+use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
 use super::wiring::{PodNetwork, Wiring};
 use crate::datapath::{Datapath, DatapathError, FamilyConfig, NodeConfig, mount};
@@ -179,9 +180,16 @@ impl Body {
         let uplink = links.uplink(self.config.node_ip).await?;
         let datapath =
             Datapath::open(self.datapath_config(range, &uplink.name, uplink.mtu)?).await?;
-        let datapath = feed::own(datapath, applied, shutdown.clone());
+        let (in_sync, synced) = watch::channel(false);
+        let datapath = feed::own(datapath, Told { applied, in_sync }, shutdown.clone());
         ready.send_replace(Some(datapath.clone()));
-        feed::start(&self.client, name, &nodes, &datapath, &shutdown);
+        let recorder = Recorder::start(self.client.clone(), name.clone());
+        let checks = self.answer_health_checks(synced, &recorder, &shutdown);
+        let hearers = Hearers {
+            nodes: nodes.clone(),
+            checks,
+        };
+        feed::start(&self.client, name, &hearers, &datapath, &shutdown);
         let mtu = uplink.mtu.saturating_sub(OVERLAY_OVERHEAD);
         let network = Wiring::new(
             links,
@@ -202,13 +210,28 @@ impl Body {
             runtime: self.runtime.clone(),
             network,
             client: self.client.clone(),
-            recorder: Recorder::start(self.client.clone(), name.clone()),
+            recorder,
             metrics: self.metrics.clone(),
             nodes,
         };
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
+    }
+
+    /// Starts the answers to load balancers; what they are made from is sent to them.
+    fn answer_health_checks(
+        &self,
+        in_sync: watch::Receiver<bool>,
+        recorder: &Recorder,
+        shutdown: &Shutdown,
+    ) -> watch::Sender<HealthChecks> {
+        let (sender, checks) = watch::channel(HealthChecks::default());
+        let source = health_checks::Source { checks, in_sync };
+        let node = self.config.node_name.clone();
+        let answers = health_checks::run(source, node, recorder.clone(), shutdown.clone());
+        tokio::spawn(answers);
+        sender
     }
 
     /// Finds the pods that still run: their addresses stay theirs and the datapath learns of them

@@ -113,7 +113,8 @@ impl Endpoints {
     }
 }
 
-fn who(endpoint: &Endpoint) -> Option<Who> {
+/// Whom an endpoint means; nobody, if its address does not read.
+pub fn who(endpoint: &Endpoint) -> Option<Who> {
     let target = endpoint.target_ref.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
     match pod.and_then(|pod| pod.uid.clone()) {
