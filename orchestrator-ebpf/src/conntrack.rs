@@ -1,19 +1,38 @@
 //! Flows that are translated: finding, opening and keeping the pairs of rows of `flows_v1`.
 
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_loop;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{DropReason, Tuple};
 
 use crate::maps;
 use crate::packet::Headers;
+use crate::port;
 use crate::state::seen_after;
 
 /// Rows are written to say that they are in use at most once in this time.
 const TOUCH_NS: u64 = 1_000_000_000;
 
+/// A flow on its way into the table. One a processor, in `maps::opening`: it is too large for the
+/// stack.
+#[repr(C)]
+pub struct Opening {
+    /// The packet that opens the flow.
+    pub key: Tuple,
+    /// What it becomes.
+    pub translated: Tuple,
+    /// Who is to serve it, and the generation; 0 without backend.
+    pub backend: u32,
+    pub generation: u32,
+    reply_key: Tuple,
+    row: Flow,
+}
+
 /// Notes that a packet used its row, and rebuilds the other row if it is missing. The tuple in
 /// `headers` is the row's key, with its scope.
 #[inline(always)]
-pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
+pub fn touch(flow: &mut Flow, headers: &Headers) {
     let seen = seen_after(flow.seen, headers);
     if seen != flow.seen {
         flow.seen = seen;
@@ -21,49 +40,130 @@ pub fn touch(flow: &mut Flow, headers: &Headers) -> Result<(), DropReason> {
     let now = maps::now_ns();
     if now.wrapping_sub(flow.last_seen_ns) > TOUCH_NS {
         flow.last_seen_ns = now;
-        restore(&headers.tuple, flow)?;
+        restore(&headers.tuple, flow);
     }
-    Ok(())
 }
 
+/// In a full table the row stays missing: that is no reason to drop what this row can translate.
 #[inline(never)]
-fn restore(key: &Tuple, flow: &Flow) -> Result<(), DropReason> {
+fn restore(key: &Tuple, flow: &Flow) {
     let other = flow.other(key);
-    maps::insert_flow(&flow.other_key(), &other).map(|_| ())
+    let _ = maps::insert_flow(&flow.other_key(), &other);
 }
 
-/// Opens a flow: its reply row first, so that no answer can come before there is a row for it.
-/// `NoFreePort` if the translated packet is another flow's already: the answers could not be told
-/// apart. Not inlined, for the stack.
-#[inline(never)]
-pub fn open(
-    key: &Tuple,
-    translated: &Tuple,
-    backend: u32,
-    generation: u32,
-) -> Result<(), DropReason> {
-    let mut row = Flow {
-        translated: key.reverse(),
-        last_seen_ns: maps::now_ns(),
-        backend,
-        generation,
-        direction: Flow::REPLY,
-        seen: 0,
-        reserved: 0,
+/// Begins to open the flow of a packet: it becomes itself until the caller says otherwise.
+#[inline(always)]
+pub fn begin(key: &Tuple) -> Result<&'static mut Opening, DropReason> {
+    let opening = maps::opening()?;
+    opening.key = *key;
+    opening.translated = *key;
+    opening.backend = 0;
+    opening.generation = 0;
+    Ok(opening)
+}
+
+/// Opens a flow as it is. `NoFreePort` if the translated packet is another flow's already: the
+/// answers could not be told apart.
+#[inline(always)]
+pub fn open(opening: &mut Opening) -> Result<(), DropReason> {
+    prepare(opening);
+    claim(opening)?;
+    finish(opening)
+}
+
+/// Whether a source port may be given, besides that no other flow has it. `packet` is what the
+/// search was begun with.
+pub trait Ports {
+    const LAST: u16;
+    fn may_be_given(&self, translated: &Tuple) -> bool;
+}
+
+#[repr(C)]
+struct Search<'a, P> {
+    opening: &'a mut Opening,
+    ports: &'a P,
+    random: u32,
+    ended: Result<(), DropReason>,
+}
+
+/// Opens a flow with another source port that keeps its answers apart from all others'.
+#[inline(always)]
+pub fn open_with_port<P: Ports>(opening: &mut Opening, ports: &P) -> Result<(), DropReason> {
+    prepare(opening);
+    let mut search = Search {
+        opening,
+        ports,
+        random: maps::random(),
+        ended: Err(DropReason::NoFreePort),
     };
-    let reply_key = translated.reverse();
-    if !maps::insert_flow(&reply_key, &row)? {
-        match maps::flow(&reply_key) {
-            Some(there) if there.translated.same_packet(&row.translated) => {
-                there.backend = backend;
-                there.generation = generation;
-                there.last_seen_ns = row.last_seen_ns;
-            }
-            _ => return Err(DropReason::NoFreePort),
-        }
+    // SAFETY: the callback gets what it expects, which lives until the helper returns. A loop of the
+    // kernel's is walked once by the verifier, and one of the program's as often as it turns.
+    unsafe {
+        let callback = try_port::<P> as *mut c_void;
+        bpf_loop(port::TRIES, callback, (&raw mut search).cast(), 0);
     }
-    row.translated = *translated;
-    row.direction = Flow::FORWARD;
-    row.seen = Flow::USED;
-    maps::replace_flow(key, &row)
+    search.ended?;
+    finish(search.opening)
+}
+
+/// One turn of the search; 1 ends it.
+extern "C" fn try_port<P: Ports>(attempt: u32, search: *mut c_void) -> i64 {
+    // SAFETY: see the call.
+    let search = unsafe { &mut *search.cast::<Search<'_, P>>() };
+    let Some(candidate) = port::candidate(search.random, attempt, P::LAST) else {
+        return 0;
+    };
+    let opening = &mut *search.opening;
+    opening.translated.src_port = candidate;
+    opening.reply_key.dst_port = candidate;
+    if !search.ports.may_be_given(&opening.translated) {
+        return 0;
+    }
+    search.ended = claim(opening);
+    i64::from(!matches!(search.ended, Err(DropReason::NoFreePort)))
+}
+
+#[inline(always)]
+fn prepare(opening: &mut Opening) {
+    opening.reply_key = opening.translated.reverse();
+    let row = &mut opening.row;
+    row.translated = opening.key.reverse();
+    row.last_seen_ns = maps::now_ns();
+    row.backend = opening.backend;
+    row.generation = opening.generation;
+    row.direction = Flow::REPLY;
+    row.seen = 0;
+    row.reserved = 0;
+}
+
+/// The reply row, which goes first: no answer can come before there is a row for it.
+#[inline(always)]
+fn claim(opening: &Opening) -> Result<(), DropReason> {
+    let row = &opening.row;
+    if maps::insert_flow(&opening.reply_key, row)? {
+        return Ok(());
+    }
+    // This very flow's, when it chooses again or its other row was lost.
+    match maps::flow(&opening.reply_key) {
+        Some(there) if there.translated.same_packet(&row.translated) => {
+            there.backend = row.backend;
+            there.generation = row.generation;
+            there.last_seen_ns = row.last_seen_ns;
+            Ok(())
+        }
+        _ => Err(DropReason::NoFreePort),
+    }
+}
+
+/// The forward row. Without room for it the reply row goes again: half a flow helps nobody.
+#[inline(always)]
+fn finish(opening: &mut Opening) -> Result<(), DropReason> {
+    opening.row.translated = opening.translated;
+    opening.row.direction = Flow::FORWARD;
+    opening.row.seen = Flow::USED;
+    let done = maps::replace_flow(&opening.key, &opening.row);
+    if done.is_err() {
+        maps::remove_flow(&opening.reply_key);
+    }
+    done
 }

@@ -39,6 +39,7 @@ pub fn exit(
             &packet.headers.tuple,
             hook as u32,
             trace.reason.number(),
+            packet.headers.service,
         );
     }
     // SAFETY: helpers that take numbers; a null parameter makes the kernel look the neighbour up.
@@ -60,7 +61,7 @@ pub fn exit(
 /// Counts a drop and tells the agent of it, as long as there is room. ARP, and what IPv6 has in its
 /// place, is only counted: pods send it all the time.
 #[inline(never)]
-fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
+fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32, service: u32) {
     maps::count(FIRST_REASON + reason);
     let v6 = !tuple.src.is_v4();
     if reason == DropReason::NotIp.number() || v6 && reason == DropReason::NotUnicast.number() {
@@ -76,7 +77,7 @@ fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32) {
             (*event).hook = hook;
             (*event).ifindex = (*skb).ifindex;
             (*event).length = (*skb).len;
-            (*event).service = 0;
+            (*event).service = service;
             (*event).reserved = 0;
         }
         entry.submit(0);

@@ -73,7 +73,8 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
 /// egress, so what protects or translates for an endpoint may live only here.
 #[inline(always)]
 pub fn deliver(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<Trace, DropReason> {
-    if endpoint.ifindex == packet.ifindex() {
+    // Only a Service leads back to who asked, and then in another's name.
+    if endpoint.ifindex == packet.ifindex() && !is_service(rule) {
         return Err(DropReason::Hairpin);
     }
     let rule = admit(packet, endpoint, rule)?;
@@ -94,13 +95,23 @@ pub fn deliver(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<T
 /// What is done to a packet before an endpoint sees it.
 #[inline(always)]
 pub fn admit(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<Rule, DropReason> {
-    let reply = lb::to_service(packet)?;
+    let reply = if is_service(rule) {
+        None
+    } else {
+        lb::to_service(packet)?
+    };
     packet.set_macs(&endpoint.frame())?;
     Ok(match (reply, rule) {
         (Some(reply), _) => reply,
         (None, Rule::None) => Rule::LocalEndpoint,
         (None, rule) => rule,
     })
+}
+
+/// A packet that is translated already.
+#[inline(always)]
+const fn is_service(rule: Rule) -> bool {
+    matches!(rule, Rule::Service | Rule::ServiceReply)
 }
 
 #[inline(always)]

@@ -1,110 +1,232 @@
-//! Services: choosing a backend, and a Service's address in a packet (at connect the socket hooks
-//! do it once instead).
+//! Services in packets: which flow or row a packet meets, and what it becomes. Choosing a backend
+//! is `choice`; at connect the socket hooks do it once instead.
 
+use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::maps::services::{Backend, Service, ServiceKey};
-use orchestrator_common::{DropReason, Port, Rule, Scope, Tuple};
+use orchestrator_common::maps::services::{Service, ServiceKey};
+use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 
-use crate::conntrack;
+use crate::choice;
+use crate::conntrack::{self, Opening, Ports};
+use crate::forward;
 use crate::maps;
-use crate::packet::{Fragment, Headers, TCP_SYN};
+use crate::packet::{Fragment, Headers, TCP_RST, TCP_SYN};
+use crate::port;
 use crate::skb::Packet;
 
-/// Choices for one packet: a backend may be the sender itself, or its answers be another flow's.
-const TRIES: u32 = 6;
+/// What a packet becomes, and by which rule.
+pub type Translation = (&'static Tuple, Rule);
 
-/// A backend of the Service by chance. A slot can be empty only while the agent takes the last
-/// backends away.
+const EITHER: u16 = Flow::FORWARD | Flow::REPLY;
+
+/// Translates what an endpoint sends: to a Service, or an answer that has to come by here.
+/// `Rule::None` is neither.
 #[inline(always)]
-pub fn choose(service: &Service) -> Result<&'static Backend, DropReason> {
-    let count = service.count;
-    if count == 0 {
-        return Err(DropReason::NoBackend);
+pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<Rule, DropReason> {
+    let to = packet.headers.tuple.dst;
+    let family = forward::family(packet, config);
+    let is_answer = to.same(&family.translation);
+    if family.pods.contains(&to) && !is_answer {
+        return Ok(Rule::None);
     }
-    match maps::backend(service.id, maps::random() % count) {
-        Some(backend) => Ok(backend),
-        None => maps::backend(service.id, 0).ok_or(DropReason::NoBackend),
+    let (translated, rule) = match by_flow(packet, EITHER)? {
+        Some(found) => found,
+        None if is_answer => return Err(DropReason::NoFlow),
+        None => match by_row(packet, config, ServiceKey::INSIDE)? {
+            Some(opened) => opened,
+            None if family.services.contains(&to) => return Err(not_served(packet)),
+            None => return Ok(Rule::None),
+        },
+    };
+    packet.rewrite(translated)?;
+    Ok(rule)
+}
+
+/// Why a packet to the Services' range has no row.
+#[inline(always)]
+fn not_served(packet: &Packet) -> DropReason {
+    if packet.headers.has_ports() {
+        DropReason::NoService
+    } else if packet.headers.fragment == Fragment::Later {
+        DropReason::Fragment
+    } else {
+        DropReason::UnsupportedProtocol
     }
 }
 
-/// Replaces the Service's address of a packet by a backend's: by the flow's if there is one, else a
-/// new choice.
+/// Replaces a backend's address of an answer by the Service's that was asked, if one was.
 #[inline(always)]
-pub fn to_backend(packet: &mut Packet) -> Result<Rule, DropReason> {
-    let headers = &packet.headers;
-    if headers.fragment != Fragment::Whole {
-        return Err(DropReason::Fragment);
-    }
-    if !headers.has_ports() {
-        return Err(DropReason::UnsupportedProtocol);
+pub fn to_service(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
+    let Some((translated, rule)) = by_flow(packet, Flow::REPLY)? else {
+        return Ok(None);
+    };
+    packet.rewrite(translated)?;
+    Ok(Some(rule))
+}
+
+/// Translates an answer to the translation address. Its flow says who is to have it.
+#[inline(always)]
+pub fn to_asker(packet: &mut Packet) -> Result<Rule, DropReason> {
+    to_service(packet)?.ok_or(DropReason::NoFlow)
+}
+
+/// What the flow of a packet makes of it. A flow lives as long as it is used, also without its
+/// Service.
+#[inline(always)]
+pub fn by_flow(packet: &mut Packet, wanted: u16) -> Result<Option<Translation>, DropReason> {
+    if !packet.headers.has_ports() {
+        return Ok(None);
     }
     packet.headers.tuple.scope = Scope::SERVICE;
     let headers = &packet.headers;
-    match maps::flow(&headers.tuple) {
-        Some(flow) if still_right(flow, headers) => {
-            conntrack::touch(flow, headers)?;
-            packet.rewrite(&flow.translated)?;
-        }
-        _ => {
-            let mut translated = headers.tuple;
-            open(&headers.tuple, &mut translated)?;
-            packet.rewrite(&translated)?;
-        }
+    let Some(flow) = maps::flow(&headers.tuple) else {
+        return Ok(None);
+    };
+    let is_reply = flow.direction == Flow::REPLY;
+    if flow.direction & wanted == 0 || !(is_reply || still_right(flow, headers)) {
+        return Ok(None);
     }
-    Ok(Rule::Service)
+    if headers.fragment != Fragment::Whole {
+        return Err(DropReason::Fragment);
+    }
+    conntrack::touch(flow, headers);
+    let rule = if is_reply {
+        Rule::ServiceReply
+    } else {
+        Rule::Service
+    };
+    Ok(Some((&flow.translated, rule)))
 }
 
 /// A flow whose backend went chooses again; an open TCP connection cannot, and ends with its
 /// backend.
 #[inline(always)]
 fn still_right(flow: &Flow, headers: &Headers) -> bool {
-    flow.direction == Flow::FORWARD
-        && (maps::generation(flow.backend) == flow.generation
-            || (headers.is_tcp() && headers.tcp_flags & TCP_SYN == 0))
+    maps::generation(flow.backend) == flow.generation
+        || (headers.is_tcp() && headers.tcp_flags & TCP_SYN == 0)
 }
 
-/// Not inlined, for the stack: it is not where most packets come along.
-#[inline(never)]
-fn open(key: &Tuple, translated: &mut Tuple) -> Result<(), DropReason> {
-    let service = maps::service(&ServiceKey::new(key.dst, key.dst_port, key.proto))
-        .ok_or(DropReason::NoService)?;
-    let mut failure = DropReason::Hairpin;
-    for attempt in 0..TRIES {
-        let backend = choose(service)?;
-        if backend.addr.same(&key.src) {
-            continue;
-        }
-        translated.dst = backend.addr;
-        translated.dst_port = backend.port;
-        if attempt >= TRIES / 2 {
-            translated.src_port = Port::new(maps::random() as u16 | 0x8000);
-        }
-        let generation = maps::generation(backend.id);
-        match conntrack::open(key, translated, backend.id, generation) {
-            Err(DropReason::NoFreePort) => failure = DropReason::NoFreePort,
-            ended => return ended,
-        }
-    }
-    Err(failure)
-}
-
-/// Replaces a backend's address of an answer by the Service's that was asked, if one was.
+/// Opens a flow for a packet to a Service, of those for `scope`; `None` if it is to none.
 #[inline(always)]
-pub fn to_service(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
+pub fn by_row(
+    packet: &mut Packet,
+    config: &Config,
+    scope: u8,
+) -> Result<Option<Translation>, DropReason> {
     if !packet.headers.has_ports() {
         return Ok(None);
     }
-    packet.headers.tuple.scope = Scope::SERVICE;
-    let Some(flow) = maps::flow(&packet.headers.tuple) else {
+    let Some(service) = find(config, &packet.headers.tuple, scope) else {
         return Ok(None);
     };
-    if flow.direction != Flow::REPLY {
-        return Ok(None);
-    }
+    packet.headers.service = service.id;
     if packet.headers.fragment != Fragment::Whole {
         return Err(DropReason::Fragment);
     }
-    conntrack::touch(flow, &packet.headers)?;
-    packet.rewrite(&flow.translated)?;
-    Ok(Some(Rule::ServiceReply))
+    // The end of what nobody remembers: no backend would know it either.
+    if packet.headers.tcp_flags & TCP_RST != 0 {
+        return Err(if service.count == 0 {
+            DropReason::NoBackend
+        } else {
+            DropReason::NoFlow
+        });
+    }
+    packet.headers.tuple.scope = Scope::SERVICE;
+    let opening = conntrack::begin(&packet.headers.tuple)?;
+    match choose(service, opening).and_then(|()| open(config, scope, opening)) {
+        Ok(()) => maps::count_opened(service.id, opening.backend),
+        Err(reason) => {
+            maps::count_refused(service.id);
+            return Err(reason);
+        }
+    }
+    Ok(Some((&opening.translated, Rule::Service)))
+}
+
+// The two steps are not inlined, for the stack: it is not where most packets come along.
+
+#[inline(never)]
+fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
+    let key = &opening.key;
+    if service.flags & Service::SOURCE_RANGES != 0 && !maps::is_admitted(service.id, &key.src) {
+        return Err(DropReason::SourceRange);
+    }
+    let (backend, generation) = choice::for_flow(service, key)?;
+    opening.translated.dst = backend.addr;
+    opening.translated.dst_port = backend.port;
+    opening.backend = backend.id;
+    opening.generation = generation;
+    Ok(())
+}
+
+#[inline(never)]
+fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
+    let must_come_back = must_come_back(config, opening, scope);
+    if must_come_back {
+        opening.translated.src = config.family(&opening.key.src).translation;
+    }
+    // The checksum of SCTP covers its ports.
+    if opening.key.proto.number == Proto::SCTP.number {
+        if opening.translated.dst_port.wire != opening.key.dst_port.wire {
+            return Err(DropReason::SctpPort);
+        }
+        return conntrack::open(opening);
+    }
+    if must_come_back {
+        return conntrack::open_with_port(opening, &AllPorts);
+    }
+    // Two Services may have one backend, and a client one port for both.
+    match conntrack::open(opening) {
+        Err(DropReason::NoFreePort) => conntrack::open_with_port(opening, &AllPorts),
+        ended => ended,
+    }
+}
+
+/// The row of the address that was asked; a node's own address also has those of node ports.
+#[inline(always)]
+fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<&'static Service> {
+    let key = ServiceKey {
+        addr: asked.dst,
+        port: asked.dst_port,
+        proto: asked.proto,
+        scope,
+    };
+    if let Some(service) = maps::service(&key) {
+        return Some(service);
+    }
+    // The node's datagrams to a node port of its own come under the Services' first address.
+    let is_node = asked.dst.same(&config.family(&asked.dst).services.addr)
+        || maps::endpoint(&asked.dst).is_some_and(|endpoint| endpoint.is_host());
+    if !is_node {
+        return None;
+    }
+    maps::service(&key.node_port())
+}
+
+/// Whether the backend's answers would not come back by this node if they went to the client's own
+/// address: then the client is given this node's translation address.
+#[inline(always)]
+fn must_come_back(config: &Config, opening: &Opening, scope: u8) -> bool {
+    let (client, backend) = (&opening.key.src, &opening.translated.dst);
+    match maps::endpoint(backend) {
+        // A remote backend answers pods through the overlay.
+        None => scope == ServiceKey::OUTSIDE || !config.family(client).pods.contains(client),
+        // Whoever gets a packet from itself answers itself.
+        Some(here) if here.is_host() => {
+            maps::endpoint(client).is_some_and(|client| client.is_host())
+        }
+        Some(_) => backend.same(client),
+    }
+}
+
+/// Every port, of an address without sockets.
+struct AllPorts;
+
+impl Ports for AllPorts {
+    const LAST: u16 = port::TRANSLATION;
+
+    #[inline(always)]
+    fn may_be_given(&self, _translated: &Tuple) -> bool {
+        true
+    }
 }

@@ -6,11 +6,16 @@
 // What only the programs call has no caller on the host but its tests.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
+mod hash;
 mod packet;
 mod port;
 mod refusal;
 mod state;
 
+#[cfg(target_arch = "bpf")]
+mod affinity;
+#[cfg(target_arch = "bpf")]
+mod choice;
 #[cfg(target_arch = "bpf")]
 mod conntrack;
 #[cfg(target_arch = "bpf")]

@@ -3,7 +3,8 @@
 //! `orchestrator_common::maps`; the loader checks that they agree.
 
 use aya_ebpf::btf_maps::{
-    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage,
+    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+    SkStorage, lpm_trie,
 };
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
@@ -31,6 +32,7 @@ use orchestrator_common::maps::statistics::{
 use orchestrator_common::maps::{INNER_MAP, NO_PREALLOC};
 use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
 
+use crate::conntrack::Opening;
 use crate::packet::Headers;
 
 /// A hash of the table's size. Rows are allocated when they are written.
@@ -82,6 +84,12 @@ static COUNTERS: PerCpuArray<u64, { entries(COUNTERS_SPEC) }> = PerCpuArray::new
 pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
 #[btf_map(name = "socket_services_v1")]
 pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
+/// Not of the contract, nor pinned: what is too large for the stack of a program.
+#[btf_map]
+static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
+
+/// A key of `source_ranges_v1` that asks for one address: the Service's number and all of it.
+const ADMITTED_BITS: u32 = 32 + 128;
 
 /// Of the program that runs on this processor, and nobody else's: so not in the table, and not
 /// pinned.
@@ -171,6 +179,94 @@ pub fn replace_flow(key: &Tuple, flow: &Flow) -> Result<(), DropReason> {
     FLOWS
         .insert(key, flow, 0)
         .map_err(|_| DropReason::FlowTableFull)
+}
+
+#[inline(always)]
+pub fn remove_flow(key: &Tuple) {
+    // What is not there is gone.
+    let _ = FLOWS.remove(key);
+}
+
+/// This processor's flow in the making. Only for the tcx programs, which nothing interrupts that
+/// opens flows.
+#[inline(always)]
+pub fn opening() -> Result<&'static mut Opening, DropReason> {
+    let row = OPENING.get_ptr_mut(0).ok_or(DropReason::Helper)?;
+    // SAFETY: the only row, plain integers; each program takes it once.
+    Ok(unsafe { &mut *row })
+}
+
+/// The slot at a position of a Service's Maglev table.
+#[inline(always)]
+pub fn maglev(service: u32, position: u32) -> Option<u32> {
+    // SAFETY: rows and inner maps stay readable until the program ends (RCU).
+    unsafe { MAGLEV.get_value(&service, &position) }.copied()
+}
+
+/// Whether a Service's source ranges have the client.
+#[inline(always)]
+pub fn is_admitted(service: u32, client: &Addr) -> bool {
+    let [a, b, c, d] = client.words;
+    let key = lpm_trie::Key::new(ADMITTED_BITS, [service, a, b, c, d]);
+    SOURCE_RANGES.get(&key).is_some()
+}
+
+#[inline(always)]
+pub fn affinity(key: &AffinityKey) -> Option<&'static mut Affinity> {
+    let row = AFFINITY.get_ptr_mut(key)?;
+    // SAFETY: as above.
+    Some(unsafe { &mut *row })
+}
+
+#[inline(always)]
+pub fn set_affinity(key: &AffinityKey, row: &Affinity) {
+    let _ = AFFINITY.insert(key, row, 0);
+}
+
+/// Counts a connection that a Service took, under the Service and the backend that it was given.
+#[inline(always)]
+pub fn count_opened(service: u32, backend: u32) {
+    let opened = Connections {
+        opened: 1,
+        refused: 0,
+    };
+    add(SERVICE_COUNTERS.get_ptr_mut(service), &opened, |row| {
+        SERVICE_COUNTERS.insert(service, row, NO_EXIST)
+    });
+    add(BACKEND_COUNTERS.get_ptr_mut(backend), &opened, |row| {
+        BACKEND_COUNTERS.insert(backend, row, NO_EXIST)
+    });
+}
+
+/// Counts one that a Service did not take.
+#[inline(always)]
+pub fn count_refused(service: u32) {
+    let refused = Connections {
+        opened: 0,
+        refused: 1,
+    };
+    add(SERVICE_COUNTERS.get_ptr_mut(service), &refused, |row| {
+        SERVICE_COUNTERS.insert(service, row, NO_EXIST)
+    });
+}
+
+/// Adds to this processor's row, or makes the first. A full table counts no more.
+#[inline(always)]
+fn add(
+    row: Option<*mut Connections>,
+    more: &Connections,
+    insert: impl FnOnce(&Connections) -> Result<(), i32>,
+) {
+    match row {
+        // SAFETY: this processor's own row.
+        Some(row) => unsafe {
+            (*row).opened += more.opened;
+            (*row).refused += more.refused;
+        },
+        None => {
+            let _ = insert(more);
+        }
+    }
 }
 
 #[inline(always)]

@@ -1,15 +1,18 @@
-//! Masquerade: a pod's address becomes the node's towards outside, and back. Nobody else chooses
-//! source ports.
+//! Masquerade: a pod's address becomes the node's towards outside, and back.
 
 use core::mem::size_of;
 
-use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1};
+use aya_ebpf::bindings::{
+    __sk_buff, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Ipv6,
+};
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::{DropReason, Rule, Scope, Tuple};
+use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 
-use crate::conntrack;
+use crate::conntrack::{self, Ports};
+use crate::lb::Translation;
 use crate::maps;
 use crate::packet::{Fragment, Icmp};
 use crate::port;
@@ -31,66 +34,82 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
     }
     packet.headers.tuple.scope = Scope::MASQUERADE;
     let headers = &packet.headers;
-    match maps::flow(&headers.tuple) {
+    let node = &config.family(&headers.tuple.src).node;
+    let translated = match maps::flow(&headers.tuple) {
         // The node's address may have changed since.
-        Some(flow) if flow.translated.src.same(&config.v4.node) => {
-            conntrack::touch(flow, headers)?;
-            packet.rewrite(&flow.translated)?;
+        Some(flow) if flow.translated.src.same(node) => {
+            conntrack::touch(flow, headers);
+            &flow.translated
         }
-        _ => {
-            let translated = open(packet, config)?;
-            packet.rewrite(&translated)?;
-        }
-    }
+        _ => open(packet, config)?,
+    };
+    packet.rewrite(translated)?;
     Ok(Rule::Masquerade)
 }
 
 /// Gives a flow a source port that is free towards its destination.
 #[inline(always)]
-fn open(packet: &Packet, config: &Config) -> Result<Tuple, DropReason> {
+fn open(packet: &Packet, config: &Config) -> Result<&'static Tuple, DropReason> {
     let key = &packet.headers.tuple;
-    let mut translated = *key;
-    translated.src = config.v4.node;
-    for _ in 0..port::TRIES {
-        let random = maps::random();
-        let (first, last) = (config.node_port_first, config.node_port_last);
-        let Some(candidate) = port::candidate(random, first, last) else {
-            continue;
-        };
-        translated.src_port = candidate;
-        if held_by_socket(packet, &translated) {
-            continue;
-        }
-        match conntrack::open(key, &translated, 0, 0) {
-            Err(DropReason::NoFreePort) => {}
-            ended => return ended.map(|()| translated),
-        }
-    }
-    Err(DropReason::NoFreePort)
+    let opening = conntrack::begin(key)?;
+    opening.translated.src = config.family(&key.src).node;
+    let ports = NodePorts {
+        skb: packet.skb,
+        config,
+    };
+    conntrack::open_with_port(opening, &ports)?;
+    Ok(&opening.translated)
 }
 
-/// Whether a socket of the node would take the answers.
+/// The ports of the node's own address.
+struct NodePorts<'a> {
+    skb: *mut __sk_buff,
+    config: &'a Config,
+}
+
+impl Ports for NodePorts<'_> {
+    const LAST: u16 = port::MASQUERADE;
+
+    /// Neither a Service's node port nor one whose answers a socket of the node would take.
+    #[inline(always)]
+    fn may_be_given(&self, translated: &Tuple) -> bool {
+        !self.config.is_node_port(translated.src_port) && !held_by_socket(self.skb, translated)
+    }
+}
+
 #[inline(always)]
-fn held_by_socket(packet: &Packet, translated: &Tuple) -> bool {
-    if packet.headers.is_icmp() {
+fn held_by_socket(skb: *mut __sk_buff, translated: &Tuple) -> bool {
+    let is_tcp = translated.proto.number == Proto::TCP.number;
+    if !is_tcp && translated.proto.number != Proto::UDP.number {
         return false;
     }
-    // SAFETY: all zero is a valid tuple; the one written is the IPv4 member, whose size is passed.
+    // SAFETY: all zero is a valid tuple; the size says which member was written.
     let mut answer: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    answer.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-        saddr: translated.dst.v4_wire(),
-        daddr: translated.src.v4_wire(),
-        sport: translated.dst_port.wire,
-        dport: translated.src_port.wire,
-    };
-    let size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
-    let skb = packet.skb.cast();
+    let (client, node) = (&translated.dst, &translated.src);
+    let (sport, dport) = (translated.dst_port.wire, translated.src_port.wire);
+    let size = if translated.src.is_v4() {
+        answer.__bindgen_anon_1.ipv4 = Ipv4 {
+            saddr: client.v4_wire(),
+            daddr: node.v4_wire(),
+            sport,
+            dport,
+        };
+        size_of::<Ipv4>()
+    } else {
+        answer.__bindgen_anon_1.ipv6 = Ipv6 {
+            saddr: client.words,
+            daddr: node.words,
+            sport,
+            dport,
+        };
+        size_of::<Ipv6>()
+    } as u32;
     // SAFETY: the context and a tuple of the size given; the socket is released.
     unsafe {
-        let socket: *mut bpf_sock = if packet.headers.is_tcp() {
-            bpf_sk_lookup_tcp(skb, &mut answer, size, THIS_NETNS, 0)
+        let socket: *mut bpf_sock = if is_tcp {
+            bpf_sk_lookup_tcp(skb.cast(), &mut answer, size, THIS_NETNS, 0)
         } else {
-            bpf_sk_lookup_udp(skb, &mut answer, size, THIS_NETNS, 0)
+            bpf_sk_lookup_udp(skb.cast(), &mut answer, size, THIS_NETNS, 0)
         };
         if socket.is_null() {
             return false;
@@ -100,22 +119,19 @@ fn held_by_socket(packet: &Packet, translated: &Tuple) -> bool {
     true
 }
 
-/// Makes an answer to the node a pod's again, if it is the answer to a masqueraded flow.
+/// What an answer to the node becomes, if it is the answer to a masqueraded flow.
 #[inline(always)]
-pub fn unmasquerade(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
+pub fn unmasquerade(packet: &mut Packet) -> Option<Translation> {
     if packet.headers.fragment != Fragment::Whole
-        || !port::is_candidate(packet.headers.tuple.dst_port)
+        || !port::is_masqueraded(packet.headers.tuple.dst_port)
     {
-        return Ok(None);
+        return None;
     }
     packet.headers.tuple.scope = Scope::MASQUERADE;
-    let Some(flow) = maps::flow(&packet.headers.tuple) else {
-        return Ok(None);
-    };
+    let flow = maps::flow(&packet.headers.tuple)?;
     if flow.direction != Flow::REPLY {
-        return Ok(None);
+        return None;
     }
-    conntrack::touch(flow, &packet.headers)?;
-    packet.rewrite(&flow.translated)?;
-    Ok(Some(Rule::MasqueradeReply))
+    conntrack::touch(flow, &packet.headers);
+    Some((&flow.translated, Rule::MasqueradeReply))
 }

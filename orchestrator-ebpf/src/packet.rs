@@ -80,6 +80,8 @@ pub struct Headers {
     pub l4: u32,
     /// What the fragments of a datagram share, as it lies in the packet.
     pub fragment_id: u32,
+    /// The number of the Service that was asked, 0 if none was.
+    pub service: u32,
     pub fragment: Fragment,
     pub icmp: Icmp,
     /// 1 or 0.
@@ -89,7 +91,7 @@ pub struct Headers {
     pub ttl: u8,
     /// IPv4's "don't fragment", which IPv6 always means: 1 or 0.
     pub dont_fragment: u8,
-    pub reserved: u8,
+    pub reserved: [u8; 5],
 }
 
 impl Headers {
@@ -98,6 +100,7 @@ impl Headers {
         original: NO_TUPLE,
         l4: 0,
         fragment_id: 0,
+        service: 0,
         fragment: Fragment::Whole,
         icmp: Icmp::No,
         v6: 0,
@@ -105,7 +108,7 @@ impl Headers {
         tcp_flags: 0,
         ttl: 0,
         dont_fragment: 0,
-        reserved: 0,
+        reserved: [0; 5],
     };
 
     /// Forgets the last packet.
@@ -114,6 +117,7 @@ impl Headers {
         self.tuple = NO_TUPLE;
         self.l4 = 0;
         self.fragment_id = 0;
+        self.service = 0;
         self.fragment = Fragment::Whole;
         self.icmp = Icmp::No;
         self.v6 = 0;

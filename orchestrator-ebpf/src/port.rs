@@ -1,51 +1,88 @@
-//! Which source ports a masqueraded flow may get. Pure.
+//! Which source ports a translated flow may get, and in which order they are tried. Pure.
 
 use orchestrator_common::Port;
 
-/// Below the range that the node's own sockets are given (from 32768 on), so that neither takes the
-/// other's replies.
+/// What is below belongs to well-known servers.
 const FIRST: u16 = 1024;
-const COUNT: u16 = 32768 - FIRST;
 
-/// Tries at a free port before a packet is given up.
-pub const TRIES: u32 = 24;
+/// Masqueraded flows share the node's address with its own sockets: they stay below the range that
+/// those are given (from 32768 on), so that neither takes the other's replies.
+pub const MASQUERADE: u16 = 0x7fff;
 
-/// A candidate from a random number; `None` if it is a reserved node port.
+/// No socket holds the translation address, so all of its ports are free to give.
+pub const TRANSLATION: u16 = 0xffff;
+
+/// Tries at a free port before a packet is given up. With 60,000 of a destination's 64,512 ports
+/// taken, one flow in a hundred million fails.
+pub const TRIES: u32 = 256;
+
+/// The port to try next among those up to `last`, which is one less than a power of two; `None` if
+/// that number is not for translated flows. Tries are as good as independent: a sequence with a
+/// stride meets, for some start, nothing but numbers that are not for them.
 #[inline(always)]
-pub fn candidate(random: u32, reserved_first: Port, reserved_last: Port) -> Option<Port> {
-    let port = FIRST + (random % COUNT as u32) as u16;
-    if port >= reserved_first.host() && port <= reserved_last.host() {
-        return None;
-    }
-    Some(Port::new(port))
+pub fn candidate(random: u32, attempt: u32, last: u16) -> Option<Port> {
+    let mixed = random.wrapping_add(attempt.wrapping_mul(0x9e37_79b1));
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b);
+    let port = (mixed >> 16) as u16 & last;
+    (port >= FIRST).then_some(Port::new(port))
 }
 
 /// Whether a packet to that port can be the reply of a masqueraded flow at all.
 #[inline(always)]
-pub fn is_candidate(port: Port) -> bool {
-    let port = port.host();
-    port >= FIRST && port < FIRST + COUNT
+pub fn is_masqueraded(port: Port) -> bool {
+    port.host() >= FIRST && port.host() <= MASQUERADE
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn every_candidate_is_in_the_range_and_none_is_reserved() {
-        let (first, last) = (Port::new(30000), Port::new(32767));
-        for random in 0..70_000 {
-            if let Some(port) = candidate(random, first, last) {
-                assert!(is_candidate(port));
-                assert!((1024..30000).contains(&port.host()));
+    fn every_port_of_the_range_is_tried_and_no_other() {
+        for last in [MASQUERADE, TRANSLATION] {
+            let mut met = BTreeSet::new();
+            for random in 0..20_000u32 {
+                let random = random.wrapping_mul(0x2545_f491);
+                let tries = (0..64).filter_map(|attempt| candidate(random, attempt, last));
+                met.extend(tries.map(|port| port.host()));
             }
+            assert_eq!(met, (FIRST..=last).collect());
         }
     }
 
     #[test]
+    fn no_start_leads_through_unusable_numbers_only() {
+        for random in 0..500_000u32 {
+            let random = random.wrapping_mul(0x9e37_79b1);
+            let usable =
+                (0..16).filter(|attempt| candidate(random, *attempt, MASQUERADE).is_some());
+            assert!(usable.count() > 8, "{random:x}");
+        }
+    }
+
+    #[test]
+    fn sixty_thousand_flows_towards_one_destination_all_find_a_port() {
+        let mut taken = BTreeSet::new();
+        let mut random = 1u32;
+        let mut most = 0;
+        for flow in 0..60_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let found = (0..TRIES).find(|attempt| {
+                candidate(random, *attempt, TRANSLATION)
+                    .is_some_and(|port| taken.insert(port.host()))
+            });
+            most = most.max(found.unwrap_or_else(|| panic!("flow {flow} found none")));
+        }
+        assert!(most > 10, "the table was never full enough to tell: {most}");
+    }
+
+    #[test]
     fn the_nodes_own_ephemeral_ports_are_never_taken_for_replies() {
-        assert!(!is_candidate(Port::new(32768)));
-        assert!(!is_candidate(Port::new(65535)));
-        assert!(!is_candidate(Port::new(443)));
+        assert!(!is_masqueraded(Port::new(32768)));
+        assert!(!is_masqueraded(Port::new(65535)));
+        assert!(!is_masqueraded(Port::new(443)));
+        assert!(is_masqueraded(Port::new(1024)));
     }
 }

@@ -29,13 +29,13 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
         (true, true) => reset_v6(packet)?,
     }
     turn_around(packet)?;
-    let host = maps::endpoint(&packet.headers.tuple.src).is_some_and(|endpoint| endpoint.is_host());
-    // A pod gets it by peer redirect, the node through `orch-net`: `vtep` is free to tell the exit
-    // which.
+    let pod = maps::endpoint(&packet.headers.tuple.src).is_some_and(|asker| !asker.is_host());
+    // A pod gets it by peer redirect, the node through `orch-net` and others through the uplink:
+    // `vtep` is free to tell the exit which.
     Ok(Trace {
         verdict: Verdict::Refuse,
         target: packet.ifindex(),
-        vtep: u32::from(host),
+        vtep: u32::from(!pod),
         reason,
         rule: Rule::Service,
     })

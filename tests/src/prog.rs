@@ -7,13 +7,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{
+    Array, HashMap, HashOfMaps, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf,
+};
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::INNER_MAP;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::maps::statistics::{reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{Connections, reason_row, verdict_row};
 use orchestrator_common::{DropEvent, DropReason, Trace, Tuple, Verdict};
 
 /// The size of `struct __sk_buff`, and where it has what tests read and write.
@@ -165,6 +169,35 @@ impl Datapath {
     /// Writes a row of a hash.
     pub fn put<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
         Ok(self.hash(map)?.insert(key, value, 0)?)
+    }
+
+    /// Writes a row of a longest-prefix table.
+    pub fn put_prefix(&mut self, map: &str, bits: u32, data: [u32; 5]) -> Result<()> {
+        let map = self.ebpf.map_mut(map).context("no such map")?;
+        let mut trie: LpmTrie<&mut MapData, [u32; 5], u32> = map.try_into()?;
+        Ok(trie.insert(&Key::new(bits, data), 1, 0)?)
+    }
+
+    /// Writes an array of its own length into a map of maps.
+    pub fn put_inner(&mut self, map: &str, key: u32, values: &[u32]) -> Result<()> {
+        let mut inner = Array::<MapData, u32>::create(values.len() as u32, INNER_MAP)?;
+        for (index, value) in values.iter().enumerate() {
+            inner.set(index as u32, value, 0)?;
+        }
+        let map = self.ebpf.map_mut(map).context("no such map")?;
+        let mut outer: HashOfMaps<&mut MapData, u32, Array<MapData, u32>> = map.try_into()?;
+        Ok(outer.insert(key, &inner, 0)?)
+    }
+
+    /// What a map of connections says of a number, summed over the processors.
+    pub fn connections(&self, map: &str, number: u32) -> Result<Connections> {
+        let map = self.ebpf.map(map).context("no such map")?;
+        let rows: PerCpuHashMap<&MapData, u32, Connections> = map.try_into()?;
+        let rows = rows.get(&number, 0)?;
+        Ok(Connections {
+            opened: rows.iter().map(|row| row.opened).sum(),
+            refused: rows.iter().map(|row| row.refused).sum(),
+        })
     }
 
     pub fn delete<K: Pod, V: Pod>(&mut self, map: &str, key: &K) -> Result<()> {

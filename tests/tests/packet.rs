@@ -8,6 +8,8 @@ mod ipv6;
 mod netdev;
 #[path = "packet/overlay.rs"]
 mod overlay;
+#[path = "packet/service.rs"]
+mod service;
 #[path = "packet/world.rs"]
 mod world;
 

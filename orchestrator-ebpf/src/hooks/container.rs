@@ -17,16 +17,10 @@ pub fn from_container(ctx: TcContext) -> i32 {
         packet.parse()?;
         forward::check_link_local(packet)?;
         forward::check_source(packet)?;
-        let mut rule = Rule::None;
-        if forward::family(packet, config)
-            .services
-            .contains(&packet.headers.tuple.dst)
-        {
-            rule = match lb::to_backend(packet) {
-                Ok(rule) => rule,
-                Err(reason) => return refuse::instead_of_drop(packet, reason),
-            };
-        }
+        let rule = match lb::from_inside(packet, config) {
+            Ok(rule) => rule,
+            Err(reason) => return refuse::instead_of_drop(packet, reason),
+        };
         forward::route(packet, config, rule)
     })
 }

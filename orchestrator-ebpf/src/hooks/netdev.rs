@@ -1,13 +1,18 @@
-//! The uplink: the node's own traffic, the overlay's outer packets, and masqueraded flows.
+//! The uplink: the node's own traffic, the overlay's outer packets, Services' clients outside, and
+//! masqueraded flows.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{DropReason, Rule, Trace};
 
 use crate::drop::exit;
+use crate::lb::Translation;
 use crate::skb::Packet;
-use crate::{forward, maps, nat};
+use crate::{forward, lb, maps, nat, refuse};
 
 /// tcx ingress. What is not ours is the node's own affair, also when it cannot be read.
 #[classifier]
@@ -27,21 +32,52 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if config.v4.pods.contains(&tuple.src) || config.v4.pods.contains(&tuple.dst) {
+    let pods = &forward::family(packet, config).pods;
+    if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
-    if !tuple.dst.same(&config.v4.node) {
-        return Ok(forward::pass(Rule::NotOurs));
-    }
-    let Some(rule) = nat::unmasquerade(packet)? else {
-        return Ok(forward::pass(Rule::NotOurs));
+    let (translated, rule) = match translate(packet, config) {
+        Ok(Some(translation)) => translation,
+        Ok(None) => return Ok(forward::pass(Rule::NotOurs)),
+        Err(reason) => return refuse::instead_of_drop(packet, reason),
     };
-    let endpoint = maps::endpoint(&packet.headers.tuple.dst).ok_or(DropReason::NoEndpoint)?;
-    forward::deliver(packet, endpoint, rule)
+    packet.rewrite(translated)?;
+    onward(packet, config, rule)
 }
 
-/// tcx egress. The outer packets of the overlay have the node's address, so they leave with the
-/// first comparison.
+/// Flows come first: they go on when their Service is there no more.
+#[inline(always)]
+fn translate(packet: &mut Packet, config: &Config) -> Result<Option<Translation>, DropReason> {
+    if let Some(found) = lb::by_flow(packet, Flow::FORWARD)? {
+        return Ok(Some(found));
+    }
+    let family = forward::family(packet, config);
+    if packet.headers.tuple.dst.same(&family.node)
+        && let Some(found) = nat::unmasquerade(packet)
+    {
+        return Ok(Some(found));
+    }
+    lb::by_row(packet, config, ServiceKey::OUTSIDE)
+}
+
+/// To a backend, or to who is behind a masqueraded flow.
+#[inline(always)]
+fn onward(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+    let to = packet.headers.tuple.dst;
+    if to.same(&forward::family(packet, config).translation) {
+        let rule = lb::to_asker(packet)?;
+        return forward::route(packet, config, rule);
+    }
+    // A backend that is the node itself gets it from where the client's route leads to, or the
+    // node's stack would take the client for an impostor.
+    if matches!(rule, Rule::Service) && maps::endpoint(&to).is_some_and(|here| here.is_host()) {
+        return Ok(forward::pass(rule));
+    }
+    forward::route(packet, config, rule)
+}
+
+/// tcx egress. The outer packets of the overlay have the node's address and its port, so they leave
+/// with the first comparisons.
 #[classifier]
 pub fn to_netdev(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::ToNetdev, decide_to_netdev)
@@ -55,11 +91,19 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if packet.parse().is_err() {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if !config.v4.pods.contains(&packet.headers.tuple.src) {
+    let tuple = &packet.headers.tuple;
+    let family = forward::family(packet, config);
+    if family.pods.contains(&tuple.src) {
+        if family.pods.contains(&tuple.dst) {
+            return Err(DropReason::PodRangeOutside);
+        }
+        return nat::masquerade(packet, config).map(forward::pass);
+    }
+    let outer = packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire;
+    if outer || !tuple.src.same(&family.node) {
         return Ok(forward::pass(Rule::NotOurs));
     }
-    if config.v4.pods.contains(&packet.headers.tuple.dst) {
-        return Err(DropReason::PodRangeOutside);
-    }
-    nat::masquerade(packet, config).map(forward::pass)
+    // What the node itself answers as a Service's backend.
+    let rule = lb::to_service(packet)?.unwrap_or(Rule::NotOurs);
+    Ok(forward::pass(rule))
 }

@@ -6,7 +6,7 @@ use orchestrator_common::event::Hook;
 use orchestrator_common::{DropReason, Rule};
 
 use crate::drop::exit;
-use crate::{forward, maps};
+use crate::{forward, lb, maps};
 
 /// tcx ingress, decapsulated.
 #[classifier]
@@ -26,7 +26,12 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
             Some(node) if node.vtep.same(&sender) => {}
             _ => return Err(DropReason::TunnelSpoofed),
         }
-        let endpoint = maps::endpoint(&packet.headers.tuple.dst).ok_or(DropReason::NoEndpoint)?;
+        let to = packet.headers.tuple.dst;
+        if to.same(&forward::family(packet, config).translation) {
+            let rule = lb::to_asker(packet)?;
+            return forward::route(packet, config, rule);
+        }
+        let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;
         forward::deliver(packet, endpoint, Rule::None)
     })
 }

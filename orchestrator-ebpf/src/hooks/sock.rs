@@ -13,7 +13,7 @@ use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::maps::sockets::SocketService;
 use orchestrator_common::{Addr, Port, Proto};
 
-use crate::{lb, maps};
+use crate::{choice, maps};
 
 const ALLOW: i32 = 1;
 const REJECT: i32 = 0;
@@ -30,7 +30,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     let Some(service) = maps::service(&ServiceKey::new(addr, port, Proto::TCP)) else {
         return ALLOW;
     };
-    let Ok(backend) = lb::choose(service) else {
+    let Ok(backend) = choice::by_chance(service) else {
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         return REJECT;
     };

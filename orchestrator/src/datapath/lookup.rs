@@ -69,7 +69,8 @@ pub fn from_container(tables: &Tables, ifindex: u32, packet: &Tuple) -> BTreeSet
     }
     let asked = (packet.dst, packet.dst_port);
     if !within(packet.dst, config.v4.services.addr, config.v4.services.mask) {
-        return BTreeSet::from([route(tables, config, ifindex, packet.src, asked)]);
+        let from = Some((ifindex, packet.src));
+        return BTreeSet::from([route(tables, config, from, asked)]);
     }
     if packet.proto != Proto::TCP && packet.proto != Proto::UDP {
         return drop_for(DropReason::UnsupportedProtocol);
@@ -81,14 +82,10 @@ pub fn from_container(tables: &Tables, ifindex: u32, packet: &Tuple) -> BTreeSet
     if service.count == 0 {
         return BTreeSet::from([Outcome::Refuse(DropReason::NoBackend)]);
     }
-    let outcomes = backends(tables, service).into_iter().map(|backend| {
-        if backend.0 == packet.src {
-            // It may try others first; by chance it meets only itself.
-            return Outcome::Drop(DropReason::Hairpin);
-        }
-        route(tables, config, ifindex, packet.src, backend)
-    });
-    outcomes.collect()
+    let outcomes = backends(tables, service).into_iter();
+    outcomes
+        .map(|backend| route(tables, config, None, backend))
+        .collect()
 }
 
 /// `from_overlay`: a decapsulated packet that came with `vni` from the tunnel's other end.
@@ -120,10 +117,11 @@ pub fn from_netdev(tables: &Tables, packet: &Tuple) -> Outcome {
     Outcome::Pass
 }
 
-/// Beyond translation: what an endpoint's packet to `to` meets.
-fn route(tables: &Tables, config: &Config, ifindex: u32, from: Addr, to: (Addr, Port)) -> Outcome {
+/// Beyond translation: what an endpoint's packet to `to` meets. `from` is its interface and address,
+/// none behind a Service: what cannot come back to that address is given one to which it can.
+fn route(tables: &Tables, config: &Config, from: Option<(u32, Addr)>, to: (Addr, Port)) -> Outcome {
     let pod = |addr| within(addr, config.v4.pods.addr, config.v4.pods.mask);
-    let here = local(tables, Some(ifindex), to);
+    let here = local(tables, from.map(|(ifindex, _)| ifindex), to);
     if !pod(to.0) {
         return here.unwrap_or_else(|| outside(to));
     }
@@ -132,7 +130,9 @@ fn route(tables: &Tables, config: &Config, ifindex: u32, from: Addr, to: (Addr, 
     }
     match tables.nodes.get(&share(config, to.0)) {
         None => Outcome::Drop(DropReason::NoNode),
-        Some(_) if !pod(from) => Outcome::Drop(DropReason::SourceSpoofed),
+        Some(_) if from.is_some_and(|(_, from)| !pod(from)) => {
+            Outcome::Drop(DropReason::SourceSpoofed)
+        }
         Some(node) => Outcome::Tunnel {
             vtep: node.vtep,
             to,

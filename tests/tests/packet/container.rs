@@ -433,9 +433,6 @@ fn from_container_drops_with_its_reason() {
         &echo(POD, SERVICE.0, 1, false),
         DropReason::UnsupportedProtocol,
     );
-    world.service(4, ("10.96.0.90", 53), Proto::UDP, &[(9, (POD, 53))]);
-    let hairpin = udp((POD, 1), ("10.96.0.90", 53), b"");
-    world.must_drop(Hook::FromContainer, &hairpin, DropReason::Hairpin);
     world.datapath.set_config(&Config::default()).unwrap();
     world.must_drop(Hook::FromContainer, &whole, DropReason::NoConfig);
 }

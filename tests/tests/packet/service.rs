@@ -1,0 +1,568 @@
+//! Services that are reached from outside, by themselves and by who is not a pod: who is translated
+//! into whom, and back.
+
+use std::collections::BTreeSet;
+
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
+use orchestrator_common::{DropReason, Port, Proto, Rule, Tuple, Verdict};
+use tests::packet::*;
+use tests::prog::LOOPBACK;
+
+use crate::world::*;
+
+/// The source of what must come back to this node.
+const TRANSLATION: &str = "10.100.1.0";
+const NODE_PORT: u16 = 30080;
+const ANY: &str = "0.0.0.0";
+const BALANCED: &str = "192.0.2.80";
+const LOCAL: (u32, End<'static>) = (11, (NEIGHBOUR_POD, 8080));
+const REMOTE: (u32, End<'static>) = (12, (REMOTE_POD, 8080));
+
+const INSIDE: u8 = ServiceKey::INSIDE;
+const OUTSIDE_ROW: u8 = ServiceKey::OUTSIDE;
+
+/// A Service's row with its backends.
+fn serve(world: &mut World, scope: u8, at: End<'_>, service: Service, to: &[(u32, End<'_>)]) {
+    for (slot, (number, backend)) in to.iter().enumerate() {
+        let key = BackendKey {
+            service: service.id,
+            slot: slot as u32,
+        };
+        let row = Backend {
+            addr: addr(backend.0),
+            port: Port::new(backend.1),
+            flags: 0,
+            id: *number,
+        };
+        world.datapath.put("backends_v1", key, row).unwrap();
+    }
+    let service = Service {
+        count: to.len() as u32,
+        ..service
+    };
+    for proto in [Proto::TCP, Proto::UDP] {
+        let key = ServiceKey {
+            addr: addr(at.0),
+            port: Port::new(at.1),
+            proto,
+            scope,
+        };
+        world.datapath.put("services_v1", key, service).unwrap();
+    }
+}
+
+fn withdraw(world: &mut World, scope: u8, at: End<'_>) {
+    for proto in [Proto::TCP, Proto::UDP] {
+        let key = ServiceKey {
+            addr: addr(at.0),
+            port: Port::new(at.1),
+            proto,
+            scope,
+        };
+        let gone = world.datapath.delete::<_, Service>("services_v1", &key);
+        gone.unwrap();
+    }
+}
+
+fn numbered(id: u32) -> Service {
+    Service {
+        id,
+        ..Service::default()
+    }
+}
+
+/// The world with one node port, for who is outside.
+fn node_port(test: &str, to: &[(u32, End<'_>)]) -> Option<World> {
+    let mut world = world(test)?;
+    let at = (ANY, NODE_PORT);
+    serve(&mut world, OUTSIDE_ROW, at, numbered(7), to);
+    Some(world)
+}
+
+/// Has another endpoint send: test runs come in by loopback, so that is where it is now.
+fn answers(world: &mut World, from: &str, flags: u32, frame: &[u8]) -> tests::prog::Ran {
+    world.endpoint(from, LOOPBACK, flags, POD_MAC);
+    world.send(frame)
+}
+
+fn ports(packet: &[u8]) -> (u16, u16) {
+    match see(packet).transport {
+        Transport::Udp(from, to) | Transport::Tcp(from, to) => (from, to),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ends(packet: &[u8]) -> (String, String) {
+    let seen = see(packet);
+    (seen.src, seen.dst)
+}
+
+fn pair(from: &str, to: &str) -> (String, String) {
+    (from.into(), to.into())
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    let Some(mut world) = world("hairpin") else {
+        return;
+    };
+    let service = ("10.96.0.90", 53);
+    serve(&mut world, INSIDE, service, numbered(4), &[(9, (POD, 53))]);
+    type Build = fn(End<'_>, End<'_>) -> Vec<u8>;
+    let builds: [Build; 2] = [
+        |from, to| udp(from, to, b"hello"),
+        |from, to| tcp(from, to, Flags::Syn, b""),
+    ];
+    for build in builds {
+        let ran = world.send(&build((POD, 40000), service));
+        assert_eq!(ran.trace, trace(Verdict::Peer, LOOPBACK, Rule::Service));
+        assert_eq!(ends(&ran.packet), pair(TRANSLATION, POD));
+        let (from, to) = ports(&ran.packet);
+        assert_eq!(to, 53);
+        let ran = world.send(&build((POD, 53), (TRANSLATION, from)));
+        assert_eq!(
+            ran.trace,
+            trace(Verdict::Peer, LOOPBACK, Rule::ServiceReply)
+        );
+        assert_eq!(ends(&ran.packet), pair(service.0, POD));
+        assert_eq!(ports(&ran.packet), (53, 40000));
+    }
+}
+
+#[test]
+fn the_node_reaches_its_own_host_network_through_a_service() {
+    let Some(mut world) = world("node hairpin") else {
+        return;
+    };
+    let service = ("10.96.0.90", 53);
+    serve(&mut world, INSIDE, service, numbered(4), &[(9, (NODE, 53))]);
+    world.endpoint(GATEWAY, LOOPBACK, Endpoint::HOST, HOST_MAC);
+    let ran = world.send(&udp((GATEWAY, 40000), service, b"query"));
+    assert_eq!(ran.trace, trace(Verdict::Node, HOST, Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(TRANSLATION, NODE));
+    let (from, _) = ports(&ran.packet);
+    let answer = udp((NODE, 53), (TRANSLATION, from), b"answer");
+    let ran = answers(&mut world, NODE, Endpoint::HOST, &answer);
+    assert_eq!(ran.trace.rule, Rule::ServiceReply);
+    assert_eq!(ran.trace.verdict, Verdict::Node);
+    assert_eq!(ends(&ran.packet), pair(service.0, GATEWAY));
+    assert_eq!(ports(&ran.packet), (53, 40000));
+}
+
+#[test]
+fn the_nodes_own_address_reaches_a_remote_backend() {
+    let Some(mut world) = world("node address") else {
+        return;
+    };
+    world.endpoint(NODE, LOOPBACK, Endpoint::HOST, HOST_MAC);
+    let ran = world.send(&udp((NODE, 40000), SERVICE, b"query"));
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(TRANSLATION, BACKEND.0));
+}
+
+#[test]
+fn a_local_backend_sees_the_client_outside_and_answers_it_as_the_node_port() {
+    let Some(mut world) = node_port("local backend", &[LOCAL]) else {
+        return;
+    };
+    let syn = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Syn, b"");
+    let ran = world.run(Hook::FromNetdev, &syn);
+    assert_eq!(ran.trace, trace(Verdict::Peer, NEIGHBOUR, Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(OUTSIDE, NEIGHBOUR_POD));
+    assert_eq!(ports(&ran.packet), (50000, 8080));
+    let answer = tcp((NEIGHBOUR_POD, 8080), (OUTSIDE, 50000), Flags::Ack, b"x");
+    let ran = answers(&mut world, NEIGHBOUR_POD, 0, &answer);
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Outside, UPLINK, Rule::ServiceReply)
+    );
+    assert_eq!(ends(&ran.packet), pair(NODE, OUTSIDE));
+    assert_eq!(ports(&ran.packet), (NODE_PORT, 50000));
+    // It has the node's address by now, and is not masqueraded.
+    let left = world.run(Hook::ToNetdev, &ran.packet);
+    assert_eq!(left.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+    assert_eq!(left.packet, ran.packet);
+}
+
+#[test]
+fn a_remote_backend_is_asked_in_the_nodes_name_and_its_answer_goes_to_the_client() {
+    let Some(mut world) = node_port("remote backend", &[REMOTE]) else {
+        return;
+    };
+    let query = udp((OUTSIDE, 50000), (NODE, NODE_PORT), b"query");
+    let ran = world.run(Hook::FromNetdev, &query);
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(TRANSLATION, REMOTE_POD));
+    let (from, to) = ports(&ran.packet);
+    assert_eq!(to, 8080);
+    let answer = udp((REMOTE_POD, 8080), (TRANSLATION, from), b"answer");
+    let ran = answers(&mut world, REMOTE_POD, 0, &answer);
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Outside, UPLINK, Rule::ServiceReply)
+    );
+    let seen = see(&ran.packet);
+    assert_eq!(
+        (seen.src.as_str(), seen.dst.as_str(), seen.ttl),
+        (NODE, OUTSIDE, 63)
+    );
+    assert_eq!(ports(&ran.packet), (NODE_PORT, 50000));
+}
+
+#[test]
+fn a_backend_on_the_host_network_gets_it_by_the_nodes_stack_and_answers_through_the_uplink() {
+    let backend = (13, (NODE, 8080));
+    let Some(mut world) = node_port("host backend", &[backend]) else {
+        return;
+    };
+    let syn = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Syn, b"");
+    let ran = world.run(Hook::FromNetdev, &syn);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(OUTSIDE, NODE));
+    assert_eq!(ports(&ran.packet), (50000, 8080));
+    let answer = tcp((NODE, 8080), (OUTSIDE, 50000), Flags::Ack, b"x");
+    let ran = world.run(Hook::ToNetdev, &answer);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::ServiceReply));
+    assert_eq!(ports(&ran.packet), (NODE_PORT, 50000));
+}
+
+#[test]
+fn a_backend_on_another_nodes_host_network_is_translated_twice_and_back() {
+    let backend = (14, (OTHER_NODE, 8080));
+    let Some(mut world) = node_port("other host backend", &[backend]) else {
+        return;
+    };
+    let query = udp((OUTSIDE, 50000), (NODE, NODE_PORT), b"query");
+    let ran = world.run(Hook::FromNetdev, &query);
+    assert_eq!(ran.trace, trace(Verdict::Outside, UPLINK, Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(TRANSLATION, OTHER_NODE));
+    let ran = world.run(Hook::ToNetdev, &ran.packet);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::Masquerade));
+    assert_eq!(ends(&ran.packet), pair(NODE, OTHER_NODE));
+    let (from, _) = ports(&ran.packet);
+    let answer = udp((OTHER_NODE, 8080), (NODE, from), b"answer");
+    let ran = world.run(Hook::FromNetdev, &answer);
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Outside, UPLINK, Rule::ServiceReply)
+    );
+    assert_eq!(ends(&ran.packet), pair(NODE, OUTSIDE));
+    assert_eq!(ports(&ran.packet), (NODE_PORT, 50000));
+}
+
+#[test]
+fn a_load_balancers_address_is_served_outside_and_inside() {
+    let Some(mut world) = world("load balancer") else {
+        return;
+    };
+    serve(
+        &mut world,
+        OUTSIDE_ROW,
+        (BALANCED, 80),
+        numbered(7),
+        &[LOCAL],
+    );
+    serve(&mut world, INSIDE, (BALANCED, 80), numbered(8), &[REMOTE]);
+    let outside = udp((OUTSIDE, 50000), (BALANCED, 80), b"");
+    let ran = world.run(Hook::FromNetdev, &outside);
+    assert_eq!(ran.trace, trace(Verdict::Peer, NEIGHBOUR, Rule::Service));
+    let ran = world.send(&udp((POD, 50000), (BALANCED, 80), b""));
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(POD, REMOTE_POD));
+    // Another port of it is nobody's.
+    let other = udp((OUTSIDE, 50000), (BALANCED, 81), b"");
+    let ran = world.run(Hook::FromNetdev, &other);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+}
+
+#[test]
+fn pods_and_the_node_reach_a_node_port_under_the_nodes_addresses() {
+    let Some(mut world) = world("node port inside") else {
+        return;
+    };
+    serve(&mut world, INSIDE, (ANY, NODE_PORT), numbered(8), &[REMOTE]);
+    let ran = world.send(&udp((POD, 50000), (NODE, NODE_PORT), b""));
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(POD, REMOTE_POD));
+    // How the node's own datagrams to one of its addresses come by.
+    world.endpoint(GATEWAY, LOOPBACK, Endpoint::HOST, HOST_MAC);
+    let ran = world.send(&udp((GATEWAY, 50000), ("10.96.0.0", NODE_PORT), b""));
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(GATEWAY, REMOTE_POD));
+    // Another node's address is no affair of this one.
+    world.endpoint(POD, LOOPBACK, 0, POD_MAC);
+    let ran = world.send(&udp((POD, 50000), (OTHER_NODE, NODE_PORT), b""));
+    assert_eq!(ran.trace, trace(Verdict::Outside, UPLINK, Rule::Default));
+}
+
+#[test]
+fn nothing_from_outside_enters_what_has_no_row_for_outside() {
+    let Some(mut world) = world("no row for outside") else {
+        return;
+    };
+    serve(&mut world, INSIDE, (ANY, NODE_PORT), numbered(8), &[LOCAL]);
+    for to in [SERVICE, EMPTY, (NODE, NODE_PORT), (OTHER_NODE, NODE_PORT)] {
+        let ran = world.run(Hook::FromNetdev, &udp((OUTSIDE, 50000), to, b""));
+        assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs), "{to:?}");
+    }
+    assert!(world.datapath.flows().unwrap().is_empty());
+}
+
+#[test]
+fn a_client_outside_is_refused_at_once_or_left_to_try_another_node() {
+    let Some(mut world) = node_port("outside refusal", &[]) else {
+        return;
+    };
+    let syn = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Syn, b"");
+    let ran = world.run(Hook::FromNetdev, &syn);
+    assert_eq!(
+        (ran.trace.verdict, ran.trace.reason),
+        (Verdict::Refuse, DropReason::NoBackend)
+    );
+    assert_eq!(ran.trace.target, LOOPBACK, "back where it came from");
+    assert_eq!(ran.trace.vtep, 1, "as a frame, not into a pod");
+    assert_eq!(ends(&ran.packet), pair(NODE, OUTSIDE));
+    assert!(matches!(
+        see(&ran.packet).transport,
+        Transport::Reset {
+            from: NODE_PORT,
+            to: 50000,
+            ..
+        }
+    ));
+    let query = udp((OUTSIDE, 50000), (NODE, NODE_PORT), b"query");
+    let ran = world.run(Hook::FromNetdev, &query);
+    assert_eq!(ran.trace.verdict, Verdict::Refuse);
+
+    let elsewhere = Service {
+        flags: Service::ELSEWHERE,
+        ..numbered(7)
+    };
+    serve(&mut world, OUTSIDE_ROW, (ANY, NODE_PORT), elsewhere, &[]);
+    world.must_drop(Hook::FromNetdev, &syn, DropReason::NoLocalEndpoint);
+    let refused = world.datapath.connections("service_counters_v1", 7);
+    assert_eq!(refused.unwrap().refused, 3);
+}
+
+#[test]
+fn an_open_connection_goes_on_when_its_service_is_deleted() {
+    let Some(mut world) = node_port("deleted Service", &[REMOTE]) else {
+        return;
+    };
+    let syn = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Syn, b"");
+    let opened = world.run(Hook::FromNetdev, &syn);
+    withdraw(&mut world, OUTSIDE_ROW, (ANY, NODE_PORT));
+    world.datapath.set_row("generations_v1", 12, 1u32).unwrap();
+    let data = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Ack, b"data");
+    let ran = world.run(Hook::FromNetdev, &data);
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ports(&ran.packet), ports(&opened.packet));
+    let anew = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Syn, b"");
+    let ran = world.run(Hook::FromNetdev, &anew);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+}
+
+#[test]
+fn a_reset_of_a_connection_that_nobody_knows_opens_no_flow() {
+    let Some(mut world) = node_port("stray reset", &[REMOTE]) else {
+        return;
+    };
+    let reset = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), Flags::Rst, b"");
+    world.must_drop(Hook::FromNetdev, &reset, DropReason::NoFlow);
+    assert!(world.datapath.flows().unwrap().is_empty());
+    let stray = udp((REMOTE_POD, 8080), (TRANSLATION, 2000), b"");
+    world.endpoint(REMOTE_POD, LOOPBACK, 0, POD_MAC);
+    world.must_drop(Hook::FromContainer, &stray, DropReason::NoFlow);
+}
+
+#[test]
+fn sixty_thousand_connections_from_one_node_to_one_backend_are_kept_apart() {
+    let Some(mut world) = node_port("60,000 connections", &[REMOTE]) else {
+        return;
+    };
+    let mut given = BTreeSet::new();
+    for client in 0..60u8 {
+        for port in 20_000..21_000u16 {
+            let from = format!("192.0.2.{client}");
+            let syn = tcp((&from, port), (NODE, NODE_PORT), Flags::Syn, b"");
+            let ran = world.run(Hook::FromNetdev, &syn);
+            assert_eq!(ran.trace, overlay(Rule::Service), "{from}:{port}");
+            let from = u16::from_be_bytes([ran.packet[34], ran.packet[35]]);
+            assert!(from >= 1024, "{from}");
+            assert!(given.insert(from), "{from} was given twice");
+        }
+    }
+    assert_eq!(world.datapath.flows().unwrap().len(), 120_000);
+}
+
+#[test]
+fn a_full_table_refuses_new_flows_and_breaks_no_old_one() {
+    let Some(mut world) = node_port("full table", &[LOCAL]) else {
+        return;
+    };
+    let client = |number: u32| -> Vec<u8> {
+        let from = format!("198.51.{}.{}", number >> 16, number >> 8 & 0xff);
+        let port = 1024 + (number & 0xff) as u16;
+        tcp((&from, port), (NODE, NODE_PORT), Flags::Syn, b"")
+    };
+    for number in 0..1000 {
+        let ran = world.run(Hook::FromNetdev, &client(number));
+        assert_eq!(ran.trace.verdict, Verdict::Peer);
+    }
+    let (mut next, mut last) = (1000, Verdict::Peer);
+    while last == Verdict::Peer {
+        let ran = world.run(Hook::FromNetdev, &client(next));
+        (next, last) = (next + 1, ran.trace.verdict);
+        assert!(next < 200_000, "the table has no end");
+    }
+    let full = client(next);
+    world.must_drop(Hook::FromNetdev, &full, DropReason::FlowTableFull);
+    let flows = world.datapath.flows().unwrap();
+    let halves: BTreeSet<Tuple> = flows.iter().map(|(key, _)| *key).collect();
+    for (_, flow) in &flows {
+        assert!(halves.contains(&flow.other_key()), "half a flow");
+    }
+    for number in 0..1000 {
+        let ran = world.run(Hook::FromNetdev, &client(number));
+        assert_eq!(ran.trace.verdict, Verdict::Peer, "{number}");
+    }
+}
+
+#[test]
+fn a_client_comes_back_to_the_backend_that_it_had_until_that_goes() {
+    let Some(mut world) = world("affinity") else {
+        return;
+    };
+    let service = ("10.96.0.90", 53);
+    let sticky = Service {
+        affinity_s: 10_800,
+        ..numbered(4)
+    };
+    let backends: Vec<(u32, End<'_>)> = (0..8)
+        .map(|number| (20 + number, (REMOTE_POD, 5000 + number as u16)))
+        .collect();
+    serve(&mut world, INSIDE, service, sticky, &backends);
+    let ask = |world: &mut World, from: u16| {
+        let ran = world.send(&udp((POD, from), service, b"query"));
+        ports(&ran.packet).1
+    };
+    let had = ask(&mut world, 40000);
+    for from in 40001..40050 {
+        assert_eq!(ask(&mut world, from), had);
+    }
+    let gone = u32::from(had) - 5000 + 20;
+    world
+        .datapath
+        .set_row("generations_v1", gone, 1u32)
+        .unwrap();
+    let left: Vec<_> = backends
+        .into_iter()
+        .filter(|(number, _)| *number != gone)
+        .collect();
+    serve(&mut world, INSIDE, service, sticky, &left);
+    let has = ask(&mut world, 41000);
+    assert_ne!(has, had);
+    for from in 41001..41050 {
+        assert_eq!(ask(&mut world, from), has);
+    }
+}
+
+#[test]
+fn only_clients_in_the_source_ranges_are_served() {
+    let Some(mut world) = world("source ranges") else {
+        return;
+    };
+    let picky = Service {
+        flags: Service::SOURCE_RANGES,
+        ..numbered(7)
+    };
+    serve(
+        &mut world,
+        OUTSIDE_ROW,
+        (BALANCED, 80),
+        picky,
+        &[LOCAL, REMOTE],
+    );
+    let admit = |world: &mut World, service: u32, range: &str, bits: u32| {
+        let range = addr(range).words;
+        let data = [service, range[0], range[1], range[2], range[3]];
+        let admitted = world
+            .datapath
+            .put_prefix("source_ranges_v1", 32 + 96 + bits, data);
+        admitted.unwrap();
+    };
+    admit(&mut world, 7, "192.0.2.0", 24);
+    admit(&mut world, 7, "198.51.100.7", 32);
+    admit(&mut world, 8, "203.0.113.0", 24);
+    // A number that begins with the same bytes is another Service's.
+    admit(&mut world, 0x0100_0007, "203.0.113.0", 24);
+    for from in ["192.0.2.1", "192.0.2.255", "198.51.100.7"] {
+        let syn = tcp((from, 50000), (BALANCED, 80), Flags::Syn, b"");
+        let ran = world.run(Hook::FromNetdev, &syn);
+        assert_eq!(ran.trace.rule, Rule::Service, "{from}");
+    }
+    for from in ["192.0.3.1", "198.51.100.8", "203.0.113.9"] {
+        let syn = tcp((from, 50000), (BALANCED, 80), Flags::Syn, b"");
+        world.must_drop(Hook::FromNetdev, &syn, DropReason::SourceRange);
+    }
+    let events = {
+        let syn = tcp((OUTSIDE, 50000), (BALANCED, 80), Flags::Syn, b"");
+        world.run(Hook::FromNetdev, &syn);
+        world.datapath.events().unwrap()
+    };
+    assert_eq!(events[0].service, 7, "the event names the Service");
+}
+
+#[test]
+fn maglev_sends_a_client_to_one_backend_whatever_node_it_meets() {
+    let Some(mut world) = world("maglev") else {
+        return;
+    };
+    let length = 101;
+    let backends = [(1, (NEIGHBOUR_POD, 1)), (2, (NEIGHBOUR_POD, 2))];
+    let table: Vec<u32> = (0..length)
+        .map(|position| u32::from(position >= 50))
+        .collect();
+    world.datapath.put_inner("maglev_v1", 7, &table).unwrap();
+    let service = numbered(7).with_maglev(length as u16);
+    serve(&mut world, OUTSIDE_ROW, (BALANCED, 80), service, &backends);
+    let ask = |world: &mut World, from: u16| {
+        let syn = tcp((OUTSIDE, from), (BALANCED, 80), Flags::Syn, b"");
+        ports(&world.run(Hook::FromNetdev, &syn).packet).1
+    };
+    let first: Vec<u16> = (40000..40200).map(|from| ask(&mut world, from)).collect();
+    let many = first.iter().filter(|port| **port == 2).count();
+    assert!((50..150).contains(&many), "{many} of 200 on one of two");
+    // Another node has the same table and no flows.
+    for (key, _) in world.datapath.flows().unwrap() {
+        world.datapath.delete::<_, Flow>("flows_v1", &key).unwrap();
+    }
+    let again: Vec<u16> = (40000..40200).map(|from| ask(&mut world, from)).collect();
+    assert_eq!(first, again);
+    // A table that names a slot which is not there is no reason to fail.
+    world
+        .datapath
+        .put_inner("maglev_v1", 7, &vec![9; length as usize])
+        .unwrap();
+    ask(&mut world, 50000);
+}
+
+#[test]
+fn connections_are_counted_under_their_service_and_backend() {
+    let Some(mut world) = node_port("counters", &[LOCAL]) else {
+        return;
+    };
+    for port in 50000..50010 {
+        for _ in 0..3 {
+            let syn = tcp((OUTSIDE, port), (NODE, NODE_PORT), Flags::Syn, b"");
+            world.run(Hook::FromNetdev, &syn);
+        }
+    }
+    for (map, number) in [("service_counters_v1", 7), ("backend_counters_v1", 11)] {
+        let counted = world.datapath.connections(map, number).unwrap();
+        assert_eq!((counted.opened, counted.refused), (10, 0), "{map}");
+    }
+}
