@@ -7,11 +7,14 @@
 pub mod agent;
 pub mod case;
 pub mod cases;
+pub mod cluster;
 pub mod load;
+pub mod programs;
 pub mod report;
 pub mod rival;
 pub mod rounds;
 pub mod rules;
 pub mod service;
 pub mod side;
+pub mod stage;
 pub mod statistics;

@@ -11,7 +11,7 @@ use tests::bench::case::{Case, Outcome};
 use tests::bench::rounds::{self, Rounds};
 use tests::bench::service::Size;
 use tests::bench::side::{Side, Who};
-use tests::bench::{agent, cases, load, report};
+use tests::bench::{agent, cases, cluster, load, programs, report};
 
 const ROUNDS: Rounds = Rounds {
     count: 10,
@@ -33,6 +33,7 @@ struct Group {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     if arguments.first().is_some_and(|first| first == "load") {
         return load::main(&arguments[1..]);
     }
@@ -77,15 +78,24 @@ fn bench(short: bool, wanted: &[&str]) -> Result<(Vec<Outcome>, Vec<String>)> {
     }
     // Nothing of theirs is in the way of what follows.
     drop(sides);
-    if wanted.is_empty() || wanted.contains(&"agent") {
-        let extent = if short { agent::SHORT } else { agent::FULL };
-        match agent::figures(extent) {
-            Ok(found) => {
-                print!("{}", report::table(&found));
-                outcomes.extend(found);
-            }
-            Err(error) => failures.push(format!("agent: {error:#}")),
+    let asked = |name| wanted.is_empty() || wanted.contains(&name);
+    let extent = if short { agent::SHORT } else { agent::FULL };
+    let mut take = |name: &str, found: Result<Vec<Outcome>>| match found {
+        Ok(found) => {
+            print!("{}", report::table(&found));
+            outcomes.extend(found);
         }
+        Err(error) => failures.push(format!("{name}: {error:#}")),
+    };
+    if asked("agent") {
+        take("agent", agent::figures(extent));
+    }
+    if asked("programs") {
+        take("programs", programs::figures());
+    }
+    // The server and the agent themselves, which the start's bench and e2e run anyway.
+    if asked("cluster") && !short {
+        take("cluster", cluster::figures());
     }
     Ok((outcomes, failures))
 }

@@ -5,25 +5,19 @@ use std::{
     fs,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
-    Api, Client, Config, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     api::PostParams,
-    config::Kubeconfig,
     runtime::{conditions::is_pod_running, wait::await_condition},
 };
-use nix::sys::{
-    signal::{Signal, kill},
-    socket::{setsockopt, sockopt},
-};
-use serde_json::{Value, json};
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::json;
+use tests::bench::stage::{Process, Stage, client};
 use tests::cluster::{Cluster, workspace};
 
 const ROUNDS: usize = 5;
@@ -38,11 +32,6 @@ fn main() -> Result<()> {
     );
     // Makes everything around the processes; their lives are this program's business then.
     let cluster = Cluster::up("bench", 1)?;
-    let supervisor = nix::unistd::Pid::from_raw(cluster.pid("dev")?);
-    kill(supervisor, Signal::SIGTERM)?;
-    tests::cluster::wait("the supervisor ends", || {
-        Ok(kill(supervisor, None).is_err().then_some(()))
-    });
     let stage = Stage::new(&cluster)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut rounds = Vec::new();
@@ -50,15 +39,15 @@ fn main() -> Result<()> {
     for _ in 0..ROUNDS {
         drop(last.take());
         stage.clear()?;
-        let (times, running) = runtime.block_on(stage.start())?;
+        let (times, running) = runtime.block_on(start(&stage))?;
         rounds.push(times);
         last = Some(running);
     }
     let running = last.context("no round ran")?;
-    let ratios = stage.connections(running.pod, running.service)?;
+    let ratios = connections(&stage, running.pod, running.service)?;
     println!("waiting {} s for idle memory", IDLE.as_secs());
     std::thread::sleep(IDLE);
-    let memory = [memory(running.server.id())?, memory(running.agent.id())?];
+    let memory = [running.server.memory()?, running.agent.memory()?];
     drop(running);
     stage.clear()?;
     report(&rounds, &ratios, memory)?;
@@ -78,169 +67,83 @@ struct Connects {
     pod: f64,
 }
 
-/// PSS and RSS in KiB.
-type Memory = [u64; 2];
-
-/// How the processes are started; the same arguments as the supervisor's.
-struct Stage {
-    server: Value,
-    agent: Value,
-    dir: PathBuf,
-}
-
-/// Ended when dropped.
+/// The agent ends first.
 struct Running {
-    server: Child,
-    agent: Child,
+    agent: Process,
+    server: Process,
     pod: Ipv4Addr,
     service: Ipv4Addr,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in [&mut self.agent, &mut self.server] {
-            let _ = kill(
-                nix::unistd::Pid::from_raw(child.id() as i32),
-                Signal::SIGTERM,
-            );
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Stage {
-    fn new(cluster: &Cluster) -> Result<Self> {
-        let mut processes = cluster.processes()?.into_iter();
-        let (server, agent) = (processes.next(), processes.next());
-        Ok(Self {
-            server: server.context("no server")?,
-            agent: agent.context("no agent")?,
-            dir: cluster.dir().to_owned(),
-        })
-    }
-
-    /// Nothing of a former round is left: no data, no container, no map.
-    fn clear(&self) -> Result<()> {
-        let status = self.command(&self.agent)?.arg("--reset").status()?;
-        ensure!(status.success(), "the node cannot be reset");
-        for name in ["server", "agents"] {
-            let dir = self.dir.join(name);
-            if dir.exists() {
-                fs::remove_dir_all(&dir)?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn start(&self) -> Result<(Times, Running)> {
-        let started = Instant::now();
-        let since = || started.elapsed().as_secs_f64() * 1e3;
-        let server = self.command(&self.server)?.spawn()?;
-        let token = self.dir.join("server/node-token");
-        while !token.exists() {
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-        let agent = self.command(&self.agent)?.spawn()?;
-        let mut running = Running {
-            server,
-            agent,
-            pod: Ipv4Addr::UNSPECIFIED,
-            service: Ipv4Addr::UNSPECIFIED,
-        };
-        let client = client(&self.dir.join("server/admin.kubeconfig")).await?;
-        let readyz = || http::Request::get("/readyz").body(Vec::new());
-        while client.request_text(readyz()?).await.is_err() {
-            ensure!(since() < 30e3, "the server does not become ready");
-            tokio::time::sleep(Duration::from_micros(500)).await;
-        }
-        let ready = since();
-        let pods: Api<Pod> = Api::default_namespaced(client.clone());
-        pods.create(&PostParams::default(), &pod()?).await?;
-        let nodes: Api<Node> = Api::all(client.clone());
-        let node = self.agent["name"].as_str().unwrap_or_default();
-        let node_ready = async {
-            await_condition(nodes, node, |node: Option<&Node>| {
-                node.is_some_and(is_ready)
-            })
-            .await?;
-            anyhow::Ok(since())
-        };
-        let pod_running = async {
-            let condition = await_condition(pods.clone(), "web", is_pod_running());
-            let pod = condition.await?.context("the pod is gone")?;
-            anyhow::Ok((since(), pod))
-        };
-        let (node_ready, (pod_running, pod)) = tokio::try_join!(node_ready, pod_running)?;
-        let address = pod
-            .status
-            .and_then(|status| status.pod_ip)
-            .context("a pod without IP")?;
-        running.pod = address.parse()?;
-        running.service = service(&client).await?;
-        Ok((
-            Times {
-                ready,
-                node_ready,
-                pod_running,
-            },
-            running,
-        ))
-    }
-
-    /// Connections of the node to the Service and to its only pod, by turns.
-    fn connections(&self, pod: Ipv4Addr, service: Ipv4Addr) -> Result<Vec<Connects>> {
-        let namespace = fs::File::open(self.namespace()?)?;
-        let measure = move || -> Result<Vec<Connects>> {
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            tests::cluster::wait("the Service answers", || Ok(connect(service).ok()));
-            (0..ROUNDS)
-                .map(|_| measure_connects(pod, service))
-                .collect()
-        };
-        match std::thread::spawn(measure).join() {
-            Ok(result) => result,
-            Err(_) => bail!("the measuring thread panicked"),
-        }
-    }
-
-    fn command(&self, process: &Value) -> Result<Command> {
-        let program = process["program"].as_str().context("no program")?;
-        let arguments = process["args"].as_array().context("no arguments")?;
-        let mut command = match process["networkNamespace"].as_str() {
-            Some(path) => {
-                let mut nsenter = Command::new("nsenter");
-                nsenter.arg(format!("--net={path}")).arg(program);
-                nsenter
-            }
-            None => Command::new(program),
-        };
-        command.args(arguments.iter().filter_map(Value::as_str));
-        let name = process["name"].as_str().unwrap_or("process");
-        fs::create_dir_all(self.dir.join("log"))?;
-        let log = fs::File::create(self.dir.join("log").join(format!("bench-{name}.log")))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0);
-        Ok(command)
-    }
-
-    fn namespace(&self) -> Result<&str> {
-        self.agent["networkNamespace"]
-            .as_str()
-            .context("the agent has no namespace")
-    }
-}
-
-async fn client(kubeconfig: &Path) -> Result<Client> {
-    while !kubeconfig.exists() {
+async fn start(stage: &Stage) -> Result<(Times, Running)> {
+    let started = Instant::now();
+    let since = || started.elapsed().as_secs_f64() * 1e3;
+    let server = stage.start(&stage.server)?;
+    let token = stage.dir.join("server/node-token");
+    while !token.exists() {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Client::try_from(
-        Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?,
-    )?)
+    let agent = stage.start(&stage.agent)?;
+    let mut running = Running {
+        server,
+        agent,
+        pod: Ipv4Addr::UNSPECIFIED,
+        service: Ipv4Addr::UNSPECIFIED,
+    };
+    let client = client(&stage.dir.join("server/admin.kubeconfig")).await?;
+    let readyz = || http::Request::get("/readyz").body(Vec::new());
+    while client.request_text(readyz()?).await.is_err() {
+        ensure!(since() < 30e3, "the server does not become ready");
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    let ready = since();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    pods.create(&PostParams::default(), &pod()?).await?;
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = stage.agent["name"].as_str().unwrap_or_default();
+    let node_ready = async {
+        await_condition(nodes, node, |node: Option<&Node>| {
+            node.is_some_and(is_ready)
+        })
+        .await?;
+        anyhow::Ok(since())
+    };
+    let pod_running = async {
+        let condition = await_condition(pods.clone(), "web", is_pod_running());
+        let pod = condition.await?.context("the pod is gone")?;
+        anyhow::Ok((since(), pod))
+    };
+    let (node_ready, (pod_running, pod)) = tokio::try_join!(node_ready, pod_running)?;
+    let address = pod
+        .status
+        .and_then(|status| status.pod_ip)
+        .context("a pod without IP")?;
+    running.pod = address.parse()?;
+    running.service = service(&client).await?;
+    Ok((
+        Times {
+            ready,
+            node_ready,
+            pod_running,
+        },
+        running,
+    ))
+}
+
+/// Connections of the node to the Service and to its only pod, by turns.
+fn connections(stage: &Stage, pod: Ipv4Addr, service: Ipv4Addr) -> Result<Vec<Connects>> {
+    let namespace = fs::File::open(stage.namespace()?)?;
+    let measure = move || -> Result<Vec<Connects>> {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        tests::cluster::wait("the Service answers", || Ok(connect(service).ok()));
+        (0..ROUNDS)
+            .map(|_| measure_connects(pod, service))
+            .collect()
+    };
+    match std::thread::spawn(measure).join() {
+        Ok(result) => result,
+        Err(_) => bail!("the measuring thread panicked"),
+    }
 }
 
 fn pod() -> Result<Pod> {
@@ -301,22 +204,12 @@ fn connect(to: Ipv4Addr) -> Result<f64> {
     Ok(time)
 }
 
-fn memory(pid: u32) -> Result<Memory> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|l| l.split_whitespace().next()?.parse().ok())
-            .context("no such field")
-    };
-    Ok([field("Pss:")?, field("Rss:")?])
-}
-
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-fn report(rounds: &[Times], connects: &[Connects], memory: [Memory; 2]) -> Result<()> {
+fn report(rounds: &[Times], connects: &[Connects], memory: [[u64; 2]; 2]) -> Result<()> {
     let of = |pick: fn(&Times) -> f64| median(rounds.iter().map(pick).collect());
     let (ready, node, pod) = (of(|t| t.ready), of(|t| t.node_ready), of(|t| t.pod_running));
     let service = median(connects.iter().map(|c| c.service).collect());
