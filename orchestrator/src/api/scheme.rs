@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    authorization::v1::SelfSubjectAccessReview,
     autoscaling::v1::Scale,
     coordination::v1::Lease,
     core::v1::{
@@ -11,6 +12,7 @@ use k8s_openapi::api::{
         Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
+    policy::v1::Eviction,
 };
 use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
@@ -63,6 +65,7 @@ pub enum Subresource {
     Status,
     Scale,
     Binding,
+    Eviction,
     Log,
     Finalize,
 }
@@ -191,6 +194,7 @@ impl Subresource {
             Self::Status => "status",
             Self::Scale => "scale",
             Self::Binding => "binding",
+            Self::Eviction => "eviction",
             Self::Log => "log",
             Self::Finalize => "finalize",
         }
@@ -199,7 +203,7 @@ impl Subresource {
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale => &["get", "patch", "update"],
-            Self::Binding => &["create"],
+            Self::Binding | Self::Eviction => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
         }
@@ -210,6 +214,7 @@ impl Subresource {
         match self {
             Self::Scale => &SCALE,
             Self::Binding => &BINDING,
+            Self::Eviction => &EVICTION,
             Self::Status | Self::Log | Self::Finalize => of,
         }
     }
@@ -272,7 +277,13 @@ pub static BINDING: Resource = Resource {
     ..row!(Binding, "", "core", "binding", "bindings", PLAIN)
 };
 
-static RESOURCES: [Resource; 14] = [
+/// policy/v1 Eviction: the body of pods/eviction; no resource of its own.
+pub static EVICTION: Resource = Resource {
+    verbs: &["create"],
+    ..row!(Eviction, "policy", "policy", "eviction", "evictions", PLAIN)
+};
+
+static RESOURCES: [Resource; 15] = [
     Resource {
         short_names: &["cm"],
         ..row!(ConfigMap, "", "core", "configmap", "configmaps", CONFIG_MAP)
@@ -303,7 +314,12 @@ static RESOURCES: [Resource; 14] = [
     Resource {
         short_names: &["po"],
         categories: &["all"],
-        subresources: &[Subresource::Binding, Subresource::Log, Subresource::Status],
+        subresources: &[
+            Subresource::Binding,
+            Subresource::Eviction,
+            Subresource::Log,
+            Subresource::Status,
+        ],
         ..row!(Pod, "", "core", "pod", "pods", POD)
     },
     Resource {
@@ -363,6 +379,19 @@ static RESOURCES: [Resource; 14] = [
             REPLICA_SET
         )
     },
+    // Answered and not kept.
+    Resource {
+        scope: Scope::Cluster,
+        verbs: &["create"],
+        ..row!(
+            SelfSubjectAccessReview,
+            "authorization.k8s.io",
+            "authorization",
+            "selfsubjectaccessreview",
+            "selfsubjectaccessreviews",
+            PLAIN
+        )
+    },
     Resource {
         lifetime: Lifetime::Volatile,
         ..row!(
@@ -386,7 +415,7 @@ static RESOURCES: [Resource; 14] = [
 
 /// The resources and the bodies of subresources: all that has a schema.
 pub(super) fn with_schema() -> impl Iterator<Item = &'static Resource> {
-    RESOURCES.iter().chain([&SCALE, &BINDING])
+    RESOURCES.iter().chain([&SCALE, &BINDING, &EVICTION])
 }
 
 fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) {

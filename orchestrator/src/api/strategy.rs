@@ -260,7 +260,7 @@ pub(super) fn prepare_for_update(
                 new["spec"]["finalizers"] = finalizers;
             }
         }
-        Some(Subresource::Binding) => {}
+        Some(Subresource::Binding | Subresource::Eviction) => {}
         None | Some(Subresource::Scale | Subresource::Log) => {
             if strategy.has_status {
                 keep(new, old, "", "status");

@@ -1,8 +1,9 @@
 //! Who may do what: a short table, no policy objects.
 //!
 //! Administrators and the control plane do everything. A node reads what it needs to run pods and
-//! be the network, and writes about itself and the pods that are bound to it. Nobody else does
-//! anything but ask whether the server is well and which version it is.
+//! be the network, and writes about itself and the pods that are bound to it. Whoever has a name may
+//! ask what it may do. Nobody else does anything but ask whether the server is well and which
+//! version it is.
 
 use super::State;
 use super::authn::{MASTERS, NODES, User};
@@ -23,6 +24,7 @@ pub struct Wish<'a> {
 /// Lets a request for objects pass, or says why not.
 pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiError> {
     let allowed = user.is_in(MASTERS)
+        || (is_review(wish) && !user.is_anonymous())
         || (user.is_in(NODES) && user.node().is_some_and(|node| node_may(state, node, wish)));
     if allowed {
         Ok(())
@@ -62,6 +64,10 @@ pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
 /// Paths that everybody may ask for; the join endpoint checks its own token.
 fn is_public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/version" | super::join::PATH)
+}
+
+fn is_review(wish: Wish<'_>) -> bool {
+    wish.target.resource.kind == "SelfSubjectAccessReview"
 }
 
 fn node_may(state: &State, node: &str, wish: Wish<'_>) -> bool {

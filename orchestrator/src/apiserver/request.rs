@@ -75,6 +75,21 @@ impl Verb {
         }
     }
 
+    /// The verb of a word, if it is one of these.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [
+            Self::Get,
+            Self::List,
+            Self::Watch,
+            Self::Create,
+            Self::Update,
+            Self::Patch,
+            Self::Delete,
+            Self::DeleteCollection,
+        ];
+        all.into_iter().find(|verb| verb.as_str() == word)
+    }
+
     /// True for verbs that change nothing.
     pub fn reads(self) -> bool {
         matches!(self, Self::Get | Self::List | Self::Watch)

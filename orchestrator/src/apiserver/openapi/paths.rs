@@ -171,7 +171,9 @@ impl Writer<'_> {
         };
         paths.insert(base.clone(), self.collection(resource, &base));
         let item = format!("{base}/{{name}}");
-        paths.insert(item.clone(), self.item(resource, &item));
+        if resource.verbs.contains(&"get") {
+            paths.insert(item.clone(), self.item(resource, &item));
+        }
         for sub in resource.subresources {
             let path = format!("{item}/{}", sub.name());
             paths.insert(path.clone(), self.subresource(resource, *sub, &path));
@@ -189,7 +191,10 @@ impl Writer<'_> {
     fn collection(&self, resource: &'static Resource, path: &str) -> Value {
         let stem = stem(resource, resource.namespaced());
         let object = resource.definition.to_owned();
-        let mut operations = vec![("get", self.list(resource, format!("list{stem}")))];
+        let mut operations = Vec::new();
+        if resource.verbs.contains(&"list") {
+            operations.push(("get", self.list(resource, format!("list{stem}"))));
+        }
         if resource.verbs.contains(&"create") {
             operations.push((
                 "post",
@@ -266,7 +271,7 @@ impl Writer<'_> {
                     parameters: LOG,
                 },
             )],
-            Subresource::Binding => vec![(
+            Subresource::Binding | Subresource::Eviction => vec![(
                 "post",
                 Operation {
                     action: "post",

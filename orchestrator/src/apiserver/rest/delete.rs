@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::list::Selection;
@@ -90,6 +91,68 @@ pub async fn delete(call: &Call) -> Answer {
             ))
         }
     }
+}
+
+/// POST of an Eviction: the pod is told why it goes, and deleted. No budget stands in the way:
+/// PodDisruptionBudgets are not served.
+pub async fn evict(call: &Call) -> Answer {
+    let resource = call.resource();
+    let eviction = call.decode(&api::scheme::EVICTION)?.object;
+    let named = meta::name(&eviction);
+    if !named.is_empty() && named != call.name() {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            call.name()
+        )));
+    }
+    let mut options = Options::from_query(&call.query)?;
+    if eviction["deleteOptions"].is_object() {
+        let body = eviction["deleteOptions"].to_string();
+        let body = api::decode::delete_options(body.as_bytes(), api::Format::Json)?;
+        options.take(body)?;
+    }
+    let (namespace, name) = (call.namespace(), call.name());
+    for _ in 0..RETRIES {
+        let current = call.state.objects.current(resource, namespace, name)?;
+        options.check(resource, &current)?;
+        if options.dry_run || meta::is_terminating(&current.value) {
+            break;
+        }
+        let marked = disrupted(current.value, Timestamp::now());
+        let objects = &call.state.objects;
+        match objects.update(resource, &marked, current.revision).await {
+            Ok(_) => {
+                // The revision that the client saw is one older now.
+                options.resource_version = None;
+                break;
+            }
+            Err(WriteError::Failed(error)) => return Err(error),
+            Err(WriteError::Changed) => {}
+        }
+    }
+    delete_one(&call.state, resource, namespace, name, &options).await?;
+    let status = reply::success(StatusCode::CREATED, Value::Null);
+    Ok(reply::json(StatusCode::CREATED, &status))
+}
+
+/// The pod with the condition that says that it is to go (KEP-3329).
+fn disrupted(mut pod: Value, now: Timestamp) -> Value {
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastTransitionTime": meta::timestamp(now),
+    });
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(conditions) = conditions.as_array_mut() {
+        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+        conditions.push(condition);
+    }
+    pod
 }
 
 /// Kinds whose deletion Kubernetes answers with the object; typed clients rely on which.
@@ -326,20 +389,25 @@ impl Options {
             return Ok(options);
         }
         let format = negotiate::body_format(&call.headers)?;
-        let body = api::decode::delete_options(&call.body, format)?;
-        options.grace_seconds = body.grace_period_seconds.or(options.grace_seconds);
+        options.take(api::decode::delete_options(&call.body, format)?)?;
+        Ok(options)
+    }
+
+    /// What the body says counts more.
+    fn take(&mut self, body: DeleteOptions) -> Result<(), ApiError> {
+        self.grace_seconds = body.grace_period_seconds.or(self.grace_seconds);
         if let Some(policy) = &body.propagation_policy {
-            options.propagation = Some(Propagation::parse(policy)?);
+            self.propagation = Some(Propagation::parse(policy)?);
         }
         if let Some(orphan) = body.orphan_dependents {
-            options.propagation = Some(Propagation::of_orphan(orphan));
+            self.propagation = Some(Propagation::of_orphan(orphan));
         }
         let preconditions = body.preconditions.unwrap_or_default();
-        options.uid = preconditions.uid;
-        options.resource_version = preconditions.resource_version;
+        self.uid = preconditions.uid;
+        self.resource_version = preconditions.resource_version;
         let dry = body.dry_run.unwrap_or_default();
-        options.dry_run |= request::dry_run(dry.iter().map(String::as_str))?;
-        Ok(options)
+        self.dry_run |= request::dry_run(dry.iter().map(String::as_str))?;
+        Ok(())
     }
 
     fn from_query(query: &Query) -> Result<Self, ApiError> {

@@ -4,6 +4,7 @@ pub mod create;
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod review;
 pub mod subresource;
 pub mod update;
 
@@ -42,10 +43,12 @@ pub async fn serve(call: Call) -> Answer {
     match (call.target.subresource, call.verb) {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(&call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(&call).await,
+        (Some(Subresource::Eviction), Verb::Create) => delete::evict(&call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(&call),
         (Some(Subresource::Status) | None, Verb::Get) => get::get(&call),
         (None, Verb::List) => list::list(&call).await,
         (None, Verb::Watch) => super::watch::watch(&call).await,
+        (None, Verb::Create) if review::is_of(&call) => review::review(&call),
         (None, Verb::Create) if call.target.name.is_none() => create::create(&call).await,
         (
             Some(Subresource::Status | Subresource::Finalize | Subresource::Scale) | None,

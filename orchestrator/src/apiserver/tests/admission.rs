@@ -198,3 +198,34 @@ async fn a_node_writes_about_itself_and_its_pods_only() {
         .await
         .expect(200);
 }
+
+#[tokio::test]
+async fn everybody_with_a_name_learns_what_it_may_do() {
+    let admin = Cluster::start().await;
+    let identity = Identity::new("system:node:one", &["system:nodes"]);
+    let node = admin.as_user(User::from_certificate(identity));
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let ask = |verb: &str, resource: &str| {
+        let attributes = json!({"verb": verb, "resource": resource, "namespace": "default"});
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes}})
+    };
+    let cases = [
+        (&node, "list", "pods", true),
+        (&node, "create", "pods", false),
+        (&node, "get", "nothing", false),
+        (&admin, "create", "pods", true),
+        (&admin, "*", "*", true),
+    ];
+    for (user, verb, resource, allowed) in cases {
+        let answer = user.post(path, ask(verb, resource)).await.expect(201);
+        assert_eq!(answer["status"]["allowed"], allowed, "{verb} {resource}");
+    }
+    let version = json!({"spec": {"nonResourceAttributes": {"path": "/version", "verb": "get"}}});
+    let answer = node.post(path, version).await.expect(201);
+    assert_eq!(answer["status"]["allowed"], true);
+    node.post(path, json!({"spec": {}})).await.expect(400);
+    let nobody = admin.as_user(User::anonymous());
+    nobody.post(path, ask("list", "pods")).await.expect(403);
+    admin.get(path).await.expect(405);
+}

@@ -432,3 +432,55 @@ async fn a_pod_can_be_replaced_by_its_manifest() {
         .expect(200);
     assert_eq!(replaced["metadata"]["labels"]["app"], "other");
 }
+
+#[tokio::test]
+async fn an_evicted_pod_is_told_why_and_goes() {
+    let cluster = Cluster::start().await;
+    let mut bound = pod("web");
+    bound["spec"]["nodeName"] = "one".into();
+    let made = cluster.post(PODS, bound).await.expect(201);
+    let path = format!("{PODS}/web/eviction");
+    let eviction = |name: &str, options: Value| {
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name},
+            "deleteOptions": options})
+    };
+    cluster
+        .post(&path, eviction("other", json!({})))
+        .await
+        .expect(400);
+    let wrong = json!({"preconditions": {"uid": "another"}});
+    cluster
+        .post(&path, eviction("web", wrong))
+        .await
+        .expect(409);
+    let dry = json!({"dryRun": ["All"]});
+    cluster.post(&path, eviction("web", dry)).await.expect(201);
+    let before = cluster.get(&format!("{PODS}/web")).await.expect(200);
+    assert_eq!(before, made);
+    let options = json!({"gracePeriodSeconds": 7, "preconditions": {
+        "uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}});
+    let answer = cluster
+        .post(&path, eviction("web", options))
+        .await
+        .expect(201);
+    assert_eq!(answer["status"], "Success");
+    let going = cluster.get(&format!("{PODS}/web")).await.expect(200);
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 7);
+    let conditions = going["status"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    assert!(conditions.iter().any(|condition| {
+        condition["type"] == "DisruptionTarget" && condition["reason"] == "EvictionByEvictionAPI"
+    }));
+    cluster.post(PODS, pod("unbound")).await.expect(201);
+    let path = format!("{PODS}/unbound/eviction");
+    cluster
+        .post(&path, eviction("unbound", Value::Null))
+        .await
+        .expect(201);
+    cluster.get(&format!("{PODS}/unbound")).await.expect(404);
+    cluster
+        .post(&path, eviction("unbound", Value::Null))
+        .await
+        .expect(404);
+}
