@@ -73,6 +73,16 @@ impl Addr {
         self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
     }
 
+    /// Loopback or unspecified: to a socket, the host that it is on.
+    #[inline(always)]
+    pub const fn is_own(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        if self.is_v4() {
+            return d == 0 || d.to_be() >> 24 == 127;
+        }
+        a | b | c == 0 && d.to_be() <= 1
+    }
+
     /// The address of the same family that stands for any.
     #[inline(always)]
     pub const fn any_of_family(&self) -> Addr {
@@ -305,6 +315,24 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_sockets_own_host_is_loopback_or_unspecified_in_either_family() {
+        let addr = |text: &str| Addr::from(text.parse::<IpAddr>().unwrap());
+        for own in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::"] {
+            assert!(addr(own).is_own(), "{own}");
+        }
+        for other in [
+            "10.127.0.1",
+            "128.0.0.1",
+            "::2",
+            "1::1",
+            "fd00::",
+            "fd00::1",
+        ] {
+            assert!(!addr(other).is_own(), "{other}");
+        }
     }
 
     #[test]

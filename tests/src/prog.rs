@@ -90,6 +90,7 @@ impl Datapath {
             let loaded = match program {
                 Program::SchedClassifier(program) => program.load(),
                 Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
                 _ => bail!("a program {name} of a kind that nobody attaches"),
             };
             loaded.with_context(|| format!("load {name}"))?;

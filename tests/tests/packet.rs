@@ -27,10 +27,18 @@ fn every_program_passes_the_verifier() {
         names,
         [
             "connect4",
+            "connect6",
             "from_container",
             "from_netdev",
             "from_overlay",
             "getpeername4",
+            "getpeername6",
+            "post_bind4",
+            "post_bind6",
+            "recvmsg4",
+            "recvmsg6",
+            "sendmsg4",
+            "sendmsg6",
             "to_container",
             "to_netdev"
         ]

@@ -92,6 +92,7 @@ fn load(program: &mut Program) -> Result<ProgramInfo> {
     match program {
         Program::SchedClassifier(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSock(program) => program.load()?,
         _ => bail!("nobody attaches a program of this kind"),
     }
     Ok(program.info()?)

@@ -68,4 +68,9 @@ layout! {
 impl Netns {
     /// The node's own namespace (also that of hostNetwork pods).
     pub const HOST: u32 = 1;
+
+    #[inline(always)]
+    pub const fn is_host(&self) -> bool {
+        self.flags & Netns::HOST != 0
+    }
 }

@@ -1,88 +1,265 @@
 //! Sockets: a TCP connection to a Service is one to a backend from the start, and no packet of it
-//! is translated.
+//! is translated. The node's datagrams to its own addresses would never come by a device of ours,
+//! so those for a node port are sent to an address whose do.
 //!
 //! They run for every socket below the cgroup they are attached to and act only for the node's own
-//! network namespaces.
+//! network namespaces. An IPv4-mapped peer of an IPv6 socket is an IPv4 one in our tables as well.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
-use orchestrator_common::maps::services::ServiceKey;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use orchestrator_common::maps::endpoints::Netns;
+use orchestrator_common::maps::services::{Backend, Service, ServiceKey};
 use orchestrator_common::maps::sockets::SocketService;
-use orchestrator_common::{Addr, Port, Proto};
+use orchestrator_common::{Addr, DropReason, Port, Proto};
 
 use crate::{choice, maps};
 
 const ALLOW: i32 = 1;
 const REJECT: i32 = 0;
+const EADDRINUSE: i32 = 98;
 const ECONNREFUSED: i32 = 111;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    // SAFETY of this and the following blocks: the context that the kernel called the program with.
-    let protocol = unsafe { (*ctx.sock_addr).protocol };
-    if protocol != u32::from(Proto::TCP.number) || !is_ours(&ctx) {
-        return ALLOW;
-    }
-    let (addr, port) = peer(ctx.sock_addr);
-    let Some(service) = maps::service(&ServiceKey::new(addr, port, Proto::TCP)) else {
-        return ALLOW;
-    };
-    let Ok(backend) = choice::by_chance(service) else {
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
-        return REJECT;
-    };
-    let mut asked = SocketService {
-        service: addr,
-        backend: backend.addr,
-        service_port: port,
-        backend_port: backend.port,
-    };
-    set_peer(ctx.sock_addr, &backend.addr, backend.port);
-    // Without room for it the connection works and getpeername says the backend's address.
-    unsafe {
-        let kept = maps::SOCKET_SERVICES.get_or_insert_ptr_mut(&ctx, Some(&mut asked));
-        if !kept.is_null() {
-            *kept = asked;
-        }
-    }
-    ALLOW
+    connect::<false>(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    connect::<true>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    send::<false>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    send::<true>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    show_asked::<false>(&ctx)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    show_asked::<true>(&ctx)
 }
 
 #[cgroup_sock_addr(getpeername4)]
 pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    show_asked::<false>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    show_asked::<true>(&ctx)
+}
+
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    bind(&ctx, false)
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    bind(&ctx, true)
+}
+
+#[inline(always)]
+fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
+    // SAFETY of this and the following blocks: the context that the kernel called the program with.
+    let protocol = unsafe { (*ctx.sock_addr).protocol };
+    if protocol == u32::from(Proto::UDP.number) {
+        return send::<V6>(ctx);
+    }
+    if protocol != u32::from(Proto::TCP.number) {
+        return ALLOW;
+    }
+    let Some(netns) = netns(ctx) else {
+        return ALLOW;
+    };
+    let (addr, port) = peer::<V6>(ctx.sock_addr);
+    let Some(service) = find(ctx, netns, addr, port) else {
+        return ALLOW;
+    };
+    let Ok(backend) = choose(service, netns, &addr) else {
+        maps::count_refused(service.id);
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return REJECT;
+    };
+    maps::count_opened(service.id, backend.id);
+    set_peer::<V6>(ctx.sock_addr, &backend.addr, backend.port);
+    remember(ctx, (addr, port), (backend.addr, backend.port));
+    ALLOW
+}
+
+/// The Service that a connection is to be balanced for here.
+#[inline(always)]
+fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<&'static Service> {
+    let key = ServiceKey::new(addr, port, Proto::TCP);
+    let (service, is_seen) = match maps::service(&key) {
+        Some(service) => (service, true),
+        None if is_node(netns, &addr) => (maps::service(&key.node_port())?, !netns.is_host()),
+        None => return None,
+    };
+    // Two connections from one port to one backend cannot be, but to two Services they can: who
+    // holds a port already is translated packet by packet, where its packets come by.
+    if is_seen && is_bound(ctx) {
+        return None;
+    }
+    Some(service)
+}
+
+#[inline(always)]
+fn choose(service: &Service, netns: &Netns, to: &Addr) -> Result<&'static Backend, DropReason> {
+    if service.affinity_s == 0 && service.flags & Service::SOURCE_RANGES == 0 {
+        return choice::by_chance(service);
+    }
+    // The source is not chosen yet, but the namespace has only one.
+    let client = if to.is_v4() { &netns.v4 } else { &netns.v6 };
+    if service.flags & Service::SOURCE_RANGES != 0 && !maps::is_admitted(service.id, client) {
+        return Err(DropReason::SourceRange);
+    }
+    if service.affinity_s == 0 {
+        return choice::by_chance(service);
+    }
+    choice::for_client(service, client)
+}
+
+/// A datagram, or a socket that will send some. Only the node's own to its own addresses: all
+/// others come by `from_container`, which balances them.
+#[inline(always)]
+fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
+    let Some(netns) = netns(ctx) else {
+        return ALLOW;
+    };
+    let (addr, port) = peer::<V6>(ctx.sock_addr);
+    if !netns.is_host() || !is_node(netns, &addr) {
+        return ALLOW;
+    }
+    let key = ServiceKey::new(addr, port, Proto::UDP).node_port();
+    let (Some(_), Ok(config)) = (maps::service(&key), maps::config()) else {
+        return ALLOW;
+    };
+    let by = config.family(&addr).services.addr;
+    set_peer::<V6>(ctx.sock_addr, &by, port);
+    remember(ctx, (addr, port), (by, port));
+    ALLOW
+}
+
+/// Keeps what a socket asked for. Without room for it the socket works and shows the other address.
+#[inline(always)]
+fn remember(ctx: &SockAddrContext, asked: (Addr, Port), given: (Addr, Port)) {
+    let mut row = SocketService {
+        service: asked.0,
+        backend: given.0,
+        service_port: asked.1,
+        backend_port: given.1,
+    };
+    unsafe {
+        let kept = maps::SOCKET_SERVICES.get_or_insert_ptr_mut(ctx, Some(&mut row));
+        if !kept.is_null() {
+            *kept = row;
+        }
+    }
+}
+
+/// Shows what was asked for in the place of what was given, while that is still the peer.
+#[inline(always)]
+fn show_asked<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     // SAFETY: as above; a row stays readable until the program ends.
-    let asked = unsafe { maps::SOCKET_SERVICES.get_ptr_mut(&ctx).as_ref() };
+    let asked = unsafe { maps::SOCKET_SERVICES.get_ptr_mut(ctx).as_ref() };
     if let Some(asked) = asked {
-        let (addr, port) = peer(ctx.sock_addr);
+        let (addr, port) = peer::<V6>(ctx.sock_addr);
         if addr.same(&asked.backend) && port.wire == asked.backend_port.wire {
-            set_peer(ctx.sock_addr, &asked.service, asked.service_port);
+            set_peer::<V6>(ctx.sock_addr, &asked.service, asked.service_port);
         }
     }
     ALLOW
 }
 
+/// A port that Services have on the node is nobody else's. An IPv6 socket may take the port of both
+/// families.
 #[inline(always)]
-fn is_ours(ctx: &SockAddrContext) -> bool {
+fn bind(ctx: &SockContext, is_v6: bool) -> i32 {
+    // SAFETY: the context; the kernel has this port in host order.
+    let (port, protocol) = unsafe { ((*ctx.sock).src_port, (*ctx.sock).protocol) };
+    let port = Port::new(port as u16);
+    let proto = Proto {
+        number: protocol as u8,
+    };
+    if !maps::config().is_ok_and(|config| config.is_node_port(port)) {
+        return ALLOW;
+    }
     // SAFETY: the context.
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    maps::netns(cookie).is_some()
+    if !maps::netns(cookie).is_some_and(Netns::is_host) {
+        return ALLOW;
+    }
+    let taken = |any| maps::service(&ServiceKey::new(any, port, proto)).is_some();
+    if taken(Addr::UNSPECIFIED_V4) || is_v6 && taken(Addr::UNSPECIFIED) {
+        // SAFETY: a number.
+        unsafe { bpf_set_retval(-EADDRINUSE) };
+        return REJECT;
+    }
+    ALLOW
 }
 
+/// The row of the socket's namespace, if it is ours.
 #[inline(always)]
-fn peer(sock_addr: *const bpf_sock_addr) -> (Addr, Port) {
+fn netns(ctx: &SockAddrContext) -> Option<&'static Netns> {
     // SAFETY: the context.
-    let (ip, port) = unsafe { ((*sock_addr).user_ip4, (*sock_addr).user_port) };
-    (Addr::from_v4_wire(ip), Port::from_wire(port as u16))
+    maps::netns(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
+}
+
+/// Whether an address is the node's for a socket of that namespace.
+#[inline(always)]
+fn is_node(netns: &Netns, addr: &Addr) -> bool {
+    netns.is_host() && addr.is_own() || maps::endpoint(addr).is_some_and(|here| here.is_host())
 }
 
 #[inline(always)]
-fn set_peer(sock_addr: *mut bpf_sock_addr, addr: &Addr, port: Port) {
+fn is_bound(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the context, whose socket is there as long as it is.
+    unsafe {
+        let socket: *mut bpf_sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        !socket.is_null() && (*socket).src_port != 0
+    }
+}
+
+#[inline(always)]
+fn peer<const V6: bool>(sock_addr: *const bpf_sock_addr) -> (Addr, Port) {
     // SAFETY: the context.
     unsafe {
-        (*sock_addr).user_ip4 = addr.v4_wire();
+        let addr = if V6 {
+            let [a, b, c, d] = (*sock_addr).user_ip6;
+            Addr {
+                words: [a, b, c, d],
+            }
+        } else {
+            Addr::from_v4_wire((*sock_addr).user_ip4)
+        };
+        (addr, Port::from_wire((*sock_addr).user_port as u16))
+    }
+}
+
+#[inline(always)]
+fn set_peer<const V6: bool>(sock_addr: *mut bpf_sock_addr, addr: &Addr, port: Port) {
+    // SAFETY: the context.
+    unsafe {
+        if V6 {
+            let [a, b, c, d] = addr.words;
+            (*sock_addr).user_ip6 = [a, b, c, d];
+        } else {
+            (*sock_addr).user_ip4 = addr.v4_wire();
+        }
         (*sock_addr).user_port = u32::from(port.wire);
     }
 }

@@ -29,17 +29,29 @@ enum Target {
     Device(u32),
 }
 
+/// The programs for sockets. What shows an address as it was asked for stands before what replaces it.
+const SOCKETS: [(&str, AttachType); 10] = [
+    ("getpeername4", AttachType::GetPeerName4),
+    ("getpeername6", AttachType::GetPeerName6),
+    ("recvmsg4", AttachType::RecvMsg4),
+    ("recvmsg6", AttachType::RecvMsg6),
+    ("connect4", AttachType::Connect4),
+    ("connect6", AttachType::Connect6),
+    ("sendmsg4", AttachType::SendMsg4),
+    ("sendmsg6", AttachType::SendMsg6),
+    ("post_bind4", AttachType::PostBind4),
+    ("post_bind6", AttachType::PostBind6),
+];
+
 /// The attachments that every node has.
 pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
-    let socket = |program, to| Attachment {
-        name: String::from(program),
+    let sockets = SOCKETS.iter().map(|(program, to)| Attachment {
+        name: String::from(*program),
         program,
-        to,
+        to: *to,
         target: Target::Cgroup,
-    };
-    vec![
-        socket("connect4", AttachType::Connect4),
-        socket("getpeername4", AttachType::GetPeerName4),
+    });
+    let devices = [
         on_device(
             "from_overlay",
             AttachType::TcxIngress,
@@ -64,7 +76,8 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
             "uplink",
             devices.uplink.ifindex,
         ),
-    ]
+    ];
+    sockets.chain(devices).collect()
 }
 
 /// The attachments of one pod's link.

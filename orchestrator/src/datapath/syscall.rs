@@ -10,6 +10,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -29,7 +30,15 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 #[repr(u32)]
 pub enum AttachType {
     Connect4 = 10,
+    Connect6 = 11,
+    PostBind4 = 12,
+    PostBind6 = 13,
+    SendMsg4 = 14,
+    SendMsg6 = 15,
+    RecvMsg4 = 19,
+    RecvMsg6 = 20,
     GetPeerName4 = 29,
+    GetPeerName6 = 30,
     TcxIngress = 46,
     TcxEgress = 47,
 }
@@ -123,10 +132,7 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
 
 /// The cookie of the calling thread's network namespace.
 pub fn own_netns_cookie() -> io::Result<u64> {
-    netns_cookie(std::net::UdpSocket::bind((
-        std::net::Ipv4Addr::UNSPECIFIED,
-        0,
-    ))?)
+    netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)
 }
 
 #[repr(C)]
@@ -171,17 +177,11 @@ struct RawLinkInfo {
 
 /// Private, and called with the `repr(C)` structs above only.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<RawFd> {
+    let (at, size) = (std::ptr::from_mut(attr), size_of::<A>());
     // SAFETY: `attr` is one of the structs above: plain integers laid out as the beginning of
     // `union bpf_attr` for `command` (the kernel takes what is missing as zero); no more than the
     // size given is read or written. Pointers inside are to live memory of the caller.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<A>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, size) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
