@@ -188,7 +188,7 @@ pub fn identity(
         generation,
         level,
         spec_hash: pod_shape::spec_hash(template),
-        address: None,
+        addrs: None,
     }
 }
 

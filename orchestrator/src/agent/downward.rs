@@ -1,19 +1,18 @@
 //! What a pod may learn about itself: fields, resources, labels as files. Pure.
 
-use std::net::IpAddr;
-
 use k8s_openapi::api::core::v1::{Container as Template, Pod, ResourceFieldSelector};
 
 use super::container_spec::SpecError;
 use super::pod_shape;
 use super::quantity;
+use crate::datapath::Addrs;
 
 /// Facts that are not in the pod's spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     pub node_name: String,
-    pub node_ip: IpAddr,
-    pub pod_ip: Option<IpAddr>,
+    pub node_ips: Addrs,
+    pub pod_ips: Option<Addrs>,
     pub node_cpus: usize,
     pub node_memory_bytes: i64,
 }
@@ -51,12 +50,16 @@ pub fn field(pod: &Pod, path: &str, facts: &Facts) -> Result<String, SpecError> 
                 .and_then(|spec| spec.service_account_name.clone());
             account.unwrap_or_else(|| "default".to_owned())
         }
-        "status.hostIP" | "status.hostIPs" => facts.node_ip.to_string(),
-        "status.podIP" | "status.podIPs" => {
-            facts.pod_ip.map(|ip| ip.to_string()).unwrap_or_default()
-        }
+        "status.hostIP" => first(facts.node_ips),
+        "status.hostIPs" => facts.node_ips.to_string(),
+        "status.podIP" => first(facts.pod_ips.unwrap_or_default()),
+        "status.podIPs" => facts.pod_ips.unwrap_or_default().to_string(),
         _ => return Err(unknown(path)),
     })
+}
+
+fn first(addrs: Addrs) -> String {
+    addrs.first().map(|ip| ip.to_string()).unwrap_or_default()
 }
 
 /// The value of a `resourceFieldRef`; without a limit, what the node has.

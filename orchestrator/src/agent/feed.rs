@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
-use crate::datapath::{Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
+use crate::datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use crate::sys::Shutdown;
 
 const QUEUE: usize = 256;
@@ -67,6 +67,7 @@ enum Message {
     /// Everything of EndpointSlices up to that revision was sent.
     Reached(u64),
     Delivered(Snapshot),
+    Readdress(Addrs, oneshot::Sender<Result<(), String>>),
 }
 
 impl DatapathHandle {
@@ -75,6 +76,15 @@ impl DatapathHandle {
         let gone = || "the datapath has stopped".to_owned();
         let (done, outcome) = oneshot::channel();
         let message = Message::Change(change, Some(done));
+        self.queue.send(message).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    /// The node's addresses on the uplink are these now.
+    pub async fn readdress(&self, addrs: Addrs) -> Result<(), String> {
+        let gone = || "the datapath has stopped".to_owned();
+        let (done, outcome) = oneshot::channel();
+        let message = Message::Readdress(addrs, done);
         self.queue.send(message).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
@@ -143,6 +153,10 @@ async fn serve(
                 if std::mem::take(&mut awaited) {
                     reached.awaited = revision;
                 }
+            }
+            Some(Message::Readdress(addrs, done)) => {
+                // As above.
+                let _ = done.send(datapath.readdress(addrs).map_err(|e| e.to_string()));
             }
             Some(Message::Delivered(snapshot)) => {
                 if missing.remove(&snapshot) && missing.is_empty() {
@@ -283,7 +297,9 @@ async fn first_range(client: &Client, name: &str, own_range: watch::Sender<Optio
     loop {
         match nodes.try_next().await {
             Ok(Some(node)) => {
-                if let Some(range) = node.spec.and_then(|spec| spec.pod_cidr) {
+                let spec = node.spec.unwrap_or_default();
+                let ranges = spec.pod_cidrs.filter(|ranges| !ranges.is_empty());
+                if let Some(range) = ranges.map(|ranges| ranges.join(",")).or(spec.pod_cidr) {
                     own_range.send_replace(Some(range));
                     return;
                 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::drain::APPLIED;
 use super::register::{self, Health, NodeFacts};
+use crate::datapath::Addrs;
 use crate::sys::Shutdown;
 
 /// Where nodes' leases are.
@@ -35,10 +36,11 @@ pub struct Applied {
     pub awaited: u64,
 }
 
-/// Registers the node and keeps it alive until shutdown.
+/// Registers the node and keeps it alive until shutdown. `addrs` are the node's, as they change.
 pub async fn run(
     client: Client,
-    facts: NodeFacts,
+    mut facts: NodeFacts,
+    mut addrs: watch::Receiver<Addrs>,
     mut health: watch::Receiver<Health>,
     applied: watch::Receiver<Applied>,
     shutdown: Shutdown,
@@ -56,9 +58,11 @@ pub async fn run(
         tokio::select! {
             () = shutdown.requested() => break,
             changed = health.changed() => if changed.is_err() { break },
+            changed = addrs.changed() => if changed.is_err() { break },
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
+        facts.addrs = *addrs.borrow_and_update();
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
                 retry = FIRST_RETRY;

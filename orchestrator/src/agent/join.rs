@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::datapath::Addrs;
 use crate::sys::certificates::{self, Credentials};
 use crate::sys::{files, tls};
 
@@ -40,11 +41,20 @@ pub struct Membership {
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
     #[serde(with = "as_text")]
-    pub pod_cidr: IpNetwork,
+    pod_cidr: IpNetwork,
     #[serde(with = "as_text")]
-    pub service_cidr: IpNetwork,
+    service_cidr: IpNetwork,
     #[serde(default = "default_mask_bits")]
-    pub pod_mask_bits: u8,
+    pod_mask_bits: u8,
+    /// At most one of each family, as are the Services'. Servers of one family know only the single
+    /// ranges above.
+    #[serde(default, with = "as_texts")]
+    pod_cidrs: Vec<IpNetwork>,
+    #[serde(default, with = "as_texts")]
+    service_cidrs: Vec<IpNetwork>,
+    /// Range by range of `pod_cidrs`.
+    #[serde(default)]
+    pod_masks_bits: Vec<u8>,
     #[serde(default = "default_vni")]
     pub vni: u32,
     #[serde(default = "default_vxlan_port")]
@@ -56,14 +66,48 @@ pub struct Settings {
     pub cluster_domain: Option<String>,
 }
 
+/// What the cluster has of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranges {
+    pub pods: IpNetwork,
+    /// The prefix length of a node's share of it.
+    pub mask_bits: u8,
+    pub services: Option<IpNetwork>,
+}
+
+impl Settings {
+    /// The ranges of the family that a node's share is of.
+    pub fn ranges(&self, share: IpNetwork) -> Option<Ranges> {
+        let like = |range: &&IpNetwork| range.is_ipv4() == share.is_ipv4();
+        let pods = self.pod_cidrs.iter().zip(&self.pod_masks_bits);
+        let (pods, mask_bits) = pods
+            .chain([(&self.pod_cidr, &self.pod_mask_bits)])
+            .find(|(range, _)| like(range))?;
+        let services = self.service_cidrs.iter().chain([&self.service_cidr]);
+        Some(Ranges {
+            pods: *pods,
+            mask_bits: *mask_bits,
+            services: services.copied().find(|range| like(&range)),
+        })
+    }
+}
+
 /// Who asks, and whom.
 #[derive(Debug, Clone)]
 pub struct Applicant {
     pub server: http::Uri,
     pub token: Option<String>,
     pub node_name: String,
-    pub node_ip: IpAddr,
+    pub node_ips: Addrs,
     pub data_dir: PathBuf,
+}
+
+impl Applicant {
+    /// What its certificate must name.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let ips = self.node_ips.iter().map(|ip| ip.to_string());
+        [self.node_name.clone()].into_iter().chain(ips)
+    }
 }
 
 /// Why a node could not join.
@@ -142,8 +186,7 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
         return Ok(None);
     }
     let names = certificates::names_of(&credentials.certificate).unwrap_or_default();
-    let renamed =
-        !names.contains(&applicant.node_name) || !names.contains(&applicant.node_ip.to_string());
+    let renamed = applicant.names().any(|name| !names.contains(&name));
     let now = jiff::Timestamp::now();
     let ending = certificates::expires_within(&credentials.certificate, RENEWAL_MARGIN, now);
     if renamed || ending.unwrap_or(true) {
@@ -160,7 +203,7 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
 pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
     let token = applicant.token.as_deref().ok_or(JoinError::NoToken)?;
     let (pin, _) = split_token(token)?;
-    let names = [applicant.node_name.clone(), applicant.node_ip.to_string()];
+    let names: Vec<String> = applicant.names().collect();
     let identity = certificates::Identity::new(
         &format!("system:node:{}", applicant.node_name),
         &["system:nodes"],
@@ -305,6 +348,24 @@ mod as_text {
     }
 }
 
+/// The same for lists.
+mod as_texts {
+    use ipnetwork::IpNetwork;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(ranges: &[IpNetwork], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(ranges.iter().map(ToString::to_string))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNetwork>, D::Error> {
+        let texts: Vec<String> = Vec::deserialize(from)?;
+        let ranges = texts.iter().map(|text| text.parse());
+        ranges
+            .collect::<Result<_, _>>()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 fn default_mask_bits() -> u8 {
     DEFAULT_MASK_BITS
 }
@@ -339,7 +400,28 @@ mod tests {
         let answer = r#"{"certificate":"c","ca":"a","podCidr":"10.100.0.0/16",
             "serviceCidr":"10.96.0.0/16"}"#;
         let answer: Answer = serde_json::from_str(answer).expect("reads");
-        assert_eq!(answer.settings.pod_mask_bits, 24);
+        let ranges = |share: &str| answer.settings.ranges(share.parse().expect("a range"));
+        let v4 = ranges("10.100.1.0/24").expect("IPv4");
+        assert_eq!(
+            (v4.pods.to_string().as_str(), v4.mask_bits),
+            ("10.100.0.0/16", 24)
+        );
+        assert_eq!(ranges("fd00:100:0:1::/64"), None);
         assert_eq!((answer.settings.vni, answer.settings.vxlan_port), (1, 4789));
+    }
+
+    #[test]
+    fn an_answer_of_two_families_has_ranges_of_each() {
+        let answer = r#"{"certificate":"c","ca":"a","podCidr":"10.100.0.0/16",
+            "serviceCidr":"10.96.0.0/16","podCidrs":["10.100.0.0/16","fd00:100::/48"],
+            "podMasksBits":[24,64],"serviceCidrs":["10.96.0.0/16"]}"#;
+        let answer: Answer = serde_json::from_str(answer).expect("reads");
+        let share = "fd00:100:0:1::/64".parse().expect("a range");
+        let v6 = answer.settings.ranges(share).expect("IPv6");
+        assert_eq!(
+            (v6.pods.to_string().as_str(), v6.mask_bits),
+            ("fd00:100::/48", 64)
+        );
+        assert_eq!(v6.services, None);
     }
 }

@@ -109,8 +109,8 @@ impl World {
             }
             Action::CreateSandbox { attempt } => self.make(sandbox_identity(attempt)),
             Action::Attach { sandbox, .. } => {
-                let address = "10.0.0.2".parse().expect("an address");
-                self.memory.attached = Some(Attached { sandbox, address });
+                let addrs = "10.0.0.2".parse().expect("an address");
+                self.memory.attached = Some(Attached { sandbox, addrs });
                 self.memory.released = false;
             }
             Action::Start {
@@ -123,7 +123,7 @@ impl World {
                 self.memory.images.remove(&container);
                 let spec_hash = self.spec_hash(&container);
                 let name = container;
-                let address = None;
+                let addrs = None;
                 self.make(Identity {
                     role,
                     name,
@@ -131,7 +131,7 @@ impl World {
                     generation,
                     level,
                     spec_hash,
-                    address,
+                    addrs,
                 });
             }
             Action::Drain => self.drain(),
@@ -286,7 +286,7 @@ fn sandbox_identity(attempt: u32) -> Identity {
         generation: attempt,
         level: 0,
         spec_hash: String::new(),
-        address: None,
+        addrs: None,
     }
 }
 

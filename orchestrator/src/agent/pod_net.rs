@@ -1,25 +1,27 @@
-//! One pod's wire: a veth pair between its network namespace and the node's, its address, its
-//! routes. No bridge, no rule, no ARP.
+//! One pod's wire: a veth pair between its network namespace and the node's, its addresses,
+//! its routes. No bridge, no rule, no ARP.
 //!
 //! Owns the links called `orch` and eleven hex digits. Every step finds what is right already and
 //! leaves it alone, so a restarted agent may attach again at any time. What a packet does on the
 //! wire is the datapath's.
 
+pub mod uplink;
+
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use sha2::{Digest, Sha256};
 
-use crate::datapath::{LocalPod, syscall};
+use crate::datapath::{Addrs, LocalPod, syscall};
 
 const PREFIX: &str = "orch";
 const POD_SIDE: &str = "eth0";
@@ -34,15 +36,9 @@ pub struct Wire {
     pub uid: String,
     /// A process in the pod's network namespace.
     pub pid: u32,
-    pub address: Ipv4Addr,
-    pub gateway: Ipv4Addr,
-    pub mtu: u32,
-}
-
-/// The link that carries the node's address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uplink {
-    pub name: String,
+    pub addrs: Addrs,
+    /// The node inside the overlay.
+    pub gateways: Addrs,
     pub mtu: u32,
 }
 
@@ -77,44 +73,6 @@ impl PodLinks {
         })
     }
 
-    /// Finds the link that carries the node's address.
-    pub async fn uplink(&self, node_ip: IpAddr) -> Result<Uplink, NetError> {
-        let handle = &self.netlink.handle;
-        let mut addresses = handle.address().get().set_address_filter(node_ip).execute();
-        let found = addresses
-            .try_next()
-            .await
-            .map_err(failed("list the node's addresses"))?;
-        let Some(found) = found else {
-            return Err(NetError::Unexpected(format!(
-                "no link here has the address {node_ip}: start the agent where the node's network \
-                 is, or give it another --node-ip"
-            )));
-        };
-        let mut links = handle
-            .link()
-            .get()
-            .match_index(found.header.index)
-            .execute();
-        let link = links
-            .try_next()
-            .await
-            .map_err(failed("look for the uplink"))?;
-        let link = link.ok_or_else(|| NetError::Unexpected("the uplink vanished".to_owned()))?;
-        let mut uplink = Uplink {
-            name: String::new(),
-            mtu: 1500,
-        };
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => uplink.name = name,
-                LinkAttribute::Mtu(mtu) => uplink.mtu = mtu,
-                _ => {}
-            }
-        }
-        Ok(uplink)
-    }
-
     /// Wires a pod, or finds it wired.
     pub async fn attach(&self, wire: &Wire) -> Result<LocalPod, NetError> {
         let name = host_link_name(&wire.uid);
@@ -141,7 +99,7 @@ impl PodLinks {
         };
         let host_network = false;
         Ok(LocalPod {
-            addrs: wire.address.into(),
+            addrs: wire.addrs,
             ifindex,
             ifname: name,
             mac,
@@ -231,7 +189,7 @@ impl PodLinks {
         ifindex: u32,
     ) -> Result<Option<(u32, u64)>, NetError> {
         let name = host_link_name(&wire.uid);
-        quiet(&name)?;
+        set_ipv6(&name, "disable_ipv6", "1")?;
         let up = LinkUnspec::new_with_index(ifindex)
             .mtu(wire.mtu)
             .up()
@@ -279,7 +237,10 @@ async fn configure_pod_side(wire: &Wire) -> Result<Option<u64>, NetError> {
         return Ok(None);
     }
     let index = link.header.index;
-    quiet(POD_SIDE)?;
+    match wire.addrs.v6 {
+        Some(_) => plain_ipv6(POD_SIDE)?,
+        None => set_ipv6(POD_SIDE, "disable_ipv6", "1")?,
+    }
     let handle = &netlink.handle;
     for link in [LOOPBACK, index] {
         let up = handle
@@ -288,34 +249,59 @@ async fn configure_pod_side(wire: &Wire) -> Result<Option<u64>, NetError> {
             .execute();
         up.await.map_err(failed("set a pod's link up"))?;
     }
-    // One address and no neighbourhood: everything, the next pod too, is behind the gateway.
-    let mut address = handle
-        .address()
-        .add(index, IpAddr::V4(wire.address), 32)
-        .replace();
-    address
-        .message_mut()
-        .attributes
-        .retain(|it| !matches!(it, AddressAttribute::Broadcast(_)));
-    address
-        .execute()
-        .await
-        .map_err(failed("give a pod its address"))?;
-    let neighbour = handle.neighbours().add(index, IpAddr::V4(wire.gateway));
-    let neighbour = neighbour.link_layer_address(&host_mac).replace().execute();
-    neighbour.await.map_err(failed("tell a pod its gateway"))?;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(wire.gateway)
-        .output_interface(index)
-        .onlink()
-        .build();
-    let route = handle.route().add(route).replace().execute();
-    route.await.map_err(failed("give a pod its route"))?;
+    for address in wire.addrs.iter() {
+        let gateway = wire.gateways.like(address).ok_or_else(|| {
+            NetError::Unexpected(format!(
+                "the node has no address beside the pod's {address}"
+            ))
+        })?;
+        give_address(handle, index, address, gateway, host_mac).await?;
+    }
     let cookie = syscall::own_netns_cookie();
     cookie.map(Some).map_err(|source| NetError::Io {
         what: "read a netns cookie".into(),
         source,
     })
+}
+
+/// One address and no neighbourhood: everything, the next pod too, is behind the gateway.
+async fn give_address(
+    handle: &Handle,
+    index: u32,
+    address: IpAddr,
+    gateway: IpAddr,
+    gateway_mac: [u8; 6],
+) -> Result<(), NetError> {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let mut add = handle.address().add(index, address, bits).replace();
+    let attributes = &mut add.message_mut().attributes;
+    attributes.retain(|it| !matches!(it, AddressAttribute::Broadcast(_)));
+    // Nobody else can have it, and its routes are made here.
+    let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+    attributes.push(AddressAttribute::Flags(flags));
+    add.execute()
+        .await
+        .map_err(failed("give a pod its address"))?;
+    let neighbour = handle.neighbours().add(index, gateway);
+    let neighbour = neighbour
+        .link_layer_address(&gateway_mac)
+        .replace()
+        .execute();
+    neighbour.await.map_err(failed("tell a pod its gateway"))?;
+    let route = match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .output_interface(index)
+            .onlink()
+            .build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .gateway(gateway)
+            .output_interface(index)
+            .onlink()
+            .build(),
+    };
+    let route = handle.route().add(route).replace().execute();
+    route.await.map_err(failed("give a pod its route"))
 }
 
 /// Runs a future on a thread of its own inside a network namespace. A thread that has changed its
@@ -365,16 +351,34 @@ fn macs(uid: &str) -> ([u8; 6], [u8; 6]) {
     (mac("host"), mac("pod"))
 }
 
-/// No IPv6 chatter on a link whose neighbours are all known.
-fn quiet(name: &str) -> Result<(), NetError> {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    match std::fs::write(&path, "1") {
-        // A kernel without IPv6.
+/// IPv6 with the addresses and neighbours that are given to it, and none that it finds itself.
+fn plain_ipv6(name: &str) -> Result<(), NetError> {
+    for (setting, value) in [
+        ("addr_gen_mode", "1"),
+        ("accept_ra", "0"),
+        ("accept_dad", "0"),
+        ("dad_transmits", "0"),
+        ("router_solicitations", "0"),
+        ("disable_ipv6", "0"),
+    ] {
+        set_ipv6(name, setting, value)?;
+    }
+    // Its own loopback address, which engines without IPv6 take away.
+    set_ipv6("lo", "disable_ipv6", "0")
+}
+
+/// A setting of a link, written if it is another. A kernel without IPv6 has none to write.
+fn set_ipv6(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+    let failed = |what: &str, source| NetError::Io {
+        what: format!("{what} {path}"),
+        source,
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(held) if held.trim() == value => Ok(()),
+        Ok(_) => std::fs::write(&path, value).map_err(|error| failed("write", error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.map_err(|source| NetError::Io {
-            what: format!("write {path}"),
-            source,
-        }),
+        Err(error) => Err(failed("read", error)),
     }
 }
 

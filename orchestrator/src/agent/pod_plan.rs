@@ -6,7 +6,6 @@
 //! again and asks again; a plan without a step to take says only when to look next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container as Template, Pod};
@@ -15,6 +14,7 @@ use super::backoff;
 use super::drain::{self, Drain, Progress};
 use super::pod_shape::{self, Outcome, Policy};
 use super::runtime::{Container, Role, State};
+use crate::datapath::Addrs;
 
 /// Everything that decides about one pod.
 pub struct View<'a> {
@@ -31,10 +31,10 @@ pub struct View<'a> {
 /// by doing the same steps, all of which are idempotent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Memory {
-    /// The sandbox whose network is wired, and the pod's address.
+    /// The sandbox whose network is wired, and the pod's addresses.
     pub attached: Option<Attached>,
-    /// The pod's last address; it stays in the status of a pod that has ended.
-    pub address: Option<IpAddr>,
+    /// The pod's last addresses; they stay in the status of a pod that has ended.
+    pub addrs: Option<Addrs>,
     /// By container name: is the image of its next start on the node?
     pub images: BTreeMap<String, ImageState>,
     /// By container name (empty: the sandbox): why its last start failed before it ran.
@@ -64,7 +64,7 @@ pub struct Memory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
     pub sandbox: String,
-    pub address: IpAddr,
+    pub addrs: Addrs,
 }
 
 /// Where the image of a container's next start is.

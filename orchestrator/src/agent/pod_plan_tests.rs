@@ -36,7 +36,7 @@ fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
             generation,
             level: attempt,
             spec_hash: pod_shape::spec_hash(&pod(json!({})).spec.expect("a spec").containers[0]),
-            address: None,
+            addrs: None,
         },
         image: "nginx:1".to_owned(),
         image_id: "sha256:1".to_owned(),
@@ -71,7 +71,7 @@ fn exited(code: i32, second: i64) -> State {
 fn settled() -> Memory {
     let attached = Attached {
         sandbox: "-0".to_owned(),
-        address: "10.0.0.2".parse().expect("ok"),
+        addrs: "10.0.0.2".parse().expect("ok"),
     };
     let names = ["main", "first", "second"];
     let images = names.map(|name| (name.to_owned(), ImageState::Ready));

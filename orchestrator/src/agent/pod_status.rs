@@ -17,11 +17,12 @@ use super::pod_plan::{ImageState, View};
 use super::pod_qos;
 use super::pod_shape::{self, Outcome, Policy};
 use super::runtime::{Container, Exit, Role, State};
+use crate::datapath::Addrs;
 
 /// Where the pod is: facts of the node and of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    pub node_ip: IpAddr,
+    pub node_ips: Addrs,
     /// When this agent first saw the pod.
     pub accepted_at: Timestamp,
 }
@@ -37,18 +38,17 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
         _ => (None, view.memory.refused.clone()),
     };
     let known = view.pod.status.as_ref();
-    let address = pod_address(view, place);
+    let addrs = pod_addrs(view, place);
+    let texts = |addrs: Addrs| addrs.iter().map(|ip| ip.to_string());
     let start_time = known.and_then(|status| status.start_time.clone());
     PodStatus {
         conditions: Some(conditions(view, phase, &init, &main)),
         container_statuses: Some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
-        host_ip: Some(place.node_ip.to_string()),
-        host_ips: Some(vec![HostIP {
-            ip: place.node_ip.to_string(),
-        }]),
-        pod_ip: address.clone(),
-        pod_ips: address.map(|ip| vec![PodIP { ip }]),
+        host_ip: texts(place.node_ips).next(),
+        host_ips: Some(texts(place.node_ips).map(|ip| HostIP { ip }).collect()),
+        pod_ip: addrs.and_then(|addrs| texts(addrs).next()),
+        pod_ips: addrs.map(|addrs| texts(addrs).map(|ip| PodIP { ip }).collect()),
         phase: Some(phase.to_owned()),
         qos_class: Some(pod_qos::class(view.pod).to_owned()),
         reason,
@@ -63,16 +63,16 @@ pub fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
-fn pod_address(view: &View, place: &Place) -> Option<String> {
-    let attached = view.memory.address.map(|address| address.to_string());
+fn pod_addrs(view: &View, place: &Place) -> Option<Addrs> {
     let known = || {
-        view.pod
-            .status
-            .as_ref()
-            .and_then(|status| status.pod_ip.clone())
+        let status = view.pod.status.as_ref()?;
+        let listed = status.pod_ips.iter().flatten().map(|it| &it.ip);
+        let listed = listed.chain(&status.pod_ip);
+        let known: Addrs = listed.filter_map(|ip| ip.parse::<IpAddr>().ok()).collect();
+        Some(known).filter(|known| !known.is_empty())
     };
-    let host = pod_shape::host_network(view.pod).then(|| place.node_ip.to_string());
-    host.or(attached).or_else(known)
+    let host = pod_shape::host_network(view.pod).then_some(place.node_ips);
+    host.or(view.memory.addrs).or_else(known)
 }
 
 fn statuses(view: &View, templates: &[Template], role: Role) -> Vec<ContainerStatus> {

@@ -20,7 +20,7 @@ fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
             generation: 0,
             level: attempt,
             spec_hash: String::new(),
-            address: None,
+            addrs: None,
         },
         image: "nginx:1".to_owned(),
         image_id: "sha256:1".to_owned(),
@@ -48,14 +48,14 @@ fn exited(code: i32) -> State {
 }
 
 fn wired() -> Memory {
-    let address = "10.0.0.2".parse().expect("an address");
+    let addrs = "10.0.0.2".parse().expect("an address");
     let attached = Attached {
         sandbox: "-0".to_owned(),
-        address,
+        addrs,
     };
     Memory {
         attached: Some(attached),
-        address: Some(address),
+        addrs: Some(addrs),
         ..Default::default()
     }
 }
@@ -79,7 +79,7 @@ fn status_of(policy: &str, mut containers: Vec<Container>, memory: &Memory, now:
         memory,
     };
     let place = Place {
-        node_ip: "172.31.0.11".parse().expect("ok"),
+        node_ips: "172.31.0.11".parse().expect("ok"),
         accepted_at: at(0),
     };
     serde_json::to_value(status(&view, &place)).expect("serialises")
@@ -249,7 +249,7 @@ fn conditions_of_others_and_times_of_transition_stay() {
         memory: &memory,
     };
     let place = Place {
-        node_ip: "172.31.0.11".parse().expect("ok"),
+        node_ips: "172.31.0.11".parse().expect("ok"),
         accepted_at: at(0),
     };
     let status = serde_json::to_value(status(&view, &place)).expect("serialises");

@@ -34,6 +34,7 @@ use super::runtime::{Container, Runtime, RuntimeError, State};
 use super::sources::Sources;
 use super::volumes::{Dns, PodDir};
 use super::wiring::PodNetwork;
+use crate::datapath::Addrs;
 
 /// How often one wake-up may plan again before it lets others run: a plan that never settles is a
 /// mistake, and must not take the node with it.
@@ -45,7 +46,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What all pods of a node share.
 pub struct NodeContext<R, N> {
     pub name: String,
-    pub ip: std::net::IpAddr,
+    /// The node's addresses, as they are now.
+    pub addrs: watch::Receiver<Addrs>,
     pub data_dir: PathBuf,
     /// Where the node's own network namespace lies, for sandboxes that join it.
     pub netns: PathBuf,
@@ -147,9 +149,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             refused: refuse::refuse(&update.pod),
             ..Default::default()
         };
+        let node_ips = *node.addrs.borrow();
         Worker {
             place: Place {
-                node_ip: node.ip,
+                node_ips,
                 accepted_at: Timestamp::now(),
             },
             dir: PodDir::new(&node.data_dir, &uid),
@@ -183,12 +186,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     fn facts(&self) -> Facts {
         Facts {
             node_name: self.node.name.clone(),
-            node_ip: self.node.ip,
-            pod_ip: self
-                .memory
-                .attached
-                .as_ref()
-                .map(|attached| attached.address),
+            node_ips: *self.node.addrs.borrow(),
+            pod_ips: self.memory.attached.as_ref().map(|attached| attached.addrs),
             node_cpus: self.node.capacity.cpus,
             node_memory_bytes: self.node.capacity.memory_bytes,
         }
@@ -196,6 +195,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     /// Plans and does until there is nothing to do now; then reports.
     async fn settle(&mut self) -> Step {
+        self.place.node_ips = *self.node.addrs.borrow();
         for _ in 0..STEPS_PER_WAKE {
             match self.step().await {
                 Step::Progress => {}
@@ -336,13 +336,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 .or_insert(probed);
             // An adopted pod's address is known only when its wire was found again: probes without
             // it would fail, and get a healthy container killed.
-            let Some(attached) = &self.memory.attached else {
+            let attached = self.memory.attached.as_ref();
+            let Some(address) = attached.and_then(|attached| attached.addrs.first()) else {
                 continue;
             };
             let target = prober::Target {
                 id: container.id.clone(),
                 template: template.clone(),
-                address: attached.address,
+                address,
                 machine,
             };
             let (node, notes) = (self.node.clone(), self.notes.clone());

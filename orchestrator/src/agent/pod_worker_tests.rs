@@ -12,7 +12,7 @@ use super::*;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
 use crate::agent::wiring::WiringError;
-use crate::datapath::ObjectKey;
+use crate::datapath::{Addrs, ObjectKey};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -22,23 +22,23 @@ type Told = Arc<Mutex<Vec<(String, String, Value)>>>;
 /// A network in which everything works.
 #[derive(Default)]
 struct FakeNetwork {
-    attached: Mutex<BTreeMap<String, IpAddr>>,
+    attached: Mutex<BTreeMap<String, Addrs>>,
 }
 
 impl PodNetwork for FakeNetwork {
-    fn allocate(&self, _: &str) -> Result<IpAddr, WiringError> {
-        Ok(IpAddr::from([10, 0, 0, 2]))
+    fn allocate(&self, _: &str) -> Result<Addrs, WiringError> {
+        Ok(IpAddr::from([10, 0, 0, 2]).into())
     }
 
-    fn restore(&self, _: &str, _: IpAddr) -> bool {
+    fn restore(&self, _: &str, _: Addrs) -> bool {
         true
     }
 
-    async fn attach(&self, uid: &str, _: u32, address: IpAddr) -> Result<(), WiringError> {
+    async fn attach(&self, uid: &str, _: u32, addrs: Addrs) -> Result<(), WiringError> {
         self.attached
             .lock()
             .expect("whole")
-            .insert(uid.to_owned(), address);
+            .insert(uid.to_owned(), addrs);
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl Stage {
         let client = client(told.clone());
         let node = Arc::new(NodeContext {
             name: "n1".to_owned(),
-            ip: IpAddr::from([172, 31, 0, 11]),
+            addrs: watch::channel(IpAddr::from([172, 31, 0, 11]).into()).1,
             data_dir: dir.path().to_owned(),
             netns: PathBuf::from("/proc/self/ns/net"),
             capacity: Capacity {

@@ -1,7 +1,5 @@
 //! The node's own object: made when there is none, its status kept true.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -10,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::facts::{self, Capacity};
 use super::pod_status::seconds;
+use crate::datapath::Addrs;
 
 /// The port of the agent's own server.
 pub const KUBELET_PORT: u16 = 10250;
@@ -18,7 +17,7 @@ pub const KUBELET_PORT: u16 = 10250;
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeFacts {
     pub name: String,
-    pub ip: IpAddr,
+    pub addrs: Addrs,
     pub capacity: Capacity,
     pub system: NodeSystemInfo,
 }
@@ -73,13 +72,14 @@ pub async fn write_status(
 ) -> Result<Node, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let amounts = facts.capacity.quantities();
+    let internal = facts.addrs.iter();
+    let internal = internal.map(|ip| json!({ "type": "InternalIP", "address": ip }));
+    let hostname = json!({ "type": "Hostname", "address": facts.name });
+    let addresses: Vec<Value> = internal.chain([hostname]).collect();
     let status = json!({ "status": {
         "capacity": amounts,
         "allocatable": amounts,
-        "addresses": [
-            { "type": "InternalIP", "address": facts.ip.to_string() },
-            { "type": "Hostname", "address": facts.name },
-        ],
+        "addresses": addresses,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": KUBELET_PORT } },
         "nodeInfo": facts.system,
         "conditions": conditions(health, known, now),

@@ -3,7 +3,7 @@
 
 pub mod health_checks;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,9 +62,25 @@ pub enum ServeError {
     Tls(#[from] TlsError),
 }
 
+/// On every address, since the node's may change; a machine without IPv6 has those of IPv4.
+async fn listen(port: u16) -> Result<TcpListener, ServeError> {
+    let (any, v4) = (
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    );
+    let listener = match TcpListener::bind(any).await {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            TcpListener::bind(v4).await
+        }
+        bound => bound,
+    };
+    let address = any;
+    listener.map_err(|source| ServeError::Listen { address, source })
+}
+
 /// Serves until shutdown.
 pub async fn run<R: Runtime>(
-    address: SocketAddr,
+    port: u16,
     membership: &Membership,
     served: Served<R>,
     shutdown: Shutdown,
@@ -75,8 +91,7 @@ pub async fn run<R: Runtime>(
         ClientCertificate::Required,
     )?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
+    let listener = listen(port).await?;
     let router = router(served);
     while let Some(accepted) = shutdown.unless(listener.accept()).await {
         match accepted {

@@ -1,6 +1,6 @@
 //! Puts the parts of an agent together and runs them until shutdown.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use super::facts;
 use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
 use super::health_checks::HealthChecks;
 use super::heartbeat::{self, Applied};
-use super::ipam::{Ipam, IpamError};
+use super::ipam::Ipam;
 use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
 use super::metrics::Metrics;
+use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
 use super::pod_worker::NodeContext;
 use super::pods;
@@ -27,11 +28,9 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
 use super::wiring::{PodNetwork, Wiring};
-use crate::datapath::{Datapath, DatapathError, FamilyConfig, NodeConfig, mount};
+use crate::datapath::{Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, mount};
 use crate::sys::{Shutdown, files};
 
-/// Outer Ethernet, IPv4, UDP and VXLAN headers: what the overlay takes from the uplink.
-const OVERLAY_OVERHEAD: u32 = 50;
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
@@ -41,7 +40,10 @@ pub struct AgentConfig {
     pub server: http::Uri,
     pub token: Option<String>,
     pub node_name: String,
-    pub node_ip: IpAddr,
+    /// The node's addresses on its uplink.
+    pub node_ips: Addrs,
+    /// The one of them that other nodes tunnel to.
+    pub underlay: IpAddr,
     pub data_dir: PathBuf,
     pub docker_host: String,
 }
@@ -56,8 +58,6 @@ pub enum AgentError {
     #[error(transparent)]
     Net(#[from] NetError),
     #[error(transparent)]
-    Ipam(#[from] IpamError),
-    #[error(transparent)]
     Datapath(#[from] DatapathError),
     #[error(transparent)]
     Serve(#[from] serve::ServeError),
@@ -68,7 +68,9 @@ pub enum AgentError {
         what: String,
         source: std::io::Error,
     },
-    #[error("the pod range {0:?} of this node does not read")]
+    #[error(
+        "the pod range {0:?} of this node does not read, or the cluster has none of its family"
+    )]
     PodRange(String),
 }
 
@@ -96,25 +98,26 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
     let node = NodeFacts {
         name: config.node_name.clone(),
-        ip: config.node_ip,
+        addrs: config.node_ips,
         capacity,
         system: facts::system(&runtime.describe().await?.version),
     };
     let metrics = Arc::new(Metrics::default());
-    let address = SocketAddr::new(config.node_ip, KUBELET_PORT);
     let served = Served {
         runtime: runtime.clone(),
         metrics: metrics.clone(),
     };
-    let server = serve::run(address, &membership, served, shutdown.clone());
+    let server = serve::run(KUBELET_PORT, &membership, served, shutdown.clone());
     let waiting = Health {
         problems: vec!["the network is being set up".to_owned()],
     };
     let (health, healthy) = watch::channel(waiting);
     let (applied, told) = watch::channel(Applied::default());
+    let (node_ips, addrs) = watch::channel(config.node_ips);
     let beat = heartbeat::run(
         client.clone(),
         node.clone(),
+        addrs,
         healthy,
         told,
         shutdown.clone(),
@@ -127,7 +130,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         node,
         metrics,
     };
-    let work = body.run(health, applied, shutdown.clone());
+    let work = body.run(health, applied, node_ips, shutdown.clone());
     let ended = tokio::select! {
         ended = server => ended.map_err(AgentError::from),
         ended = work => ended,
@@ -152,6 +155,7 @@ impl Body {
         self,
         health: watch::Sender<Health>,
         applied: watch::Sender<Applied>,
+        node_ips: watch::Sender<Addrs>,
         shutdown: Shutdown,
     ) -> Result<(), AgentError> {
         let (own_range, range) = watch::channel(self.remembered_range());
@@ -171,15 +175,15 @@ impl Body {
             return Ok(());
         };
         self.remember_range(&range)?;
-        let range: IpNetwork = range
-            .parse()
-            .map_err(|_| AgentError::PodRange(range.clone()))?;
-        tracing::info!(%range, "this node has its pod range");
+        let ranges = ranges_of(&range).ok_or_else(|| AgentError::PodRange(range.clone()))?;
+        tracing::info!(range, "this node has its pod range");
 
         let links = PodLinks::new()?;
-        let uplink = links.uplink(self.config.node_ip).await?;
-        let datapath =
-            Datapath::open(self.datapath_config(range, &uplink.name, uplink.mtu)?).await?;
+        let uplink = links.uplink(self.config.node_ips).await?;
+        let config = self.datapath_config(&ranges, &uplink)?;
+        let gateways = config.families().map(FamilyConfig::gateway).collect();
+        let mtu = config.overlay_mtu();
+        let datapath = Datapath::open(config).await?;
         let (in_sync, synced) = watch::channel(false);
         let datapath = feed::own(datapath, Told { applied, in_sync }, shutdown.clone());
         ready.send_replace(Some(datapath.clone()));
@@ -190,19 +194,14 @@ impl Body {
             checks,
         };
         feed::start(&self.client, name, &hearers, &datapath, &shutdown);
-        let mtu = uplink.mtu.saturating_sub(OVERLAY_OVERHEAD);
-        let network = Wiring::new(
-            links,
-            Ipam::new(range)?,
-            datapath.clone(),
-            mtu,
-            self.metrics.clone(),
-        );
+        let (ipam, metrics) = (Ipam::new(ranges), self.metrics.clone());
+        let network = Wiring::new(links, ipam, datapath.clone(), gateways, mtu, metrics);
         self.adopt(&network, &datapath).await?;
+        let addrs = follow_uplink(uplink.index, node_ips, datapath, &shutdown);
 
         let context = NodeContext {
             name: name.clone(),
-            ip: self.config.node_ip,
+            addrs,
             netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
             data_dir: self.config.data_dir.clone(),
             capacity: self.node.capacity.clone(),
@@ -240,18 +239,18 @@ impl Body {
         let mut keep = Vec::new();
         for sighting in self.runtime.pods().await? {
             let uid = sighting.pod.uid;
-            let Some(address) = sighting.address else {
+            let Some(addrs) = sighting.addrs else {
                 continue;
             };
-            if !network.restore(&uid, address) {
-                tracing::warn!(%uid, %address, "a pod's address is not this node's any more");
+            if !network.restore(&uid, addrs) {
+                tracing::warn!(%uid, %addrs, "a pod's addresses are not this node's any more");
                 continue;
             }
             keep.push(uid.clone());
             let containers = self.runtime.containers(&uid).await?;
             let sandbox = super::pod_shape::sandbox(&containers);
             if let Some(State::Running { pid, .. }) = sandbox.map(|sandbox| &sandbox.state)
-                && let Err(error) = network.attach(&uid, *pid, address).await
+                && let Err(error) = network.attach(&uid, *pid, addrs).await
             {
                 tracing::warn!(%uid, %error, "a running pod could not be adopted yet");
             }
@@ -266,25 +265,30 @@ impl Body {
 
     fn datapath_config(
         &self,
-        pod_cidr: IpNetwork,
-        uplink: &str,
-        mtu: u32,
+        shares: &[IpNetwork],
+        uplink: &Uplink,
     ) -> Result<NodeConfig, AgentError> {
         let settings = &self.membership.settings;
-        let v4 = FamilyConfig {
-            node_ip: Some(self.config.node_ip),
-            pod_cidr,
-            cluster_cidr: settings.pod_cidr,
-            service_cidr: settings.service_cidr,
-            pod_mask_bits: settings.pod_mask_bits,
-        };
+        let mut families = [None, None];
+        for share in shares {
+            let unknown = || AgentError::PodRange(share.to_string());
+            let ranges = settings.ranges(*share).ok_or_else(unknown)?;
+            families[usize::from(share.is_ipv6())] = Some(FamilyConfig {
+                node_ip: self.config.node_ips.like(share.ip()),
+                pod_cidr: *share,
+                cluster_cidr: ranges.pods,
+                service_cidr: ranges.services,
+                pod_mask_bits: ranges.mask_bits,
+            });
+        }
+        let [v4, v6] = families;
         Ok(NodeConfig {
             node_name: self.config.node_name.clone(),
-            underlay: self.config.node_ip,
-            v4: Some(v4),
-            v6: None,
-            uplink: uplink.to_owned(),
-            mtu,
+            underlay: self.config.underlay,
+            v4,
+            v6,
+            uplink: uplink.name.clone(),
+            mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -305,7 +309,7 @@ impl Body {
     /// The range that this node had before: a restarted agent goes on without the server.
     fn remembered_range(&self) -> Option<String> {
         let text = files::read_if_present(&self.range_file()).ok().flatten()?;
-        Some(text.trim().to_owned()).filter(|text| text.parse::<IpNetwork>().is_ok())
+        Some(text.trim().to_owned()).filter(|text| ranges_of(text).is_some())
     }
 
     fn remember_range(&self, range: &str) -> Result<(), AgentError> {
@@ -327,7 +331,7 @@ async fn membership(
         server: config.server.clone(),
         token: config.token.clone(),
         node_name: config.node_name.clone(),
-        node_ip: config.node_ip,
+        node_ips: config.node_ips,
         data_dir: config.data_dir.clone(),
     };
     if let Some(membership) = join::remembered(&applicant)? {
@@ -368,6 +372,44 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
 async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
     let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
     known.ok().and_then(|known| known.clone())
+}
+
+/// The node's shares of the pod ranges, as a text with commas between them.
+fn ranges_of(text: &str) -> Option<Vec<IpNetwork>> {
+    text.split(',').map(|range| range.parse().ok()).collect()
+}
+
+/// Starts to watch the uplink's addresses, for the datapath and for who listens.
+fn follow_uplink(
+    uplink: u32,
+    node_ips: watch::Sender<Addrs>,
+    datapath: DatapathHandle,
+    shutdown: &Shutdown,
+) -> watch::Receiver<Addrs> {
+    let addrs = node_ips.subscribe();
+    tokio::spawn(readdress(datapath, addrs.clone(), shutdown.clone()));
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        if let Err(error) = uplink::follow(uplink, node_ips, shutdown).await {
+            tracing::error!(%error, "a new address of the node will not be noticed");
+        }
+    });
+    addrs
+}
+
+/// Hands the node's addresses to the datapath as they change.
+async fn readdress(
+    datapath: DatapathHandle,
+    mut addrs: watch::Receiver<Addrs>,
+    shutdown: Shutdown,
+) {
+    while let Some(Ok(())) = shutdown.unless(addrs.changed()).await {
+        let now = *addrs.borrow_and_update();
+        match datapath.readdress(now).await {
+            Ok(()) => tracing::info!(addrs = %now, "the node has other addresses"),
+            Err(error) => tracing::error!(addrs = %now, error, "the node's addresses were refused"),
+        }
+    }
 }
 
 /// The node is ready while its engine answers; the datapath works on its own once it is open.

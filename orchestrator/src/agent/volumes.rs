@@ -169,13 +169,13 @@ fn hosts(pod: &Pod, facts: &Facts) -> String {
          fe00::2\tip6-allrouters\n",
     );
     let spec = pod.spec.as_ref();
-    let address = if pod_shape::host_network(pod) {
-        Some(facts.node_ip)
+    let addrs = if pod_shape::host_network(pod) {
+        Some(facts.node_ips)
     } else {
-        facts.pod_ip
+        facts.pod_ips
     };
-    if let Some(address) = address {
-        let name = container_spec::hostname(pod);
+    let name = container_spec::hostname(pod);
+    for address in addrs.iter().flat_map(|addrs| addrs.iter()) {
         text.push_str(&format!("{address}\t{name}\n"));
     }
     for alias in spec

@@ -4,7 +4,6 @@
 //! the datapath's.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,31 +11,31 @@ use super::feed::DatapathHandle;
 use super::ipam::{Ipam, IpamError};
 use super::metrics::Metrics;
 use super::pod_net::{self, NetError, PodLinks, Wire};
-use crate::datapath::Change;
+use crate::datapath::{Addrs, Change};
 
 /// What a pod's worker asks of the node's network.
 pub trait PodNetwork: Send + Sync + 'static {
-    /// The pod's address; the same at every call until it is released.
-    fn allocate(&self, uid: &str) -> Result<IpAddr, WiringError>;
+    /// The pod's addresses; the same at every call until it is released.
+    fn allocate(&self, uid: &str) -> Result<Addrs, WiringError>;
 
-    /// Notes an address that a running sandbox has; false when it cannot be kept.
-    fn restore(&self, uid: &str, address: IpAddr) -> bool;
+    /// Notes the addresses that a running sandbox has; false when they cannot be kept.
+    fn restore(&self, uid: &str, addrs: Addrs) -> bool;
 
     /// Wires the pod whose sandbox runs as `pid`, or finds it wired.
     fn attach(
         &self,
         uid: &str,
         pid: u32,
-        address: IpAddr,
+        addrs: Addrs,
     ) -> impl Future<Output = Result<(), WiringError>> + Send;
 
     /// Waits until a sandbox of the node's own network is in it.
     fn join_node(&self, pid: u32) -> impl Future<Output = Result<(), WiringError>> + Send;
 
-    /// Takes the pod off the network; its address stays its own.
+    /// Takes the pod off the network; its addresses stay its own.
     fn detach(&self, uid: &str) -> impl Future<Output = Result<(), WiringError>> + Send;
 
-    /// Takes the pod off the network and frees its address.
+    /// Takes the pod off the network and frees its addresses.
     fn release(&self, uid: &str) -> impl Future<Output = Result<(), WiringError>> + Send;
 }
 
@@ -49,8 +48,6 @@ pub enum WiringError {
     Net(#[from] NetError),
     #[error("the datapath did not take the pod: {0}")]
     Datapath(String),
-    #[error("{0} is not an IPv4 address")]
-    NotIpv4(IpAddr),
 }
 
 /// The network of a real node.
@@ -58,16 +55,18 @@ pub struct Wiring {
     links: PodLinks,
     ipam: Mutex<Ipam>,
     datapath: DatapathHandle,
+    gateways: Addrs,
     mtu: u32,
     metrics: Arc<Metrics>,
 }
 
 impl Wiring {
-    /// `mtu` is that of pods' links.
+    /// `gateways` is the node inside the overlay, `mtu` that of pods' links.
     pub fn new(
         links: PodLinks,
         ipam: Ipam,
         datapath: DatapathHandle,
+        gateways: Addrs,
         mtu: u32,
         metrics: Arc<Metrics>,
     ) -> Wiring {
@@ -75,6 +74,7 @@ impl Wiring {
             links,
             ipam: Mutex::new(ipam),
             datapath,
+            gateways,
             mtu,
             metrics,
         }
@@ -99,26 +99,22 @@ impl Wiring {
 }
 
 impl PodNetwork for Wiring {
-    fn allocate(&self, uid: &str) -> Result<IpAddr, WiringError> {
+    fn allocate(&self, uid: &str) -> Result<Addrs, WiringError> {
         Ok(self.ipam().allocate(uid)?)
     }
 
-    fn restore(&self, uid: &str, address: IpAddr) -> bool {
+    fn restore(&self, uid: &str, addrs: Addrs) -> bool {
         let mut ipam = self.ipam();
         ipam.release(uid);
-        ipam.restore(uid, address)
+        ipam.restore(uid, addrs)
     }
 
-    async fn attach(&self, uid: &str, pid: u32, address: IpAddr) -> Result<(), WiringError> {
-        let IpAddr::V4(v4) = address else {
-            return Err(WiringError::NotIpv4(address));
-        };
-        let gateway = self.ipam().gateway();
+    async fn attach(&self, uid: &str, pid: u32, addrs: Addrs) -> Result<(), WiringError> {
         let wire = Wire {
             uid: uid.to_owned(),
             pid,
-            address: v4,
-            gateway,
+            addrs,
+            gateways: self.gateways,
             mtu: self.mtu,
         };
         let started = Instant::now();

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::agent::reset::{self, ResetConfig};
 use crate::agent::{self, AgentConfig};
+use crate::datapath::Addrs;
 use crate::sys::{Shutdown, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -35,9 +36,15 @@ pub struct Args {
     #[arg(long)]
     node_name: Option<String>,
 
-    /// The node's address, by which other nodes reach it.
-    #[arg(long, required_unless_present = "reset")]
-    node_ip: Option<IpAddr>,
+    /// The node's address, by which other nodes reach it. Of both families where pods have both: the
+    /// first is what the others tunnel to.
+    #[arg(
+        long,
+        value_name = "IP[,IP]",
+        value_delimiter = ',',
+        required_unless_present = "reset"
+    )]
+    node_ip: Vec<IpAddr>,
 
     /// Where the node keeps its certificate and its pods' files.
     #[arg(long, default_value = "/var/lib/orchestrator/agent")]
@@ -119,7 +126,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         server: args.server.context("--server is missing")?,
         token,
         node_name,
-        node_ip: args.node_ip.context("--node-ip is missing")?,
+        node_ips: node_ips(&args.node_ip)?,
+        underlay: *args.node_ip.first().context("--node-ip is missing")?,
         data_dir: args.data_dir,
         docker_host: args.docker_host,
     };
@@ -127,6 +135,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     shutdown.on_signals()?;
     agent::run(config, shutdown).await?;
     Ok(())
+}
+
+/// One address, or one of each family.
+fn node_ips(given: &[IpAddr]) -> anyhow::Result<Addrs> {
+    let ips: Addrs = given.iter().copied().collect();
+    if let Some(second) = given.iter().find(|ip| !ips.contains(**ip)) {
+        bail!("--node-ip has two addresses of one family: leave out {second}, or the other one");
+    }
+    Ok(ips)
 }
 
 fn host_name() -> anyhow::Result<String> {

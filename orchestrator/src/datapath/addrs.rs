@@ -1,7 +1,8 @@
 //! The addresses of one endpoint or node: at most one of each IP family. Pure.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use orchestrator_common::Addr;
 
@@ -18,6 +19,11 @@ impl Addrs {
     pub fn iter(self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(IpAddr::V4);
         v4.into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
+    /// The one that stands for all where there is room for one only, as in `podIP`.
+    pub fn first(self) -> Option<IpAddr> {
+        self.iter().next()
     }
 
     /// The address of the same family as `other`.
@@ -85,7 +91,15 @@ impl From<Ipv6Addr> for Addrs {
     }
 }
 
-/// Separated by a comma, as the API's annotations and the command line have them.
+/// Separated by commas, as labels and `status.podIPs` of the downward API have them.
+impl FromStr for Addrs {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',').map(str::parse::<IpAddr>).collect()
+    }
+}
+
 impl fmt::Display for Addrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: Vec<String> = self.iter().map(|addr| addr.to_string()).collect();
@@ -108,5 +122,7 @@ mod tests {
         assert!(addrs.contains("fd00::1".parse().unwrap()));
         assert!(!addrs.contains("fd00::2".parse().unwrap()));
         assert!(Addrs::default().is_empty());
+        assert_eq!(addrs.to_string().parse(), Ok(addrs));
+        assert!("10.0.0.1,x".parse::<Addrs>().is_err());
     }
 }

@@ -9,7 +9,7 @@ use orchestrator_common::{Addr, Mac, Port, Prefix};
 
 use super::desired::Facts;
 use super::link::Devices;
-use super::{DatapathError, syscall};
+use super::{Addrs, DatapathError, syscall};
 
 /// Outer Ethernet, IP, UDP and VXLAN headers: what the overlay takes from the uplink's MTU.
 const OVERHEAD_V4: u32 = 50;
@@ -52,7 +52,8 @@ pub struct FamilyConfig {
     pub pod_cidr: IpNetwork,
     /// The range that all pods of the cluster share.
     pub cluster_cidr: IpNetwork,
-    pub service_cidr: IpNetwork,
+    /// None: the cluster has no Services of this family.
+    pub service_cidr: Option<IpNetwork>,
     /// The prefix length of every node's share.
     pub pod_mask_bits: u8,
 }
@@ -70,6 +71,19 @@ impl NodeConfig {
             IpAddr::V6(_) => OVERHEAD_V6,
         };
         self.mtu.saturating_sub(overhead)
+    }
+
+    /// The same node with other addresses on its uplink; its underlay keeps its family.
+    pub(super) fn readdressed(&self, addrs: Addrs) -> Self {
+        let mut config = self.clone();
+        config.underlay = addrs.like(self.underlay).unwrap_or(self.underlay);
+        config.v4.iter_mut().for_each(|family| {
+            family.node_ip = addrs.v4.map(IpAddr::V4);
+        });
+        config.v6.iter_mut().for_each(|family| {
+            family.node_ip = addrs.v6.map(IpAddr::V6);
+        });
+        config
     }
 
     /// Ranges that overlap would send packets to two places.
@@ -142,7 +156,7 @@ impl FamilyConfig {
             gateway: self.gateway().into(),
             translation: self.translation().into(),
             pods: prefix(&self.cluster_cidr),
-            services: prefix(&self.service_cidr),
+            services: self.service_cidr.as_ref().map_or(Prefix::NONE, prefix),
             node_mask: Prefix::new(self.translation(), self.pod_mask_bits).mask,
         }
     }
@@ -151,18 +165,25 @@ impl FamilyConfig {
     fn validate(&self, v4: bool, underlay: IpAddr) -> Result<(), String> {
         let (pods, services, own) = (self.cluster_cidr, self.service_cidr, self.pod_cidr);
         let name = if v4 { "IPv4" } else { "IPv6" };
-        for (what, range) in [("pods'", pods), ("Services'", services), ("node's", own)] {
+        let ranges = [("pods'", Some(pods)), ("Services'", services)];
+        let ranges = ranges
+            .into_iter()
+            .filter_map(|(what, range)| Some((what, range?)));
+        for (what, range) in ranges.clone().chain([("node's", own)]) {
             if range.is_ipv4() != v4 {
                 return Err(format!("the {what} range {range} is not {name}"));
             }
         }
-        if pods.contains(services.network()) || services.contains(pods.network()) {
+        let overlap = |services: &IpNetwork| {
+            pods.contains(services.network()) || services.contains(pods.network())
+        };
+        if let Some(services) = services.filter(overlap) {
             return Err(format!(
                 "the pods' range {pods} and the Services' {services} overlap"
             ));
         }
         for node in self.node_ip.into_iter().chain([underlay]) {
-            for (what, range) in [("pods'", pods), ("Services'", services)] {
+            for (what, range) in ranges.clone() {
                 if range.contains(node) {
                     return Err(format!(
                         "the node's address {node} is in the {what} range {range}"
@@ -198,7 +219,7 @@ mod tests {
             node_ip: Some(node.parse().unwrap()),
             pod_cidr,
             cluster_cidr: pods.parse().unwrap(),
-            service_cidr: services.parse().unwrap(),
+            service_cidr: Some(services.parse().unwrap()),
             pod_mask_bits: if pod_cidr.is_ipv4() { 24 } else { 64 },
         }
     }

@@ -238,7 +238,8 @@ async fn ensure_routes(
         .execute()
         .await
         .map_err(failed(format!("neighbour {via} on {HOST}")))?;
-    for range in [family.cluster_cidr, family.service_cidr] {
+    let ranges = [Some(family.cluster_cidr), family.service_cidr];
+    for range in ranges.into_iter().flatten() {
         let what = || format!("route {range} to {HOST}");
         let route =
             route(range, host, node, via).map_err(|error| DatapathError::kernel(what(), error))?;

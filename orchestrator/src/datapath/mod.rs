@@ -101,6 +101,7 @@ impl DatapathError {
 /// The running datapath of one node. Dropping it leaves everything in the kernel at work.
 pub struct Datapath {
     config: NodeConfig,
+    devices: link::Devices,
     reconciler: Reconciler<Maps>,
     programs: Programs,
     links: Links,
@@ -130,6 +131,7 @@ impl Datapath {
         }
         Ok(Self {
             config,
+            devices,
             reconciler,
             programs,
             links,
@@ -173,6 +175,17 @@ impl Datapath {
     /// The maps are as the world wants them: everything was delivered, and nothing failed.
     pub fn is_settled(&self) -> bool {
         self.reconciler.is_settled()
+    }
+
+    /// The node has other addresses on its uplink, which keeps its family of the underlay: the
+    /// config row and the node's own endpoints are written anew. Must be called in the node's
+    /// network namespace, as [`Datapath::open`].
+    pub fn readdress(&mut self, addrs: Addrs) -> Result<(), DatapathError> {
+        let config = self.config.readdressed(addrs);
+        config.validate()?;
+        let facts = config.facts(&self.devices)?;
+        self.config = config;
+        self.reconciler.learn(facts)
     }
 
     /// Every watch has delivered its snapshot and every running pod was handed over: from now on what

@@ -56,6 +56,20 @@ impl<K: Kernel> Reconciler<K> {
         self.settle()
     }
 
+    /// The node itself has changed: its own rows follow, and those of nodes that it tunnels to.
+    pub fn learn(&mut self, facts: Facts) -> Result<(), DatapathError> {
+        let own = |facts: &Facts| desired::units(&World::default(), facts);
+        self.dirty.extend(own(&self.facts));
+        self.dirty.extend(own(&facts));
+        let nodes = self
+            .world
+            .units()
+            .filter(|unit| matches!(unit, Unit::Node(_)));
+        self.dirty.extend(nodes);
+        self.facts = facts;
+        self.settle()
+    }
+
     /// The view is complete: from now on, rows that nobody wants are deleted.
     pub fn in_sync(&mut self) -> Result<(), DatapathError> {
         if !self.in_sync {

@@ -237,8 +237,8 @@ fn wire((sandbox, number): (&Child, u32)) -> Wire {
         uid: format!("pod-{number}"),
         pid: sandbox.id(),
         // More than the node's range holds: the rows do not mind.
-        address: Ipv4Addr::from_bits(first.to_bits() + 2 + number),
-        gateway: Ipv4Addr::new(10, 100, 1, 1),
+        addrs: Ipv4Addr::from_bits(first.to_bits() + 2 + number).into(),
+        gateways: Ipv4Addr::new(10, 100, 1, 1).into(),
         mtu: POD_MTU,
     }
 }

@@ -50,7 +50,7 @@ impl Node {
                 node_ip: Some(node),
                 pod_cidr: share.parse()?,
                 cluster_cidr: pods.parse()?,
-                service_cidr: services.parse()?,
+                service_cidr: Some(services.parse()?),
                 pod_mask_bits: bits,
             })
         };

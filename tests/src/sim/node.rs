@@ -215,7 +215,7 @@ fn running(role: Role, name: &str) -> Container {
         generation: 0,
         level: 0,
         spec_hash: String::new(),
-        address: None,
+        addrs: None,
     };
     Container {
         id: name.to_owned(),

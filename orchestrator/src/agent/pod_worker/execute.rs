@@ -15,6 +15,7 @@ use crate::agent::pod_shape;
 use crate::agent::runtime::{Identity, Image, Role, Runtime, RuntimeError};
 use crate::agent::sources;
 use crate::agent::wiring::PodNetwork;
+use crate::datapath::Addrs;
 
 /// A container that was told to die is looked at again after this, if no news comes.
 const DYING: Duration = Duration::from_millis(500);
@@ -208,7 +209,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     async fn try_create_sandbox(&mut self, attempt: u32) -> Result<(), String> {
         let node = self.node.clone();
         let pod = self.update.pod.clone();
-        let address = match pod_shape::host_network(&pod) {
+        let addrs = match pod_shape::host_network(&pod) {
             true => None,
             false => Some(
                 node.network
@@ -223,7 +224,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             generation: attempt,
             level: 0,
             spec_hash: String::new(),
-            address,
+            addrs,
         };
         let text = |error: RuntimeError| error.to_string();
         let make = async {
@@ -245,10 +246,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     async fn attach(&mut self, sandbox: String, pid: u32) -> Step {
         match self.try_attach(&sandbox, pid).await {
-            Ok(address) => {
+            Ok(addrs) => {
                 self.memory.failures.remove("");
-                self.memory.attached = Some(Attached { sandbox, address });
-                self.memory.address = Some(address);
+                self.memory.attached = Some(Attached { sandbox, addrs });
+                self.memory.addrs = Some(addrs);
                 self.memory.released = false;
                 Step::Progress
             }
@@ -264,40 +265,40 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
     }
 
-    async fn try_attach(&mut self, sandbox: &str, pid: u32) -> Result<std::net::IpAddr, String> {
+    async fn try_attach(&mut self, sandbox: &str, pid: u32) -> Result<Addrs, String> {
         let (node, uid) = (self.node.clone(), self.uid().to_owned());
         let known = self.containers.iter().find(|it| it.id == sandbox);
-        let known = known.and_then(|it| it.identity.address);
-        let address = if pod_shape::host_network(&self.update.pod) {
+        let known = known.and_then(|it| it.identity.addrs);
+        let addrs = if pod_shape::host_network(&self.update.pod) {
             node.network
                 .join_node(pid)
                 .await
                 .map_err(|e| e.to_string())?;
-            node.ip
+            *node.addrs.borrow()
         } else {
-            let address = known.ok_or("the sandbox carries no address")?;
-            if !node.network.restore(&uid, address) {
+            let addrs = known.ok_or("the sandbox carries no address")?;
+            if !node.network.restore(&uid, addrs) {
                 // Its address is another pod's by now: only a new sandbox helps.
                 node.runtime
                     .remove(sandbox)
                     .await
                     .map_err(|e| e.to_string())?;
-                return Err(format!("address {address} is taken; making a new sandbox"));
+                return Err(format!("address {addrs} is taken; making a new sandbox"));
             }
             node.network
-                .attach(&uid, pid, address)
+                .attach(&uid, pid, addrs)
                 .await
                 .map_err(|e| e.to_string())?;
-            address
+            addrs
         };
         let mut facts = self.facts();
-        facts.pod_ip = Some(address);
+        facts.pod_ips = Some(addrs);
         let (dir, pod, dns) = (self.dir.clone(), self.update.pod.clone(), node.dns.clone());
         let written = tokio::task::spawn_blocking(move || dir.write_etc(&pod, &facts, &dns)).await;
         written
             .map_err(|e| e.to_string())?
             .map_err(|e| format!("write the pod's /etc: {e}"))?;
-        Ok(address)
+        Ok(addrs)
     }
 
     async fn remove(&mut self, id: &str) -> Step {

@@ -18,6 +18,7 @@ use crate::agent::pod_shape;
 use crate::agent::prober;
 use crate::agent::runtime::{LogOptions, Role, Runtime, State};
 use crate::agent::wiring::PodNetwork;
+use crate::datapath::Addrs;
 
 /// What a container may leave to say, in bytes; Kubernetes' limits.
 const LAST_WORDS_LIMIT: usize = 4096;
@@ -63,7 +64,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             _ => None,
         });
         let host_network = pod_shape::host_network(pod);
-        let address = self.memory.address.filter(|_| !host_network);
+        let address = self
+            .memory
+            .addrs
+            .filter(|_| !host_network)
+            .and_then(Addrs::first);
         Leaver {
             uid: self.uid().to_owned(),
             address,
@@ -86,7 +91,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.memory.hooks.insert(id.clone(), false);
         let mut templates = pod_shape::main_templates(&pod).iter();
         let template = templates.find(|it| it.name == name).cloned();
-        let (address, node, notes) = (self.memory.address, self.node.clone(), self.notes.clone());
+        let (node, notes) = (self.node.clone(), self.notes.clone());
+        let address = self.memory.addrs.and_then(Addrs::first);
         tokio::spawn(async move {
             let hook = template
                 .as_ref()
@@ -147,7 +153,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return;
         };
         let about = About::container(&self.update.pod, &template.name);
-        let (node, template, address) = (self.node.clone(), template.clone(), self.memory.address);
+        let (node, template) = (self.node.clone(), template.clone());
+        let address = self.memory.addrs.and_then(Addrs::first);
         tokio::spawn(async move {
             let run = run_hook(&*node.runtime, &id, &hook, &template, address);
             let outcome = tokio::time::timeout(POST_START_PATIENCE, run).await;

@@ -145,10 +145,10 @@ impl Runtime for FakeRuntime {
                 .entry(spec.pod.uid.clone())
                 .or_insert_with(|| Sighting {
                     pod: spec.pod.clone(),
-                    address: None,
+                    addrs: None,
                     fingerprint: String::new(),
                 });
-            sighting.address = sighting.address.or(container.identity.address);
+            sighting.addrs = sighting.addrs.or(container.identity.addrs);
             let running = container.is_running();
             sighting
                 .fingerprint

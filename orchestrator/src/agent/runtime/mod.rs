@@ -17,6 +17,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 
+use crate::datapath::Addrs;
+
 /// One container engine, seen by one node: only this node's containers exist for it.
 pub trait Runtime: Send + Sync + 'static {
     /// What the engine is, and whether it answers at all.
@@ -86,11 +88,11 @@ pub struct Description {
     pub cgroup_driver: String,
 }
 
-/// A pod that the engine knows, with the address that its newest sandbox was given.
+/// A pod that the engine knows, with the addresses that its newest sandbox was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
     pub pod: PodRef,
-    pub address: Option<std::net::IpAddr>,
+    pub addrs: Option<Addrs>,
     /// Changes whenever a container appears, starts or dies: what a relist compares.
     pub fingerprint: String,
 }
@@ -126,8 +128,8 @@ pub struct Identity {
     pub level: u32,
     /// Of the parts of the spec that may change while a pod lives.
     pub spec_hash: String,
-    /// The pod's address, on sandboxes that have one.
-    pub address: Option<std::net::IpAddr>,
+    /// The pod's addresses, on sandboxes that have some.
+    pub addrs: Option<Addrs>,
 }
 
 /// One container, as the engine reports it.

@@ -108,8 +108,8 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
         (LEVEL, identity.level.to_string()),
         (SPEC, identity.spec_hash.clone()),
     ]);
-    if let Some(address) = identity.address {
-        labels.insert(ADDRESS, address.to_string());
+    if let Some(addrs) = identity.addrs {
+        labels.insert(ADDRESS, addrs.to_string());
     }
     labels
         .into_iter()

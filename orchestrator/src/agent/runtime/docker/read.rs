@@ -2,7 +2,6 @@
 //! read is not ours and is left out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
@@ -12,6 +11,7 @@ use jiff::Timestamp;
 
 use super::body;
 use crate::agent::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sighting, State};
+use crate::datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
 pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
@@ -27,12 +27,12 @@ pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
         let seen = pods
             .entry(pod.uid.clone())
             .or_insert_with(|| Seen::new(pod));
-        if let Some(address) = identity.address
+        if let Some(addrs) = identity.addrs
             && seen
-                .address
+                .addrs
                 .is_none_or(|(attempt, _)| attempt <= identity.attempt)
         {
-            seen.address = Some((identity.attempt, address));
+            seen.addrs = Some((identity.attempt, addrs));
         }
         let id = summary.id.as_deref().unwrap_or_default();
         let state = summary
@@ -47,8 +47,8 @@ pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
 /// One pod of a listing, as far as it was read.
 struct Seen {
     pod: PodRef,
-    /// Of the newest sandbox: its attempt and the address that it was given.
-    address: Option<(u32, IpAddr)>,
+    /// Of the newest sandbox: its attempt and the addresses that it was given.
+    addrs: Option<(u32, Addrs)>,
     states: Vec<String>,
 }
 
@@ -56,17 +56,17 @@ impl Seen {
     fn new(pod: PodRef) -> Seen {
         Seen {
             pod,
-            address: None,
+            addrs: None,
             states: Vec::new(),
         }
     }
 
     fn sighting(mut self) -> Sighting {
         self.states.sort();
-        let address = self.address.map(|(_, address)| address);
+        let addrs = self.addrs.map(|(_, addrs)| addrs);
         Sighting {
             pod: self.pod,
-            address,
+            addrs,
             fingerprint: self.states.join(" "),
         }
     }
@@ -132,7 +132,7 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
         generation: number(body::GENERATION)?,
         level: number(body::LEVEL)?,
         spec_hash: labels.get(body::SPEC)?.clone(),
-        address: labels.get(body::ADDRESS).and_then(|text| text.parse().ok()),
+        addrs: labels.get(body::ADDRESS).and_then(|text| text.parse().ok()),
     })
 }
 
