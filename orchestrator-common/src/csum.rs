@@ -22,9 +22,51 @@ pub const fn finish(sum: u32) -> u16 {
     !(sum as u16)
 }
 
+/// A sum in 16 bits.
+#[inline(always)]
+pub const fn fold(sum: u32) -> u32 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+/// What takes a sum back when it is added to it.
+#[inline(always)]
+pub const fn negative(sum: u32) -> u32 {
+    !fold(sum) & 0xffff
+}
+
+/// What words add to a sum in place of others; at most 16 bits, 0 only if they are the same.
+#[inline(always)]
+pub fn difference(from: &[u16; 2], to: &[u16; 2]) -> u32 {
+    if from[0] == to[0] && from[1] == to[1] {
+        return 0;
+    }
+    fold(add(negative(add(0, from)), to))
+}
+
+/// A checksum after `added` was added to what it covers (RFC 1624).
+#[inline(always)]
+pub const fn adjusted(check: u16, added: u32) -> u16 {
+    finish(!check as u32 + fold(added))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checksum_follows_what_it_covers() {
+        let before = [0x1234, 0xffff, 0x8001, 7];
+        let mut after = before;
+        [after[1], after[2]] = [0x0102, 0xfffe];
+        let added = difference(&[before[1], before[2]], &[after[1], after[2]]);
+        let check = adjusted(finish(add(0, &before)), added);
+        assert_eq!(check, finish(add(0, &after)));
+        assert_eq!(fold(added + negative(added)) % 0xffff, 0);
+        assert_eq!(difference(&[1, 2], &[1, 2]), 0);
+        // The sums are equal, the words are not.
+        assert_ne!(difference(&[1, 2], &[2, 1]), 0);
+    }
 
     fn words<const N: usize>(bytes: [[u8; 2]; N]) -> [u16; N] {
         bytes.map(u16::from_ne_bytes)

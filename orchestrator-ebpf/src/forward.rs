@@ -8,7 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
-use crate::{lb, maps};
+use crate::{lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -74,7 +74,8 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
 #[inline(always)]
 pub fn deliver(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<Trace, DropReason> {
     // Only a Service leads back to who asked, and then in another's name.
-    if endpoint.ifindex == packet.ifindex() && !is_service(rule) {
+    let is_error = matches!(rule, Rule::IcmpError);
+    if endpoint.ifindex == packet.ifindex() && !is_service(rule) && !is_error {
         return Err(DropReason::Hairpin);
     }
     let rule = admit(packet, endpoint, rule)?;
@@ -116,18 +117,19 @@ const fn is_service(rule: Rule) -> bool {
 
 #[inline(always)]
 fn to_node(
-    packet: &Packet,
+    packet: &mut Packet,
     config: &Config,
     share: &Addr,
     rule: Rule,
 ) -> Result<Trace, DropReason> {
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
     // The other side takes from this node only what its share of the pod range sends.
-    if !family(packet, config)
-        .pods
-        .contains(&packet.headers.tuple.src)
-    {
+    let family = family(packet, config);
+    if !family.pods.contains(&packet.headers.tuple.src) {
         return Err(DropReason::SourceSpoofed);
+    }
+    if packet.exceeds(config.mtu) {
+        return refuse::too_big(packet, config, rule);
     }
     packet.set_tunnel(config.vni, &config.underlay, &node.vtep)?;
     packet.set_macs(&OVERLAY_FRAME)?;

@@ -9,6 +9,7 @@ use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 use crate::choice;
 use crate::conntrack::{self, Opening, Ports};
 use crate::forward;
+use crate::fragments;
 use crate::maps;
 use crate::packet::{Fragment, Headers, TCP_RST, TCP_SYN};
 use crate::port;
@@ -47,6 +48,8 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<Rule, DropRea
 fn not_served(packet: &Packet) -> DropReason {
     if packet.headers.has_ports() {
         DropReason::NoService
+    } else if packet.headers.is_icmp_error() {
+        DropReason::NoFlow
     } else if packet.headers.fragment == Fragment::Later {
         DropReason::Fragment
     } else {
@@ -74,21 +77,24 @@ pub fn to_asker(packet: &mut Packet) -> Result<Rule, DropReason> {
 /// Service.
 #[inline(always)]
 pub fn by_flow(packet: &mut Packet, wanted: u16) -> Result<Option<Translation>, DropReason> {
-    if !packet.headers.has_ports() {
-        return Ok(None);
-    }
-    packet.headers.tuple.scope = Scope::SERVICE;
-    let headers = &packet.headers;
-    let Some(flow) = maps::flow(&headers.tuple) else {
+    let Some(key) = packet.key(Scope::SERVICE) else {
         return Ok(None);
     };
-    let is_reply = flow.direction == Flow::REPLY;
-    if flow.direction & wanted == 0 || !(is_reply || still_right(flow, headers)) {
+    let Some(flow) = maps::flow(key) else {
+        return Ok(None);
+    };
+    if flow.direction & wanted == 0 {
         return Ok(None);
     }
-    if headers.fragment != Fragment::Whole {
-        return Err(DropReason::Fragment);
+    let headers = &packet.headers;
+    if headers.is_icmp_error() {
+        return Ok(Some((&flow.translated, Rule::IcmpError)));
     }
+    let is_reply = flow.direction == Flow::REPLY;
+    if !(is_reply || still_right(flow, headers)) {
+        return Ok(None);
+    }
+    fragments::remember(headers);
     conntrack::touch(flow, headers);
     let rule = if is_reply {
         Rule::ServiceReply
@@ -120,9 +126,6 @@ pub fn by_row(
         return Ok(None);
     };
     packet.headers.service = service.id;
-    if packet.headers.fragment != Fragment::Whole {
-        return Err(DropReason::Fragment);
-    }
     // The end of what nobody remembers: no backend would know it either.
     if packet.headers.tcp_flags & TCP_RST != 0 {
         return Err(if service.count == 0 {
@@ -140,6 +143,7 @@ pub fn by_row(
             return Err(reason);
         }
     }
+    fragments::remember(packet.headers);
     Ok(Some((&opening.translated, Rule::Service)))
 }
 

@@ -34,6 +34,7 @@ use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
 
 use crate::conntrack::Opening;
 use crate::packet::Headers;
+use crate::refusal::Draft;
 
 /// A hash of the table's size. Rows are allocated when they are written.
 type Hash<K, V, const ENTRIES: usize> = HashMap<K, V, ENTRIES, { NO_PREALLOC as usize }>;
@@ -88,13 +89,16 @@ pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
 #[btf_map]
 static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
 
+#[btf_map(name = "draft")]
+static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
 /// A key of `source_ranges_v1` that asks for one address: the Service's number and all of it.
 const ADMITTED_BITS: u32 = 32 + 128;
 
 /// Of the program that runs on this processor, and nobody else's: so not in the table, and not
 /// pinned.
 #[btf_map(name = "headers")]
-static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
+static HEADERS: PerCpuArray<Headers, 2> = PerCpuArray::new();
 
 /// BPF_NOEXIST of bpf(2).
 const NO_EXIST: u64 = 1;
@@ -107,6 +111,27 @@ pub fn headers() -> Option<&'static mut Headers> {
     // SAFETY: this processor's own row, for one program at a time: they run one after the other, and
     // each takes it once.
     Some(unsafe { &mut *row })
+}
+
+/// The same for the packet that an ICMP error quotes. What its headers say stays there from lookup
+/// to rewriting, and nobody holds on to it.
+#[inline(always)]
+pub fn quote() -> Option<&'static mut Headers> {
+    let row = HEADERS.get_ptr_mut(1)?;
+    // SAFETY: as above.
+    Some(unsafe { &mut *row })
+}
+
+#[inline(always)]
+pub fn fragment_ports(key: &FragmentKey) -> Option<&'static FragmentPorts> {
+    // SAFETY: as for all rows, see below; a row that is reused meanwhile is one packet's bad luck.
+    unsafe { FRAGMENTS.get(key) }
+}
+
+/// The least recently used row makes room; where even that fails, the later fragments are dropped.
+#[inline(always)]
+pub fn set_fragment_ports(key: &FragmentKey, ports: &FragmentPorts) {
+    let _ = FRAGMENTS.insert(key, ports, 0);
 }
 
 #[inline(always)]
@@ -193,6 +218,14 @@ pub fn remove_flow(key: &Tuple) {
 pub fn opening() -> Result<&'static mut Opening, DropReason> {
     let row = OPENING.get_ptr_mut(0).ok_or(DropReason::Helper)?;
     // SAFETY: the only row, plain integers; each program takes it once.
+    Ok(unsafe { &mut *row })
+}
+
+/// Room for the refusal of this processor's packet.
+#[inline(always)]
+pub fn draft() -> Result<&'static mut Draft, DropReason> {
+    let row = DRAFT.get_ptr_mut(0).ok_or(DropReason::Helper)?;
+    // SAFETY: as above.
     Ok(unsafe { &mut *row })
 }
 

@@ -12,6 +12,8 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 
 use crate::conntrack::{self, Ports};
+use crate::forward;
+use crate::fragments;
 use crate::lb::Translation;
 use crate::maps;
 use crate::packet::{Fragment, Icmp};
@@ -24,27 +26,45 @@ const THIS_NETNS: u64 = u64::MAX;
 /// Makes a pod's packet the node's.
 #[inline(always)]
 pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReason> {
+    let Some(key) = packet.key(Scope::MASQUERADE) else {
+        return Err(untranslatable(packet));
+    };
+    let flow = maps::flow(key);
     let headers = &packet.headers;
-    if headers.fragment != Fragment::Whole {
-        return Err(DropReason::Fragment);
-    }
-    let has_ports = headers.is_tcp() || headers.is_udp();
-    if !has_ports && headers.icmp != Icmp::Echo {
-        return Err(DropReason::UnsupportedProtocol);
-    }
-    packet.headers.tuple.scope = Scope::MASQUERADE;
-    let headers = &packet.headers;
-    let node = &config.family(&headers.tuple.src).node;
-    let translated = match maps::flow(&headers.tuple) {
+    let node = &forward::family(packet, config).node;
+    let translated = match flow {
+        Some(flow) if headers.is_icmp_error() => &flow.translated,
         // The node's address may have changed since.
         Some(flow) if flow.translated.src.same(node) => {
             conntrack::touch(flow, headers);
             &flow.translated
         }
+        _ if headers.fragment == Fragment::Later => return Err(DropReason::Fragment),
+        _ if headers.is_icmp_error() => return Err(DropReason::NoFlow),
+        // Who answers an echo was asked for it, and that had a flow.
+        _ if headers.icmp == Icmp::EchoReply => return Err(DropReason::UnsupportedProtocol),
         _ => open(packet, config)?,
     };
+    fragments::remember(packet.headers);
+    let rule = if packet.headers.is_icmp_error() {
+        Rule::IcmpError
+    } else {
+        Rule::Masquerade
+    };
     packet.rewrite(translated)?;
-    Ok(Rule::Masquerade)
+    Ok(rule)
+}
+
+/// Why a packet can have no flow.
+#[inline(always)]
+fn untranslatable(packet: &Packet) -> DropReason {
+    if packet.headers.is_icmp_error() {
+        DropReason::NoFlow
+    } else if packet.headers.fragment == Fragment::Later {
+        DropReason::Fragment
+    } else {
+        DropReason::UnsupportedProtocol
+    }
 }
 
 /// Gives a flow a source port that is free towards its destination.
@@ -52,7 +72,12 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
 fn open(packet: &Packet, config: &Config) -> Result<&'static Tuple, DropReason> {
     let key = &packet.headers.tuple;
     let opening = conntrack::begin(key)?;
-    opening.translated.src = config.family(&key.src).node;
+    opening.translated.src = forward::family(packet, config).node;
+    // SCTP's checksum covers its ports: a flow keeps its own, if that is free.
+    if packet.headers.is_sctp() {
+        conntrack::open(opening)?;
+        return Ok(&opening.translated);
+    }
     let ports = NodePorts {
         skb: packet.skb,
         config,
@@ -122,16 +147,20 @@ fn held_by_socket(skb: *mut __sk_buff, translated: &Tuple) -> bool {
 /// What an answer to the node becomes, if it is the answer to a masqueraded flow.
 #[inline(always)]
 pub fn unmasquerade(packet: &mut Packet) -> Option<Translation> {
-    if packet.headers.fragment != Fragment::Whole
-        || !port::is_masqueraded(packet.headers.tuple.dst_port)
-    {
+    let is_sctp = packet.headers.is_sctp();
+    let key = packet.key(Scope::MASQUERADE)?;
+    if !is_sctp && !port::is_masqueraded(key.dst_port) {
         return None;
     }
-    packet.headers.tuple.scope = Scope::MASQUERADE;
-    let flow = maps::flow(&packet.headers.tuple)?;
+    let flow = maps::flow(key)?;
     if flow.direction != Flow::REPLY {
         return None;
     }
-    conntrack::touch(flow, &packet.headers);
+    let headers = &packet.headers;
+    if headers.is_icmp_error() {
+        return Some((&flow.translated, Rule::IcmpError));
+    }
+    fragments::remember(headers);
+    conntrack::touch(flow, headers);
     Some((&flow.translated, Rule::MasqueradeReply))
 }

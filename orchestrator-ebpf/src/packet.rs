@@ -19,6 +19,11 @@ pub const ETHERTYPE_IPV6: u16 = 0x86ddu16.to_be();
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
+/// How much of a transport header is read: ports or ICMP's type and identifier, which an ICMP error
+/// always quotes, and TCP up to its flags.
+const PORTS: usize = 8;
+const TCP_TO_FLAGS: usize = 14;
+
 /// IPv6 extension headers (RFC 8200): more than these, or further than that into the frame, nobody
 /// sends in earnest, and a program must end.
 const MOST_EXTENSIONS: usize = 6;
@@ -169,6 +174,18 @@ impl Headers {
         self.fragment != Fragment::Later && self.has_port_protocol()
     }
 
+    /// Where in the transport header its checksum is, for those that are translated.
+    #[inline(always)]
+    pub fn checksum_offset(&self) -> u32 {
+        if self.is_tcp() {
+            16
+        } else if self.is_udp() {
+            6
+        } else {
+            2
+        }
+    }
+
     /// The length of the IP header, with options and extensions.
     #[inline(always)]
     pub fn l3_length(&self) -> u32 {
@@ -210,15 +227,57 @@ pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(
         return Err(unsafe { too_short(start, end) });
     }
     // SAFETY: here and below the bytes were just compared with the end.
-    match unsafe { load::<u16>(start + 12) } {
-        ETHERTYPE_IPV4 => unsafe { parse_v4(start, headers) }?,
-        ETHERTYPE_IPV6 => unsafe { parse_v6(start, end, headers) }?,
+    let v6 = match unsafe { load::<u16>(start + 12) } {
+        ETHERTYPE_IPV4 => false,
+        ETHERTYPE_IPV6 => true,
         _ => return Err(Unparsed::Because(DropReason::NotIp)),
+    };
+    unsafe { parse_ip(start, end, headers, v6, TCP_TO_FLAGS) }
+}
+
+/// Reads the packet that an ICMP error quotes, as if an Ethernet header were before it at `start`.
+/// The quote may end behind the ports.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+pub unsafe fn parse_quoted(
+    start: usize,
+    end: usize,
+    headers: &mut Headers,
+    v6: bool,
+) -> Result<(), Unparsed> {
+    if start + ETHERNET + IPV4 > end {
+        return Err(Unparsed::TooShort);
     }
-    if headers.fragment == Fragment::Later {
-        return Ok(());
+    // SAFETY: the caller's.
+    unsafe { parse_ip(start, end, headers, v6, PORTS) }
+}
+
+/// `tcp` bytes of a TCP header must be there.
+///
+/// # Safety
+/// The bytes from `start` on hold Ethernet's header and IPv4's or as much of IPv6's.
+#[inline(always)]
+unsafe fn parse_ip(
+    start: usize,
+    end: usize,
+    headers: &mut Headers,
+    v6: bool,
+    tcp: usize,
+) -> Result<(), Unparsed> {
+    // SAFETY: the caller's.
+    unsafe {
+        if v6 {
+            parse_v6(start, end, headers)?;
+        } else {
+            parse_v4(start, headers)?;
+        }
+        if headers.fragment == Fragment::Later {
+            return Ok(());
+        }
+        parse_transport(start, end, headers, tcp)
     }
-    unsafe { parse_transport(start, end, headers) }
 }
 
 /// What is too short for an IP header may still be no IP.
@@ -350,25 +409,26 @@ unsafe fn parse_extensions(
 /// # Safety
 /// As [`parse`].
 #[inline(always)]
-unsafe fn parse_transport(start: usize, end: usize, headers: &mut Headers) -> Result<(), Unparsed> {
-    let needed = if headers.is_tcp() {
-        14
-    } else if headers.is_udp() || headers.is_sctp() || is_icmp(headers) {
-        8
-    } else {
+unsafe fn parse_transport(
+    start: usize,
+    end: usize,
+    headers: &mut Headers,
+    tcp: usize,
+) -> Result<(), Unparsed> {
+    if !headers.has_port_protocol() && !is_icmp(headers) {
         return Ok(());
-    };
+    }
     // SAFETY: a field of `headers`; volatile as in `parse_extensions`.
     let at = unsafe { (&raw const headers.l4).read_volatile() } as usize;
     if at > FURTHEST + 8 + 8 * 255 {
         return Err(Unparsed::Because(DropReason::Malformed));
     }
     let at = start + at;
-    if at + 8 > end {
+    if at + PORTS > end {
         return Err(Unparsed::TooShort);
     }
-    if needed > 8 {
-        if at + 14 > end {
+    if tcp == TCP_TO_FLAGS && headers.is_tcp() {
+        if at + TCP_TO_FLAGS > end {
             return Err(Unparsed::TooShort);
         }
         headers.tcp_flags = unsafe { load::<u8>(at + 13) };

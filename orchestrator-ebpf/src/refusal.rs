@@ -20,6 +20,14 @@ pub const QUOTED_TCP_WORDS: usize = 10;
 const TTL: u16 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 
+/// Room for a refusal while it is written: what is quoted of the packet, or its TCP header; and the
+/// headers that go before. Too large for the stack.
+#[repr(C)]
+pub struct Draft {
+    pub quote: [u16; IPV6_WORDS + QUOTED_TCP_WORDS],
+    pub headers: [u16; IPV6_WORDS + TCP_WORDS],
+}
+
 /// What an ICMP error says: type and code, and the word behind the checksum.
 #[derive(Clone, Copy)]
 pub struct Message {
@@ -57,59 +65,59 @@ impl Message {
 /// The IPv4 and ICMP headers that go before `quote`.
 #[inline(always)]
 pub fn error<const QUOTE: usize>(
+    words: &mut [u16; IPV4_WORDS + ICMP_WORDS],
     refused: &Tuple,
     quote: &[u16; QUOTE],
     message: Message,
-) -> [u16; IPV4_WORDS + ICMP_WORDS] {
-    let mut words = [0u16; IPV4_WORDS + ICMP_WORDS];
+) {
+    *words = [0; IPV4_WORDS + ICMP_WORDS];
     let length = 2 * (IPV4_WORDS + ICMP_WORDS + QUOTE);
-    write_ipv4(&mut words, refused, Proto::ICMP, length as u16);
+    write_ipv4(words, refused, Proto::ICMP, length as u16);
     write_icmp(&mut words[IPV4_WORDS..], 0, quote, message);
-    words
 }
 
 /// The IPv6 and ICMPv6 headers that go before `quote`.
 #[inline(always)]
 pub fn error_v6<const QUOTE: usize>(
+    words: &mut [u16; IPV6_WORDS + ICMP_WORDS],
     refused: &Tuple,
     quote: &[u16; QUOTE],
     message: Message,
-) -> [u16; IPV6_WORDS + ICMP_WORDS] {
-    let mut words = [0u16; IPV6_WORDS + ICMP_WORDS];
+) {
+    *words = [0; IPV6_WORDS + ICMP_WORDS];
     let length = 2 * (ICMP_WORDS + QUOTE) as u16;
-    let pseudo = write_ipv6(&mut words, refused, Proto::ICMPV6, length);
+    let pseudo = write_ipv6(words, refused, Proto::ICMPV6, length);
     write_icmp(&mut words[IPV6_WORDS..], pseudo, quote, message);
-    words
 }
 
 /// The IPv4 and TCP headers that reset the sender of `segment` (its TCP header) with `payload`
 /// bytes behind it.
 #[inline(always)]
 pub fn reset(
+    words: &mut [u16; IPV4_WORDS + TCP_WORDS],
     refused: &Tuple,
     segment: &[u16; TCP_WORDS],
     payload: u32,
-) -> [u16; IPV4_WORDS + TCP_WORDS] {
-    let mut words = [0u16; IPV4_WORDS + TCP_WORDS];
+) {
+    *words = [0; IPV4_WORDS + TCP_WORDS];
     let length = 2 * (IPV4_WORDS + TCP_WORDS) as u16;
-    write_ipv4(&mut words, refused, Proto::TCP, length);
+    write_ipv4(words, refused, Proto::TCP, length);
     let tcp = 2 * TCP_WORDS as u16 + u16::from(Proto::TCP.number);
     let pseudo = csum::add(u32::from(tcp.to_be()), &words[6..IPV4_WORDS]);
     write_reset(&mut words[IPV4_WORDS..], pseudo, segment, payload);
-    words
 }
 
 /// The same of IPv6.
 #[inline(always)]
 pub fn reset_v6(
+    words: &mut [u16; IPV6_WORDS + TCP_WORDS],
     refused: &Tuple,
     segment: &[u16; TCP_WORDS],
     payload: u32,
-) -> [u16; IPV6_WORDS + TCP_WORDS] {
-    let mut words = [0u16; IPV6_WORDS + TCP_WORDS];
-    let pseudo = write_ipv6(&mut words, refused, Proto::TCP, 2 * TCP_WORDS as u16);
+) {
+    *words = [0; IPV6_WORDS + TCP_WORDS];
+    let pseudo = write_ipv6(words, refused, Proto::TCP, 2 * TCP_WORDS as u16);
     write_reset(&mut words[IPV6_WORDS..], pseudo, segment, payload);
-    words
 }
 
 #[inline(always)]
@@ -209,6 +217,13 @@ mod tests {
         }
     }
 
+    /// What a function wrote over what was there before.
+    fn written<const N: usize>(write: impl FnOnce(&mut [u16; N])) -> [u16; N] {
+        let mut words = [0xabcd; N];
+        write(&mut words);
+        words
+    }
+
     fn bytes(words: &[u16]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
@@ -220,7 +235,14 @@ mod tests {
     #[test]
     fn an_unreachable_port_sums_up_with_its_quote() {
         let quote: [u16; 14] = core::array::from_fn(|at| at as u16 * 3333);
-        let words = error(&refused(Proto::UDP), &quote, Message::PORT_UNREACHABLE);
+        let words = written(|words| {
+            error(
+                words,
+                &refused(Proto::UDP),
+                &quote,
+                Message::PORT_UNREACHABLE,
+            )
+        });
         assert_eq!(csum::finish(csum::add(0, &words[..IPV4_WORDS])), 0);
         assert_eq!(
             csum::finish(csum::add(csum::add(0, &words[IPV4_WORDS..]), &quote)),
@@ -235,7 +257,7 @@ mod tests {
         let mut syn = [0u8; 20];
         syn[..8].copy_from_slice(&[0x9c, 0x40, 0, 53, 0xff, 0xff, 0xff, 0xff]);
         syn[13] = TCP_SYN;
-        let words = reset(&refused(Proto::TCP), &segment(syn), 0);
+        let words = written(|words| reset(words, &refused(Proto::TCP), &segment(syn), 0));
         let reset = bytes(&words);
         assert_eq!(reset[20..24], [0, 53, 0x9c, 0x40]);
         assert_eq!(reset[28..32], [0, 0, 0, 0]);
@@ -249,7 +271,9 @@ mod tests {
         let mut ack = [0u8; 20];
         ack[8..12].copy_from_slice(&[1, 2, 3, 4]);
         ack[13] = TCP_ACK;
-        let reset = bytes(&reset(&refused(Proto::TCP), &segment(ack), 100));
+        let reset = bytes(&written(|words| {
+            reset(words, &refused(Proto::TCP), &segment(ack), 100)
+        }));
         assert_eq!(reset[24..28], [1, 2, 3, 4]);
         assert_eq!(reset[33], TCP_RST);
     }
@@ -273,11 +297,14 @@ mod tests {
     #[test]
     fn an_ipv6_error_sums_up_with_its_quote_and_says_the_mtu() {
         let quote: [u16; 30] = core::array::from_fn(|at| at as u16 * 2000);
-        let words = error_v6(
-            &refused_v6(Proto::UDP),
-            &quote,
-            Message::packet_too_big(70_000),
-        );
+        let words = written(|words| {
+            error_v6(
+                words,
+                &refused_v6(Proto::UDP),
+                &quote,
+                Message::packet_too_big(70_000),
+            )
+        });
         assert_eq!(sum_v6(&words, Proto::ICMPV6, &quote), 0);
         let bytes = bytes(&words);
         assert_eq!(bytes[4..8], [0, 68, 58, 64]);
@@ -287,11 +314,8 @@ mod tests {
 
     #[test]
     fn fragmentation_needed_says_the_mtu() {
-        let words = error(
-            &refused(Proto::TCP),
-            &[0x1234; 20],
-            Message::fragmentation_needed(1450),
-        );
+        let message = Message::fragmentation_needed(1450);
+        let words = written(|words| error(words, &refused(Proto::TCP), &[0x1234; 20], message));
         assert_eq!(bytes(&words)[20..22], [3, 4]);
         assert_eq!(bytes(&words)[24..28], [0, 0, 5, 0xaa]);
     }
@@ -301,7 +325,7 @@ mod tests {
         let mut syn = [0u8; 20];
         syn[..8].copy_from_slice(&[0x9c, 0x40, 0, 53, 0, 0, 0, 9]);
         syn[13] = TCP_SYN;
-        let words = reset_v6(&refused_v6(Proto::TCP), &segment(syn), 0);
+        let words = written(|words| reset_v6(words, &refused_v6(Proto::TCP), &segment(syn), 0));
         assert_eq!(sum_v6(&words, Proto::TCP, &[]), 0);
         let reset = bytes(&words);
         assert_eq!(reset[40..44], [0, 53, 0x9c, 0x40]);

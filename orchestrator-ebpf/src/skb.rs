@@ -12,9 +12,10 @@ use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Tuple};
+use orchestrator_common::{Addr, DropReason, Scope, Tuple};
 
-use crate::packet::{self, ETHERNET, Headers, Icmp, Unparsed};
+use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
+use crate::{fragments, icmp};
 
 /// What a program reads at most: Ethernet, an IP header with its options or extensions, TCP's flags.
 const PULL: u32 = 256;
@@ -52,6 +53,29 @@ impl Packet {
         unsafe { (*self.skb).len }
     }
 
+    /// Whether the packet would have to be cut for a link of that MTU, and must not be. The IP packet
+    /// counts; for segmentation offload, one of the segments does.
+    #[inline(always)]
+    pub fn exceeds(&self, mtu: u32) -> bool {
+        self.length() > mtu + ETHERNET as u32 && self.headers.dont_fragment != 0 && self.is_cut(mtu)
+    }
+
+    #[inline(never)]
+    fn is_cut(&self, mtu: u32) -> bool {
+        let segment = unsafe { (*self.skb).gso_size };
+        if segment == 0 {
+            return mtu != 0;
+        }
+        // TCP's header length stands where UDP has data already.
+        let header = if self.headers.is_tcp() {
+            let words = self.load::<u8>(self.headers.l4 + 12).unwrap_or(5 << 4);
+            u32::from(words >> 4) * 4
+        } else {
+            8
+        };
+        mtu != 0 && self.headers.l3_length() + header + segment > mtu
+    }
+
     /// Reads the headers; brings them into the linear part first if they are not there.
     #[inline(always)]
     pub fn parse(&mut self) -> Result<(), DropReason> {
@@ -59,14 +83,7 @@ impl Packet {
             Ok(()) => Ok(()),
             Err(Unparsed::Because(reason)) => Err(reason),
             Err(Unparsed::TooShort) => {
-                let length = if self.length() < PULL {
-                    self.length()
-                } else {
-                    PULL
-                };
-                if unsafe { bpf_skb_pull_data(self.skb, length) } != 0 {
-                    return Err(DropReason::Malformed);
-                }
+                self.pull();
                 match self.parse_linear() {
                     Ok(()) => Ok(()),
                     Err(Unparsed::Because(reason)) => Err(reason),
@@ -74,6 +91,13 @@ impl Packet {
                 }
             }
         }
+    }
+
+    /// Where it fails, there will be too little to read.
+    #[inline(always)]
+    fn pull(&self) {
+        let length = self.length().min(PULL);
+        unsafe { bpf_skb_pull_data(self.skb, length) };
     }
 
     // Not inlined, like whatever else every program has more than once.
@@ -87,10 +111,49 @@ impl Packet {
         }
     }
 
+    /// Reads the packet that an ICMP error quotes; `at` is where it would have its Ethernet header.
+    #[inline(always)]
+    pub fn parse_quote(&mut self, at: u32, quote: &mut Headers) -> Result<(), Unparsed> {
+        self.pull();
+        let at = at as usize;
+        if at > PULL as usize {
+            return Err(Unparsed::TooShort);
+        }
+        unsafe {
+            let start = (&raw const (*self.skb).data).read_volatile() as usize;
+            let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
+            packet::parse_quoted(start + at, end, quote, self.headers.is_v6())
+        }
+    }
+
+    /// Under which key the flow of this packet has a row, if it can have one: its tuple, a later
+    /// fragment's with the ports of the first, an ICMP error's as `icmp` says.
+    #[inline(always)]
+    pub fn key(&mut self, scope: Scope) -> Option<&Tuple> {
+        if self.headers.is_icmp_error() {
+            return icmp::key(self, scope);
+        }
+        if self.headers.fragment == Fragment::Later && !fragments::recall(self.headers) {
+            return None;
+        }
+        let headers = &mut self.headers;
+        let is_echo = matches!(headers.icmp, Icmp::Echo | Icmp::EchoReply);
+        // Nobody asks a Service for an echo.
+        if !headers.has_port_protocol() && !(scope.number == Scope::MASQUERADE.number && is_echo) {
+            return None;
+        }
+        headers.tuple.scope = scope;
+        Some(&headers.tuple)
+    }
+
     /// Rewrites addresses and ports to those of `to`, with all checksums; of a later fragment the
-    /// addresses only, for there is no more in it.
+    /// addresses only, for there is no more in it. An ICMP error becomes one about the packet whose
+    /// answer becomes `to`.
     #[inline(never)]
     pub fn rewrite(&mut self, to: &Tuple) -> Result<(), DropReason> {
+        if self.headers.is_icmp_error() {
+            return icmp::rewrite(self, to);
+        }
         if self.headers.is_translated == 0 {
             self.headers.is_translated = 1;
             self.headers.original = self.headers.tuple;
@@ -177,20 +240,13 @@ impl Packet {
     #[inline(always)]
     fn has_checksum(&self) -> bool {
         let headers = &self.headers;
-        headers.fragment != packet::Fragment::Later
+        headers.fragment != Fragment::Later
             && (headers.is_tcp() || headers.is_udp() || headers.icmp != Icmp::No)
     }
 
     #[inline(always)]
-    pub fn l4_checksum(&self) -> u32 {
-        self.headers.l4
-            + if self.headers.is_tcp() {
-                16
-            } else if self.headers.is_udp() {
-                6
-            } else {
-                2
-            }
+    fn l4_checksum(&self) -> u32 {
+        self.headers.l4 + self.headers.checksum_offset()
     }
 
     /// A datagram may have no checksum, which then must stay so.
@@ -304,6 +360,16 @@ impl Packet {
             Ok(unsafe { value.assume_init() })
         } else {
             Err(DropReason::Malformed)
+        }
+    }
+
+    /// The same to where it is wanted.
+    #[inline(always)]
+    pub fn load_into<T: Copy>(&self, at: u32, to: &mut T) -> Result<(), DropReason> {
+        let (to, size) = (core::ptr::from_mut(to).cast(), size_of::<T>() as u32);
+        match unsafe { bpf_skb_load_bytes(self.skb.cast(), at, to, size) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Malformed),
         }
     }
 

@@ -87,6 +87,68 @@ pub fn echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
     frame
 }
 
+/// An ICMP error of either family, about a frame of which it quotes the IP packet's first bytes.
+pub fn icmp_error(
+    from: &str,
+    to: &str,
+    says: (u8, u8, u32),
+    about: &[u8],
+    quoted: usize,
+) -> Vec<u8> {
+    let (kind, code, word) = says;
+    let quote = &about[14..about.len().min(14 + quoted)];
+    let (builder, mut frame) = (builder(from, to), Vec::new());
+    let written = if any_ip(to).is_ipv6() {
+        let builder = builder.icmpv6_raw(kind, code, word.to_be_bytes());
+        builder.write(&mut frame, quote)
+    } else {
+        let builder = builder.icmpv4_raw(kind, code, word.to_be_bytes());
+        builder.write(&mut frame, quote)
+    };
+    written.expect("writing to memory");
+    frame
+}
+
+/// Cuts a frame into fragments of at most `size` bytes behind the IP header, a multiple of eight.
+pub fn pieces(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let l4 = if is_v6(frame) { 54 } else { 34 };
+    let all = frame[l4..].chunks(size);
+    let last = all.len() - 1;
+    let cut = |(at, piece): (usize, &[u8])| {
+        let mut whole = frame[..l4].to_vec();
+        whole.extend(piece);
+        set_length(&mut whole);
+        fragment(whole, (at * size / 8) as u16, at != last)
+    };
+    all.enumerate().map(cut).collect()
+}
+
+/// Puts fragments in order together again.
+pub fn reassembled(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let v6 = is_v6(&pieces[0]);
+    let mut frame = pieces[0][..if v6 { 54 } else { 34 }].to_vec();
+    for piece in pieces {
+        frame.extend(&piece[if v6 { 62 } else { 34 }..]);
+    }
+    set_length(&mut frame);
+    if v6 {
+        frame[20] = pieces[0][54];
+        return frame;
+    }
+    frame[20..22].fill(0);
+    renew_ipv4_checksum(&mut frame);
+    frame
+}
+
+fn set_length(frame: &mut [u8]) {
+    let length = frame.len() - 14;
+    if is_v6(frame) {
+        frame[18..20].copy_from_slice(&((length - 40) as u16).to_be_bytes());
+    } else {
+        frame[16..18].copy_from_slice(&(length as u16).to_be_bytes());
+    }
+}
+
 /// Any other protocol of IPv4, without content.
 pub fn of_protocol(from: &str, to: &str, protocol: u8) -> Vec<u8> {
     let mut frame = udp((from, 1), (to, 1), b"");
@@ -175,6 +237,8 @@ pub enum Transport {
         mtu: u32,
         quote: Vec<u8>,
     },
+    /// Any other error: type, code and quote.
+    Error(u8, u8, Vec<u8>),
     Other,
 }
 
@@ -261,18 +325,18 @@ fn see_transport(ends: (IpAddr, IpAddr), slice: Option<&TransportSlice>) -> Tran
         Some(TransportSlice::Icmpv4(icmp)) => {
             let sum = checksum::Sum16BitWords::new().add_slice(icmp.slice());
             assert_eq!(sum.ones_complement(), 0, "ICMP checksum");
-            see_icmp(&icmp.icmp_type(), icmp.payload())
+            see_icmp(&icmp.icmp_type(), icmp.slice())
         }
         Some(TransportSlice::Icmpv6(icmp)) => {
             assert_eq!(sum_of(ends, 58, icmp.slice()), 0, "ICMPv6 checksum");
-            see_icmpv6(&icmp.icmp_type(), icmp.payload())
+            see_icmpv6(&icmp.icmp_type(), icmp.slice())
         }
         _ => Transport::Other,
     }
 }
 
-fn see_icmp(message: &Icmpv4Type, payload: &[u8]) -> Transport {
-    let quote = payload.to_vec();
+fn see_icmp(message: &Icmpv4Type, bytes: &[u8]) -> Transport {
+    let quote = bytes[8..].to_vec();
     match message {
         Icmpv4Type::EchoRequest(echo) => Transport::Echo {
             id: echo.id,
@@ -291,12 +355,12 @@ fn see_icmp(message: &Icmpv4Type, payload: &[u8]) -> Transport {
             mtu: u32::from(*next_hop_mtu),
             quote,
         },
-        other => panic!("an ICMP message that nobody sends: {other:?}"),
+        _ => Transport::Error(bytes[0], bytes[1], quote),
     }
 }
 
-fn see_icmpv6(message: &Icmpv6Type, payload: &[u8]) -> Transport {
-    let quote = payload.to_vec();
+fn see_icmpv6(message: &Icmpv6Type, bytes: &[u8]) -> Transport {
+    let quote = bytes[8..].to_vec();
     match message {
         Icmpv6Type::EchoRequest(echo) => Transport::Echo {
             id: echo.id,
@@ -310,6 +374,6 @@ fn see_icmpv6(message: &Icmpv6Type, payload: &[u8]) -> Transport {
             Transport::PortUnreachable(quote)
         }
         Icmpv6Type::PacketTooBig { mtu } => Transport::TooBig { mtu: *mtu, quote },
-        other => panic!("an ICMPv6 message that nobody sends: {other:?}"),
+        _ => Transport::Error(bytes[0], bytes[1], quote),
     }
 }

@@ -24,6 +24,8 @@ use orchestrator_common::{DropEvent, DropReason, Trace, Tuple, Verdict};
 const SK_BUFF: usize = 192;
 const SK_BUFF_IFINDEX: usize = 40;
 const SK_BUFF_CB: usize = 48;
+const SK_BUFF_GSO_SEGS: usize = 164;
+const SK_BUFF_GSO_SIZE: usize = 176;
 
 /// The loopback device, which every network namespace has: where a test's packets come from unless
 /// it says otherwise.
@@ -128,15 +130,37 @@ impl Datapath {
 
     /// The same often: `duration` is then the mean.
     pub fn repeat(&mut self, hook: Hook, ifindex: u32, frame: &[u8], times: u32) -> Result<Ran> {
-        let mut context_in = [0u8; SK_BUFF];
-        context_in[SK_BUFF_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+        self.run_in(hook, &context(ifindex), frame, times)
+    }
+
+    /// Runs a hook over a frame that is still to be cut into segments with so much payload each.
+    pub fn run_segmented(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        frame: &[u8],
+        segment: u32,
+    ) -> Result<Ran> {
+        let mut context = context(ifindex);
+        context[SK_BUFF_GSO_SEGS..][..4].copy_from_slice(&2u32.to_ne_bytes());
+        context[SK_BUFF_GSO_SIZE..][..4].copy_from_slice(&segment.to_ne_bytes());
+        self.run_in(hook, &context, frame, 1)
+    }
+
+    fn run_in(
+        &mut self,
+        hook: Hook,
+        context: &[u8; SK_BUFF],
+        frame: &[u8],
+        times: u32,
+    ) -> Result<Ran> {
         let mut context_out = [0u8; SK_BUFF];
         let mut packet = vec![0u8; frame.len() + 256];
         let program = self.classifier(hook)?;
         let result = program.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut packet),
-            ctx_in: Some(&context_in),
+            ctx_in: Some(context),
             ctx_out: Some(&mut context_out),
             repeat: times,
             ..TestRunOptions::new()
@@ -247,6 +271,13 @@ impl Datapath {
         }
         Ok(events)
     }
+}
+
+/// The context of a run for a packet from that interface.
+fn context(ifindex: u32) -> [u8; SK_BUFF] {
+    let mut context = [0u8; SK_BUFF];
+    context[SK_BUFF_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
 }
 
 /// Reads a record field by field: it is bytes, and this crate has no `unsafe`.

@@ -2,6 +2,10 @@
 
 #[path = "packet/container.rs"]
 mod container;
+#[path = "packet/fragments.rs"]
+mod fragments;
+#[path = "packet/icmp.rs"]
+mod icmp;
 #[path = "packet/ipv6.rs"]
 mod ipv6;
 #[path = "packet/netdev.rs"]

@@ -422,10 +422,6 @@ fn from_container_drops_with_its_reason() {
         DropReason::TtlExceeded,
     );
     drops(
-        &fragment(udp((POD, 1), SERVICE, b"12345678"), 0, true),
-        DropReason::Fragment,
-    );
-    drops(
         &fragment(udp((POD, 1), SERVICE, b"12345678"), 9, false),
         DropReason::Fragment,
     );
@@ -501,6 +497,4 @@ fn a_services_answer_through_the_stack_is_translated_as_well() {
     let ran = world.run(Hook::ToContainer, &udp(BACKEND, (POD, 40000), b"answer"));
     assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::ServiceReply));
     assert_eq!(see(&ran.packet).src, SERVICE.0);
-    let first = fragment(udp(BACKEND, (POD, 40000), b"12345678"), 0, true);
-    world.must_drop(Hook::ToContainer, &first, DropReason::Fragment);
 }

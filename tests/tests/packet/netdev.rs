@@ -179,15 +179,11 @@ fn to_netdev_drops_with_its_reason() {
         DropReason::PodRangeOutside,
     );
     drops(
-        &fragment(udp((POD, 1), (OUTSIDE, 1), b"12345678"), 0, true),
-        DropReason::Fragment,
-    );
-    drops(
         &fragment(udp((POD, 1), (OUTSIDE, 1), b"12345678"), 9, false),
         DropReason::Fragment,
     );
     drops(
-        &of_protocol(POD, OUTSIDE, 132),
+        &of_protocol(POD, OUTSIDE, 47),
         DropReason::UnsupportedProtocol,
     );
     drops(

@@ -18,6 +18,8 @@ pub const NEIGHBOUR: u32 = 77;
 pub const UPLINK: u32 = 90;
 pub const OVERLAY: u32 = 91;
 pub const HOST: u32 = 92;
+/// Of the overlay.
+pub const MTU: u32 = 1450;
 
 /// The pod that sends, one beside it, one on another node, the node itself, and somebody outside.
 pub const POD: &str = "10.100.1.5";
@@ -109,6 +111,7 @@ pub fn config() -> Config {
         vxlan_port: Port::new(4789),
         node_port_first: Port::new(30000),
         node_port_last: Port::new(32767),
+        mtu: MTU,
         ..Config::default()
     }
 }
@@ -191,6 +194,12 @@ impl World {
 
     pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Ran {
         self.datapath.run(hook, LOOPBACK, frame).unwrap()
+    }
+
+    /// From now on the one who was beside the pod sends by loopback, and the pod is beside.
+    pub fn swap(&mut self, pod: &str, other: &str) {
+        self.endpoint(pod, NEIGHBOUR, 0, POD_MAC);
+        self.endpoint(other, LOOPBACK, 0, POD_MAC);
     }
 
     /// Runs a hook that must drop the frame for that reason: counted once, told once, and nothing else counted.

@@ -1,0 +1,299 @@
+//! ICMP errors reach who sent what they are about, and quote what was sent; packets too big for the
+//! overlay are answered by one.
+
+use orchestrator_common::event::Hook;
+use orchestrator_common::{DropReason, Proto, Rule, Trace, Verdict};
+use tests::packet::*;
+use tests::prog::LOOPBACK;
+
+use crate::world::*;
+
+type Build = fn(End<'_>, End<'_>) -> Vec<u8>;
+const BUILDS: [Build; 2] = [
+    |from, to| udp(from, to, b"twelve bytes and more"),
+    |from, to| tcp(from, to, Flags::Ack, b"twelve bytes and more"),
+];
+
+/// Pod, Service and backend of each family.
+const FAMILIES: [(&str, End<'static>, End<'static>); 2] = [
+    (POD, ("10.96.0.90", 80), (REMOTE_POD, 8080)),
+    (POD6, ("fd00:96::90", 80), (REMOTE_POD6, 8080)),
+];
+
+/// Unreachable, too big, time exceeded, parameter problem.
+const SAYS_V4: [(u8, u8, u32); 4] = [(3, 1, 0), (3, 4, 1280), (11, 0, 0), (12, 0, 0)];
+const SAYS_V6: [(u8, u8, u32); 4] = [(1, 3, 0), (2, 0, 1280), (3, 0, 0), (4, 0, 0)];
+
+fn says(to: &str) -> [(u8, u8, u32); 4] {
+    if any_ip(to).is_ipv6() {
+        SAYS_V6
+    } else {
+        SAYS_V4
+    }
+}
+
+/// An IP header with eight bytes behind it, with a TCP header, or all that was sent.
+fn quotes(to: &str) -> [usize; 3] {
+    let ip = if any_ip(to).is_ipv6() { 40 } else { 20 };
+    [ip + 8, ip + 20, 1500]
+}
+
+fn quote(packet: &[u8]) -> Vec<u8> {
+    match see(packet).transport {
+        Transport::PortUnreachable(quote)
+        | Transport::TooBig { quote, .. }
+        | Transport::Error(_, _, quote) => quote,
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+fn both_services(world: &mut World, service: End<'_>, backend: End<'_>) {
+    world.service(4, service, Proto::UDP, &[(9, backend)]);
+    world.service(5, service, Proto::TCP, &[(10, backend)]);
+}
+
+#[test]
+fn an_error_about_a_packet_to_a_service_quotes_what_the_client_sent() {
+    let Some(mut world) = world("error to client") else {
+        return;
+    };
+    for (pod, service, backend) in FAMILIES {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            world.swap(backend.0, pod);
+            let sent = build((pod, 40000), service);
+            let translated = world.send(&sent).packet;
+            assert_eq!(see(&translated).dst, backend.0);
+            world.swap(pod, backend.0);
+            for (quoted, says) in quotes(pod)
+                .into_iter()
+                .flat_map(|q| says(pod).map(|s| (q, s)))
+            {
+                let error = icmp_error(backend.0, pod, says, &translated, quoted);
+                let ran = world.send(&error);
+                let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError);
+                assert_eq!(ran.trace, expected, "{says:?}");
+                let seen = see(&ran.packet);
+                assert_eq!((seen.src.as_str(), seen.dst.as_str()), (service.0, pod));
+                let length = sent.len().min(14 + quoted);
+                assert_eq!(quote(&ran.packet), sent[14..length], "{says:?} {quoted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_about_a_services_answer_quotes_what_the_backend_sent() {
+    let Some(mut world) = world("error to backend") else {
+        return;
+    };
+    for (pod, service, backend) in FAMILIES {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            world.swap(backend.0, pod);
+            world.send(&build((pod, 40000), service));
+            world.swap(pod, backend.0);
+            let answer = build(backend, (pod, 40000));
+            let translated = world.send(&answer).packet;
+            assert_eq!(see(&translated).src, service.0);
+            world.swap(backend.0, pod);
+            for (quoted, says) in quotes(pod)
+                .into_iter()
+                .flat_map(|q| says(pod).map(|s| (q, s)))
+            {
+                let error = icmp_error(pod, service.0, says, &translated, quoted);
+                let ran = world.send(&error);
+                assert_eq!(ran.trace, overlay(Rule::IcmpError), "{says:?}");
+                let seen = see(&ran.packet);
+                assert_eq!((seen.src.as_str(), seen.dst.as_str()), (pod, backend.0));
+                let length = answer.len().min(14 + quoted);
+                assert_eq!(quote(&ran.packet), answer[14..length], "{says:?} {quoted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_routers_error_about_a_masqueraded_packet_reaches_the_pod() {
+    let Some(mut world) = world("error to masqueraded pod") else {
+        return;
+    };
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    let sent = [
+        udp((POD, 40000), (OUTSIDE, 53), b"hello"),
+        tcp((POD, 40000), (OUTSIDE, 80), Flags::Ack, b"hello"),
+        echo(POD, OUTSIDE, 77, false),
+    ];
+    for sent in sent {
+        let ran = world.run(Hook::ToNetdev, &sent);
+        assert_eq!(ran.trace.rule, Rule::Masquerade);
+        let router = "192.0.2.9";
+        for says in SAYS_V4 {
+            let error = icmp_error(router, NODE, says, &ran.packet, 28);
+            let ran = world.run(Hook::FromNetdev, &error);
+            let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError);
+            assert_eq!(ran.trace, expected, "{says:?}");
+            let seen = see(&ran.packet);
+            assert_eq!((seen.src.as_str(), seen.dst.as_str()), (router, POD));
+            assert_eq!(quote(&ran.packet), sent[14..42]);
+        }
+    }
+}
+
+#[test]
+fn a_pods_error_about_an_answer_leaves_as_the_nodes() {
+    let Some(mut world) = world("error from masqueraded pod") else {
+        return;
+    };
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    let ran = world.run(Hook::ToNetdev, &udp((POD, 40000), (OUTSIDE, 53), b"query"));
+    let Transport::Udp(port, _) = see(&ran.packet).transport else {
+        panic!()
+    };
+    let answer = udp((OUTSIDE, 53), (NODE, port), b"answer");
+    let delivered = world.run(Hook::FromNetdev, &answer).packet;
+    let error = icmp_error(POD, OUTSIDE, (3, 3, 0), &delivered, 28);
+    let ran = world.run(Hook::ToNetdev, &error);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::IcmpError));
+    let seen = see(&ran.packet);
+    assert_eq!((seen.src.as_str(), seen.dst.as_str()), (NODE, OUTSIDE));
+    assert_eq!(quote(&ran.packet), answer[14..42]);
+}
+
+#[test]
+fn an_error_about_a_packet_translated_twice_is_translated_twice() {
+    let Some(mut world) = world("error twice") else {
+        return;
+    };
+    let service = ("10.96.0.90", 53);
+    world.service(4, service, Proto::UDP, &[(9, (OUTSIDE, 5300))]);
+    let sent = udp((POD, 40000), service, b"query");
+    let once = world.send(&sent).packet;
+    let twice = world.run(Hook::ToNetdev, &once).packet;
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    let error = icmp_error(OUTSIDE, NODE, (3, 3, 0), &twice, 28);
+    let ran = world.run(Hook::FromNetdev, &error);
+    assert_eq!(ran.trace, trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError));
+    let seen = see(&ran.packet);
+    assert_eq!((seen.src.as_str(), seen.dst.as_str()), (service.0, POD));
+    // One hop nearer to its end than it was sent.
+    let mut sent = with_ttl(sent, 63);
+    sent.truncate(42);
+    assert_eq!(quote(&ran.packet), sent[14..]);
+}
+
+#[test]
+fn an_error_about_nothing_that_was_translated_is_left_as_it_is() {
+    let Some(mut world) = world("errors without flow") else {
+        return;
+    };
+    let stranger = udp((NEIGHBOUR_POD, 53), (POD, 40000), b"answer");
+    let error = icmp_error(POD, NEIGHBOUR_POD, (3, 3, 0), &stranger, 28);
+    let ran = world.send(&error);
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Peer, NEIGHBOUR, Rule::LocalEndpoint)
+    );
+    assert_eq!(ran.packet[14..], error[14..]);
+
+    let own = udp((NODE, 2000), (OUTSIDE, 53), b"query");
+    let for_node = icmp_error(OUTSIDE, NODE, (3, 3, 0), &own, 28);
+    let ran = world.run(Hook::FromNetdev, &for_node);
+    assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+    assert_eq!(ran.packet, for_node);
+
+    let unasked = udp((SERVICE.0, 53), (POD, 40000), b"answer");
+    let to_service = icmp_error(POD, SERVICE.0, (3, 3, 0), &unasked, 28);
+    world.must_drop(Hook::FromContainer, &to_service, DropReason::NoFlow);
+    let cut = icmp_error(POD, SERVICE.0, (3, 3, 0), &unasked, 21);
+    world.must_drop(Hook::FromContainer, &cut, DropReason::NoFlow);
+    let outside = icmp_error(POD, OUTSIDE, (3, 3, 0), &unasked, 28);
+    world.must_drop(Hook::ToNetdev, &outside, DropReason::NoFlow);
+}
+
+/// What the pod is told of a packet that the overlay does not carry.
+fn too_big() -> Trace {
+    Trace {
+        verdict: Verdict::Reply,
+        target: LOOPBACK,
+        vtep: 0,
+        reason: DropReason::TooBig,
+        rule: Rule::RemotePod,
+    }
+}
+
+#[test]
+fn a_packet_too_big_for_the_overlay_is_answered_with_the_size_that_is_not() {
+    let Some(mut world) = world("too big") else {
+        return;
+    };
+    for (pod, service, backend) in FAMILIES {
+        both_services(&mut world, service, backend);
+        let ip = if any_ip(pod).is_ipv6() { 40 } else { 20 };
+        for to in [backend, service] {
+            let datagram = |length| udp((pod, 40000), to, &vec![7; length - ip - 8]);
+            let fits = world.send(&datagram(1450));
+            assert_eq!(fits.trace.verdict, Verdict::Overlay, "{to:?}");
+            let segment = tcp((pod, 40000), to, Flags::Ack, &vec![7; 1451 - ip - 20]);
+            for frame in [datagram(1451), segment] {
+                let ran = world.send(&frame);
+                let rule = if to == service {
+                    Rule::Service
+                } else {
+                    Rule::None
+                };
+                assert_eq!(ran.trace, Trace { rule, ..too_big() }, "{to:?}");
+                let seen = see(&ran.packet);
+                assert_eq!((seen.src.as_str(), seen.dst.as_str()), (to.0, pod));
+                assert_eq!(seen.macs, (SENDER_MAC, GATEWAY_MAC));
+                let quote = frame[14..14 + ip + 20].to_vec();
+                assert_eq!(seen.transport, Transport::TooBig { mtu: MTU, quote });
+            }
+        }
+    }
+    let told = world.datapath.counted(DropReason::TooBig).unwrap();
+    assert_eq!(told, 8);
+}
+
+#[test]
+fn only_what_may_not_be_cut_is_too_big_and_only_for_the_overlay() {
+    let Some(mut world) = world("not too big") else {
+        return;
+    };
+    let large = |to| udp((POD, 40000), (to, 53), &[7; 1450]);
+    assert_eq!(
+        world.send(&large(NEIGHBOUR_POD)).trace.verdict,
+        Verdict::Peer
+    );
+    assert_eq!(world.send(&large(OUTSIDE)).trace.verdict, Verdict::Outside);
+    let may_be_cut = fragment(large(REMOTE_POD), 0, false);
+    let ran = world.send(&may_be_cut);
+    assert_eq!(ran.trace, overlay(Rule::RemotePod));
+    // An error about an error would go round in circles.
+    let error = icmp_error(POD, REMOTE_POD, (3, 3, 0), &large(POD), 1500);
+    world.must_drop(Hook::FromContainer, &error, DropReason::TooBig);
+}
+
+#[test]
+fn of_a_packet_that_is_still_to_be_cut_a_segment_counts() {
+    let Some(mut world) = world("segments") else {
+        return;
+    };
+    for (pod, remote, ip) in [(POD, REMOTE_POD, 20), (POD6, REMOTE_POD6, 40)] {
+        let frame = tcp((pod, 40000), (remote, 80), Flags::Ack, &[7; 2800]);
+        let most = MTU - ip - 20;
+        let mut segmented = |size| {
+            let ran = world
+                .datapath
+                .run_segmented(Hook::FromContainer, LOOPBACK, &frame, size);
+            ran.unwrap()
+        };
+        assert_eq!(segmented(most).trace, overlay(Rule::RemotePod));
+        let ran = segmented(most + 1);
+        let rule = Rule::None;
+        assert_eq!(ran.trace, Trace { rule, ..too_big() });
+        let quote = frame[14..34 + ip as usize].to_vec();
+        let expected = Transport::TooBig { mtu: MTU, quote };
+        assert_eq!(see(&ran.packet).transport, expected);
+    }
+}
