@@ -107,6 +107,35 @@ impl Cluster {
         )
     }
 
+    /// What a node says of itself in numbers, asked with the administrator's certificate.
+    pub fn metrics(&self, kubectl: &Kubectl, node: u8) -> Result<String> {
+        let address = kubectl.field(
+            &format!("node {}", self.node(node)),
+            "/status/addresses/0/address",
+        )?;
+        let file = |field: &str| -> Result<String> {
+            let path = format!("jsonpath={{{field}}}");
+            let data = kubectl.run(&format!("config view --raw -o {path}"))?;
+            let name = field.rsplit('.').next().unwrap_or_default();
+            let file = self.dir.join(name);
+            fs::write(&file, data)?;
+            let decoded = output(Command::new("base64").arg("-d").arg(&file))?;
+            fs::write(&file, decoded)?;
+            Ok(file.to_string_lossy().into_owned())
+        };
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail", "--max-time", "10"])
+            .args([
+                "--cacert",
+                &file(".clusters[0].cluster.certificate-authority-data")?,
+            ])
+            .args(["--cert", &file(".users[0].user.client-certificate-data")?])
+            .args(["--key", &file(".users[0].user.client-key-data")?])
+            .arg(format!("https://{address}:10250/metrics"));
+        let namespace = self.namespace(&format!("node-{node}"));
+        namespace.enter(|| output(&mut curl))
+    }
+
     /// The running container of that name in that pod.
     pub fn container(&self, pod: &str, container: &str) -> Result<String> {
         let pod = format!("label=orchestrator.pod.name={pod}");

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
+use super::metrics::Metrics;
 use crate::datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use crate::sys::Shutdown;
 
@@ -54,6 +56,7 @@ pub struct Told {
     pub applied: watch::Sender<Applied>,
     /// The maps hold what the API had when the agent started, at least.
     pub in_sync: watch::Sender<bool>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The way to the one task that owns the datapath.
@@ -64,6 +67,8 @@ pub struct DatapathHandle {
 
 enum Message {
     Change(Change, Option<oneshot::Sender<Result<(), String>>>),
+    /// A change of a watch, and when it was heard of.
+    Heard(Change, Instant),
     /// Everything of EndpointSlices up to that revision was sent.
     Reached(u64),
     Delivered(Snapshot),
@@ -97,7 +102,10 @@ impl DatapathHandle {
 
     async fn send(&self, change: Change) {
         // As above.
-        let _ = self.queue.send(Message::Change(change, None)).await;
+        let _ = self
+            .queue
+            .send(Message::Heard(change, Instant::now()))
+            .await;
     }
 
     async fn reached(&self, revision: u64) {
@@ -139,8 +147,15 @@ async fn serve(
         };
         match message {
             None => return,
-            Some(Message::Change(change, done)) => {
+            Some(Message::Heard(change, heard)) => {
                 awaited |= datapath.loses_endpoint(&change);
+                match datapath.change(change) {
+                    Ok(()) if datapath.is_settled() => told.metrics.synced(heard.elapsed()),
+                    Ok(()) => {}
+                    Err(error) => tracing::error!(%error, "the datapath did not take a change"),
+                }
+            }
+            Some(Message::Change(change, done)) => {
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
                 if let Err(error) = &outcome {
                     tracing::error!(error, "the datapath did not take a change");

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::join::Membership;
-use super::metrics::Metrics;
+use super::metrics::{self, Metrics};
 use super::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
 use crate::sys::Shutdown;
 use crate::sys::certificates::Identity;
@@ -156,8 +156,12 @@ async fn administrators_only(request: Request, next: Next) -> Response {
     }
 }
 
-async fn metrics<R: Runtime>(State(served): State<Served<R>>) -> String {
-    served.metrics.text()
+async fn metrics<R: Runtime>(State(served): State<Served<R>>) -> Response {
+    // The maps are read on a thread that may wait.
+    match tokio::task::spawn_blocking(move || served.metrics.text()).await {
+        Ok(text) => ([("content-type", metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 /// The query of a log request, in Kubernetes' words.

@@ -46,6 +46,8 @@ pub struct AgentConfig {
     pub underlay: IpAddr,
     pub data_dir: PathBuf,
     pub docker_host: String,
+    /// Have the kernel count runs of programs, for the metrics.
+    pub program_stats: bool,
 }
 
 /// Why an agent could not start or go on.
@@ -185,7 +187,7 @@ impl Body {
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
         let (in_sync, synced) = watch::channel(false);
-        let datapath = feed::own(datapath, Told { applied, in_sync }, shutdown.clone());
+        let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
         let recorder = Recorder::start(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);
@@ -216,6 +218,24 @@ impl Body {
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
+    }
+
+    /// Starts the datapath's own task, and measures it from now on.
+    fn own(
+        &self,
+        datapath: Datapath,
+        applied: watch::Sender<Applied>,
+        in_sync: watch::Sender<bool>,
+        shutdown: &Shutdown,
+    ) -> Result<DatapathHandle, AgentError> {
+        let metrics = self.metrics.clone();
+        metrics.measure(datapath.meter(self.config.program_stats)?);
+        let told = Told {
+            applied,
+            in_sync,
+            metrics,
+        };
+        Ok(feed::own(datapath, told, shutdown.clone()))
     }
 
     /// Starts the answers to load balancers; what they are made from is sent to them.

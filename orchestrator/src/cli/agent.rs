@@ -58,6 +58,11 @@ pub struct Args {
     #[arg(long, default_value = "info")]
     log_level: String,
 
+    /// Have the kernel count how often and how long the datapath's programs run, for /metrics; it costs
+    /// every run two looks at the clock.
+    #[arg(long)]
+    program_stats: bool,
+
     /// Remove this node's containers and links instead, and end. The agent must not be running.
     #[arg(long)]
     reset: bool,
@@ -130,6 +135,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         underlay: *args.node_ip.first().context("--node-ip is missing")?,
         data_dir: args.data_dir,
         docker_host: args.docker_host,
+        program_stats: args.program_stats,
     };
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;

@@ -15,6 +15,7 @@ use orchestrator_common::{Addr, MAPS, MapKind, MapSpec, Tuple};
 use super::DatapathError;
 use super::delta::Op;
 use super::kernel::Kernel;
+use super::meter::MapFill;
 use super::table::Tables;
 
 /// Every map that user space reads or writes.
@@ -72,6 +73,19 @@ impl Maps {
         let counts = self.counters.get(&row, 0);
         let counts = counts.map_err(failed("read", statistics::COUNTERS.name))?;
         Ok(counts.iter().sum())
+    }
+
+    /// The hash maps of which every row means something, with how many there are. One call a row.
+    pub fn fill(&self) -> Result<Vec<MapFill>, DatapathError> {
+        let counted = [
+            count(&self.endpoints, &endpoints::ENDPOINTS)?,
+            count(&self.nodes, &nodes::NODES)?,
+            count(&self.backends, &services::BACKENDS)?,
+            count(&self.services, &services::SERVICES)?,
+            count(&self.netns, &endpoints::NETNS)?,
+            count(&self.flows, &flows::FLOWS)?,
+        ];
+        Ok(counted.into())
     }
 
     fn raise(&mut self, id: u32) -> Result<(), MapError> {
@@ -167,6 +181,26 @@ fn read_hash<K: aya::Pod + Ord, V: aya::Pod>(
         rows.insert(key, value);
     }
     Ok(())
+}
+
+fn count<K: aya::Pod, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    spec: &MapSpec,
+) -> Result<MapFill, DatapathError> {
+    let mut rows = 0;
+    for key in map.keys() {
+        key.map_err(failed("read", spec.name))?;
+        rows += 1;
+        // The datapath takes rows away meanwhile: the kernel then begins anew.
+        if rows == u64::from(spec.max_entries) {
+            break;
+        }
+    }
+    Ok(MapFill {
+        name: spec.name,
+        rows,
+        most: spec.max_entries.into(),
+    })
 }
 
 /// Deleting what is absent succeeds.

@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod link;
 pub mod lookup;
 pub mod maps;
+pub mod meter;
 pub mod mount;
 pub mod object;
 mod probe;
@@ -40,6 +41,7 @@ use orchestrator_common::{DropReason, Mac, Verdict};
 
 use attach::Links;
 use maps::Maps;
+use meter::Meter;
 use object::Programs;
 use reconcile::Reconciler;
 
@@ -232,6 +234,16 @@ impl Datapath {
     /// Packets by what became of them, for metrics.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
         count(self.reconciler.kernel())
+    }
+
+    /// A reader of all numbers that works beside this. `count_runs`: the kernel counts runs of programs
+    /// while it lives.
+    pub fn meter(&self, count_runs: bool) -> Result<Meter, DatapathError> {
+        let maps = Maps::open(&pin_dirs(&self.config)?.0)?;
+        let programs = self.programs.all();
+        let programs = programs.map_err(|error| DatapathError::io("share the programs", error))?;
+        let runs = count_runs.then(object::count_runs).transpose()?;
+        Ok(Meter::new(maps, programs, runs))
     }
 
     /// Detaches and removes everything of this node: pins, programs, links.

@@ -30,6 +30,24 @@ impl Programs {
     }
 }
 
+impl Programs {
+    /// All of them, with descriptors of their own.
+    pub fn all(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        let cloned = self
+            .0
+            .iter()
+            .map(|(name, fd)| Ok((name.clone(), fd.try_clone()?)));
+        cloned.collect()
+    }
+}
+
+/// Has the kernel count runs of programs, every one of the machine, while the descriptor is open. Costs
+/// each run two looks at the clock.
+pub fn count_runs() -> Result<OwnedFd, DatapathError> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .map_err(|error| DatapathError::kernel("count runs of programs", error))
+}
+
 /// Creates or adopts every map of the object in `maps`, and loads every program through the verifier.
 pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
     if OBJECT.is_empty() {

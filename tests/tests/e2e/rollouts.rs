@@ -94,7 +94,42 @@ fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
     );
     assert_eq!(failures, Vec::<String>::new());
     assert!(answered > rollouts * 100, "that was no load: {answered}");
+    measured(&cluster, &kubectl, rollouts);
     cluster.down().unwrap();
+}
+
+/// The nodes' own numbers tell the same.
+fn measured(cluster: &Cluster, kubectl: &Kubectl, rollouts: usize) {
+    let texts: Vec<String> = (1..=3)
+        .map(|node| cluster.metrics(kubectl, node).unwrap())
+        .collect();
+    let sum = |name: &str| -> f64 {
+        let lines = texts.iter().flat_map(|text| text.lines());
+        let values = lines.filter_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        values.sum()
+    };
+    let stopped = sum("orchestrator_datapath_leave_seconds_count");
+    let seconds = sum("orchestrator_datapath_leave_seconds_sum");
+    let unconfirmed = sum("orchestrator_datapath_leave_unconfirmed_total");
+    println!(
+        "{stopped} pods left their Service in {:.3} s on average",
+        seconds / stopped
+    );
+    assert_eq!(stopped, (3 * rollouts) as f64, "pods that left");
+    assert_eq!(unconfirmed, 0.0, "pods that a node did not confirm");
+    for text in &texts {
+        assert!(text.contains("\norchestrator_datapath_flows "), "{text}");
+        for line in [
+            "orchestrator_datapath_packets_total{verdict=\"overlay\"} ",
+            "orchestrator_datapath_map_entries{map=\"services_v1\"} ",
+            "orchestrator_datapath_program_verified_instructions{program=\"connect4\"} ",
+            "orchestrator_datapath_sync_seconds_count ",
+        ] {
+            let found = text.lines().find_map(|it| it.strip_prefix(line));
+            let value: f64 = found.and_then(|it| it.parse().ok()).unwrap_or_default();
+            assert!(value > 0.0, "{line}is {value} in\n{text}");
+        }
+    }
 }
 
 /// Replaces every pod; returns when the last old one is gone.

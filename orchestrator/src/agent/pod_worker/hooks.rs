@@ -116,7 +116,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let about = About::container(&self.update.pod, name);
             self.node.recorder.normal(about, "Killing", why);
         }
-        self.tell_of_wait();
+        self.measure_wait();
         self.memory.signalled.insert(id.clone(), kill_at);
         let node = self.node.clone();
         tokio::spawn(async move {
@@ -128,14 +128,25 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Step::Settled
     }
 
-    /// Says whom a pod that stops now has waited for in vain.
-    fn tell_of_wait(&self) {
-        let seen = self.memory.drain.map_or(Progress::DONE, |drain| drain.seen);
-        if seen.left {
+    /// Counts how long a pod that stops now has waited to be out of its Services, and says for whom in
+    /// vain.
+    fn measure_wait(&self) {
+        let leaver = self.leaver();
+        let first = self.memory.signalled.is_empty();
+        let Some(drain) = self.memory.drain.filter(|_| first) else {
+            return;
+        };
+        if self.node.nodes.in_none(&leaver) {
+            return;
+        }
+        let waited = Timestamp::now().duration_since(drain.since);
+        let waited = Duration::try_from(waited).unwrap_or_default();
+        self.node.metrics.left(waited, drain.seen.left);
+        if drain.seen.left {
             return;
         }
         let pod = pod_name(&self.update.pod);
-        let missing = self.node.nodes.missing(&self.leaver());
+        let missing = self.node.nodes.missing(&leaver);
         tracing::warn!(
             pod,
             ?missing,
