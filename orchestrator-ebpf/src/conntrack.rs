@@ -25,6 +25,9 @@ pub struct Opening {
     /// Who is to serve it, and the generation; 0 without backend.
     pub backend: u32,
     pub generation: u32,
+    /// What the packet says of its direction, as `Flow::seen`.
+    seen: u16,
+    reserved: [u16; 3],
     reply_key: Tuple,
     row: Flow,
 }
@@ -53,10 +56,11 @@ fn restore(key: &Tuple, flow: &Flow) {
 
 /// Begins to open the flow of a packet: it becomes itself until the caller says otherwise.
 #[inline(always)]
-pub fn begin(key: &Tuple) -> Result<&'static mut Opening, DropReason> {
+pub fn begin(headers: &Headers) -> Result<&'static mut Opening, DropReason> {
     let opening = maps::opening()?;
-    opening.key = *key;
-    opening.translated = *key;
+    opening.key = headers.tuple;
+    opening.translated = headers.tuple;
+    opening.seen = seen_after(0, headers);
     opening.backend = 0;
     opening.generation = 0;
     Ok(opening)
@@ -160,7 +164,7 @@ fn claim(opening: &Opening) -> Result<(), DropReason> {
 fn finish(opening: &mut Opening) -> Result<(), DropReason> {
     opening.row.translated = opening.translated;
     opening.row.direction = Flow::FORWARD;
-    opening.row.seen = Flow::USED;
+    opening.row.seen = opening.seen;
     let done = maps::replace_flow(&opening.key, &opening.row);
     if done.is_err() {
         maps::remove_flow(&opening.reply_key);

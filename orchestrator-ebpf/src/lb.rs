@@ -135,7 +135,7 @@ pub fn by_row(
         });
     }
     packet.headers.tuple.scope = Scope::SERVICE;
-    let opening = conntrack::begin(&packet.headers.tuple)?;
+    let opening = conntrack::begin(packet.headers)?;
     match choose(service, opening).and_then(|()| open(config, scope, opening)) {
         Ok(()) => maps::count_opened(service.id, opening.backend),
         Err(reason) => {

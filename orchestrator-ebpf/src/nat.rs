@@ -70,8 +70,7 @@ fn untranslatable(packet: &Packet) -> DropReason {
 /// Gives a flow a source port that is free towards its destination.
 #[inline(always)]
 fn open(packet: &Packet, config: &Config) -> Result<&'static Tuple, DropReason> {
-    let key = &packet.headers.tuple;
-    let opening = conntrack::begin(key)?;
+    let opening = conntrack::begin(packet.headers)?;
     opening.translated.src = forward::family(packet, config).node;
     // SCTP's checksum covers its ports: a flow keeps its own, if that is free.
     if packet.headers.is_sctp() {

@@ -13,9 +13,9 @@ pub fn seen_after(seen: u16, headers: &Headers) -> u16 {
     let flags = headers.tcp_flags;
     // A new connection with the old one's ports is not closed.
     let mut seen = if flags & TCP_SYN != 0 {
-        Flow::USED
+        Flow::USED | Flow::SYN
     } else {
-        seen | Flow::USED
+        (seen | Flow::USED) & !Flow::SYN
     };
     if flags & TCP_FIN != 0 {
         seen |= Flow::FIN;
@@ -56,6 +56,16 @@ mod tests {
         assert_eq!(closed, Flow::USED | Flow::FIN);
         assert_eq!(seen_after(closed, &segment(TCP_ACK)), closed);
         assert_eq!(seen_after(closed, &segment(TCP_RST)), closed | Flow::RST);
-        assert_eq!(seen_after(closed, &segment(TCP_SYN)), Flow::USED);
+        assert_eq!(
+            seen_after(closed, &segment(TCP_SYN)),
+            Flow::USED | Flow::SYN
+        );
+    }
+
+    #[test]
+    fn a_client_proves_to_be_there_by_speaking_again() {
+        let asked = seen_after(0, &segment(TCP_SYN));
+        assert_eq!(seen_after(asked, &segment(TCP_SYN)), asked);
+        assert_eq!(seen_after(asked, &segment(TCP_ACK)), Flow::USED);
     }
 }

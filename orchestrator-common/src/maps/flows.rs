@@ -26,7 +26,7 @@ layout! {
         pub generation: u32,
         /// `Flow::FORWARD` or `Flow::REPLY`.
         pub direction: u16,
-        /// What was seen in the row's direction: `Flow::FIN`, `RST`, `USED`.
+        /// What was seen in the row's direction: `Flow::FIN`, `RST`, `USED`, `SYN`.
         pub seen: u16,
         pub reserved: u32,
     }
@@ -40,6 +40,8 @@ impl Flow {
     pub const RST: u16 = 2;
     /// A packet used this row: a reply row without it belongs to a half-open flow.
     pub const USED: u16 = 4;
+    /// Only SYNs were seen: in a forward row, of a client that has not proved to be there.
+    pub const SYN: u16 = 8;
 
     /// The key of the other row of this flow.
     #[inline(always)]

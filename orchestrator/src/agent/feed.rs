@@ -27,6 +27,7 @@ use crate::sys::Shutdown;
 
 const QUEUE: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const RELIEVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The snapshots that must be there before anything may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,9 +134,19 @@ async fn serve(
     let mut missing = BTreeSet::from(ALL);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut relieve = tokio::time::interval(RELIEVE_EVERY);
+    relieve.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
             () = shutdown.requested() => return,
+            _ = relieve.tick() => {
+                match datapath.relieve(monotonic()) {
+                    Ok(0) => {}
+                    Ok(flows) => tracing::warn!(flows, "the flow table was full: half-open flows were removed"),
+                    Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
+                }
+                continue;
+            }
             _ = sweep.tick() => {
                 if let Err(error) = datapath.sweep(monotonic()) {
                     tracing::warn!(%error, "old flows were not removed");

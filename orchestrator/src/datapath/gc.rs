@@ -16,37 +16,80 @@ use super::maps::Maps;
 use super::table::Tables;
 use super::{DatapathError, delta};
 
-/// A connection that said goodbye: long enough for the last retransmission.
-const CLOSED: Duration = Duration::from_secs(60);
-/// Nobody has answered yet.
-const HALF_OPEN: Duration = Duration::from_secs(60);
-const UDP: Duration = Duration::from_secs(180);
-const ICMP: Duration = Duration::from_secs(30);
-/// An idle TCP connection: what Kubernetes sets for conntrack.
-const TCP: Duration = Duration::from_secs(86_400);
+/// How long a flow of each kind may idle.
+pub struct Limits {
+    /// A connection that both sides closed, or one reset: long enough for the last retransmission.
+    closed: Duration,
+    /// One that a single side closed: the other may go on sending.
+    half_closed: Duration,
+    /// The client has not spoken again since it asked, or nobody has answered yet.
+    half_open: Duration,
+    /// An idle TCP connection: what Kubernetes sets for conntrack.
+    tcp: Duration,
+    udp: Duration,
+    icmp: Duration,
+}
+
+/// While there is room.
+pub const ROOMY: Limits = Limits {
+    closed: Duration::from_secs(60),
+    half_closed: Duration::from_secs(7200),
+    half_open: Duration::from_secs(60),
+    tcp: Duration::from_secs(86_400),
+    udp: Duration::from_secs(180),
+    icmp: Duration::from_secs(30),
+};
+
+/// Where the table was too full for a new flow: what was never a connection goes before anything else
+/// does, connections stay as long as ever.
+pub const CROWDED: Limits = Limits {
+    closed: Duration::from_secs(5),
+    half_open: Duration::from_secs(2),
+    udp: Duration::from_secs(30),
+    icmp: Duration::from_secs(2),
+    ..ROOMY
+};
 
 /// Removes flows that are closed or idle, both rows of one together. Returns how many flows.
-pub fn sweep_flows(maps: &mut Maps, now: Duration) -> Result<usize, DatapathError> {
+pub fn sweep_flows(
+    maps: &mut Maps,
+    now: Duration,
+    limits: &Limits,
+) -> Result<usize, DatapathError> {
     let mut dead = BTreeSet::new();
     for row in maps.flows() {
         let (key, flow) = row?;
         // A flow that chose another backend leaves the reply row of the old one behind, on its own.
-        let other = maps.flow(&flow.other_key())?;
-        let other = other.filter(|other| other.other_key() == key);
-        if expired(&key, &flow, other.as_ref(), now) {
+        let other = other_row(maps, &key, &flow)?;
+        if expired(&key, &flow, other.as_ref(), now, limits) {
             let alone = flow.direction == Flow::FORWARD || other.is_none();
             dead.insert(if alone { key } else { flow.other_key() });
         }
     }
+    let mut gone = 0;
     for key in &dead {
+        // It may have come to life while others were looked at.
+        let Some(flow) = maps.flow(key)? else {
+            continue;
+        };
+        let other = other_row(maps, key, &flow)?;
+        if !expired(key, &flow, other.as_ref(), now, limits) {
+            continue;
+        }
         // The reply row's key comes from the forward row, so that one goes last.
-        let flow = maps.flow(key)?;
-        if let Some(flow) = flow.filter(|flow| flow.direction == Flow::FORWARD) {
+        if flow.direction == Flow::FORWARD {
             maps.remove_flow(&flow.other_key())?;
         }
         maps.remove_flow(key)?;
+        gone += 1;
     }
-    Ok(dead.len())
+    Ok(gone)
+}
+
+/// The other row of a flow, if it still has it.
+fn other_row(maps: &Maps, key: &Tuple, flow: &Flow) -> Result<Option<Flow>, DatapathError> {
+    let other = maps.flow(&flow.other_key())?;
+    Ok(other.filter(|other| other.other_key() == *key))
 }
 
 /// Has choose again every flow whose backend went while an agent died before it could say so.
@@ -92,27 +135,28 @@ fn remove_dir(dir: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// A flow is as young as the younger of its rows, and closed when either side closed it.
-fn expired(key: &Tuple, flow: &Flow, other: Option<&Flow>, now: Duration) -> bool {
-    let last_ns = other
-        .map_or(0, |other| other.last_seen_ns)
-        .max(flow.last_seen_ns);
-    let idle = now.saturating_sub(Duration::from_nanos(last_ns));
-    let seen = flow.seen | other.map_or(0, |other| other.seen);
-    let reply = if flow.direction == Flow::REPLY {
-        Some(flow)
-    } else {
-        other
+/// A flow is as young as the younger of its rows. It is closed when both sides closed it or either reset
+/// it.
+fn expired(key: &Tuple, flow: &Flow, other: Option<&Flow>, now: Duration, limits: &Limits) -> bool {
+    let seen = |direction| {
+        let rows = std::iter::once(flow).chain(other);
+        let mut rows = rows.filter(|row| row.direction == direction);
+        rows.next().map_or(0, |row| row.seen)
     };
-    let answered = reply.is_some_and(|reply| reply.seen & Flow::USED != 0);
-    let closed = seen & (Flow::FIN | Flow::RST) != 0;
+    let (asked, answered) = (seen(Flow::FORWARD), seen(Flow::REPLY));
     let limit = match key.proto {
-        Proto::TCP if closed => CLOSED,
-        _ if !answered => HALF_OPEN,
-        Proto::TCP => TCP,
-        Proto::UDP => UDP,
-        _ => ICMP,
+        Proto::TCP if (asked | answered) & Flow::RST != 0 => limits.closed,
+        Proto::TCP if asked & answered & Flow::FIN != 0 => limits.closed,
+        _ if answered & Flow::USED == 0 => limits.half_open,
+        // A server answers whoever asks; only a client that is there speaks again.
+        Proto::TCP if asked & Flow::SYN != 0 => limits.half_open,
+        Proto::TCP if (asked | answered) & Flow::FIN != 0 => limits.half_closed,
+        Proto::TCP => limits.tcp,
+        Proto::UDP => limits.udp,
+        _ => limits.icmp,
     };
+    let last_ns = other.map_or(0, |other| other.last_seen_ns);
+    let idle = now.saturating_sub(Duration::from_nanos(last_ns.max(flow.last_seen_ns)));
     idle > limit
 }
 
@@ -130,16 +174,26 @@ mod tests {
     }
 
     fn is_expired(proto: Proto, forward: Flow, reply: Option<Flow>, now_s: u64) -> bool {
+        is_over(&ROOMY, proto, forward, reply, now_s)
+    }
+
+    fn is_over(
+        limits: &Limits,
+        proto: Proto,
+        forward: Flow,
+        reply: Option<Flow>,
+        now_s: u64,
+    ) -> bool {
         let key = Tuple {
             proto,
             ..Tuple::default()
         };
         let now = Duration::from_secs(now_s);
-        let verdict = expired(&key, &forward, reply.as_ref(), now);
+        let verdict = expired(&key, &forward, reply.as_ref(), now, limits);
         if let Some(reply) = reply {
             assert_eq!(
                 verdict,
-                expired(&key, &reply, Some(&forward), now),
+                expired(&key, &reply, Some(&forward), now, limits),
                 "seen from either row"
             );
         }
@@ -162,9 +216,41 @@ mod tests {
         let answered = row(Flow::REPLY, 0, Flow::USED);
         assert!(!is_expired(Proto::TCP, open, Some(answered), 80_000));
         assert!(is_expired(Proto::TCP, open, Some(answered), 90_000));
+        let left = row(Flow::FORWARD, 0, Flow::USED | Flow::FIN);
         let closed = row(Flow::REPLY, 0, Flow::USED | Flow::FIN);
-        assert!(!is_expired(Proto::TCP, open, Some(closed), 59));
-        assert!(is_expired(Proto::TCP, open, Some(closed), 61));
+        assert!(!is_expired(Proto::TCP, left, Some(closed), 59));
+        assert!(is_expired(Proto::TCP, left, Some(closed), 61));
+        let reset = row(Flow::REPLY, 0, Flow::USED | Flow::RST);
+        assert!(is_expired(Proto::TCP, open, Some(reset), 61));
+    }
+
+    #[test]
+    fn a_connection_that_one_side_closed_may_be_silent_for_an_hour() {
+        let (open, closed) = (Flow::USED, Flow::USED | Flow::FIN);
+        for (asked, answered) in [(open, closed), (closed, open)] {
+            let (asked, answered) = (row(Flow::FORWARD, 0, asked), row(Flow::REPLY, 0, answered));
+            for limits in [&ROOMY, &CROWDED] {
+                assert!(!is_over(limits, Proto::TCP, asked, Some(answered), 3700));
+            }
+            assert!(is_expired(Proto::TCP, asked, Some(answered), 7300));
+        }
+    }
+
+    #[test]
+    fn a_full_table_gives_up_what_was_never_a_connection() {
+        let asked = row(Flow::FORWARD, 0, Flow::USED | Flow::SYN);
+        let accepted = row(Flow::REPLY, 0, Flow::USED | Flow::SYN);
+        let silent = row(Flow::REPLY, 0, 0);
+        for reply in [accepted, silent] {
+            assert!(!is_expired(Proto::TCP, asked, Some(reply), 59));
+            assert!(is_expired(Proto::TCP, asked, Some(reply), 61));
+            assert!(is_over(&CROWDED, Proto::TCP, asked, Some(reply), 3));
+            assert!(!is_over(&CROWDED, Proto::TCP, asked, Some(reply), 2));
+        }
+        let open = row(Flow::FORWARD, 0, Flow::USED);
+        for reply in [accepted, row(Flow::REPLY, 0, Flow::USED)] {
+            assert!(!is_over(&CROWDED, Proto::TCP, open, Some(reply), 80_000));
+        }
     }
 
     #[test]

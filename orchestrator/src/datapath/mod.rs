@@ -111,6 +111,8 @@ pub struct Datapath {
     own_links: BTreeSet<String>,
     /// The view is complete and links of pods that are gone may still be there.
     prune_due: bool,
+    /// Packets that met a full flow table, at the last look.
+    full: u64,
 }
 
 impl Datapath {
@@ -139,6 +141,7 @@ impl Datapath {
             links,
             own_links,
             prune_due: false,
+            full: 0,
         })
     }
 
@@ -217,7 +220,19 @@ impl Datapath {
         if self.prune_due {
             self.prune_links()?;
         }
-        gc::sweep_flows(self.reconciler.kernel_mut(), now)
+        gc::sweep_flows(self.reconciler.kernel_mut(), now, &gc::ROOMY)
+    }
+
+    /// Makes room if the flow table was too full for a flow since the last call: half-open flows go first,
+    /// and within seconds, so that a flood of them keeps nobody out for long. Cheap otherwise; meant for
+    /// every second. Returns how many flows went.
+    pub fn relieve(&mut self, now: Duration) -> Result<usize, DatapathError> {
+        let maps = self.reconciler.kernel_mut();
+        let full = maps.counter(reason_row(DropReason::FlowTableFull))?;
+        if std::mem::replace(&mut self.full, full) == full {
+            return Ok(0);
+        }
+        gc::sweep_flows(maps, now, &gc::CROWDED)
     }
 
     fn prune_links(&mut self) -> Result<(), DatapathError> {

@@ -1,0 +1,258 @@
+//! What the socket programs do for real sockets beyond a pod's plain connection, and what a full flow
+//! table means to them. Rows of node ports are written as the agent would, so that these tests are of
+//! the datapath alone.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, Map, MapData};
+use aya::{Pod, maps};
+use nix::time::{ClockId, clock_gettime};
+use orchestrator::datapath::view::Protocol::{Tcp, Udp};
+use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::services::{Service, ServiceKey};
+use orchestrator_common::{Addr, Port, Proto, Scope, Tuple};
+use tests::netns::{Cluster, Plan, ready};
+use tests::peer::{Client, Server, receive, udp};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 11);
+const NODE: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 11);
+const NODE_PORT: u16 = 30_053;
+
+/// A pinned map of the first node.
+fn pinned<K: Pod, V: Pod>(cluster: &Cluster, map: &str) -> Result<HashMap<MapData, K, V>> {
+    let config = &cluster.nodes[0].config;
+    let path: PathBuf = [config.pin_root.as_path(), config.node_name.as_ref()]
+        .iter()
+        .collect();
+    let data = MapData::from_pin(path.join("maps").join(map))?;
+    Ok(HashMap::try_from(Map::from_map_data(data)?)?)
+}
+
+/// Gives a Service's port a node port as well, for who is inside.
+fn add_node_port(cluster: &Cluster, service: Ipv4Addr, port: u16, proto: Proto) -> Result<()> {
+    let mut rows: HashMap<_, ServiceKey, Service> = pinned(cluster, "services_v1")?;
+    let row = rows.get(&ServiceKey::new(service.into(), Port::new(port), proto), 0)?;
+    let key = ServiceKey::new(Addr::UNSPECIFIED_V4, Port::new(NODE_PORT), proto);
+    Ok(rows.insert(key, row, 0)?)
+}
+
+/// A node with two pods: a client's and a server's address.
+fn two_pods(plan: Plan) -> Result<(Cluster, Ipv4Addr, Ipv4Addr)> {
+    let mut cluster = plan.start()?;
+    let client = cluster.nodes[0].add_pod(5)?;
+    let server = cluster.nodes[0].add_pod(6)?;
+    cluster.in_sync()?;
+    Ok((cluster, client, server))
+}
+
+#[test]
+fn two_services_with_one_backend_work_from_one_client_port() -> Result<()> {
+    if !ready("one client port") {
+        return Ok(());
+    }
+    for plan in [Plan::nodes(1), Plan::nodes(1).per_packet()] {
+        let (mut cluster, _, server) = two_pods(plan)?;
+        let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+        cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+        cluster.service(OTHER, 80, Tcp, &[(server, 8080)])?;
+        let pod = &cluster.nodes[0].pods[0].netns;
+        let from = (Ipv4Addr::UNSPECIFIED, 45_000);
+        let mut one = Client::connect_from(pod, from, (SERVICE, 80)).context("the first")?;
+        let mut other = Client::connect_from(pod, from, (OTHER, 80)).context("the second")?;
+        for question in ["a", "b"] {
+            assert_eq!(one.ask(question)?, format!("pod {question}"));
+            assert_eq!(other.ask(question)?, format!("pod {question}"));
+        }
+        assert_eq!(one.peer()?, (SERVICE, 80).into());
+        assert_eq!(other.peer()?, (OTHER, 80).into());
+    }
+    Ok(())
+}
+
+#[test]
+fn an_ipv6_socket_reaches_an_ipv4_service_under_its_mapped_address() -> Result<()> {
+    if !ready("mapped address") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1))?;
+    let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+    let mapped: SocketAddr = (IpAddr::V6(SERVICE.to_ipv6_mapped()), 80).into();
+    for from in [&cluster.nodes[0].pods[0].netns, &cluster.nodes[0].netns] {
+        let mut client = Client::connect(from, mapped)?;
+        assert_eq!(client.ask("hello")?, "pod hello");
+        assert_eq!(client.peer()?, mapped);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_nodes_datagrams_to_a_node_port_are_answered_from_the_address_that_was_asked() -> Result<()> {
+    if !ready("node port datagrams") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1))?;
+    let _server = Server::udp(&cluster.nodes[0].pods[1].netns, "pod", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(server, 5353)])?;
+    add_node_port(&cluster, SERVICE, 53, Proto::UDP)?;
+    let node = &cluster.nodes[0].netns;
+    for to in [NODE, Ipv4Addr::LOCALHOST] {
+        let at: SocketAddr = (to, NODE_PORT).into();
+        let unconnected = udp(node)?;
+        unconnected.send_to(b"one", at)?;
+        assert_eq!(receive(&unconnected)?, ("pod one".into(), at));
+        let connected = udp(node)?;
+        connected.connect(at)?;
+        assert_eq!(connected.peer_addr()?, at);
+        connected.send(b"two")?;
+        assert_eq!(receive(&connected)?, ("pod two".into(), at));
+    }
+    // An IPv6 socket speaks to the same address in its mapped form.
+    let socket = node.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mapped: SocketAddr = (IpAddr::V6(NODE.to_ipv6_mapped()), NODE_PORT).into();
+    socket.send_to(b"three", mapped)?;
+    assert_eq!(receive(&socket)?, ("pod three".into(), mapped));
+    // A pod's datagrams come by without help.
+    let pod = udp(&cluster.nodes[0].pods[0].netns)?;
+    pod.send_to(b"four", (NODE, NODE_PORT))?;
+    assert_eq!(
+        receive(&pod)?,
+        ("pod four".into(), (NODE, NODE_PORT).into())
+    );
+    Ok(())
+}
+
+#[test]
+fn a_node_port_is_reached_from_its_node_and_cannot_be_bound_there() -> Result<()> {
+    if !ready("node port of the node") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1))?;
+    let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+    let (node, pod) = (&cluster.nodes[0].netns, &cluster.nodes[0].pods[0].netns);
+    let bind = |address: IpAddr, port: u16| move || TcpListener::bind((address, port));
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    drop(node.enter(bind(any, NODE_PORT)).context("nobody's yet")?);
+    add_node_port(&cluster, SERVICE, 80, Proto::TCP)?;
+    for address in [
+        any,
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv6Addr::UNSPECIFIED.into(),
+    ] {
+        let refused = node.enter(bind(address, NODE_PORT)).err();
+        let refused = refused.map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::AddrInUse), "{address}");
+    }
+    drop(
+        node.enter(bind(any, NODE_PORT + 1))
+            .context("another port")?,
+    );
+    drop(
+        pod.enter(bind(any, NODE_PORT))
+            .context("a pod has its own")?,
+    );
+    let socket = node.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, NODE_PORT)));
+    drop(socket.context("of another protocol")?);
+
+    for (from, to) in [(node, NODE), (node, Ipv4Addr::LOCALHOST), (pod, NODE)] {
+        let mut client = Client::connect(from, (to, NODE_PORT))?;
+        assert_eq!(client.ask("hello")?, "pod hello");
+        assert_eq!(client.peer()?, (to, NODE_PORT).into());
+    }
+    // The port is a pod's own affair on its loopback.
+    let refused = Client::connect(pod, (Ipv4Addr::LOCALHOST, NODE_PORT)).err();
+    let refused = refused.map(|error| error.kind());
+    assert_eq!(refused, Some(ErrorKind::ConnectionRefused));
+    Ok(())
+}
+
+#[test]
+fn a_flood_fills_the_table_open_connections_stay_and_new_ones_get_in_within_a_second() -> Result<()>
+{
+    if !ready("flood") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1).per_packet())?;
+    let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+    let pod = cluster.nodes[0].pods[0].netns.name.clone();
+    let mut open = Client::connect(&cluster.nodes[0].pods[0].netns, (SERVICE, 80))?;
+    assert_eq!(open.ask("before")?, "pod before");
+
+    let mut rows: HashMap<_, Tuple, Flow> = pinned(&cluster, "flows_v1")?;
+    let now = now_ns()?;
+    for number in 0.. {
+        let (key, asked) = half_open(number, server, now);
+        let full = rows
+            .insert(asked.other_key(), asked.other(&key), 0)
+            .is_err()
+            || rows.insert(key, asked, 0).is_err();
+        if full {
+            break;
+        }
+        assert!(number < 200_000, "the table of {pod} has no end");
+    }
+    let client = &cluster.nodes[0].pods[0].netns;
+    let wait = Duration::from_millis(300);
+    let kept_out = Client::connect_within(client, (SERVICE, 80), wait);
+    assert!(kept_out.is_err(), "there was room");
+    assert_eq!(open.ask("full")?, "pod full");
+
+    let later = Duration::from_nanos(now) + Duration::from_secs(3);
+    let gone = cluster.nodes[0].with(|datapath| datapath.relieve(later))?;
+    assert!(gone > 100_000, "{gone} flows went");
+    let again = cluster.nodes[0].with(|datapath| datapath.relieve(later))?;
+    assert_eq!(again, 0, "there was room");
+    let client = &cluster.nodes[0].pods[0].netns;
+    let mut anew = Client::connect(client, (SERVICE, 80))?;
+    assert_eq!(anew.ask("new")?, "pod new");
+    assert_eq!(open.ask("after")?, "pod after");
+    let rows: HashMap<_, Tuple, Flow> = pinned(&cluster, "flows_v1")?;
+    let left: Vec<(Tuple, Flow)> = rows.iter().collect::<Result<_, maps::MapError>>()?;
+    assert!(left.len() < 10, "{} rows are left", left.len());
+    for (_, flow) in &left {
+        assert!(
+            left.iter().any(|(key, _)| *key == flow.other_key()),
+            "half a flow"
+        );
+    }
+    Ok(())
+}
+
+/// The forward row of a connection that a backend accepted and its client never took up.
+fn half_open(number: u32, server: Ipv4Addr, now_ns: u64) -> (Tuple, Flow) {
+    let client = Ipv4Addr::from(0xc633_0000 + (number >> 10));
+    let key = Tuple {
+        src: client.into(),
+        dst: Ipv4Addr::new(172, 31, 0, 11).into(),
+        src_port: Port::new(1024 + (number & 0x3ff) as u16),
+        dst_port: Port::new(30_080),
+        proto: Proto::TCP,
+        scope: Scope::SERVICE,
+        reserved: [0; 2],
+    };
+    let flow = Flow {
+        translated: Tuple {
+            dst: server.into(),
+            dst_port: Port::new(8080),
+            ..key
+        },
+        last_seen_ns: now_ns,
+        direction: Flow::FORWARD,
+        seen: Flow::USED | Flow::SYN,
+        ..Flow::default()
+    };
+    (key, flow)
+}
+
+fn now_ns() -> Result<u64> {
+    let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
+    Ok(u64::try_from(now.as_nanos())?)
+}
