@@ -138,6 +138,69 @@ fn whatever_goes_wrong_the_cluster_ends_as_its_users_wanted() {
     }
 }
 
+/// What a user might do to Services next.
+fn interfere_with_services(cluster: &mut Cluster, rng: &mut Rng) {
+    let name = format!("lb-{}", rng.below(9));
+    let balanced = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+    let known = cluster.api.get(Kind::SERVICE, NAMESPACE, &name).is_some();
+    match rng.below(6) {
+        _ if !known => {
+            let metadata = json!({"name": name, "namespace": NAMESPACE});
+            let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+                "spec": balanced});
+            must(cluster.api.create(Kind::SERVICE, object));
+        }
+        0 => {
+            let key = Key::new(NAMESPACE, &name);
+            must(cluster.api.delete(Kind::SERVICE, &key, &json!({})));
+        }
+        1 | 2 => {
+            let kind = *rng.pick(&["ClusterIP", "LoadBalancer"]).unwrap();
+            let body = json!({"spec": {"type": kind}});
+            change(cluster, Kind::SERVICE, &name, body);
+        }
+        3 => {
+            let app = rng.pick(&[Value::Null, json!("web")]).unwrap().clone();
+            let body = json!({"spec": {"selector": {"app": app}}});
+            change(cluster, Kind::SERVICE, &name, body);
+        }
+        _ => {
+            let addresses =
+                (0..rng.below(4)).map(|number| json!({"ip": format!("10.1.0.{}", number + 1)}));
+            let addresses: Vec<Value> = addresses.collect();
+            let subsets = match addresses.len() {
+                0 => Value::Null,
+                _ => json!([{"addresses": addresses, "ports": [{"port": 80}]}]),
+            };
+            // Of a Service with a selector they are put right again.
+            if cluster.api.get(Kind::ENDPOINTS, NAMESPACE, &name).is_some() {
+                change(cluster, Kind::ENDPOINTS, &name, json!({"subsets": subsets}));
+            } else {
+                let metadata = json!({"name": name, "namespace": NAMESPACE});
+                let object = json!({"apiVersion": "v1", "kind": "Endpoints",
+                    "metadata": metadata, "subsets": subsets});
+                must(cluster.api.create(Kind::ENDPOINTS, object));
+            }
+        }
+    }
+}
+
+#[test]
+fn services_end_with_the_addresses_and_endpoints_that_are_theirs() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 2);
+        let mut user = Rng::new(seed ^ 0xbeef);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
+        for _ in 0..40 {
+            interfere_with_services(&mut cluster, &mut user);
+            cluster.chaos(40, FAULTS);
+        }
+        cluster.settle();
+        let problems = check::problems(&cluster.api);
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+    }
+}
+
 #[test]
 fn three_replicas_land_on_three_nodes() {
     for seed in seeds(20) {

@@ -177,6 +177,7 @@ pub(super) const SERVICE: Strategy = Strategy {
     default: defaults::service,
     create: service::create,
     update: service::update,
+    update_status: service::update_status,
     validate: validation::service,
     validate_update: validation::service_update,
     name: validation::NameRule::Label1035,

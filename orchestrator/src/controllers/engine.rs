@@ -175,8 +175,9 @@ impl Engine {
                 let view = service::mirror::gather(world, key);
                 Some(service::mirror::plan(&view))
             }
-            Task::Sctp(key) => service::selection::gather_any(world, key)
-                .map(|view| service::sctp::plan(&view, now)),
+            Task::Sctp(key) => {
+                service::sctp::gather(world, key).map(|view| service::sctp::plan(&view, now))
+            }
             Task::LoadBalancers => Some(self.plan_load_balancers()),
             Task::PodCidr => Some(self.plan_shares()),
             Task::Node(name) => self.plan_node(name, now),

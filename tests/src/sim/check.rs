@@ -7,7 +7,7 @@ use orchestrator::client::Kind;
 use serde_json::{Value, json};
 
 use super::api::Api;
-use super::processes::label;
+use super::processes::{POOL_SIZE, label};
 
 /// No node holds more than it has; no two nodes share addresses.
 pub fn always(api: &Api) {
@@ -34,6 +34,10 @@ pub fn always(api: &Api) {
             assert!(shares.insert(share.to_owned()), "{share} was given twice");
         }
     }
+    let mut balanced = BTreeSet::new();
+    for address in api.list(Kind::SERVICE).into_iter().flat_map(ingress) {
+        assert!(balanced.insert(address), "{address} was given twice");
+    }
 }
 
 /// What is not as its users asked for, in words.
@@ -46,8 +50,12 @@ pub fn problems(api: &Api) -> Vec<String> {
         check_deployment(api, deployment, &mut problems);
     }
     for service in api.list(Kind::SERVICE) {
-        check_service(api, service, &mut problems);
+        match service["spec"]["selector"].as_object() {
+            Some(selector) if !selector.is_empty() => check_service(api, service, &mut problems),
+            _ => check_mirror(api, service, &mut problems),
+        }
     }
+    check_balancers(api, &mut problems);
     check_owners(api, &mut problems);
     for node in api.list(Kind::NODE) {
         if node["spec"]["podCIDR"].is_null() {
@@ -205,6 +213,56 @@ fn check_service(api: &Api, service: &Value, problems: &mut Vec<String>) {
             "{}: its Endpoints are not its pods",
             label(service)
         ));
+    }
+}
+
+/// The Endpoints of a Service without selector are what its slices say.
+fn check_mirror(api: &Api, service: &Value, problems: &mut Vec<String>) {
+    let (namespace, name) = (meta::namespace(service), meta::name(service));
+    let endpoints = api.get(Kind::ENDPOINTS, namespace, name);
+    let subsets = endpoints.and_then(|endpoints| endpoints["subsets"].as_array());
+    let mut wanted = BTreeSet::new();
+    for subset in subsets.into_iter().flatten() {
+        let addresses = subset["addresses"].as_array().into_iter().flatten();
+        wanted.extend(addresses.filter_map(|address| address["ip"].as_str()));
+    }
+    let slices = api.list(Kind::ENDPOINT_SLICE).into_iter();
+    let slices = slices.filter(|slice| {
+        let of = &slice["metadata"]["labels"]["kubernetes.io/service-name"];
+        of == name && meta::namespace(slice) == namespace
+    });
+    let mut told = Vec::new();
+    for slice in slices {
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        told.extend(endpoints.filter_map(|endpoint| endpoint["addresses"][0].as_str()));
+    }
+    if told.len() != wanted.len() || told.into_iter().collect::<BTreeSet<_>>() != wanted {
+        let name = label(service);
+        problems.push(format!("{name}: its slices are not its Endpoints"));
+    }
+}
+
+/// The addresses that a load balancer's status has.
+pub fn ingress(service: &Value) -> Vec<&str> {
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array();
+    let ingress = ingress.into_iter().flatten();
+    ingress.filter_map(|entry| entry["ip"].as_str()).collect()
+}
+
+/// Whoever is to have an address has one, unless all are taken; nobody else has any.
+fn check_balancers(api: &Api, problems: &mut Vec<String>) {
+    let services = api.list(Kind::SERVICE);
+    let taken = services.iter().flat_map(|service| ingress(service)).count();
+    for service in services {
+        let has = ingress(service).len();
+        let right = match service["spec"]["type"].as_str() {
+            Some("LoadBalancer") => has == 1 || (has == 0 && taken == POOL_SIZE),
+            _ => has == 0,
+        };
+        if !right {
+            let name = label(service);
+            problems.push(format!("{name} has {has} addresses, {taken} are taken"));
+        }
     }
 }
 

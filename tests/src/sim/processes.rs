@@ -44,6 +44,10 @@ pub struct Scheduler {
 
 const CONCURRENT: usize = 8;
 
+/// The addresses of load balancers, and how many can be given.
+const POOL: &str = "192.0.2.0/29";
+pub const POOL_SIZE: usize = 6;
+
 impl Controllers {
     pub fn start(now: Timestamp) -> Self {
         let network = "10.100.0.0/16".parse().expect("a range");
@@ -52,7 +56,7 @@ impl Controllers {
                 network,
                 mask_bits: 24,
             }],
-            load_balancer_pool: vec!["192.0.2.0/28".parse().expect("a pool")],
+            load_balancer_pool: vec![POOL.parse().expect("a pool")],
         };
         Self {
             engine: Engine::new(config, now),

@@ -27,6 +27,13 @@ pub fn update(new: &mut Value, old: &Value) {
     }
 }
 
+/// A controller that is late gives no address to a Service that is of that type no more.
+pub fn update_status(new: &mut Value, _old: &Value) {
+    if kind(new) != "LoadBalancer" && new["status"]["loadBalancer"]["ingress"].is_array() {
+        new["status"]["loadBalancer"] = json!({});
+    }
+}
+
 fn kind(object: &Value) -> &str {
     object["spec"]["type"].as_str().unwrap_or("ClusterIP")
 }

@@ -11,7 +11,7 @@ use super::pool::Block;
 use super::selection::families;
 use crate::client::Kind;
 use crate::controllers::action::{Action, Plan};
-use crate::controllers::object::Object;
+use crate::controllers::object::{Key, Object};
 use crate::controllers::world::World;
 
 /// What the plan is made from.
@@ -103,20 +103,19 @@ pub fn plan(view: &View) -> (Plan, Memory) {
 /// Who has which address of the pool.
 struct Taken<'a> {
     pool: &'a [Block],
-    by: BTreeMap<IpAddr, String>,
+    by: BTreeMap<IpAddr, &'a Key>,
     /// By family: nothing below is free.
     searched: BTreeMap<bool, IpAddr>,
 }
 
-impl Taken<'_> {
+impl<'a> Taken<'a> {
     fn contains(&self, address: IpAddr) -> bool {
         self.pool.iter().any(|block| block.contains(address))
     }
 
     /// Takes the address unless another one has it.
-    fn take(&mut self, address: IpAddr, object: &Object) -> bool {
-        let name = format!("{}/{}", object.key.namespace, object.key.name);
-        *self.by.entry(address).or_insert_with(|| name.clone()) == name
+    fn take(&mut self, address: IpAddr, object: &'a Object) -> bool {
+        *self.by.entry(address).or_insert(&object.key) == &object.key
     }
 
     fn next(&mut self, v6: bool) -> Option<IpAddr> {
@@ -131,11 +130,11 @@ impl Taken<'_> {
 }
 
 /// What the Service has already and may keep, by family.
-fn held(
+fn held<'a>(
     view: &View,
-    object: &Object,
+    object: &'a Object,
     service: &Service,
-    taken: &mut Taken,
+    taken: &mut Taken<'a>,
 ) -> BTreeMap<bool, IpAddr> {
     let families = families(service);
     let given = view.memory.given.get(&object.meta.uid);
@@ -156,11 +155,11 @@ fn held(
 }
 
 /// Adds what is missing. What cannot be had is said.
-fn complete(
-    object: &Object,
+fn complete<'a>(
+    object: &'a Object,
     service: &Service,
     has: &mut BTreeMap<bool, IpAddr>,
-    taken: &mut Taken,
+    taken: &mut Taken<'a>,
 ) -> Option<String> {
     let mut problem = None;
     let wish = spec(service).and_then(|spec| spec.load_balancer_ip.as_deref());
@@ -175,10 +174,12 @@ fn complete(
                 "loadBalancerIP {address} is not in the pool ({})",
                 list(taken.pool)
             )),
-            Some(address) if !taken.take(address, object) => Err(format!(
-                "loadBalancerIP {address} is taken by Service {}",
-                taken.by[&address]
-            )),
+            Some(address) if !taken.take(address, object) => {
+                let Key { namespace, name } = taken.by[&address];
+                Err(format!(
+                    "loadBalancerIP {address} is taken by Service {namespace}/{name}"
+                ))
+            }
             Some(address) => Ok(address),
             None => taken.next(v6).ok_or_else(|| exhausted(taken.pool, v6)),
         };

@@ -8,12 +8,26 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::selection::{View, target};
+use super::selection::{View, gather_any, has_sctp, target};
+use crate::client::Kind;
 use crate::controllers::action::{Action, Plan};
+use crate::controllers::object::Key;
+use crate::controllers::world::World;
 
 /// The condition's type; it is absent while nothing is wrong.
 pub const CONDITION: &str = "SCTPPortsDiffer";
 const REASON: &str = "PortTranslationUnsupported";
+
+/// The view of a Service that something is or was to be said about.
+pub fn gather<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {
+    let service = world.get(Kind::SERVICE, key)?.as_service()?;
+    let status = service.status.as_ref();
+    let mut told = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let concerned = has_sctp(service) || told.any(|condition| condition.type_ == CONDITION);
+    concerned.then(|| gather_any(world, key))?
+}
 
 /// Makes the condition say what is so.
 pub fn plan(view: &View, now: Timestamp) -> Plan {

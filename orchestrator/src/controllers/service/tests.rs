@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::selection::{gather, gather_any};
+use super::selection::gather;
 use super::{endpoints, mirror, sctp, slices};
 use crate::client::Kind;
 use crate::controllers::action::{Action, Plan};
@@ -439,7 +439,7 @@ fn sctp(spec: Value, condition: Option<&str>) -> (Kind, Value) {
 
 fn told_of_sctp(service: (Kind, Value)) -> Vec<String> {
     let world = world(vec![service, pod(1, true)]);
-    let view = gather_any(&world, &Key::new("ns", "web")).unwrap();
+    let view = sctp::gather(&world, &Key::new("ns", "web")).unwrap();
     words(&sctp::plan(&view, now()).actions)
 }
 
