@@ -283,6 +283,21 @@ impl Mac {
         octets: [0x02, 0x6f, 0x72, 0x63, 0x68, 0x02],
     };
 
+    /// Nobody's.
+    pub const NONE: Mac = Mac { octets: [0; 6] };
+
+    #[inline(always)]
+    pub const fn same(&self, other: &Mac) -> bool {
+        let (a, b) = (&self.octets, &other.octets);
+        (a[0] ^ b[0])
+            | (a[1] ^ b[1])
+            | (a[2] ^ b[2])
+            | (a[3] ^ b[3])
+            | (a[4] ^ b[4])
+            | (a[5] ^ b[5])
+            == 0
+    }
+
     pub const fn new(octets: [u8; 6]) -> Mac {
         Mac { octets }
     }

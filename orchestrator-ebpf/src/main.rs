@@ -7,6 +7,7 @@
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
 mod hash;
+mod neighbour;
 mod packet;
 mod port;
 mod refusal;
@@ -14,6 +15,8 @@ mod state;
 
 #[cfg(target_arch = "bpf")]
 mod affinity;
+#[cfg(target_arch = "bpf")]
+mod announce;
 #[cfg(target_arch = "bpf")]
 mod choice;
 #[cfg(target_arch = "bpf")]

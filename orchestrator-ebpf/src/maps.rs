@@ -177,6 +177,13 @@ pub fn backend(service: u32, slot: u32) -> Option<&'static Backend> {
     unsafe { BACKENDS.get(&key) }
 }
 
+/// Whether this node answers for an address on its uplink's link.
+#[inline(always)]
+pub fn is_announced(addr: &Addr) -> bool {
+    // SAFETY: as above.
+    unsafe { ANNOUNCED.get(addr) }.is_some()
+}
+
 #[inline(always)]
 pub fn generation(backend: u32) -> u32 {
     GENERATIONS.get(backend).copied().unwrap_or(0)

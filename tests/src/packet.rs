@@ -190,6 +190,49 @@ pub fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
     frame
 }
 
+/// The common header of SCTP: ports, tag, and a checksum that is nobody's here.
+pub fn sctp(from: End<'_>, to: End<'_>) -> Vec<u8> {
+    let mut frame = udp(from, to, b"check");
+    let at = if is_v6(&frame) { 54 } else { 34 };
+    frame.truncate(at + 4);
+    frame.extend([0, 0, 0, 7, 0xde, 0xad, 0xbe, 0xef]);
+    set_length(&mut frame);
+    if is_v6(&frame) {
+        frame[20] = 132;
+    } else {
+        frame[23] = 132;
+        renew_ipv4_checksum(&mut frame);
+    }
+    frame
+}
+
+/// Who has `target`? Tell `from`.
+pub fn arp_request(from: &str, target: &str) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend(SENDER_MAC);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(SENDER_MAC);
+    frame.extend(ip(from).octets());
+    frame.extend([0; 6]);
+    frame.extend(ip(target).octets());
+    frame
+}
+
+/// The same in IPv6, with the sender's link address if it `has_address` already.
+pub fn solicitation(from: &str, target: &str, has_address: bool) -> Vec<u8> {
+    let mut payload = v6(any_ip(target)).octets().to_vec();
+    if has_address {
+        payload.extend([1, 1]);
+        payload.extend(SENDER_MAC);
+    }
+    let (builder, mut frame) = (builder(from, "ff02::1:ff00:1"), Vec::new());
+    builder
+        .icmpv6_raw(135, 0, [0; 4])
+        .write(&mut frame, &payload)
+        .expect("writing to memory");
+    with_ttl(frame, 255)
+}
+
 pub fn arp() -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(SENDER_MAC);

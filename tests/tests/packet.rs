@@ -1,5 +1,7 @@
 //! Every tcx hook's verdicts and drop reasons, with the bytes that leave, by BPF_PROG_TEST_RUN.
 
+#[path = "packet/announce.rs"]
+mod announce;
 #[path = "packet/container.rs"]
 mod container;
 #[path = "packet/fragments.rs"]
@@ -12,6 +14,8 @@ mod ipv6;
 mod netdev;
 #[path = "packet/overlay.rs"]
 mod overlay;
+#[path = "packet/sctp.rs"]
+mod sctp;
 #[path = "packet/service.rs"]
 mod service;
 #[path = "packet/world.rs"]

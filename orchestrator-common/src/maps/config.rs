@@ -1,7 +1,7 @@
 //! `config_v2`: what a node's programs must know before they see a packet.
 
 use super::{MapSpec, Owner};
-use crate::addr::{Addr, Port, Prefix};
+use crate::addr::{Addr, Mac, Port, Prefix};
 use crate::layout::layout;
 
 pub const CONFIG: MapSpec = MapSpec::array::<Config>(
@@ -48,7 +48,8 @@ layout! {
         /// Reserved node ports, first and last: never given to a masqueraded flow.
         pub node_port_first: Port,
         pub node_port_last: Port,
-        pub reserved: u16,
+        /// The uplink's: what `announced_v1` is answered with.
+        pub uplink_mac: Mac,
         /// The largest IP packet inside the overlay.
         pub mtu: u32,
         /// `Config::DSR`.

@@ -12,7 +12,7 @@ use orchestrator_common::{DropReason, Rule, Trace};
 use crate::drop::exit;
 use crate::lb::Translation;
 use crate::skb::Packet;
-use crate::{forward, lb, maps, nat, refuse};
+use crate::{announce, forward, lb, maps, nat, refuse};
 
 /// tcx ingress. What is not ours is the node's own affair, also when it cannot be read.
 #[classifier]
@@ -25,8 +25,17 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
-    if packet.parse().is_err() {
-        return Ok(forward::pass(Rule::NotOurs));
+    match packet.parse() {
+        Ok(()) => {
+            if let Some(answer) = announce::neighbour(packet, config) {
+                return Ok(answer);
+            }
+        }
+        Err(DropReason::NotIp) => {
+            let answer = announce::arp(packet, config);
+            return Ok(answer.unwrap_or(forward::pass(Rule::NotOurs)));
+        }
+        Err(_) => return Ok(forward::pass(Rule::NotOurs)),
     }
     let tuple = &packet.headers.tuple;
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {

@@ -125,6 +125,7 @@ impl NodeConfig {
             host: devices.net.ifindex,
             host_mac: Mac::new(devices.host.mac),
             net_mac: Mac::new(devices.net.mac),
+            uplink_mac: Mac::new(devices.uplink.mac),
             vni: self.vni,
             vxlan_port: Port::new(self.vxlan_port),
             mtu: self.overlay_mtu(),

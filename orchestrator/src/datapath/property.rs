@@ -323,6 +323,7 @@ fn facts() -> Facts {
         host: 5,
         host_mac: Mac::new([2, 0, 0, 0, 0, 1]),
         net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
+        uplink_mac: Mac::new([2, 0, 0, 0, 0, 3]),
         vni: 1,
         vxlan_port: Port::new(4789),
         mtu: 1450,

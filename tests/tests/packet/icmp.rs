@@ -118,24 +118,29 @@ fn a_routers_error_about_a_masqueraded_packet_reaches_the_pod() {
     let Some(mut world) = world("error to masqueraded pod") else {
         return;
     };
-    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
-    let sent = [
-        udp((POD, 40000), (OUTSIDE, 53), b"hello"),
-        tcp((POD, 40000), (OUTSIDE, 80), Flags::Ack, b"hello"),
-        echo(POD, OUTSIDE, 77, false),
-    ];
-    for sent in sent {
-        let ran = world.run(Hook::ToNetdev, &sent);
-        assert_eq!(ran.trace.rule, Rule::Masquerade);
-        let router = "192.0.2.9";
-        for says in SAYS_V4 {
-            let error = icmp_error(router, NODE, says, &ran.packet, 28);
-            let ran = world.run(Hook::FromNetdev, &error);
-            let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError);
-            assert_eq!(ran.trace, expected, "{says:?}");
-            let seen = see(&ran.packet);
-            assert_eq!((seen.src.as_str(), seen.dst.as_str()), (router, POD));
-            assert_eq!(quote(&ran.packet), sent[14..42]);
+    for (pod, node, outside, router) in [
+        (POD, NODE, OUTSIDE, "192.0.2.9"),
+        (POD6, NODE6, OUTSIDE6, "2001:db8::9"),
+    ] {
+        world.endpoint(pod, NEIGHBOUR, 0, POD_MAC);
+        let sent = [
+            udp((pod, 40000), (outside, 53), b"hello"),
+            tcp((pod, 40000), (outside, 80), Flags::Ack, b"hello"),
+            echo(pod, outside, 77, false),
+        ];
+        for sent in sent {
+            let ran = world.run(Hook::ToNetdev, &sent);
+            assert_eq!(ran.trace.rule, Rule::Masquerade);
+            for says in says(pod) {
+                let quoted = quotes(pod)[0];
+                let error = icmp_error(router, node, says, &ran.packet, quoted);
+                let ran = world.run(Hook::FromNetdev, &error);
+                let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError);
+                assert_eq!(ran.trace, expected, "{says:?}");
+                let seen = see(&ran.packet);
+                assert_eq!((seen.src.as_str(), seen.dst.as_str()), (router, pod));
+                assert_eq!(quote(&ran.packet), sent[14..14 + quoted]);
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ pub const EMPTY: (&str, u16) = ("10.96.0.80", 80);
 
 pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 1, 5];
 pub const POD_GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 9, 5];
+pub const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 7, 7];
 pub const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 
 pub struct World {
@@ -111,6 +112,7 @@ pub fn config() -> Config {
         vxlan_port: Port::new(4789),
         node_port_first: Port::new(30000),
         node_port_last: Port::new(32767),
+        uplink_mac: Mac::new(UPLINK_MAC),
         mtu: MTU,
         ..Config::default()
     }

@@ -31,6 +31,7 @@ pub struct Facts {
     /// `orch-host`'s and `orch-net`'s.
     pub host_mac: Mac,
     pub net_mac: Mac,
+    pub uplink_mac: Mac,
     pub vni: u32,
     pub vxlan_port: Port,
     /// The largest IP packet inside the overlay.

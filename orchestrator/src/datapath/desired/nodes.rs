@@ -19,6 +19,7 @@ pub fn config(facts: &Facts) -> Config {
         vxlan_port: facts.vxlan_port,
         node_port_first: Port::new(30000),
         node_port_last: Port::new(32767),
+        uplink_mac: facts.uplink_mac,
         mtu: facts.mtu,
         ..Config::default()
     }
