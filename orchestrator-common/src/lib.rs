@@ -12,6 +12,7 @@ mod layout;
 pub mod addr;
 pub mod csum;
 pub mod event;
+pub mod maglev;
 pub mod maps;
 pub mod tuple;
 pub mod verdict;

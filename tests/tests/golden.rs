@@ -15,7 +15,7 @@ use orchestrator::datapath::dump::dump;
 use orchestrator::datapath::fake::Fake;
 use orchestrator::datapath::reconcile::Reconciler;
 use orchestrator::datapath::{
-    Addrs, Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView,
+    Addrs, Change, HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView,
 };
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix};
@@ -85,6 +85,7 @@ fn moments(case: &Path) -> Result<Vec<Vec<Change>>> {
         }
         pods += u8::from(object["kind"] == "Pod");
         let latest = moments.last_mut().context("there is always one")?;
+        latest.extend(host_ports(&object)?);
         latest.push(change(object, pods)?);
     }
     Ok(moments)
@@ -124,6 +125,17 @@ fn change(object: Value, serial: u8) -> Result<Change> {
     })
 }
 
+/// What the agent reads off a pod's spec besides.
+fn host_ports(object: &Value) -> Result<Option<Change>> {
+    if object["kind"] != "Pod" {
+        return Ok(None);
+    }
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let key = ObjectKey::new(text("namespace"), text("name"));
+    let ports = HostPort::of(&serde_json::from_value(object.clone())?);
+    Ok((!ports.is_empty()).then(|| Change::HostPorts(key.to_string(), ports)))
+}
+
 /// `podIPs`, or `podIP` where that is all there is.
 fn pod_ips(pod: &Value) -> Result<Addrs> {
     let listed = pod.pointer("/status/podIPs").and_then(Value::as_array);
@@ -149,6 +161,7 @@ fn local_pod(addrs: Addrs, serial: u8, host_network: bool) -> LocalPod {
 fn facts() -> Facts {
     let ip = |text: &str| text.parse::<IpAddr>().expect("a literal address");
     Facts {
+        name: "node-1".into(),
         v4: Family {
             node: ip("172.31.0.11").into(),
             gateway: ip("10.100.1.1").into(),
@@ -176,5 +189,6 @@ fn facts() -> Facts {
         vxlan_port: Port::new(4789),
         mtu: 1450,
         netns_cookie: 1,
+        dsr: false,
     }
 }

@@ -55,21 +55,15 @@ fn took(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
 }
 
 fn service_of(number: u32) -> Change {
-    let view = ServiceView {
-        addrs: vec![Ipv4Addr::from_bits(0x0a60_0100 + number).into()],
-        ports: vec![port(80)],
-        local_only: false,
-    };
+    let addr = Ipv4Addr::from_bits(0x0a60_0100 + number).into();
+    let view = ServiceView::cluster_ip(&[addr], vec![port(80)]);
     Change::Service(key(number), Some(view))
 }
 
 fn slice_of(number: u32, endpoints: u32) -> Change {
     let addr = |n| Ipv4Addr::from_bits(0x0a64_0000 + (number * ENDPOINTS + n) % 0xffff);
-    let view = SliceView {
-        service: key(number).name,
-        ports: vec![port(8080)],
-        endpoints: (0..endpoints).map(|n| ready_endpoint(addr(n))).collect(),
-    };
+    let endpoints = (0..endpoints).map(|n| ready_endpoint(addr(n)));
+    let view = SliceView::new(key(number).name, vec![port(8080)], endpoints.collect());
     Change::Slice(key(number), Some(view))
 }
 
@@ -78,11 +72,7 @@ fn key(number: u32) -> ObjectKey {
 }
 
 fn port(port: u16) -> PortView {
-    PortView {
-        name: "".into(),
-        port,
-        protocol: Protocol::Tcp,
-    }
+    PortView::new("", port, Protocol::Tcp)
 }
 
 fn resident_kib() -> Result<u64> {

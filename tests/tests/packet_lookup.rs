@@ -191,10 +191,7 @@ fn tables() -> Result<Tables> {
         world.change(Change::Pod(format!("pod-{serial}"), Some(pod)))?;
     }
     let pod_cidrs = vec!["10.100.2.0/24".parse()?];
-    let node = NodeView {
-        pod_cidrs,
-        addrs: ip("172.31.0.12").into(),
-    };
+    let node = NodeView::new(pod_cidrs, ip("172.31.0.12"));
     world.change(Change::Node("node-2".into(), Some(node)))?;
     for (octet, endpoints) in [
         (10, vec!["10.100.1.6", "10.100.2.5"]),
@@ -212,30 +209,16 @@ fn tables() -> Result<Tables> {
 
 fn service(octet: u8, endpoints: &[&str]) -> [Change; 2] {
     let key = ObjectKey::new("default", format!("service-{octet}"));
-    let port = |name: &str, port, protocol| PortView {
-        name: name.into(),
-        port,
-        protocol,
+    let listed = |http, dns| {
+        vec![
+            PortView::new("http", http, Protocol::Tcp),
+            PortView::new("dns", dns, Protocol::Udp),
+        ]
     };
-    let view = ServiceView {
-        addrs: vec![Ipv4Addr::new(10, 96, 0, octet).into()],
-        ports: vec![
-            port("http", 80, Protocol::Tcp),
-            port("dns", 53, Protocol::Udp),
-        ],
-        local_only: false,
-    };
-    let slice = SliceView {
-        service: key.name.clone(),
-        ports: vec![
-            port("http", 8080, Protocol::Tcp),
-            port("dns", 5353, Protocol::Udp),
-        ],
-        endpoints: endpoints
-            .iter()
-            .map(|addr| ready_endpoint(ip(addr)))
-            .collect(),
-    };
+    let addr = Ipv4Addr::new(10, 96, 0, octet).into();
+    let view = ServiceView::cluster_ip(&[addr], listed(80, 53));
+    let ready = endpoints.iter().map(|addr| ready_endpoint(ip(addr)));
+    let slice = SliceView::new(key.name.clone(), listed(8080, 5353), ready.collect());
     [
         Change::Service(key.clone(), Some(view)),
         Change::Slice(key, Some(slice)),
@@ -244,6 +227,7 @@ fn service(octet: u8, endpoints: &[&str]) -> [Change; 2] {
 
 fn facts() -> Facts {
     Facts {
+        name: "node-1".into(),
         v4: Family {
             node: ip("172.31.0.11").into(),
             gateway: ip("10.100.1.1").into(),
@@ -264,6 +248,7 @@ fn facts() -> Facts {
         vxlan_port: Port::new(4789),
         mtu: 1450,
         netns_cookie: 1,
+        dsr: false,
     }
 }
 

@@ -36,13 +36,15 @@ pub enum Snapshot {
     Slices,
     Nodes,
     Pods,
+    HostPorts,
 }
 
-const ALL: [Snapshot; 4] = [
+const ALL: [Snapshot; 5] = [
     Snapshot::Services,
     Snapshot::Slices,
     Snapshot::Nodes,
     Snapshot::Pods,
+    Snapshot::HostPorts,
 ];
 
 /// Who else hears of Services and their endpoints.

@@ -12,7 +12,7 @@ use super::*;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
 use crate::agent::wiring::WiringError;
-use crate::datapath::{Addrs, ObjectKey};
+use crate::datapath::{Addrs, HostPort, ObjectKey};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,6 +45,8 @@ impl PodNetwork for FakeNetwork {
     async fn join_node(&self, _: u32) -> Result<(), WiringError> {
         Ok(())
     }
+
+    async fn host_ports(&self, _: Option<(&str, Vec<HostPort>)>) {}
 
     async fn detach(&self, uid: &str) -> Result<(), WiringError> {
         self.attached.lock().expect("whole").remove(uid);

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::pod_worker::{self, NodeContext, PodUpdate};
 use super::runtime::{PodRef, Runtime, RuntimeError, Sighting};
 use super::wiring::PodNetwork;
+use crate::datapath::HostPort;
 use crate::sys::Shutdown;
 
 /// The safety net under the engine's events.
@@ -35,6 +36,8 @@ struct Pods<R, N> {
     ended: mpsc::Sender<String>,
     /// By uid: what the last relist saw.
     fingerprints: BTreeMap<String, String>,
+    /// By uid: those that have ports of the node.
+    with_host_ports: BTreeSet<String>,
     /// The API has listed its pods: what it did not name may be ended.
     complete: bool,
 }
@@ -55,6 +58,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdo
         workers: BTreeMap::new(),
         ended,
         fingerprints: BTreeMap::new(),
+        with_host_ports: BTreeSet::new(),
         complete: false,
     };
     loop {
@@ -81,9 +85,10 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
             watcher::Event::Init => listed.clear(),
             watcher::Event::InitApply(pod) => {
                 listed.extend(pod.metadata.uid.clone());
-                self.update(pod, false);
+                self.update(pod, false).await;
             }
             watcher::Event::InitDone => {
+                self.node.network.host_ports(None).await;
                 let missing: Vec<String> = self
                     .workers
                     .keys()
@@ -92,19 +97,21 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
                     .collect();
                 for uid in missing {
                     self.lose(&uid);
+                    self.tell_host_ports(&uid, &Pod::default(), true).await;
                 }
                 self.complete = true;
                 self.relist().await;
             }
-            watcher::Event::Apply(pod) => self.update(pod, false),
-            watcher::Event::Delete(pod) => self.update(pod, true),
+            watcher::Event::Apply(pod) => self.update(pod, false).await,
+            watcher::Event::Delete(pod) => self.update(pod, true).await,
         }
     }
 
-    fn update(&mut self, pod: Pod, gone: bool) {
+    async fn update(&mut self, pod: Pod, gone: bool) {
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
+        self.tell_host_ports(&uid, &pod, gone).await;
         let update = PodUpdate {
             pod: Arc::new(pod),
             gone,
@@ -114,6 +121,19 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
                 handle.updates.send_replace(update);
             }
             None => self.employ(uid, update),
+        }
+    }
+
+    /// They follow the API alone: a restarted agent knows them before anything is removed.
+    async fn tell_host_ports(&mut self, uid: &str, pod: &Pod, gone: bool) {
+        let ports = if gone { Vec::new() } else { HostPort::of(pod) };
+        let told = if ports.is_empty() {
+            self.with_host_ports.remove(uid)
+        } else {
+            self.with_host_ports.insert(uid.to_owned())
+        };
+        if told {
+            self.node.network.host_ports(Some((uid, ports))).await;
         }
     }
 

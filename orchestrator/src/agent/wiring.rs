@@ -7,11 +7,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::feed::DatapathHandle;
+use super::feed::{DatapathHandle, Snapshot};
 use super::ipam::{Ipam, IpamError};
 use super::metrics::Metrics;
 use super::pod_net::{self, NetError, PodLinks, Wire};
-use crate::datapath::{Addrs, Change};
+use crate::datapath::{Addrs, Change, HostPort};
 
 /// What a pod's worker asks of the node's network.
 pub trait PodNetwork: Send + Sync + 'static {
@@ -31,6 +31,9 @@ pub trait PodNetwork: Send + Sync + 'static {
 
     /// Waits until a sandbox of the node's own network is in it.
     fn join_node(&self, pid: u32) -> impl Future<Output = Result<(), WiringError>> + Send;
+
+    /// Says which ports of the node lead to the pod; `None`: all pods of the API have been said.
+    fn host_ports(&self, pod: Option<(&str, Vec<HostPort>)>) -> impl Future<Output = ()> + Send;
 
     /// Takes the pod off the network; its addresses stay its own.
     fn detach(&self, uid: &str) -> impl Future<Output = Result<(), WiringError>> + Send;
@@ -130,6 +133,16 @@ impl PodNetwork for Wiring {
 
     async fn join_node(&self, pid: u32) -> Result<(), WiringError> {
         Ok(pod_net::joined_node(pid).await?)
+    }
+
+    async fn host_ports(&self, pod: Option<(&str, Vec<HostPort>)>) {
+        let Some((uid, ports)) = pod else {
+            return self.datapath.delivered(Snapshot::HostPorts).await;
+        };
+        // What fails is reported there, and tried again.
+        let _ = self
+            .hand_over(Change::HostPorts(uid.to_owned(), ports))
+            .await;
     }
 
     async fn detach(&self, uid: &str) -> Result<(), WiringError> {

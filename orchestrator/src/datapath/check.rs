@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_common::Addr;
-use orchestrator_common::maps::services::BackendKey;
+use orchestrator_common::maps::nodes::Node;
+use orchestrator_common::maps::services::{BackendKey, Service, ServiceKey};
 
 use super::table::Tables;
 
@@ -15,6 +16,8 @@ pub fn check(tables: &Tables) -> Vec<String> {
     let mut findings = Vec::new();
     services(tables, &mut findings);
     numbers(tables, &mut findings);
+    tables_by_number(tables, &mut findings);
+    announced(tables, &mut findings);
     nodes(tables, &mut findings);
     endpoints(tables, &mut findings);
     findings
@@ -24,7 +27,7 @@ pub fn check(tables: &Tables) -> Vec<String> {
 fn services(tables: &Tables, findings: &mut Vec<String>) {
     let mut counts = BTreeMap::new();
     for (key, service) in &tables.services {
-        let name = format!("Service {}:{}/{}", key.addr, key.port, key.proto);
+        let name = name(key);
         if service.id == 0 {
             findings.push(format!("{name} has no number"));
         }
@@ -72,12 +75,72 @@ fn numbers(tables: &Tables, findings: &mut Vec<String>) {
     }
 }
 
+/// Maglev tables and admitted ranges belong to a Service that asks for them, and lead to its slots.
+fn tables_by_number(tables: &Tables, findings: &mut Vec<String>) {
+    let rows = tables.services.iter();
+    let by_id: BTreeMap<u32, _> = rows.map(|row| (row.1.id, row)).collect();
+    for (id, table) in &tables.maglev {
+        let Some((key, row)) = by_id.get(id) else {
+            findings.push(format!("the Maglev table of Service number {id} is stray"));
+            continue;
+        };
+        if table.len() != row.maglev() as usize {
+            findings.push(format!(
+                "{} names a Maglev table of another length",
+                name(key)
+            ));
+        }
+        if table.iter().any(|slot| u32::from(*slot) >= row.count) {
+            findings.push(format!("{} has a Maglev table beyond its slots", name(key)));
+        }
+    }
+    for (key, row) in &tables.services {
+        if row.maglev() != 0 && !tables.maglev.contains_key(&row.id) {
+            findings.push(format!(
+                "{} names a Maglev table that is not there",
+                name(key)
+            ));
+        }
+    }
+    for range in &tables.source_ranges {
+        let asks = |row: &&Service| row.flags & Service::SOURCE_RANGES != 0;
+        if by_id
+            .get(&range.service)
+            .map(|row| row.1)
+            .filter(asks)
+            .is_none()
+        {
+            findings.push(format!(
+                "a range of Service number {} is stray",
+                range.service
+            ));
+        }
+    }
+}
+
+/// Nobody should answer for an address that leads nowhere.
+fn announced(tables: &Tables, findings: &mut Vec<String>) {
+    let outside = |key: &&ServiceKey| key.scope == ServiceKey::OUTSIDE;
+    let rows = tables.services.keys().filter(outside);
+    let served: BTreeSet<Addr> = rows.map(|key| key.addr).collect();
+    for addr in tables.announced.difference(&served) {
+        findings.push(format!("{addr} is announced and no Service is there"));
+    }
+}
+
+fn name(key: &ServiceKey) -> String {
+    let outside = key.scope == ServiceKey::OUTSIDE;
+    let scope = if outside { " from outside" } else { "" };
+    format!("Service {}:{}/{}{scope}", key.addr, key.port, key.proto)
+}
+
 /// Rows that no lookup can hit, or that would tunnel a packet to its sender.
 fn nodes(tables: &Tables, findings: &mut Vec<String>) {
     let Some(config) = tables.config.get(&0) else {
         return;
     };
-    for (range, node) in &tables.nodes {
+    let shares = tables.nodes.iter();
+    for (range, node) in shares.filter(|(_, node)| node.flags & Node::VTEP == 0) {
         let family = config.family(range);
         if range.masked(&family.node_mask) != *range {
             findings.push(format!("node range {range} has bits below the mask"));

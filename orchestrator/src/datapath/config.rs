@@ -117,6 +117,7 @@ impl NodeConfig {
         let family =
             |family: &Option<FamilyConfig>| family.as_ref().map_or(Family::NONE, FamilyConfig::row);
         Ok(Facts {
+            name: self.node_name.clone(),
             v4: family(&self.v4),
             v6: family(&self.v6),
             underlay: self.underlay.into(),
@@ -131,6 +132,7 @@ impl NodeConfig {
             mtu: self.overlay_mtu(),
             netns_cookie: cookie
                 .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
+            dsr: false,
         })
     }
 }

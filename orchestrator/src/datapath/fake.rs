@@ -22,20 +22,21 @@ impl Kernel for Fake {
         Ok(self.tables.clone())
     }
 
-    fn write(&mut self, op: Op) -> Result<(), DatapathError> {
-        if let Some(room) = &mut self.room {
-            *room = room.checked_sub(1).ok_or_else(|| {
-                DatapathError::io(
-                    "write to a full map",
-                    std::io::ErrorKind::StorageFull.into(),
-                )
-            })?;
+    fn write(&mut self, ops: &[Op]) -> (usize, Result<(), DatapathError>) {
+        for (done, op) in ops.iter().enumerate() {
+            if let Some(room) = &mut self.room {
+                let Some(left) = room.checked_sub(1) else {
+                    let full = std::io::ErrorKind::StorageFull.into();
+                    return (done, Err(DatapathError::io("write to a full map", full)));
+                };
+                *room = left;
+            }
+            if let Op::Raise(id) = op {
+                *self.generations.entry(*id).or_default() += 1;
+            }
+            replay(&mut self.tables, op);
+            self.log.push(op.clone());
         }
-        if let Op::Raise(id) = op {
-            *self.generations.entry(id).or_default() += 1;
-        }
-        replay(&mut self.tables, op);
-        self.log.push(op);
-        Ok(())
+        (ops.len(), Ok(()))
     }
 }

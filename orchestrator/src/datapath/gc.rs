@@ -2,13 +2,13 @@
 //!
 //! Ours is what lies below our pin directory or bears one of our link names; nothing else is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::{Proto, Tuple};
+use orchestrator_common::{MAPS, Proto, Tuple};
 
 use super::attach::{self, Links};
 use super::kernel::Kernel;
@@ -102,9 +102,55 @@ pub fn raise_orphans(maps: &mut Maps, actual: &Tables) -> Result<(), DatapathErr
             orphans.insert(flow.backend);
         }
     }
-    orphans
-        .into_iter()
-        .try_for_each(|id| maps.write(delta::Op::Raise(id)))
+    let raises: Vec<_> = orphans.into_iter().map(delta::Op::Raise).collect();
+    maps.write(&raises).1
+}
+
+/// Removes what stands under numbers that nobody has: an agent died before it could.
+pub fn sweep_numbers(maps: &mut Maps, actual: &Tables) -> Result<(), DatapathError> {
+    let services = actual.numbers();
+    let backends: BTreeSet<u32> = actual.backends.values().map(|backend| backend.id).collect();
+    for id in maps.service_counters()?.into_keys() {
+        if !services.contains(&id) {
+            maps.remove_service_counter(id)?;
+        }
+    }
+    for id in maps.backend_counters()?.into_keys() {
+        if !backends.contains(&id) {
+            maps.remove_backend_counter(id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets which backend a client had where its Service is gone, or has no affinity any more, or it has
+/// not come for the Service's time.
+pub fn sweep_affinity(
+    maps: &mut Maps,
+    actual: &Tables,
+    now: Duration,
+) -> Result<(), DatapathError> {
+    let rows = actual.services.values();
+    let timeouts: BTreeMap<u32, u32> = rows.map(|row| (row.id, row.affinity_s)).collect();
+    let mut dead = Vec::new();
+    for row in maps.affinities() {
+        let (key, row) = row?;
+        let timeout_s = timeouts.get(&key.service).copied().unwrap_or(0);
+        let idle = now.saturating_sub(Duration::from_nanos(row.last_ns));
+        if idle > Duration::from_secs(timeout_s.into()) {
+            dead.push(key);
+        }
+    }
+    dead.iter().try_for_each(|key| maps.remove_affinity(key))
+}
+
+/// Unpins the maps of older layouts. Programs that still use one hold it until they are replaced.
+pub fn remove_old_maps(dir: &Path) -> Result<(), DatapathError> {
+    let known = |name: &String| MAPS.iter().any(|spec| spec.name == name);
+    let names = attach::names(dir)?;
+    let old = names.iter().filter(|name| !known(name));
+    old.map(|name| dir.join(name))
+        .try_for_each(|pin| attach::unpin(&pin))
 }
 
 /// Detaches what was attached for pods that are gone: their links' names are in no one's wish.

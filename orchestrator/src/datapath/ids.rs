@@ -18,15 +18,13 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Everything but what the rows hold. Backend rows that no Service counts hold theirs too, until
-    /// they are pruned.
+    /// Everything but what the rows hold. Rows under a number that no Service has hold theirs too,
+    /// until they are pruned.
     pub fn read(actual: &Tables) -> Self {
-        let named = actual.services.values().map(|service| service.id);
-        let counted = actual.backends.keys().map(|key| key.service);
         let backends = actual.backends.values().map(|backend| backend.id);
         Self {
-            services: Numbers::without(named.chain(counted), u32::MAX),
-            backends: Numbers::without(backends, MAX_BACKENDS),
+            services: Numbers::without(actual.numbers(), u32::MAX),
+            backends: Numbers::without(backends.collect(), MAX_BACKENDS),
         }
     }
 }
@@ -38,26 +36,33 @@ pub struct Numbers {
     holes: BTreeSet<u32>,
     next: u32,
     limit: u32,
+    /// Handed out, and perhaps in no row yet.
+    taken: Vec<u32>,
 }
 
 impl Numbers {
-    fn without(used: impl Iterator<Item = u32>, limit: u32) -> Self {
-        let used: BTreeSet<u32> = used.collect();
+    fn without(used: BTreeSet<u32>, limit: u32) -> Self {
         let next = used.last().map_or(1, |last| last.saturating_add(1));
         let holes = (1..next).filter(|number| !used.contains(number)).collect();
-        Self { holes, next, limit }
+        Self {
+            holes,
+            next,
+            limit,
+            taken: Vec::new(),
+        }
     }
 
     /// `None`: all are taken.
     pub fn take(&mut self) -> Option<u32> {
-        if let Some(hole) = self.holes.pop_first() {
-            return Some(hole);
-        }
-        let number = self.next;
-        if number >= self.limit {
-            return None;
-        }
-        self.next += 1;
+        let number = match self.holes.pop_first() {
+            Some(hole) => hole,
+            None if self.next >= self.limit => return None,
+            None => {
+                self.next += 1;
+                self.next - 1
+            }
+        };
+        self.taken.push(number);
         Some(number)
     }
 
@@ -65,6 +70,11 @@ impl Numbers {
         if number != 0 && number < self.next {
             self.holes.insert(number);
         }
+    }
+
+    /// What was taken since the last call.
+    pub fn taken(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.taken)
     }
 }
 
@@ -74,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_number_comes_first() {
-        let mut numbers = Numbers::without([2, 5].into_iter(), 10);
+        let mut numbers = Numbers::without([2, 5].into(), 10);
         let taken: Vec<_> = std::iter::from_fn(|| numbers.take()).collect();
         assert_eq!(taken, [1, 3, 4, 6, 7, 8, 9]);
         numbers.give_back(4);

@@ -9,6 +9,7 @@ pub trait Kernel {
     /// Every row there is.
     fn read(&self) -> Result<Tables, DatapathError>;
 
-    /// One write. Idempotent: deleting what is absent succeeds. After an error the map is as before.
-    fn write(&mut self, op: Op) -> Result<(), DatapathError>;
+    /// Writes in order. Returns how many were done, and why not the next one: after an error that one's
+    /// map is as before. Idempotent: deleting what is absent succeeds.
+    fn write(&mut self, ops: &[Op]) -> (usize, Result<(), DatapathError>);
 }

@@ -47,7 +47,7 @@ use reconcile::Reconciler;
 
 pub use addrs::Addrs;
 pub use config::{FamilyConfig, NodeConfig};
-pub use view::{LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
+pub use view::{HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 
 /// One watch event, or one pod wired or gone. `None` is a deletion.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub enum Change {
     Node(String, Option<NodeView>),
     /// By pod UID.
     Pod(String, Option<LocalPod>),
+    /// Of the pod with this UID, whether or not it is wired yet; none is a deletion.
+    HostPorts(String, Vec<HostPort>),
 }
 
 /// What can go wrong between the agent and the kernel.
@@ -133,6 +135,7 @@ impl Datapath {
             links.attach(&programs, &attachment)?;
             own_links.insert(attachment.name);
         }
+        gc::remove_old_maps(&maps)?;
         Ok(Self {
             config,
             devices,
@@ -146,7 +149,8 @@ impl Datapath {
     }
 
     /// Takes one change into the maps. Nodes and pods act at once; Services wait for
-    /// [`Datapath::in_sync`] the first time. A failed change stays due and is retried by the next one.
+    /// [`Datapath::in_sync`] the first time. A failed change stays due and is retried by
+    /// [`Datapath::sweep`].
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
         let Change::Pod(uid, pod) = &change else {
             return self.reconciler.change(change);
@@ -197,8 +201,9 @@ impl Datapath {
     /// nobody asked for is removed. Idempotent.
     pub fn in_sync(&mut self) -> Result<(), DatapathError> {
         if !self.reconciler.is_in_sync() {
-            let actual = self.reconciler.actual().clone();
-            gc::raise_orphans(self.reconciler.kernel_mut(), &actual)?;
+            let (maps, actual) = self.reconciler.kernel_and_actual();
+            gc::raise_orphans(maps, actual)?;
+            gc::sweep_numbers(maps, actual)?;
         }
         self.prune_due = true;
         self.reconciler.in_sync()?;
@@ -213,14 +218,18 @@ impl Datapath {
         Ok(dump::dump(&kernel::Kernel::read(self.reconciler.kernel())?))
     }
 
-    /// The work of quiet moments: tries again what failed, and removes flows that are closed or idle.
+    /// The work of quiet moments: tries again what failed, and removes flows and affinities that are
+    /// closed or idle.
     /// `now` is the monotonic clock. Returns how many flows went.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
-        self.reconciler.retry()?;
+        let retried = self.reconciler.retry();
         if self.prune_due {
             self.prune_links()?;
         }
-        gc::sweep_flows(self.reconciler.kernel_mut(), now, &gc::ROOMY)
+        let (maps, actual) = self.reconciler.kernel_and_actual();
+        gc::sweep_affinity(maps, actual, now)?;
+        let swept = gc::sweep_flows(maps, now, &gc::ROOMY)?;
+        retried.map(|()| swept)
     }
 
     /// Makes room if the flow table was too full for a flow since the last call: half-open flows go first,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use orchestrator_common::maps::config::Family;
-use orchestrator_common::maps::services::{BackendKey, ServiceKey};
+use orchestrator_common::maps::services::{BackendKey, Service, ServiceKey};
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ use super::fake::Fake;
 use super::ids::Ids;
 use super::reconcile::Reconciler;
 use super::table::Tables;
-use super::view::{EndpointView, PortView, Protocol, SliceView};
+use super::view::{EndpointView, ExternalView, HostPort, PortView, Protocol, SliceView};
 use super::{Change, LocalPod, NodeView, ObjectKey, ServiceView};
 
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ enum Step {
         name: u8,
         addr: u8,
         ports: u8,
+        external: u8,
     },
     NoService {
         name: u8,
@@ -48,6 +49,11 @@ enum Step {
         name: u8,
         addr: Option<u8>,
     },
+    /// Host ports out of few, also such as a node port has.
+    HostPorts {
+        name: u8,
+        ports: u8,
+    },
     /// The agent dies and comes back; the world is as before.
     Restart,
     /// The maps take so many more writes, then none until the next step.
@@ -58,8 +64,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..3u8, 1..4u8)
-            .prop_map(|(name, addr, ports)| Step::Service { name, addr, ports }),
+        3 => (0..3u8, 0..3u8, 1..4u8, any::<u8>()).prop_map(
+            |(name, addr, ports, external)| Step::Service { name, addr, ports, external }
+        ),
         1 => (0..3u8).prop_map(|name| Step::NoService { name }),
         8 => (0..3u8, 0..2u8, any::<u16>(), any::<u16>()).prop_map(
             |(service, slice, ready, terminating)| Step::Slice { service, slice, ready, terminating }
@@ -68,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8, proptest::option::of(0..4u8))
             .prop_map(|(name, range)| Step::Node { name, range }),
         1 => (0..3u8, proptest::option::of(0..4u8)).prop_map(|(name, addr)| Step::Pod { name, addr }),
+        1 => (0..3u8, 0..4u8).prop_map(|(name, ports)| Step::HostPorts { name, ports }),
         1 => Just(Step::Restart),
         1 => (0..6usize).prop_map(|writes| Step::Full { writes }),
     ]
@@ -137,7 +145,7 @@ fn nothing_is_deleted_before_the_view_is_complete() {
     let left = run.reconciler.kernel().clone();
     let mut next = Reconciler::start(left.clone(), facts()).unwrap();
     next.change(service(0, 1, 1)).unwrap();
-    next.change(Change::Node("other".into(), Some(node(3))))
+    next.change(Change::Node("node-3".into(), Some(node(3))))
         .unwrap();
     assert_eq!(next.kernel().tables.backends, left.tables.backends);
     assert_eq!(next.kernel().tables.nodes.len(), 1);
@@ -165,7 +173,12 @@ impl Run {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Service { name, addr, ports } => self.change(service(name, addr, ports)),
+            Step::Service {
+                name,
+                addr,
+                ports,
+                external,
+            } => self.change(external_service(name, addr, ports, external)),
             Step::NoService { name } => self.change(Change::Service(key(name), None)),
             Step::Slice {
                 service,
@@ -179,13 +192,23 @@ impl Run {
                 self.change(Change::Slice(slice_key(service, slice), None));
             }
             Step::Node { name, range } => {
-                self.change(Change::Node(format!("node-{name}"), range.map(node)));
+                self.change(Change::Node(format!("node-{}", name + 1), range.map(node)));
             }
             Step::Pod { name, addr } => {
                 self.change(Change::Pod(
                     format!("pod-{name}"),
                     addr.map(|addr| pod(name, addr)),
                 ));
+            }
+            Step::HostPorts { name, ports } => {
+                let ports = (0..2).filter(|n| ports & (1 << n) != 0);
+                let ports = ports.map(|n| HostPort {
+                    host_ip: None,
+                    host_port: 30_000 + n,
+                    container_port: 80,
+                    protocol: Protocol::Tcp,
+                });
+                self.change(Change::HostPorts(format!("pod-{name}"), ports.collect()));
             }
             Step::Restart => self.restart(),
             Step::Full { writes } => self.reconciler.kernel_mut().room = Some(writes),
@@ -238,6 +261,7 @@ impl Run {
             Change::Slice(key, view) => (format!("slice {key}"), view.is_some()),
             Change::Node(name, view) => (format!("node {name}"), view.is_some()),
             Change::Pod(uid, view) => (format!("pod {uid}"), view.is_some()),
+            Change::HostPorts(uid, ports) => (format!("ports {uid}"), !ports.is_empty()),
         };
         if there {
             self.objects.insert(name, change.clone());
@@ -252,62 +276,110 @@ impl Run {
     }
 }
 
-type Backends = BTreeMap<ServiceKey, BTreeSet<(Addr, Port)>>;
+/// What one Service row lets happen.
+#[derive(Default)]
+struct Reach {
+    /// What a connection may get: by chance, or by the Maglev table.
+    backends: BTreeSet<(Addr, Port)>,
+    /// `None`: everybody may ask.
+    admitted: Option<BTreeSet<(Addr, u32)>>,
+}
 
-/// What a connect may get. Panics where a Service counts a slot that is not there.
-fn reachable(tables: &Tables) -> Backends {
-    let rows = tables.services.iter().map(|(key, service)| {
-        let slots = (0..service.count).map(|slot| {
-            let row = tables.backends.get(&BackendKey {
-                service: service.id,
-                slot,
-            });
-            let row = row.unwrap_or_else(|| panic!("slot {slot} of {key:?} is empty"));
-            (row.addr, row.port)
-        });
-        (*key, slots.collect())
+fn reachable(tables: &Tables) -> BTreeMap<ServiceKey, Reach> {
+    let rows = tables.services.iter();
+    rows.map(|(key, row)| (*key, reach(tables, row))).collect()
+}
+
+/// Panics where a Service counts a slot that is not there.
+fn reach(tables: &Tables, service: &Service) -> Reach {
+    let slot = |slot: u32| {
+        let service = service.id;
+        tables.backends.get(&BackendKey { service, slot })
+    };
+    let empty = |number| panic!("slot {number} of Service {} is empty", service.id);
+    let counted = (0..service.count).map(|number| slot(number).unwrap_or_else(|| empty(number)));
+    // A position beyond the table, or a slot that is not there, falls back to chance.
+    let table = tables.maglev.get(&service.id);
+    let table = table.map_or(&[][..], |table| {
+        &table[..table.len().min(service.maglev() as usize)]
     });
-    rows.collect()
+    let named = (0..64).filter(|number| table.contains(number));
+    let rows = counted.chain(named.filter_map(|number| slot(u32::from(number))));
+    let backends = rows.map(|row| (row.addr, row.port)).collect();
+    let ranges = tables.source_ranges.iter();
+    let ranges = ranges.filter(|range| range.service == service.id);
+    let ranges = ranges.map(|range| (range.addr, range.bits)).collect();
+    let admitted = (service.flags & Service::SOURCE_RANGES != 0).then_some(ranges);
+    Reach { backends, admitted }
+}
+
+/// The Service number under which a write is.
+fn number(tables: &Tables, op: &Op) -> Option<u32> {
+    match op {
+        Op::PutBackend(key, _) | Op::DeleteBackend(key) => Some(key.service),
+        Op::PutMaglev(id, _) | Op::DeleteMaglev(id) => Some(*id),
+        Op::PutSourceRange(row) | Op::DeleteSourceRange(row) => Some(row.service),
+        Op::PutService(key, _) => tables.services.get(key).map(|row| row.id),
+        _ => None,
+    }
 }
 
 /// Between any two writes, a Service reaches backends of before or after, and some if it has some.
 fn assert_safe(before: &Tables, ops: &[Op], after: &Tables) {
     let (old, new) = (reachable(before), reachable(after));
     let mut tables = before.clone();
+    let none = Reach::default();
     for op in ops {
-        replay(&mut tables, *op);
-        let now = reachable(&tables);
+        replay(&mut tables, op);
         if let Op::Raise(id) = op {
             let held = tables.backends.values().any(|row| row.id == *id);
             assert!(!held, "backend {id} is raised while it can still be chosen");
         }
-        for (key, backends) in &now {
-            let none = BTreeSet::new();
-            let (old, new) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
-            assert!(
-                backends
-                    .iter()
-                    .all(|row| old.contains(row) || new.contains(row)),
-                "{op:?}"
-            );
-            let had_some = !old.is_empty() && !new.is_empty();
-            assert!(
-                !had_some || !backends.is_empty(),
-                "{op:?} empties a Service"
-            );
-        }
         for key in old.keys().filter(|key| new.contains_key(key)) {
-            assert!(
-                now.contains_key(key),
-                "{op:?} takes a Service away for a moment"
-            );
+            let there = tables.services.contains_key(key);
+            assert!(there, "{op:?} takes a Service away for a moment");
         }
+        let number = number(&tables, op);
+        let mut rows = tables.services.iter();
+        let Some((key, row)) = rows.find(|(_, row)| Some(row.id) == number) else {
+            continue;
+        };
+        let now = reach(&tables, row);
+        let (old, new) = (old.get(key).unwrap_or(&none), new.get(key).unwrap_or(&none));
+        let known = |row| old.backends.contains(row) || new.backends.contains(row);
+        assert!(now.backends.iter().all(known), "{op:?}");
+        let had_some = !old.backends.is_empty() && !new.backends.is_empty();
+        let has_some = !now.backends.is_empty();
+        assert!(!had_some || has_some, "{op:?} empties a Service");
+        assert_admits(op, &now, old, new);
+    }
+}
+
+/// Nobody is admitted who is not before or after; who is before and after is so between.
+fn assert_admits(op: &Op, now: &Reach, old: &Reach, new: &Reach) {
+    let Some(admitted) = &now.admitted else {
+        let open = old.admitted.is_none() || new.admitted.is_none();
+        assert!(open, "{op:?} admits everybody");
+        return;
+    };
+    let before_or_after = [old, new].map(|reach| reach.admitted.as_ref());
+    for range in admitted {
+        let knows = |ranges: &Option<&BTreeSet<_>>| ranges.is_none_or(|it| it.contains(range));
+        assert!(before_or_after.iter().any(knows), "{op:?} admits {range:?}");
+    }
+    if let [Some(old), Some(new)] = before_or_after {
+        let stay = old.intersection(new);
+        assert!(
+            stay.into_iter().all(|it| admitted.contains(it)),
+            "{op:?} shuts out"
+        );
     }
 }
 
 fn facts() -> Facts {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     Facts {
+        name: "node-1".into(),
         v4: Family {
             node: ip("172.31.0.11").into(),
             gateway: ip("10.100.9.1").into(),
@@ -328,6 +400,7 @@ fn facts() -> Facts {
         vxlan_port: Port::new(4789),
         mtu: 1450,
         netns_cookie: 1,
+        dsr: false,
     }
 }
 
@@ -340,24 +413,46 @@ fn slice_key(service: u8, slice: u8) -> ObjectKey {
 }
 
 fn service(name: u8, addr: u8, ports: u8) -> Change {
+    external_service(name, addr, ports, 0)
+}
+
+/// The bits of `external`: node port, load balancer address (of two), local inside, its ranges (out of
+/// two), local outside, affinity, a second family.
+fn external_service(name: u8, addr: u8, ports: u8, external: u8) -> Change {
+    let has = |bit: u8| external & (1 << bit) != 0;
     let mut listed = vec![port("http", 80, Protocol::Tcp)];
+    if has(0) {
+        listed[0].node_port = 30_000 + u16::from(addr);
+    }
     if ports & 2 != 0 {
         listed.push(port("dns", 53, Protocol::Udp));
     }
-    let view = ServiceView {
-        addrs: vec![Ipv4Addr::new(10, 96, 0, addr).into()],
-        ports: listed,
-        local_only: false,
-    };
+    let v4 = |octet| IpAddr::from(Ipv4Addr::new(10, 96, 0, octet));
+    let mut view = ServiceView::cluster_ip(&[v4(addr)], listed);
+    if has(7) {
+        let v6 = format!("fd00:96::{addr}").parse().unwrap();
+        view.cluster_ips = [v4(addr), v6].into();
+    }
+    view.affinity_s = if has(6) { 60 } else { 0 };
+    view.internal_local = has(2);
+    if external % 4 != 0 {
+        let ranges = [(3, "192.0.2.0/24"), (4, "198.51.100.0/24")];
+        let ranges = ranges.iter().filter(|(bit, _)| has(*bit));
+        view.external = Some(Box::new(ExternalView {
+            load_balancer_ips: has(1)
+                .then(|| Ipv4Addr::new(203, 0, 113, addr % 2).into())
+                .into_iter()
+                .collect(),
+            external_ips: vec![Ipv4Addr::new(203, 0, 113, 9).into()],
+            local: has(5),
+            source_ranges: ranges.map(|(_, range)| range.parse().unwrap()).collect(),
+        }));
+    }
     Change::Service(key(name), Some(view))
 }
 
 fn port(name: &str, port: u16, protocol: Protocol) -> PortView {
-    PortView {
-        name: name.into(),
-        port,
-        protocol,
-    }
+    PortView::new(name, port, protocol)
 }
 
 fn endpoint_addr(number: u16) -> IpAddr {
@@ -374,28 +469,23 @@ fn slice_of_masks(service: u8, slice: u8, ready: u16, terminating: u16) -> Chang
         .filter(|n| (ready | terminating) & (1 << n) != 0)
         .map(|n| {
             let (ready, leaving) = (ready & (1 << n) != 0, terminating & (1 << n) != 0);
-            EndpointView::new(endpoint_addr(n), ready, true, leaving, false)
+            EndpointView::new(endpoint_addr(n), ready, true, leaving, n % 3 == 0)
         });
     slice_with(service, slice, endpoints.collect())
 }
 
 fn slice_with(service: u8, slice: u8, endpoints: Vec<EndpointView>) -> Change {
-    let view = SliceView {
-        service: key(service).name,
-        ports: vec![
-            port("http", 8080, Protocol::Tcp),
-            port("dns", 5353, Protocol::Udp),
-        ],
-        endpoints,
-    };
+    let ports = vec![
+        port("http", 8080, Protocol::Tcp),
+        port("dns", 5353, Protocol::Udp),
+    ];
+    let view = SliceView::new(key(service).name, ports, endpoints);
     Change::Slice(slice_key(service, slice), Some(view))
 }
 
 fn node(range: u8) -> NodeView {
-    NodeView {
-        pod_cidrs: vec![format!("10.100.{range}.0/24").parse().unwrap()],
-        addrs: Ipv4Addr::new(172, 31, 0, 20 + range).into(),
-    }
+    let pods = format!("10.100.{range}.0/24").parse().unwrap();
+    NodeView::new(vec![pods], Ipv4Addr::new(172, 31, 0, 20 + range))
 }
 
 fn pod(name: u8, addr: u8) -> LocalPod {

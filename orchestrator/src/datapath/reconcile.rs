@@ -13,6 +13,10 @@ use super::table::{Tables, Unit};
 use super::world::World;
 use super::{Change, DatapathError};
 
+/// Units that are computed and written together: enough for long runs of writes to one map, few enough
+/// that their rows are no second copy of the tables.
+const TOGETHER: usize = 512;
+
 pub struct Reconciler<K> {
     kernel: K,
     facts: Facts,
@@ -20,8 +24,11 @@ pub struct Reconciler<K> {
     /// What the maps hold, followed write by write.
     actual: Tables,
     ids: Ids,
+    /// What failed and waits for the next [`Reconciler::retry`].
     dirty: BTreeSet<Unit>,
-    /// Backend rows may be left whose Service row is gone: a deletion was cut short.
+    /// Backends whose rows are gone while their flows have not been told.
+    unraised: BTreeSet<u32>,
+    /// Rows may be left under a number that no Service row has: a write was cut short.
     strays: bool,
     in_sync: bool,
 }
@@ -31,58 +38,58 @@ impl<K: Kernel> Reconciler<K> {
     pub fn start(kernel: K, facts: Facts) -> Result<Self, DatapathError> {
         let actual = kernel.read()?;
         let ids = Ids::read(&actual);
-        let world = World::default();
-        let dirty = desired::units(&world, &facts);
+        let world = World::new(&facts.name);
+        let own = desired::units(&world, &facts);
         let mut started = Self {
             kernel,
             facts,
             world,
             actual,
             ids,
-            dirty,
+            dirty: BTreeSet::new(),
+            unraised: BTreeSet::new(),
             strays: true,
             in_sync: false,
         };
-        started.settle()?;
+        started.settle(own)?;
         Ok(started)
     }
 
-    /// Takes a change in and writes what follows from it.
+    /// Takes a change in and writes what follows from it. What fails stays due.
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
         let touched = self.world.change(change);
-        // A Service whose slices have not all been heard of would lose backends: `in_sync` names it.
-        let now = |unit: &Unit| self.in_sync || !matches!(unit, Unit::Service(_));
-        self.dirty.extend(touched.into_iter().filter(now));
-        self.settle()
+        self.settle(touched)
     }
 
     /// The node itself has changed: its own rows follow, and those of nodes that it tunnels to.
     pub fn learn(&mut self, facts: Facts) -> Result<(), DatapathError> {
         let own = |facts: &Facts| desired::units(&World::default(), facts);
-        self.dirty.extend(own(&self.facts));
-        self.dirty.extend(own(&facts));
-        let nodes = self
-            .world
-            .units()
-            .filter(|unit| matches!(unit, Unit::Node(_)));
-        self.dirty.extend(nodes);
+        let mut due = own(&self.facts);
+        due.extend(own(&facts));
+        let all = self.world.units();
+        due.extend(all.filter(|unit| matches!(unit, Unit::Node(_))));
         self.facts = facts;
-        self.settle()
+        self.settle(due)
     }
 
     /// The view is complete: from now on, rows that nobody wants are deleted.
     pub fn in_sync(&mut self) -> Result<(), DatapathError> {
-        if !self.in_sync {
-            self.in_sync = true;
-            self.dirty.extend(self.actual.units());
-            self.dirty.extend(desired::units(&self.world, &self.facts));
+        if self.in_sync {
+            return self.retry();
         }
-        self.settle()
+        self.in_sync = true;
+        let mut all = desired::units(&self.world, &self.facts);
+        all.extend(self.actual.units());
+        self.dirty.append(&mut all);
+        self.retry()
     }
 
     /// Tries again what failed.
     pub fn retry(&mut self) -> Result<(), DatapathError> {
-        self.settle()
+        let due = std::mem::take(&mut self.dirty);
+        let pruned = self.prune_strays();
+        let settled = self.settle(due);
+        pruned.and(settled)
     }
 
     pub fn is_in_sync(&self) -> bool {
@@ -110,63 +117,144 @@ impl<K: Kernel> Reconciler<K> {
         &mut self.kernel
     }
 
-    /// Works off what is due. A unit that fails stays due, the others go on; the first error is told.
-    fn settle(&mut self) -> Result<(), DatapathError> {
-        let due: Vec<Unit> = self.dirty.iter().copied().collect();
-        let mut first = self.prune_strays();
-        for unit in due {
-            match self.settle_unit(unit) {
-                Ok(()) => drop(self.dirty.remove(&unit)),
-                Err(error) => {
-                    self.ids = Ids::read(&self.actual);
-                    self.strays = true;
+    /// The maps beside what the agent's own ones hold, for those that it only sweeps.
+    pub fn kernel_and_actual(&mut self) -> (&mut K, &Tables) {
+        (&mut self.kernel, &self.actual)
+    }
+
+    /// Works units off, many together. Where that fails, one by one: the one that fails stays due, the
+    /// others go on; the first error is told.
+    fn settle(&mut self, units: BTreeSet<Unit>) -> Result<(), DatapathError> {
+        // A Service whose slices have not all been heard of would lose backends, and two nodes might
+        // answer for an address. It need not be remembered: in sync, everything is due.
+        let early = |unit: &Unit| !matches!(unit, Unit::Service(_) | Unit::Announced(_));
+        let now = |unit: &Unit| self.in_sync || early(unit);
+        let due: Vec<Unit> = units.into_iter().filter(now).collect();
+        let mut first = Ok(());
+        for together in due.chunks(TOGETHER) {
+            let Err(error) = self.settle_units(together) else {
+                continue;
+            };
+            if let [unit] = together {
+                self.dirty.insert(*unit);
+                first = first.and(Err(error));
+                continue;
+            }
+            for unit in together {
+                if let Err(error) = self.settle_units(&[*unit]) {
+                    self.dirty.insert(*unit);
                     first = first.and(Err(error));
                 }
             }
+            // What was cut short under the first error may be nobody's now.
+            first = first.and(self.prune_strays());
         }
         first
     }
 
-    fn settle_unit(&mut self, unit: Unit) -> Result<(), DatapathError> {
-        let (world, facts) = (&self.world, &self.facts);
-        let desired = desired::unit(unit, world, facts, &self.actual, &mut self.ids)?;
-        let actual = self.actual.unit(unit);
-        for op in delta(&actual, &desired, self.in_sync) {
-            self.write(op)?;
+    fn settle_units(&mut self, units: &[Unit]) -> Result<(), DatapathError> {
+        let mut before = Tables::default();
+        units
+            .iter()
+            .for_each(|unit| before.extend(self.actual.unit(*unit)));
+        let done = self.compute_and_write(units, &before);
+        let taken = self.ids.services.taken();
+        if done.is_err() {
+            self.strays = true;
+            self.untake(&taken, &before);
         }
-        Ok(())
+        self.ids.backends.taken();
+        for (key, row) in &before.services {
+            if !self.actual.services.contains_key(key) {
+                self.free_service(row.id);
+            }
+        }
+        done
     }
 
-    fn write(&mut self, op: Op) -> Result<(), DatapathError> {
-        self.kernel.write(op)?;
-        let service = match op {
-            Op::DeleteService(key) => self.actual.services.get(&key).map(|row| row.id),
-            _ => None,
-        };
-        replay(&mut self.actual, op);
-        if let Op::Raise(id) = op {
-            self.ids.backends.give_back(id);
+    fn compute_and_write(&mut self, units: &[Unit], before: &Tables) -> Result<(), DatapathError> {
+        let mut desired = Tables::default();
+        for unit in units {
+            let (world, facts) = (&self.world, &self.facts);
+            let rows = desired::unit(*unit, world, facts, &self.actual, &mut self.ids)?;
+            desired.extend(rows);
         }
-        if let Some(id) = service {
+        self.write(&delta(before, &desired, self.in_sync))
+    }
+
+    /// Numbers that were taken for rows which were not written are free again.
+    fn untake(&mut self, services: &[u32], before: &Tables) {
+        let kept = before.services.values().map(|row| row.id);
+        let held: BTreeSet<u32> = kept
+            .chain(services.iter().copied())
+            .flat_map(|id| self.actual.slots(id).map(|(_, row)| row.id))
+            .collect();
+        for id in self.ids.backends.taken() {
+            if !held.contains(&id) {
+                self.ids.backends.give_back(id);
+            }
+        }
+        let named: BTreeSet<u32> = self.actual.services.values().map(|row| row.id).collect();
+        for id in services.iter().filter(|id| !named.contains(id)) {
+            self.free_service(*id);
+        }
+    }
+
+    /// The number of a Service that has no row any more. While something stands under it, it is a
+    /// stray's.
+    fn free_service(&mut self, id: u32) {
+        if self.actual.numbered(id) == Tables::default() {
             self.ids.services.give_back(id);
+        } else {
+            self.strays = true;
         }
-        Ok(())
+    }
+
+    fn write(&mut self, ops: &[Op]) -> Result<(), DatapathError> {
+        let (done, outcome) = self.kernel.write(ops);
+        let (done, left) = ops.split_at(done);
+        for op in done {
+            replay(&mut self.actual, op);
+            if let Op::Raise(id) = op {
+                self.ids.backends.give_back(*id);
+            }
+        }
+        let mut raises = left.iter().filter_map(|op| match op {
+            Op::Raise(id) => Some(*id),
+            _ => None,
+        });
+        if let Some(first) = raises.next() {
+            // Once a backend's rows are gone, nothing else says it again.
+            let rows = self.actual.backends.values();
+            let held: BTreeSet<u32> = rows.map(|row| row.id).collect();
+            let gone = raises.chain([first]).filter(|id| !held.contains(id));
+            self.unraised.extend(gone);
+        }
+        outcome
     }
 
     fn prune_strays(&mut self) -> Result<(), DatapathError> {
-        if !(self.in_sync && self.strays) {
+        if !self.in_sync {
             return Ok(());
         }
-        let named: BTreeSet<u32> = self.actual.services.values().map(|row| row.id).collect();
-        let mut strays = Tables::default();
-        let stray = self
+        for id in self.unraised.clone() {
+            self.write(&[Op::Raise(id)])?;
+            self.unraised.remove(&id);
+        }
+        if !self.strays {
+            return Ok(());
+        }
+        let rows = self.actual.services.values();
+        let named: BTreeSet<u32> = rows.map(|row| row.id).collect();
+        let stray: BTreeSet<u32> = self
             .actual
-            .backends
-            .iter()
-            .filter(|(key, _)| !named.contains(&key.service));
-        strays.backends.extend(stray.map(|(key, row)| (*key, *row)));
-        for op in delta(&strays, &Tables::default(), true) {
-            self.write(op)?;
+            .counted()
+            .filter(|id| !named.contains(id))
+            .collect();
+        for id in stray {
+            let rows = self.actual.numbered(id);
+            self.write(&delta(&rows, &Tables::default(), true))?;
+            self.ids.services.give_back(id);
         }
         self.strays = false;
         Ok(())

@@ -1,11 +1,13 @@
 //! The system calls that neither aya nor nix wraps, behind a safe API: bpf(2) for links, getsockopt.
 //!
-//! The only file of this crate with `unsafe`, kept below 200 lines. It decides nothing: what is
-//! attached where is `attach`.
+//! The only file of this crate with `unsafe`, kept below 200 lines; batches of rows are next door, in
+//! `rows`. It decides nothing: what is attached where is `attach`.
 #![allow(
     unsafe_code,
     reason = "raw system calls; every block says why it is sound"
 )]
+
+pub mod rows;
 
 use std::ffi::CString;
 use std::io;
@@ -175,7 +177,7 @@ struct RawLinkInfo {
     rest: [u32; 11],
 }
 
-/// Private, and called with the `repr(C)` structs above only.
+/// Private, and called with the `repr(C)` structs above and of `rows` only.
 fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<RawFd> {
     let (at, size) = (std::ptr::from_mut(attr), size_of::<A>());
     // SAFETY: `attr` is one of the structs above: plain integers laid out as the beginning of

@@ -3,7 +3,7 @@
 //! The agent turns every watch event into one of these and drops the object: 100,000 endpoints must fit
 //! a small agent. Nothing here looks anything up; what a row means for the maps is `desired`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -17,6 +17,19 @@ use super::addrs::Addrs;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Labels that say: not for this proxy. The first names another one, the second says that there is nothing
+/// to proxy.
+const HIDDEN: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// What `sessionAffinity: ClientIP` means without a timeout: three hours.
+const AFFINITY_S: u32 = 10_800;
 
 /// Namespace and name of an object: the unit of recomputation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,14 +59,15 @@ impl fmt::Display for ObjectKey {
 pub enum Protocol {
     Tcp = 6,
     Udp = 17,
+    Sctp = 132,
 }
 
 impl Protocol {
-    /// SCTP has no datapath; a port that asks for it gets no row.
     fn parse(name: Option<&str>) -> Option<Self> {
         match name {
             None | Some("TCP" | "") => Some(Self::Tcp),
             Some("UDP") => Some(Self::Udp),
+            Some("SCTP") => Some(Self::Sctp),
             Some(_) => None,
         }
     }
@@ -62,50 +76,155 @@ impl Protocol {
 /// A Service that has an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
-    pub addrs: Vec<IpAddr>,
-    pub ports: Vec<PortView>,
-    /// `internalTrafficPolicy: Local`: only endpoints of this node count.
-    pub local_only: bool,
+    /// One of each family at most.
+    pub cluster_ips: Box<[IpAddr]>,
+    pub ports: Box<[PortView]>,
+    /// `internalTrafficPolicy: Local`: who asks the Service's own address gets endpoints of this node.
+    pub internal_local: bool,
+    /// `sessionAffinity: ClientIP` in seconds; 0 is none.
+    pub affinity_s: u32,
+    /// What it is to the outside. Most Services are nothing.
+    pub external: Option<Box<ExternalView>>,
+}
+
+/// How a Service is reached from outside the cluster; node ports stand with the ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExternalView {
+    /// Those that a node must answer for: `ipMode: Proxy` is the load balancer's own affair.
+    pub load_balancer_ips: Vec<IpAddr>,
+    pub external_ips: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`: from outside only to endpoints of this node.
+    pub local: bool,
+    /// Who may ask the load balancer's addresses; empty is everybody.
+    pub source_ranges: Vec<IpNetwork>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortView {
     /// Slices say which of their ports is meant by this name, not by number.
     pub name: Box<str>,
+    /// The Service's, or the target in a slice.
     pub port: u16,
+    /// 0 is none; always in a slice.
+    pub node_port: u16,
     pub protocol: Protocol,
 }
 
+impl PortView {
+    pub fn new(name: &str, port: u16, protocol: Protocol) -> Self {
+        Self {
+            name: name.into(),
+            port,
+            node_port: 0,
+            protocol,
+        }
+    }
+}
+
 impl ServiceView {
-    /// `None`: headless, ExternalName or not yet allocated, so the datapath has nothing to translate.
+    /// A Service without anything but its own addresses.
+    pub fn cluster_ip(cluster_ips: &[IpAddr], ports: Vec<PortView>) -> Self {
+        Self {
+            cluster_ips: cluster_ips.into(),
+            ports: ports.into(),
+            internal_local: false,
+            affinity_s: 0,
+            external: None,
+        }
+    }
+
+    /// `None`: headless, ExternalName, somebody else's or not yet allocated, so the datapath has
+    /// nothing to translate.
     pub fn from_object(service: &core::Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
-        if spec.type_.as_deref() == Some("ExternalName") {
+        let labels = service.metadata.labels.as_ref();
+        let hidden = |labels: &BTreeMap<String, String>| {
+            HIDDEN.iter().any(|label| labels.contains_key(*label))
+        };
+        if spec.type_.as_deref() == Some("ExternalName") || labels.is_some_and(hidden) {
             return None;
         }
         let listed = spec.cluster_ips.iter().flatten().map(String::as_str);
-        let mut addrs: Vec<IpAddr> = listed
-            .chain(spec.cluster_ip.as_deref())
-            .filter_map(|a| a.parse().ok())
-            .collect();
-        addrs.sort_unstable();
-        addrs.dedup();
-        if addrs.is_empty() {
+        let cluster_ips = addresses(listed.chain(spec.cluster_ip.as_deref()));
+        if cluster_ips.is_empty() {
             return None;
         }
         let ports = spec.ports.iter().flatten().filter_map(|port| {
+            let node_port = u16::try_from(port.node_port.unwrap_or(0)).unwrap_or(0);
             Some(PortView {
                 name: port.name.as_deref().unwrap_or_default().into(),
                 port: u16::try_from(port.port).ok()?,
+                node_port,
                 protocol: Protocol::parse(port.protocol.as_deref())?,
             })
         });
+        let ports: Box<[PortView]> = ports.collect();
+        let external = ExternalView::from_object(service);
+        let node_ports = ports.iter().any(|port| port.node_port != 0);
+        let external = (node_ports || external != ExternalView::default()).then_some(external);
         Some(Self {
-            addrs,
-            ports: ports.collect(),
-            local_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            cluster_ips: cluster_ips.into(),
+            ports,
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            affinity_s: affinity_s(spec),
+            external: external.map(Box::new),
         })
     }
+
+    /// The Service balances packets of this family.
+    pub fn has_family_of(&self, addr: IpAddr) -> bool {
+        let same = |own: &IpAddr| own.is_ipv4() == addr.is_ipv4();
+        self.cluster_ips.iter().any(same)
+    }
+}
+
+impl ExternalView {
+    fn from_object(service: &core::Service) -> Self {
+        let Some(spec) = &service.spec else {
+            return Self::default();
+        };
+        let status = service.status.as_ref();
+        let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+        let answered = ingress.into_iter().flatten().filter_map(|ingress| {
+            let proxied = ingress.ip_mode.as_deref() == Some("Proxy");
+            ingress.ip.as_deref().filter(|_| !proxied)
+        });
+        let is_load_balancer = spec.type_.as_deref() == Some("LoadBalancer");
+        let external_ips = spec.external_ips.iter().flatten().map(String::as_str);
+        let ranges = spec.load_balancer_source_ranges.iter().flatten();
+        let mut source_ranges: Vec<IpNetwork> = ranges
+            .filter(|_| is_load_balancer)
+            .filter_map(|range| range.trim().parse().ok())
+            .collect();
+        source_ranges.sort_unstable();
+        source_ranges.dedup();
+        Self {
+            load_balancer_ips: addresses(answered.filter(|_| is_load_balancer)),
+            external_ips: addresses(external_ips),
+            local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            source_ranges,
+        }
+    }
+}
+
+fn affinity_s(spec: &core::ServiceSpec) -> u32 {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return 0;
+    }
+    let config = spec.session_affinity_config.as_ref();
+    let timeout = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    timeout
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .filter(|seconds| *seconds != 0)
+        .unwrap_or(AFFINITY_S)
+}
+
+/// Those that are addresses, in order, once.
+fn addresses<'a>(listed: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
+    let mut addrs: Vec<IpAddr> = listed.filter_map(|addr| addr.parse().ok()).collect();
+    addrs.sort_unstable();
+    addrs.dedup();
+    addrs
 }
 
 /// One EndpointSlice.
@@ -113,8 +232,10 @@ impl ServiceView {
 pub struct SliceView {
     /// The Service's name; its namespace is the slice's.
     pub service: Arc<str>,
-    pub ports: Vec<PortView>,
-    pub endpoints: Vec<EndpointView>,
+    pub ports: Box<[PortView]>,
+    pub endpoints: Box<[EndpointView]>,
+    /// The lists of zones that its endpoints are hinted for, each once.
+    zones: Box<[Box<[Box<str>]>]>,
 }
 
 /// One endpoint of a slice: an address and what its conditions say.
@@ -122,6 +243,18 @@ pub struct SliceView {
 pub struct EndpointView {
     pub addr: IpAddr,
     flags: u8,
+    /// One more than the index of its zones in the slice; 0 is no hint.
+    zones: u8,
+}
+
+/// For whom an endpoint is meant first of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hint {
+    /// Nothing is said.
+    Nobody,
+    /// This node, or this node's zone, is among them.
+    Us,
+    Others,
 }
 
 impl EndpointView {
@@ -129,14 +262,19 @@ impl EndpointView {
     const SERVING: u8 = 2;
     const TERMINATING: u8 = 4;
     const LOCAL: u8 = 8;
+    const NODE_HINT: u8 = 16;
+    const FOR_THIS_NODE: u8 = 32;
 
     pub fn new(addr: IpAddr, ready: bool, serving: bool, terminating: bool, local: bool) -> Self {
-        let bit = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = bit(ready, Self::READY)
             | bit(serving, Self::SERVING)
             | bit(terminating, Self::TERMINATING)
             | bit(local, Self::LOCAL);
-        Self { addr, flags }
+        Self {
+            addr,
+            flags,
+            zones: 0,
+        }
     }
 
     pub fn ready(self) -> bool {
@@ -155,39 +293,77 @@ impl EndpointView {
     pub fn local(self) -> bool {
         self.flags & Self::LOCAL != 0
     }
+
+    /// `hints.forNodes`
+    pub fn for_node(self) -> Hint {
+        match (
+            self.flags & Self::NODE_HINT,
+            self.flags & Self::FOR_THIS_NODE,
+        ) {
+            (0, _) => Hint::Nobody,
+            (_, 0) => Hint::Others,
+            _ => Hint::Us,
+        }
+    }
+}
+
+fn bit(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
 }
 
 impl SliceView {
+    /// A slice without hints.
+    pub fn new(service: Arc<str>, ports: Vec<PortView>, endpoints: Vec<EndpointView>) -> Self {
+        Self {
+            service,
+            ports: ports.into(),
+            endpoints: endpoints.into(),
+            zones: Box::default(),
+        }
+    }
+
     /// `node` is this node's name. `None`: the slice names no Service or holds host names.
     pub fn from_object(slice: &discovery::EndpointSlice, node: &str) -> Option<Self> {
         if slice.address_type == "FQDN" {
             return None;
         }
-        let service = slice
-            .metadata
-            .labels
-            .as_ref()?
-            .get(SERVICE_NAME)?
-            .as_str()
-            .into();
+        let labels = slice.metadata.labels.as_ref()?;
+        let service = labels.get(SERVICE_NAME)?.as_str().into();
         let ports = slice.ports.iter().flatten().filter_map(|port| {
-            Some(PortView {
-                name: port.name.as_deref().unwrap_or_default().into(),
-                port: u16::try_from(port.port?).ok()?,
-                protocol: Protocol::parse(port.protocol.as_deref())?,
-            })
+            let name = port.name.as_deref().unwrap_or_default();
+            let protocol = Protocol::parse(port.protocol.as_deref())?;
+            Some(PortView::new(
+                name,
+                u16::try_from(port.port?).ok()?,
+                protocol,
+            ))
         });
-        let mut endpoints: Vec<_> = slice
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| endpoint_view(endpoint, node))
-            .collect();
-        endpoints.shrink_to_fit();
+        let v4 = slice.address_type == "IPv4";
+        let mut zones: Vec<Box<[Box<str>]>> = Vec::new();
+        let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
+            let view = endpoint_view(endpoint, node, &mut zones)?;
+            // A slice holds one family; an address of the other one is somebody's mistake.
+            (view.addr.is_ipv4() == v4).then_some(view)
+        });
         Some(Self {
             service,
             ports: ports.collect(),
-            endpoints,
+            endpoints: endpoints.collect(),
+            zones: zones.into(),
         })
+    }
+
+    /// `hints.forZones`, asked from `zone`.
+    pub fn for_zone(&self, endpoint: EndpointView, zone: Option<&str>) -> Hint {
+        let listed = usize::from(endpoint.zones).checked_sub(1);
+        let Some(zones) = listed.and_then(|index| self.zones.get(index)) else {
+            return Hint::Nobody;
+        };
+        if zones.iter().any(|listed| Some(&**listed) == zone) {
+            Hint::Us
+        } else {
+            Hint::Others
+        }
     }
 }
 
@@ -207,28 +383,65 @@ fn staying<'a>(slices: impl Iterator<Item = &'a SliceView>) -> impl Iterator<Ite
 
 /// Kubernetes: consumers read the first address only; an absent `ready` is ready, an absent `serving`
 /// follows `ready`, an absent `terminating` is not.
-fn endpoint_view(endpoint: &discovery::Endpoint, node: &str) -> Option<EndpointView> {
+fn endpoint_view(
+    endpoint: &discovery::Endpoint,
+    node: &str,
+    zones: &mut Vec<Box<[Box<str>]>>,
+) -> Option<EndpointView> {
     let addr = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
     let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
     let local = endpoint.node_name.as_deref() == Some(node);
-    Some(EndpointView::new(addr, ready, serving, terminating, local))
+    let mut view = EndpointView::new(addr, ready, serving, terminating, local);
+    let Some(hints) = &endpoint.hints else {
+        return Some(view);
+    };
+    let nodes = hints.for_nodes.as_deref().unwrap_or_default();
+    view.flags |= bit(!nodes.is_empty(), EndpointView::NODE_HINT);
+    let ours = nodes.iter().any(|listed| listed.name == node);
+    view.flags |= bit(ours, EndpointView::FOR_THIS_NODE);
+    let listed = hints.for_zones.iter().flatten();
+    let listed: Box<[Box<str>]> = listed.map(|zone| zone.name.as_str().into()).collect();
+    if !listed.is_empty() {
+        let known = zones.iter().position(|known| *known == listed);
+        let index = known.unwrap_or_else(|| {
+            zones.push(listed);
+            zones.len() - 1
+        });
+        // Beyond 255 lists in one slice the hint is lost, which only widens the choice.
+        view.zones = u8::try_from(index + 1).unwrap_or(0);
+    }
+    Some(view)
 }
 
-/// A node: where packets for its pods go.
+/// A node: where packets for its pods go, and whether it can answer for addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     pub pod_cidrs: Vec<IpNetwork>,
     /// Its `InternalIP`s; the underlay's family is where it is tunnelled to.
     pub addrs: Addrs,
+    pub zone: Option<Box<str>>,
+    /// It is Ready, and nobody took it out of balancing from outside.
+    pub announces: bool,
 }
 
 impl NodeView {
+    /// A node that is ready, in no zone.
+    pub fn new(pod_cidrs: Vec<IpNetwork>, addrs: impl Into<Addrs>) -> Self {
+        Self {
+            pod_cidrs,
+            addrs: addrs.into(),
+            zone: None,
+            announces: true,
+        }
+    }
+
     /// `None`: the node has no pod range yet, or has not said where it is.
     pub fn from_object(node: &core::Node) -> Option<Self> {
         let spec = node.spec.as_ref()?;
+        let status = node.status.as_ref()?;
         let listed = spec.pod_cidrs.iter().flatten().map(String::as_str);
         let mut pod_cidrs: Vec<IpNetwork> = listed
             .chain(spec.pod_cidr.as_deref())
@@ -236,13 +449,26 @@ impl NodeView {
             .collect();
         pod_cidrs.sort_unstable();
         pod_cidrs.dedup();
-        let addresses = node.status.as_ref()?.addresses.iter().flatten();
+        let addresses = status.addresses.iter().flatten();
         let internal = addresses.filter(|address| address.type_ == "InternalIP");
         let addrs: Addrs = internal
             .filter_map(|address| address.address.parse().ok())
             .collect();
-        let known = !pod_cidrs.is_empty() && !addrs.is_empty();
-        known.then_some(Self { pod_cidrs, addrs })
+        let labels = node.metadata.labels.as_ref();
+        let label = |name: &str| labels.and_then(|labels| labels.get(name));
+        let mut conditions = status.conditions.iter().flatten();
+        let ready = conditions.any(|it| it.type_ == "Ready" && it.status == "True");
+        (!pod_cidrs.is_empty() && !addrs.is_empty()).then(|| Self {
+            pod_cidrs,
+            addrs,
+            zone: label(ZONE).map(|zone| zone.as_str().into()),
+            announces: ready && label(EXCLUDED).is_none(),
+        })
+    }
+
+    /// The address is the node's or that of one of its pods.
+    pub fn holds(&self, addr: IpAddr) -> bool {
+        self.addrs.contains(addr) || self.pod_cidrs.iter().any(|cidr| cidr.contains(addr))
     }
 }
 
@@ -262,3 +488,49 @@ pub struct LocalPod {
     /// It lives in the node's own namespace and has no row of its own.
     pub host_network: bool,
 }
+
+/// A port of the node that leads to a pod (`hostPort`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Only on this address of the node; `None` is on all.
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+    pub protocol: Protocol,
+}
+
+impl HostPort {
+    /// Every one that a pod asks for.
+    pub fn of(pod: &core::Pod) -> Vec<Self> {
+        let Some(spec) = &pod.spec else {
+            return Vec::new();
+        };
+        // A sidecar is an init container that stays.
+        let inits = spec.init_containers.iter().flatten();
+        let sidecars = inits.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+        let ports = sidecars.chain(&spec.containers).flat_map(|it| &it.ports);
+        let mut ports: Vec<Self> = ports.flatten().filter_map(Self::from_object).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    fn from_object(port: &core::ContainerPort) -> Option<Self> {
+        let host_ip = match port.host_ip.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(text.parse::<IpAddr>().ok()?),
+        };
+        let host_port = u16::try_from(port.host_port?)
+            .ok()
+            .filter(|port| *port != 0);
+        Some(Self {
+            host_ip: host_ip.filter(|addr| !addr.is_unspecified()),
+            host_port: host_port?,
+            container_port: u16::try_from(port.container_port).ok()?,
+            protocol: Protocol::parse(port.protocol.as_deref())?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Everything the datapath was told, by unit: what a change touches, and who claims which row.
 //!
-//! Pure. A claim is an object's wish for a row. Two may claim the same one while a watch catches up (an
-//! address or range handed on before the old owner's deletion was heard); the first in order has it.
+//! Pure. A claim is an object's wish for a row. Two may claim the same one (an address or range handed on
+//! before the old owner's deletion was heard, a host port that is a node port too); the first in order has
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -12,90 +14,190 @@ use orchestrator_common::{Addr, Port, Prefix, Proto};
 
 use super::Change;
 use super::table::Unit;
-use super::view::{LocalPod, NodeView, ObjectKey, PortView, Protocol, ServiceView, SliceView};
+use super::view::{
+    HostPort, LocalPod, NodeView, ObjectKey, PortView, Protocol, ServiceView, SliceView,
+};
 
 /// The whole view. Changed only by [`World::change`].
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    /// This node's name.
+    own: String,
     services: BTreeMap<ObjectKey, ServiceView>,
     slices: BTreeMap<ObjectKey, SliceView>,
-    /// Slices by their Service.
-    slices_of: BTreeMap<ObjectKey, BTreeSet<Arc<str>>>,
+    /// Service, and the name of one of its slices.
+    slices_of: Claims<ObjectKey, Arc<str>>,
     nodes: BTreeMap<String, NodeView>,
     pods: BTreeMap<String, LocalPod>,
-    /// Service rows by who wants them: the Service, and which of its ports.
-    service_claims: Claims<ServiceKey, (ObjectKey, usize)>,
+    host_ports: BTreeMap<String, Vec<HostPort>>,
+    service_claims: Claims<ServiceKey, Claimant>,
+    /// Addresses that some node must answer for, and for which Service.
+    announced_claims: Claims<Addr, ObjectKey>,
     node_claims: Claims<Addr, String>,
+    /// Nodes by their underlay address.
+    vtep_claims: Claims<Addr, String>,
     endpoint_claims: Claims<Addr, String>,
     netns_claims: Claims<u64, String>,
 }
 
-type Claims<K, C> = BTreeMap<K, BTreeSet<C>>;
+/// Pairs of a row's key and who wants it, in order.
+type Claims<K, C> = BTreeSet<(K, C)>;
 
-/// A Service row's owner: the Service and one of its ports.
-#[derive(Clone, Copy, Debug)]
+/// Who wants a Service row, in the order of precedence: Services come before pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claimant {
+    Port {
+        service: ObjectKey,
+        index: u16,
+        via: Via,
+    },
+    HostPort {
+        pod: String,
+        index: u16,
+    },
+}
+
+/// By which of its addresses a Service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalIp,
+}
+
+/// A Service row's owner.
+#[derive(Clone, Debug)]
+pub enum RowOwner<'a> {
+    Port(ServicePort<'a>),
+    HostPort(&'a LocalPod, HostPort),
+}
+
+/// A Service and one of its ports, asked by one kind of address.
+#[derive(Clone, Debug)]
 pub struct ServicePort<'a> {
+    pub key: &'a ObjectKey,
     pub service: &'a ServiceView,
     pub port: &'a PortView,
+    pub via: Via,
+    pub slices: Vec<&'a SliceView>,
 }
 
 impl World {
+    /// Nothing yet, seen from the node of this name.
+    pub fn new(own: &str) -> Self {
+        Self {
+            own: own.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Takes a change in. Returns the units whose rows may differ now; none when the change says
     /// nothing new.
     pub fn change(&mut self, change: Change) -> BTreeSet<Unit> {
         match change {
             Change::Service(key, view) => self.change_service(key, view),
             Change::Slice(key, view) => self.change_slice(key, view),
-            Change::Node(name, view) => {
-                let old = replace(&mut self.nodes, name.clone(), view.clone());
-                if old == view {
-                    return BTreeSet::new();
-                }
-                let old = ranges(old.as_ref());
-                let new = ranges(view.as_ref());
-                reclaim(&mut self.node_claims, &name, old, new)
-                    .map(Unit::Node)
-                    .collect()
-            }
+            Change::Node(name, view) => self.change_node(name, view),
             Change::Pod(uid, view) => self.change_pod(uid, view),
+            Change::HostPorts(uid, ports) => self.change_host_ports(uid, ports),
         }
     }
 
     /// Every unit that someone claims.
     pub fn units(&self) -> impl Iterator<Item = Unit> {
-        let endpoints = self
-            .endpoint_claims
-            .keys()
-            .map(|addr| Unit::Endpoint(*addr));
-        let nodes = self.node_claims.keys().map(|range| Unit::Node(*range));
-        let services = self.service_claims.keys().map(|key| Unit::Service(*key));
-        let netns = self.netns_claims.keys().map(|cookie| Unit::Netns(*cookie));
-        endpoints.chain(nodes).chain(services).chain(netns)
+        let endpoints = self.endpoint_claims.iter();
+        let endpoints = endpoints.map(|(addr, _)| Unit::Endpoint(*addr));
+        let nodes = self.node_claims.iter().chain(&self.vtep_claims);
+        let nodes = nodes.map(|(range, _)| Unit::Node(*range));
+        let services = self.service_claims.iter();
+        let services = services.map(|(key, _)| Unit::Service(*key));
+        let netns = self.netns_claims.iter();
+        let netns = netns.map(|(cookie, _)| Unit::Netns(*cookie));
+        let announced = self.announced_units();
+        endpoints
+            .chain(nodes)
+            .chain(services)
+            .chain(announced)
+            .chain(netns)
     }
 
-    pub fn service_port(&self, key: &ServiceKey) -> Option<(ServicePort<'_>, Vec<&SliceView>)> {
-        let (object, index) = self.service_claims.get(key)?.first()?;
-        let service = self.services.get(object)?;
-        let port = service.ports.get(*index)?;
-        let names = self.slices_of.get(object).into_iter().flatten();
-        let slices = names.filter_map(|name| {
-            self.slices
-                .get(&ObjectKey::new(object.namespace.clone(), name.clone()))
-        });
-        Some((ServicePort { service, port }, slices.collect()))
+    pub fn service_row(&self, key: &ServiceKey) -> Option<RowOwner<'_>> {
+        match first(&self.service_claims, *key)? {
+            Claimant::Port {
+                service,
+                index,
+                via,
+            } => {
+                let (name, view) = self.services.get_key_value(service)?;
+                Some(RowOwner::Port(ServicePort {
+                    key: name,
+                    service: view,
+                    port: view.ports.get(usize::from(*index))?,
+                    via: *via,
+                    slices: self.slices_of(service).collect(),
+                }))
+            }
+            Claimant::HostPort { pod, index } => {
+                let port = self.host_ports.get(pod)?.get(usize::from(*index))?;
+                Some(RowOwner::HostPort(self.pods.get(pod)?, *port))
+            }
+        }
     }
 
+    pub fn slices_of<'a>(
+        &'a self,
+        service: &'a ObjectKey,
+    ) -> impl Iterator<Item = &'a SliceView> + Clone {
+        claimants(&self.slices_of, service.clone()).filter_map(|name| {
+            let key = ObjectKey::new(service.namespace.clone(), name.clone());
+            self.slices.get(&key)
+        })
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = (&ObjectKey, &ServiceView)> {
+        self.services.iter()
+    }
+
+    pub fn service(&self, key: &ObjectKey) -> Option<&ServiceView> {
+        self.services.get(key)
+    }
+
+    /// The node that has a range of pods.
     pub fn node(&self, range: &Addr) -> Option<(&str, &NodeView)> {
-        let name = self.node_claims.get(range)?.first()?;
-        Some((name, self.nodes.get(name)?))
+        self.named_node(first(&self.node_claims, *range)?)
+    }
+
+    /// The node that is at an address of the underlay.
+    pub fn node_at(&self, addr: &Addr) -> Option<(&str, &NodeView)> {
+        self.named_node(first(&self.vtep_claims, *addr)?)
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &NodeView)> + Clone {
+        self.nodes.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    pub fn own_name(&self) -> &str {
+        &self.own
+    }
+
+    /// The zone of this node, if it is in one.
+    pub fn own_zone(&self) -> Option<&str> {
+        self.nodes.get(&self.own)?.zone.as_deref()
+    }
+
+    /// The Service for which an address is announced.
+    pub fn announced(&self, addr: &Addr) -> Option<(&ObjectKey, &ServiceView)> {
+        self.services
+            .get_key_value(first(&self.announced_claims, *addr)?)
     }
 
     pub fn endpoint(&self, addr: &Addr) -> Option<&LocalPod> {
-        self.pods.get(self.endpoint_claims.get(addr)?.first()?)
+        self.pods.get(first(&self.endpoint_claims, *addr)?)
     }
 
     pub fn netns(&self, cookie: u64) -> Option<&LocalPod> {
-        self.pods.get(self.netns_claims.get(&cookie)?.first()?)
+        self.pods.get(first(&self.netns_claims, cookie)?)
     }
 
     /// The pods that have a link of their own.
@@ -111,25 +213,25 @@ impl World {
         self.slices.get(key)
     }
 
+    fn named_node(&self, name: &str) -> Option<(&str, &NodeView)> {
+        let (name, node) = self.nodes.get_key_value(name)?;
+        Some((name, node))
+    }
+
     fn change_service(&mut self, key: ObjectKey, view: Option<ServiceView>) -> BTreeSet<Unit> {
-        let new = service_keys(view.as_ref());
+        let new = service_rows(&key, view.as_ref());
+        let announced = announced_addrs(view.as_ref());
         let old_view = replace(&mut self.services, key.clone(), view.clone());
         if old_view == view {
             return BTreeSet::new();
         }
-        let old = service_keys(old_view.as_ref());
-        let mut dirty = BTreeSet::new();
-        for (row, port) in &old {
-            release(&mut self.service_claims, row, &(key.clone(), *port));
-            dirty.insert(Unit::Service(*row));
-        }
-        for (row, port) in new {
-            self.service_claims
-                .entry(row)
-                .or_default()
-                .insert((key.clone(), port));
-            dirty.insert(Unit::Service(row));
-        }
+        let old = service_rows(&key, old_view.as_ref());
+        let rows = reclaim(&mut self.service_claims, old, new);
+        let mut dirty: BTreeSet<Unit> = rows.map(Unit::Service).collect();
+        let claim = |addrs: Vec<Addr>| addrs.into_iter().map(|addr| (addr, key.clone())).collect();
+        let old = claim(announced_addrs(old_view.as_ref()));
+        let addrs = reclaim(&mut self.announced_claims, old, claim(announced));
+        dirty.extend(addrs.map(Unit::Announced));
         dirty
     }
 
@@ -141,40 +243,121 @@ impl World {
         if old_view == view {
             return BTreeSet::new();
         }
-        let old = old_view.as_ref().map(service_of);
-        if let Some(service) = &old {
-            release(&mut self.slices_of, service, &key.name);
+        let claim = |service: ObjectKey| (service, key.name.clone());
+        let old = old_view.as_ref().map(service_of).map(claim);
+        let new = new.map(claim);
+        let touched: BTreeSet<ObjectKey> = reclaim(
+            &mut self.slices_of,
+            old.into_iter().collect(),
+            new.into_iter().collect(),
+        )
+        .collect();
+        let mut dirty = BTreeSet::new();
+        for name in &touched {
+            let service = self.services.get(name);
+            let rows = service_rows(name, service).into_iter();
+            dirty.extend(rows.map(|(row, _)| Unit::Service(row)));
+            // Who answers for its addresses depends on where its endpoints are.
+            let addrs = announced_addrs(service).into_iter();
+            let local = service.is_some_and(is_external_local);
+            dirty.extend(addrs.filter(|_| local).map(Unit::Announced));
         }
-        if let Some(service) = &new {
-            self.slices_of
-                .entry(service.clone())
-                .or_default()
-                .insert(key.name.clone());
+        dirty
+    }
+
+    fn change_node(&mut self, name: String, view: Option<NodeView>) -> BTreeSet<Unit> {
+        let zone = self.own_zone().map(str::to_owned);
+        let old = replace(&mut self.nodes, name.clone(), view.clone());
+        if old == view {
+            return BTreeSet::new();
         }
-        let touched: BTreeSet<ObjectKey> = old.into_iter().chain(new).collect();
-        let rows = touched
-            .iter()
-            .flat_map(|service| service_keys(self.services.get(service)));
-        rows.map(|(row, _)| Unit::Service(row)).collect()
+        let claim = |addrs: Vec<Addr>| addrs.into_iter().map(|it| (it, name.clone())).collect();
+        let (old, new) = (old.as_ref(), view.as_ref());
+        let ranges = reclaim(
+            &mut self.node_claims,
+            claim(ranges(old)),
+            claim(ranges(new)),
+        );
+        let vteps = reclaim(&mut self.vtep_claims, claim(vteps(old)), claim(vteps(new)));
+        let mut dirty: BTreeSet<Unit> = ranges.chain(vteps).map(Unit::Node).collect();
+        dirty.extend(self.announced_units());
+        if self.own_zone() != zone.as_deref() {
+            let rows = self.service_claims.iter();
+            dirty.extend(rows.map(|(row, _)| Unit::Service(*row)));
+        }
+        dirty
     }
 
     fn change_pod(&mut self, uid: String, view: Option<LocalPod>) -> BTreeSet<Unit> {
+        let rows = self.host_port_rows(&uid);
         let old = replace(&mut self.pods, uid.clone(), view.clone());
         if old == view {
             return BTreeSet::new();
         }
-        let own = |pod: &Option<LocalPod>| pod.clone().filter(|pod| !pod.host_network);
-        let (old, new) = (own(&old), own(&view));
-        let addr = |pod: &Option<LocalPod>| {
+        let new = self.host_port_rows(&uid);
+        let rows = reclaim(&mut self.service_claims, rows, new);
+        let mut dirty: BTreeSet<Unit> = rows.map(Unit::Service).collect();
+        let own = |pod: Option<LocalPod>| pod.filter(|pod| !pod.host_network);
+        let (old, new) = (own(old), own(view));
+        let addrs = |pod: &Option<LocalPod>| {
             let addrs = pod.iter().flat_map(|pod| pod.addrs.iter());
-            addrs.map(Addr::from).collect()
+            addrs.map(|addr| (addr.into(), uid.clone())).collect()
         };
-        let cookie = |pod: &Option<LocalPod>| pod.iter().map(|pod| pod.netns_cookie).collect();
-        let endpoints = reclaim(&mut self.endpoint_claims, &uid, addr(&old), addr(&new));
-        let mut dirty: BTreeSet<Unit> = endpoints.map(Unit::Endpoint).collect();
-        let netns = reclaim(&mut self.netns_claims, &uid, cookie(&old), cookie(&new));
+        let cookie = |pod: &Option<LocalPod>| {
+            let cookies = pod.iter().map(|pod| pod.netns_cookie);
+            cookies.map(|cookie| (cookie, uid.clone())).collect()
+        };
+        let endpoints = reclaim(&mut self.endpoint_claims, addrs(&old), addrs(&new));
+        dirty.extend(endpoints.map(Unit::Endpoint));
+        let netns = reclaim(&mut self.netns_claims, cookie(&old), cookie(&new));
         dirty.extend(netns.map(Unit::Netns));
         dirty
+    }
+
+    fn change_host_ports(&mut self, uid: String, ports: Vec<HostPort>) -> BTreeSet<Unit> {
+        let old = self.host_port_rows(&uid);
+        let ports = (!ports.is_empty()).then_some(ports);
+        let before = replace(&mut self.host_ports, uid.clone(), ports.clone());
+        if before == ports {
+            return BTreeSet::new();
+        }
+        let new = self.host_port_rows(&uid);
+        let rows = reclaim(&mut self.service_claims, old, new);
+        rows.map(Unit::Service).collect()
+    }
+
+    /// The rows of a pod's host ports. One on a loopback address has none: it would be every pod's.
+    fn host_port_rows(&self, uid: &str) -> Vec<(ServiceKey, Claimant)> {
+        let mut rows = Vec::new();
+        let pod = self.pods.get(uid).filter(|pod| !pod.host_network);
+        let (Some(pod), Some(ports)) = (pod, self.host_ports.get(uid)) else {
+            return rows;
+        };
+        for (index, port) in (0..).zip(ports) {
+            let proto = proto(port.protocol);
+            for own in pod.addrs.iter() {
+                let addr = match port.host_ip {
+                    None => Addr::from(own).any_of_family(),
+                    Some(addr) if addr.is_ipv4() == own.is_ipv4() && !addr.is_loopback() => {
+                        addr.into()
+                    }
+                    Some(_) => continue,
+                };
+                for key_of in [ServiceKey::new, ServiceKey::outside] {
+                    let claimant = Claimant::HostPort {
+                        pod: uid.to_owned(),
+                        index,
+                    };
+                    rows.push((key_of(addr, Port::new(port.host_port), proto), claimant));
+                }
+            }
+        }
+        rows
+    }
+
+    fn announced_units(&self) -> impl Iterator<Item = Unit> {
+        let claims = self.announced_claims.iter();
+        claims.map(|(addr, _)| Unit::Announced(*addr))
     }
 }
 
@@ -184,32 +367,78 @@ pub fn range_key(range: &IpNetwork) -> Addr {
 }
 
 fn ranges(node: Option<&NodeView>) -> Vec<Addr> {
-    node.iter()
-        .flat_map(|node| &node.pod_cidrs)
-        .map(range_key)
-        .collect()
+    let ranges = node.iter().flat_map(|node| &node.pod_cidrs);
+    ranges.map(range_key).collect()
 }
 
-/// The rows that a Service asks for, with the port that each stands for.
-fn service_keys(service: Option<&ServiceView>) -> Vec<(ServiceKey, usize)> {
-    let mut keys = Vec::new();
-    for addr in service.iter().flat_map(|service| &service.addrs) {
-        for (index, port) in service
-            .iter()
-            .flat_map(|service| &service.ports)
-            .enumerate()
-        {
-            let proto = match port.protocol {
-                Protocol::Tcp => Proto::TCP,
-                Protocol::Udp => Proto::UDP,
-            };
-            keys.push((
-                ServiceKey::new((*addr).into(), Port::new(port.port), proto),
+fn vteps(node: Option<&NodeView>) -> Vec<Addr> {
+    let addrs = node.iter().flat_map(|node| node.addrs.iter());
+    addrs.map(Addr::from).collect()
+}
+
+fn announced_addrs(service: Option<&ServiceView>) -> Vec<Addr> {
+    let Some(service) = service else {
+        return Vec::new();
+    };
+    let external = service.external.iter();
+    let addrs = external.flat_map(|it| &it.load_balancer_ips);
+    let own = addrs.filter(|addr| service.has_family_of(**addr));
+    own.map(|addr| (*addr).into()).collect()
+}
+
+fn is_external_local(service: &ServiceView) -> bool {
+    service.external.as_ref().is_some_and(|it| it.local)
+}
+
+/// The rows that a Service asks for.
+fn service_rows(key: &ObjectKey, service: Option<&ServiceView>) -> Vec<(ServiceKey, Claimant)> {
+    let mut rows = Vec::new();
+    let Some(service) = service else {
+        return rows;
+    };
+    for (index, port) in (0..).zip(&service.ports) {
+        let proto = proto(port.protocol);
+        let mut claim = |key_of: fn(Addr, Port, Proto) -> ServiceKey, addr: Addr, port, via| {
+            let claimant = Claimant::Port {
+                service: key.clone(),
                 index,
-            ));
+                via,
+            };
+            rows.push((key_of(addr, Port::new(port), proto), claimant));
+        };
+        let mut both = |addr: Addr, port, via| {
+            claim(ServiceKey::new, addr, port, via);
+            if via != Via::ClusterIp {
+                claim(ServiceKey::outside, addr, port, via);
+            }
+        };
+        for addr in &service.cluster_ips {
+            both((*addr).into(), port.port, Via::ClusterIp);
+            if port.node_port != 0 {
+                let any = Addr::from(*addr).any_of_family();
+                both(any, port.node_port, Via::NodePort);
+            }
+        }
+        let Some(external) = &service.external else {
+            continue;
+        };
+        let own = |addr: &&IpAddr| service.has_family_of(**addr);
+        for addr in external.load_balancer_ips.iter().filter(own) {
+            both((*addr).into(), port.port, Via::LoadBalancer);
+        }
+        for addr in external.external_ips.iter().filter(own) {
+            both((*addr).into(), port.port, Via::ExternalIp);
         }
     }
-    keys
+    rows
+}
+
+fn proto(protocol: Protocol) -> Proto {
+    match protocol {
+        Protocol::Tcp => Proto::TCP,
+        Protocol::Udp => Proto::UDP,
+        Protocol::Sctp => Proto::SCTP,
+    }
 }
 
 fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
@@ -219,27 +448,68 @@ fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Opt
     }
 }
 
-/// Moves a claimant from the old keys to the new ones; returns all of them.
-fn reclaim<K: Ord + Copy, C: Ord + Clone>(
+/// Moves an object's claims from the old rows to the new ones; returns all of them.
+fn reclaim<K: Ord + Clone, C: Ord + Clone>(
     claims: &mut Claims<K, C>,
-    claimant: &C,
-    old: Vec<K>,
-    new: Vec<K>,
+    old: Vec<(K, C)>,
+    new: Vec<(K, C)>,
 ) -> impl Iterator<Item = K> + use<K, C> {
-    for key in &old {
-        release(claims, key, claimant);
+    for claim in &old {
+        claims.remove(claim);
     }
-    for key in &new {
-        claims.entry(*key).or_default().insert(claimant.clone());
-    }
-    old.into_iter().chain(new)
+    claims.extend(new.iter().cloned());
+    old.into_iter().chain(new).map(|(key, _)| key)
 }
 
-fn release<K: Ord, C: Ord>(claims: &mut Claims<K, C>, key: &K, claimant: &C) {
-    if let Some(claimants) = claims.get_mut(key) {
-        claimants.remove(claimant);
-        if claimants.is_empty() {
-            claims.remove(key);
+/// Who has the row.
+fn first<K: Ord + Clone, C: Least + Ord>(claims: &Claims<K, C>, key: K) -> Option<&C> {
+    claimants(claims, key).next()
+}
+
+/// Everybody who claims the row, the first first.
+fn claimants<K: Ord + Clone, C: Least + Ord>(
+    claims: &Claims<K, C>,
+    key: K,
+) -> impl Iterator<Item = &C> + Clone {
+    let from = (key.clone(), C::least());
+    let claims = claims.range(from..);
+    claims
+        .take_while(move |(claimed, _)| *claimed == key)
+        .map(|(_, claimant)| claimant)
+}
+
+/// A value that no other is before.
+trait Least {
+    fn least() -> Self;
+}
+
+impl Least for String {
+    fn least() -> Self {
+        Self::new()
+    }
+}
+
+impl Least for Arc<str> {
+    fn least() -> Self {
+        Arc::default()
+    }
+}
+
+impl Least for ObjectKey {
+    fn least() -> Self {
+        Self {
+            namespace: Arc::default(),
+            name: Arc::default(),
+        }
+    }
+}
+
+impl Least for Claimant {
+    fn least() -> Self {
+        Self::Port {
+            service: ObjectKey::least(),
+            index: 0,
+            via: Via::ClusterIp,
         }
     }
 }

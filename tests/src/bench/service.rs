@@ -123,19 +123,13 @@ pub fn changes(index: u32, size: Size) -> [Change; 2] {
 /// The change by which a Service has those of the server's addresses.
 pub fn slice(index: u32, size: Size, endpoints: &[u8]) -> Change {
     let key = key(index);
-    let port = |&(name, port, protocol): &(&str, u16, Protocol)| PortView {
-        name: name.into(),
-        port,
-        protocol,
-    };
-    let slice = SliceView {
-        service: key.name.clone(),
-        ports: size.ports(index).iter().map(port).collect(),
-        endpoints: endpoints
-            .iter()
-            .map(|nth| ready_endpoint(server_addr(*nth)))
-            .collect(),
-    };
+    let port =
+        |&(name, port, protocol): &(&str, u16, Protocol)| PortView::new(name, port, protocol);
+    let ports = size.ports(index).iter().map(port);
+    let ready = endpoints
+        .iter()
+        .map(|nth| ready_endpoint(server_addr(*nth)));
+    let slice = SliceView::new(key.name.clone(), ports.collect(), ready.collect());
     Change::Slice(key, Some(slice))
 }
 

@@ -3,6 +3,8 @@
 //! The whole is the fold over the units, so recomputing only what a change touched gives the same
 //! tables. Identities and slots come from the actual rows, which is why those are an argument.
 
+pub mod announced;
+pub mod choice;
 pub mod endpoints;
 pub mod nodes;
 pub mod services;
@@ -19,6 +21,8 @@ use super::world::World;
 /// What a node knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// The node's name in the API.
+    pub name: String,
     /// [`Family::NONE`] where the node has no pods of the family.
     pub v4: Family,
     pub v6: Family,
@@ -38,6 +42,8 @@ pub struct Facts {
     pub mtu: u32,
     /// The node's own network namespace.
     pub netns_cookie: u64,
+    /// Clients outside are answered by the backend's own node: other nodes may send for them.
+    pub dsr: bool,
 }
 
 impl Facts {
@@ -79,6 +85,10 @@ pub fn unit(
         Unit::Node(range) => {
             let row = nodes::node(range, world, facts);
             rows.nodes.extend(row.map(|row| (range, row)));
+        }
+        Unit::Announced(addr) => {
+            rows.announced
+                .extend(announced::announced(addr, world).then_some(addr));
         }
         Unit::Service(key) => rows = services::service(&key, world, actual, ids)?,
         Unit::Netns(cookie) => {

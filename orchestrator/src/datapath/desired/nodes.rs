@@ -21,21 +21,28 @@ pub fn config(facts: &Facts) -> Config {
         node_port_last: Port::new(32767),
         uplink_mac: facts.uplink_mac,
         mtu: facts.mtu,
+        flags: if facts.dsr { Config::DSR } else { 0 },
         ..Config::default()
     }
 }
 
-/// No row for this node's own range, nor for one of another size: the programs look a destination up
-/// under the cluster's one mask. Nor for a node that has no address of the underlay's family.
-pub fn node(range: Addr, world: &World, facts: &Facts) -> Option<Node> {
-    let (_, node) = world.node(&range)?;
-    let cidr = node
-        .pod_cidrs
-        .iter()
-        .find(|cidr| range_key(cidr) == range)?;
-    let family = facts.family(&range);
+/// A range of pods: no row for this node's own, nor for one of another size, as the programs look a
+/// destination up under the cluster's one mask; nor for a node without an address of the underlay's family.
+/// Or, for direct server return, an address of the underlay.
+pub fn node(key: Addr, world: &World, facts: &Facts) -> Option<Node> {
+    let other = key != facts.underlay && key.is_v4() == facts.underlay.is_v4();
+    if facts.dsr && other && world.node_at(&key).is_some() {
+        return Some(Node {
+            vtep: key,
+            flags: Node::VTEP,
+            reserved: 0,
+        });
+    }
+    let (_, node) = world.node(&key)?;
+    let cidr = node.pod_cidrs.iter().find(|cidr| range_key(cidr) == key)?;
+    let family = facts.family(&key);
     let sized = Prefix::new(cidr.ip(), cidr.prefix()).mask == family.node_mask;
-    let own = range == family.translation;
+    let own = key == family.translation;
     let vtep = node.addrs.like(facts.underlay.into())?;
     (sized && !own).then(|| Node {
         vtep: vtep.into(),
