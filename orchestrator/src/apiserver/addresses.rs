@@ -195,6 +195,16 @@ impl Addresses {
         taken.ports.retain(|port| !holding.ports.contains(port));
     }
 
+    /// All that is taken, the server's own address too.
+    #[cfg(test)]
+    pub fn taken(&self) -> Holding {
+        let taken = self.lock();
+        Holding {
+            addresses: taken.addresses.clone(),
+            ports: taken.ports.clone(),
+        }
+    }
+
     fn range(&self, family: Family) -> Result<IpNetwork, Refusal> {
         let mut ranges = self.ranges.iter();
         let range = ranges.find(|range| Family::of(range.network()) == family);

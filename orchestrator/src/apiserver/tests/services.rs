@@ -1,5 +1,8 @@
 //! Services: what they are given, what is refused, what a change of type keeps and frees.
 
+use std::collections::BTreeSet;
+
+use super::super::addresses::Holding;
 use super::*;
 
 /// IPv4 and IPv6, the first range's family first.
@@ -377,4 +380,122 @@ async fn the_servers_own_service_is_of_the_family_that_the_server_is_reached_in(
     let slice = cluster.get(slices).await.expect(200);
     assert_eq!(slice["addressType"], "IPv6");
     assert_eq!(slice["endpoints"][0]["addresses"], json!(["fd00:1::1"]));
+}
+
+/// Numbers that look like chance, the same for every run of a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64 (Marsaglia 2003)
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn pick<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len() as u64) as usize]
+    }
+
+    /// A spec that is often wrong; fields that are not drawn are left out.
+    fn spec(&mut self) -> Value {
+        let mut spec = json!({});
+        let types = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
+        spec["type"] = self.pick(&types).into();
+        if spec["type"] == "ExternalName" || self.below(10) == 0 {
+            spec["externalName"] = "example.com".into();
+        }
+        let policies = ["SingleStack", "PreferDualStack", "RequireDualStack"];
+        let families = [
+            json!(["IPv4"]),
+            json!(["IPv6"]),
+            json!(["IPv6", "IPv4"]),
+            json!([]),
+        ];
+        if self.below(2) == 0 {
+            spec["ipFamilyPolicy"] = self.pick(&policies).into();
+        }
+        if self.below(3) == 0 {
+            spec["ipFamilies"] = families[self.below(4) as usize].clone();
+        }
+        if self.below(4) == 0 {
+            let addresses = [
+                "None",
+                "10.96.0.2",
+                "10.96.0.3",
+                "fd00:10:96::2",
+                "10.1.0.1",
+                "",
+            ];
+            spec["clusterIP"] = self.pick(&addresses).into();
+        }
+        if self.below(2) == 0 {
+            spec["externalTrafficPolicy"] = self.pick(&["Local", "Cluster"]).into();
+        }
+        if self.below(5) == 0 {
+            spec["healthCheckNodePort"] = (30000 + self.below(6)).into();
+        }
+        if self.below(5) == 0 {
+            spec["allocateLoadBalancerNodePorts"] = (self.below(2) == 0).into();
+        }
+        let ports = (0..self.below(4)).map(|index| {
+            let mut port = json!({"name": format!("p{index}"), "port": 80 + self.below(3),
+                "protocol": self.pick(&["TCP", "UDP"])});
+            if self.below(2) == 0 {
+                port["nodePort"] = (30000 + self.below(8)).into();
+            }
+            port
+        });
+        spec["ports"] = ports.collect::<Vec<_>>().into();
+        spec
+    }
+}
+
+/// What all stored Services hold; no two the same.
+async fn held(cluster: &Cluster) -> Holding {
+    let mut all = Holding::default();
+    let list = cluster.get(SERVICES).await.expect(200);
+    for service in list["items"].as_array().into_iter().flatten() {
+        let holding = Holding::of(service);
+        assert!(all.addresses.is_disjoint(&holding.addresses), "{service}");
+        assert!(all.ports.is_disjoint(&holding.ports), "{service}");
+        all.addresses.extend(holding.addresses);
+        all.ports.extend(holding.ports);
+    }
+    all
+}
+
+#[tokio::test]
+async fn whatever_is_asked_for_what_is_taken_is_what_services_have() {
+    let mut seen = BTreeSet::new();
+    for seed in 1..=4 {
+        let cluster = dual_stack().await;
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        for _ in 0..400 {
+            let name = format!("s{}", dice.below(5));
+            let path = format!("{SERVICES}/{name}");
+            let answer = match dice.below(8) {
+                0 => cluster.delete(&path).await,
+                1 | 2 => cluster.merge(&path, json!({"spec": dice.spec()})).await,
+                3 => cluster.put(&path, service(&name, dice.spec())).await,
+                4 => {
+                    let path = format!("{SERVICES}?dryRun=All");
+                    cluster.post(&path, service(&name, dice.spec())).await
+                }
+                _ => cluster.post(SERVICES, service(&name, dice.spec())).await,
+            };
+            let code = answer.code.as_u16();
+            assert!([200, 201, 404, 409, 422].contains(&code), "{}", answer.body);
+            seen.insert(code);
+            let taken = cluster.server.state.addresses.taken();
+            assert_eq!(
+                taken,
+                held(&cluster).await,
+                "seed {seed}, after {}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(seen.len(), 5, "{seen:?}");
 }
