@@ -1,7 +1,7 @@
 //! Reading headers out of packet bytes: the only place that dereferences them, and pure (it also
 //! runs on the host).
 
-use orchestrator_common::{Addr, DropReason, Port, Proto, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
@@ -87,6 +87,8 @@ pub struct Headers {
     pub fragment_id: u32,
     /// The number of the Service that was asked, 0 if none was.
     pub service: u32,
+    /// What was decided of the packet so far.
+    pub rule: Rule,
     pub fragment: Fragment,
     pub icmp: Icmp,
     /// 1 or 0.
@@ -96,7 +98,7 @@ pub struct Headers {
     pub ttl: u8,
     /// IPv4's "don't fragment", which IPv6 always means: 1 or 0.
     pub dont_fragment: u8,
-    pub reserved: [u8; 5],
+    pub reserved: u8,
 }
 
 impl Headers {
@@ -106,6 +108,7 @@ impl Headers {
         l4: 0,
         fragment_id: 0,
         service: 0,
+        rule: Rule::None,
         fragment: Fragment::Whole,
         icmp: Icmp::No,
         v6: 0,
@@ -113,7 +116,7 @@ impl Headers {
         tcp_flags: 0,
         ttl: 0,
         dont_fragment: 0,
-        reserved: [0; 5],
+        reserved: 0,
     };
 
     /// Forgets the last packet.

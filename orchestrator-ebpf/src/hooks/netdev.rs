@@ -72,14 +72,13 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<Option<Translation>
 /// To a backend, or to who is behind a masqueraded flow.
 #[inline(always)]
 fn onward(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+    let mut rule = packet.by(rule);
     let to = packet.headers.tuple.dst;
     if to.same(&forward::family(packet, config).translation) {
-        let rule = lb::to_asker(packet)?;
-        return forward::route(packet, config, rule);
-    }
-    // A backend that is the node itself gets it from where the client's route leads to, or the
-    // node's stack would take the client for an impostor.
-    if matches!(rule, Rule::Service) && maps::endpoint(&to).is_some_and(|here| here.is_host()) {
+        rule = lb::to_asker(packet)?;
+    } else if matches!(rule, Rule::Service) && maps::endpoint(&to).is_some_and(|at| at.is_host()) {
+        // A backend that is the node itself gets it from where the client's route leads to, or the
+        // node's stack would take the client for an impostor.
         return Ok(forward::pass(rule));
     }
     forward::route(packet, config, rule)

@@ -2,7 +2,8 @@
 //! overlay are answered by one.
 
 use orchestrator_common::event::Hook;
-use orchestrator_common::{DropReason, Proto, Rule, Trace, Verdict};
+use orchestrator_common::maps::services::{Service, ServiceKey};
+use orchestrator_common::{DropReason, Port, Proto, Rule, Trace, Verdict};
 use tests::packet::*;
 use tests::prog::LOOPBACK;
 
@@ -300,5 +301,96 @@ fn of_a_packet_that_is_still_to_be_cut_a_segment_counts() {
         let quote = frame[14..34 + ip as usize].to_vec();
         let expected = Transport::TooBig { mtu: MTU, quote };
         assert_eq!(see(&ran.packet).transport, expected);
+    }
+}
+
+const NODE_PORT: u16 = 30080;
+
+/// Node, its translation address, who is outside, and a backend on another node.
+const NODE_PORTS: [(&str, &str, &str, End<'static>); 2] = [
+    (NODE, "10.100.1.0", OUTSIDE, (REMOTE_POD, 8080)),
+    (NODE6, "fd00:100:0:1::", OUTSIDE6, (REMOTE_POD6, 8080)),
+];
+
+/// A node port of both families, for who is outside.
+fn node_ports(test: &str) -> Option<World> {
+    let mut world = world(test)?;
+    for (id, (node, _, _, backend)) in (7..).zip(NODE_PORTS) {
+        world.service(id, (backend.0, 1), Proto::UDP, &[(20 + id, backend)]);
+        let key = ServiceKey::outside(addr(node), Port::new(NODE_PORT), Proto::UDP);
+        let service = Service {
+            id,
+            count: 1,
+            ..Service::default()
+        };
+        let row = world.datapath.put("services_v1", key.node_port(), service);
+        row.unwrap();
+    }
+    Some(world)
+}
+
+#[test]
+fn errors_about_a_node_ports_packets_go_both_ways_with_what_each_side_knows() {
+    let Some(mut world) = node_ports("node port errors") else {
+        return;
+    };
+    for (node, translation, outside, backend) in NODE_PORTS {
+        let sent = udp((outside, 50000), (node, NODE_PORT), b"a question to a node");
+        let ran = world.run(Hook::FromNetdev, &sent);
+        assert_eq!(ran.trace, overlay(Rule::Service));
+        let Transport::Udp(port, 8080) = see(&ran.packet).transport else {
+            panic!()
+        };
+        let quoted = quotes(node)[0];
+
+        // Somebody on the way to the client has a narrow link.
+        let answered = udp((node, NODE_PORT), (outside, 50000), b"the answer");
+        let answer = udp(backend, (translation, port), b"the answer");
+        let router = if node == NODE {
+            "192.0.2.9"
+        } else {
+            "2001:db8::9"
+        };
+        for says in says(node) {
+            let error = icmp_error(router, node, says, &answered, quoted);
+            let ran = world.run(Hook::FromNetdev, &error);
+            assert_eq!(ran.trace, overlay(Rule::IcmpError), "{says:?}");
+            let seen = see(&ran.packet);
+            let ends = (seen.src.as_str(), seen.dst.as_str());
+            assert_eq!(ends, (translation, backend.0));
+            assert_eq!(quote(&ran.packet), answer[14..14 + quoted]);
+        }
+
+        // The backend does not want it.
+        let says = says(node)[0];
+        let error = icmp_error(backend.0, translation, says, &ran.packet, quoted);
+        world.endpoint(backend.0, LOOPBACK, 0, POD_MAC);
+        let ran = world.send(&error);
+        let expected = trace(Verdict::Outside, UPLINK, Rule::IcmpError);
+        assert_eq!(ran.trace, expected);
+        let seen = see(&ran.packet);
+        assert_eq!((seen.src.as_str(), seen.dst.as_str()), (node, outside));
+        assert_eq!(quote(&ran.packet), sent[14..14 + quoted]);
+    }
+}
+
+#[test]
+fn a_client_outside_hears_of_a_packet_too_big_for_the_overlay() {
+    let Some(mut world) = node_ports("too big from outside") else {
+        return;
+    };
+    for (node, _, outside, _) in NODE_PORTS {
+        let sent = udp((outside, 50000), (node, NODE_PORT), &[7; 1440]);
+        let ran = world.run(Hook::FromNetdev, &sent);
+        let expected = Trace {
+            vtep: 1,
+            rule: Rule::Service,
+            ..too_big()
+        };
+        assert_eq!(ran.trace, expected);
+        let seen = see(&ran.packet);
+        assert_eq!((seen.src.as_str(), seen.dst.as_str()), (node, outside));
+        let quote = sent[14..14 + quotes(node)[1]].to_vec();
+        assert_eq!(seen.transport, Transport::TooBig { mtu: MTU, quote });
     }
 }
