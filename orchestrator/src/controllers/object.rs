@@ -331,10 +331,11 @@ impl From<Pod> for Object {
             .find(|c| c.type_ == "Ready");
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
-        let ports = spec
-            .containers
-            .iter()
-            .flat_map(|c| c.ports.iter().flatten());
+        // Init containers that go on running serve as well (KEP-753).
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let containers = spec.containers.iter().chain(sidecars);
+        let ports = containers.flat_map(|c| c.ports.iter().flatten());
         let mut ips: Vec<String> = status
             .pod_ips
             .into_iter()

@@ -29,6 +29,19 @@ pub fn update(new: &mut Value, old: &Value) {
 pub fn update_status(new: &mut Value, old: &Value) {
     if new["status"].is_object() {
         keep(new, old, "/status", "qosClass");
+        for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+            follow(&mut new["status"], &old["status"], first, all);
+        }
+    }
+}
+
+/// A client that knows only one of an address and the list that it is the first of changes it
+/// alone; the other one follows.
+fn follow(new: &mut Value, old: &Value, first: &str, all: &str) {
+    match (new[first] == old[first], new[all] == old[all]) {
+        (false, true) if new[first].is_string() => new[all] = json!([{"ip": new[first]}]),
+        (true, false) if new[all][0]["ip"].is_string() => new[first] = new[all][0]["ip"].clone(),
+        _ => {}
     }
 }
 

@@ -156,6 +156,25 @@ fn pods_say_their_class_of_service() {
 }
 
 #[test]
+fn a_pods_first_address_and_the_list_of_them_agree() {
+    let container = json!({"name": "c", "image": "i"});
+    let spec = json!({"containers": [container]});
+    let old = created("pods", json!({"metadata": {"name": "p"}, "spec": spec}));
+    let status = |fields: Value| {
+        let mut new = old.clone();
+        new["status"] = fields;
+        updated("pods", &old, &new, Some(Subresource::Status))["status"].clone()
+    };
+    let both = json!([{"ip": "10.0.0.2"}, {"ip": "fd00::2"}]);
+    assert_eq!(status(json!({"podIPs": both}))["podIP"], "10.0.0.2");
+    let one = status(json!({"hostIP": "172.31.0.11"}));
+    assert_eq!(one["hostIPs"], json!([{"ip": "172.31.0.11"}]));
+    let given = status(json!({"podIP": "10.0.0.2", "podIPs": both}));
+    assert_eq!(given["podIPs"], both);
+    assert_eq!(given.get("hostIPs"), None);
+}
+
+#[test]
 fn every_kind_offers_its_name_to_field_selectors() {
     for resource in crate::api::resources() {
         let fields = resource.selectable_fields(&json!({"metadata": {"name": "a"}}));

@@ -208,6 +208,19 @@ fn a_named_port_is_each_pods_own() {
 }
 
 #[test]
+fn a_port_of_a_sidecar_is_found_by_its_name() {
+    let ports = json!({"ports": [{"port": 80, "targetPort": "proxy"}]});
+    let mut with = pod(1, true);
+    with.1["spec"]["initContainers"] = json!([
+        {"name": "once", "ports": [{"name": "proxy", "containerPort": 1}]},
+        {"name": "side", "restartPolicy": "Always",
+            "ports": [{"name": "proxy", "containerPort": 9000}]},
+    ]);
+    let plan = plan_slices(vec![service(ports), with]);
+    assert_eq!(stored(&plan)[0].1["ports"][0]["port"], 9000);
+}
+
+#[test]
 fn a_headless_service_is_marked_and_names_its_pods() {
     let mut named = pod(1, true);
     named.1["spec"]["hostname"] = json!("db-0");
