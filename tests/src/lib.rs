@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod capture;
 pub mod cluster;
+pub mod fuzz;
 pub mod http_load;
 pub mod netns;
 pub mod oracle;

@@ -5,6 +5,7 @@
 //! promised to see; it knows no map, no flow and no program.
 
 pub mod cases;
+pub mod journey;
 pub mod run;
 pub mod world;
 

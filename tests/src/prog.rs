@@ -2,6 +2,8 @@
 //! is pinned or attached), fills them, and reads what came out, with the trace that the programs
 //! leave in `skb->cb`.
 
+mod tunnel;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,16 +11,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{
-    Array, HashMap, HashOfMaps, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf,
+    Array, HashMap, HashOfMaps, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
+use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::INNER_MAP;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::statistics::{Connections, reason_row, verdict_row};
-use orchestrator_common::{DropEvent, DropReason, Trace, Tuple, Verdict};
+use orchestrator_common::{Addr, DropEvent, DropReason, Trace, Tuple, Verdict};
+
+use tunnel::Tunnel;
 
 /// The size of `struct __sk_buff`, and where it has what tests read and write.
 const SK_BUFF: usize = 192;
@@ -72,6 +77,7 @@ pub fn object_path() -> PathBuf {
 /// The loaded datapath.
 pub struct Datapath {
     ebpf: Ebpf,
+    tunnel: Option<Tunnel>,
 }
 
 /// What a program made of a packet.
@@ -97,7 +103,7 @@ impl Datapath {
             };
             loaded.with_context(|| format!("load {name}"))?;
         }
-        Ok(Datapath { ebpf })
+        Ok(Datapath { ebpf, tunnel: None })
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -154,34 +160,61 @@ impl Datapath {
         frame: &[u8],
         times: u32,
     ) -> Result<Ran> {
-        let mut context_out = [0u8; SK_BUFF];
-        let mut packet = vec![0u8; frame.len() + 256];
-        let program = self.classifier(hook)?;
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut packet),
-            ctx_in: Some(context),
-            ctx_out: Some(&mut context_out),
-            repeat: times,
-            ..TestRunOptions::new()
-        })?;
-        packet.truncate(result.data_size_out as usize);
-        let mut cb = [0u32; 5];
-        for (word, bytes) in cb.iter_mut().zip(context_out[SK_BUFF_CB..].chunks(4)) {
-            *word = u32::from_ne_bytes(bytes.try_into()?);
-        }
-        let trace = Trace::from_cb(cb).ok_or_else(|| anyhow!("no trace in {cb:?}"))?;
-        let code = result.return_value as i32;
-        Ok(Ran {
-            trace,
-            code,
-            packet,
-            duration: result.duration,
-        })
+        run(self.classifier(hook)?, context, frame, times)
     }
 
     pub fn set_config(&mut self, config: &Config) -> Result<()> {
         self.set_row("config_v2", 0, *config)
+    }
+
+    /// Writes every row that the programs read.
+    pub fn fill(&mut self, tables: &Tables) -> Result<()> {
+        for config in tables.config.values() {
+            self.set_config(config)?;
+        }
+        let rows = tables.endpoints.iter();
+        rows.map(|(key, row)| self.put("endpoints_v1", *key, *row))
+            .collect::<Result<()>>()?;
+        let rows = tables.nodes.iter();
+        rows.map(|(key, row)| self.put("nodes_v1", *key, *row))
+            .collect::<Result<()>>()?;
+        let rows = tables.backends.iter();
+        rows.map(|(key, row)| self.put("backends_v1", *key, *row))
+            .collect::<Result<()>>()?;
+        let rows = tables.services.iter();
+        rows.map(|(key, row)| self.put("services_v1", *key, *row))
+            .collect::<Result<()>>()
+    }
+
+    /// Takes the rows of [`Datapath::fill`] away; flows stay.
+    pub fn clear(&mut self, tables: &Tables) -> Result<()> {
+        use orchestrator_common::maps::{endpoints::Endpoint, nodes::Node, services};
+        let rows = tables.services.keys();
+        rows.map(|key| self.delete::<_, services::Service>("services_v1", key))
+            .collect::<Result<()>>()?;
+        let rows = tables.backends.keys();
+        rows.map(|key| self.delete::<_, services::Backend>("backends_v1", key))
+            .collect::<Result<()>>()?;
+        let rows = tables.nodes.keys();
+        rows.map(|key| self.delete::<_, Node>("nodes_v1", key))
+            .collect::<Result<()>>()?;
+        let rows = tables.endpoints.keys();
+        rows.map(|key| self.delete::<_, Endpoint>("endpoints_v1", key))
+            .collect::<Result<()>>()
+    }
+
+    /// Runs `from_overlay` over a frame that came by a tunnel with that VNI from that IPv4 sender.
+    pub fn run_tunnelled(&mut self, vni: u32, sender: Addr, frame: &[u8]) -> Result<Ran> {
+        if self.tunnel.is_none() {
+            let next = self.classifier(Hook::FromOverlay)?.fd()?.try_clone()?;
+            self.tunnel = Some(Tunnel::to(&next)?);
+        }
+        let mut context = context(LOOPBACK);
+        for (word, value) in [(tunnel::VNI, vni), (tunnel::SENDER, sender.low_word())] {
+            context[SK_BUFF_CB + 4 * word..][..4].copy_from_slice(&value.to_ne_bytes());
+        }
+        let tunnel = self.tunnel.as_mut().expect("it was just made");
+        run(tunnel.program()?, &context, frame, 1)
     }
 
     /// Writes a row of an array.
@@ -237,6 +270,14 @@ impl Datapath {
         self.rows("flows_v1")
     }
 
+    pub fn flow(&mut self, key: &Tuple) -> Result<Option<Flow>> {
+        match self.hash("flows_v1")?.get(key, 0) {
+            Ok(flow) => Ok(Some(flow)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> Result<HashMap<&mut MapData, K, V>> {
         Ok(self.ebpf.map_mut(map).context("no such map")?.try_into()?)
     }
@@ -271,6 +312,37 @@ impl Datapath {
         }
         Ok(events)
     }
+}
+
+fn run(
+    program: &mut SchedClassifier,
+    context: &[u8; SK_BUFF],
+    frame: &[u8],
+    times: u32,
+) -> Result<Ran> {
+    let mut context_out = [0u8; SK_BUFF];
+    let mut packet = vec![0u8; frame.len() + 256];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut packet),
+        ctx_in: Some(context),
+        ctx_out: Some(&mut context_out),
+        repeat: times,
+        ..TestRunOptions::new()
+    })?;
+    packet.truncate(result.data_size_out as usize);
+    let mut cb = [0u32; 5];
+    for (word, bytes) in cb.iter_mut().zip(context_out[SK_BUFF_CB..].chunks(4)) {
+        *word = u32::from_ne_bytes(bytes.try_into()?);
+    }
+    let trace = Trace::from_cb(cb).ok_or_else(|| anyhow!("no trace in {cb:?}"))?;
+    let code = result.return_value as i32;
+    Ok(Ran {
+        trace,
+        code,
+        packet,
+        duration: result.duration,
+    })
 }
 
 /// The context of a run for a packet from that interface.

@@ -122,7 +122,15 @@ impl Level {
         match self {
             Self::Tidy => &[],
             Self::Unit => &["--workspace", "--exclude", "tests", "--no-fail-fast"],
-            Self::Golden => &["--package", "tests", "--test", "golden", "--no-fail-fast"],
+            Self::Golden => &[
+                "--package",
+                "tests",
+                "--test",
+                "golden",
+                "--test",
+                "oracle",
+                "--no-fail-fast",
+            ],
             Self::Sim => &["--package", "tests", "--test", "sim", "--no-fail-fast"],
             Self::Packet => &["--package", "tests", "--test", "packet*", "--no-fail-fast"],
             Self::Netns => &["--package", "tests", "--test", "netns*", "--no-fail-fast"],

@@ -1,40 +1,75 @@
 //! A model of the datapath over its tables: what must happen to a connect or to a packet.
 //!
 //! Pure. It judges the real programs and explains the tables to people, so it shares no code with
-//! `orchestrator-ebpf`. It knows no flows: it speaks of the first packet. Where the datapath picks by
-//! chance, the model names everything that may be picked.
+//! `orchestrator-ebpf`. Where the datapath picks by chance, the model names everything that may be
+//! picked; what earlier packets left behind is an argument.
 
+pub mod packet;
+pub mod state;
+
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use orchestrator_common::maps::config::Config;
-use orchestrator_common::maps::services::{BackendKey, Service, ServiceKey};
-use orchestrator_common::{Addr, DropReason, Port, Proto, Tuple, Verdict};
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::{Config, Family};
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
+use orchestrator_common::{Addr, DropReason, Port, Prefix, Proto, Scope, Tuple, Verdict};
 
 use super::table::Tables;
+use packet::{Icmp, Packet, Part};
+use state::{Opened, State};
 
-/// Where a packet may go; `to` is who it is addressed to then.
+/// Source ports that translated flows are given: of the node's own address, and of the translation
+/// address, which no socket holds.
+const MASQUERADE_PORTS: (u16, u16) = (1024, 32767);
+const TRANSLATION_PORTS: (u16, u16) = (1024, 65535);
+
+/// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// To a local endpoint: a pod ([`Verdict::Peer`]) or the node.
     Local {
         verdict: Verdict,
         ifindex: u32,
-        to: (Addr, Port),
+        left: Left,
     },
     /// Through the overlay.
     Tunnel {
         vtep: Addr,
-        to: (Addr, Port),
+        left: Left,
     },
     /// Out of the uplink; `to_netdev` masquerades it.
     Outside {
-        to: (Addr, Port),
+        left: Left,
     },
     /// Left to the node's own stack.
-    Pass,
+    Pass {
+        left: Left,
+    },
     /// Sent back as a refusal.
     Refuse(DropReason),
     Drop(DropReason),
+}
+
+/// What a packet is when it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    pub tuple: Tuple,
+    /// What an ICMP error quotes.
+    pub quote: Option<Tuple>,
+    /// The source port is one of these, towards that destination nobody else's.
+    pub given: Option<(u16, u16)>,
+    /// The flow that it opened.
+    pub opened: Option<Opened>,
+}
+
+/// How a packet came to a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    pub hook: Hook,
+    pub ifindex: u32,
+    /// VNI and sender, for `from_overlay`.
+    pub tunnel: Option<(u32, Addr)>,
 }
 
 /// What a connect to an address becomes.
@@ -47,140 +82,688 @@ pub enum Connect {
     Refused,
 }
 
-/// `connect4`: a TCP socket in the namespace with this cookie.
+/// `connect4`, `connect6`: a TCP socket in the namespace with this cookie.
 pub fn connect(tables: &Tables, cookie: u64, to: (Addr, Port)) -> Connect {
-    let known = tables.netns.contains_key(&cookie);
-    let key = ServiceKey::new(to.0, to.1, Proto::TCP);
-    match tables.services.get(&key).filter(|_| known) {
-        None => Connect::Unchanged,
-        Some(service) if service.count == 0 => Connect::Refused,
-        Some(service) => Connect::Backend(backends(tables, service)),
+    let (Some(netns), Some(config)) = (tables.netns.get(&cookie), tables.config.get(&0)) else {
+        return Connect::Unchanged;
+    };
+    let state = &State::default();
+    let world = World {
+        tables,
+        config,
+        state,
+        pieces: RefCell::default(),
+    };
+    let asked = Tuple {
+        dst: to.0,
+        dst_port: to.1,
+        proto: Proto::TCP,
+        ..Tuple::default()
+    };
+    let Some(service) = world.row(&asked, ServiceKey::INSIDE) else {
+        return Connect::Unchanged;
+    };
+    let client = if to.0.is_v4() { netns.v4 } else { netns.v6 };
+    if service.count == 0 || !world.admits(service, client) {
+        return Connect::Refused;
     }
+    let slots = world.slots(service);
+    Connect::Backend(slots.map(|row| (row.addr, row.port)).collect())
 }
 
-/// `from_container`: a packet from an endpoint's interface. A set, for a Service picks by chance.
-pub fn from_container(tables: &Tables, ifindex: u32, packet: &Tuple) -> BTreeSet<Outcome> {
+/// What a program may do with a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub outcomes: BTreeSet<Outcome>,
+    /// First pieces of a datagram with its number, which the later ones will need.
+    pub pieces: Vec<(Tuple, u32)>,
+}
+
+/// Everything that may become of a frame.
+pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) -> Allowed {
+    let only = |outcome| Allowed {
+        outcomes: BTreeSet::from([outcome]),
+        pieces: Vec::new(),
+    };
+    let on_uplink = matches!(arrival.hook, Hook::FromNetdev | Hook::ToNetdev);
+    let unread = |reason| match on_uplink {
+        // Not for us to say.
+        true => only(Outcome::Pass {
+            left: Left::as_it_came(Tuple::default()),
+        }),
+        false => only(Outcome::Drop(reason)),
+    };
+    let packet = Packet::read(frame);
     let Some(config) = tables.config.get(&0) else {
-        return drop_for(DropReason::NoConfig);
+        // The delivery through the node's stack asks only who is there.
+        return match packet {
+            Err(reason) if arrival.hook == Hook::ToContainer => only(Outcome::Drop(reason)),
+            Ok(_) if arrival.hook == Hook::ToContainer => {
+                only(Outcome::Drop(DropReason::NoEndpoint))
+            }
+            _ => unread(DropReason::NoConfig),
+        };
     };
-    let held = tables.endpoints.get(&packet.src);
-    if held.is_none_or(|endpoint| endpoint.ifindex != ifindex) {
-        return drop_for(DropReason::SourceSpoofed);
-    }
-    let asked = (packet.dst, packet.dst_port);
-    if !within(packet.dst, config.v4.services.addr, config.v4.services.mask) {
-        let from = Some((ifindex, packet.src));
-        return BTreeSet::from([route(tables, config, from, asked)]);
-    }
-    if packet.proto != Proto::TCP && packet.proto != Proto::UDP {
-        return drop_for(DropReason::UnsupportedProtocol);
-    }
-    let key = ServiceKey::new(packet.dst, packet.dst_port, packet.proto);
-    let Some(service) = tables.services.get(&key) else {
-        return BTreeSet::from([Outcome::Refuse(DropReason::NoService)]);
+    let packet = match packet {
+        Ok(packet) => packet,
+        Err(reason) => return unread(reason),
     };
-    if service.count == 0 {
-        return BTreeSet::from([Outcome::Refuse(DropReason::NoBackend)]);
+    let world = World {
+        tables,
+        config,
+        state,
+        pieces: RefCell::default(),
+    };
+    let decided = match arrival.hook {
+        Hook::FromContainer => world.from_container(arrival.ifindex, &packet),
+        Hook::ToContainer => world.to_container(arrival.ifindex, &packet),
+        Hook::FromOverlay => world.from_overlay(arrival, &packet),
+        Hook::FromNetdev => world.from_netdev(arrival.ifindex, &packet),
+        Hook::ToNetdev => world.to_netdev(&packet),
+    };
+    Allowed {
+        outcomes: decided.unwrap_or_else(|reason| BTreeSet::from([Outcome::Drop(reason)])),
+        pieces: world.pieces.into_inner(),
     }
-    let outcomes = backends(tables, service).into_iter();
-    outcomes
-        .map(|backend| route(tables, config, None, backend))
-        .collect()
 }
 
-/// `from_overlay`: a decapsulated packet that came with `vni` from the tunnel's other end.
-pub fn from_overlay(tables: &Tables, vni: u32, sender: Addr, packet: &Tuple) -> Outcome {
-    let Some(config) = tables.config.get(&0) else {
-        return Outcome::Drop(DropReason::NoConfig);
-    };
-    if vni != config.vni {
-        return Outcome::Drop(DropReason::NotOurTunnel);
-    }
-    let owner = tables.nodes.get(&share(config, packet.src));
-    if owner.is_none_or(|node| node.vtep != sender) {
-        return Outcome::Drop(DropReason::TunnelSpoofed);
-    }
-    local(tables, None, (packet.dst, packet.dst_port))
-        .unwrap_or(Outcome::Drop(DropReason::NoEndpoint))
+type Decided = Result<BTreeSet<Outcome>, DropReason>;
+
+/// In whose name a packet goes on: one that is a Service's already is not translated again, and may
+/// go back to where it came from; so may an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Nothing,
+    Service,
+    Error,
 }
 
-/// `from_netdev`: the first packet of somebody on the underlay.
-pub fn from_netdev(tables: &Tables, packet: &Tuple) -> Outcome {
-    let Some(config) = tables.config.get(&0) else {
-        return Outcome::Pass;
-    };
-    let outer = packet.proto == Proto::UDP && packet.dst_port == config.vxlan_port;
-    let pod = |addr| within(addr, config.v4.pods.addr, config.v4.pods.mask);
-    if !outer && (pod(packet.src) || pod(packet.dst)) {
-        return Outcome::Drop(DropReason::PodRangeOutside);
+impl By {
+    /// Of a packet that a flow of a Service translated.
+    fn of(packet: &Packet) -> By {
+        let is_error = packet.icmp == Some(Icmp::Error);
+        if is_error { By::Error } else { By::Service }
     }
-    Outcome::Pass
 }
 
-/// Beyond translation: what an endpoint's packet to `to` meets. `from` is its interface and address,
-/// none behind a Service: what cannot come back to that address is given one to which it can.
-fn route(tables: &Tables, config: &Config, from: Option<(u32, Addr)>, to: (Addr, Port)) -> Outcome {
-    let pod = |addr| within(addr, config.v4.pods.addr, config.v4.pods.mask);
-    let here = local(tables, from.map(|(ifindex, _)| ifindex), to);
-    if !pod(to.0) {
-        return here.unwrap_or_else(|| outside(to));
-    }
-    if share(config, to.0) == share(config, config.v4.gateway) {
-        return here.unwrap_or(Outcome::Drop(DropReason::NoEndpoint));
-    }
-    match tables.nodes.get(&share(config, to.0)) {
-        None => Outcome::Drop(DropReason::NoNode),
-        Some(_) if from.is_some_and(|(_, from)| !pod(from)) => {
-            Outcome::Drop(DropReason::SourceSpoofed)
+/// What a Service or a flow makes of a packet.
+enum Met {
+    /// The packet is for neither.
+    Nothing,
+    /// It becomes one of these.
+    Service(Vec<Left>),
+    Reply(Left),
+    Refused(DropReason),
+}
+
+struct World<'a> {
+    tables: &'a Tables,
+    config: &'a Config,
+    state: &'a State,
+    pieces: RefCell<Vec<(Tuple, u32)>>,
+}
+
+impl World<'_> {
+    fn from_container(&self, ifindex: u32, packet: &Packet) -> Decided {
+        let Tuple { src, dst, .. } = packet.tuple;
+        // Pods have permanent neighbours: what IPv6 says on a link only is noise.
+        let for_link = is_link_local(src) || src == Addr::UNSPECIFIED || !is_unicast_v6(dst);
+        if packet.v6 && for_link {
+            return Err(DropReason::NotUnicast);
         }
-        Some(node) => Outcome::Tunnel {
-            vtep: node.vtep,
-            to,
-        },
+        let held = self.tables.endpoints.get(&src);
+        if held.is_none_or(|endpoint| endpoint.ifindex != ifindex) {
+            return Err(DropReason::SourceSpoofed);
+        }
+        match self.from_inside(packet)? {
+            Met::Refused(reason) => self.refuse(packet, reason),
+            Met::Nothing => self.route(ifindex, packet, Left::of(packet), By::Nothing),
+            Met::Service(lefts) => self.route_each(ifindex, packet, lefts),
+            Met::Reply(left) => self.route(ifindex, packet, left, By::of(packet)),
+        }
     }
-}
 
-fn outside(to: (Addr, Port)) -> Outcome {
-    let first = to.0.octets()[12];
-    match first {
-        0 | 127 | 224.. => Outcome::Drop(DropReason::NotUnicast),
-        _ => Outcome::Outside { to },
+    /// What an endpoint sends: a Service's, an answer that has to come by here, or neither.
+    fn from_inside(&self, packet: &Packet) -> Result<Met, DropReason> {
+        let to = packet.tuple.dst;
+        let family = self.family(to);
+        let is_answer = to == family.translation && holds(family.pods, to);
+        if holds(family.pods, to) && !is_answer {
+            return Ok(Met::Nothing);
+        }
+        for is_reply in [false, true] {
+            if let Some(left) = self.flow(packet, &Left::of(packet), is_reply)? {
+                return Ok(Met::Reply(left));
+            }
+        }
+        if is_answer {
+            return Err(DropReason::NoFlow);
+        }
+        match self.service(packet, ServiceKey::INSIDE)? {
+            Met::Nothing if holds(family.services, to) => match packet.part {
+                _ if packet.has_ports() => Ok(Met::Refused(DropReason::NoService)),
+                _ if packet.icmp == Some(Icmp::Error) => Err(DropReason::NoFlow),
+                Part::Later => Err(DropReason::Fragment),
+                _ => Err(DropReason::UnsupportedProtocol),
+            },
+            met => Ok(met),
+        }
     }
-}
 
-fn local(tables: &Tables, from: Option<u32>, to: (Addr, Port)) -> Option<Outcome> {
-    let endpoint = tables.endpoints.get(&to.0)?;
-    if from == Some(endpoint.ifindex) {
-        return Some(Outcome::Drop(DropReason::Hairpin));
+    fn to_container(&self, ifindex: u32, packet: &Packet) -> Decided {
+        let endpoint = self.tables.endpoints.get(&packet.tuple.dst);
+        if endpoint.is_none_or(|endpoint| endpoint.ifindex != ifindex) {
+            return Err(DropReason::NoEndpoint);
+        }
+        let came = Left::of(packet);
+        let left = self.flow(packet, &came, true)?.unwrap_or(came);
+        Ok(BTreeSet::from([Outcome::Pass { left }]))
     }
-    let verdict = if endpoint.is_host() {
-        Verdict::Node
-    } else {
-        Verdict::Peer
-    };
-    Some(Outcome::Local {
-        verdict,
-        ifindex: endpoint.ifindex,
-        to,
-    })
-}
 
-fn backends(tables: &Tables, service: &Service) -> BTreeSet<(Addr, Port)> {
-    let slots = (0..service.count).filter_map(|slot| {
-        tables.backends.get(&BackendKey {
-            service: service.id,
-            slot,
+    fn from_overlay(&self, arrival: Arrival, packet: &Packet) -> Decided {
+        let Tuple { src, dst, .. } = packet.tuple;
+        let (vni, sender) = arrival.tunnel.ok_or(DropReason::NotOurTunnel)?;
+        if vni != self.config.vni {
+            return Err(DropReason::NotOurTunnel);
+        }
+        let owner = self.tables.nodes.get(&and(src, self.family(src).node_mask));
+        if owner.is_none_or(|node| node.vtep != sender) {
+            return Err(DropReason::TunnelSpoofed);
+        }
+        let came = Left::of(packet);
+        if dst == self.family(dst).translation {
+            let left = self.flow(packet, &came, true)?.ok_or(DropReason::NoFlow)?;
+            return self.route(arrival.ifindex, packet, left, By::of(packet));
+        }
+        if !self.tables.endpoints.contains_key(&dst) {
+            return Err(DropReason::NoEndpoint);
+        }
+        self.deliver(arrival.ifindex, packet, came, By::Nothing)
+    }
+
+    fn from_netdev(&self, ifindex: u32, packet: &Packet) -> Decided {
+        let tuple = packet.tuple;
+        let pass = |left| Ok(BTreeSet::from([Outcome::Pass { left }]));
+        if self.is_outer(packet) {
+            return pass(Left::as_it_came(tuple));
+        }
+        let family = self.family(tuple.dst);
+        if holds(family.pods, tuple.src) || holds(family.pods, tuple.dst) {
+            return Err(DropReason::PodRangeOutside);
+        }
+        let came = Left::of(packet);
+        let is_error = packet.icmp == Some(Icmp::Error);
+        let met = match self.flow(packet, &came, false)? {
+            Some(left) if is_error => Met::Reply(left),
+            Some(left) => Met::Service(vec![left]),
+            None => match self.unmasqueraded(packet)? {
+                Some(left) => Met::Reply(left),
+                None => self.service(packet, ServiceKey::OUTSIDE)?,
+            },
+        };
+        match met {
+            Met::Nothing => pass(came),
+            Met::Refused(reason) => self.refuse(packet, reason),
+            Met::Service(lefts) => {
+                let (own, others): (Vec<Left>, Vec<Left>) = lefts
+                    .into_iter()
+                    .partition(|left| self.is_host(left.tuple.dst));
+                let mut outcomes = self.route_each(ifindex, packet, others)?;
+                outcomes.extend(own.into_iter().map(|left| Outcome::Pass { left }));
+                Ok(outcomes)
+            }
+            Met::Reply(left) if left.tuple.dst == self.family(left.tuple.dst).translation => {
+                // A masqueraded flow of a client that was itself given the translation address.
+                let again = self.flow(packet, &left, true)?.ok_or(DropReason::NoFlow)?;
+                self.route(ifindex, packet, again, By::of(packet))
+            }
+            Met::Reply(left) if is_error => self.route(ifindex, packet, left, By::Error),
+            Met::Reply(left) => self.route(ifindex, packet, left, By::Nothing),
+        }
+    }
+
+    fn to_netdev(&self, packet: &Packet) -> Decided {
+        let tuple = packet.tuple;
+        let family = self.family(tuple.src);
+        if holds(family.pods, tuple.src) {
+            if holds(family.pods, tuple.dst) {
+                return Err(DropReason::PodRangeOutside);
+            }
+            return Ok(BTreeSet::from([Outcome::Pass {
+                left: self.masqueraded(packet)?,
+            }]));
+        }
+        let mut left = Left::of(packet);
+        if !self.is_outer(packet) && tuple.src == family.node {
+            left = self.flow(packet, &left, true)?.unwrap_or(left);
+        }
+        Ok(BTreeSet::from([Outcome::Pass { left }]))
+    }
+
+    fn is_outer(&self, packet: &Packet) -> bool {
+        packet.tuple.proto == Proto::UDP && packet.tuple.dst_port == self.config.vxlan_port
+    }
+
+    fn masqueraded(&self, packet: &Packet) -> Result<Left, DropReason> {
+        let came = Left::of(packet);
+        let is_error = packet.icmp == Some(Icmp::Error);
+        let Some(key) = self.key(packet, &came, Scope::MASQUERADE) else {
+            return Err(match packet.part {
+                _ if is_error => DropReason::NoFlow,
+                Part::Later => DropReason::Fragment,
+                _ => DropReason::UnsupportedProtocol,
+            });
+        };
+        let node = self.family(packet.tuple.src).node;
+        match self.state.row(&key, Scope::MASQUERADE) {
+            Some(row) if is_error || row.translated.src == node => {
+                return self.translated(packet, &came, &row.translated);
+            }
+            _ if packet.part == Part::Later => return Err(DropReason::Fragment),
+            _ if is_error => return Err(DropReason::NoFlow),
+            // Who answers an echo was asked for it, and that had a flow.
+            _ if packet.icmp == Some(Icmp::EchoReply) => {
+                return Err(DropReason::UnsupportedProtocol);
+            }
+            _ => {}
+        }
+        let translated = Tuple { src: node, ..key };
+        let keeps_port = key.proto == Proto::SCTP;
+        if keeps_port && self.state.is_taken(&key, &translated) {
+            return Err(DropReason::NoFreePort);
+        }
+        self.keep_piece(packet, &came);
+        let opened = Opened {
+            key,
+            translated,
+            backend: 0,
+            remembers: None,
+        };
+        Ok(Left {
+            tuple: translated.in_scope(Scope::PACKET),
+            quote: None,
+            given: (!keeps_port).then_some(MASQUERADE_PORTS),
+            opened: Some(opened),
         })
-    });
-    slots.map(|row| (row.addr, row.port)).collect()
+    }
+
+    fn unmasqueraded(&self, packet: &Packet) -> Result<Option<Left>, DropReason> {
+        let came = Left::of(packet);
+        let Some(key) = self.key(packet, &came, Scope::MASQUERADE) else {
+            return Ok(None);
+        };
+        let (first, last) = MASQUERADE_PORTS;
+        let given = key.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
+        let fits = given && packet.tuple.dst == self.family(packet.tuple.dst).node;
+        match self
+            .state
+            .row(&key, Scope::MASQUERADE)
+            .filter(|row| row.is_reply && fits)
+        {
+            None => Ok(None),
+            Some(row) => self.translated(packet, &came, &row.translated).map(Some),
+        }
+    }
+
+    /// What the flow of a packet that is `now` by now makes of it, in one direction.
+    fn flow(&self, packet: &Packet, now: &Left, reply: bool) -> Result<Option<Left>, DropReason> {
+        let Some(key) = self.key(packet, now, Scope::SERVICE) else {
+            return Ok(None);
+        };
+        let row = self
+            .state
+            .row(&key, Scope::SERVICE)
+            .filter(|row| row.is_reply == reply);
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        // An open TCP connection ends with its backend; whatever else goes on with another.
+        let open = packet.tuple.proto == Proto::TCP && packet.tcp_flags & Packet::SYN == 0;
+        let is_error = packet.icmp == Some(Icmp::Error);
+        let current = self.state.generation(row.backend) == row.generation;
+        if !reply && !open && !is_error && !current {
+            return Ok(None);
+        }
+        self.translated(packet, now, &row.translated).map(Some)
+    }
+
+    /// Under which key a packet's flow would be: a later piece's with the ports of the first, an
+    /// ICMP error's as the answer to what it quotes.
+    fn key(&self, packet: &Packet, now: &Left, scope: Scope) -> Option<Tuple> {
+        if packet.icmp == Some(Icmp::Error) {
+            return now.quote.map(|quote| quote.reverse().in_scope(scope));
+        }
+        let tuple = match packet.part {
+            Part::Later => self.state.recall(&now.tuple, packet.fragment_id)?,
+            _ => now.tuple,
+        };
+        let is_echo = matches!(packet.icmp, Some(Icmp::Echo | Icmp::EchoReply));
+        let has_identity = packet.has_port_protocol() || (scope == Scope::MASQUERADE && is_echo);
+        has_identity.then(|| tuple.in_scope(scope))
+    }
+
+    /// A packet that is `now` by now as its flow's row says.
+    fn translated(&self, packet: &Packet, now: &Left, to: &Tuple) -> Result<Left, DropReason> {
+        let mut left = Left {
+            tuple: to.in_scope(Scope::PACKET),
+            quote: None,
+            ..*now
+        };
+        if packet.icmp == Some(Icmp::Error) {
+            let quote = now.quote.unwrap_or_default();
+            let answered = to.reverse();
+            let ports = |of: &Tuple| (of.src_port, of.dst_port);
+            if quote.proto == Proto::SCTP && ports(&quote) != ports(&answered) {
+                return Err(DropReason::SctpPort);
+            }
+            // A router's on the way outside stays that router's, for who traces a route.
+            let is_routers = to.scope == Scope::MASQUERADE && to.src == quote.dst;
+            let src = if is_routers { now.tuple.src } else { to.src };
+            left.tuple = Tuple {
+                src,
+                dst: to.dst,
+                ..now.tuple
+            };
+            left.quote = Some(answered.in_scope(Scope::PACKET));
+        } else if packet.part == Part::Later {
+            left.tuple = Tuple {
+                src: to.src,
+                dst: to.dst,
+                ..now.tuple
+            };
+        } else {
+            self.keep_piece(packet, now);
+        }
+        Ok(left)
+    }
+
+    fn keep_piece(&self, packet: &Packet, now: &Left) {
+        if packet.part == Part::First {
+            self.pieces
+                .borrow_mut()
+                .push((now.tuple, packet.fragment_id));
+        }
+    }
+
+    /// Opens a flow for a packet to a Service.
+    fn service(&self, packet: &Packet, scope: u8) -> Result<Met, DropReason> {
+        let Some(service) = self
+            .row(&packet.tuple, scope)
+            .filter(|_| packet.has_ports())
+        else {
+            return Ok(Met::Nothing);
+        };
+        let client = packet.tuple.src;
+        if packet.tcp_flags & Packet::RST != 0 {
+            // Nobody remembers what it ends.
+            let empty = service.count == 0;
+            return Err(if empty {
+                DropReason::NoBackend
+            } else {
+                DropReason::NoFlow
+            });
+        }
+        if !self.admits(service, client) {
+            return Err(DropReason::SourceRange);
+        }
+        if service.count == 0 {
+            return match service.flags & Service::ELSEWHERE {
+                0 => Ok(Met::Refused(DropReason::NoBackend)),
+                _ => Err(DropReason::NoLocalEndpoint),
+            };
+        }
+        let had = self.state.remembered(client, service.id);
+        let backends: Vec<Backend> = match had.filter(|_| service.affinity_s != 0) {
+            Some(had) => vec![had],
+            None => self.slots(service).copied().collect(),
+        };
+        let open = |backend| self.opened(packet, service, &backend, scope);
+        let opened: Result<Vec<Left>, DropReason> = backends.into_iter().map(open).collect();
+        if opened.is_ok() {
+            self.keep_piece(packet, &Left::of(packet));
+        }
+        opened.map(Met::Service)
+    }
+
+    fn opened(
+        &self,
+        packet: &Packet,
+        service: &Service,
+        backend: &Backend,
+        scope: u8,
+    ) -> Result<Left, DropReason> {
+        let key = packet.tuple.in_scope(Scope::SERVICE);
+        let mut translated = Tuple {
+            dst: backend.addr,
+            dst_port: backend.port,
+            ..key
+        };
+        let comes_back = self.comes_back(key.src, backend.addr, scope);
+        if comes_back {
+            translated.src = self.family(key.src).translation;
+        }
+        let taken = self.state.is_taken(&key, &translated);
+        // SCTP's checksum covers its ports.
+        let is_sctp = key.proto == Proto::SCTP;
+        if is_sctp && (taken || key.dst_port != backend.port) {
+            let other = key.dst_port != backend.port;
+            return Err(if other {
+                DropReason::SctpPort
+            } else {
+                DropReason::NoFreePort
+            });
+        }
+        let remembers = (service.affinity_s != 0).then_some(service.id);
+        Ok(Left {
+            tuple: translated.in_scope(Scope::PACKET),
+            quote: None,
+            given: (!is_sctp && (comes_back || taken)).then_some(TRANSLATION_PORTS),
+            opened: Some(Opened {
+                key,
+                translated,
+                backend: backend.id,
+                remembers,
+            }),
+        })
+    }
+
+    /// Whether the backend would answer somebody who does not know what was translated: its answers
+    /// must come to this node.
+    fn comes_back(&self, client: Addr, backend: Addr, scope: u8) -> bool {
+        if self.is_host(backend) {
+            return self.is_host(client);
+        }
+        if self.tables.endpoints.contains_key(&backend) {
+            return backend == client;
+        }
+        scope == ServiceKey::OUTSIDE || !holds(self.family(client).pods, client)
+    }
+
+    fn is_host(&self, addr: Addr) -> bool {
+        self.tables
+            .endpoints
+            .get(&addr)
+            .is_some_and(|here| here.is_host())
+    }
+
+    /// The row of the address that is asked: its own, or that of every address of the node.
+    fn row(&self, asked: &Tuple, scope: u8) -> Option<&Service> {
+        let key = |addr| ServiceKey {
+            addr,
+            port: asked.dst_port,
+            proto: asked.proto,
+            scope,
+        };
+        if let Some(service) = self.tables.services.get(&key(asked.dst)) {
+            return Some(service);
+        }
+        let stands_for_node = self.family(asked.dst).services.addr == asked.dst;
+        let here = self.tables.endpoints.get(&asked.dst);
+        if !stands_for_node && here.is_none_or(|endpoint| !endpoint.is_host()) {
+            return None;
+        }
+        self.tables.services.get(&key(asked.dst.any_of_family()))
+    }
+
+    fn admits(&self, service: &Service, _client: Addr) -> bool {
+        service.flags & Service::SOURCE_RANGES == 0
+    }
+
+    fn slots(&self, service: &Service) -> impl Iterator<Item = &Backend> {
+        let id = service.id;
+        let keys = (0..service.count).map(move |slot| BackendKey { service: id, slot });
+        keys.filter_map(|key| self.tables.backends.get(&key))
+    }
+
+    fn route_each(&self, ifindex: u32, packet: &Packet, lefts: Vec<Left>) -> Decided {
+        let mut outcomes = BTreeSet::new();
+        for left in lefts {
+            match self.route(ifindex, packet, left, By::Service) {
+                Ok(routed) => outcomes.extend(routed),
+                Err(reason) => drop(outcomes.insert(Outcome::Drop(reason))),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Where a packet goes that is `left` by now. One that is translated as a Service's is not
+    /// translated again, and may go back to where it came from.
+    fn route(&self, ifindex: u32, packet: &Packet, left: Left, by: By) -> Decided {
+        let Tuple { src, dst, .. } = left.tuple;
+        let family = self.family(dst);
+        if holds(family.pods, dst) {
+            let share = and(dst, family.node_mask);
+            if share == and(family.gateway, family.node_mask) {
+                self.tables
+                    .endpoints
+                    .get(&dst)
+                    .ok_or(DropReason::NoEndpoint)?;
+                return self.deliver(ifindex, packet, left, by);
+            }
+            let node = self.tables.nodes.get(&share).ok_or(DropReason::NoNode)?;
+            if !holds(family.pods, src) {
+                return Err(DropReason::SourceSpoofed);
+            }
+            return Ok(BTreeSet::from([Outcome::Tunnel {
+                vtep: node.vtep,
+                left,
+            }]));
+        }
+        if self.tables.endpoints.contains_key(&dst) {
+            return self.deliver(ifindex, packet, left, by);
+        }
+        if !is_unicast(dst) {
+            return Err(DropReason::NotUnicast);
+        }
+        if packet.ttl <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        Ok(BTreeSet::from([Outcome::Outside { left }]))
+    }
+
+    fn deliver(&self, ifindex: u32, packet: &Packet, left: Left, by: By) -> Decided {
+        let endpoint = &self.tables.endpoints[&left.tuple.dst];
+        let mut left = left;
+        if by == By::Nothing && endpoint.ifindex == ifindex {
+            return Err(DropReason::Hairpin);
+        }
+        if by != By::Service {
+            left = self.flow(packet, &left, true)?.unwrap_or(left);
+        }
+        let verdict = if endpoint.is_host() {
+            Verdict::Node
+        } else {
+            Verdict::Peer
+        };
+        let ifindex = endpoint.ifindex;
+        Ok(BTreeSet::from([Outcome::Local {
+            verdict,
+            ifindex,
+            left,
+        }]))
+    }
+
+    /// What has no answer is refused, where a refusal can be made of it.
+    fn refuse(&self, packet: &Packet, reason: DropReason) -> Decided {
+        if packet.has_options || packet.tcp_flags & Packet::RST != 0 {
+            return Err(reason);
+        }
+        let header = if packet.tuple.proto == Proto::TCP {
+            20
+        } else {
+            8
+        };
+        if packet.length < packet.transport + header {
+            return Err(DropReason::Malformed);
+        }
+        Ok(BTreeSet::from([Outcome::Refuse(reason)]))
+    }
+
+    fn family(&self, addr: Addr) -> &Family {
+        if addr.is_v4() {
+            &self.config.v4
+        } else {
+            &self.config.v6
+        }
+    }
 }
 
-fn share(config: &Config, addr: Addr) -> Addr {
-    and(addr, config.v4.node_mask)
+impl Left {
+    fn as_it_came(tuple: Tuple) -> Left {
+        Left {
+            tuple,
+            quote: None,
+            given: None,
+            opened: None,
+        }
+    }
+
+    /// Not translated. A quote counts if it is of a packet that a flow could have.
+    pub fn of(packet: &Packet) -> Left {
+        let quoted = packet.quoted.as_ref().filter(|quoted| {
+            let is_echo = matches!(quoted.icmp, Some(Icmp::Echo | Icmp::EchoReply));
+            quoted.part != Part::Later && (is_echo || quoted.has_port_protocol())
+        });
+        Left {
+            quote: quoted.map(|quoted| quoted.tuple),
+            ..Left::as_it_came(packet.tuple)
+        }
+    }
 }
 
-fn within(addr: Addr, range: Addr, mask: Addr) -> bool {
-    and(addr, mask) == range
+impl Outcome {
+    pub fn left(&self) -> Option<&Left> {
+        match self {
+            Outcome::Local { left, .. }
+            | Outcome::Tunnel { left, .. }
+            | Outcome::Outside { left }
+            | Outcome::Pass { left } => Some(left),
+            Outcome::Refuse(_) | Outcome::Drop(_) => None,
+        }
+    }
+}
+
+fn is_link_local(addr: Addr) -> bool {
+    let [a, b, ..] = addr.octets();
+    a == 0xfe && b & 0xc0 == 0x80
+}
+
+fn is_unicast_v6(addr: Addr) -> bool {
+    addr.octets()[0] != 0xff && !is_link_local(addr)
+}
+
+/// Whether an address may be somebody's elsewhere.
+fn is_unicast(addr: Addr) -> bool {
+    let octets = addr.octets();
+    if addr.is_v4() {
+        return !matches!(octets[12], 0 | 127 | 224..);
+    }
+    let host_only = octets[..15].iter().all(|octet| *octet == 0) && octets[15] <= 1;
+    is_unicast_v6(addr) && !host_only
+}
+
+fn holds(range: Prefix, addr: Addr) -> bool {
+    and(addr, range.mask) == range.addr
 }
 
 fn and(addr: Addr, mask: Addr) -> Addr {
@@ -189,8 +772,4 @@ fn and(addr: Addr, mask: Addr) -> Addr {
         *octet &= mask;
     }
     Addr::from_octets(octets)
-}
-
-fn drop_for(reason: DropReason) -> BTreeSet<Outcome> {
-    BTreeSet::from([Outcome::Drop(reason)])
 }

@@ -63,11 +63,8 @@ pub const HAS_V6: bool = false;
 /// Whether the datapath has all that a case is about. What is not yet there is not asked for.
 pub fn landed(case: &Case) -> bool {
     let has = |part: &str| case.name.contains(part);
-    let node = has("::node_here") || has("::node_there");
     case.setting.kind == Kind::ClusterIp
         && (case.setting.v4 || HAS_V6)
         && !has("hinted")
         && !has("seed_")
-        && !has("asker")
-        && !(has("host_network") && node)
 }

@@ -1,0 +1,332 @@
+//! The node that random packets are about: rows of every kind, written here one by one.
+
+use std::net::IpAddr;
+
+use orchestrator::datapath::table::Tables;
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::{Config, Family};
+use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::nodes::Node;
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
+use orchestrator_common::{Addr, Mac, Port, Prefix, Proto};
+
+use super::frames::Pool;
+use crate::prog::LOOPBACK;
+use crate::sim::rng::Rng;
+
+/// Interfaces besides [`LOOPBACK`], which is that of the pod that sends.
+const NEIGHBOUR: u32 = 77;
+const UPLINK: u32 = 90;
+const OVERLAY: u32 = 91;
+const HOST: u32 = 92;
+
+/// Both families' addresses in the same places.
+const PODS: [[&str; 2]; 2] = [
+    ["10.100.1.5", "fd00:100:0:1::5"],
+    ["10.100.1.6", "fd00:100:0:1::6"],
+];
+const FAR_POD: [&str; 2] = ["10.100.2.7", "fd00:100:0:2::7"];
+const NODE: [&str; 2] = ["172.31.0.11", "fd00:31::b"];
+const GATEWAY: [&str; 2] = ["10.100.1.1", "fd00:100:0:1::1"];
+const TRANSLATION: [&str; 2] = ["10.100.1.0", "fd00:100:0:1::"];
+const OTHER_NODE: &str = "172.31.0.12";
+const OUTSIDE: [&str; 2] = ["172.31.0.250", "fd00:31::fa"];
+const PUBLIC: [&str; 2] = ["192.0.2.10", "2001:db8::a"];
+const SERVICES: [&str; 2] = ["10.96.0.0", "fd00:96::"];
+
+/// What packets are addressed to besides: nobody, every special range, other nodes.
+const OTHERS: [&str; 22] = [
+    "10.100.1.99",
+    "10.100.2.1",
+    "10.100.2.0",
+    "10.100.77.1",
+    "10.96.0.99",
+    "172.31.0.12",
+    "198.51.100.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "127.0.0.1",
+    "0.0.0.0",
+    "fd00:100:0:1::99",
+    "fd00:100:0:2::1",
+    "fd00:100:0:77::1",
+    "fd00:96::99",
+    "fd00:31::c",
+    "2001:db8:1::1",
+    "ff02::1",
+    "fe80::1",
+    "::1",
+    "::",
+    "2001:db8:2::1",
+   
+];
+
+pub const PORTS: [u16; 12] = [
+    80, 53, 8080, 5353, 30080, 30081, 4789, 1024, 2000, 2001, 40000, 65535,
+];
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a literal")
+}
+
+fn addr(text: &str) -> Addr {
+    ip(text).into()
+}
+
+/// The pods' packets, other nodes', outside's, the node's: from whom a hook most often hears.
+pub fn senders(hook: Hook) -> Vec<IpAddr> {
+    let both = |names: &[[&str; 2]]| names.iter().flatten().map(|name| ip(name)).collect();
+    match hook {
+        Hook::FromContainer => both(&[PODS[0], GATEWAY]),
+        Hook::ToContainer => both(&[PODS[1], FAR_POD, OUTSIDE, GATEWAY]),
+        Hook::FromOverlay => both(&[FAR_POD]),
+        Hook::FromNetdev => both(&[OUTSIDE, PUBLIC]),
+        Hook::ToNetdev => both(&[PODS[0], PODS[1], NODE, TRANSLATION]),
+    }
+}
+
+/// To whom a hook's packets are about half of the time.
+pub fn addressees(hook: Hook) -> Vec<IpAddr> {
+    let both = |names: &[[&str; 2]]| names.iter().flatten().map(|name| ip(name)).collect();
+    match hook {
+        Hook::FromContainer => Vec::new(),
+        Hook::ToContainer => both(&[PODS[0]]),
+        Hook::FromOverlay => both(&[PODS[0], PODS[1], GATEWAY, TRANSLATION]),
+        Hook::FromNetdev => both(&[NODE, PUBLIC]),
+        Hook::ToNetdev => both(&[OUTSIDE]),
+    }
+}
+
+/// Where a packet out of the overlay comes from: most often from the node that its source is of.
+pub fn tunnel(rng: &mut Rng) -> (u32, Addr) {
+    let vni = if rng.chance(950) { 1 } else { 2 };
+    let sender = if rng.chance(950) {
+        OTHER_NODE
+    } else {
+        OUTSIDE[0]
+    };
+    (vni, addr(sender))
+}
+
+pub fn pool(tables: &Tables) -> Pool {
+    let mut addrs: Vec<&str> = OTHERS.to_vec();
+    for names in [
+        PODS[0],
+        PODS[1],
+        FAR_POD,
+        NODE,
+        GATEWAY,
+        TRANSLATION,
+        OUTSIDE,
+        PUBLIC,
+        SERVICES,
+    ] {
+        addrs.extend(names);
+    }
+    let mut texts: Vec<String> = addrs.into_iter().map(str::to_owned).collect();
+    // Services are most of what there is to go wrong.
+    for _ in 0..2 {
+        texts.extend(tables.services.keys().map(|key| key.addr.to_string()));
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    Pool::of(&texts, &PORTS)
+}
+
+/// Which parts of the datapath a world is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    pub v6: bool,
+    /// Node ports and addresses for outside.
+    pub outside: bool,
+    pub affinity: bool,
+}
+
+pub fn tables(parts: Parts) -> Tables {
+    let mut tables = Tables::default();
+    tables.config.insert(0, config(parts));
+    let families = if parts.v6 { 0..2 } else { 0..1 };
+    for family in families {
+        for (names, ifindex, flags) in [
+            (PODS[0], LOOPBACK, 0),
+            (PODS[1], NEIGHBOUR, 0),
+            (NODE, HOST, Endpoint::HOST),
+            // The gateway sends by the interface that test packets come from.
+            (
+                GATEWAY,
+                if family == 0 { HOST } else { LOOPBACK },
+                Endpoint::HOST,
+            ),
+        ] {
+            let mac = Mac::new([2, 0, 0, 0, 1, ifindex as u8]);
+            let row = Endpoint {
+                ifindex,
+                flags,
+                mac,
+                gateway_mac: mac,
+                identity: 0,
+            };
+            tables.endpoints.insert(addr(names[family]), row);
+        }
+        let share = addr(FAR_POD[family]).masked(&mask(family == 0));
+        let node = Node {
+            vtep: addr(OTHER_NODE),
+            ..Node::default()
+        };
+        tables.nodes.insert(share, node);
+        services(&mut tables, family, parts);
+    }
+    tables
+}
+
+fn mask(v4: bool) -> Addr {
+    if v4 {
+        Addr::v4_mask(24)
+    } else {
+        Addr::v6_mask(64)
+    }
+}
+
+fn services(tables: &mut Tables, family: usize, parts: Parts) {
+    let at = |last: u8| match family {
+        0 => addr(&format!("10.96.0.{last}")),
+        _ => addr(&format!("fd00:96::{last:x}")),
+    };
+    let (near, own, far) = (
+        addr(PODS[1][family]),
+        addr(PODS[0][family]),
+        addr(FAR_POD[family]),
+    );
+    let (node, outside) = (addr(NODE[family]), addr(OUTSIDE[family]));
+    let all = [near, own, far, node, outside];
+    let backends: [&[Addr]; 9] = [
+        &[],
+        &[near],
+        &[own],
+        &[far],
+        &[node],
+        &[outside],
+        &[near, far],
+        &[own, far],
+        &all,
+    ];
+    for (number, backends) in backends.iter().enumerate() {
+        service(
+            tables,
+            ServiceKey::INSIDE,
+            at(10 + number as u8),
+            (80, 53),
+            backends,
+            (0, 0),
+        );
+    }
+    // The same port for another target, and two Services with one backend.
+    service(
+        tables,
+        ServiceKey::INSIDE,
+        at(30),
+        (80, 53),
+        &[near],
+        (0, 0),
+    );
+    if parts.affinity {
+        service(
+            tables,
+            ServiceKey::INSIDE,
+            at(31),
+            (80, 53),
+            &all,
+            (0, 10_800),
+        );
+    }
+    if parts.outside {
+        let public = addr(PUBLIC[family]);
+        let any = public.any_of_family();
+        for scope in [ServiceKey::INSIDE, ServiceKey::OUTSIDE] {
+            service(tables, scope, public, (80, 53), &all, (0, 0));
+            service(tables, scope, public, (2000, 2001), &[], (0, 0));
+            service(tables, scope, any, (30080, 30081), &all, (0, 0));
+        }
+        service(
+            tables,
+            ServiceKey::OUTSIDE,
+            public,
+            (8080, 5353),
+            &[],
+            (Service::ELSEWHERE, 0),
+        );
+    }
+}
+
+fn service(
+    tables: &mut Tables,
+    scope: u8,
+    at: Addr,
+    (tcp, udp): (u16, u16),
+    to: &[Addr],
+    (flags, affinity_s): (u32, u32),
+) {
+    for (port, proto, target) in [(tcp, Proto::TCP, 8080), (udp, Proto::UDP, 5353)] {
+        let id = tables.services.len() as u32 + 1;
+        let count = to.len() as u32;
+        let key = ServiceKey {
+            addr: at,
+            port: Port::new(port),
+            proto,
+            scope,
+        };
+        tables.services.insert(
+            key,
+            Service {
+                id,
+                count,
+                flags,
+                affinity_s,
+            },
+        );
+        for (slot, addr) in to.iter().enumerate() {
+            let number = tables.backends.len() as u32 + 1;
+            let row = Backend {
+                addr: *addr,
+                port: Port::new(target),
+                flags: 0,
+                id: number,
+            };
+            tables.backends.insert(
+                BackendKey {
+                    service: id,
+                    slot: slot as u32,
+                },
+                row,
+            );
+        }
+    }
+}
+
+fn config(parts: Parts) -> Config {
+    let family = |at: usize, pods: u8, services: u8| Family {
+        node: addr(NODE[at]),
+        gateway: addr(GATEWAY[at]),
+        translation: addr(TRANSLATION[at]),
+        pods: Prefix::new(ip(if at == 0 { "10.100.0.0" } else { "fd00:100::" }), pods),
+        services: Prefix::new(ip(SERVICES[at]), services),
+        node_mask: mask(at == 0),
+    };
+    Config {
+        v4: family(0, 16, 16),
+        v6: if parts.v6 {
+            family(1, 48, 112)
+        } else {
+            Family::NONE
+        },
+        underlay: addr(NODE[0]),
+        uplink: UPLINK,
+        overlay: OVERLAY,
+        host: HOST,
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        node_port_first: Port::new(30000),
+        node_port_last: Port::new(32767),
+        mtu: 1450,
+        ..Config::default()
+    }
+}
