@@ -192,7 +192,11 @@ impl Fuzz {
     ) -> Result<()> {
         let out = Packet::read(&ran.packet);
         let tuple = out.as_ref().map(|packet| packet.tuple).unwrap_or_default();
-        let Some(outcome) = allowed.iter().find(|outcome| self.is(outcome, ran, &tuple)) else {
+        let quote = out.as_ref().ok().and_then(|packet| Left::of(packet).quote);
+        let Some(outcome) = allowed
+            .iter()
+            .find(|outcome| self.is(outcome, ran, &tuple) && quoted(outcome, quote))
+        else {
             bail!("{:?} as {tuple}, the model allows {allowed:?}", ran.trace);
         };
         if made.is_sound

@@ -58,7 +58,6 @@ const OTHERS: [&str; 22] = [
     "::1",
     "::",
     "2001:db8:2::1",
-   
 ];
 
 pub const PORTS: [u16; 12] = [
