@@ -382,6 +382,7 @@ fn facts(node: usize) -> Facts {
         host: HOST,
         host_mac: Mac::new([2, 0, 0, number, 0, 1]),
         net_mac: Mac::new([2, 0, 0, number, 0, 2]),
+        uplink_mac: Mac::new([2, 0, 0, number, 0, 3]),
         vni: VNI,
         vxlan_port: Port::new(4789),
         mtu: 1450,
