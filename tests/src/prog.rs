@@ -181,6 +181,18 @@ impl Datapath {
         let rows = tables.backends.iter();
         rows.map(|(key, row)| self.put("backends_v1", *key, *row))
             .collect::<Result<()>>()?;
+        for (service, slots) in &tables.maglev {
+            let slots: Vec<u32> = slots.iter().map(|slot| u32::from(*slot)).collect();
+            self.put_inner("maglev_v1", *service, &slots)?;
+        }
+        for range in &tables.source_ranges {
+            let [a, b, c, d] = range.addr.words;
+            self.put_prefix(
+                "source_ranges_v1",
+                32 + range.bits,
+                [range.service, a, b, c, d],
+            )?;
+        }
         let rows = tables.services.iter();
         rows.map(|(key, row)| self.put("services_v1", *key, *row))
             .collect::<Result<()>>()
@@ -189,6 +201,15 @@ impl Datapath {
     /// Takes the rows of [`Datapath::fill`] away; flows stay.
     pub fn clear(&mut self, tables: &Tables) -> Result<()> {
         use orchestrator_common::maps::{endpoints::Endpoint, nodes::Node, services};
+        for range in &tables.source_ranges {
+            let map = self
+                .ebpf
+                .map_mut("source_ranges_v1")
+                .context("no such map")?;
+            let mut trie: LpmTrie<&mut MapData, [u32; 5], u32> = map.try_into()?;
+            let [a, b, c, d] = range.addr.words;
+            trie.remove(&Key::new(32 + range.bits, [range.service, a, b, c, d]))?;
+        }
         let rows = tables.services.keys();
         rows.map(|key| self.delete::<_, services::Service>("services_v1", key))
             .collect::<Result<()>>()?;

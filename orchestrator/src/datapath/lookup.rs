@@ -605,8 +605,13 @@ impl World<'_> {
         self.tables.services.get(&key(asked.dst.any_of_family()))
     }
 
-    fn admits(&self, service: &Service, _client: Addr) -> bool {
+    fn admits(&self, service: &Service, client: Addr) -> bool {
+        let mut ranges = self.tables.source_ranges.iter();
         service.flags & Service::SOURCE_RANGES == 0
+            || ranges.any(|range| {
+                let mask = Addr::v6_mask(range.bits.min(128) as u8);
+                range.service == service.id && and(client, mask) == range.addr
+            })
     }
 
     fn slots(&self, service: &Service) -> impl Iterator<Item = &Backend> {

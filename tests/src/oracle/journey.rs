@@ -374,6 +374,7 @@ fn facts(node: usize) -> Facts {
         node_mask: Prefix::new(share(0, v4, 0), bits).mask,
     };
     Facts {
+        name: NODES[node].into(),
         v4: family(true, 24, 16, 16),
         v6: family(false, 64, 48, 112),
         underlay: underlay(true, 10 + number).into(),
@@ -387,6 +388,7 @@ fn facts(node: usize) -> Facts {
         vxlan_port: Port::new(4789),
         mtu: 1450,
         netns_cookie: cookie(node),
+        dsr: false,
     }
 }
 
