@@ -23,9 +23,6 @@ pub const PEERS: u16 = 1000;
 
 const DIRECT: &str = "direct";
 
-/// Whether our side answers node ports: the rivals' sides of these cases are complete.
-const NODE_PORTS: bool = false;
-
 /// Pod to pod on another node.
 pub fn overlay() -> Vec<Case> {
     [
@@ -121,9 +118,7 @@ pub fn services(size: Size) -> Vec<Case> {
             ..cluster_ip_to_direct(size, Kind::TcpCrr)
         }),
     );
-    if NODE_PORTS {
-        cases.extend([IptablesLegacy, IptablesNft, Nftables].map(|rival| node_port(size, rival)));
-    }
+    cases.extend([IptablesLegacy, IptablesNft, Nftables].map(|rival| node_port(size, rival)));
     cases
 }
 

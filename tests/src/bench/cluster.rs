@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use orchestrator::datapath::pin_name;
+use orchestrator::datapath::{pin_name, remove_pins};
 use orchestrator_common::maps::services;
 use serde_json::json;
 
@@ -90,6 +90,7 @@ async fn measure(stage: &Stage) -> Result<Vec<Outcome>> {
         }
         drop(agent);
         stage.reset_node()?;
+        remove_pins(Path::new(PIN_ROOT), node(stage)?)?;
     }
     Ok(outcomes)
 }
@@ -158,6 +159,12 @@ async fn cold_load(stage: &Stage) -> Result<(Process, f64)> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok((agent, started.elapsed().as_secs_f64() * 1e3))
+}
+
+fn node(stage: &Stage) -> Result<&str> {
+    stage.agent["name"]
+        .as_str()
+        .context("the agent has no name")
 }
 
 fn rows(maps: &Path) -> Result<usize> {

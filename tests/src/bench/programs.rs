@@ -1,5 +1,5 @@
-//! What a program costs a packet: the kernel's own clock around every run, while packets go from pod to
-//! pod, less that of a program that does nothing.
+//! What a program costs a packet: the kernel's own clock around every run, while datagrams stream from
+//! pod to pod, less that of a program that does nothing.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +32,8 @@ pub fn figures() -> Result<Vec<Outcome>> {
     let side = Side::Ours(Who::Ours, Box::new(ours));
     let _counting = enable_stats(Stats::RunTime)?;
     let job = Job {
-        kind: Kind::UdpRr,
-        to: target(server_addr(0), Kind::UdpRr),
+        kind: Kind::UdpStream,
+        to: target(server_addr(0), Kind::UdpStream),
         flows: 1,
         millis: MILLIS,
     };
