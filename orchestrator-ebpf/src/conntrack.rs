@@ -4,8 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::{DropReason, Tuple};
+use orchestrator_common::{DropReason, Rule, Tuple};
 
+use crate::fragments;
 use crate::maps;
 use crate::packet::Headers;
 use crate::port;
@@ -45,6 +46,19 @@ pub fn touch(flow: &mut Flow, headers: &Headers) {
         flow.last_seen_ns = now;
         restore(&headers.tuple, flow);
     }
+}
+
+/// Has a packet become what its flow's row says, by that rule.
+#[inline(always)]
+pub fn take(headers: &mut Headers, flow: &mut Flow, rule: Rule) {
+    headers.becomes = flow.translated;
+    if headers.is_icmp_error() {
+        headers.rule = Rule::IcmpError;
+        return;
+    }
+    headers.rule = rule;
+    fragments::remember(headers);
+    touch(flow, headers);
 }
 
 /// In a full table the row stays missing: that is no reason to drop what this row can translate.

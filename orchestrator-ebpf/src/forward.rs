@@ -53,7 +53,6 @@ pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
 /// Sends a packet of a local endpoint on its way.
 #[inline(always)]
 pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
-    let rule = packet.by(rule);
     let to = packet.headers.tuple.dst;
     let family = family(packet, config);
     if family.pods.contains(&to) {

@@ -15,32 +15,31 @@ use crate::packet::{Fragment, Headers, TCP_RST, TCP_SYN};
 use crate::port;
 use crate::skb::Packet;
 
-/// What a packet becomes, and by which rule.
-pub type Translation = (&'static Tuple, Rule);
-
 const EITHER: u16 = Flow::FORWARD | Flow::REPLY;
 
 /// Translates what an endpoint sends: to a Service, or an answer that has to come by here.
-/// `Rule::None` is neither.
+/// What it did is the headers' rule, none if it is neither.
 #[inline(always)]
-pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<Rule, DropReason> {
+pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReason> {
     let to = packet.headers.tuple.dst;
     let family = forward::family(packet, config);
     let is_answer = to.same(&family.translation);
     if family.pods.contains(&to) && !is_answer {
-        return Ok(Rule::None);
+        return Ok(());
     }
-    let (translated, rule) = match by_flow(packet, EITHER)? {
-        Some(found) => found,
-        None if is_answer => return Err(DropReason::NoFlow),
-        None => match by_row(packet, config, ServiceKey::INSIDE)? {
-            Some(opened) => opened,
-            None if family.services.contains(&to) => return Err(not_served(packet)),
-            None => return Ok(Rule::None),
-        },
-    };
-    packet.rewrite(translated)?;
-    Ok(rule)
+    if !by_flow(packet, EITHER) {
+        if is_answer {
+            return Err(DropReason::NoFlow);
+        }
+        if !by_row(packet, config, ServiceKey::INSIDE)? {
+            return if family.services.contains(&to) {
+                Err(not_served(packet))
+            } else {
+                Ok(())
+            };
+        }
+    }
+    packet.rewrite()
 }
 
 /// Why a packet to the Services' range has no row.
@@ -60,70 +59,63 @@ fn not_served(packet: &Packet) -> DropReason {
 /// Replaces a backend's address of an answer by the Service's that was asked, if one was.
 #[inline(always)]
 pub fn to_service(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
-    let Some((translated, rule)) = by_flow(packet, Flow::REPLY)? else {
+    if !by_flow(packet, Flow::REPLY) {
         return Ok(None);
-    };
-    packet.rewrite(translated)?;
-    Ok(Some(rule))
+    }
+    packet.rewrite()?;
+    Ok(Some(packet.headers.rule))
 }
 
 /// Translates an answer to the translation address. Its flow says who is to have it.
 #[inline(always)]
-pub fn to_asker(packet: &mut Packet) -> Result<Rule, DropReason> {
-    to_service(packet)?.ok_or(DropReason::NoFlow)
+pub fn to_asker(packet: &mut Packet) -> Result<(), DropReason> {
+    to_service(packet)?.map(drop).ok_or(DropReason::NoFlow)
 }
 
-/// What the flow of a packet makes of it. A flow lives as long as it is used, also without its
-/// Service.
+/// Whether the flow of a packet, of a wanted direction, says what it becomes: that is in the headers
+/// then, so that the verifier need not follow where it came from. A flow lives as long as it is used,
+/// also without its Service.
 #[inline(always)]
-pub fn by_flow(packet: &mut Packet, wanted: u16) -> Result<Option<Translation>, DropReason> {
+pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     let Some(key) = packet.key(Scope::SERVICE) else {
-        return Ok(None);
+        return false;
     };
     let Some(flow) = maps::flow(key) else {
-        return Ok(None);
+        return false;
     };
     if flow.direction & wanted == 0 {
-        return Ok(None);
-    }
-    let headers = &packet.headers;
-    if headers.is_icmp_error() {
-        return Ok(Some((&flow.translated, Rule::IcmpError)));
+        return false;
     }
     let is_reply = flow.direction == Flow::REPLY;
-    if !(is_reply || still_right(flow, headers)) {
-        return Ok(None);
+    if !is_reply && !still_right(flow, packet.headers) {
+        return false;
     }
-    fragments::remember(headers);
-    conntrack::touch(flow, headers);
     let rule = if is_reply {
         Rule::ServiceReply
     } else {
         Rule::Service
     };
-    Ok(Some((&flow.translated, rule)))
+    conntrack::take(packet.headers, flow, rule);
+    true
 }
 
 /// A flow whose backend went chooses again; an open TCP connection cannot, and ends with its
 /// backend.
 #[inline(always)]
 fn still_right(flow: &Flow, headers: &Headers) -> bool {
-    maps::generation(flow.backend) == flow.generation
+    headers.is_icmp_error()
+        || maps::generation(flow.backend) == flow.generation
         || (headers.is_tcp() && headers.tcp_flags & TCP_SYN == 0)
 }
 
-/// Opens a flow for a packet to a Service, of those for `scope`; `None` if it is to none.
+/// Opens a flow for a packet to a Service, of those for `scope`; `false` if it is to none.
 #[inline(always)]
-pub fn by_row(
-    packet: &mut Packet,
-    config: &Config,
-    scope: u8,
-) -> Result<Option<Translation>, DropReason> {
+pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, DropReason> {
     if !packet.headers.has_ports() {
-        return Ok(None);
+        return Ok(false);
     }
     let Some(service) = find(config, &packet.headers.tuple, scope) else {
-        return Ok(None);
+        return Ok(false);
     };
     packet.headers.service = service.id;
     // The end of what nobody remembers: no backend would know it either.
@@ -144,7 +136,9 @@ pub fn by_row(
         }
     }
     fragments::remember(packet.headers);
-    Ok(Some((&opening.translated, Rule::Service)))
+    packet.headers.becomes = opening.translated;
+    packet.headers.rule = Rule::Service;
+    Ok(true)
 }
 
 // The two steps are not inlined, for the stack: it is not where most packets come along.

@@ -14,7 +14,6 @@ use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 use crate::conntrack::{self, Ports};
 use crate::forward;
 use crate::fragments;
-use crate::lb::Translation;
 use crate::maps;
 use crate::packet::{Fragment, Icmp};
 use crate::port;
@@ -46,13 +45,13 @@ pub fn masquerade(packet: &mut Packet, config: &Config) -> Result<Rule, DropReas
         _ => open(packet, config)?,
     };
     fragments::remember(packet.headers);
-    let rule = if packet.headers.is_icmp_error() {
+    packet.headers.becomes = *translated;
+    packet.rewrite()?;
+    Ok(if packet.headers.is_icmp_error() {
         Rule::IcmpError
     } else {
         Rule::Masquerade
-    };
-    packet.rewrite(translated)?;
-    Ok(rule)
+    })
 }
 
 /// Why a packet can have no flow.
@@ -143,23 +142,22 @@ fn held_by_socket(skb: *mut __sk_buff, translated: &Tuple) -> bool {
     true
 }
 
-/// What an answer to the node becomes, if it is the answer to a masqueraded flow.
+/// Whether a packet to the node is the answer to a masqueraded flow; it then becomes the pod's.
 #[inline(always)]
-pub fn unmasquerade(packet: &mut Packet) -> Option<Translation> {
+pub fn unmasquerade(packet: &mut Packet) -> bool {
     let is_sctp = packet.headers.is_sctp();
-    let key = packet.key(Scope::MASQUERADE)?;
+    let Some(key) = packet.key(Scope::MASQUERADE) else {
+        return false;
+    };
     if !is_sctp && !port::is_masqueraded(key.dst_port) {
-        return None;
+        return false;
     }
-    let flow = maps::flow(key)?;
+    let Some(flow) = maps::flow(key) else {
+        return false;
+    };
     if flow.direction != Flow::REPLY {
-        return None;
+        return false;
     }
-    let headers = &packet.headers;
-    if headers.is_icmp_error() {
-        return Some((&flow.translated, Rule::IcmpError));
-    }
-    fragments::remember(headers);
-    conntrack::touch(flow, headers);
-    Some((&flow.translated, Rule::MasqueradeReply))
+    conntrack::take(packet.headers, flow, Rule::MasqueradeReply);
+    true
 }

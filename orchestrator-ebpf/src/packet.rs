@@ -81,14 +81,15 @@ pub struct Headers {
     pub tuple: Tuple,
     /// What the tuple was before the first translation, if `is_translated`.
     pub original: Tuple,
+    /// What it is about to become, and by which rule.
+    pub becomes: Tuple,
+    pub rule: Rule,
     /// Where the transport header begins.
     pub l4: u32,
     /// What the fragments of a datagram share, as it lies in the packet.
     pub fragment_id: u32,
     /// The number of the Service that was asked, 0 if none was.
     pub service: u32,
-    /// What was decided of the packet so far.
-    pub rule: Rule,
     pub fragment: Fragment,
     pub icmp: Icmp,
     /// 1 or 0.
@@ -105,10 +106,11 @@ impl Headers {
     pub const EMPTY: Headers = Headers {
         tuple: NO_TUPLE,
         original: NO_TUPLE,
+        becomes: NO_TUPLE,
+        rule: Rule::None,
         l4: 0,
         fragment_id: 0,
         service: 0,
-        rule: Rule::None,
         fragment: Fragment::Whole,
         icmp: Icmp::No,
         v6: 0,
@@ -123,6 +125,7 @@ impl Headers {
     #[inline(always)]
     pub fn clear(&mut self) {
         self.tuple = NO_TUPLE;
+        self.rule = Rule::None;
         self.l4 = 0;
         self.fragment_id = 0;
         self.service = 0;

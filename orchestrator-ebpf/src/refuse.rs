@@ -47,7 +47,8 @@ pub fn too_big(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace
     }
     if packet.headers.is_translated != 0 {
         let sent = packet.headers.original;
-        packet.rewrite(&sent)?;
+        packet.headers.becomes = sent;
+        packet.rewrite()?;
     }
     if packet.headers.is_v6() {
         too_big_v6(packet, config.mtu)?;

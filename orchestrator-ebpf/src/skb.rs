@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Rule, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Scope, Tuple};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
 use crate::{fragments, icmp};
@@ -74,16 +74,6 @@ impl Packet {
             8
         };
         mtu != 0 && self.headers.l3_length() + header + segment > mtu
-    }
-
-    /// The same rule, come by on a way that the verifier forgot: from here on it walks only once.
-    #[inline(always)]
-    pub fn by(&mut self, rule: Rule) -> Rule {
-        let at = &raw mut self.headers.rule;
-        unsafe {
-            at.write_volatile(rule);
-            at.read_volatile()
-        }
     }
 
     /// Reads the headers; brings them into the linear part first if they are not there.
@@ -156,11 +146,13 @@ impl Packet {
         Some(&headers.tuple)
     }
 
-    /// Rewrites addresses and ports to those of `to`, with all checksums; of a later fragment the
-    /// addresses only, for there is no more in it. An ICMP error becomes one about the packet whose
-    /// answer becomes `to`.
+    /// Rewrites addresses and ports to those of `headers.becomes`, with all checksums; of a later
+    /// fragment the addresses only, for there is no more in it. An ICMP error becomes one about the
+    /// packet whose answer becomes that.
     #[inline(never)]
-    pub fn rewrite(&mut self, to: &Tuple) -> Result<(), DropReason> {
+    pub fn rewrite(&mut self) -> Result<(), DropReason> {
+        // SAFETY: of the same row, but nothing below writes this part of it.
+        let to = unsafe { &*(&raw const self.headers.becomes) };
         if self.headers.is_icmp_error() {
             return icmp::rewrite(self, to);
         }

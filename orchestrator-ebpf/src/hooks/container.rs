@@ -17,10 +17,10 @@ pub fn from_container(ctx: TcContext) -> i32 {
         packet.parse()?;
         forward::check_link_local(packet)?;
         forward::check_source(packet)?;
-        let rule = match lb::from_inside(packet, config) {
-            Ok(rule) => rule,
-            Err(reason) => return refuse::instead_of_drop(packet, reason),
-        };
+        if let Err(reason) = lb::from_inside(packet, config) {
+            return refuse::instead_of_drop(packet, reason);
+        }
+        let rule = packet.headers.rule;
         forward::route(packet, config, rule)
     })
 }

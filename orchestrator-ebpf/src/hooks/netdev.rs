@@ -10,7 +10,6 @@ use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{DropReason, Rule, Trace};
 
 use crate::drop::exit;
-use crate::lb::Translation;
 use crate::skb::Packet;
 use crate::{announce, forward, lb, maps, nat, refuse};
 
@@ -45,42 +44,42 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
-    let (translated, rule) = match translate(packet, config) {
-        Ok(Some(translation)) => translation,
-        Ok(None) => return Ok(forward::pass(Rule::NotOurs)),
+    match translate(packet, config) {
+        Ok(true) => {}
+        Ok(false) => return Ok(forward::pass(Rule::NotOurs)),
         Err(reason) => return refuse::instead_of_drop(packet, reason),
-    };
-    packet.rewrite(translated)?;
-    onward(packet, config, rule)
+    }
+    packet.rewrite()?;
+    onward(packet, config)
 }
 
 /// Flows come first: they go on when their Service is there no more.
 #[inline(always)]
-fn translate(packet: &mut Packet, config: &Config) -> Result<Option<Translation>, DropReason> {
-    if let Some(found) = lb::by_flow(packet, Flow::FORWARD)? {
-        return Ok(Some(found));
+fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
+    if lb::by_flow(packet, Flow::FORWARD) {
+        return Ok(true);
     }
     let family = forward::family(packet, config);
-    if packet.headers.tuple.dst.same(&family.node)
-        && let Some(found) = nat::unmasquerade(packet)
-    {
-        return Ok(Some(found));
+    if packet.headers.tuple.dst.same(&family.node) && nat::unmasquerade(packet) {
+        return Ok(true);
     }
     lb::by_row(packet, config, ServiceKey::OUTSIDE)
 }
 
 /// To a backend, or to who is behind a masqueraded flow.
 #[inline(always)]
-fn onward(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
-    let mut rule = packet.by(rule);
-    let to = packet.headers.tuple.dst;
+fn onward(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let (to, rule) = (packet.headers.tuple.dst, packet.headers.rule);
     if to.same(&forward::family(packet, config).translation) {
-        rule = lb::to_asker(packet)?;
-    } else if matches!(rule, Rule::Service) && maps::endpoint(&to).is_some_and(|at| at.is_host()) {
+        lb::to_asker(packet)?;
+    } else if matches!(rule, Rule::Service | Rule::IcmpError)
+        && maps::endpoint(&to).is_some_and(|here| here.is_host())
+    {
         // A backend that is the node itself gets it from where the client's route leads to, or the
         // node's stack would take the client for an impostor.
         return Ok(forward::pass(rule));
     }
+    let rule = packet.headers.rule;
     forward::route(packet, config, rule)
 }
 

@@ -28,7 +28,8 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
         }
         let to = packet.headers.tuple.dst;
         if to.same(&forward::family(packet, config).translation) {
-            let rule = lb::to_asker(packet)?;
+            lb::to_asker(packet)?;
+            let rule = packet.headers.rule;
             return forward::route(packet, config, rule);
         }
         let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;

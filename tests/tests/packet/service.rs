@@ -579,3 +579,26 @@ fn connections_are_counted_under_their_service_and_backend() {
         assert_eq!((counted.opened, counted.refused), (10, 0), "{map}");
     }
 }
+
+/// Kubernetes' "should drop INVALID conntrack entries": a server sends a segment that is out of its
+/// window, and the client must not see it come from the server's own address.
+#[test]
+fn a_segment_out_of_every_window_is_translated_like_any_other() {
+    let Some(mut world) = world("invalid segment") else {
+        return;
+    };
+    let service = ("10.96.0.90", 80);
+    serve(&mut world, INSIDE, service, numbered(4), &[LOCAL]);
+    world.send(&tcp((POD, 40000), service, Flags::Syn, b""));
+    let mut strange = Vec::new();
+    etherparse::PacketBuilder::ethernet2(SENDER_MAC, GATEWAY_MAC)
+        .ipv4(ip(NEIGHBOUR_POD).octets(), ip(POD).octets(), 64)
+        .tcp(8080, 40000, 4_000_000_000, 1)
+        .ack(3_000_000_000)
+        .write(&mut strange, b"surprise")
+        .unwrap();
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    let ran = answers(&mut world, NEIGHBOUR_POD, 0, &strange);
+    assert_eq!(ran.trace.rule, Rule::ServiceReply);
+    assert_eq!(ends(&ran.packet), pair(service.0, POD));
+}
