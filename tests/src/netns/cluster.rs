@@ -14,6 +14,10 @@ use super::service::{Ep, Object, Svc};
 use super::{
     BPFFS, Netns, Node, OUTSIDE, OUTSIDE_V6, PREFIX, plug, sweep_dead_runs, underlay_addr,
 };
+use crate::peer::udp_for;
+
+/// Nobody listens there.
+const DISCARD: u16 = 9;
 
 /// What a cluster is made of. Nodes and pods always have both families.
 ///
@@ -256,6 +260,11 @@ impl Cluster {
         self.underlay.ip(&format!("link del node-{number}"))?;
         drop(old); // before there is another of its name
         let mut node = self.new_node(number)?;
+        // A machine that comes up speaks: with that, the underlay learns where it is now.
+        for addr in self.nodes.iter().flat_map(|other| other.addrs().iter()) {
+            let socket = udp_for(&node.netns, addr)?;
+            socket.send_to(b"up", (addr, DISCARD))?;
+        }
         for pod in pods {
             node.add_pod(pod)?;
         }
