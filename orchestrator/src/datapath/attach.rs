@@ -80,7 +80,7 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
     sockets.chain(devices).collect()
 }
 
-/// The attachments of one pod's link.
+/// The attachments of one pod's link: what it cannot be without, and what may come later.
 pub fn pod_attachments(ifname: &str, ifindex: u32) -> [Attachment; 2] {
     [
         on_device("from_container", AttachType::TcxIngress, ifname, ifindex),
@@ -124,7 +124,7 @@ impl Links {
         let program = programs.get(what.program)?;
         let path = self.dir.join(&what.name);
         let failed = |error| DatapathError::io(format!("attach {}", what.name), error);
-        if self.adopt(&path, what, program.as_fd()).map_err(failed)? {
+        if self.update(programs, what)? {
             return Ok(());
         }
         let target = match what.target {
@@ -133,6 +133,13 @@ impl Links {
         };
         let link = syscall::link_create(program.as_fd(), target, what.to).map_err(failed)?;
         syscall::pin(link.as_fd(), &path).map_err(failed)
+    }
+
+    /// The same where it is attached already, which takes no time. `false`: it is not.
+    pub fn update(&self, programs: &Programs, what: &Attachment) -> Result<bool, DatapathError> {
+        let program = programs.get(what.program)?;
+        let adopted = self.adopt(&self.dir.join(&what.name), what, program.as_fd());
+        adopted.map_err(|error| DatapathError::io(format!("attach {}", what.name), error))
     }
 
     /// Detaches; what is not attached is fine.

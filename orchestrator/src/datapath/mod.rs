@@ -32,14 +32,14 @@ pub mod trace;
 pub mod view;
 pub mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orchestrator_common::maps::statistics::{reason_row, verdict_row};
 use orchestrator_common::{DropReason, Mac, Verdict};
 
-use attach::Links;
+use attach::{Attachment, Links};
 use maps::Maps;
 use meter::Meter;
 use object::Programs;
@@ -102,6 +102,9 @@ impl DatapathError {
     }
 }
 
+/// So many late attachments a sweep: some milliseconds each.
+const LATE_A_SWEEP: usize = 8;
+
 /// The running datapath of one node. Dropping it leaves everything in the kernel at work.
 pub struct Datapath {
     config: NodeConfig,
@@ -111,6 +114,8 @@ pub struct Datapath {
     links: Links,
     /// Pins of the node's own attachments.
     own_links: BTreeSet<String>,
+    /// Attachments that wait for a quiet moment, by pin.
+    late: BTreeMap<String, Attachment>,
     /// The view is complete and links of pods that are gone may still be there.
     prune_due: bool,
     /// Packets that met a full flow table, at the last look.
@@ -143,6 +148,7 @@ impl Datapath {
             programs,
             links,
             own_links,
+            late: BTreeMap::new(),
             prune_due: false,
             full: 0,
         })
@@ -161,13 +167,28 @@ impl Datapath {
         let same = |old: &LocalPod| wired.as_ref().is_some_and(|pod| pod.ifname == old.ifname);
         if let Some(gone) = before.filter(|old| !old.host_network && !same(old)) {
             for attachment in attach::pod_attachments(&gone.ifname, gone.ifindex) {
+                self.late.remove(&attachment.name);
                 self.links.detach(&attachment.name)?;
             }
         }
         if let Some(pod) = wired {
-            for attachment in attach::pod_attachments(&pod.ifname, pod.ifindex) {
-                self.links.attach(&self.programs, &attachment)?;
+            let [ingress, egress] = attach::pod_attachments(&pod.ifname, pod.ifindex);
+            self.links.attach(&self.programs, &ingress)?;
+            // Each new attachment waits for an RCU grace period, and nobody is routed to a pod past
+            // `deliver`: what guards against that comes in a quiet moment.
+            if !self.links.update(&self.programs, &egress)? {
+                self.late.insert(egress.name.clone(), egress);
             }
+        }
+        Ok(())
+    }
+
+    fn attach_late(&mut self) -> Result<(), DatapathError> {
+        for _ in 0..LATE_A_SWEEP {
+            let Some((_, attachment)) = self.late.pop_first() else {
+                break;
+            };
+            self.links.attach(&self.programs, &attachment)?;
         }
         Ok(())
     }
@@ -218,14 +239,15 @@ impl Datapath {
         Ok(dump::dump(&kernel::Kernel::read(self.reconciler.kernel())?))
     }
 
-    /// The work of quiet moments: tries again what failed, and removes flows and affinities that are
-    /// closed or idle.
+    /// The work of quiet moments: tries again what failed, attaches what could wait, and removes flows
+    /// and affinities that are closed or idle.
     /// `now` is the monotonic clock. Returns how many flows went.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
         let retried = self.reconciler.retry();
         if self.prune_due {
             self.prune_links()?;
         }
+        self.attach_late()?;
         let (maps, actual) = self.reconciler.kernel_and_actual();
         gc::sweep_affinity(maps, actual, now)?;
         let swept = gc::sweep_flows(maps, now, &gc::ROOMY)?;
