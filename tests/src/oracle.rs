@@ -47,6 +47,8 @@ pub enum Answer {
     Refused,
     /// Nobody answers.
     Dropped,
+    /// Nobody answers, and the client may be told so.
+    Denied,
 }
 
 /// By which of its addresses a Service is asked.
@@ -75,7 +77,11 @@ pub fn reachable(world: &World, client: Client<'_>, asked: Asked) -> Answer {
         Some((_, _, Front::Cluster)) if !inside => Answer::Dropped,
         Some((service, port, front)) => {
             if front == Front::LoadBalancer && !admitted(world, service, client, asked.addr) {
-                return Answer::Dropped;
+                return if inside {
+                    Answer::Denied
+                } else {
+                    Answer::Dropped
+                };
             }
             let selected = select(world, (service, port), (front, inside), here, asked);
             let Ok(selected) = selected else {

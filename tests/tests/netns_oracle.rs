@@ -166,7 +166,7 @@ impl Live {
     fn compare(&self, client: Client<'_>, asked: Asked, expected: &Answer) -> Result<()> {
         let netns = self.netns(client);
         let at = SocketAddr::from((asked.addr, asked.port));
-        let wait = if *expected == Answer::Dropped {
+        let wait = if matches!(expected, Answer::Dropped | Answer::Denied) {
             SILENCE
         } else {
             peer::PATIENCE
@@ -202,7 +202,11 @@ impl Live {
                     );
                 }
                 (Answer::Refused, Err(ErrorKind::ConnectionRefused)) => {}
-                (Answer::Dropped, Err(ErrorKind::TimedOut | ErrorKind::WouldBlock)) => {}
+                (Answer::Denied, Err(ErrorKind::ConnectionRefused)) => {}
+                (
+                    Answer::Dropped | Answer::Denied,
+                    Err(ErrorKind::TimedOut | ErrorKind::WouldBlock),
+                ) => {}
                 (expected, heard) => bail!("{heard:?}, not {expected:?}"),
             }
         }

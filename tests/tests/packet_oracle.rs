@@ -1,6 +1,7 @@
 //! The oracle's cases through the real programs: the rows that `desired` computes of the API objects,
 //! and test runs from node to node.
 
+use std::net::UdpSocket;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
 }
 
 struct Programs {
+    /// As a VXLAN device holds its port, which then no masqueraded flow is given.
+    _vxlan: UdpSocket,
     journeys: Journeys<Loaded>,
     setting: Option<Setting>,
 }
@@ -44,6 +47,7 @@ impl Executor for Programs {
         }
         let nodes = NODES.iter().map(|_| Loaded::new()).collect::<Result<_>>()?;
         Ok(Programs {
+            _vxlan: UdpSocket::bind("[::]:4789")?,
             journeys: Journeys::start(nodes),
             setting: None,
         })

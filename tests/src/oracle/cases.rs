@@ -362,7 +362,7 @@ mod tests {
                         0
                     }
                     Answer::Refused => 1,
-                    Answer::Dropped => 2,
+                    Answer::Dropped | Answer::Denied => 2,
                 }] += 1;
             }
         }
@@ -423,7 +423,7 @@ mod tests {
         );
         assert_eq!(
             answer("source_ranges::cluster::ready_here::v4::pod_here"),
-            Answer::Dropped
+            Answer::Denied
         );
         assert_eq!(ends("cluster_ip::cluster::hinted::v4::pod_there").len(), 1);
         assert_eq!(

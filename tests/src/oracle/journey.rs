@@ -120,7 +120,8 @@ impl<N: Node> Journeys<N> {
                     .with_context(|| format!("{asked:?}"))?;
                 let agreed = match (&expected, met) {
                     (_, None) | (Answer::Refused, Some(Met::Refused)) => true,
-                    (Answer::Dropped, Some(Met::Dropped)) => true,
+                    (Answer::Dropped | Answer::Denied, Some(Met::Dropped)) => true,
+                    (Answer::Denied, Some(Met::Refused)) => true,
                     (Answer::From(ends), Some(Met::Server { end, source })) => ends
                         .get(&end)
                         .is_some_and(|sources| sources.contains(&source)),
@@ -426,7 +427,8 @@ impl Node for Modelled {
         if let Some(found) = outcome.left() {
             left = found.tuple;
             if let Some((lowest, last)) = found.given {
-                let ports = lowest + 1000..=last;
+                let from = lowest + self.rng.below(usize::from(last - lowest)) as u16;
+                let ports = from..=last;
                 let opened = found.opened.context("who is given a port opens a flow")?;
                 let of = |port| Tuple {
                     src_port: Port::new(port),

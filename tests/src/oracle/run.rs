@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::cases::{Case, Kind};
+use super::cases::Case;
 
 /// What answers the cases' questions.
 pub trait Executor: Send + 'static {
@@ -64,5 +64,5 @@ pub fn landed(_case: &Case) -> bool {
 
 /// Whether real sockets can ask a case yet.
 pub fn wired(case: &Case) -> bool {
-    case.setting.v4 && case.setting.kind == Kind::ClusterIp
+    case.setting.v4
 }
