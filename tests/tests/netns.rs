@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use orchestrator::datapath;
 use orchestrator::datapath::events::describe;
+use orchestrator::datapath::meter::Reading;
 use orchestrator::datapath::trace::{self, Question};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use orchestrator_common::Proto;
@@ -367,5 +368,46 @@ fn a_trace_names_every_row_that_decides_and_leaves_no_flow_behind() -> Result<()
         cluster.nodes[0].with(|datapath| datapath.sweep(Duration::MAX))?,
         0
     );
+    Ok(())
+}
+
+#[test]
+fn the_numbers_of_a_node_tell_what_its_programs_did() -> Result<()> {
+    let Some(two) = Two::start("numbers")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let meter = cluster.nodes[0].with(|datapath| datapath.meter(true))?;
+    let before = meter.read()?;
+    let client = udp(&cluster.nodes[0].pods[0].netns)?;
+    client.connect(at(SERVICE, 53))?;
+    for question in ["one", "two", "three"] {
+        client.send(question.as_bytes())?;
+        assert_eq!(receive(&client)?.0, format!("far {question}"));
+    }
+    let after = meter.read()?;
+    let overlay = |reading: &Reading| {
+        let found = reading.verdicts.iter().find(|(name, _)| *name == "overlay");
+        found.map(|(_, count)| *count)
+    };
+    assert_eq!(overlay(&after), overlay(&before).map(|count| count + 3));
+    assert_eq!(
+        (before.flow_rows, after.flow_rows),
+        (0, 2),
+        "there and back"
+    );
+    let rows = |name: &str| after.maps.iter().find(|map| map.name == name);
+    assert_eq!(rows("services_v1").map(|map| map.rows), Some(1));
+    let runs = |reading: &Reading, name: &str| {
+        let found = reading.programs.iter().find(|program| program.name == name);
+        found.map(|program| (program.runs, program.time))
+    };
+    let (ran, time) = runs(&after, "from_container").expect("it is loaded");
+    let (had_run, _) = runs(&before, "from_container").expect("it is loaded");
+    assert!(ran >= had_run + 3, "{had_run} runs before, {ran} after");
+    assert!(!time.is_zero(), "{time:?}");
+    assert!(after.programs.iter().all(|program| program.verified > 0));
     Ok(())
 }

@@ -10,8 +10,8 @@
 //! | `orchestrator_datapath_map_max_entries` | gauge | `map` | how many rows it can have |
 //! | `orchestrator_datapath_service_connections_total` | counter | `namespace`, `service`, `port` | connections and flows opened to a Service |
 //! | `orchestrator_datapath_service_refused_total` | counter | the same | those refused or dropped instead |
-//! | `orchestrator_datapath_backend_connections_total` | counter | the same, `backend` | opened to one backend |
-//! | `orchestrator_datapath_backend_refused_total` | counter | the same, `backend` | refused or dropped |
+//! | `orchestrator_datapath_backend_connections_total` | counter | `backend` | opened to one backend, through whichever Service |
+//! | `orchestrator_datapath_backend_refused_total` | counter | `backend` | refused or dropped |
 //! | `orchestrator_datapath_program_runs_total` | counter | `program` | runs; zero unless the kernel counts (`--program-stats`, or `kernel.bpf_stats_enabled=1`) |
 //! | `orchestrator_datapath_program_run_seconds_total` | counter | `program` | time spent in them |
 //! | `orchestrator_datapath_program_verified_instructions` | gauge | `program` | what the verifier went through at load |
@@ -237,10 +237,8 @@ fn services(it: &Reading, to: &mut Encoder) -> fmt::Result {
         "Those refused or dropped instead",
         refused,
     )?;
-    let backend = it.backends.iter().map(|one| {
-        let [namespace, service, port] = labels(&*one.namespace, &*one.service, &*one.port);
-        ([namespace, service, port, ("backend", &*one.backend)], one)
-    });
+    let backend = it.backends.iter();
+    let backend = backend.map(|one| ([("backend", &*one.backend)], one));
     let opened = backend.clone().map(|(labels, one)| (labels, one.opened));
     let help = "Connections and flows opened to a backend";
     to.counter("backend_connections", help, opened)?;
@@ -392,9 +390,6 @@ mod tests {
                 refused: 1,
             }],
             backends: vec![BackendCount {
-                namespace: text("shop"),
-                service: text("web"),
-                port: text("http"),
                 backend: text("10.100.1.2:8080"),
                 opened: 6,
                 refused: 0,
@@ -413,8 +408,7 @@ mod tests {
                  port=\"http\"} 11",
                 "orchestrator_datapath_service_refused_total{namespace=\"shop\",service=\"web\",\
                  port=\"http\"} 1",
-                "orchestrator_datapath_backend_connections_total{namespace=\"shop\",service=\"web\",\
-                 port=\"http\",backend=\"10.100.1.2:8080\"} 6",
+                "orchestrator_datapath_backend_connections_total{backend=\"10.100.1.2:8080\"} 6",
                 "orchestrator_datapath_program_runs_total{program=\"connect4\"} 4",
                 "orchestrator_datapath_program_run_seconds_total{program=\"connect4\"} 1.5",
                 "orchestrator_datapath_program_verified_instructions{program=\"connect4\"} 146",

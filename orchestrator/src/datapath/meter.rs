@@ -63,12 +63,9 @@ pub struct ServiceCount {
     pub refused: u64,
 }
 
-/// Connections of one backend of a port of a Service.
+/// Connections of one backend, whichever Services have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendCount {
-    pub namespace: String,
-    pub service: String,
-    pub port: String,
     /// `ADDRESS:PORT`.
     pub backend: String,
     pub opened: u64,
