@@ -379,15 +379,19 @@ fn the_numbers_of_a_node_tell_what_its_programs_did() -> Result<()> {
     let mut cluster = two.cluster;
     let _server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
     cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
-    let meter = cluster.nodes[0].with(|datapath| datapath.meter(true))?;
-    let before = meter.read()?;
     let client = udp(&cluster.nodes[0].pods[0].netns)?;
+    let meter = cluster.nodes[0].with(|datapath| datapath.meter(true))?;
+    let mut read = || {
+        let node = &mut cluster.nodes[0];
+        meter.read(|services, backends| node.with(|it| it.names(&services, &backends)))
+    };
+    let before = read()?;
     client.connect(at(SERVICE, 53))?;
     for question in ["one", "two", "three"] {
         client.send(question.as_bytes())?;
         assert_eq!(receive(&client)?.0, format!("far {question}"));
     }
-    let after = meter.read()?;
+    let after = read()?;
     let overlay = |reading: &Reading| {
         let found = reading.verdicts.iter().find(|(name, _)| *name == "overlay");
         found.map(|(_, count)| *count)
@@ -400,6 +404,17 @@ fn the_numbers_of_a_node_tell_what_its_programs_did() -> Result<()> {
     );
     let rows = |name: &str| after.maps.iter().find(|map| map.name == name);
     assert_eq!(rows("services_v1").map(|map| map.rows), Some(1));
+    let [port] = &*after.services else {
+        panic!("one port of one Service: {:?}", after.services);
+    };
+    assert_eq!((port.opened, port.refused), (1, 0), "one flow was opened");
+    let [backend] = &*after.backends else {
+        panic!("one backend: {:?}", after.backends);
+    };
+    assert_eq!(
+        (&*backend.backend, backend.opened),
+        (&*format!("{}:5353", two.far), 1)
+    );
     let runs = |reading: &Reading, name: &str| {
         let found = reading.programs.iter().find(|program| program.name == name);
         found.map(|program| (program.runs, program.time))

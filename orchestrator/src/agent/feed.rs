@@ -22,6 +22,7 @@ use super::drain::Nodes;
 use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
 use super::metrics::Metrics;
+use crate::datapath::names::Names;
 use crate::datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use crate::sys::Shutdown;
 
@@ -72,6 +73,8 @@ enum Message {
     Change(Change, Option<oneshot::Sender<Result<(), String>>>),
     /// A change of a watch, and when it was heard of.
     Heard(Change, Instant),
+    /// What do these numbers of Services and of backends mean?
+    Name(BTreeSet<u32>, BTreeSet<u32>, oneshot::Sender<Names>),
     /// Everything of EndpointSlices up to that revision was sent.
     Reached(u64),
     Delivered(Snapshot),
@@ -97,6 +100,16 @@ impl DatapathHandle {
         outcome.await.map_err(|_| gone())?
     }
 
+    /// What numbers of Services and of backends mean; nothing, when the datapath has stopped. Blocks.
+    pub fn names(&self, services: BTreeSet<u32>, backends: BTreeSet<u32>) -> Names {
+        let (asked, answer) = oneshot::channel();
+        let message = Message::Name(services, backends, asked);
+        let sent = self.queue.blocking_send(message);
+        sent.ok()
+            .and_then(|()| answer.blocking_recv().ok())
+            .unwrap_or_default()
+    }
+
     /// Says that a source's first snapshot is complete.
     pub async fn delivered(&self, snapshot: Snapshot) {
         // It fails only when the process ends.
@@ -120,55 +133,76 @@ impl DatapathHandle {
 /// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
 pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
-    tokio::spawn(serve(datapath, messages, told, shutdown));
+    let owner = Owner {
+        datapath,
+        told,
+        reached: Applied::default(),
+        awaited: false,
+        missing: BTreeSet::from(ALL),
+    };
+    tokio::spawn(owner.serve(messages, shutdown));
     DatapathHandle { queue }
 }
 
-async fn serve(
-    mut datapath: Datapath,
-    mut messages: mpsc::Receiver<Message>,
+/// The one task that owns the datapath.
+struct Owner {
+    datapath: Datapath,
     told: Told,
-    shutdown: Shutdown,
-) {
-    let mut reached = Applied::default();
-    // An endpoint has left in a slice that came, and its revision not yet.
-    let mut awaited = false;
-    let mut missing = BTreeSet::from(ALL);
-    let mut sweep = tokio::time::interval(SWEEP_EVERY);
-    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut relieve = tokio::time::interval(RELIEVE_EVERY);
-    relieve.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let message = tokio::select! {
-            () = shutdown.requested() => return,
-            _ = relieve.tick() => {
-                match datapath.relieve(monotonic()) {
+    reached: Applied,
+    /// An endpoint has left in a slice that came, and its revision not yet.
+    awaited: bool,
+    missing: BTreeSet<Snapshot>,
+}
+
+impl Owner {
+    async fn serve(mut self, mut messages: mpsc::Receiver<Message>, shutdown: Shutdown) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut relieve = tokio::time::interval(RELIEVE_EVERY);
+        relieve.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                _ = relieve.tick() => match self.datapath.relieve(monotonic()) {
                     Ok(0) => {}
-                    Ok(flows) => tracing::warn!(flows, "the flow table was full: half-open flows were removed"),
+                    Ok(flows) => {
+                        tracing::warn!(flows, "the flow table was full: half-open flows were removed");
+                    }
                     Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
+                },
+                _ = sweep.tick() => {
+                    if let Err(error) = self.datapath.sweep(monotonic()) {
+                        tracing::warn!(%error, "old flows were not removed");
+                    }
+                    self.tell();
                 }
-                continue;
+                message = messages.recv() => match message {
+                    None => return,
+                    Some(message) => {
+                        self.take(message);
+                        self.tell();
+                    }
+                },
             }
-            _ = sweep.tick() => {
-                if let Err(error) = datapath.sweep(monotonic()) {
-                    tracing::warn!(%error, "old flows were not removed");
-                }
-                tell(&datapath, reached, &told);
-                continue;
-            }
-            message = messages.recv() => message,
-        };
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let datapath = &mut self.datapath;
         match message {
-            None => return,
-            Some(Message::Heard(change, heard)) => {
-                awaited |= datapath.loses_endpoint(&change);
+            Message::Name(services, backends, asked) => {
+                // Whoever asked may have gone.
+                drop(asked.send(datapath.names(&services, &backends)));
+            }
+            Message::Heard(change, heard) => {
+                self.awaited |= datapath.loses_endpoint(&change);
                 match datapath.change(change) {
-                    Ok(()) if datapath.is_settled() => told.metrics.synced(heard.elapsed()),
+                    Ok(()) if datapath.is_settled() => self.told.metrics.synced(heard.elapsed()),
                     Ok(()) => {}
                     Err(error) => tracing::error!(%error, "the datapath did not take a change"),
                 }
             }
-            Some(Message::Change(change, done)) => {
+            Message::Change(change, done) => {
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
                 if let Err(error) = &outcome {
                     tracing::error!(error, "the datapath did not take a change");
@@ -176,18 +210,18 @@ async fn serve(
                 // Whoever asked may have been cancelled meanwhile.
                 done.map(|done| done.send(outcome));
             }
-            Some(Message::Reached(revision)) => {
-                reached.revision = revision;
-                if std::mem::take(&mut awaited) {
-                    reached.awaited = revision;
+            Message::Reached(revision) => {
+                self.reached.revision = revision;
+                if std::mem::take(&mut self.awaited) {
+                    self.reached.awaited = revision;
                 }
             }
-            Some(Message::Readdress(addrs, done)) => {
+            Message::Readdress(addrs, done) => {
                 // As above.
                 let _ = done.send(datapath.readdress(addrs).map_err(|e| e.to_string()));
             }
-            Some(Message::Delivered(snapshot)) => {
-                if missing.remove(&snapshot) && missing.is_empty() {
+            Message::Delivered(snapshot) => {
+                if self.missing.remove(&snapshot) && self.missing.is_empty() {
                     tracing::info!("every snapshot is there: the datapath is in sync");
                     if let Err(error) = datapath.in_sync() {
                         tracing::error!(%error, "the datapath did not get in sync");
@@ -195,17 +229,17 @@ async fn serve(
                 }
             }
         }
-        tell(&datapath, reached, &told);
     }
-}
 
-/// Tells how far the maps are, unless something is still due.
-fn tell(datapath: &Datapath, reached: Applied, told: &Told) {
-    if datapath.is_settled() {
-        let applied = &told.applied;
-        applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);
-        told.in_sync
-            .send_if_modified(|in_sync| !std::mem::replace(in_sync, true));
+    /// Tells how far the maps are, unless something is still due.
+    fn tell(&self) {
+        if self.datapath.is_settled() {
+            let (reached, told) = (self.reached, &self.told);
+            let applied = &told.applied;
+            applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);
+            told.in_sync
+                .send_if_modified(|in_sync| !std::mem::replace(in_sync, true));
+        }
     }
 }
 

@@ -35,6 +35,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::feed::DatapathHandle;
 use crate::datapath::meter::{Meter, Reading};
 
 /// What OpenMetrics' text form is called in an answer.
@@ -49,7 +50,7 @@ pub struct Metrics {
     sync: Histogram,
     leaves: Histogram,
     unconfirmed: Counter,
-    meter: Mutex<Option<Meter>>,
+    datapath: Mutex<Option<(Meter, DatapathHandle)>>,
 }
 
 /// How long something took, each time and at worst.
@@ -115,7 +116,7 @@ impl Default for Metrics {
             sync,
             leaves,
             unconfirmed,
-            meter: Mutex::default(),
+            datapath: Mutex::default(),
         }
     }
 }
@@ -150,17 +151,17 @@ impl Metrics {
     }
 
     /// The datapath runs: its numbers are part of the text from now on.
-    pub fn measure(&self, meter: Meter) {
-        *self.lock() = Some(meter);
+    pub fn measure(&self, meter: Meter, datapath: DatapathHandle) {
+        *self.lock() = Some((meter, datapath));
     }
 
     /// The text that a scraper gets. Blocks while the maps are read.
     pub fn text(&self) -> String {
-        let read = |meter: &Meter| {
-            let reading = meter.read();
+        let read = |(meter, datapath): &(Meter, DatapathHandle)| {
+            let reading = meter.read(|services, backends| datapath.names(services, backends));
             reading.inspect_err(|error| tracing::warn!(%error, "the datapath was not measured"))
         };
-        let reading = self.lock().as_ref().and_then(|meter| read(meter).ok());
+        let reading = self.lock().as_ref().and_then(|it| read(it).ok());
         self.with(reading)
     }
 
@@ -178,9 +179,9 @@ impl Metrics {
         out
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Meter>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Meter, DatapathHandle)>> {
         // It is only replaced as a whole: a panic leaves it right.
-        self.meter
+        self.datapath
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }

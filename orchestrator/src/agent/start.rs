@@ -229,13 +229,15 @@ impl Body {
         shutdown: &Shutdown,
     ) -> Result<DatapathHandle, AgentError> {
         let metrics = self.metrics.clone();
-        metrics.measure(datapath.meter(self.config.program_stats)?);
+        let meter = datapath.meter(self.config.program_stats)?;
         let told = Told {
             applied,
             in_sync,
-            metrics,
+            metrics: metrics.clone(),
         };
-        Ok(feed::own(datapath, told, shutdown.clone()))
+        let datapath = feed::own(datapath, told, shutdown.clone());
+        metrics.measure(meter, datapath.clone());
+        Ok(datapath)
     }
 
     /// Starts the answers to load balancers; what they are made from is sent to them.

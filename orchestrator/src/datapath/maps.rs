@@ -139,8 +139,10 @@ impl Maps {
             count(&self.nodes, &nodes::NODES)?,
             count(&self.backends.map, &services::BACKENDS)?,
             count(&self.services.map, &services::SERVICES)?,
+            count(&self.announced, &announced::ANNOUNCED)?,
             count(&self.netns, &endpoints::NETNS)?,
             count(&self.flows, &flows::FLOWS)?,
+            count(&self.affinity, &affinity::AFFINITY)?,
         ];
         Ok(counted.into())
     }

@@ -1,15 +1,17 @@
 //! The numbers of a running datapath, read beside it: what its programs counted, how full its maps
 //! are, how often and how long its programs ran. Never writes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use orchestrator_common::maps::statistics::{LOST, reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{Connections, LOST, reason_row, verdict_row};
 use orchestrator_common::{DropReason, Verdict};
 
 use super::DatapathError;
 use super::maps::Maps;
+use super::names::{Names, PortName};
 
 /// Handles of its own to one node's maps and programs.
 pub struct Meter {
@@ -81,8 +83,18 @@ impl Meter {
         }
     }
 
-    /// Blocks: one call a row of the larger maps.
-    pub fn read(&self) -> Result<Reading, DatapathError> {
+    /// Blocks: one call a row of the larger maps. `names` is asked for what the numbers of Services and
+    /// of backends mean; those that it does not know are left out.
+    pub fn read(
+        &self,
+        names: impl FnOnce(BTreeSet<u32>, BTreeSet<u32>) -> Names,
+    ) -> Result<Reading, DatapathError> {
+        let services = self.maps.service_counters()?;
+        let backends = self.maps.backend_counters()?;
+        let known = names(
+            services.keys().copied().collect(),
+            backends.keys().copied().collect(),
+        );
         let counter = |row: u32| self.maps.counter(row);
         let verdicts = Verdict::ALL.iter();
         let verdicts = verdicts.map(|it| Ok((it.name(), counter(verdict_row(*it))?)));
@@ -97,10 +109,50 @@ impl Meter {
             flow_rows: flows.map_or(0, |flows| flows.rows),
             maps,
             programs: self.programs.iter().map(runs).collect(),
-            services: Vec::new(),
-            backends: Vec::new(),
+            services: by_port(&services, &known),
+            backends: by_address(&backends, &known),
         })
     }
+}
+
+/// Sums the rows of one port: it has one for each of its addresses.
+fn by_port(counted: &BTreeMap<u32, Connections>, names: &Names) -> Vec<ServiceCount> {
+    let mut sums: BTreeMap<&PortName, Connections> = BTreeMap::new();
+    for (name, row) in counted
+        .iter()
+        .filter_map(|(id, row)| Some((names.services.get(id)?, row)))
+    {
+        let sum = sums.entry(name).or_default();
+        sum.opened += row.opened;
+        sum.refused += row.refused;
+    }
+    let count = |(name, row): (&PortName, Connections)| ServiceCount {
+        namespace: name.namespace.clone(),
+        service: name.service.clone(),
+        port: name.port.clone(),
+        opened: row.opened,
+        refused: row.refused,
+    };
+    sums.into_iter().map(count).collect()
+}
+
+/// Sums the rows of one address: TCP and UDP have a number each.
+fn by_address(counted: &BTreeMap<u32, Connections>, names: &Names) -> Vec<BackendCount> {
+    let mut sums: BTreeMap<&str, Connections> = BTreeMap::new();
+    for (name, row) in counted
+        .iter()
+        .filter_map(|(id, row)| Some((names.backends.get(id)?, row)))
+    {
+        let sum = sums.entry(name).or_default();
+        sum.opened += row.opened;
+        sum.refused += row.refused;
+    }
+    let count = |(name, row): (&str, Connections)| BackendCount {
+        backend: name.to_owned(),
+        opened: row.opened,
+        refused: row.refused,
+    };
+    sums.into_iter().map(count).collect()
 }
 
 /// What the kernel says of a program (`bpf_prog_show_fdinfo`, since Linux 5.1; `verified_insns` 5.16).
@@ -130,6 +182,23 @@ fn parse(name: &str, text: &str) -> ProgramRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rows_of_one_port_are_one_number() {
+        let web = PortName {
+            namespace: "shop".to_owned(),
+            service: "web".to_owned(),
+            port: "http".to_owned(),
+        };
+        let names = Names {
+            services: BTreeMap::from([(1, web.clone()), (2, web)]),
+            backends: BTreeMap::new(),
+        };
+        let row = |opened, refused| Connections { opened, refused };
+        let counted = BTreeMap::from([(1, row(5, 1)), (2, row(2, 0)), (9, row(7, 7))]);
+        let [web] = by_port(&counted, &names).try_into().expect("9 is nobody's");
+        assert_eq!((web.opened, web.refused, &*web.service), (7, 1, "web"));
+    }
 
     #[test]
     fn the_kernels_words_about_a_program_are_read() {

@@ -21,6 +21,7 @@ pub mod lookup;
 pub mod maps;
 pub mod meter;
 pub mod mount;
+pub mod names;
 pub mod object;
 mod probe;
 #[cfg(test)]
@@ -42,6 +43,7 @@ use orchestrator_common::{DropReason, Mac, Verdict};
 use attach::{Attachment, Links};
 use maps::Maps;
 use meter::Meter;
+use names::Names;
 use object::Programs;
 use reconcile::Reconciler;
 
@@ -280,6 +282,12 @@ impl Datapath {
     /// Packets by what became of them, for metrics.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
         count(self.reconciler.kernel())
+    }
+
+    /// What the numbers of Services and backends mean that are asked for.
+    pub fn names(&self, services: &BTreeSet<u32>, backends: &BTreeSet<u32>) -> Names {
+        let (world, actual) = (self.reconciler.world(), self.reconciler.actual());
+        names::names(world, actual, services, backends)
     }
 
     /// A reader of all numbers that works beside this. `count_runs`: the kernel counts runs of programs
