@@ -56,9 +56,8 @@ pub fn is_balanced(object: &Object) -> bool {
 /// Gives every Service an address of each of its families that the pool has. Also what is to be
 /// remembered.
 pub fn plan(view: &View) -> (Plan, Memory) {
-    // An empty pool: addresses are somebody else's to give.
     if view.pool.is_empty() {
-        return (Plan::default(), Memory::default());
+        return tell_of_no_pool(view);
     }
     let mut taken = Taken {
         pool: view.pool,
@@ -98,6 +97,30 @@ pub fn plan(view: &View) -> (Plan, Memory) {
         },
         memory,
     )
+}
+
+/// Without a pool addresses are somebody else's to give. Whoever waits for one learns why, once.
+fn tell_of_no_pool(view: &View) -> (Plan, Memory) {
+    const WHY: &str = "this server gives no addresses: start it with --load-balancer-pool, or let \
+                       another controller give them; until then it is reached by its node ports";
+    let services = view.services.iter();
+    let waiting = services.filter(|(_, service)| shown(service).is_empty());
+    let waiting: Vec<&Object> = waiting.map(|(object, _)| *object).collect();
+    let told = |object: &&Object| view.memory.told.contains_key(&object.meta.uid);
+    let new = waiting.iter().copied().filter(|object| !told(object));
+    let actions = new.map(|object| Action::normal(object, "NoLoadBalancerPool", WHY.to_owned()));
+    let told = waiting
+        .iter()
+        .map(|object| (object.meta.uid.clone(), WHY.to_owned()));
+    let memory = Memory {
+        given: BTreeMap::new(),
+        told: told.collect(),
+    };
+    let plan = Plan {
+        actions: actions.collect(),
+        again: None,
+    };
+    (plan, memory)
 }
 
 /// Who has which address of the pool.

@@ -67,8 +67,20 @@ fn services_get_the_lowest_free_addresses_oldest_first() {
 }
 
 #[test]
-fn without_a_pool_addresses_are_somebody_elses() {
-    assert!(planned(&[], vec![balanced("a", 0, json!({}), &["198.51.100.1"])]).is_empty());
+fn without_a_pool_addresses_are_somebody_elses_and_who_waits_is_told_once() {
+    let services = vec![
+        balanced("a", 0, json!({}), &["198.51.100.1"]),
+        balanced("b", 0, json!({}), &[]),
+        balanced("other", 0, json!({"loadBalancerClass": "x/y"}), &[]),
+    ];
+    let (words, memory) = planned_with(&[], services.clone(), &Memory::default());
+    assert_eq!(words.len(), 1, "{words:?}");
+    assert!(
+        words[0].starts_with("tell NoLoadBalancerPool this server gives no addresses: start it"),
+        "{words:?}"
+    );
+    let (words, _) = planned_with(&[], services, &memory);
+    assert!(words.is_empty(), "{words:?}");
 }
 
 #[test]
