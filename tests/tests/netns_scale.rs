@@ -1,12 +1,18 @@
-//! 100,000 endpoints in the real maps: what a small agent must hold.
+//! 100,000 endpoints in the real maps: what a small agent must hold. And every kind of row, read back.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use orchestrator::datapath::view::{PortView, Protocol};
-use orchestrator::datapath::{Change, ObjectKey, ServiceView, SliceView};
+use orchestrator::datapath::desired::Facts;
+use orchestrator::datapath::dump::dump;
+use orchestrator::datapath::fake::Fake;
+use orchestrator::datapath::reconcile::Reconciler;
+use orchestrator::datapath::view::{ExternalView, PortView, Protocol};
+use orchestrator::datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
+use orchestrator_common::maps::config::Family;
+use orchestrator_common::{Addr, Mac, Port};
 use tests::netns::{Cluster, ready, ready_endpoint};
 
 const SERVICES: u32 = 1000;
@@ -86,4 +92,108 @@ fn resident_kib() -> Result<u64> {
         .nth(1)
         .context("no number")?
         .parse()?)
+}
+
+/// What a person may do to one load balancer's Service; after each, the kernel's rows are those of the
+/// maps in memory.
+#[test]
+fn every_kind_of_row_reads_back_as_it_was_computed() -> Result<()> {
+    if !ready("every_kind_of_row_reads_back") {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1)?;
+    let mut model = Reconciler::start(Fake::default(), facts())?;
+    let mut both = |cluster: &mut Cluster, change: Change| -> Result<()> {
+        cluster.change(&change)?;
+        model.change(change)?;
+        // Before, nothing is written of Services.
+        cluster.in_sync()?;
+        model.in_sync()?;
+        let kernel = cluster.nodes[0].with(|datapath| datapath.dump())?;
+        assert_eq!(of_services(&kernel), of_services(&dump(model.actual())));
+        Ok(())
+    };
+    let own = NodeView::new(
+        vec!["10.100.1.0/24".parse()?],
+        Ipv4Addr::new(172, 31, 0, 11),
+    );
+    both(&mut cluster, Change::Node("node-1".into(), Some(own)))?;
+    both(&mut cluster, load_balancer(&["198.51.100.0/24"]))?;
+    for endpoints in [1, 2, 3, 100, 99, 65, 2, 0] {
+        both(&mut cluster, slice_of(0, endpoints))?;
+    }
+    both(&mut cluster, slice_of(0, 40))?;
+    both(
+        &mut cluster,
+        load_balancer(&["0.0.0.0/0", "198.51.100.0/25", "fd00::/8"]),
+    )?;
+    both(&mut cluster, load_balancer(&[]))?;
+    let ranges = load_balancer(&["198.51.100.0/24"]);
+    both(&mut cluster, ranges.clone())?;
+
+    let before = cluster.nodes[0].with(|datapath| datapath.dump())?;
+    assert!(before.contains("announced_v1\n  203.0.113.1\n"), "{before}");
+    assert!(before.contains("= 6421 positions, slots 40"), "{before}");
+    cluster.nodes[0].kill();
+    cluster.nodes[0].open()?;
+    cluster.announce_nodes()?;
+    cluster.change(&ranges)?;
+    cluster.change(&slice_of(0, 40))?;
+    cluster.in_sync()?;
+    let after = cluster.nodes[0].with(|datapath| datapath.dump())?;
+    assert_eq!(
+        of_services(&before),
+        of_services(&after),
+        "a restarted agent changes nothing"
+    );
+
+    both(&mut cluster, Change::Service(key(0), None))?;
+    let empty = cluster.nodes[0].with(|datapath| datapath.dump())?;
+    assert_eq!(of_services(&empty).lines().count(), 5, "{empty}");
+    Ok(())
+}
+
+/// The sections of a dump that no fact of the node is in.
+fn of_services(dump: &str) -> &str {
+    let from = dump.find("services_v1").expect("the section");
+    let to = dump.find("netns_v2").expect("the section");
+    &dump[from..to]
+}
+
+fn load_balancer(ranges: &[&str]) -> Change {
+    let mut web = port(80);
+    web.node_port = 30080;
+    let cluster_ip = Ipv4Addr::new(10, 96, 0, 10).into();
+    let mut view = ServiceView::cluster_ip(&[cluster_ip], vec![web]);
+    view.affinity_s = 60;
+    let ranges = ranges
+        .iter()
+        .map(|range| range.parse().expect("a literal range"));
+    view.external = Some(Box::new(ExternalView {
+        load_balancer_ips: vec![Ipv4Addr::new(203, 0, 113, 1).into()],
+        source_ranges: ranges.collect(),
+        ..ExternalView::default()
+    }));
+    Change::Service(key(0), Some(view))
+}
+
+/// Of a node like the cluster's first; only its name matters here.
+fn facts() -> Facts {
+    Facts {
+        name: "node-1".into(),
+        v4: Family::NONE,
+        v6: Family::NONE,
+        underlay: Addr::UNSPECIFIED_V4,
+        uplink: 2,
+        overlay: 3,
+        host: 5,
+        host_mac: Mac::default(),
+        net_mac: Mac::default(),
+        uplink_mac: Mac::default(),
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        mtu: 1450,
+        netns_cookie: 1,
+        dsr: false,
+    }
 }

@@ -141,6 +141,7 @@ impl Maps {
             count(&self.services.map, &services::SERVICES)?,
             count(&self.announced, &announced::ANNOUNCED)?,
             count(&self.netns, &endpoints::NETNS)?,
+            count(&self.affinity, &affinity::AFFINITY)?,
             count(&self.flows, &flows::FLOWS)?,
             count(&self.affinity, &affinity::AFFINITY)?,
         ];
