@@ -24,22 +24,23 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
     let to = packet.headers.tuple.dst;
     let family = forward::family(packet, config);
     let is_answer = to.same(&family.translation);
-    if family.pods.contains(&to) && !is_answer {
-        return Ok(());
-    }
-    if !by_flow(packet, EITHER) {
-        if is_answer {
-            return Err(DropReason::NoFlow);
+    if is_answer || family.pods.contains(&to) {
+        if is_by_node(packet, config) || is_answer && by_flow(packet, Flow::REPLY) {
+            return packet.rewrite();
         }
-        if !by_row(packet, config, ServiceKey::INSIDE)? {
-            return if family.services.contains(&to) {
-                Err(not_served(packet))
-            } else {
-                Ok(())
-            };
-        }
+        return if is_answer {
+            Err(DropReason::NoFlow)
+        } else {
+            Ok(())
+        };
     }
-    packet.rewrite()
+    if by_flow(packet, EITHER) || by_row(packet, config, ServiceKey::INSIDE)? {
+        return packet.rewrite();
+    }
+    if family.services.contains(&to) {
+        return Err(not_served(packet));
+    }
+    Ok(())
 }
 
 /// Why a packet to the Services' range has no row.
@@ -97,6 +98,21 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     };
     conntrack::take(packet.headers, flow, rule);
     true
+}
+
+/// Whether a packet is the answer of a server on the node's own network that did not say from which
+/// of the node's addresses: the kernel takes the one of the route to who asked. Only with datagrams.
+#[inline(always)]
+fn is_by_node(packet: &mut Packet, config: &Config) -> bool {
+    let family = forward::family(packet, config);
+    if !packet.headers.is_udp() || !packet.headers.tuple.src.same(&family.gateway) {
+        return false;
+    }
+    // The flow was opened to the other address; what is in the packet is this one.
+    packet.headers.tuple.src = family.node;
+    let found = by_flow(packet, Flow::REPLY);
+    packet.headers.tuple.src = family.gateway;
+    found
 }
 
 /// A flow whose backend went chooses again; an open TCP connection cannot, and ends with its

@@ -153,6 +153,37 @@ fn the_node_reaches_its_own_host_network_through_a_service() {
 }
 
 #[test]
+fn a_server_on_the_host_network_may_answer_from_the_nodes_other_address() {
+    let Some(mut world) = world("wildcard server") else {
+        return;
+    };
+    let service = ("10.96.0.90", 53);
+    serve(
+        &mut world,
+        INSIDE,
+        service,
+        numbered(4),
+        &[(9, (NODE, 5353))],
+    );
+    let ran = world.send(&udp((POD, 40000), service, b"query"));
+    assert_eq!(ran.trace, trace(Verdict::Node, HOST, Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(POD, NODE));
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    let answer = udp((GATEWAY, 5353), (POD, 40000), b"answer");
+    let ran = answers(&mut world, GATEWAY, Endpoint::HOST, &answer);
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Peer, NEIGHBOUR, Rule::ServiceReply)
+    );
+    assert_eq!(ends(&ran.packet), pair(service.0, POD));
+    assert_eq!(ports(&ran.packet), (53, 40000));
+    // What the node says of itself from there is not altered.
+    let own = udp((GATEWAY, 7), (POD, 40000), b"hello");
+    let ran = answers(&mut world, GATEWAY, Endpoint::HOST, &own);
+    assert_eq!(ends(&ran.packet), pair(GATEWAY, POD));
+}
+
+#[test]
 fn the_nodes_own_address_reaches_a_remote_backend() {
     let Some(mut world) = world("node address") else {
         return;
