@@ -6,13 +6,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use tests::oracle::cases::{Case, Setting, generated, named};
 use tests::oracle::journey::{Journeys, Modelled};
-use tests::oracle::run::{Executor, landed, run};
+use tests::oracle::run::{Executor, run};
 use tests::oracle::world::NODES;
 
 fn main() -> ExitCode {
     let mut cases = named();
     cases.extend(generated(0..20));
-    cases.retain(landed);
     run::<Model>(cases, None)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 use tests::oracle::cases::{Case, Setting, generated, named};
 use tests::oracle::journey::{HOST, Journeys, Loaded, OVERLAY, POD, UPLINK};
-use tests::oracle::run::{Executor, landed, run};
+use tests::oracle::run::{Executor, run};
 use tests::oracle::world::NODES;
 
 fn main() -> ExitCode {
@@ -21,7 +21,6 @@ fn main() -> ExitCode {
     };
     let mut cases = named();
     cases.extend(generated(0..20));
-    cases.retain(landed);
     run::<Programs>(cases, skipped)
 }
 

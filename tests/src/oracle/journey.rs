@@ -154,7 +154,11 @@ impl<N: Node> Journeys<N> {
         let mut sent = Tuple {
             src: source.into(),
             dst: to.0,
-            src_port: Port::new(self.next_port),
+            // A node's own sockets have ports that no masqueraded flow is given.
+            src_port: Port::new(match client {
+                Client::Node(_) => 32768 + self.next_port,
+                _ => self.next_port,
+            }),
             dst_port: to.1,
             proto: if asked.udp { Proto::UDP } else { Proto::TCP },
             ..Tuple::default()

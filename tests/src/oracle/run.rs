@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::cases::Case;
+use super::cases::{Asker, Case, Kind};
 
 /// What answers the cases' questions.
 pub trait Executor: Send + 'static {
@@ -57,12 +57,10 @@ fn judge<E: Executor>(shared: &Shared<E>, case: &Case) -> Result<()> {
     }
 }
 
-/// Whether the datapath has all that a case is about. What is not yet there is not asked for.
-pub fn landed(_case: &Case) -> bool {
-    true
-}
-
-/// Whether real sockets can ask a case yet.
+/// Whether real sockets can ask a case yet. Open: IPv6, and routes of a node to Services' addresses for
+/// outside.
 pub fn wired(case: &Case) -> bool {
-    case.setting.v4
+    let public = matches!(case.setting.kind, Kind::LoadBalancer | Kind::ExternalIp);
+    let node = matches!(case.asker, Asker::NodeHere | Asker::NodeThere);
+    case.setting.v4 && !(public && node)
 }
