@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,6 +11,8 @@ use orchestrator::datapath::events::describe;
 use orchestrator::datapath::meter::Reading;
 use orchestrator::datapath::trace::{self, Question};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
+use orchestrator::datapath::view::{ExternalView, PortView};
+use orchestrator::datapath::{Change, ObjectKey, ServiceView};
 use orchestrator_common::Proto;
 use tests::netns::{Cluster, OUTSIDE, ready};
 use tests::peer::{Client, Server, receive, udp};
@@ -83,6 +86,53 @@ fn udp_replies_come_from_the_service() -> Result<()> {
         }
         assert_eq!(connected.peer_addr()?, at(SERVICE, 53));
     }
+    Ok(())
+}
+
+#[test]
+fn datagrams_of_a_node_to_a_load_balancers_address_are_balanced() -> Result<()> {
+    let Some(two) = Two::start("datagrams_of_a_node")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let balanced = Ipv4Addr::new(203, 0, 113, 1);
+    let key = ObjectKey::new("default", "s10-53-udp");
+    let mut view =
+        ServiceView::cluster_ip(&[SERVICE.into()], vec![PortView::new("udp-53", 53, Udp)]);
+    view.external = Some(Box::new(ExternalView {
+        load_balancer_ips: vec![balanced.into()],
+        // A node's own address is never led through the programs.
+        external_ips: vec![cluster.nodes[1].v4(), Ipv4Addr::new(203, 0, 113, 9).into()],
+        ..ExternalView::default()
+    }));
+    cluster.change(&Change::Service(key.clone(), Some(view)))?;
+    let routes = |cluster: &mut Cluster| -> Result<String> {
+        let node = &mut cluster.nodes[0];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        node.with(|datapath| runtime.block_on(datapath.follow_routes()))?;
+        let name = node.netns.name.clone();
+        let mut ip = Command::new("ip");
+        let listed = ip.args(["-n", &name, "route", "show", "dev", "orch-host"]);
+        Ok(String::from_utf8(listed.output()?.stdout)?)
+    };
+    let led = routes(&mut cluster)?;
+    assert!(
+        led.contains("203.0.113.1 ") && led.contains("203.0.113.9 "),
+        "{led}"
+    );
+    assert!(!led.contains("172.31.0."), "{led}");
+    let node = udp(&cluster.nodes[0].netns)?;
+    node.send_to(b"one", at(balanced, 53))?;
+    assert_eq!(receive(&node)?, ("far one".into(), at(balanced, 53)));
+
+    cluster.change(&Change::Service(key, None))?;
+    let led = routes(&mut cluster)?;
+    assert!(!led.contains("203.0.113."), "{led}");
+    assert!(led.contains("10.96.0.0/16"), "{led}");
     Ok(())
 }
 

@@ -174,6 +174,7 @@ impl Owner {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
                         tracing::warn!(%error, "old flows were not removed");
                     }
+                    self.follow_routes().await;
                     self.tell();
                 }
                 message = messages.recv() => match message {
@@ -181,9 +182,16 @@ impl Owner {
                     Some(message) => {
                         self.take(message);
                         self.tell();
+                        self.follow_routes().await;
                     }
                 },
             }
+        }
+    }
+
+    async fn follow_routes(&mut self) {
+        if let Err(error) = self.datapath.follow_routes().await {
+            tracing::warn!(%error, "the node's routes to Services' addresses are not as they should be");
         }
     }
 

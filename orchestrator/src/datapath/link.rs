@@ -4,6 +4,8 @@
 //! A restarted agent recognises them by name; what is right already is left alone, so no packet is
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
+mod addresses;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Display;
@@ -21,6 +23,8 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
 use super::{DatapathError, FamilyConfig, NodeConfig};
+
+pub use addresses::route_addresses;
 
 pub const VXLAN: &str = "orch-vxlan";
 /// The node's end: carries its overlay address and the routes.

@@ -120,6 +120,8 @@ pub struct Datapath {
     late: BTreeMap<String, Attachment>,
     /// The view is complete and links of pods that are gone may still be there.
     prune_due: bool,
+    /// The world's version that the routes of single addresses are of.
+    routed: Option<u64>,
     /// Packets that met a full flow table, at the last look.
     full: u64,
 }
@@ -152,6 +154,7 @@ impl Datapath {
             own_links,
             late: BTreeMap::new(),
             prune_due: false,
+            routed: None,
             full: 0,
         })
     }
@@ -192,6 +195,19 @@ impl Datapath {
             };
             self.links.attach(&self.programs, &attachment)?;
         }
+        Ok(())
+    }
+
+    /// Has the node's own traffic to load balancers' and external addresses go through the programs, once
+    /// the view is complete. Cheap when nothing has changed; to be called after changes.
+    pub async fn follow_routes(&mut self) -> Result<(), DatapathError> {
+        let world = self.reconciler.world();
+        let version = Some(world.routed_version());
+        if self.routed == version || !self.reconciler.is_in_sync() {
+            return Ok(());
+        }
+        link::route_addresses(&self.config, &self.devices, &world.routed()).await?;
+        self.routed = version;
         Ok(())
     }
 

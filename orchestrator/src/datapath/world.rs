@@ -33,6 +33,10 @@ pub struct World {
     service_claims: Claims<ServiceKey, Claimant>,
     /// Addresses that some node must answer for, and for which Service.
     announced_claims: Claims<Addr, ObjectKey>,
+    /// Those, and the external ones, which are outside's affair to route to a node.
+    routed_claims: Claims<Addr, ObjectKey>,
+    /// Raised when `routed` may have changed.
+    routed_version: u64,
     node_claims: Claims<Addr, String>,
     /// Nodes by their underlay address.
     vtep_claims: Claims<Addr, String>,
@@ -192,6 +196,18 @@ impl World {
             .get_key_value(first(&self.announced_claims, *addr)?)
     }
 
+    /// Load balancers' and external addresses, without those that are a node's.
+    pub fn routed(&self) -> BTreeSet<IpAddr> {
+        let addrs = self.routed_claims.iter().map(|(addr, _)| addr);
+        let foreign = addrs.filter(|addr| self.node_at(addr).is_none());
+        foreign.map(|addr| (*addr).into()).collect()
+    }
+
+    /// Another number whenever [`World::routed`] may be another set.
+    pub fn routed_version(&self) -> u64 {
+        self.routed_version
+    }
+
     pub fn endpoint(&self, addr: &Addr) -> Option<&LocalPod> {
         self.pods.get(first(&self.endpoint_claims, *addr)?)
     }
@@ -232,6 +248,10 @@ impl World {
         let old = claim(announced_addrs(old_view.as_ref()));
         let addrs = reclaim(&mut self.announced_claims, old, claim(announced));
         dirty.extend(addrs.map(Unit::Announced));
+        let old = claim(routed_addrs(old_view.as_ref()));
+        let new = claim(routed_addrs(view.as_ref()));
+        self.routed_version += u64::from(old != new);
+        reclaim(&mut self.routed_claims, old, new).for_each(drop);
         dirty
     }
 
@@ -280,6 +300,7 @@ impl World {
         );
         let vteps = reclaim(&mut self.vtep_claims, claim(vteps(old)), claim(vteps(new)));
         let mut dirty: BTreeSet<Unit> = ranges.chain(vteps).map(Unit::Node).collect();
+        self.routed_version += 1;
         dirty.extend(self.announced_units());
         if self.own_zone() != zone.as_deref() {
             let rows = self.service_claims.iter();
@@ -384,6 +405,17 @@ fn announced_addrs(service: Option<&ServiceView>) -> Vec<Addr> {
     let addrs = external.flat_map(|it| &it.load_balancer_ips);
     let own = addrs.filter(|addr| service.has_family_of(**addr));
     own.map(|addr| (*addr).into()).collect()
+}
+
+fn routed_addrs(service: Option<&ServiceView>) -> Vec<Addr> {
+    let mut addrs = announced_addrs(service);
+    let external = service.and_then(|service| Some((service, service.external.as_ref()?)));
+    if let Some((service, external)) = external {
+        let own = external.external_ips.iter();
+        let own = own.filter(|addr| service.has_family_of(**addr));
+        addrs.extend(own.map(|addr| Addr::from(*addr)));
+    }
+    addrs
 }
 
 fn is_external_local(service: &ServiceView) -> bool {
