@@ -269,15 +269,13 @@ pub fn start(
 ) {
     let services = Api::<Service>::all(client.clone());
     let checks = hearers.checks.clone();
-    let to_change = move |service: &Service, gone: bool| {
-        let key = key_of(service);
+    let to_change = move |key: ObjectKey, service: &Service, gone: bool| {
         let here = Some(service).filter(|_| !gone);
         checks.send_modify(|checks| checks.service(key.clone(), here));
         Change::Service(key, here.and_then(ServiceView::from_object))
     };
     let checks = hearers.checks.clone();
-    let forget = move |(namespace, name): Name| {
-        let key = ObjectKey::new(namespace, name);
+    let forget = move |key: ObjectKey| {
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
@@ -292,8 +290,7 @@ pub fn start(
 
     let (node, heard) = (node.to_owned(), hearers.clone());
     let slices = Api::<EndpointSlice>::all(client.clone());
-    let to_change = move |slice: &EndpointSlice, gone: bool| {
-        let key = key_of(slice);
+    let to_change = move |key: ObjectKey, slice: &EndpointSlice, gone: bool| {
         let here = Some(slice).filter(|_| !gone);
         heard.nodes.slice(key.clone(), here, revision(slice));
         let checks = &heard.checks;
@@ -304,8 +301,7 @@ pub fn start(
         )
     };
     let heard = hearers.clone();
-    let forget = move |(namespace, name): Name| {
-        let key = ObjectKey::new(namespace, name);
+    let forget = move |key: ObjectKey| {
         heard.nodes.forget_slice(key.clone());
         let checks = &heard.checks;
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
@@ -344,13 +340,14 @@ pub fn start_nodes(
         };
         let Some(handle) = handle else { return };
         let nodes = Api::<Node>::all(client);
-        let to_change = |node: &Node, gone: bool| {
-            let name = node.metadata.name.clone().unwrap_or_default();
+        let to_change = |key: ObjectKey, node: &Node, gone: bool| {
+            let name = key.name.to_string();
             heard.node(&name, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
             Change::Node(name, view)
         };
-        let forget = |(_, name): Name| {
+        let forget = |key: ObjectKey| {
+            let name = key.name.to_string();
             heard.node(&name, None);
             Change::Node(name, None)
         };
@@ -385,21 +382,19 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static, shutdown: &Shutdown) {
     tokio::spawn(async move { shutdown.unless(task).await });
 }
 
-/// Namespace and name.
-type Name = (String, String);
-
 /// List, watch and list again for ever; hands every change on and notices what a new list lacks.
 async fn follow<K>(
     api: Api<K>,
-    to_change: impl Fn(&K, bool) -> Change,
-    forget: impl Fn(Name) -> Change,
+    to_change: impl Fn(ObjectKey, &K, bool) -> Change,
+    forget: impl Fn(ObjectKey) -> Change,
     datapath: DatapathHandle,
     snapshot: Snapshot,
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut known: BTreeSet<Name> = BTreeSet::new();
-    let mut listed: BTreeSet<Name> = BTreeSet::new();
+    // The texts of these names are those that the datapath keeps.
+    let mut known: BTreeSet<ObjectKey> = BTreeSet::new();
+    let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
     // The newest revision of the list that is under way.
     let mut newest = 0;
     let mut events = watcher(api, watcher::Config::default())
@@ -412,26 +407,29 @@ async fn follow<K>(
                 newest = 0;
             }
             Ok(Some(watcher::Event::InitApply(object))) => {
-                listed.insert(name_of(&object));
+                let key = key_of(&object);
+                listed.insert(key.clone());
                 newest = newest.max(revision(&object));
-                datapath.send(to_change(&object, false)).await;
+                datapath.send(to_change(key, &object, false)).await;
             }
             Ok(Some(watcher::Event::InitDone)) => {
-                for name in known.difference(&listed) {
-                    datapath.send(forget(name.clone())).await;
+                for key in known.difference(&listed) {
+                    datapath.send(forget(key.clone())).await;
                 }
                 known = std::mem::take(&mut listed);
                 datapath.delivered(snapshot).await;
                 reached(&datapath, snapshot, newest).await;
             }
             Ok(Some(watcher::Event::Apply(object))) => {
-                known.insert(name_of(&object));
-                datapath.send(to_change(&object, false)).await;
+                let key = key_of(&object);
+                known.insert(key.clone());
+                datapath.send(to_change(key, &object, false)).await;
                 reached(&datapath, snapshot, revision(&object)).await;
             }
             Ok(Some(watcher::Event::Delete(object))) => {
-                known.remove(&name_of(&object));
-                datapath.send(to_change(&object, true)).await;
+                let key = key_of(&object);
+                known.remove(&key);
+                datapath.send(to_change(key, &object, true)).await;
                 reached(&datapath, snapshot, revision(&object)).await;
             }
             Ok(None) => return,
@@ -453,15 +451,8 @@ fn revision(object: &impl Resource) -> u64 {
     revision.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn name_of(object: &impl Resource) -> Name {
-    let meta = object.meta();
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
-}
-
 fn key_of(object: &impl Resource) -> ObjectKey {
-    let (namespace, name) = name_of(object);
-    ObjectKey::new(namespace, name)
+    let meta = object.meta();
+    let text = |name: &Option<String>| name.as_deref().unwrap_or_default().to_owned();
+    ObjectKey::new(text(&meta.namespace), text(&meta.name))
 }
