@@ -98,7 +98,8 @@ fn load(program: &mut Program) -> Result<ProgramInfo> {
     Ok(program.info()?)
 }
 
-fn compile(toolchain: &Toolchain, build: &Path) -> Result<PathBuf> {
+/// Builds in that directory and returns where the object is then.
+pub fn compile(toolchain: &Toolchain, build: &Path) -> Result<PathBuf> {
     let mut cargo = setup::clean_command(&toolchain.cargo);
     cargo.current_dir(workspace());
     cargo.args([
@@ -163,7 +164,7 @@ fn workspace() -> PathBuf {
     here.parent().map(Path::to_owned).unwrap_or(here)
 }
 
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| workspace().join("target"))
 }

@@ -9,6 +9,7 @@ mod engine;
 mod images;
 mod kubectl;
 mod machine;
+mod mutate;
 mod packages;
 mod processes;
 mod progress;
@@ -71,6 +72,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Put known bugs into the datapath, one at a time, and see which tests notice (as root)
+    Mutate {
+        /// Only bugs whose name or file has one of these in it
+        parts: Vec<String>,
+    },
     /// Check imports, lengths, dead files and words
     Tidy,
 }
@@ -115,6 +121,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test { levels } => return test::run(&levels),
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
+        Command::Mutate { parts } => return mutate::run(&parts),
         Command::Tidy => return tidy::run(),
     }
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use orchestrator::datapath::table::Tables;
 use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Family;
+use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto, Scope, Tuple, Verdict};
 
 use super::cases::Case;
@@ -481,6 +482,10 @@ impl Loaded {
 impl Node for Loaded {
     fn fill(&mut self, tables: &Tables) -> Result<()> {
         self.datapath.clear(&self.filled)?;
+        // One world's flows are none of the next one's.
+        for (key, _) in self.datapath.flows()? {
+            self.datapath.delete::<_, Flow>("flows_v1", &key)?;
+        }
         self.filled = tables.clone();
         self.datapath.fill(tables)
     }

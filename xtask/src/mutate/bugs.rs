@@ -1,0 +1,145 @@
+//! The bugs: each a text that stands once in its file, and what it becomes.
+
+pub struct Bug {
+    /// What would go wrong.
+    pub name: &'static str,
+    /// Below the workspace.
+    pub file: &'static str,
+    pub from: &'static str,
+    pub to: &'static str,
+}
+
+pub const BUGS: &[Bug] = &[
+    Bug {
+        name: "a pod may use any pod's address",
+        file: "orchestrator-ebpf/src/forward.rs",
+        from: "Some(endpoint) if endpoint.ifindex == packet.ifindex() => Ok(()),",
+        to: "Some(_) => Ok(()),",
+    },
+    Bug {
+        name: "the overlay carries foreign sources",
+        file: "orchestrator-ebpf/src/forward.rs",
+        from: "if !family.pods.contains(&packet.headers.tuple.src) {",
+        to: "if false {",
+    },
+    Bug {
+        name: "any node may send for any pod",
+        file: "orchestrator-ebpf/src/hooks/overlay.rs",
+        from: "Some(node) if node.vtep.same(&sender) => {}",
+        to: "Some(_) => {}",
+    },
+    Bug {
+        name: "any tunnel is ours",
+        file: "orchestrator-ebpf/src/hooks/overlay.rs",
+        from: "if vni != config.vni {",
+        to: "if false {",
+    },
+    Bug {
+        name: "flows stay with a backend that went",
+        file: "orchestrator-ebpf/src/lb.rs",
+        from: "maps::generation(flow.backend) == flow.generation\n",
+        to: "true\n",
+    },
+    Bug {
+        name: "who reaches itself answers itself",
+        file: "orchestrator-ebpf/src/lb.rs",
+        from: "Some(_) => backend.same(client),",
+        to: "Some(_) => false,",
+    },
+    Bug {
+        name: "remote backends answer clients outside directly",
+        file: "orchestrator-ebpf/src/lb.rs",
+        from: "None => scope == ServiceKey::OUTSIDE || ",
+        to: "None => ",
+    },
+    Bug {
+        name: "a Service with endpoints elsewhere refuses",
+        file: "orchestrator-ebpf/src/choice.rs",
+        from: "service.flags & Service::ELSEWHERE != 0",
+        to: "service.flags & Service::ELSEWHERE == 0",
+    },
+    Bug {
+        name: "masquerade takes node ports",
+        file: "orchestrator-ebpf/src/nat.rs",
+        from: "!self.config.is_node_port(translated.src_port) && !held",
+        to: "!held",
+    },
+    Bug {
+        name: "two flows share their answers",
+        file: "orchestrator-ebpf/src/conntrack.rs",
+        from: "Some(there) if there.translated.same_packet(&row.translated) => {",
+        to: "Some(there) => {",
+    },
+    Bug {
+        name: "the answer's row is written second as the question's",
+        file: "orchestrator-ebpf/src/conntrack.rs",
+        from: "row.direction = Flow::REPLY;",
+        to: "row.direction = Flow::FORWARD;",
+    },
+    Bug {
+        name: "time to live is not looked at",
+        file: "orchestrator-ebpf/src/skb.rs",
+        from: "if ttl <= 1 {",
+        to: "if ttl == 255 {",
+    },
+    Bug {
+        name: "addresses are not in the transport's checksum",
+        file: "orchestrator-ebpf/src/skb.rs",
+        from: "self.has_checksum() && (self.headers.is_v6() || !self.headers.is_icmp())",
+        to: "self.has_checksum() && self.headers.is_v6()",
+    },
+    Bug {
+        name: "pods' addresses come in by the uplink",
+        file: "orchestrator-ebpf/src/hooks/netdev.rs",
+        from: "if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {",
+        to: "if pods.contains(&tuple.dst) {",
+    },
+    Bug {
+        name: "later fragments have the wrong port",
+        file: "orchestrator-ebpf/src/fragments.rs",
+        from: "headers.tuple.dst_port = ports.dst_port;",
+        to: "headers.tuple.dst_port = ports.src_port;",
+    },
+    Bug {
+        name: "an ICMP error reaches the wrong host",
+        file: "orchestrator-ebpf/src/icmp.rs",
+        from: "    outer.dst = to.dst;",
+        to: "    outer.dst = packet.headers.tuple.dst;",
+    },
+    Bug {
+        name: "endpoints that stopped serving are used",
+        file: "orchestrator/src/datapath/desired/choice.rs",
+        from: "self.serving && self.terminating",
+        to: "self.terminating",
+    },
+    Bug {
+        name: "nobody hears that another node has endpoints",
+        file: "orchestrator/src/datapath/desired/services.rs",
+        from: "elsewhere: outside && usable && backends.is_empty(),",
+        to: "elsewhere: false,",
+    },
+    Bug {
+        name: "the external policy binds those inside",
+        file: "orchestrator/src/datapath/desired/services.rs",
+        from: "_ => outside && external.is_some_and(|it| it.local),",
+        to: "_ => external.is_some_and(|it| it.local),",
+    },
+    Bug {
+        name: "a Service counts backends that are not there yet",
+        file: "orchestrator/src/datapath/delta.rs",
+        from: "    Phase::Put(Map::Backends),\n    Phase::Put(Map::Maglev),\n    Phase::Put(Map::SourceRanges),\n    Phase::Put(Map::Services),\n",
+        to: "    Phase::Put(Map::Maglev),\n    Phase::Put(Map::SourceRanges),\n    Phase::Put(Map::Services),\n    Phase::Put(Map::Backends),\n",
+    },
+    Bug {
+        name: "rows are deleted before the view is complete",
+        file: "orchestrator/src/datapath/delta.rs",
+        from: "Phase::Delete(_) | Phase::RaiseGenerations if !prune => {}",
+        to: "Phase::RaiseGenerations if !prune => {}",
+    },
+    Bug {
+        name: "source ranges hold for every address of a Service",
+        file: "orchestrator/src/datapath/desired/services.rs",
+        from: "external.filter(|_| port.via == Via::LoadBalancer)",
+        to: "external",
+    },
+];
