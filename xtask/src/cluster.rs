@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -22,8 +22,9 @@ pub struct Cluster {
     /// Chooses the underlay's /24 and the API server's port; unique on this machine.
     pub index: u8,
     pub nodes: u8,
-    pub pod_cidr: String,
-    pub service_cidr: String,
+    /// Of nodes, pods and Services. Clusters of before there was a choice are IPv4.
+    #[serde(default)]
+    pub ip_family: IpFamily,
     /// The Engine's address as DOCKER_HOST wants it; empty until one was found or started.
     #[serde(default)]
     pub docker_host: String,
@@ -32,8 +33,37 @@ pub struct Cluster {
     pub mounted_bpffs: bool,
 }
 
+/// The IP families of a cluster; the first one's addresses are the underlay's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum IpFamily {
+    #[default]
+    Ipv4,
+    Ipv6,
+    Dual,
+}
+
+impl IpFamily {
+    /// Both, unless this machine has no IPv6.
+    pub fn of_machine() -> Self {
+        if Path::new("/proc/net/if_inet6").exists() {
+            Self::Dual
+        } else {
+            Self::Ipv4
+        }
+    }
+
+    fn ranges(self, v4: &str, v6: &str) -> String {
+        match self {
+            Self::Ipv4 => v4.to_owned(),
+            Self::Ipv6 => v6.to_owned(),
+            Self::Dual => format!("{v4},{v6}"),
+        }
+    }
+}
+
 impl Cluster {
-    pub fn new(name: &str, index: u8, nodes: u8) -> Result<Self> {
+    pub fn new(name: &str, index: u8, nodes: u8, ip_family: IpFamily) -> Result<Self> {
         // The longest link name is `<name>-orch-ul`; the kernel allows 15 bytes.
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.is_empty() || name.len() > 7 || !name.chars().all(legal) {
@@ -46,8 +76,7 @@ impl Cluster {
             name: name.to_owned(),
             index,
             nodes,
-            pod_cidr: "10.100.0.0/16".into(),
-            service_cidr: "10.96.0.0/16".into(),
+            ip_family,
             docker_host: String::new(),
             mounted_bpffs: false,
         })
@@ -135,28 +164,54 @@ impl Cluster {
         format!("{}orch-ul", self.prefix())
     }
 
+    pub fn pod_cidr(&self) -> String {
+        self.ip_family.ranges("10.100.0.0/16", "fd00:100::/48")
+    }
+
+    pub fn service_cidr(&self) -> String {
+        self.ip_family.ranges("10.96.0.0/16", "fd00:96::/112")
+    }
+
+    /// The underlay's own IPv4 range, of which every cluster has one.
     pub fn underlay_net(&self) -> String {
         format!("172.31.{}.0/24", self.index)
     }
 
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.address(1)
+    /// The root namespace on the underlay, where the server listens.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        self.addresses(1)
     }
 
-    pub fn node_address(&self, number: u8) -> Ipv4Addr {
-        self.address(10 + number)
+    /// The one of them that nodes know the server by.
+    pub fn gateway(&self) -> IpAddr {
+        self.gateways()[0]
     }
 
-    pub fn outside_address(&self) -> Ipv4Addr {
-        self.address(250)
+    pub fn node_addresses(&self, number: u8) -> Vec<IpAddr> {
+        self.addresses(10 + number)
+    }
+
+    pub fn outside_addresses(&self) -> Vec<IpAddr> {
+        self.addresses(250)
     }
 
     pub fn api_port(&self) -> u16 {
         6443 + u16::from(self.index)
     }
 
-    fn address(&self, host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(172, 31, self.index, host)
+    /// 172.31.index.host and fd00:31:index::host, with the host's decimal digits: the cluster's first
+    /// family first.
+    fn addresses(&self, host: u8) -> Vec<IpAddr> {
+        let v4 = Ipv4Addr::new(172, 31, self.index, host).into();
+        let digits =
+            |n: u8| u16::from(n / 100) << 8 | u16::from(n / 10 % 10) << 4 | u16::from(n % 10);
+        let (index, host) = (digits(self.index), digits(host));
+        let v6 = Ipv6Addr::new(0xfd00, 0x31, index, 0, 0, 0, 0, host).into();
+        match self.ip_family {
+            IpFamily::Ipv4 => vec![v4],
+            IpFamily::Ipv6 => vec![v6],
+            IpFamily::Dual => vec![v4, v6],
+        }
     }
 }
 
@@ -186,19 +241,25 @@ mod tests {
 
     #[test]
     fn the_default_cluster_has_the_documented_names_and_addresses() {
-        let cluster = Cluster::new(DEFAULT, 0, 3).unwrap();
+        let cluster = Cluster::new(DEFAULT, 0, 3, IpFamily::Dual).unwrap();
         assert_eq!(cluster.node_names(), ["node-1", "node-2", "node-3"]);
         assert_eq!(cluster.root_link(), "orch-ul");
         assert_eq!(cluster.gateway().to_string(), "172.31.0.1");
-        assert_eq!(cluster.node_address(1).to_string(), "172.31.0.11");
+        let texts: Vec<String> = cluster
+            .node_addresses(1)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(texts, ["172.31.0.11", "fd00:31::11"]);
+        assert_eq!(cluster.outside_addresses()[1].to_string(), "fd00:31::250");
         assert_eq!(cluster.api_port(), 6443);
     }
 
     #[test]
     fn two_clusters_share_no_name_address_or_port() {
         let (a, b) = (
-            Cluster::new(DEFAULT, 0, 3).unwrap(),
-            Cluster::new("e2e", 1, 3).unwrap(),
+            Cluster::new(DEFAULT, 0, 3, IpFamily::Dual).unwrap(),
+            Cluster::new("e2e", 1, 3, IpFamily::Dual).unwrap(),
         );
         assert_ne!(a.node(1), b.node(1));
         assert_ne!(a.root_link(), b.root_link());
@@ -209,9 +270,10 @@ mod tests {
 
     #[test]
     fn every_link_name_fits_the_kernel() {
-        let cluster = Cluster::new("abcdefg", 1, 3).unwrap();
+        let new = |name| Cluster::new(name, 1, 3, IpFamily::Ipv4);
+        let cluster = new("abcdefg").unwrap();
         assert!(cluster.root_link().len() <= 15);
-        assert!(Cluster::new("abcdefgh", 1, 3).is_err());
-        assert!(Cluster::new("e2e_1", 1, 3).is_err());
+        assert!(new("abcdefgh").is_err());
+        assert!(new("e2e_1").is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cluster::{Cluster, DEFAULT, dev_dir},
+    cluster::{Cluster, DEFAULT, IpFamily, dev_dir},
     command, engine, machine,
     processes::{self, Process},
     progress::Progress,
@@ -25,7 +25,7 @@ pub fn run(name: &str) -> Result<()> {
     let progress = Progress::new();
     let cluster = match Cluster::load(name)? {
         Some(cluster) => cluster,
-        None => Cluster::new(name, 0, 3)?,
+        None => Cluster::new(name, 0, 3, IpFamily::default())?,
     };
     progress.step("server and agents", |step| {
         let ended = stop_processes(&cluster)?;

@@ -1,7 +1,11 @@
 //! What this machine must have before anything is made on it, each with the sentence that says
 //! what to do when it is missing.
 
-use std::{fs, net::TcpListener, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -51,8 +55,9 @@ pub fn is_root() -> bool {
 /// Refuses an API port that somebody else listens on, and says who.
 pub fn check_port(cluster: &Cluster) -> Result<()> {
     let port = cluster.api_port();
-    for address in ["127.0.0.1".to_owned(), cluster.gateway().to_string()] {
-        match TcpListener::bind((address.as_str(), port)) {
+    let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+    for address in std::iter::once(local).chain(cluster.gateways()) {
+        match TcpListener::bind((address, port)) {
             // The second address is only there when the underlay is.
             Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
                 bail!(

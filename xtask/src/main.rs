@@ -44,6 +44,9 @@ enum Command {
         /// A second cluster beside the default one
         #[arg(long, default_value = DEFAULT)]
         cluster: String,
+        /// Of nodes, pods and Services; both, if not given
+        #[arg(long, value_enum)]
+        ip_family: Option<cluster::IpFamily>,
         /// A binary that is not optimised: built sooner, runs slower
         #[arg(long)]
         debug: bool,
@@ -96,8 +99,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Up {
             nodes,
             cluster,
+            ip_family,
             debug,
-        } => up::run(&cluster, nodes, debug)?,
+        } => up::run(&cluster, nodes, ip_family, debug)?,
         Command::Down { cluster } => down::run(&cluster)?,
         Command::Setup => println!("{}", setup::ensure()?),
         Command::BuildEbpf => {

@@ -3,7 +3,12 @@
 //!
 //! The switch is a bridge, but in a namespace of its own: a node has none.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::Ipv4Addr, process::Command};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -30,7 +35,7 @@ pub fn create(cluster: &Cluster) -> Result<()> {
             script,
             "link add {root} type veth peer name root netns {switch}"
         )?;
-        writeln!(script, "addr add {}/24 dev {root}", cluster.gateway())?;
+        addresses(&mut script, &cluster.gateways(), &root)?;
         writeln!(script, "link set {root} up")?;
         batch(None, &script)?;
         batch(Some(&switch), "link set root master ul0 up\n")?;
@@ -42,7 +47,7 @@ pub fn create(cluster: &Cluster) -> Result<()> {
                 cluster,
                 &name,
                 &format!("n{number}"),
-                cluster.node_address(number),
+                &cluster.node_addresses(number),
             )?;
         }
     }
@@ -51,7 +56,7 @@ pub fn create(cluster: &Cluster) -> Result<()> {
             cluster,
             &cluster.outside(),
             "outside",
-            cluster.outside_address(),
+            &cluster.outside_addresses(),
         )?;
     }
     Ok(())
@@ -134,7 +139,7 @@ fn overlap(a: (u32, u32), b: (u32, u32)) -> bool {
 }
 
 /// A namespace with `eth0` on the switch, the root as its default route.
-fn connect(cluster: &Cluster, name: &str, port: &str, address: Ipv4Addr) -> Result<()> {
+fn connect(cluster: &Cluster, name: &str, port: &str, own: &[IpAddr]) -> Result<()> {
     let switch = cluster.underlay();
     run("ip", ["netns", "add", name])?;
     let mut script = String::new();
@@ -142,13 +147,28 @@ fn connect(cluster: &Cluster, name: &str, port: &str, address: Ipv4Addr) -> Resu
         script,
         "link add eth0 type veth peer name {port} netns {switch}"
     )?;
-    writeln!(script, "addr add {address}/24 dev eth0")?;
+    addresses(&mut script, own, "eth0")?;
     writeln!(script, "link set lo up")?;
     writeln!(script, "link set eth0 up")?;
-    writeln!(script, "route add default via {}", cluster.gateway())?;
+    for gateway in cluster.gateways() {
+        writeln!(script, "route add default via {gateway}")?;
+    }
     batch(Some(name), &script)?;
     batch(Some(&switch), &format!("link set {port} master ul0 up\n"))
         .with_context(|| format!("cannot plug {name} into the switch"))
+}
+
+/// Nobody else can have them: there is nothing to detect.
+fn addresses(script: &mut String, addresses: &[IpAddr], link: &str) -> Result<()> {
+    for address in addresses {
+        let (bits, nodad) = if address.is_ipv4() {
+            (24, "")
+        } else {
+            (64, " nodad")
+        };
+        writeln!(script, "addr add {address}/{bits} dev {link}{nodad}")?;
+    }
+    Ok(())
 }
 
 fn namespaces() -> Result<BTreeSet<String>> {

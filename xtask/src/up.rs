@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     build_ebpf,
-    cluster::{Cluster, DEFAULT, dev_dir, workspace},
+    cluster::{Cluster, DEFAULT, IpFamily, dev_dir, workspace},
     command,
     engine::{self, Engine},
     images, kubectl, machine, packages,
@@ -24,9 +25,9 @@ use crate::{
 };
 
 /// An optimised binary is what `up` is for; `debug` is for working on the orchestrator itself.
-pub fn run(name: &str, nodes: Option<u8>, debug: bool) -> Result<()> {
+pub fn run(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>, debug: bool) -> Result<()> {
     let progress = Progress::new();
-    let mut cluster = choose(name, nodes)?;
+    let mut cluster = choose(name, nodes, ip_family)?;
     progress.step("machine", |step| {
         machine::check()?;
         packages::ensure(packages::FOR_UP)?;
@@ -61,7 +62,7 @@ pub fn run(name: &str, nodes: Option<u8>, debug: bool) -> Result<()> {
         underlay::create(&cluster)?;
         step.note(format!(
             "{}, namespaces {}",
-            cluster.underlay_net(),
+            list(&cluster.gateways()),
             span(&cluster)
         ));
         Ok(())
@@ -134,13 +135,20 @@ fn install(built: &Path, installed: &Path) -> Result<PathBuf> {
 }
 
 /// The cluster that is up already, or a new one.
-fn choose(name: &str, nodes: Option<u8>) -> Result<Cluster> {
+fn choose(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>) -> Result<Cluster> {
     if let Some(mut cluster) = Cluster::load(name)? {
         let nodes = nodes.unwrap_or(cluster.nodes);
         if nodes < cluster.nodes {
             bail!(
                 "the cluster has {} nodes and `up` removes none: `cargo xtask down{}` first",
                 cluster.nodes,
+                option(&cluster)
+            );
+        }
+        if ip_family.is_some_and(|family| family != cluster.ip_family) {
+            bail!(
+                "the cluster is there with other IP families, and they stay as they are: \
+                 `cargo xtask down{}` first",
                 option(&cluster)
             );
         }
@@ -152,7 +160,8 @@ fn choose(name: &str, nodes: Option<u8>) -> Result<Cluster> {
     } else {
         underlay::free_index(&Cluster::all().iter().map(|c| c.index).collect())?
     };
-    Cluster::new(name, index, nodes.unwrap_or(3))
+    let ip_family = ip_family.unwrap_or_else(IpFamily::of_machine);
+    Cluster::new(name, index, nodes.unwrap_or(3), ip_family)
 }
 
 /// Starts the supervisor, unless one with the same processes and the same binary runs.
@@ -200,28 +209,27 @@ fn start(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<String> {
 /// What `orchestrator dev` reads: the processes in the order of starting.
 fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
     let (port, gateway) = (cluster.api_port(), cluster.gateway());
+    let url = format!("https://{}", SocketAddr::new(gateway, port));
     let server_dir = cluster.dir().join("server");
     let token = server_dir.join("node-token");
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let server = json!({
-        "name": "server",
-        "program": binary,
-        "args": [
-            "server", "--data-dir", text(&server_dir),
-            "--bind", format!("127.0.0.1:{port}"), "--bind", format!("{gateway}:{port}"),
-            "--advertise-address", gateway.to_string(),
-            "--pod-cidr", cluster.pod_cidr, "--service-cidr", cluster.service_cidr,
-        ],
-    });
+    let mut arguments = vec!["server".into(), "--data-dir".into(), text(&server_dir)];
+    for address in std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(cluster.gateways()) {
+        arguments.extend(["--bind".into(), SocketAddr::new(address, port).to_string()]);
+    }
+    arguments.extend(["--advertise-address".into(), gateway.to_string()]);
+    arguments.extend(["--pod-cidr".into(), cluster.pod_cidr()]);
+    arguments.extend(["--service-cidr".into(), cluster.service_cidr()]);
+    let server = json!({ "name": "server", "program": binary, "args": arguments });
     let agent = |number: u8| {
         let name = cluster.node(number);
         json!({
             "name": name,
             "program": binary,
             "args": [
-                "agent", "--server", format!("https://{gateway}:{port}"),
+                "agent", "--server", url,
                 "--token-file", text(&token), "--node-name", name,
-                "--node-ip", cluster.node_address(number).to_string(),
+                "--node-ip", list(&cluster.node_addresses(number)),
                 "--data-dir", text(&cluster.dir().join("agents").join(&name)),
                 "--docker-host", engine.host,
             ],
@@ -233,6 +241,11 @@ fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
         .chain((1..=cluster.nodes).map(agent))
         .collect();
     json!({ "runDir": cluster.run_dir(), "logDir": cluster.log_dir(), "processes": processes })
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(",")
 }
 
 /// The kubeconfig is there as soon as the server has started once.
