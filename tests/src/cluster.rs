@@ -27,6 +27,11 @@ pub struct Cluster {
 impl Cluster {
     /// Made anew: what an earlier run left goes first.
     pub fn up(name: &str, nodes: u8) -> Result<Self> {
+        Self::up_with(name, nodes, &[])
+    }
+
+    /// The same with other options of `cargo xtask up`, `--ip-family ipv4` for one.
+    pub fn up_with(name: &str, nodes: u8, options: &[&str]) -> Result<Self> {
         let dir = workspace().join(".dev/clusters").join(name);
         let mut cluster = Self {
             name: name.to_owned(),
@@ -37,6 +42,7 @@ impl Cluster {
         cluster.xtask(&["down"])?;
         let nodes = nodes.to_string();
         let mut arguments = vec!["up", "--nodes", &nodes];
+        arguments.extend(options);
         if std::env::var_os("ORCHESTRATOR_E2E_DEBUG").is_some() {
             arguments.push("--debug");
         }
