@@ -159,7 +159,7 @@ fn remove_state(cluster: &Cluster, others: bool) -> Result<()> {
             _ => {}
         }
     }
-    if cluster.mounted_bpffs && !others {
+    if cluster.mounted_bpffs && !others && machine::bpffs_is_unused() {
         let _ = command::run("umount", ["/sys/fs/bpf"]);
     }
     for name in ["kubeconfig", "env", "dev.json", "cluster.json"] {

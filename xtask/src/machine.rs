@@ -52,6 +52,14 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Nobody has anything pinned: another checkout's cluster or tests may, and would lose it.
+pub fn bpffs_is_unused() -> bool {
+    let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+    // The kernel's own files: maps.debug, progs.debug.
+    let mut names = entries.map(|entry| entry.file_name());
+    names.all(|name| name.to_string_lossy().ends_with(".debug"))
+}
+
 /// Refuses an API port that somebody else listens on, and says who.
 pub fn check_port(cluster: &Cluster) -> Result<()> {
     let port = cluster.api_port();
