@@ -8,7 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
-use crate::{lb, maps, refuse};
+use crate::{dsr, lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -112,7 +112,10 @@ pub fn admit(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<Rul
 /// A packet that is translated already.
 #[inline(always)]
 const fn is_service(rule: Rule) -> bool {
-    matches!(rule, Rule::Service | Rule::ServiceReply)
+    matches!(
+        rule,
+        Rule::Service | Rule::ServiceReply | Rule::DirectReturn
+    )
 }
 
 #[inline(always)]
@@ -123,16 +126,24 @@ fn to_node(
     rule: Rule,
 ) -> Result<Trace, DropReason> {
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
-    // The other side takes from this node only what its share of the pod range sends.
-    let family = family(packet, config);
-    if !family.pods.contains(&packet.headers.tuple.src) {
-        return Err(DropReason::SourceSpoofed);
+    // The other side takes from this node only what its share of the pod range sends, or what says
+    // whose answer is to go straight to the client.
+    let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
+    if !family(packet, config)
+        .pods
+        .contains(&packet.headers.tuple.src)
+    {
+        if !dsr::is_on(config) || packet.headers.is_translated == 0 || packet.headers.is_v6() {
+            return Err(DropReason::SourceSpoofed);
+        }
+        let asked = &packet.headers.original;
+        (vni, frame) = (dsr::vni(config), dsr::frame(&asked.dst, asked.dst_port));
     }
     if packet.exceeds(config.mtu) {
         return refuse::too_big(packet, config, rule);
     }
-    packet.set_tunnel(config.vni, &config.underlay, &node.vtep)?;
-    packet.set_macs(&OVERLAY_FRAME)?;
+    packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
+    packet.set_macs(&frame)?;
     Ok(Trace {
         verdict: Verdict::Overlay,
         target: config.overlay,

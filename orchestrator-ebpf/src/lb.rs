@@ -8,6 +8,7 @@ use orchestrator_common::{DropReason, Proto, Rule, Scope, Tuple};
 
 use crate::choice;
 use crate::conntrack::{self, Opening, Ports};
+use crate::dsr;
 use crate::forward;
 use crate::fragments;
 use crate::maps;
@@ -176,6 +177,9 @@ fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
 #[inline(never)]
 fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
     let must_come_back = must_come_back(config, opening, scope);
+    if must_come_back && is_direct(config, opening, scope) && open_direct(opening).is_ok() {
+        return Ok(());
+    }
     if must_come_back {
         opening.translated.src = config.family(&opening.key.src).translation;
     }
@@ -231,6 +235,27 @@ fn must_come_back(config: &Config, opening: &Opening, scope: u8) -> bool {
         }
         Some(_) => backend.same(client),
     }
+}
+
+/// Whether the backend's node answers the client itself.
+#[inline(always)]
+fn is_direct(config: &Config, opening: &Opening, scope: u8) -> bool {
+    let backend = &opening.translated.dst;
+    dsr::is_on(config)
+        && scope == ServiceKey::OUTSIDE
+        && backend.is_v4()
+        && config.v4.pods.contains(backend)
+}
+
+/// Opens a flow that keeps its client's address. Its answers never come by, which must not make it
+/// half-open.
+#[inline(always)]
+fn open_direct(opening: &mut Opening) -> Result<(), DropReason> {
+    conntrack::open(opening)?;
+    if let Some(reply) = maps::flow(&opening.translated.reverse()) {
+        reply.seen = Flow::USED;
+    }
+    Ok(())
 }
 
 /// Every port, of an address without sockets.

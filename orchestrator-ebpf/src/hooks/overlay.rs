@@ -6,7 +6,7 @@ use orchestrator_common::event::Hook;
 use orchestrator_common::{DropReason, Rule};
 
 use crate::drop::exit;
-use crate::{forward, lb, maps};
+use crate::{dsr, forward, lb, maps};
 
 /// tcx ingress, decapsulated.
 #[classifier]
@@ -17,6 +17,9 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
         let (vni, sender) = packet
             .tunnel(&config.underlay)
             .ok_or(DropReason::NotOurTunnel)?;
+        if vni == dsr::vni(config) {
+            return dsr::receive(packet, config, &sender);
+        }
         if vni != config.vni {
             return Err(DropReason::NotOurTunnel);
         }

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use aya::programs::TcAttachType;
 use orchestrator_common::event::Hook;
-use orchestrator_common::{DropEvent, DropReason, Verdict};
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::nodes::Node;
+use orchestrator_common::{DropEvent, DropReason, Rule, Verdict};
 use tests::packet::*;
+use tests::prog::LOOPBACK;
 
 use crate::world::*;
 
@@ -62,6 +65,67 @@ fn a_tunnel_packet_is_dropped_with_its_reason() {
     assert_eq!(tunnel.world.datapath.decided(Verdict::Peer).unwrap(), 0);
 }
 
+const DIRECT: [u8; 3] = [0x80, 0, 1];
+/// What the client asked, as the other node says it: its own node port.
+const ASKED: [u8; 6] = [172, 31, 0, 12, 0x75, 0x80];
+
+#[test]
+fn a_client_that_another_node_sent_on_is_answered_from_here_in_that_nodes_name() {
+    let Some(mut tunnel) = Tunnel::open("direct return received") else {
+        return;
+    };
+    let syn = tcp((OUTSIDE, 50000), (POD, 8080), Flags::Syn, b"");
+    let drops = |tunnel: &mut Tunnel, from: &str, frame: &[u8]| {
+        let mut events = Vec::<DropEvent>::new();
+        tunnel.send_by(from, DIRECT, ASKED, frame);
+        tunnel.wait(|world| {
+            events.extend(world.datapath.events().unwrap());
+            !events.is_empty()
+        });
+        let reason = DropReason::from_number(events[0].reason);
+        assert_eq!(reason, Some(DropReason::TunnelSpoofed));
+    };
+    // Without the option, and from who is no node of the cluster.
+    drops(&mut tunnel, OTHER_NODE, &syn);
+    let direct = Config {
+        flags: Config::DSR,
+        ..config()
+    };
+    tunnel.world.datapath.set_config(&direct).unwrap();
+    drops(&mut tunnel, OTHER_NODE, &syn);
+    let node = Node {
+        vtep: addr(OTHER_NODE),
+        flags: Node::VTEP,
+        reserved: 0,
+    };
+    let nodes = &mut tunnel.world.datapath;
+    nodes.put("nodes_v1", addr(OTHER_NODE), node).unwrap();
+    drops(&mut tunnel, OUTSIDE, &syn);
+    let of_a_pod = tcp((NEIGHBOUR_POD, 50000), (POD, 8080), Flags::Syn, b"");
+    drops(&mut tunnel, OTHER_NODE, &of_a_pod);
+
+    for flags in [Flags::Syn, Flags::Ack] {
+        let before = tunnel.world.datapath.decided(Verdict::Peer).unwrap();
+        let segment = tcp((OUTSIDE, 50000), (POD, 8080), flags, b"");
+        tunnel.send_by(OTHER_NODE, DIRECT, ASKED, &segment);
+        tunnel.wait(|world| world.datapath.decided(Verdict::Peer).unwrap() == before + 1);
+    }
+    let world = &mut tunnel.world;
+    assert_eq!(world.datapath.flows().unwrap().len(), 2);
+    world.endpoint(POD, LOOPBACK, 0, POD_MAC);
+    let ran = world.send(&tcp((POD, 8080), (OUTSIDE, 50000), Flags::Ack, b"hello"));
+    assert_eq!(
+        ran.trace,
+        trace(Verdict::Outside, UPLINK, Rule::ServiceReply)
+    );
+    let seen = see(&ran.packet);
+    assert_eq!(
+        (seen.src.as_str(), seen.dst.as_str()),
+        (OTHER_NODE, OUTSIDE)
+    );
+    assert_eq!(seen.transport, Transport::Tcp(30080, 50000));
+}
+
 /// A VXLAN device with the program on it, and the addresses of the nodes on loopback.
 struct Tunnel {
     world: World,
@@ -84,9 +148,19 @@ impl Tunnel {
     }
 
     fn send(&mut self, from: &str, vni: u8, frame: &[u8]) {
-        let mut datagram = vec![0x08, 0, 0, 0, 0, 0, vni, 0];
+        self.send_by(
+            from,
+            [0, 0, vni],
+            [0x02, 0x6f, 0x72, 0x63, 0x68, 0x02],
+            frame,
+        );
+    }
+
+    /// The same with the whole VXLAN identifier and the inner frame's source.
+    fn send_by(&mut self, from: &str, [a, b, c]: [u8; 3], source: [u8; 6], frame: &[u8]) {
+        let mut datagram = vec![0x08, 0, 0, 0, a, b, c, 0];
         datagram.extend([0x02, 0x6f, 0x72, 0x63, 0x68, 0x01]);
-        datagram.extend([0x02, 0x6f, 0x72, 0x63, 0x68, 0x02]);
+        datagram.extend(source);
         datagram.extend(&frame[12..]);
         let socket = UdpSocket::bind((from, 0)).unwrap();
         socket.send_to(&datagram, (NODE, 4789)).unwrap();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::flows::{FLOWS, Flow};
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
@@ -632,4 +633,41 @@ fn a_segment_out_of_every_window_is_translated_like_any_other() {
     let ran = answers(&mut world, NEIGHBOUR_POD, 0, &strange);
     assert_eq!(ran.trace.rule, Rule::ServiceReply);
     assert_eq!(ends(&ran.packet), pair(service.0, POD));
+}
+
+#[test]
+fn with_direct_return_a_remote_backend_is_told_what_the_client_asked() {
+    let Some(mut world) = node_port("direct return", &[REMOTE]) else {
+        return;
+    };
+    let direct = Config {
+        flags: Config::DSR,
+        ..config()
+    };
+    world.datapath.set_config(&direct).unwrap();
+    for flags in [Flags::Syn, Flags::Ack] {
+        let segment = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), flags, b"");
+        let ran = world.run(Hook::FromNetdev, &segment);
+        assert_eq!(ran.trace, overlay(Rule::Service));
+        assert_eq!(ends(&ran.packet), pair(OUTSIDE, REMOTE_POD));
+        assert_eq!(ports(&ran.packet), (50000, 8080));
+        let asked = [172, 31, 0, 11, (NODE_PORT >> 8) as u8, NODE_PORT as u8];
+        assert_eq!(ran.packet[6..12], asked);
+    }
+    for (_, flow) in world.datapath.flows().unwrap() {
+        let both = flow.seen & Flow::USED != 0 && flow.seen & Flow::SYN == 0;
+        assert!(both, "no half of it looks half-open: {flow:?}");
+    }
+    // The same client and port by another address of the node: the answers would look alike.
+    serve(
+        &mut world,
+        OUTSIDE_ROW,
+        (BALANCED, 80),
+        numbered(8),
+        &[REMOTE],
+    );
+    let other = tcp((OUTSIDE, 50000), (BALANCED, 80), Flags::Syn, b"");
+    let ran = world.run(Hook::FromNetdev, &other);
+    assert_eq!(ran.trace, overlay(Rule::Service));
+    assert_eq!(ends(&ran.packet), pair(TRANSLATION, REMOTE_POD));
 }
