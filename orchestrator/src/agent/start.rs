@@ -48,6 +48,8 @@ pub struct AgentConfig {
     pub docker_host: String,
     /// Have the kernel count runs of programs, for the metrics.
     pub program_stats: bool,
+    /// A backend's node answers clients outside itself.
+    pub dsr: bool,
 }
 
 /// Why an agent could not start or go on.
@@ -313,6 +315,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
+            dsr: self.config.dsr,
             pin_root: PathBuf::from(PIN_ROOT),
             cgroup_root: mount::cgroup_root()?,
         })

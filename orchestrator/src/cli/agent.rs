@@ -63,6 +63,11 @@ pub struct Args {
     #[arg(long)]
     program_stats: bool,
 
+    /// Clients outside are answered by the backend's own node, without the way back through the node that
+    /// they asked (direct server return; IPv4). On every node of the cluster or on none.
+    #[arg(long)]
+    dsr: bool,
+
     /// Remove this node's containers and links instead, and end. The agent must not be running.
     #[arg(long)]
     reset: bool,
@@ -136,6 +141,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         data_dir: args.data_dir,
         docker_host: args.docker_host,
         program_stats: args.program_stats,
+        dsr: args.dsr,
     };
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;

@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub mtu: u32,
     pub vni: u32,
     pub vxlan_port: u16,
+    /// Direct server return: on every node of a cluster or on none.
+    pub dsr: bool,
     /// Usually `/sys/fs/bpf/orchestrator`; maps and links go to `<node_name>/{maps,links}` below it.
     pub pin_root: PathBuf,
     /// The mount of cgroup v2, see [`super::mount::cgroup_root`].
@@ -132,7 +134,7 @@ impl NodeConfig {
             mtu: self.overlay_mtu(),
             netns_cookie: cookie
                 .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
-            dsr: false,
+            dsr: self.dsr,
         })
     }
 }
@@ -237,6 +239,7 @@ mod tests {
             mtu: 1500,
             vni: 1,
             vxlan_port: 4789,
+            dsr: false,
             pin_root: PathBuf::new(),
             cgroup_root: PathBuf::new(),
         }

@@ -77,6 +77,7 @@ impl Node {
             mtu,
             vni: 1,
             vxlan_port: 4789,
+            dsr: false,
             pin_root,
             cgroup_root: cgroup.to_owned(),
         };
