@@ -18,6 +18,7 @@ fn the_bench_of_the_datapath_runs() -> Result<()> {
     for part in [
         "overlay UDP_STREAM",
         "ClusterIP TCP_CRR",
+        "NodePort TCP_CRR",
         "cold load",
         "pod attach",
     ] {

@@ -21,6 +21,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sock
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::service::{SERVER_ADDRESSES, server_addr};
+
 /// What the client does over and over until time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
@@ -186,14 +188,15 @@ fn serve() -> Result<()> {
     for listener in [&rr, &crr, &stream] {
         set_congestion_control(listener)?;
     }
-    let (udp, sink) = (
-        UdpSocket::bind((any, RR_PORT))?,
-        UdpSocket::bind((any, STREAM_PORT))?,
-    );
     thread::spawn(move || each(&rr, echo));
     thread::spawn(move || each(&stream, count));
-    thread::spawn(move || echo_datagrams(&udp));
-    thread::spawn(move || count_datagrams(&sink));
+    // A socket an address: an answer must come from the address that was asked.
+    for nth in 0..SERVER_ADDRESSES {
+        let udp = UdpSocket::bind((server_addr(nth), RR_PORT))?;
+        let sink = UdpSocket::bind((server_addr(nth), STREAM_PORT))?;
+        thread::spawn(move || echo_datagrams(&udp));
+        thread::spawn(move || count_datagrams(&sink));
+    }
     println!("ready");
     // One thread serves all short connections: a thread each would measure threads.
     for stream in crr.incoming() {

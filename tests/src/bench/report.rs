@@ -39,13 +39,13 @@ pub fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The rows that have a mark, for the README.
+/// The rows that have a mark, at the ends of the sizes, for the README.
 pub fn markdown(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
         "| case | Services × endpoints | against | ours | theirs | ratio (95 %) | mark | |\n\
          |---|---|---|---:|---:|---:|---:|---|\n",
     );
-    for outcome in outcomes.iter().filter(|outcome| outcome.mark.is_some()) {
+    for outcome in outcomes.iter().filter(|outcome| outcome.is_at_an_end()) {
         let size = match outcome.services {
             0 => String::from("–"),
             services => format!("{services} × {}", outcome.endpoints),
@@ -134,6 +134,17 @@ pub fn svg(outcomes: &[Outcome], caption: &str) -> String {
          stroke-dasharray=\"2\"/>\n</svg>"
     );
     svg
+}
+
+impl Outcome {
+    /// The smallest and the largest tables, and what stands by itself.
+    fn is_at_an_end(&self) -> bool {
+        let ends = matches!(
+            (self.services, self.endpoints),
+            (0, _) | (1, 1) | (10_000, 10)
+        );
+        self.mark.is_some() && (ends || self.relation == Relation::Alone)
+    }
 }
 
 fn sign(outcome: &Outcome) -> &'static str {

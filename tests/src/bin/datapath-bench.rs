@@ -52,52 +52,91 @@ fn main() -> Result<()> {
         .map(String::as_str)
         .collect();
     let started = Instant::now();
-    let (outcomes, failures) = bench(short, &wanted)?;
-    save(&outcomes, if short { "datapath-short" } else { "datapath" })?;
+    let mut results = Results {
+        name: if short { "datapath-short" } else { "datapath" },
+        outcomes: Vec::new(),
+        failures: Vec::new(),
+    };
+    bench(short, &wanted, &mut results)?;
     eprintln!("{} s in all", started.elapsed().as_secs());
+    let failures = results.failures;
     ensure!(failures.is_empty(), "failed:\n{}", failures.join("\n"));
     Ok(())
 }
 
 /// Every case whose name contains one of the words; without words all.
-fn bench(short: bool, wanted: &[&str]) -> Result<(Vec<Outcome>, Vec<String>)> {
+fn bench(short: bool, wanted: &[&str], results: &mut Results) -> Result<()> {
     let rounds = if short { SHORT } else { ROUNDS };
     let mut sides = BTreeMap::new();
-    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for group in groups(short, wanted) {
         prepare(&group, &mut sides)?;
         let said = |round| eprint!("\r{}: round {} of {} ", group.name, round + 1, rounds.count);
         let (found, failed) = rounds::run(&group.cases, &sides, rounds, said);
         eprintln!();
-        print!("{}", report::table(&found));
-        for failure in &failed {
-            eprintln!("{}: {failure}", group.name);
-        }
-        outcomes.extend(found);
-        failures.extend(failed);
+        results.take(&group.name, found, failed)?;
     }
     // Nothing of theirs is in the way of what follows.
     drop(sides);
     let asked = |name| wanted.is_empty() || wanted.contains(&name);
     let extent = if short { agent::SHORT } else { agent::FULL };
-    let mut take = |name: &str, found: Result<Vec<Outcome>>| match found {
-        Ok(found) => {
-            print!("{}", report::table(&found));
-            outcomes.extend(found);
-        }
-        Err(error) => failures.push(format!("{name}: {error:#}")),
-    };
     if asked("agent") {
-        take("agent", agent::figures(extent));
+        results.take_all("agent", agent::figures(extent))?;
     }
     if asked("programs") {
-        take("programs", programs::figures());
+        results.take_all("programs", programs::figures())?;
     }
     // The server and the agent themselves, which the start's bench and e2e run anyway.
     if asked("cluster") && !short {
-        take("cluster", cluster::figures());
+        results.take_all("cluster", cluster::figures())?;
     }
-    Ok((outcomes, failures))
+    Ok(())
+}
+
+/// What was found so far; on the disk too, so that a run that is cut short was not for nothing.
+struct Results {
+    name: &'static str,
+    outcomes: Vec<Outcome>,
+    failures: Vec<String>,
+}
+
+impl Results {
+    fn take_all(&mut self, group: &str, found: Result<Vec<Outcome>>) -> Result<()> {
+        match found {
+            Ok(found) => self.take(group, found, Vec::new()),
+            Err(error) => self.take(group, Vec::new(), vec![format!("{error:#}")]),
+        }
+    }
+
+    fn take(&mut self, group: &str, found: Vec<Outcome>, failed: Vec<String>) -> Result<()> {
+        print!("{}", report::table(&found));
+        for failure in failed {
+            eprintln!("{group}: {failure}");
+            self.failures.push(format!("{group}: {failure}"));
+        }
+        self.outcomes.extend(found);
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+        fs::create_dir_all(&dir)?;
+        let cores = thread::available_parallelism()?;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
+        let caption = format!(
+            "ours / theirs: medians, 95 % intervals, marks; {cores} cores, Linux {}, {date}",
+            kernel.trim()
+        );
+        let outcomes = &self.outcomes;
+        for (kind, text) in [
+            ("json", serde_json::to_string_pretty(outcomes)?),
+            ("svg", report::svg(outcomes, &caption)),
+            ("md", report::markdown(outcomes)),
+        ] {
+            fs::write(dir.join(format!("{}.{kind}", self.name)), text)?;
+        }
+        Ok(())
+    }
 }
 
 /// Starts the sides that are not there yet, and fills the tables of all that the group asks.
@@ -165,20 +204,4 @@ fn groups(short: bool, wanted: &[&str]) -> Vec<Group> {
     }
     groups.retain(|group| !group.cases.is_empty());
     groups
-}
-
-fn save(outcomes: &[Outcome], name: &str) -> Result<()> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    fs::create_dir_all(&dir)?;
-    let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
-    let caption = format!("ours / theirs: medians of rounds, 95 % intervals, marks; {date}");
-    for (kind, text) in [
-        ("json", serde_json::to_string_pretty(outcomes)?),
-        ("svg", report::svg(outcomes, &caption)),
-        ("md", report::markdown(outcomes)),
-    ] {
-        fs::write(dir.join(format!("{name}.{kind}")), text)?;
-    }
-    eprintln!("wrote target/bench/{name}.json, .svg and .md");
-    Ok(())
 }
