@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
 use ipnetwork::IpNetwork;
 use kube::Client;
+use kube::client::{ClientBuilder, ConfigExt};
 use tokio::sync::watch;
+use tower::ServiceBuilder;
 
 use super::drain::Nodes;
 use super::events::Recorder;
@@ -32,6 +36,8 @@ use crate::datapath::{Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, 
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
+/// How long a connection to the server may be silent before it is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(3);
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
@@ -390,7 +396,19 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
     settings.root_cert = Some(vec![der]);
     settings.auth_info.client_certificate = Some(files.certificate.display().to_string());
     settings.auth_info.client_key = Some(files.key.display().to_string());
-    Client::try_from(settings).map_err(|e| failed(&e))
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    // A connection from an address that the node has lost is silent: a watch would wait for ever.
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE));
+    connector.set_keepalive_retries(Some(2));
+    let connector = settings.rustls_https_connector_with_connector(connector);
+    let connector = connector.map_err(|e| failed(&e))?;
+    let connections = legacy::Client::builder(TokioExecutor::new());
+    let service = ServiceBuilder::new()
+        .layer(settings.base_uri_layer())
+        .service(connections.build(connector));
+    Ok(ClientBuilder::new(service, settings.default_namespace).build())
 }
 
 /// The first value that is there. None: shutdown came first.
