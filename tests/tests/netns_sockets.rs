@@ -15,7 +15,7 @@ use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::{Addr, Port, Proto, Scope, Tuple};
-use tests::netns::{Cluster, Plan, ready};
+use tests::netns::{Cluster, OUTSIDE, Plan, Svc, ready};
 use tests::peer::{Client, Server, receive, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -255,4 +255,41 @@ fn half_open(number: u32, server: Ipv4Addr, now_ns: u64) -> (Tuple, Flow) {
 fn now_ns() -> Result<u64> {
     let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
     Ok(u64::try_from(now.as_nanos())?)
+}
+
+#[test]
+fn with_direct_return_a_remote_backend_sees_the_client_and_answers_it_itself() -> Result<()> {
+    if !ready("direct return") {
+        return Ok(());
+    }
+    let mut cluster = Plan::nodes(2).start()?;
+    cluster.nodes[1].add_pod(5)?;
+    cluster.in_sync()?;
+    for index in 0..2 {
+        cluster.nodes[index].config.dsr = true;
+        cluster.restart(index)?;
+    }
+    let pod = &cluster.nodes[1].pods[0].netns;
+    let tcp = Server::tcp(pod, "far", 8080)?;
+    let datagrams = Server::udp(pod, "far", 8080)?;
+    let backend = [cluster.nodes[1].ep(0)];
+    let service = Svc::new("direct", 20).port(80, 8080).node_port(30_080);
+    cluster.apply(&service.to(backend.clone()))?;
+    let service = Svc::new("datagrams", 21).udp(80, 8080).node_port(30_081);
+    cluster.apply(&service.to(backend))?;
+
+    let mut client = Client::connect(&cluster.outside, (NODE, 30_080))?;
+    // Both sides send segments of the largest size.
+    let long = "x".repeat(100_000);
+    assert_eq!(client.ask(&long)?.len(), 100_004);
+    let socket = udp(&cluster.outside)?;
+    socket.send_to(b"hello", (NODE, 30_081))?;
+    assert_eq!(
+        receive(&socket)?,
+        ("far hello".into(), (NODE, 30_081).into())
+    );
+    for heard in [tcp.heard(), datagrams.heard()] {
+        assert_eq!(heard[0].ip(), IpAddr::from(OUTSIDE));
+    }
+    Ok(())
 }
