@@ -291,5 +291,17 @@ fn with_direct_return_a_remote_backend_sees_the_client_and_answers_it_itself() -
     for heard in [tcp.heard(), datagrams.heard()] {
         assert_eq!(heard[0].ip(), IpAddr::from(OUTSIDE));
     }
+    // An address that reads as a group's MAC where the inner frame's source is.
+    let balanced = Ipv4Addr::new(203, 0, 113, 5);
+    let service = Svc::new("balanced", 22).port(80, 8080);
+    cluster.apply(
+        &service
+            .load_balancer(balanced.into())
+            .to([cluster.nodes[1].ep(0)]),
+    )?;
+    cluster.route_outside("203.0.113.0/24", 0)?;
+    let mut client = Client::connect(&cluster.outside, (balanced, 80))?;
+    assert_eq!(client.ask("hello")?, "far hello");
+    assert_eq!(tcp.heard()[1].ip(), IpAddr::from(OUTSIDE));
     Ok(())
 }
