@@ -44,14 +44,13 @@ pub fn for_flow(service: &Service, key: &Tuple) -> Result<Chosen, DropReason> {
     if service.count == 0 {
         return Err(nobody(service));
     }
-    let by_address = service.affinity_s != 0;
     let mut slot = maps::random() % service.count;
     let length = service.maglev();
     if length != 0 {
-        let position = hash::client(key, by_address) % length;
+        let position = hash::client(key) % length;
         slot = maps::maglev(service.id, position).unwrap_or(slot);
     }
-    if by_address {
+    if service.affinity_s != 0 {
         return remembered(service, &key.src, slot);
     }
     in_slot(service, slot)

@@ -5,26 +5,22 @@ use orchestrator_common::Tuple;
 
 const SEED: u32 = 0x6f72_6368;
 
-/// A Service that remembers clients hashes only who asks, so that every node has the same backend
-/// for a client.
 #[inline(always)]
-pub fn client(tuple: &Tuple, by_address: bool) -> u32 {
+pub fn client(tuple: &Tuple) -> u32 {
     let mut hash = SEED;
     let mut at = 0;
     while at < 4 {
         hash = mix(hash, tuple.src.words[at].to_be());
         at += 1;
     }
-    if !by_address {
-        let mut at = 0;
-        while at < 4 {
-            hash = mix(hash, tuple.dst.words[at].to_be());
-            at += 1;
-        }
-        let ports = u32::from(tuple.src_port.host()) << 16 | u32::from(tuple.dst_port.host());
-        hash = mix(hash, ports);
-        hash = mix(hash, u32::from(tuple.proto.number));
+    let mut at = 0;
+    while at < 4 {
+        hash = mix(hash, tuple.dst.words[at].to_be());
+        at += 1;
     }
+    let ports = u32::from(tuple.src_port.host()) << 16 | u32::from(tuple.dst_port.host());
+    hash = mix(hash, ports);
+    hash = mix(hash, u32::from(tuple.proto.number));
     finish(hash)
 }
 
@@ -63,19 +59,17 @@ mod tests {
     }
 
     #[test]
-    fn connections_spread_evenly_and_an_address_stays_where_it_is() {
+    fn connections_spread_evenly() {
         let mut uses = [0u32; 101];
         for port in 1024..65000 {
-            uses[(client(&tuple(7, port), false) % 101) as usize] += 1;
-            let by_address = client(&tuple(7, port), true);
-            assert_eq!(by_address, client(&tuple(7, 1), true));
+            uses[(client(&tuple(7, port)) % 101) as usize] += 1;
         }
         let mean = (65000 - 1024) / 101;
         for uses in uses {
             assert!(uses.abs_diff(mean) < mean / 4, "{uses} of {mean}");
         }
         let places: std::collections::BTreeSet<u32> =
-            (0..200).map(|last| client(&tuple(last, 1), true)).collect();
+            (0..200).map(|last| client(&tuple(last, 1))).collect();
         assert_eq!(places.len(), 200);
     }
 }

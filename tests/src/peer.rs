@@ -172,6 +172,11 @@ impl Client {
         Ok(answer.trim_end().to_owned())
     }
 
+    /// The client's own end.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
+    }
+
     pub fn peer(&self) -> io::Result<SocketAddr> {
         self.stream.get_ref().peer_addr()
     }

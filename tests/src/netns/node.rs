@@ -170,14 +170,21 @@ impl Node {
 
     /// The agent hears of an object.
     pub fn hear(&mut self, object: &Object) -> Result<()> {
-        let change = object.change(&self.config.node_name);
-        Ok(self.with(|datapath| datapath.change(change))?)
+        self.take(object.change(&self.config.node_name))
     }
 
     /// The agent hears that an object was deleted.
     pub fn unhear(&mut self, object: &Object) -> Result<()> {
-        let change = object.deletion();
-        Ok(self.with(|datapath| datapath.change(change))?)
+        self.take(object.deletion())
+    }
+
+    /// As the agent does: routes to external addresses follow at once.
+    fn take(&mut self, change: Change) -> Result<()> {
+        let runtime = runtime()?;
+        Ok(self.with(|datapath| {
+            datapath.change(change)?;
+            runtime.block_on(datapath.follow_routes())
+        })?)
     }
 
     /// A pod with the given last octet, wired as the agent does. The IPv4 address; both are in

@@ -157,6 +157,8 @@ pub struct Svc {
     ports: Vec<Port>,
     ingress: Vec<IpAddr>,
     endpoints: Vec<Ep>,
+    /// Endpoints in one slice.
+    per_slice: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -180,6 +182,7 @@ impl Svc {
             ports: Vec::new(),
             ingress: Vec::new(),
             endpoints: Vec::new(),
+            per_slice: 100,
         }
     }
 
@@ -280,6 +283,12 @@ impl Svc {
         self
     }
 
+    /// So many endpoints a slice, 100 if not given.
+    pub fn per_slice(mut self, endpoints: usize) -> Self {
+        self.per_slice = endpoints;
+        self
+    }
+
     /// Its IPv4 ClusterIP. Panics if it has none.
     pub fn v4(&self) -> IpAddr {
         self.ips.v4.expect("the Service has IPv4").into()
@@ -300,9 +309,11 @@ impl Svc {
         let mut there = vec![Object::Service(Box::new(self.service()?))];
         let mut gone = Vec::new();
         for v4 in [true, false] {
-            let slice = Object::Slice(Box::new(self.slice(v4)?));
             let has = self.ips.is_empty() || self.ips.iter().any(|ip| ip.is_ipv4() == v4);
-            if has { &mut there } else { &mut gone }.push(slice);
+            let list = if has { &mut there } else { &mut gone };
+            for index in 0..self.endpoints.len().div_ceil(self.per_slice).max(1) {
+                list.push(Object::Slice(Box::new(self.slice(v4, index)?)));
+            }
         }
         Ok((there, gone))
     }
@@ -330,17 +341,18 @@ impl Svc {
         Ok(serde_json::from_value(object)?)
     }
 
-    fn slice(&self, v4: bool) -> Result<discovery::EndpointSlice> {
+    fn slice(&self, v4: bool, index: usize) -> Result<discovery::EndpointSlice> {
         let suffix = if v4 { "v4" } else { "v6" };
         let labels = BTreeMap::from([("kubernetes.io/service-name", &self.name)]);
         let of_family = |ep: &Ep| ep.addrs.iter().find(|addr| addr.is_ipv4() == v4);
         let endpoints = self.endpoints.iter();
+        let endpoints = endpoints.skip(index * self.per_slice).take(self.per_slice);
         let endpoints = endpoints.filter_map(|ep| Some(ep.object(of_family(ep)?)));
         let ports = self.ports.iter().map(Port::slice_port);
         let object = json!({
             "metadata": {
                 "namespace": NAMESPACE,
-                "name": format!("{}-{suffix}", self.name),
+                "name": format!("{}-{suffix}-{index}", self.name),
                 "labels": labels,
             },
             "addressType": family(v4),

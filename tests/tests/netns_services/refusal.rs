@@ -1,0 +1,110 @@
+//! Nobody serves: whoever asks is told at once.
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tests::netns::{Plan, Svc};
+use tests::peer::{refused_tcp, refused_udp, udp_for};
+
+use crate::pair::{CLIENT, FAR, Families, Pair, TARGET, families};
+
+const NODE_PORT: u16 = 30080;
+/// The median of several; one may meet a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+families! {
+    refused: connection_is_refused_without_endpoints_from_pod_node_and_outside
+        connection_is_refused_without_endpoints_from_pod_node_and_outside_v6
+        connection_is_refused_without_endpoints_from_pod_node_and_outside_dual;
+}
+
+fn refused(test: &str, families: Families) -> Result<()> {
+    for plan in [Plan::nodes(2), Plan::nodes(2).per_packet()] {
+        let Some(mut pair) = Pair::start_as(test, plan)? else {
+            return Ok(());
+        };
+        let web = families
+            .svc("web", 10)
+            .port(80, TARGET)
+            .node_port(NODE_PORT)
+            .udp(80, TARGET)
+            .node_port(NODE_PORT);
+        pair.cluster.apply(&web)?;
+        let mut places = Vec::new();
+        for ip in web.each_ip() {
+            places.extend([(pair.pod(CLIENT), ip, 80), (pair.node(0), ip, 80)]);
+        }
+        for addr in pair.node_addrs(1, families) {
+            places.extend([
+                (pair.outside(), addr, NODE_PORT),
+                (pair.pod(FAR), addr, NODE_PORT),
+            ]);
+        }
+        for (asker, addr, port) in places {
+            let mut took = Vec::new();
+            for _ in 0..5 {
+                took.push(refused_tcp(asker, (addr, port))?);
+                took.push(refused_udp(asker, (addr, port))?);
+            }
+            took.sort();
+            assert!(
+                took[5] <= AT_ONCE,
+                "{addr}:{port} from {}: {took:?}",
+                asker.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A client whose Service loses its last endpoint hears of it with its next datagram.
+#[test]
+fn a_datagram_to_a_service_scaled_to_nothing_is_refused() -> Result<()> {
+    let Some(mut pair) = Pair::start("a_datagram_to_a_service_scaled_to_nothing_is_refused")?
+    else {
+        return Ok(());
+    };
+    let dns = Svc::new("dns", 10).udp(53, TARGET);
+    for ip in dns.each_ip() {
+        let socket = udp_for(pair.pod(CLIENT), ip)?;
+        socket.connect((ip, 53))?;
+        let ask = |question: &str| -> std::io::Result<String> {
+            socket.send(question.as_bytes())?;
+            let mut buffer = [0; 64];
+            let length = socket.recv(&mut buffer)?;
+            Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        for _ in 0..3 {
+            pair.cluster.apply(&dns.clone().to([pair.ep(FAR)]))?;
+            assert_eq!(ask("up")?, "far up");
+            pair.cluster.apply(&dns)?;
+            let begun = Instant::now();
+            let refused = ask("down").expect_err("nobody is there").kind();
+            assert_eq!(refused, ErrorKind::ConnectionRefused, "{ip}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                begun.elapsed()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A port that a Service does not have is refused like one without endpoints.
+#[test]
+fn a_port_that_a_service_does_not_have_is_refused() -> Result<()> {
+    let Some(mut pair) = Pair::start("a_port_that_a_service_does_not_have_is_refused")? else {
+        return Ok(());
+    };
+    let web = Svc::new("web", 10).port(80, TARGET).to([pair.ep(FAR)]);
+    pair.cluster.apply(&web)?;
+    let unused: [IpAddr; 2] = ["10.96.0.99".parse()?, "fd00:96::99".parse()?];
+    for ip in web.each_ip().chain(unused) {
+        refused_tcp(pair.pod(CLIENT), (ip, 81))?;
+        refused_udp(pair.pod(CLIENT), (ip, 81))?;
+    }
+    Ok(())
+}
