@@ -56,8 +56,3 @@ fn judge<E: Executor>(shared: &Shared<E>, case: &Case) -> Result<()> {
         Err(why) => Err(anyhow!("{why}")),
     }
 }
-
-/// Whether real sockets can ask a case: the namespaces are IPv4's.
-pub fn wired(case: &Case) -> bool {
-    case.setting.v4
-}
