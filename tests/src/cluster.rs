@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::netns::Netns;
@@ -71,6 +72,15 @@ impl Cluster {
         ManuallyDrop::new(Netns {
             name: format!("{}-{what}", self.name),
         })
+    }
+
+    /// Puts the thread that calls it into such a namespace.
+    pub fn enter(&self, what: &str) -> impl FnOnce() + Send + 'static {
+        let path = format!("/run/netns/{}", self.namespace(what).name);
+        move || {
+            let namespace = fs::File::open(&path).expect("the node has a namespace");
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+        }
     }
 
     /// A process of the cluster: `dev`, the supervisor, and what it keeps: `server`, `node-1`.

@@ -11,7 +11,6 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use nix::{
-    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -73,7 +72,7 @@ fn what_dies_under_load_heals_and_neither_agent_nor_server_is_missed() {
     let (service, pods) = deploy(&kubectl);
 
     // A container: started again in place. A pod: replaced.
-    let load = Load::connections(service, enter(&cluster, "node-1"));
+    let load = Load::connections(service, cluster.enter("node-1"));
     let victim = &pods[0].name;
     let container = cluster.container(victim, "nginx").unwrap();
     cluster.docker(&["kill", &container]).unwrap();
@@ -118,10 +117,10 @@ fn what_dies_under_load_heals_and_neither_agent_nor_server_is_missed() {
 fn unharmed_by_the_death_of(cluster: &Cluster, kubectl: &Kubectl, service: Ipv4Addr, what: &str) {
     let before = cluster.containers().unwrap();
     let loads = [
-        Load::connections(service, enter(cluster, "node-1")),
-        Load::connections(service, enter(cluster, "node-2")),
-        Load::one_connection(service, enter(cluster, "node-1")),
-        Load::one_connection(service, enter(cluster, "node-2")),
+        Load::connections(service, cluster.enter("node-1")),
+        Load::connections(service, cluster.enter("node-2")),
+        Load::one_connection(service, cluster.enter("node-1")),
+        Load::one_connection(service, cluster.enter("node-2")),
     ];
     let pid = cluster.pid(what).unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -196,15 +195,6 @@ fn client_pod(kubectl: &Kubectl) {
     wait("the client's pod is Ready", || {
         Ok((kubectl.ready_pods("app=client")?.len() == 1).then_some(()))
     });
-}
-
-/// Puts a thread into a node's network namespace.
-fn enter(cluster: &Cluster, what: &str) -> impl FnOnce() + Send + 'static {
-    let path = format!("/run/netns/{}", cluster.namespace(what).name);
-    move || {
-        let namespace = std::fs::File::open(&path).expect("the node has a namespace");
-        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
-    }
 }
 
 /// `<p>Served by POD to ADDRESS</p>`.

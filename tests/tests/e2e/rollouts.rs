@@ -11,8 +11,6 @@ use tests::{
     http_load::Load,
 };
 
-use crate::enter;
-
 /// So many rolling updates, unless ORCHESTRATOR_E2E_ROLLOUTS says another number.
 const ROLLOUTS: usize = 5;
 
@@ -72,8 +70,8 @@ fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
         Ok((count == 3).then_some(()))
     });
 
-    let loads = ["node-1", "node-2", "node-3"]
-        .map(|node| Load::connections(service, enter(&cluster, node)));
+    let loads =
+        ["node-1", "node-2", "node-3"].map(|node| Load::connections(service, cluster.enter(node)));
     let mut took = Vec::new();
     for number in 1..=rollouts {
         took.push(roll(&kubectl, number));
