@@ -11,12 +11,12 @@ use crate::maps;
 const ROUNDS: u32 = 3;
 
 /// A backend with its generation, that of a moment in which the backend was in the Service.
-pub type Chosen = (&'static Backend, u32);
+pub type Chosen = (Backend, u32);
 
 /// One for a new connection: the agent moves no connection, so its generation is of no interest.
 /// One row of `backends_v1`.
 #[inline(always)]
-pub fn by_chance(service: &Service) -> Result<&'static Backend, DropReason> {
+pub fn by_chance(service: &Service) -> Result<Backend, DropReason> {
     let count = service.count;
     if count == 0 {
         return Err(nobody(service));
@@ -30,7 +30,7 @@ pub fn by_chance(service: &Service) -> Result<&'static Backend, DropReason> {
 
 /// One for a client that the Service remembers.
 #[inline(always)]
-pub fn for_client(service: &Service, client: &Addr) -> Result<&'static Backend, DropReason> {
+pub fn for_client(service: &Service, client: &Addr) -> Result<Backend, DropReason> {
     if service.count == 0 {
         return Err(nobody(service));
     }
@@ -60,10 +60,10 @@ pub fn for_flow(service: &Service, key: &Tuple) -> Result<Chosen, DropReason> {
 fn remembered(service: &Service, client: &Addr, slot: u32) -> Result<Chosen, DropReason> {
     if let Some(affinity) = affinity::find(service, client) {
         affinity.last_ns = maps::now_ns();
-        return Ok((&affinity.backend, affinity.generation));
+        return Ok((affinity.backend, affinity.generation));
     }
     let (backend, generation) = in_slot(service, slot)?;
-    affinity::keep(service, client, backend, generation);
+    affinity::keep(service, client, &backend, generation);
     Ok((backend, generation))
 }
 

@@ -145,7 +145,7 @@ pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, D
     }
     packet.headers.tuple.scope = Scope::SERVICE;
     let opening = conntrack::begin(packet.headers)?;
-    match choose(service, opening).and_then(|()| open(config, scope, opening)) {
+    match choose(&service, opening).and_then(|()| open(config, scope, opening)) {
         Ok(()) => maps::count_opened(service.id, opening.backend),
         Err(reason) => {
             maps::count_refused(service.id);
@@ -202,7 +202,7 @@ fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropRea
 
 /// The row of the address that was asked; a node's own address also has those of node ports.
 #[inline(always)]
-fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<&'static Service> {
+fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<Service> {
     let key = ServiceKey {
         addr: asked.dst,
         port: asked.dst_port,

@@ -164,17 +164,38 @@ pub fn node(share: &Addr) -> Option<&'static Node> {
     unsafe { NODES.get(share) }
 }
 
+/// A row by value. The kernel gives the memory of a row that is replaced to another row at once
+/// (hashes without preallocation, Linux 6.1), also under a program that has just found it. So what
+/// was read counts only while it still stands there: else a connection goes to another Service.
+/// None, also if it does not.
 #[inline(always)]
-pub fn service(key: &ServiceKey) -> Option<&'static Service> {
-    // SAFETY: as above.
-    unsafe { SERVICES.get(key) }
+fn settled<V: Copy + 'static>(
+    find: impl Fn() -> Option<&'static V>,
+    same: impl Fn(&V, &V) -> bool,
+) -> Option<V> {
+    // SAFETY: references. Volatile, so that each is read where it says so, and once.
+    let row = unsafe { core::ptr::read_volatile(find()?) };
+    let now = unsafe { core::ptr::read_volatile(find()?) };
+    same(&row, &now).then_some(row)
 }
 
 #[inline(always)]
-pub fn backend(service: u32, slot: u32) -> Option<&'static Backend> {
+pub fn service(key: &ServiceKey) -> Option<Service> {
+    // SAFETY: as above.
+    let find = || unsafe { SERVICES.get(key) };
+    settled(find, |a, b| {
+        a.id == b.id && a.count == b.count && a.flags == b.flags && a.affinity_s == b.affinity_s
+    })
+}
+
+#[inline(always)]
+pub fn backend(service: u32, slot: u32) -> Option<Backend> {
     let key = BackendKey { service, slot };
     // SAFETY: as above.
-    unsafe { BACKENDS.get(&key) }
+    let find = || unsafe { BACKENDS.get(&key) };
+    settled(find, |a, b| {
+        a.id == b.id && a.port.wire == b.port.wire && a.addr.same(&b.addr)
+    })
 }
 
 /// Whether this node answers for an address on its uplink's link.

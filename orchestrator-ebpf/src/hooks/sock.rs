@@ -89,7 +89,7 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     let Some(service) = find(ctx, netns, addr, port) else {
         return ALLOW;
     };
-    let Ok(backend) = choose(service, netns, &addr) else {
+    let Ok(backend) = choose(&service, netns, &addr) else {
         maps::count_refused(service.id);
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         return REJECT;
@@ -102,7 +102,7 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 
 /// The Service that a connection is to be balanced for here.
 #[inline(always)]
-fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<&'static Service> {
+fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<Service> {
     let key = ServiceKey::new(addr, port, Proto::TCP);
     let (service, is_seen) = match maps::service(&key) {
         Some(service) => (service, true),
@@ -118,7 +118,7 @@ fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<
 }
 
 #[inline(always)]
-fn choose(service: &Service, netns: &Netns, to: &Addr) -> Result<&'static Backend, DropReason> {
+fn choose(service: &Service, netns: &Netns, to: &Addr) -> Result<Backend, DropReason> {
     if service.affinity_s == 0 && service.flags & Service::SOURCE_RANGES == 0 {
         return choice::by_chance(service);
     }

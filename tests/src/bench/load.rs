@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,9 @@ const TCP_WRITE: usize = 64 * 1024;
 const UDP_WRITE: usize = 1400;
 
 const CONGESTION_CONTROL: &str = "cubic";
+
+/// A wait after which a connection has failed.
+const TCP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A wait after which a lost datagram is given up.
 const UDP_PATIENCE: Duration = Duration::from_millis(200);
@@ -327,6 +331,10 @@ fn tcp_socket() -> Result<OwnedFd> {
     let (family, kind) = (AddressFamily::Inet, SockType::Stream);
     let socket = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     set_congestion_control(&socket)?;
+    // Of connect() too. Who is not answered in time has failed.
+    let patience = TimeVal::milliseconds(TCP_PATIENCE.as_millis() as i64);
+    socket::setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+    socket::setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
     Ok(socket)
 }
 
