@@ -139,6 +139,13 @@ impl Live {
                 node.with(|datapath| datapath.change(change))?;
             }
         }
+        // As the agent does after changes.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        for node in &mut self.cluster.nodes {
+            node.with(|datapath| runtime.block_on(datapath.follow_routes()))?;
+        }
         Ok(())
     }
 
