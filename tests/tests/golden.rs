@@ -3,6 +3,7 @@
 //! The objects are this node's (`node-1`) view. A document `kind: Then` ends a moment: the dump shows
 //! the rows at the end of each. An object with a deletionTimestamp is gone. `UPDATE_EXPECT=1` rewrites.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,38 @@ use serde::Deserialize;
 use serde_json::Value;
 
 const NODE: &str = "node-1";
+
+/// `cargo xtask test` runs every binary below `tests/tests`, so a name there is a test that runs.
+#[test]
+fn every_scenario_is_a_test() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut dirs: Vec<PathBuf> = vec![root.join("tests")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                sources += &fs::read_to_string(path)?;
+            }
+        }
+    }
+    let names: BTreeSet<&str> = sources
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    let list = fs::read_to_string(root.join("scenarios.txt"))?;
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let missing: Vec<String> = lines
+        .flat_map(|line| match line.strip_suffix(" [families]") {
+            Some(name) => ["", "_v6", "_dual"].map(|f| format!("{name}{f}")).to_vec(),
+            None => vec![line.to_owned()],
+        })
+        .filter(|name| !names.contains(name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    Ok(())
+}
 
 #[test]
 fn objects_give_the_rows_on_file() -> Result<()> {

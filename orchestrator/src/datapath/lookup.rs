@@ -317,6 +317,7 @@ impl World<'_> {
                 let again = self.flow(packet, &left, true)?.ok_or(DropReason::NoFlow)?;
                 self.route(ifindex, packet, again, By::of(packet))
             }
+            Met::Reply(left) if is_error && self.is_host(left.tuple.dst) => pass(left),
             Met::Reply(left) if is_error => self.route(ifindex, packet, left, By::Error),
             Met::Reply(left) => self.route(ifindex, packet, left, By::Nothing),
         }

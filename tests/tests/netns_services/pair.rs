@@ -130,11 +130,6 @@ impl Pair {
         Ok(())
     }
 
-    /// The servers of that name stop: a pod whose process ended.
-    pub fn stop(&mut self, name: &str) {
-        self.servers.retain(|(served, _)| *served != name);
-    }
-
     /// The client addresses that the servers of that name saw.
     pub fn seen_by(&self, name: &str) -> Vec<IpAddr> {
         let named = self.servers.iter().filter(|(served, _)| *served == name);
