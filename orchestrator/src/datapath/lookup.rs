@@ -227,17 +227,31 @@ impl World<'_> {
     fn from_inside(&self, packet: &Packet) -> Result<Met, DropReason> {
         let to = packet.tuple.dst;
         let family = self.family(to);
-        let is_answer = to == family.translation && holds(family.pods, to);
-        if holds(family.pods, to) && !is_answer {
-            return Ok(Met::Nothing);
-        }
-        for is_reply in [false, true] {
-            if let Some(left) = self.flow(packet, &Left::of(packet), is_reply)? {
+        let came = Left::of(packet);
+        if holds(family.pods, to) {
+            // A server on the node's network that does not choose answers from the overlay's side.
+            let mut by_node = came;
+            if packet.tuple.proto == Proto::UDP && packet.tuple.src == family.gateway {
+                by_node.tuple.src = family.node;
+            }
+            let is_answer = to == family.translation;
+            if (is_answer || by_node != came)
+                && let Some(left) = self.flow(packet, &by_node, true)?
+            {
                 return Ok(Met::Reply(left));
             }
+            return match is_answer {
+                false => Ok(Met::Nothing),
+                true => {
+                    let left = self.flow(packet, &came, true)?;
+                    left.map(Met::Reply).ok_or(DropReason::NoFlow)
+                }
+            };
         }
-        if is_answer {
-            return Err(DropReason::NoFlow);
+        for is_reply in [false, true] {
+            if let Some(left) = self.flow(packet, &came, is_reply)? {
+                return Ok(Met::Reply(left));
+            }
         }
         match self.service(packet, ServiceKey::INSIDE)? {
             Met::Nothing if holds(family.services, to) => match packet.part {
@@ -317,6 +331,7 @@ impl World<'_> {
                 let again = self.flow(packet, &left, true)?.ok_or(DropReason::NoFlow)?;
                 self.route(ifindex, packet, again, By::of(packet))
             }
+            // As a question for the node itself: from where the client's route leads to.
             Met::Reply(left) if is_error && self.is_host(left.tuple.dst) => pass(left),
             Met::Reply(left) if is_error => self.route(ifindex, packet, left, By::Error),
             Met::Reply(left) => self.route(ifindex, packet, left, By::Nothing),
@@ -394,7 +409,9 @@ impl World<'_> {
             return Ok(None);
         };
         let (first, last) = MASQUERADE_PORTS;
-        let given = key.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
+        // SCTP keeps its ports; an error about it is known by its own protocol.
+        let given =
+            packet.tuple.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
         let fits = given && packet.tuple.dst == self.family(packet.tuple.dst).node;
         match self
             .state
