@@ -19,7 +19,7 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the overlay carries foreign sources",
         file: "orchestrator-ebpf/src/forward.rs",
-        from: "if !family.pods.contains(&packet.headers.tuple.src) {",
+        from: "if !dsr::is_on(config) || packet.headers.is_translated == 0 || packet.headers.is_v6() {",
         to: "if false {",
     },
     Bug {
