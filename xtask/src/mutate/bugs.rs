@@ -49,8 +49,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "remote backends answer clients outside directly",
         file: "orchestrator-ebpf/src/lb.rs",
-        from: "None => scope == ServiceKey::OUTSIDE || ",
-        to: "None => ",
+        from: "None => scope == ServiceKey::OUTSIDE || !config.family(client).pods.contains(client),",
+        to: "None => false,",
     },
     Bug {
         name: "a Service with endpoints elsewhere refuses",
