@@ -11,7 +11,7 @@ use tests::peer::{refused_tcp, refused_udp, udp_for};
 use crate::pair::{CLIENT, FAR, Families, Pair, TARGET, families};
 
 const NODE_PORT: u16 = 30080;
-/// The median of several; one may meet a busy machine.
+/// The fastest of several: no timer is waited for, whatever else runs on the machine.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
 families! {
@@ -43,17 +43,13 @@ fn refused(test: &str, families: Families) -> Result<()> {
             ]);
         }
         for (asker, addr, port) in places {
-            let mut took = Vec::new();
+            let mut fastest = [Duration::MAX; 2];
             for _ in 0..5 {
-                took.push(refused_tcp(asker, (addr, port))?);
-                took.push(refused_udp(asker, (addr, port))?);
+                fastest[0] = fastest[0].min(refused_tcp(asker, (addr, port))?);
+                fastest[1] = fastest[1].min(refused_udp(asker, (addr, port))?);
             }
-            took.sort();
-            assert!(
-                took[5] <= AT_ONCE,
-                "{addr}:{port} from {}: {took:?}",
-                asker.name
-            );
+            let at_once = fastest.iter().all(|took| *took <= AT_ONCE);
+            assert!(at_once, "{addr}:{port} from {}: {fastest:?}", asker.name);
         }
     }
     Ok(())
