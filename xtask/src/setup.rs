@@ -55,11 +55,18 @@ impl fmt::Display for Toolchain {
 
 /// Finds the toolchain, installing what is missing.
 pub fn ensure() -> Result<Toolchain> {
-    let (cargo, rustc, version) = match find_rust() {
+    let linker = find_linker();
+    // A linker without a word of its LLVM was built elsewhere, with that of a new compiler.
+    let newest = match &linker {
+        Some(linker) => linked_llvm(linker),
+        None => LLVM.iter().rev().copied().find(|llvm| has_llvm(*llvm)),
+    }
+    .unwrap_or(u32::MAX);
+    let (cargo, rustc, version) = match find_rust(newest) {
         Some(found) => found,
-        None => install_rust()?,
+        None => install_rust(newest)?,
     };
-    let linker = match find_linker() {
+    let linker = match linker {
         Some(linker) => linker,
         None => install_linker(&cargo, &rustc, version.llvm)?,
     };
@@ -97,7 +104,9 @@ fn leaks(name: &str) -> bool {
         && !kept.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn find_rust() -> Option<(PathBuf, PathBuf, Version)> {
+/// A compiler whose LLVM is not newer than the linker's: bpf-linker reads what the compiler writes.
+fn find_rust(newest: u32) -> Option<(PathBuf, PathBuf, Version)> {
+    let usable = |rustc: &Path| usable(rustc).filter(|version| version.llvm <= newest);
     for toolchain in rustup_toolchains() {
         if toolchain.join("lib/rustlib/src/rust/library/core").exists() {
             let (cargo, rustc) = (toolchain.join("bin/cargo"), toolchain.join("bin/rustc"));
@@ -154,7 +163,7 @@ fn parse_version(text: &str) -> Option<Version> {
     })
 }
 
-fn install_rust() -> Result<(PathBuf, PathBuf, Version)> {
+fn install_rust(newest: u32) -> Result<(PathBuf, PathBuf, Version)> {
     let mut tried = Vec::new();
     if exists("apt-get") && is_root() && apt_has("rust-web-src") {
         match packages::install(DEBIAN_PAIR) {
@@ -162,14 +171,14 @@ fn install_rust() -> Result<(PathBuf, PathBuf, Version)> {
             Err(error) => tried.push(format!("{error:#}")),
         }
     }
-    if find_rust().is_none() && exists("rustup") {
+    if find_rust(newest).is_none() && exists("rustup") {
         let mut rustup = clean_command(Path::new("rustup"));
         rustup.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
         if let Err(error) = command::output(rustup.args(["--component", "rust-src"])) {
             tried.push(format!("{error:#}"));
         }
     }
-    find_rust().with_context(|| {
+    find_rust(newest).with_context(|| {
         format!(
             "no Rust toolchain has the sources of `core`, which the datapath is built with: run \
              `rustup toolchain install nightly --component rust-src`, or on Debian as root \
@@ -191,15 +200,38 @@ fn find_linker() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// bpf-linker reads what the compiler writes, so it is built with the LLVM of the compiler, or a
-/// newer one.
+/// The LLVM that a linker loads, by the library's name in it.
+fn linked_llvm(linker: &Path) -> Option<u32> {
+    let bytes = fs::read(linker).ok()?;
+    let names = |version: u32| {
+        [
+            format!("libLLVM.so.{version}"),
+            format!("libLLVM-{version}"),
+        ]
+    };
+    let has = |name: &String| bytes.windows(name.len()).any(|it| it == name.as_bytes());
+    LLVM.iter()
+        .copied()
+        .find(|version| names(*version).iter().any(has))
+}
+
+fn llvm_is_installed(version: u32) -> bool {
+    Path::new(&format!("/usr/lib/llvm-{version}/bin/llvm-config")).exists()
+}
+
+/// Whether bpf-linker can be built with that LLVM here.
+fn has_llvm(version: u32) -> bool {
+    let apt = exists("apt-get") && is_root();
+    llvm_is_installed(version) || apt && apt_has(&format!("llvm-{version}-dev"))
+}
+
+/// Built with the LLVM of the compiler, or a newer one.
 fn install_linker(cargo: &Path, rustc: &Path, llvm: u32) -> Result<PathBuf> {
     let mut versions = LLVM.iter().copied().filter(|version| *version >= llvm);
-    let config = |version: u32| PathBuf::from(format!("/usr/lib/llvm-{version}/bin/llvm-config"));
-    let mut installed = versions.clone().find(|version| config(*version).exists());
+    let mut installed = versions.clone().find(|version| llvm_is_installed(*version));
     let apt = exists("apt-get") && is_root();
     if installed.is_none() && apt {
-        installed = versions.find(|version| apt_has(&format!("llvm-{version}-dev")));
+        installed = versions.find(|version| has_llvm(*version));
         if let Some(version) = installed {
             let (llvm, polly) = (
                 format!("llvm-{version}-dev"),
