@@ -8,6 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
+use crate::vxlan::{self, Outer};
 use crate::{dsr, lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
@@ -67,6 +68,15 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
         return deliver(packet, endpoint, rule);
     }
     to_outside(packet, config, rule)
+}
+
+/// Sends an answer that came to the translation address to who is behind it. Not inlined, for the
+/// stack.
+#[inline(never)]
+pub fn to_asker(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    lb::to_asker(packet)?;
+    let rule = packet.headers.rule;
+    route(packet, config, rule)
 }
 
 /// Hands a packet to a local endpoint. Every hook comes here: a peer redirect skips the host veth's
@@ -142,11 +152,17 @@ fn to_node(
     if packet.exceeds(config.mtu) {
         return refuse::too_big(packet, config, rule);
     }
-    packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
-    packet.set_macs(&frame)?;
+    let (verdict, target) =
+        if packet.is_single(config.mtu) && wrap(packet, config, vni, &node.vtep, &frame) {
+            (Verdict::Tunnel, config.uplink)
+        } else {
+            packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
+            packet.set_macs(&frame)?;
+            (Verdict::Overlay, config.overlay)
+        };
     Ok(Trace {
-        verdict: Verdict::Overlay,
-        target: config.overlay,
+        verdict,
+        target,
         vtep: node.vtep.low_word(),
         reason: DropReason::None,
         rule: if let Rule::None = rule {
@@ -155,6 +171,25 @@ fn to_node(
             rule
         },
     })
+}
+
+/// Encapsulates a packet that is one on the wire. `false`: it is as it was. Not inlined, for the
+/// stack.
+#[inline(never)]
+fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
+    if !to.is_v4() {
+        return false;
+    }
+    let outer = Outer {
+        from: config.underlay,
+        to: *to,
+        src_port: vxlan::source_port(&packet.headers.tuple),
+        dst_port: config.vxlan_port,
+        vni,
+        id: packet.headers.serial as u16,
+    };
+    let words = outer.words(packet.length(), frame, packet.headers.is_v6());
+    packet.wrap(&words)
 }
 
 #[inline(always)]

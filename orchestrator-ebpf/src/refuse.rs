@@ -48,7 +48,7 @@ pub fn too_big(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace
     if packet.headers.is_translated != 0 {
         let sent = packet.headers.original;
         packet.headers.becomes = sent;
-        packet.rewrite()?;
+        packet.rewrite_own()?;
     }
     if packet.headers.is_v6() {
         too_big_v6(packet, config.mtu)?;

@@ -284,7 +284,8 @@ impl Fuzz {
             Outcome::Outside { left: of } => trace.verdict == Verdict::Outside && left(of),
             Outcome::Tunnel { vtep, left: of } => {
                 let low = u32::from_be(vtep.words[3]);
-                trace.verdict == Verdict::Overlay && trace.vtep == low && left(of)
+                let tunnelled = matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel);
+                tunnelled && trace.vtep == low && left(of)
             }
             Outcome::Local {
                 verdict,

@@ -9,6 +9,7 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{DropReason, Rule, Trace};
 
+use super::overlay;
 use crate::drop::exit;
 use crate::skb::Packet;
 use crate::{announce, forward, lb, maps, nat, refuse};
@@ -24,6 +25,12 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
+    match unwrap(packet, config) {
+        Tunnel::Not => {}
+        Tunnel::Device => return Ok(forward::pass(Rule::NotOurs)),
+        Tunnel::Unwrapped => return overlay::receive(packet, config),
+        Tunnel::Broken => return Err(DropReason::Helper),
+    }
     match packet.parse() {
         Ok(()) => {
             if let Some(answer) = announce::neighbour(packet, config) {
@@ -36,6 +43,46 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
         }
         Err(_) => return Ok(forward::pass(Rule::NotOurs)),
     }
+    match from_outside(packet, config) {
+        Err(reason) => refuse::instead_of_drop(packet, reason),
+        decided => decided,
+    }
+}
+
+/// What a packet is to the overlay.
+#[repr(u32)]
+enum Tunnel {
+    Not,
+    /// For the VXLAN device to open.
+    Device,
+    /// Opened: the sender and the identifier are in the headers.
+    Unwrapped,
+    Broken,
+}
+
+/// Takes the outer headers off what another node sent, if it was one packet on the wire; what is to be
+/// cut into several yet, the VXLAN device keeps together. Not inlined, for the stack.
+#[inline(never)]
+fn unwrap(packet: &mut Packet, config: &Config) -> Tunnel {
+    match packet.outer() {
+        Some((outer, v6)) if outer.dst_port.wire == config.vxlan_port.wire => {
+            if packet.segment() != 0 || !outer.to.same(&config.underlay) {
+                return Tunnel::Device;
+            }
+            packet.headers.sender = outer.from;
+            packet.headers.vni = outer.vni;
+            if packet.unwrap(v6).is_err() {
+                return Tunnel::Broken;
+            }
+            Tunnel::Unwrapped
+        }
+        _ => Tunnel::Not,
+    }
+}
+
+/// What did not come through the overlay.
+#[inline(always)]
+fn from_outside(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
     let tuple = &packet.headers.tuple;
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {
         return Ok(forward::pass(Rule::NotOurs));
@@ -44,12 +91,14 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
-    match translate(packet, config) {
-        Ok(true) => {}
-        Ok(false) => return Ok(forward::pass(Rule::NotOurs)),
-        Err(reason) => return refuse::instead_of_drop(packet, reason),
+    if !translate(packet, config)? {
+        return Ok(forward::pass(Rule::NotOurs));
     }
     packet.rewrite()?;
+    let family = forward::family(packet, config);
+    if packet.headers.tuple.dst.same(&family.translation) {
+        return forward::to_asker(packet, config);
+    }
     onward(packet, config)
 }
 
@@ -66,20 +115,17 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
     lb::by_row(packet, config, ServiceKey::OUTSIDE)
 }
 
-/// To a backend, or to who is behind a masqueraded flow.
-#[inline(always)]
+/// To a backend, or to who is behind a masqueraded flow. Not inlined, for the stack.
+#[inline(never)]
 fn onward(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
     let (to, rule) = (packet.headers.tuple.dst, packet.headers.rule);
-    if to.same(&forward::family(packet, config).translation) {
-        lb::to_asker(packet)?;
-    } else if matches!(rule, Rule::Service | Rule::IcmpError)
+    if matches!(rule, Rule::Service | Rule::IcmpError)
         && maps::endpoint(&to).is_some_and(|here| here.is_host())
     {
         // A backend that is the node itself gets it from where the client's route leads to, or the
         // node's stack would take the client for an impostor.
         return Ok(forward::pass(rule));
     }
-    let rule = packet.headers.rule;
     forward::route(packet, config, rule)
 }
 
@@ -95,7 +141,11 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
-    if packet.parse().is_err() {
+    if packet
+        .outer()
+        .is_some_and(|(outer, _)| outer.dst_port.wire == config.vxlan_port.wire)
+        || packet.parse().is_err()
+    {
         return Ok(forward::pass(Rule::NotOurs));
     }
     let tuple = &packet.headers.tuple;

@@ -3,39 +3,48 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use orchestrator_common::event::Hook;
-use orchestrator_common::{DropReason, Rule};
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::{Addr, DropReason, Rule, Trace};
 
 use crate::drop::exit;
-use crate::{dsr, forward, lb, maps};
+use crate::skb::Packet;
+use crate::{dsr, forward, maps};
 
 /// tcx ingress, decapsulated.
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::FromOverlay, |packet| {
         let config = maps::config()?;
-        packet.parse()?;
-        let (vni, sender) = packet
-            .tunnel(&config.underlay)
-            .ok_or(DropReason::NotOurTunnel)?;
-        if vni == dsr::vni(config) {
-            return dsr::receive(packet, config, &sender);
-        }
-        if vni != config.vni {
-            return Err(DropReason::NotOurTunnel);
-        }
-        let from = &packet.headers.tuple.src;
-        let share = from.masked(&forward::family(packet, config).node_mask);
-        match maps::node(&share) {
-            Some(node) if node.vtep.same(&sender) => {}
-            _ => return Err(DropReason::TunnelSpoofed),
-        }
-        let to = packet.headers.tuple.dst;
-        if to.same(&forward::family(packet, config).translation) {
-            lb::to_asker(packet)?;
-            let rule = packet.headers.rule;
-            return forward::route(packet, config, rule);
-        }
-        let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;
-        forward::deliver(packet, endpoint, Rule::None)
+        let tunnel = packet.tunnel(&config.underlay);
+        let (vni, sender) = tunnel.ok_or(DropReason::NotOurTunnel)?;
+        packet.headers.vni = vni;
+        packet.headers.sender = sender;
+        receive(packet, config)
     })
+}
+
+/// What another node's endpoint sent, by either way out of the tunnel: its headers are to be read yet.
+/// Not inlined, for the stack.
+#[inline(never)]
+pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    packet.parse()?;
+    if packet.headers.vni != config.vni {
+        return if packet.headers.vni == dsr::vni(config) {
+            dsr::receive(packet, config)
+        } else {
+            Err(DropReason::NotOurTunnel)
+        };
+    }
+    let from = &packet.headers.tuple.src;
+    let share = from.masked(&forward::family(packet, config).node_mask);
+    match maps::node(&share) {
+        Some(node) if node.vtep.same(&packet.headers.sender) => {}
+        _ => return Err(DropReason::TunnelSpoofed),
+    }
+    let to = packet.headers.tuple.dst;
+    if to.same(&forward::family(packet, config).translation) {
+        return forward::to_asker(packet, config);
+    }
+    let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;
+    forward::deliver(packet, endpoint, Rule::None)
 }

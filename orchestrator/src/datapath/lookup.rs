@@ -6,6 +6,7 @@
 
 pub mod packet;
 pub mod state;
+pub mod tunnel;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -27,7 +27,7 @@ fn a_packet_to_a_pod_on_another_node_is_encapsulated_unaltered() {
     assert_eq!(ran.packet[..6], Mac::OVERLAY_DEVICE.octets);
     assert_eq!(ran.packet[6..12], Mac::OVERLAY_SENDER.octets);
     assert!(world.datapath.flows().unwrap().is_empty());
-    assert_eq!(world.datapath.decided(Verdict::Overlay).unwrap(), 1);
+    assert_eq!(world.datapath.decided(Verdict::Tunnel).unwrap(), 1);
     assert_eq!(world.datapath.decided(Verdict::Drop).unwrap(), 0);
 }
 

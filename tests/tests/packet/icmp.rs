@@ -239,7 +239,7 @@ fn a_packet_too_big_for_the_overlay_is_answered_with_the_size_that_is_not() {
         for to in [backend, service] {
             let datagram = |length| udp((pod, 40000), to, &vec![7; length - ip - 8]);
             let fits = world.send(&datagram(1450));
-            assert_eq!(fits.trace.verdict, Verdict::Overlay, "{to:?}");
+            assert_eq!(fits.trace.verdict, Verdict::Tunnel, "{to:?}");
             let segment = tcp((pod, 40000), to, Flags::Ack, &vec![7; 1451 - ip - 20]);
             for frame in [datagram(1451), segment] {
                 let ran = world.send(&frame);

@@ -246,10 +246,10 @@ pub fn trace(verdict: Verdict, target: u32, rule: Rule) -> Trace {
     }
 }
 
-/// The trace of a packet for the other node.
+/// The trace of a packet for the other node that is one on the wire.
 pub fn overlay(rule: Rule) -> Trace {
     Trace {
         vtep: ip(OTHER_NODE).to_bits(),
-        ..trace(Verdict::Overlay, OVERLAY, rule)
+        ..trace(Verdict::Tunnel, UPLINK, rule)
     }
 }
