@@ -347,6 +347,11 @@ unsafe fn parse_v6(start: usize, end: usize, headers: &mut Headers) -> Result<()
     headers.tuple.dst = unsafe { load::<Addr>(start + IPV6_SRC as usize + 16) };
     headers.dont_fragment = 1;
     headers.fragment = Fragment::Whole;
+    // On the wire nobody has an IPv4-mapped address (RFC 4942, section 2.2): its rows are those of an
+    // IPv4 host.
+    if headers.tuple.src.is_v4() || headers.tuple.dst.is_v4() {
+        return Err(Unparsed::Because(DropReason::Malformed));
+    }
     if is_extension(next) {
         return unsafe { parse_extensions(start, end, headers) };
     }
@@ -616,6 +621,19 @@ mod tests {
         );
         assert!(headers.is_v6() && headers.has_ports() && !headers.has_options());
         assert_eq!((headers.ttl, headers.dont_fragment), (64, 1));
+    }
+
+    #[test]
+    fn an_ipv6_packet_of_an_ipv4_host_is_refused() {
+        for at in [22, 38] {
+            let mut frame = frame_v6(17, &[UDP]);
+            let mapped = Addr::from_v4_wire(0x0501_640a).octets();
+            frame[at..at + 16].copy_from_slice(&mapped);
+            assert_eq!(
+                parsed(&frame).unwrap_err(),
+                Unparsed::Because(DropReason::Malformed)
+            );
+        }
     }
 
     #[test]
