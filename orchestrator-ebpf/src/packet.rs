@@ -20,9 +20,9 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// How much of a transport header is read: ports or ICMP's type and identifier, which an ICMP error
-/// always quotes, and TCP up to its flags.
+/// always quotes, and all of TCP's but its options.
 const PORTS: usize = 8;
-const TCP_TO_FLAGS: usize = 14;
+const TCP: usize = 20;
 
 /// IPv6 extension headers (RFC 8200): more than these, or further than that into the frame, nobody
 /// sends in earnest, and a program must end.
@@ -238,7 +238,7 @@ pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(
         ETHERTYPE_IPV6 => true,
         _ => return Err(Unparsed::Because(DropReason::NotIp)),
     };
-    unsafe { parse_ip(start, end, headers, v6, TCP_TO_FLAGS) }
+    unsafe { parse_ip(start, end, headers, v6, TCP) }
 }
 
 /// Reads the packet that an ICMP error quotes, as if an Ethernet header were before it at `start`.
@@ -438,8 +438,8 @@ unsafe fn parse_transport(
     if at + PORTS > end {
         return Err(Unparsed::TooShort);
     }
-    if tcp == TCP_TO_FLAGS && headers.is_tcp() {
-        if at + TCP_TO_FLAGS > end {
+    if tcp == TCP && headers.is_tcp() {
+        if at + TCP > end {
             return Err(Unparsed::TooShort);
         }
         headers.tcp_flags = unsafe { load::<u8>(at + 13) };
@@ -575,7 +575,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_asks_for_more_and_what_is_wrong_is_refused() {
         let whole = frame(6, 0, 0, &[0; 20]);
-        for length in 0..(ETHERNET + IPV4 + 14) {
+        for length in 0..(ETHERNET + IPV4 + TCP) {
             assert_eq!(
                 parsed(&whole[..length]).unwrap_err(),
                 Unparsed::TooShort,
@@ -703,7 +703,7 @@ mod tests {
     #[test]
     fn an_ipv6_packet_that_is_cut_off_asks_for_more() {
         let whole = frame_v6(44, &[&[6, 0, 0, 0, 0, 0, 0, 0], &[0; 20]]);
-        for length in 0..(ETHERNET + IPV6 + 8 + 14) {
+        for length in 0..(ETHERNET + IPV6 + 8 + TCP) {
             assert_eq!(
                 parsed(&whole[..length]).unwrap_err(),
                 Unparsed::TooShort,

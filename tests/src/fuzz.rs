@@ -104,14 +104,6 @@ impl Fuzz {
             34
         };
         made.bytes.resize(made.bytes.len().max(least), 0);
-        let mut longer = made.bytes.clone();
-        longer.resize(longer.len() + 6, 0);
-        // The programs ask for 14 bytes of TCP only.
-        if Packet::read(&made.bytes).is_err()
-            && Packet::read(&longer).is_ok_and(|packet| packet.tuple.proto.number == 6)
-        {
-            made.bytes = longer;
-        }
         let tunnel = (hook == Hook::FromOverlay).then(|| world::tunnel(&mut self.rng));
         let arrival = Arrival {
             hook,

@@ -56,9 +56,8 @@ impl World<'_> {
             return Ok(None);
         };
         let (first, last) = MASQUERADE_PORTS;
-        // SCTP keeps its ports; an error about it is known by its own protocol.
-        let given =
-            packet.tuple.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
+        // SCTP keeps its ports.
+        let given = key.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
         let fits = given && packet.tuple.dst == self.family(packet.tuple.dst).node;
         match self
             .state
