@@ -168,6 +168,27 @@ impl Headers {
         self.icmp == Icmp::Error
     }
 
+    /// Each family has its own ICMP, and the other's number in it means nothing.
+    #[inline(always)]
+    fn has_icmp_protocol(&self) -> bool {
+        let own = if self.is_v6() {
+            Proto::ICMPV6
+        } else {
+            Proto::ICMP
+        };
+        self.tuple.proto.number == own.number
+    }
+
+    /// An echo or the reply to one. Of later fragments those of an echo are the only ones of ICMP
+    /// whose first left an identifier behind.
+    #[inline(always)]
+    pub fn is_echo(&self) -> bool {
+        match self.fragment {
+            Fragment::Later => self.has_icmp_protocol(),
+            _ => matches!(self.icmp, Icmp::Echo | Icmp::EchoReply),
+        }
+    }
+
     /// Of a protocol with ports: in later fragments they are not in sight.
     #[inline(always)]
     pub fn has_port_protocol(&self) -> bool {
@@ -426,7 +447,7 @@ unsafe fn parse_transport(
     headers: &mut Headers,
     tcp: usize,
 ) -> Result<(), Unparsed> {
-    if !headers.has_port_protocol() && !is_icmp(headers) {
+    if !headers.has_port_protocol() && !headers.has_icmp_protocol() {
         return Ok(());
     }
     // SAFETY: a field of `headers`; volatile as in `parse_extensions`.
@@ -444,7 +465,7 @@ unsafe fn parse_transport(
         }
         headers.tcp_flags = unsafe { load::<u8>(at + 13) };
     }
-    if is_icmp(headers) {
+    if headers.has_icmp_protocol() {
         headers.icmp = icmp_kind(unsafe { load::<u8>(at) }, headers.is_v6());
         let id = Port::from_wire(unsafe { load::<u16>(at + 4) });
         match headers.icmp {
@@ -457,17 +478,6 @@ unsafe fn parse_transport(
         headers.tuple.dst_port = Port::from_wire(unsafe { load::<u16>(at + 2) });
     }
     Ok(())
-}
-
-/// Each family has its own ICMP, and the other's number in it means nothing.
-#[inline(always)]
-fn is_icmp(headers: &Headers) -> bool {
-    let own = if headers.is_v6() {
-        Proto::ICMPV6
-    } else {
-        Proto::ICMP
-    };
-    headers.tuple.proto.number == own.number
 }
 
 #[inline(always)]

@@ -137,9 +137,9 @@ impl Packet {
             return None;
         }
         let headers = &mut self.headers;
-        let is_echo = matches!(headers.icmp, Icmp::Echo | Icmp::EchoReply);
         // Nobody asks a Service for an echo.
-        if !headers.has_port_protocol() && !(scope.number == Scope::MASQUERADE.number && is_echo) {
+        let may_be_echo = scope.number == Scope::MASQUERADE.number;
+        if !headers.has_port_protocol() && !(may_be_echo && headers.is_echo()) {
             return None;
         }
         headers.tuple.scope = scope;

@@ -106,7 +106,11 @@ impl World<'_> {
             Part::Later => self.state.recall(&now.tuple, packet.fragment_id)?,
             _ => now.tuple,
         };
-        let is_echo = matches!(packet.icmp, Some(Icmp::Echo | Icmp::EchoReply));
+        // A later piece of an echo, too, whose identifier the first one left.
+        let is_echo = match packet.part {
+            Part::Later => packet.has_icmp_protocol(),
+            _ => matches!(packet.icmp, Some(Icmp::Echo | Icmp::EchoReply)),
+        };
         let has_identity = packet.has_port_protocol() || (scope == Scope::MASQUERADE && is_echo);
         has_identity.then(|| tuple.in_scope(scope))
     }

@@ -79,8 +79,13 @@ impl Packet {
         matches!(self.tuple.proto, Proto::TCP | Proto::UDP | Proto::SCTP)
     }
 
+    /// Its family's own ICMP.
+    pub fn has_icmp_protocol(&self) -> bool {
+        self.tuple.proto == if self.v6 { Proto::ICMPV6 } else { Proto::ICMP }
+    }
+
     fn read_transport(&mut self, frame: &[u8], is_quote: bool) -> Result<(), DropReason> {
-        let is_icmp = self.tuple.proto == if self.v6 { Proto::ICMPV6 } else { Proto::ICMP };
+        let is_icmp = self.has_icmp_protocol();
         let needed = match self.tuple.proto {
             Proto::TCP if !is_quote => 20,
             Proto::TCP => 8,
