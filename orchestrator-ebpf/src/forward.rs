@@ -8,7 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
-use crate::{dsr, lb, maps, refuse};
+use crate::{dsr, icmp, lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -41,13 +41,17 @@ pub fn check_link_local(packet: &Packet) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// An endpoint may send only from its own addresses.
+/// An endpoint may send only from its own addresses, and errors only about what it was sent. The
+/// node itself also speaks for packets that it forwards.
 #[inline(always)]
 pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
-    match maps::endpoint(&packet.headers.tuple.src) {
-        Some(endpoint) if endpoint.ifindex == packet.ifindex() => Ok(()),
-        _ => Err(DropReason::SourceSpoofed),
+    let source = maps::endpoint(&packet.headers.tuple.src).ok_or(DropReason::SourceSpoofed)?;
+    let is_own = source.ifindex == packet.ifindex() && packet.is_from(&source.mac);
+    let is_told = packet.headers.is_icmp_error() && !source.is_host();
+    if !is_own || is_told && !icmp::is_about_own(packet) {
+        return Err(DropReason::SourceSpoofed);
     }
+    Ok(())
 }
 
 /// Sends a packet of a local endpoint on its way.

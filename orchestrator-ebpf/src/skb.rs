@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
 use crate::{fragments, icmp};
@@ -276,6 +276,21 @@ impl Packet {
         let (from, to) = (u64::from(ttl), u64::from(ttl - 1));
         done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, from, to, 2) })?;
         self.store(packet::IPV4_TTL, &(ttl - 1), 0)
+    }
+
+    /// Whether the frame is from that address.
+    #[inline(always)]
+    pub fn is_from(&self, mac: &Mac) -> bool {
+        let mac = core::ptr::from_ref(mac) as usize;
+        unsafe {
+            let (start, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
+            if start + ETHERNET > end {
+                return false;
+            }
+            let first = packet::load::<u32>(start + 6) ^ packet::load::<u32>(mac);
+            let rest = packet::load::<u16>(start + 10) ^ packet::load::<u16>(mac + 4);
+            first | u32::from(rest) == 0
+        }
     }
 
     /// Writes destination and source of the frame, as `Mac::frame` puts them in words.

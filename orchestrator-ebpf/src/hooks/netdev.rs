@@ -11,7 +11,7 @@ use orchestrator_common::{DropReason, Rule, Trace};
 
 use crate::drop::exit;
 use crate::skb::Packet;
-use crate::{announce, forward, lb, maps, nat, refuse};
+use crate::{announce, forward, icmp, lb, maps, nat, refuse};
 
 /// tcx ingress. What is not ours is the node's own affair, also when it cannot be read.
 #[classifier]
@@ -42,6 +42,10 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     }
     let pods = &forward::family(packet, config).pods;
     if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
+        return Err(DropReason::PodRangeOutside);
+    }
+    // What leaves by the uplink has no pod's address, so nobody there can tell of one.
+    if packet.headers.is_icmp_error() && icmp::is_about(packet, pods) {
         return Err(DropReason::PodRangeOutside);
     }
     match translate(packet, config) {

@@ -213,8 +213,13 @@ impl World<'_> {
         if packet.v6 && for_link {
             return Err(DropReason::NotUnicast);
         }
-        let held = self.tables.endpoints.get(&src);
-        if held.is_none_or(|endpoint| endpoint.ifindex != ifindex) {
+        let Some(sender) = self.tables.endpoints.get(&src) else {
+            return Err(DropReason::SourceSpoofed);
+        };
+        // A pod can only have been sent what was for it.
+        let is_error = packet.icmp == Some(Icmp::Error);
+        let may_tell = sender.is_host() || packet.about.is_some_and(|(_, to)| to == src);
+        if sender.ifindex != ifindex || sender.mac != packet.mac || is_error && !may_tell {
             return Err(DropReason::SourceSpoofed);
         }
         match self.from_inside(packet)? {
@@ -305,6 +310,11 @@ impl World<'_> {
         }
         let family = self.family(tuple.dst);
         if holds(family.pods, tuple.src) || holds(family.pods, tuple.dst) {
+            return Err(DropReason::PodRangeOutside);
+        }
+        // Nor can anybody have seen one there.
+        let is_pod = |(from, to)| holds(family.pods, from) || holds(family.pods, to);
+        if packet.about.is_some_and(is_pod) {
             return Err(DropReason::PodRangeOutside);
         }
         let came = Left::of(packet);

@@ -211,10 +211,13 @@ impl Tracer {
         before: &Tuple,
     ) -> Result<(Step, Verdict), DatapathError> {
         let known = self.flow_keys(before)?;
+        // An endpoint's frames are its own.
+        let source = self.tables.endpoints.get(&before.src);
+        let mac = source.map(|endpoint| endpoint.mac).unwrap_or_default();
         let (trace, frame) = run(
             &self.program(hook, ifindex)?,
             ifindex,
-            &probe::frame(before),
+            &probe::frame(mac, before),
         )?;
         let after = probe::tuple(&frame).unwrap_or(*before);
         let rows = self.rows(hook, before, &after, &trace)?;

@@ -10,7 +10,7 @@ use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto};
 
-use super::frames::Pool;
+use super::frames::{self, Pool};
 use crate::prog::LOOPBACK;
 use crate::sim::rng::Rng;
 
@@ -159,7 +159,10 @@ pub fn tables(parts: Parts) -> Tables {
                 Endpoint::HOST,
             ),
         ] {
-            let mac = Mac::new([2, 0, 0, 0, 1, ifindex as u8]);
+            let mac = match ifindex {
+                LOOPBACK => frames::SENDER,
+                _ => Mac::new([2, 0, 0, 0, 1, ifindex as u8]),
+            };
             let row = Endpoint {
                 ifindex,
                 flags,

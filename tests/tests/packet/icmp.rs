@@ -2,6 +2,7 @@
 //! overlay are answered by one.
 
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::{DropReason, Port, Proto, Rule, Trace, Verdict};
 use tests::packet::*;
@@ -215,6 +216,61 @@ fn an_error_about_nothing_that_was_translated_is_left_as_it_is() {
     world.must_drop(Hook::FromContainer, &cut, DropReason::NoFlow);
     let outside = icmp_error(POD, OUTSIDE, (3, 3, 0), &unasked, 28);
     world.must_drop(Hook::ToNetdev, &outside, DropReason::NoFlow);
+}
+
+#[test]
+fn a_pod_tells_errors_only_about_what_it_was_sent() {
+    let Some(mut world) = world("foreign errors") else {
+        return;
+    };
+    for ((pod, service, backend), (other, gateway)) in FAMILIES
+        .into_iter()
+        .zip([(NEIGHBOUR_POD, GATEWAY), (NEIGHBOUR_POD6, GATEWAY6)])
+    {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            // The pod beside has a flow to the Service.
+            world.swap(pod, other);
+            world.send(&build((other, 40000), service));
+            world.swap(other, pod);
+            // As if the answer had come here.
+            let answer = build(service, (other, 40000));
+            for says in says(pod) {
+                for to in [service.0, backend.0, other] {
+                    let error = icmp_error(pod, to, says, &answer, quotes(pod)[0]);
+                    world.must_drop(Hook::FromContainer, &error, DropReason::SourceSpoofed);
+                }
+            }
+            let ip = if any_ip(pod).is_ipv6() { 40 } else { 20 };
+            let cut = icmp_error(pod, service.0, says(pod)[0], &answer, ip - 1);
+            world.must_drop(Hook::FromContainer, &cut, DropReason::SourceSpoofed);
+            // The node forwarded it, and may say so.
+            world.endpoint(gateway, LOOPBACK, Endpoint::HOST, SENDER_MAC);
+            let error = icmp_error(gateway, service.0, says(pod)[0], &answer, quotes(pod)[0]);
+            assert_eq!(world.send(&error).trace, overlay(Rule::IcmpError));
+        }
+    }
+}
+
+#[test]
+fn nobody_outside_tells_of_what_pods_sent_each_other() {
+    let Some(mut world) = world("errors about pods") else {
+        return;
+    };
+    for ((pod, service, backend), (node, router)) in FAMILIES
+        .into_iter()
+        .zip([(NODE, "192.0.2.9"), (NODE6, "2001:db8::9")])
+    {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            let translated = world.send(&build((pod, 40000), service)).packet;
+            let answer = build(service, (pod, 40000));
+            for about in [translated, answer] {
+                let error = icmp_error(router, node, says(pod)[1], &about, quotes(pod)[0]);
+                world.must_drop(Hook::FromNetdev, &error, DropReason::PodRangeOutside);
+            }
+        }
+    }
 }
 
 /// What the pod is told of a packet that the overlay does not carry.
