@@ -162,9 +162,12 @@ fn to_node(
 }
 
 #[inline(always)]
-fn to_outside(packet: &Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+fn to_outside(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
     if !is_unicast(packet) {
         return Err(DropReason::NotUnicast);
+    }
+    if packet.headers.ttl <= 1 {
+        return refuse::ttl_exceeded(packet, config, rule);
     }
     packet.decrement_ttl()?;
     Ok(Trace {

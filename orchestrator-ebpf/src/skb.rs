@@ -261,13 +261,10 @@ impl Packet {
         }
     }
 
-    /// One hop less to live.
+    /// One hop less to live, of more than one.
     #[inline(always)]
     pub fn decrement_ttl(&self) -> Result<(), DropReason> {
         let ttl = self.headers.ttl;
-        if ttl <= 1 {
-            return Err(DropReason::TtlExceeded);
-        }
         if self.headers.is_v6() {
             return self.store(packet::IPV6_HOPS, &(ttl - 1), 0);
         }

@@ -50,6 +50,12 @@ pub enum Outcome {
     },
     /// Sent back as a refusal.
     Refuse(DropReason),
+    /// Sent back as what this node has to say to it.
+    Reply {
+        reason: DropReason,
+        from: Addr,
+        to: Addr,
+    },
     Drop(DropReason),
 }
 
@@ -413,7 +419,7 @@ impl World<'_> {
             return Err(DropReason::NotUnicast);
         }
         if packet.ttl <= 1 {
-            return Err(DropReason::TtlExceeded);
+            return self.expired(ifindex, packet);
         }
         Ok(BTreeSet::from([Outcome::Outside { left }]))
     }
@@ -456,6 +462,36 @@ impl World<'_> {
         Ok(BTreeSet::from([Outcome::Refuse(reason)]))
     }
 
+    /// Who sent a packet that comes no further is told by the node's address on that side, where a
+    /// host would tell (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
+    fn expired(&self, ifindex: u32, packet: &Packet) -> Decided {
+        let untold = packet.icmp == Some(Icmp::Error) || packet.part == Part::Later;
+        let options = packet.has_options && !packet.v6;
+        if untold || options || ifindex == self.config.overlay {
+            return Err(DropReason::TtlExceeded);
+        }
+        let header = if packet.v6 { 40 } else { 20 };
+        let quoted = if packet.tuple.proto == Proto::TCP {
+            20
+        } else {
+            8
+        };
+        if packet.length < 14 + header + quoted {
+            return Err(DropReason::Malformed);
+        }
+        let family = self.family(packet.tuple.src);
+        let from = if ifindex == self.config.uplink {
+            family.node
+        } else {
+            family.gateway
+        };
+        Ok(BTreeSet::from([Outcome::Reply {
+            reason: DropReason::TtlExceeded,
+            from,
+            to: packet.tuple.src,
+        }]))
+    }
+
     fn family(&self, addr: Addr) -> &Family {
         if addr.is_v4() {
             &self.config.v4
@@ -495,7 +531,7 @@ impl Outcome {
             | Outcome::Tunnel { left, .. }
             | Outcome::Outside { left }
             | Outcome::Pass { left } => Some(left),
-            Outcome::Refuse(_) | Outcome::Drop(_) => None,
+            Outcome::Refuse(_) | Outcome::Reply { .. } | Outcome::Drop(_) => None,
         }
     }
 }

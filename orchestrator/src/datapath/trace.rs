@@ -225,7 +225,7 @@ impl Tracer {
         let step = Step {
             at: hook.name(),
             before: *before,
-            after: if trace.verdict == Verdict::Refuse {
+            after: if matches!(trace.verdict, Verdict::Refuse | Verdict::Reply) {
                 *before
             } else {
                 after
@@ -386,7 +386,7 @@ fn outcome(trace: &Trace, config: &Config) -> String {
     match verdict {
         Verdict::Drop => format!("dropped: {reason}"),
         Verdict::Refuse => format!("refused: {reason}"),
-        Verdict::Reply => format!("answered at once: {rule}"),
+        Verdict::Reply => format!("answered at once: {reason} ({rule})"),
         Verdict::Pass => format!("on through the node's stack ({rule})"),
         Verdict::Peer => format!("to the pod behind interface {target} ({rule})"),
         Verdict::Node => format!("to the node itself ({rule})"),

@@ -454,6 +454,7 @@ impl Node for Modelled {
             Outcome::Outside { .. } => Decision::Outside,
             Outcome::Pass { .. } => Decision::Pass,
             Outcome::Refuse(_) => Decision::Refused,
+            Outcome::Reply { .. } => bail!("{tuple} is answered"),
             Outcome::Drop(_) => Decision::Dropped,
         };
         Ok((decision, left))

@@ -418,10 +418,6 @@ fn from_container_drops_with_its_reason() {
         DropReason::NotUnicast,
     );
     drops(
-        &with_ttl(udp((POD, 1), (OUTSIDE, 1), b""), 1),
-        DropReason::TtlExceeded,
-    );
-    drops(
         &fragment(udp((POD, 1), SERVICE, b"12345678"), 9, false),
         DropReason::Fragment,
     );

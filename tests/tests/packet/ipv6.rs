@@ -98,7 +98,6 @@ fn from_container_drops_ipv6_with_its_reason() {
     for nobody in ["::1", "::"] {
         drops(&to(nobody), DropReason::NotUnicast);
     }
-    drops(&with_ttl(to(OUTSIDE6), 1), DropReason::TtlExceeded);
     let through = extend(to(OUTSIDE6), 43, &[0, 0, 0, 1, 0, 0, 0, 0]);
     drops(&through, DropReason::UnsupportedProtocol);
     drops(

@@ -96,9 +96,9 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "time to live is not looked at",
-        file: "orchestrator-ebpf/src/skb.rs",
-        from: "if ttl <= 1 {",
-        to: "if ttl == 255 {",
+        file: "orchestrator-ebpf/src/forward.rs",
+        from: "if packet.headers.ttl <= 1 {",
+        to: "if packet.headers.ttl == 255 {",
     },
     Bug {
         name: "addresses are not in the transport's checksum",
