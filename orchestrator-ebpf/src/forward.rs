@@ -9,7 +9,7 @@ use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
 use crate::vxlan::{self, Outer};
-use crate::{dsr, lb, maps, refuse};
+use crate::{dsr, icmp, lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -42,13 +42,17 @@ pub fn check_link_local(packet: &Packet) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// An endpoint may send only from its own addresses.
+/// An endpoint may send only from its own addresses, and errors only about what it was sent. The
+/// node itself also speaks for packets that it forwards.
 #[inline(always)]
 pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
-    match maps::endpoint(&packet.headers.tuple.src) {
-        Some(endpoint) if endpoint.ifindex == packet.ifindex() => Ok(()),
-        _ => Err(DropReason::SourceSpoofed),
+    let source = maps::endpoint(&packet.headers.tuple.src).ok_or(DropReason::SourceSpoofed)?;
+    let is_own = source.ifindex == packet.ifindex() && packet.is_from(&source.mac);
+    let is_told = packet.headers.is_icmp_error() && !source.is_host();
+    if !is_own || is_told && !icmp::is_about_own(packet) {
+        return Err(DropReason::SourceSpoofed);
     }
+    Ok(())
 }
 
 /// Sends a packet of a local endpoint on its way.
@@ -70,11 +74,14 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
     to_outside(packet, config, rule)
 }
 
-/// Sends an answer that came to the translation address to who is behind it. Not inlined, for the
-/// stack.
+/// Sends on what came from another host: an answer to the translation address to who is behind it.
+/// Not inlined, for the stack.
 #[inline(never)]
-pub fn to_asker(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
-    lb::to_asker(packet)?;
+pub fn send_on(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let family = family(packet, config);
+    if packet.headers.tuple.dst.same(&family.translation) {
+        lb::to_asker(packet)?;
+    }
     let rule = packet.headers.rule;
     route(packet, config, rule)
 }
@@ -193,9 +200,12 @@ fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3])
 }
 
 #[inline(always)]
-fn to_outside(packet: &Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+fn to_outside(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
     if !is_unicast(packet) {
         return Err(DropReason::NotUnicast);
+    }
+    if packet.headers.ttl <= 1 {
+        return refuse::ttl_exceeded(packet, config, rule);
     }
     packet.decrement_ttl()?;
     Ok(Trace {

@@ -3,7 +3,7 @@
 //! what they sent.
 
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace};
-use orchestrator_common::{Addr, DropReason, Scope, Tuple, csum};
+use orchestrator_common::{Addr, DropReason, Prefix, Scope, Tuple, csum};
 
 use crate::maps;
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp};
@@ -40,7 +40,31 @@ pub fn key(packet: &mut Packet, scope: Scope) -> Option<&'static Tuple> {
     Some(&quote.original)
 }
 
-/// Rewrites an error as its flow's row says, `becomes` being what the answer to the quoted packet becomes.
+/// Whether an error is about a packet that was sent to who tells of it.
+#[inline(never)]
+pub fn is_about_own(packet: &Packet) -> bool {
+    quoted_addresses(packet).is_ok_and(|[_, to]| to.same(&packet.headers.tuple.src))
+}
+
+/// Whether an error is about a packet from or to somebody of a range.
+#[inline(never)]
+pub fn is_about(packet: &Packet, range: &Prefix) -> bool {
+    quoted_addresses(packet).is_ok_and(|[from, to]| range.contains(&from) || range.contains(&to))
+}
+
+/// Source and destination of the quoted packet, whatever else it is.
+#[inline(always)]
+fn quoted_addresses(packet: &Packet) -> Result<[Addr; 2], DropReason> {
+    let at = frame_of_quote(packet.headers);
+    if packet.headers.is_v6() {
+        return packet.load(at + packet::IPV6_SRC);
+    }
+    let words = packet.load::<[u32; 2]>(at + packet::IPV4_SRC)?;
+    Ok(words.map(Addr::from_v4_wire))
+}
+
+/// Rewrites an error as its flow's row says, `becomes` being what the answer to the quoted
+/// packet becomes.
 /// It then comes from where answers come from; but one of a router towards outside stays that
 /// router's, or pods could not trace a route.
 #[inline(never)]

@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
     bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
 use crate::vxlan::{self, Outer};
@@ -201,9 +201,9 @@ impl Packet {
             return None;
         }
         let headers = &mut self.headers;
-        let is_echo = matches!(headers.icmp, Icmp::Echo | Icmp::EchoReply);
         // Nobody asks a Service for an echo.
-        if !headers.has_port_protocol() && !(scope.number == Scope::MASQUERADE.number && is_echo) {
+        let may_be_echo = scope.number == Scope::MASQUERADE.number;
+        if !headers.has_port_protocol() && !(may_be_echo && headers.is_echo()) {
             return None;
         }
         headers.tuple.scope = scope;
@@ -331,13 +331,10 @@ impl Packet {
         }
     }
 
-    /// One hop less to live.
+    /// One hop less to live, of more than one.
     #[inline(always)]
     pub fn decrement_ttl(&self) -> Result<(), DropReason> {
         let ttl = self.headers.ttl;
-        if ttl <= 1 {
-            return Err(DropReason::TtlExceeded);
-        }
         if self.headers.is_v6() {
             return self.store(packet::IPV6_HOPS, &(ttl - 1), 0);
         }
@@ -346,6 +343,21 @@ impl Packet {
         let (from, to) = (u64::from(ttl), u64::from(ttl - 1));
         done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, from, to, 2) })?;
         self.store(packet::IPV4_TTL, &(ttl - 1), 0)
+    }
+
+    /// Whether the frame is from that address.
+    #[inline(always)]
+    pub fn is_from(&self, mac: &Mac) -> bool {
+        let mac = core::ptr::from_ref(mac) as usize;
+        unsafe {
+            let (start, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
+            if start + ETHERNET > end {
+                return false;
+            }
+            let first = packet::load::<u32>(start + 6) ^ packet::load::<u32>(mac);
+            let rest = packet::load::<u16>(start + 10) ^ packet::load::<u16>(mac + 4);
+            first | u32::from(rest) == 0
+        }
     }
 
     /// Writes destination and source of the frame, as `Mac::frame` puts them in words.

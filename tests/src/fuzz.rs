@@ -14,7 +14,7 @@ use orchestrator::datapath::lookup::{Arrival, Left, Outcome, outcomes};
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::services::ServiceKey;
-use orchestrator_common::{Addr, DropReason, Scope, Tuple, Verdict};
+use orchestrator_common::{Addr, Scope, Tuple, Verdict};
 
 use crate::prog::{Datapath, LOOPBACK, Ran};
 use crate::sim::rng::Rng;
@@ -104,14 +104,6 @@ impl Fuzz {
             34
         };
         made.bytes.resize(made.bytes.len().max(least), 0);
-        let mut longer = made.bytes.clone();
-        longer.resize(longer.len() + 6, 0);
-        // The programs ask for 14 bytes of TCP only.
-        if Packet::read(&made.bytes).is_err()
-            && Packet::read(&longer).is_ok_and(|packet| packet.tuple.proto.number == 6)
-        {
-            made.bytes = longer;
-        }
         let tunnel = (hook == Hook::FromOverlay).then(|| world::tunnel(&mut self.rng));
         let arrival = Arrival {
             hook,
@@ -135,7 +127,7 @@ impl Fuzz {
         for (tuple, id) in allowed.pieces {
             self.state.remember(&tuple, id);
         }
-        if ran.trace.verdict == Verdict::Drop && ran.trace.reason != DropReason::None {
+        if matches!(ran.trace.verdict, Verdict::Drop | Verdict::Reply) {
             self.learn_dropped(&made.bytes)?;
         }
         let key = (
@@ -222,8 +214,8 @@ impl Fuzz {
         Ok(())
     }
 
-    /// A packet may open its flow and then be dropped on its way to the backend: which backend that
-    /// was, only the row says.
+    /// A packet may open its flow and then come no further than here: which backend it was for, only
+    /// the row says.
     fn learn_dropped(&mut self, frame: &[u8]) -> Result<()> {
         let Ok(packet) = Packet::read(frame) else {
             return Ok(());
@@ -277,6 +269,10 @@ impl Fuzz {
         match outcome {
             Outcome::Drop(reason) => trace.verdict == Verdict::Drop && trace.reason == *reason,
             Outcome::Refuse(reason) => trace.verdict == Verdict::Refuse && trace.reason == *reason,
+            Outcome::Reply { reason, from, to } => {
+                let ends = tuple.src == *from && tuple.dst == *to;
+                trace.verdict == Verdict::Reply && trace.reason == *reason && ends
+            }
             Outcome::Pass { left: of } => {
                 let unread = of.tuple == Tuple::default();
                 trace.verdict == Verdict::Pass && (unread || left(of))

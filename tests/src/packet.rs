@@ -71,8 +71,18 @@ pub fn tcp(from: End<'_>, to: End<'_>, flags: Flags, payload: &[u8]) -> Vec<u8> 
 
 /// An echo request, or the reply to one.
 pub fn echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
+    echo_with(from, to, id, reply, b"abcdefgh")
+}
+
+/// The same with more content than a link carries whole.
+pub fn long_echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
+    let payload: Vec<u8> = (0..5000).map(|at| (at * 7 + at / 251) as u8).collect();
+    echo_with(from, to, id, reply, &payload)
+}
+
+fn echo_with(from: &str, to: &str, id: u16, reply: bool, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    let (builder, payload) = (builder(from, to), b"abcdefgh");
+    let builder = builder(from, to);
     let written = match (any_ip(to).is_ipv6(), reply) {
         (false, true) => builder.icmpv4_echo_reply(id, 1).write(&mut frame, payload),
         (false, false) => builder

@@ -12,7 +12,7 @@ use orchestrator_common::{DropReason, Rule, Trace};
 use super::overlay;
 use crate::drop::exit;
 use crate::skb::Packet;
-use crate::{announce, forward, lb, maps, nat, refuse};
+use crate::{announce, forward, icmp, lb, maps, nat, refuse};
 
 /// tcx ingress. What is not ours is the node's own affair, also when it cannot be read.
 #[classifier]
@@ -25,27 +25,15 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
-    match unwrap(packet, config) {
-        Tunnel::Not => {}
-        Tunnel::Device => return Ok(forward::pass(Rule::NotOurs)),
-        Tunnel::Unwrapped => return overlay::receive(packet, config),
+    let decided = match unwrap(packet, config) {
+        Tunnel::Not => from_outside(packet, config)?,
+        Tunnel::Device => Some(forward::pass(Rule::NotOurs)),
+        Tunnel::Unwrapped => overlay::receive(packet, config)?,
         Tunnel::Broken => return Err(DropReason::Helper),
-    }
-    match packet.parse() {
-        Ok(()) => {
-            if let Some(answer) = announce::neighbour(packet, config) {
-                return Ok(answer);
-            }
-        }
-        Err(DropReason::NotIp) => {
-            let answer = announce::arp(packet, config);
-            return Ok(answer.unwrap_or(forward::pass(Rule::NotOurs)));
-        }
-        Err(_) => return Ok(forward::pass(Rule::NotOurs)),
-    }
-    match from_outside(packet, config) {
-        Err(reason) => refuse::instead_of_drop(packet, reason),
-        decided => decided,
+    };
+    match decided {
+        Some(decided) => Ok(decided),
+        None => forward::send_on(packet, config),
     }
 }
 
@@ -80,26 +68,40 @@ fn unwrap(packet: &mut Packet, config: &Config) -> Tunnel {
     }
 }
 
-/// What did not come through the overlay.
+/// What did not come through the overlay. `None` if it is to be sent on.
 #[inline(always)]
-fn from_outside(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+fn from_outside(packet: &mut Packet, config: &Config) -> Result<Option<Trace>, DropReason> {
+    match packet.parse() {
+        Ok(()) => {
+            if let Some(answer) = announce::neighbour(packet, config) {
+                return Ok(Some(answer));
+            }
+        }
+        Err(DropReason::NotIp) => {
+            let answer = announce::arp(packet, config);
+            return Ok(answer.or(Some(forward::pass(Rule::NotOurs))));
+        }
+        Err(_) => return Ok(Some(forward::pass(Rule::NotOurs))),
+    }
     let tuple = &packet.headers.tuple;
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {
-        return Ok(forward::pass(Rule::NotOurs));
+        return Ok(Some(forward::pass(Rule::NotOurs)));
     }
     let pods = &forward::family(packet, config).pods;
     if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
-    if !translate(packet, config)? {
-        return Ok(forward::pass(Rule::NotOurs));
+    // What leaves by the uplink has no pod's address, so nobody there can tell of one.
+    if packet.headers.is_icmp_error() && icmp::is_about(packet, pods) {
+        return Err(DropReason::PodRangeOutside);
+    }
+    match translate(packet, config) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Some(forward::pass(Rule::NotOurs))),
+        Err(reason) => return refuse::instead_of_drop(packet, reason).map(Some),
     }
     packet.rewrite()?;
-    let family = forward::family(packet, config);
-    if packet.headers.tuple.dst.same(&family.translation) {
-        return forward::to_asker(packet, config);
-    }
-    onward(packet, config)
+    Ok(is_for_node(packet).then(|| forward::pass(packet.headers.rule)))
 }
 
 /// Flows come first: they go on when their Service is there no more.
@@ -115,18 +117,13 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
     lb::by_row(packet, config, ServiceKey::OUTSIDE)
 }
 
-/// To a backend, or to who is behind a masqueraded flow. Not inlined, for the stack.
-#[inline(never)]
-fn onward(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
-    let (to, rule) = (packet.headers.tuple.dst, packet.headers.rule);
-    if matches!(rule, Rule::Service | Rule::IcmpError)
-        && maps::endpoint(&to).is_some_and(|here| here.is_host())
-    {
-        // A backend that is the node itself gets it from where the client's route leads to, or the
-        // node's stack would take the client for an impostor.
-        return Ok(forward::pass(rule));
-    }
-    forward::route(packet, config, rule)
+/// Whether a packet goes to the node itself as a backend: it gets that from where the client's route
+/// leads to, or the node's stack would take the client for an impostor.
+#[inline(always)]
+fn is_for_node(packet: &Packet) -> bool {
+    let headers = &packet.headers;
+    matches!(headers.rule, Rule::Service | Rule::IcmpError)
+        && maps::endpoint(&headers.tuple.dst).is_some_and(|here| here.is_host())
 }
 
 /// tcx egress. The outer packets of the overlay have the node's address and its port, so they leave

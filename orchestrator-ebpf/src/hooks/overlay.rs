@@ -19,18 +19,23 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
         let (vni, sender) = tunnel.ok_or(DropReason::NotOurTunnel)?;
         packet.headers.vni = vni;
         packet.headers.sender = sender;
-        receive(packet, config)
+        match receive(packet, config)? {
+            Some(decided) => Ok(decided),
+            None => forward::send_on(packet, config),
+        }
     })
 }
 
-/// What another node's endpoint sent, by either way out of the tunnel: its headers are to be read yet.
-/// Not inlined, for the stack.
+/// What another node's endpoint sent, by either way out of the tunnel; its headers are to be read yet.
+/// `None` if it is an answer for the asker behind the translation address. Not inlined, for the
+/// stack.
 #[inline(never)]
-pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+pub fn receive(packet: &mut Packet, config: &Config) -> Result<Option<Trace>, DropReason> {
+    packet.headers.is_tunnelled = 1;
     packet.parse()?;
     if packet.headers.vni != config.vni {
         return if packet.headers.vni == dsr::vni(config) {
-            dsr::receive(packet, config)
+            dsr::receive(packet, config).map(Some)
         } else {
             Err(DropReason::NotOurTunnel)
         };
@@ -43,8 +48,8 @@ pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason
     }
     let to = packet.headers.tuple.dst;
     if to.same(&forward::family(packet, config).translation) {
-        return forward::to_asker(packet, config);
+        return Ok(None);
     }
     let endpoint = maps::endpoint(&to).ok_or(DropReason::NoEndpoint)?;
-    forward::deliver(packet, endpoint, Rule::None)
+    forward::deliver(packet, endpoint, Rule::None).map(Some)
 }

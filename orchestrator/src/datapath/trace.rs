@@ -212,10 +212,13 @@ impl Tracer {
         before: &Tuple,
     ) -> Result<(Step, Verdict), DatapathError> {
         let known = self.flow_keys(before)?;
+        // An endpoint's frames are its own.
+        let source = self.tables.endpoints.get(&before.src);
+        let mac = source.map(|endpoint| endpoint.mac).unwrap_or_default();
         let (trace, frame) = run(
             &self.program(hook, ifindex)?,
             ifindex,
-            &probe::frame(before),
+            &probe::frame(mac, before),
         )?;
         let after = probe::tuple(&frame).unwrap_or(*before);
         let rows = self.rows(hook, before, &after, &trace)?;
@@ -223,7 +226,7 @@ impl Tracer {
         let step = Step {
             at: hook.name(),
             before: *before,
-            after: if trace.verdict == Verdict::Refuse {
+            after: if matches!(trace.verdict, Verdict::Refuse | Verdict::Reply) {
                 *before
             } else {
                 after
@@ -390,7 +393,7 @@ fn outcome(trace: &Trace, config: &Config) -> String {
     match verdict {
         Verdict::Drop => format!("dropped: {reason}"),
         Verdict::Refuse => format!("refused: {reason}"),
-        Verdict::Reply => format!("answered at once: {rule}"),
+        Verdict::Reply => format!("answered at once: {reason} ({rule})"),
         Verdict::Pass => format!("on through the node's stack ({rule})"),
         Verdict::Peer => format!("to the pod behind interface {target} ({rule})"),
         Verdict::Node => format!("to the node itself ({rule})"),

@@ -10,7 +10,7 @@ use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceK
 use orchestrator_common::{
     Addr, DropReason, Mac, Port, Prefix, Proto, Rule, Trace, Tuple, Verdict,
 };
-use tests::packet::{any_ip, ip};
+use tests::packet::{SENDER_MAC, any_ip, ip};
 use tests::prog::{Datapath, LOOPBACK, Ran, can_load};
 
 /// Interfaces. A test run needs the one that the packet comes from to exist: that is always loopback.
@@ -123,7 +123,9 @@ pub fn addr(text: &str) -> Addr {
 }
 
 impl World {
+    /// Who sends by loopback sends the tests' frames.
     pub fn endpoint(&mut self, at: &str, ifindex: u32, flags: u32, mac: [u8; 6]) {
+        let mac = if ifindex == LOOPBACK { SENDER_MAC } else { mac };
         let (mac, gateway_mac) = (Mac::new(mac), Mac::new(POD_GATEWAY_MAC));
         let endpoint = Endpoint {
             ifindex,
