@@ -104,6 +104,8 @@ impl Packet {
             if start + ETHERNET + vxlan::HEADERS > end {
                 return false;
             }
+            // The stack looks at what it knows of the packet, others at what is in it.
+            core::ptr::write_unaligned((start + 12) as *mut u16, packet::ETHERTYPE_IPV4);
             core::ptr::write_unaligned((start + ETHERNET) as *mut [u16; vxlan::WORDS], *words);
         }
         true

@@ -110,10 +110,23 @@ impl Fuzz {
             ifindex: LOOPBACK,
             tunnel,
         };
-        let allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
+        let mut allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
         let ran = match tunnel {
             None => self.datapath.run(hook, LOOPBACK, &made.bytes),
-            Some((vni, sender)) => self.datapath.run_tunnelled(vni, sender, &made.bytes),
+            Some((vni, sender)) if self.rng.chance(500) => {
+                self.datapath.run_tunnelled(vni, sender, &made.bytes)
+            }
+            // Out of the overlay by the other way, of which the model makes the same.
+            Some((vni, sender)) => {
+                let frame = world::wrapped(vni, sender, &made.bytes);
+                let on_uplink = Arrival {
+                    hook: Hook::FromNetdev,
+                    tunnel: None,
+                    ..arrival
+                };
+                allowed = outcomes(&self.tables, &self.state, on_uplink, &frame);
+                self.datapath.run(Hook::FromNetdev, LOOPBACK, &frame)
+            }
         };
         let ran = ran.with_context(|| format!("{:02x?}", made.bytes))?;
         let judged = self.judge(&allowed.outcomes, &made, &ran);

@@ -28,7 +28,10 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let decided = match unwrap(packet, config) {
         Tunnel::Not => from_outside(packet, config)?,
         Tunnel::Device => Some(forward::pass(Rule::NotOurs)),
-        Tunnel::Unwrapped => overlay::receive(packet, config)?,
+        Tunnel::Unwrapped => {
+            packet.parse()?;
+            overlay::receive(packet, config)?
+        }
         Tunnel::Broken => return Err(DropReason::Helper),
     };
     match decided {
@@ -48,13 +51,15 @@ enum Tunnel {
     Broken,
 }
 
-/// Takes the outer headers off what another node sent, if it was one packet on the wire; what is to be
-/// cut into several yet, the VXLAN device keeps together. Not inlined, for the stack.
+/// Takes the outer headers off what another node sent, if it was one packet on the wire. Left to the
+/// VXLAN device is what is to be cut into several yet, and what has more to say in its inner frame.
+/// Not inlined, for the stack.
 #[inline(never)]
 fn unwrap(packet: &mut Packet, config: &Config) -> Tunnel {
     match packet.outer() {
         Some((outer, v6)) if outer.dst_port.wire == config.vxlan_port.wire => {
-            if packet.segment() != 0 || !outer.to.same(&config.underlay) {
+            let is_ours = outer.vni == config.vni && outer.to.same(&config.underlay);
+            if !is_ours || packet.segment() != 0 {
                 return Tunnel::Device;
             }
             packet.headers.sender = outer.from;

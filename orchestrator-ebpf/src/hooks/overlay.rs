@@ -15,6 +15,7 @@ use crate::{dsr, forward, maps};
 pub fn from_overlay(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::FromOverlay, |packet| {
         let config = maps::config()?;
+        packet.parse()?;
         let tunnel = packet.tunnel(&config.underlay);
         let (vni, sender) = tunnel.ok_or(DropReason::NotOurTunnel)?;
         packet.headers.vni = vni;
@@ -26,13 +27,11 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
     })
 }
 
-/// What another node's endpoint sent, by either way out of the tunnel; its headers are to be read yet.
-/// `None` if it is an answer for the asker behind the translation address. Not inlined, for the
-/// stack.
+/// What another node's endpoint sent, by either way out of the tunnel. `None` if it is an answer for the asker
+/// behind the translation address. Not inlined, for the stack.
 #[inline(never)]
 pub fn receive(packet: &mut Packet, config: &Config) -> Result<Option<Trace>, DropReason> {
     packet.headers.is_tunnelled = 1;
-    packet.parse()?;
     if packet.headers.vni != config.vni {
         return if packet.headers.vni == dsr::vni(config) {
             dsr::receive(packet, config).map(Some)

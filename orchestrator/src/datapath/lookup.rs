@@ -21,6 +21,7 @@ use orchestrator_common::{Addr, DropReason, Port, Prefix, Proto, Tuple, Verdict}
 use super::table::Tables;
 use packet::{Icmp, Packet, Part};
 use state::{Opened, State};
+use tunnel::Wrapped;
 
 /// Source ports that translated flows are given: of the node's own address, and of the translation
 /// address, which no socket holds.
@@ -134,6 +135,9 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: BTreeSet::from([outcome]),
         pieces: Vec::new(),
     };
+    if let Some((arrival, inner)) = unwrapped(tables, arrival, frame) {
+        return outcomes(tables, state, arrival, inner);
+    }
     let on_uplink = matches!(arrival.hook, Hook::FromNetdev | Hook::ToNetdev);
     let unread = |reason| match on_uplink {
         // Not for us to say.
@@ -174,6 +178,26 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: decided.unwrap_or_else(|reason| BTreeSet::from([Outcome::Drop(reason)])),
         pieces: world.pieces.into_inner(),
     }
+}
+
+/// The frame inside one that the uplink's program itself takes out of the overlay: it then is as if the
+/// VXLAN device had.
+fn unwrapped<'a>(
+    tables: &Tables,
+    arrival: Arrival,
+    frame: &'a [u8],
+) -> Option<(Arrival, &'a [u8])> {
+    let config = tables.config.get(&0)?;
+    let wrapped = (arrival.hook == Hook::FromNetdev).then(|| Wrapped::read(frame))??;
+    let is_ours = wrapped.port == config.vxlan_port.host()
+        && wrapped.vni == config.vni
+        && wrapped.to == config.underlay;
+    let by_overlay = Arrival {
+        hook: Hook::FromOverlay,
+        tunnel: Some((wrapped.vni, wrapped.from)),
+        ..arrival
+    };
+    is_ours.then_some((by_overlay, wrapped.inner))
 }
 
 type Decided = Result<BTreeSet<Outcome>, DropReason>;

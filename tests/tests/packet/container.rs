@@ -26,6 +26,9 @@ fn a_packet_to_a_pod_on_another_node_is_encapsulated_unaltered() {
     assert_eq!(ran.packet[14..], frame[14..]);
     assert_eq!(ran.packet[..6], Mac::OVERLAY_DEVICE.octets);
     assert_eq!(ran.packet[6..12], Mac::OVERLAY_SENDER.octets);
+    let outer = see(&[ran.outer, ran.packet].concat());
+    assert_eq!((outer.src.as_str(), outer.dst.as_str()), (NODE, OTHER_NODE));
+    assert!(matches!(outer.transport, Transport::Udp(49152.., 4789)));
     assert!(world.datapath.flows().unwrap().is_empty());
     assert_eq!(world.datapath.decided(Verdict::Tunnel).unwrap(), 1);
     assert_eq!(world.datapath.decided(Verdict::Drop).unwrap(), 0);

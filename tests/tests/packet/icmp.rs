@@ -439,7 +439,7 @@ fn only_what_may_not_be_cut_is_too_big_and_only_for_the_overlay() {
     assert_eq!(world.send(&large(OUTSIDE)).trace.verdict, Verdict::Outside);
     let may_be_cut = fragment(large(REMOTE_POD), 0, false);
     let ran = world.send(&may_be_cut);
-    assert_eq!(ran.trace, overlay(Rule::RemotePod));
+    assert_eq!(ran.trace, by_device(Rule::RemotePod));
     // An error about an error would go round in circles.
     let error = icmp_error(POD, REMOTE_POD, (3, 3, 0), &large(POD), 1500);
     world.must_drop(Hook::FromContainer, &error, DropReason::TooBig);
@@ -459,7 +459,7 @@ fn of_a_packet_that_is_still_to_be_cut_a_segment_counts() {
                 .run_segmented(Hook::FromContainer, LOOPBACK, &frame, size);
             ran.unwrap()
         };
-        assert_eq!(segmented(most).trace, overlay(Rule::RemotePod));
+        assert_eq!(segmented(most).trace, by_device(Rule::RemotePod));
         let ran = segmented(most + 1);
         let rule = Rule::None;
         assert_eq!(ran.trace, Trace { rule, ..too_big() });
