@@ -1,6 +1,8 @@
 //! The one exit of every program: trace, counters, drop event, return code.
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use core::mem::size_of;
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::statistics::{FIRST_REASON, LOST, verdict_row};
@@ -50,6 +52,11 @@ pub fn exit(
             Verdict::Pass => i64::from(TC_ACT_UNSPEC),
             Verdict::Peer => bpf_redirect_peer(trace.target, 0),
             Verdict::Node | Verdict::Overlay => bpf_redirect(trace.target, 0),
+            Verdict::Tunnel if packet.headers.is_neighbour != 0 => {
+                let mut to = next_hop(trace.vtep);
+                let size = size_of::<bpf_redir_neigh>() as i32;
+                bpf_redirect_neigh(trace.target, &mut to, size, 0)
+            }
             Verdict::Outside | Verdict::Tunnel => {
                 bpf_redirect_neigh(trace.target, core::ptr::null_mut(), 0, 0)
             }
@@ -58,6 +65,18 @@ pub fn exit(
         }
     };
     code as i32
+}
+
+/// A host on the link itself: the kernel need not look for a route.
+#[inline(always)]
+fn next_hop(addr: u32) -> bpf_redir_neigh {
+    /// AF_INET.
+    const IPV4: u32 = 2;
+    // SAFETY: all zero is a valid next hop; the family says which member counts.
+    let mut to: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    to.nh_family = IPV4;
+    to.__bindgen_anon_1.ipv4_nh = addr.to_be();
+    to
 }
 
 /// Counts a drop and tells the agent of it, as long as there is room. ARP, and what IPv6 has in its

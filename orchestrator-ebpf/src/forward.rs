@@ -5,6 +5,7 @@ use core::mem::{offset_of, size_of};
 
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
@@ -161,6 +162,7 @@ fn to_node(
     }
     let (verdict, target) =
         if packet.is_single(config.mtu) && wrap(packet, config, vni, &node.vtep, &frame) {
+            packet.headers.is_neighbour = (node.flags & Node::NEIGHBOUR != 0).into();
             (Verdict::Tunnel, config.uplink)
         } else {
             packet.set_tunnel(vni, &config.underlay, &node.vtep)?;

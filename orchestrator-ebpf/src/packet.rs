@@ -106,6 +106,9 @@ pub struct Headers {
     pub dont_fragment: u8,
     /// It came through the overlay: 1 or 0.
     pub is_tunnelled: u8,
+    /// It goes through the overlay to a node on the uplink's own link: 1 or 0.
+    pub is_neighbour: u8,
+    pub reserved: [u8; 3],
     /// Numbers this processor's packets; stays when the rest is forgotten.
     pub serial: u32,
 }
@@ -129,6 +132,8 @@ impl Headers {
         ttl: 0,
         dont_fragment: 0,
         is_tunnelled: 0,
+        is_neighbour: 0,
+        reserved: [0; 3],
         serial: 0,
     };
 
@@ -148,6 +153,7 @@ impl Headers {
         self.ttl = 0;
         self.dont_fragment = 0;
         self.is_tunnelled = 0;
+        self.is_neighbour = 0;
         self.serial = self.serial.wrapping_add(1);
     }
 

@@ -443,7 +443,7 @@ fn the_numbers_of_a_node_tell_what_its_programs_did() -> Result<()> {
     }
     let after = read()?;
     let overlay = |reading: &Reading| {
-        let found = reading.verdicts.iter().find(|(name, _)| *name == "overlay");
+        let found = reading.verdicts.iter().find(|(name, _)| *name == "tunnel");
         found.map(|(_, count)| *count)
     };
     assert_eq!(overlay(&after), overlay(&before).map(|count| count + 3));

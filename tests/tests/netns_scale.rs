@@ -12,7 +12,7 @@ use orchestrator::datapath::reconcile::Reconciler;
 use orchestrator::datapath::view::{ExternalView, PortView, Protocol};
 use orchestrator::datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::maps::config::Family;
-use orchestrator_common::{Addr, Mac, Port};
+use orchestrator_common::{Addr, Mac, Port, Prefix};
 use tests::netns::{Cluster, ready, ready_endpoint};
 
 const SERVICES: u32 = 1000;
@@ -202,5 +202,6 @@ fn facts() -> Facts {
         mtu: 1450,
         netns_cookie: 1,
         dsr: false,
+        neighbourhood: Prefix::NONE,
     }
 }

@@ -135,6 +135,12 @@ impl NodeConfig {
             netns_cookie: cookie
                 .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
             dsr: self.dsr,
+            neighbourhood: if devices.neighbourhood.contains(&self.underlay.into()) {
+                devices.neighbourhood
+            } else {
+                // Of an address that the node has no more.
+                Prefix::NONE
+            },
         })
     }
 }

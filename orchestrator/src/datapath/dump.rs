@@ -112,7 +112,9 @@ fn node((key, row): (&Addr, &Node)) -> Row {
     let text = if row.flags & Node::VTEP != 0 {
         format!("{key} = node")
     } else {
-        format!("{key} -> {}", row.vtep)
+        let near = row.flags & Node::NEIGHBOUR != 0;
+        let place = if near { ", on the link" } else { "" };
+        format!("{key} -> {}{place}", row.vtep)
     };
     Row::at(*key, 0, 0, text)
 }

@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod neighbourhood;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -21,6 +22,8 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+
+use orchestrator_common::Prefix;
 
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
@@ -45,6 +48,8 @@ pub struct Devices {
     pub vxlan: Device,
     pub host: Device,
     pub net: Device,
+    /// Whose addresses are on the uplink's own link.
+    pub neighbourhood: Prefix,
 }
 
 /// Makes the node's links, addresses and routes as they should be. `overlay_mac` is the address that
@@ -64,11 +69,14 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
     for family in &families {
         ensure_routes(&netlink, host, net, family).await?;
     }
+    let uplink = device(&uplink)?;
+    let neighbourhood = neighbourhood::find(&netlink, uplink.ifindex, config.underlay).await?;
     Ok(Devices {
-        uplink: device(&uplink)?,
+        uplink,
         vxlan,
         host,
         net,
+        neighbourhood,
     })
 }
 

@@ -422,6 +422,7 @@ fn facts() -> Facts {
         mtu: 1450,
         netns_cookie: 1,
         dsr: false,
+        neighbourhood: Prefix::new(ip("172.31.0.0"), 24),
     }
 }
 

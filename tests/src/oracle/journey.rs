@@ -395,6 +395,7 @@ fn facts(node: usize) -> Facts {
         mtu: 1450,
         netns_cookie: cookie(node),
         dsr: false,
+        neighbourhood: Prefix::new(underlay(true, 0), 24),
     }
 }
 

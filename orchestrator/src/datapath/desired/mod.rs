@@ -12,7 +12,7 @@ pub mod services;
 use std::collections::BTreeSet;
 
 use orchestrator_common::maps::config::Family;
-use orchestrator_common::{Addr, Mac, Port};
+use orchestrator_common::{Addr, Mac, Port, Prefix};
 
 use super::ids::Ids;
 use super::table::{Tables, Unit};
@@ -44,6 +44,8 @@ pub struct Facts {
     pub netns_cookie: u64,
     /// Clients outside are answered by the backend's own node: other nodes may send for them.
     pub dsr: bool,
+    /// Nodes in this range are on the uplink's own link.
+    pub neighbourhood: Prefix,
 }
 
 impl Facts {

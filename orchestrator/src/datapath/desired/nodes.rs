@@ -44,9 +44,11 @@ pub fn node(key: Addr, world: &World, facts: &Facts) -> Option<Node> {
     let sized = Prefix::new(cidr.ip(), cidr.prefix()).mask == family.node_mask;
     let own = key == family.translation;
     let vtep = node.addrs.like(facts.underlay.into())?;
-    (sized && !own).then(|| Node {
-        vtep: vtep.into(),
-        flags: 0,
+    let vtep = Addr::from(vtep);
+    let is_near = facts.neighbourhood.contains(&vtep);
+    (sized && !own).then_some(Node {
+        vtep,
+        flags: if is_near { Node::NEIGHBOUR } else { 0 },
         reserved: 0,
     })
 }
