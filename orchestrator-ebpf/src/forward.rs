@@ -8,7 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
-use crate::{dsr, icmp, lb, maps, refuse};
+use crate::{dsr, icmp, lb, maps, path, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -143,8 +143,9 @@ fn to_node(
         let asked = &packet.headers.original;
         (vni, frame) = (dsr::vni(config), dsr::frame(&asked.dst, asked.dst_port));
     }
-    if packet.exceeds(config.mtu) {
-        return refuse::too_big(packet, config, rule);
+    let mtu = path::mtu(packet, config, node, 0);
+    if mtu != 0 {
+        return refuse::too_big(packet, config, mtu, rule);
     }
     packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
     packet.set_macs(&frame)?;

@@ -62,9 +62,15 @@ impl Packet {
 
     #[inline(never)]
     fn is_cut(&self, mtu: u32) -> bool {
+        mtu != 0 && self.longest() > mtu
+    }
+
+    /// The length of the longest IP packet that this is, or will be cut into.
+    #[inline(always)]
+    pub fn longest(&self) -> u32 {
         let segment = unsafe { (*self.skb).gso_size };
         if segment == 0 {
-            return mtu != 0;
+            return self.length() - ETHERNET as u32;
         }
         // TCP's header length stands where UDP has data already.
         let header = if self.headers.is_tcp() {
@@ -73,7 +79,7 @@ impl Packet {
         } else {
             8
         };
-        mtu != 0 && self.headers.l3_length() + header + segment > mtu
+        self.headers.l3_length() + header + segment
     }
 
     /// Reads the headers; brings them into the linear part first if they are not there.

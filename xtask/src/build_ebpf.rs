@@ -41,8 +41,8 @@ const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf \
 const CAPS: &[(&str, u32, u32)] = &[
     ("connect4", 4_500, 288),
     ("connect6", 8_000, 320),
-    ("from_container", 42_000, 496),
-    ("from_netdev", 46_000, 480),
+    ("from_container", 44_000, 496),
+    ("from_netdev", 48_000, 480),
     ("from_overlay", 26_000, 480),
     ("getpeername4", 100, 64),
     ("getpeername6", 100, 64),
