@@ -16,7 +16,7 @@ const LINK_LOCAL: u32 = 0xfe80_0000u32.to_be();
 const LINK_LOCAL_MASK: u32 = 0xffc0_0000u32.to_be();
 
 /// The addresses of every frame in the overlay.
-const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY_SENDER);
+pub const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY_SENDER);
 
 /// What the node is in the packet's family.
 #[inline(always)]
@@ -131,24 +131,24 @@ fn to_node(
 ) -> Result<Trace, DropReason> {
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
     // The other side takes from this node only what its share of the pod range sends, or what says
-    // whose answer is to go straight to the client.
-    let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
-    if !family(packet, config)
+    // that its answer is to go straight to the client.
+    let is_pods = family(packet, config)
         .pods
-        .contains(&packet.headers.tuple.src)
-    {
-        if !dsr::is_on(config) || packet.headers.is_translated == 0 || packet.headers.is_v6() {
-            return Err(DropReason::SourceSpoofed);
-        }
-        let asked = &packet.headers.original;
-        (vni, frame) = (dsr::vni(config), dsr::frame(&asked.dst, asked.dst_port));
+        .contains(&packet.headers.tuple.src);
+    if !is_pods && !dsr::may_send(config, rule) {
+        return Err(DropReason::SourceSpoofed);
     }
-    let mtu = path::mtu(packet, config, node, 0);
+    let room = if is_pods { 0 } else { dsr::room(packet) };
+    let mtu = path::mtu(packet, config, node, room);
     if mtu != 0 {
         return refuse::too_big(packet, config, mtu, rule);
     }
-    packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
-    packet.set_macs(&frame)?;
+    if is_pods {
+        packet.set_tunnel(config.vni, &config.underlay, &node.vtep)?;
+        packet.set_macs(&OVERLAY_FRAME)?;
+    } else {
+        dsr::set_tunnel(packet, config, node)?;
+    }
     Ok(Trace {
         verdict: Verdict::Overlay,
         target: config.overlay,

@@ -278,7 +278,7 @@ impl Fuzz {
                 trace.verdict == Verdict::Pass && (unread || left(of))
             }
             Outcome::Outside { left: of } => trace.verdict == Verdict::Outside && left(of),
-            Outcome::Tunnel { vtep, left: of } => {
+            Outcome::Tunnel { vtep, left: of, .. } => {
                 let low = u32::from_be(vtep.words[3]);
                 trace.verdict == Verdict::Overlay && trace.vtep == low && left(of)
             }

@@ -116,6 +116,20 @@ fn streams_cross_a_narrow_hop_between_nodes() -> Result<()> {
 }
 
 #[test]
+fn streams_that_are_answered_directly_cross_a_narrow_hop_to_outside() -> Result<()> {
+    if !ready("narrow outside, direct return") {
+        return Ok(());
+    }
+    let mut world = World::start(Plan::nodes(2))?;
+    for index in 0..2 {
+        world.cluster.nodes[index].config.dsr = true;
+        world.cluster.restart(index)?;
+    }
+    world.cluster.narrow(Narrow::Outside, HOP)?;
+    world.streams_arrive()
+}
+
+#[test]
 fn streams_cross_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
     if !ready("narrow IPv6 underlay") {
         return Ok(());

@@ -4,6 +4,7 @@
 //! `orchestrator-ebpf`. Where the datapath picks by chance, the model names everything that may be
 //! picked; what earlier packets left behind is an argument.
 
+mod direct;
 mod flows;
 pub mod packet;
 mod services;
@@ -39,6 +40,8 @@ pub enum Outcome {
     Tunnel {
         vtep: Addr,
         left: Left,
+        /// What a client outside asked, where its answer is to go there directly.
+        asked: Option<(Addr, Port)>,
     },
     /// Out of the uplink; `to_netdev` masquerades it.
     Outside {
@@ -290,6 +293,9 @@ impl World<'_> {
     fn from_overlay(&self, arrival: Arrival, packet: &Packet) -> Decided {
         let Tuple { src, dst, .. } = packet.tuple;
         let (vni, sender) = arrival.tunnel.ok_or(DropReason::NotOurTunnel)?;
+        if vni == self.config.vni | direct::VNI {
+            return self.from_direct(sender, packet);
+        }
         if vni != self.config.vni {
             return Err(DropReason::NotOurTunnel);
         }
@@ -404,12 +410,14 @@ impl World<'_> {
                 return self.deliver(ifindex, packet, left, by);
             }
             let node = self.tables.nodes.get(&share).ok_or(DropReason::NoNode)?;
-            if !holds(family.pods, src) {
-                return Err(DropReason::SourceSpoofed);
-            }
+            let asked = match holds(family.pods, src) {
+                true => None,
+                false => self.asked(packet, &left, by)?,
+            };
             return Ok(BTreeSet::from([Outcome::Tunnel {
                 vtep: node.vtep,
                 left,
+                asked,
             }]));
         }
         if self.tables.endpoints.contains_key(&dst) {
