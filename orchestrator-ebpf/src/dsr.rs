@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::bpf_skb_adjust_room;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
-use orchestrator_common::{Addr, DropReason, Mac, Port, Rule, Scope, Trace};
+use orchestrator_common::{Addr, DropReason, Mac, Port, Rule, Scope, Trace, Tuple};
 
 use crate::packet::{DESTINATION_OPTIONS, ETHERNET, Fragment, IPV6, IPV6_LENGTH, IPV6_NEXT};
 use crate::skb::{Packet, done};
@@ -72,25 +72,21 @@ pub fn room(packet: &Packet) -> u32 {
     }
 }
 
-/// Has a client's packet say what it asked, and gives it the tunnel's key.
-#[inline(never)]
-pub fn set_tunnel(packet: &mut Packet, config: &Config, node: &Node) -> Result<(), DropReason> {
-    let mut frame = forward::OVERLAY_FRAME;
-    if room(packet) != 0 {
-        carry(packet)?;
-    } else if !packet.headers.is_v6() {
-        let asked = &packet.headers.original;
-        frame = self::frame(&asked.dst, asked.dst_port);
-    }
-    packet.set_tunnel(vni(config), &config.underlay, &node.vtep)?;
-    packet.set_macs(&frame)
-}
-
-/// The inner frame of a packet to a backend: its source is what the client asked.
+/// The inner frame of a packet to a backend. It says what the client asked, or the packet now does.
 #[inline(always)]
-fn frame(addr: &Addr, port: Port) -> [u32; 3] {
-    let ([a, b, c, d], [e, f]) = (addr.v4_wire().to_ne_bytes(), port.wire.to_ne_bytes());
-    Mac::frame(Mac::OVERLAY_DEVICE, Mac::new([a, b, c, d, e, f]))
+pub fn frame(packet: &mut Packet) -> Result<[u32; 3], DropReason> {
+    if packet.headers.is_v6() {
+        if room(packet) != 0 {
+            carry(packet)?;
+        }
+        return Ok(forward::OVERLAY_FRAME);
+    }
+    let Tuple { dst, dst_port, .. } = packet.headers.original;
+    let ([a, b, c, d], [e, f]) = (dst.v4_wire().to_ne_bytes(), dst_port.wire.to_ne_bytes());
+    Ok(Mac::frame(
+        Mac::OVERLAY_DEVICE,
+        Mac::new([a, b, c, d, e, f]),
+    ))
 }
 
 /// What the client asked, of such a frame.
@@ -151,7 +147,8 @@ fn make_room(packet: &Packet, more: i32) -> Result<(), DropReason> {
 /// Delivers a client's packet that another node sent on, and sees to it that the answers leave from
 /// here. Who may do so is a node of this cluster, under its address of the underlay.
 #[inline(always)]
-pub fn receive(packet: &mut Packet, config: &Config, sender: &Addr) -> Result<Trace, DropReason> {
+pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let sender = &packet.headers.sender;
     let is_node = |node: &Node| node.flags & Node::VTEP != 0 && node.vtep.same(sender);
     if !is_on(config) || !maps::node(sender).is_some_and(is_node) {
         return Err(DropReason::TunnelSpoofed);

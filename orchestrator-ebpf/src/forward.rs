@@ -8,6 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
+use crate::vxlan::{self, Outer};
 use crate::{dsr, icmp, lb, maps, path, refuse};
 
 /// In the first word of an IPv6 address.
@@ -73,6 +74,18 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
     to_outside(packet, config, rule)
 }
 
+/// Sends on what came from another host: an answer to the translation address to who is behind it.
+/// Not inlined, for the stack.
+#[inline(never)]
+pub fn send_on(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let family = family(packet, config);
+    if packet.headers.tuple.dst.same(&family.translation) {
+        lb::to_asker(packet)?;
+    }
+    let rule = packet.headers.rule;
+    route(packet, config, rule)
+}
+
 /// Hands a packet to a local endpoint. Every hook comes here: a peer redirect skips the host veth's
 /// egress, so what protects or translates for an endpoint may live only here.
 #[inline(always)]
@@ -132,26 +145,32 @@ fn to_node(
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
     // The other side takes from this node only what its share of the pod range sends, or what says
     // that its answer is to go straight to the client.
-    let is_pods = family(packet, config)
+    let is_direct = !family(packet, config)
         .pods
         .contains(&packet.headers.tuple.src);
-    if !is_pods && !dsr::may_send(config, rule) {
+    if is_direct && !dsr::may_send(config, rule) {
         return Err(DropReason::SourceSpoofed);
     }
-    let room = if is_pods { 0 } else { dsr::room(packet) };
+    let room = if is_direct { dsr::room(packet) } else { 0 };
     let mtu = path::mtu(packet, config, node, room);
     if mtu != 0 {
-        return refuse::too_big(packet, config, mtu, rule);
+        return refuse::too_big(packet, mtu, rule);
     }
-    if is_pods {
-        packet.set_tunnel(config.vni, &config.underlay, &node.vtep)?;
-        packet.set_macs(&OVERLAY_FRAME)?;
-    } else {
-        dsr::set_tunnel(packet, config, node)?;
+    let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
+    if is_direct {
+        (vni, frame) = (dsr::vni(config), dsr::frame(packet)?);
     }
+    let (verdict, target) =
+        if packet.is_single(config.mtu) && wrap(packet, config, vni, &node.vtep, &frame) {
+            (Verdict::Tunnel, config.uplink)
+        } else {
+            packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
+            packet.set_macs(&frame)?;
+            (Verdict::Overlay, config.overlay)
+        };
     Ok(Trace {
-        verdict: Verdict::Overlay,
-        target: config.overlay,
+        verdict,
+        target,
         vtep: node.vtep.low_word(),
         reason: DropReason::None,
         rule: if let Rule::None = rule {
@@ -160,6 +179,25 @@ fn to_node(
             rule
         },
     })
+}
+
+/// Encapsulates a packet that is one on the wire. `false`: it is as it was. Not inlined, for the
+/// stack.
+#[inline(never)]
+fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
+    if !to.is_v4() {
+        return false;
+    }
+    let outer = Outer {
+        from: config.underlay,
+        to: *to,
+        src_port: vxlan::source_port(&packet.headers.tuple),
+        dst_port: config.vxlan_port,
+        vni,
+        id: packet.headers.serial as u16,
+    };
+    let words = outer.words(packet.length(), frame, packet.headers.is_v6());
+    packet.wrap(&words)
 }
 
 #[inline(always)]

@@ -63,11 +63,14 @@ fn quoted_addresses(packet: &Packet) -> Result<[Addr; 2], DropReason> {
     Ok(words.map(Addr::from_v4_wire))
 }
 
-/// Rewrites an error as its flow's row says, `to` being what the answer to the quoted packet becomes.
+/// Rewrites an error as its flow's row says, `becomes` being what the answer to the quoted
+/// packet becomes.
 /// It then comes from where answers come from; but one of a router towards outside stays that
 /// router's, or pods could not trace a route.
 #[inline(never)]
-pub fn rewrite(packet: &mut Packet, to: &Tuple) -> Result<(), DropReason> {
+pub fn rewrite(packet: &mut Packet) -> Result<(), DropReason> {
+    // SAFETY: of the same row, but nothing below writes this part of it.
+    let to = unsafe { &*(&raw const packet.headers.becomes) };
     let quote = maps::quote().ok_or(DropReason::Helper)?;
     let added = rewrite_quote(packet, quote, to)?;
     let is_masquerade = to.scope.number == Scope::MASQUERADE.number;
@@ -108,10 +111,11 @@ fn readdress(packet: &mut Packet, to: &Tuple, added: u32) -> Result<(), DropReas
 #[inline(always)]
 fn rewrite_quote(packet: &Packet, quote: &mut Headers, to: &Tuple) -> Result<u32, DropReason> {
     let at = frame_of_quote(packet.headers);
-    let wanted = to.reverse();
-    quote.original = wanted;
-    let addresses = address_difference(&quote.tuple, &quote.original);
-    let ports = port_difference(&quote.tuple, &wanted);
+    // In the map: there is no room for it on the stack.
+    quote.original = to.reverse();
+    let wanted = &quote.original;
+    let addresses = address_difference(&quote.tuple, wanted);
+    let ports = port_difference(&quote.tuple, wanted);
     // IPv4's own checksum takes back what its addresses add.
     let mut sum = ports;
     if quote.is_v6() {
@@ -124,7 +128,7 @@ fn rewrite_quote(packet: &Packet, quote: &mut Headers, to: &Tuple) -> Result<u32
     }
     let l4 = at + quote.l4;
     if ports != 0 {
-        replace_ports(packet, quote, l4, &wanted)?;
+        replace_ports(packet, quote, l4, wanted)?;
     }
     // The transport's checksum takes back the ports, and the addresses if it has them in it; where
     // the quote does not reach to it, or there is none, nothing does.

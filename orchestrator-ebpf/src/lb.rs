@@ -128,40 +128,41 @@ fn still_right(flow: &Flow, headers: &Headers) -> bool {
 /// Opens a flow for a packet to a Service, of those for `scope`; `false` if it is to none.
 #[inline(always)]
 pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, DropReason> {
-    if !packet.headers.has_ports() {
+    if !packet.headers.has_ports() || !choose(packet.headers, config, scope)? {
         return Ok(false);
     }
-    let Some(service) = find(config, &packet.headers.tuple, scope) else {
+    open(packet.headers, config, scope)?;
+    Ok(true)
+}
+
+// The two steps are not inlined, for the stack: it is not where most packets come along. What the
+// first found out is in `maps::opening`.
+
+#[inline(never)]
+fn choose(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool, DropReason> {
+    let Some(service) = find(config, &headers.tuple, scope) else {
         return Ok(false);
     };
-    packet.headers.service = service.id;
+    headers.service = service.id;
     // The end of what nobody remembers: no backend would know it either.
-    if packet.headers.tcp_flags & TCP_RST != 0 {
+    if headers.tcp_flags & TCP_RST != 0 {
         return Err(if service.count == 0 {
             DropReason::NoBackend
         } else {
             DropReason::NoFlow
         });
     }
-    packet.headers.tuple.scope = Scope::SERVICE;
-    let opening = conntrack::begin(packet.headers)?;
-    match choose(&service, opening).and_then(|()| open(config, scope, opening)) {
-        Ok(()) => maps::count_opened(service.id, opening.backend),
-        Err(reason) => {
-            maps::count_refused(service.id);
-            return Err(reason);
-        }
+    headers.tuple.scope = Scope::SERVICE;
+    let opening = conntrack::begin(headers)?;
+    if let Err(reason) = give(&service, opening) {
+        maps::count_refused(service.id);
+        return Err(reason);
     }
-    fragments::remember(packet.headers);
-    packet.headers.becomes = opening.translated;
-    packet.headers.rule = Rule::Service;
     Ok(true)
 }
 
-// The two steps are not inlined, for the stack: it is not where most packets come along.
-
-#[inline(never)]
-fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
+#[inline(always)]
+fn give(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
     let key = &opening.key;
     if service.flags & Service::SOURCE_RANGES != 0 && !maps::is_admitted(service.id, &key.src) {
         return Err(DropReason::SourceRange);
@@ -175,7 +176,22 @@ fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
 }
 
 #[inline(never)]
-fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
+fn open(headers: &mut Headers, config: &Config, scope: u8) -> Result<(), DropReason> {
+    let opening = maps::opening()?;
+    if let Err(reason) = enter(config, scope, opening) {
+        maps::count_refused(headers.service);
+        return Err(reason);
+    }
+    maps::count_opened(headers.service, opening.backend);
+    fragments::remember(headers);
+    headers.becomes = opening.translated;
+    headers.rule = Rule::Service;
+    Ok(())
+}
+
+/// The flow's way into the table, in the name that its answers can come back to.
+#[inline(always)]
+fn enter(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
     // The checksum of SCTP covers its ports.
     let is_sctp = opening.key.proto.number == Proto::SCTP.number;
     if is_sctp && opening.translated.dst_port.wire != opening.key.dst_port.wire {

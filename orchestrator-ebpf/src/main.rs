@@ -12,6 +12,7 @@ mod packet;
 mod port;
 mod refusal;
 mod state;
+mod vxlan;
 
 #[cfg(target_arch = "bpf")]
 mod affinity;

@@ -3,6 +3,8 @@
 
 use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
+use crate::vxlan::{self, Outer};
+
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
 pub const IPV6: usize = 40;
@@ -86,6 +88,9 @@ pub struct Headers {
     /// What it is about to become, and by which rule.
     pub becomes: Tuple,
     pub rule: Rule,
+    /// Who sent the packet through the overlay, and with which identifier.
+    pub vni: u32,
+    pub sender: Addr,
     /// Where the transport header begins.
     pub l4: u32,
     /// What the fragments of a datagram share, as it lies in the packet.
@@ -101,7 +106,10 @@ pub struct Headers {
     pub ttl: u8,
     /// IPv4's "don't fragment", which IPv6 always means: 1 or 0.
     pub dont_fragment: u8,
-    pub reserved: u8,
+    /// It came through the overlay: 1 or 0.
+    pub is_tunnelled: u8,
+    /// Numbers this processor's packets; stays when the rest is forgotten.
+    pub serial: u32,
 }
 
 impl Headers {
@@ -110,6 +118,8 @@ impl Headers {
         original: NO_TUPLE,
         becomes: NO_TUPLE,
         rule: Rule::None,
+        vni: 0,
+        sender: Addr::UNSPECIFIED,
         l4: 0,
         fragment_id: 0,
         service: 0,
@@ -120,7 +130,8 @@ impl Headers {
         tcp_flags: 0,
         ttl: 0,
         dont_fragment: 0,
-        reserved: 0,
+        is_tunnelled: 0,
+        serial: 0,
     };
 
     /// Forgets the last packet.
@@ -138,6 +149,8 @@ impl Headers {
         self.tcp_flags = 0;
         self.ttl = 0;
         self.dont_fragment = 0;
+        self.is_tunnelled = 0;
+        self.serial = self.serial.wrapping_add(1);
     }
 
     #[inline(always)]
@@ -262,6 +275,23 @@ pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(
         _ => return Err(Unparsed::Because(DropReason::NotIp)),
     };
     unsafe { parse_ip(start, end, headers, v6, TCP) }
+}
+
+/// The outer headers of a frame from `start` up to `end` that a node of the overlay sent, and whether
+/// the packet inside is IPv6.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+pub unsafe fn outer(start: usize, end: usize) -> Option<(Outer, bool)> {
+    if start + ETHERNET + vxlan::HEADERS > end {
+        return None;
+    }
+    // SAFETY: the bytes were just compared with the end.
+    if unsafe { load::<u16>(start + 12) } != ETHERTYPE_IPV4 {
+        return None;
+    }
+    Outer::read(&unsafe { load::<[u16; vxlan::WORDS]>(start + ETHERNET) })
 }
 
 /// Reads the packet that an ICMP error quotes, as if an Ethernet header were before it at `start`.

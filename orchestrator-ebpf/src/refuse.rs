@@ -39,13 +39,8 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
 /// discovery (RFC 1191, RFC 8201). What was translated already is taken back first, for the sender
 /// knows only what it sent.
 #[inline(never)]
-pub fn too_big(
-    packet: &mut Packet,
-    config: &Config,
-    mtu: u32,
-    rule: Rule,
-) -> Result<Trace, DropReason> {
-    if !may_be_told(packet, config) {
+pub fn too_big(packet: &mut Packet, mtu: u32, rule: Rule) -> Result<Trace, DropReason> {
+    if !may_be_told(packet) {
         return Err(DropReason::TooBig);
     }
     take_back(packet)?;
@@ -63,7 +58,7 @@ pub fn too_big(
 #[inline(never)]
 pub fn ttl_exceeded(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
     // Of a datagram in pieces the first is told of.
-    if !may_be_told(packet, config) || packet.headers.fragment == Fragment::Later {
+    if !may_be_told(packet) || packet.headers.fragment == Fragment::Later {
         return Err(DropReason::TtlExceeded);
     }
     take_back(packet)?;
@@ -88,10 +83,10 @@ pub fn ttl_exceeded(packet: &mut Packet, config: &Config, rule: Rule) -> Result<
 /// No error about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4) nor, with IPv4, about
 /// later pieces; none into a tunnel without a key; and IPv4's options would have to be quoted.
 #[inline(always)]
-fn may_be_told(packet: &Packet, config: &Config) -> bool {
+fn may_be_told(packet: &Packet) -> bool {
     let headers = &packet.headers;
     let is_plain = !headers.has_options() && headers.fragment != Fragment::Later;
-    packet.ifindex() != config.overlay && (is_plain || headers.is_v6()) && !headers.is_icmp_error()
+    headers.is_tunnelled == 0 && (is_plain || headers.is_v6()) && !headers.is_icmp_error()
 }
 
 /// Makes a packet again what its sender sent.
@@ -99,7 +94,7 @@ fn may_be_told(packet: &Packet, config: &Config) -> bool {
 fn take_back(packet: &mut Packet) -> Result<(), DropReason> {
     if packet.headers.is_translated != 0 {
         packet.headers.becomes = packet.headers.original;
-        packet.rewrite()?;
+        packet.rewrite_own()?;
     }
     Ok(())
 }

@@ -118,10 +118,23 @@ impl Fuzz {
             ifindex: LOOPBACK,
             tunnel,
         };
-        let allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
+        let mut allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
         let ran = match tunnel {
             None => self.datapath.run(hook, LOOPBACK, &made.bytes),
-            Some((vni, sender)) => self.datapath.run_tunnelled(vni, sender, &made.bytes),
+            Some((vni, sender)) if !sender.is_v4() || self.rng.chance(500) => {
+                self.datapath.run_tunnelled(vni, sender, &made.bytes)
+            }
+            // Out of the overlay by the other way, of which the model makes the same.
+            Some((vni, sender)) => {
+                let frame = world::wrapped(vni, sender, &made.bytes);
+                let on_uplink = Arrival {
+                    hook: Hook::FromNetdev,
+                    tunnel: None,
+                    ..arrival
+                };
+                allowed = outcomes(&self.tables, &self.state, on_uplink, &frame);
+                self.datapath.run(Hook::FromNetdev, LOOPBACK, &frame)
+            }
         };
         let ran = ran.with_context(|| format!("{:02x?}", made.bytes))?;
         let judged = self.judge(&allowed.outcomes, &made, &ran);
@@ -195,7 +208,7 @@ impl Fuzz {
     ) -> Result<()> {
         // On its way to another node it may have one header more than a packet may.
         let (asked, frame) = match ran.trace.verdict {
-            Verdict::Overlay => frames::asked(&ran.packet),
+            Verdict::Overlay | Verdict::Tunnel => frames::asked(&ran.packet),
             _ => (None, ran.packet.clone()),
         };
         let out = Packet::read(&frame);
@@ -301,7 +314,8 @@ impl Fuzz {
             Outcome::Outside { left: of } => trace.verdict == Verdict::Outside && left(of),
             Outcome::Tunnel { vtep, left: of, .. } => {
                 let low = u32::from_be(vtep.words[3]);
-                trace.verdict == Verdict::Overlay && trace.vtep == low && left(of)
+                let tunnelled = matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel);
+                tunnelled && trace.vtep == low && left(of)
             }
             Outcome::Local {
                 verdict,

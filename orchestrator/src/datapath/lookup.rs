@@ -9,6 +9,7 @@ mod flows;
 pub mod packet;
 mod services;
 pub mod state;
+pub mod tunnel;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use orchestrator_common::{Addr, DropReason, Port, Prefix, Proto, Tuple, Verdict}
 use super::table::Tables;
 use packet::{Icmp, Packet, Part};
 use state::{Opened, State};
+use tunnel::Wrapped;
 
 /// Source ports that translated flows are given: of the node's own address, and of the translation
 /// address, which no socket holds.
@@ -103,6 +105,7 @@ pub fn connect(tables: &Tables, cookie: u64, to: (Addr, Port)) -> Connect {
         tables,
         config,
         state,
+        is_tunnelled: false,
         pieces: RefCell::default(),
     };
     let asked = Tuple {
@@ -136,6 +139,9 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: BTreeSet::from([outcome]),
         pieces: Vec::new(),
     };
+    if let Some((arrival, inner)) = unwrapped(tables, arrival, frame) {
+        return outcomes(tables, state, arrival, inner);
+    }
     let on_uplink = matches!(arrival.hook, Hook::FromNetdev | Hook::ToNetdev);
     let unread = |reason| match on_uplink {
         // Not for us to say.
@@ -163,6 +169,7 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         tables,
         config,
         state,
+        is_tunnelled: arrival.hook == Hook::FromOverlay,
         pieces: RefCell::default(),
     };
     let decided = match arrival.hook {
@@ -176,6 +183,26 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: decided.unwrap_or_else(|reason| BTreeSet::from([Outcome::Drop(reason)])),
         pieces: world.pieces.into_inner(),
     }
+}
+
+/// The frame inside one that the uplink's program itself takes out of the overlay: it then is as if the
+/// VXLAN device had.
+fn unwrapped<'a>(
+    tables: &Tables,
+    arrival: Arrival,
+    frame: &'a [u8],
+) -> Option<(Arrival, &'a [u8])> {
+    let config = tables.config.get(&0)?;
+    let wrapped = (arrival.hook == Hook::FromNetdev).then(|| Wrapped::read(frame))??;
+    let is_ours = wrapped.port == config.vxlan_port.host()
+        && wrapped.vni == config.vni
+        && wrapped.to == config.underlay;
+    let by_overlay = Arrival {
+        hook: Hook::FromOverlay,
+        tunnel: Some((wrapped.vni, wrapped.from)),
+        ..arrival
+    };
+    is_ours.then_some((by_overlay, wrapped.inner))
 }
 
 type Decided = Result<BTreeSet<Outcome>, DropReason>;
@@ -211,6 +238,8 @@ struct World<'a> {
     tables: &'a Tables,
     config: &'a Config,
     state: &'a State,
+    /// The packet came through the overlay.
+    is_tunnelled: bool,
     pieces: RefCell<Vec<(Tuple, u32)>>,
 }
 
@@ -475,7 +504,7 @@ impl World<'_> {
     fn expired(&self, ifindex: u32, packet: &Packet) -> Decided {
         let untold = packet.icmp == Some(Icmp::Error) || packet.part == Part::Later;
         let options = packet.has_options && !packet.v6;
-        if untold || options || ifindex == self.config.overlay {
+        if untold || options || self.is_tunnelled {
             return Err(DropReason::TtlExceeded);
         }
         let header = if packet.v6 { 40 } else { 20 };

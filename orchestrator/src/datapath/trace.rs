@@ -17,6 +17,7 @@ use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::{Addr, Port, Proto, Scope, Trace, Tuple, Verdict};
 
 use super::kernel::Kernel;
+use super::lookup::tunnel::Wrapped;
 use super::maps::Maps;
 use super::table::Tables;
 use super::{DatapathError, attach, node_dir, probe, syscall};
@@ -299,7 +300,7 @@ impl Tracer {
                 rows.push(format!("flow ({}) {key} = {}", key.scope, flow.translated));
             }
         }
-        if trace.verdict == Verdict::Overlay {
+        if matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel) {
             let share = after.dst.masked(&self.config.family(&after.dst).node_mask);
             let node = tables.nodes.get(&share);
             rows.extend(node.map(|node| format!("node {share} = {}", node.vtep)));
@@ -345,6 +346,7 @@ fn scopes(tuple: &Tuple) -> [Tuple; 2] {
     ]
 }
 
+/// What the program decided and what it made of the frame, out of its tunnel.
 fn run(
     program: &SchedClassifier,
     ifindex: u32,
@@ -372,6 +374,11 @@ fn run(
     let trace = Trace::from_cb(cb).ok_or_else(|| {
         DatapathError::Invalid(format!("a program of another version runs here: {cb:?}"))
     })?;
+    if trace.verdict == Verdict::Tunnel
+        && let Some(wrapped) = Wrapped::read(&packet)
+    {
+        packet = wrapped.inner.to_vec();
+    }
     Ok((trace, packet))
 }
 
@@ -390,7 +397,9 @@ fn outcome(trace: &Trace, config: &Config) -> String {
         Verdict::Pass => format!("on through the node's stack ({rule})"),
         Verdict::Peer => format!("to the pod behind interface {target} ({rule})"),
         Verdict::Node => format!("to the node itself ({rule})"),
-        Verdict::Overlay => format!("through the overlay, VNI {} ({rule})", config.vni),
+        Verdict::Overlay | Verdict::Tunnel => {
+            format!("through the overlay, VNI {} ({rule})", config.vni)
+        }
         Verdict::Outside => format!("out of the uplink, interface {target} ({rule})"),
     }
 }

@@ -11,6 +11,7 @@ use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceK
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto};
 
 use super::frames::{self, Pool};
+use crate::packet;
 use crate::prog::LOOPBACK;
 use crate::sim::rng::Rng;
 
@@ -100,6 +101,11 @@ pub fn addressees(hook: Hook) -> Vec<IpAddr> {
         Hook::FromNetdev => both(&[NODE, PUBLIC]),
         Hook::ToNetdev => both(&[OUTSIDE]),
     }
+}
+
+/// A frame in the tunnel that it came by, as it is on the uplink.
+pub fn wrapped(vni: u32, sender: Addr, inner: &[u8]) -> Vec<u8> {
+    packet::vxlan(&sender.to_string(), NODE[0], vni, inner)
 }
 
 /// Set in the VXLAN identifier of what is answered directly.

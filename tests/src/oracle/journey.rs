@@ -499,7 +499,7 @@ impl Node for Loaded {
         }?;
         let decision = match ran.trace.verdict {
             Verdict::Peer | Verdict::Node => Decision::Local(ran.trace.target),
-            Verdict::Overlay => Decision::Tunnel(ran.trace.vtep),
+            Verdict::Overlay | Verdict::Tunnel => Decision::Tunnel(ran.trace.vtep),
             Verdict::Outside => Decision::Outside,
             Verdict::Pass => Decision::Pass,
             Verdict::Refuse => Decision::Refused,

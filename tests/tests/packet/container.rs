@@ -1,5 +1,6 @@
 //! `from_container` and `to_container`: what an endpoint sends, and what reaches one through the stack.
 
+use orchestrator::datapath::lookup::tunnel::Wrapped;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;
@@ -26,8 +27,14 @@ fn a_packet_to_a_pod_on_another_node_is_encapsulated_unaltered() {
     assert_eq!(ran.packet[14..], frame[14..]);
     assert_eq!(ran.packet[..6], Mac::OVERLAY_DEVICE.octets);
     assert_eq!(ran.packet[6..12], Mac::OVERLAY_SENDER.octets);
+    let whole = [&ran.outer[..], &ran.packet].concat();
+    let outer = Wrapped::read(&whole).unwrap();
+    assert_eq!((outer.from, outer.to), (addr(NODE), addr(OTHER_NODE)));
+    assert_eq!((outer.port, outer.vni), (4789, 1));
+    let source_port = u16::from_be_bytes([whole[34], whole[35]]);
+    assert!(source_port >= 49152, "{source_port}");
     assert!(world.datapath.flows().unwrap().is_empty());
-    assert_eq!(world.datapath.decided(Verdict::Overlay).unwrap(), 1);
+    assert_eq!(world.datapath.decided(Verdict::Tunnel).unwrap(), 1);
     assert_eq!(world.datapath.decided(Verdict::Drop).unwrap(), 0);
 }
 

@@ -404,7 +404,7 @@ fn a_packet_too_big_for_the_overlay_is_answered_with_the_size_that_is_not() {
         for to in [backend, service] {
             let datagram = |length| udp((pod, 40000), to, &vec![7; length - ip - 8]);
             let fits = world.send(&datagram(1450));
-            assert_eq!(fits.trace.verdict, Verdict::Overlay, "{to:?}");
+            assert_eq!(fits.trace.verdict, Verdict::Tunnel, "{to:?}");
             let segment = tcp((pod, 40000), to, Flags::Ack, &vec![7; 1451 - ip - 20]);
             for frame in [datagram(1451), segment] {
                 let ran = world.send(&frame);
@@ -439,7 +439,7 @@ fn only_what_may_not_be_cut_is_too_big_and_only_for_the_overlay() {
     assert_eq!(world.send(&large(OUTSIDE)).trace.verdict, Verdict::Outside);
     let may_be_cut = fragment(large(REMOTE_POD), 0, false);
     let ran = world.send(&may_be_cut);
-    assert_eq!(ran.trace, overlay(Rule::RemotePod));
+    assert_eq!(ran.trace, by_device(Rule::RemotePod));
     // An error about an error would go round in circles.
     let error = icmp_error(POD, REMOTE_POD, (3, 3, 0), &large(POD), 1500);
     world.must_drop(Hook::FromContainer, &error, DropReason::TooBig);
@@ -459,7 +459,7 @@ fn of_a_packet_that_is_still_to_be_cut_a_segment_counts() {
                 .run_segmented(Hook::FromContainer, LOOPBACK, &frame, size);
             ran.unwrap()
         };
-        assert_eq!(segmented(most).trace, overlay(Rule::RemotePod));
+        assert_eq!(segmented(most).trace, by_device(Rule::RemotePod));
         let ran = segmented(most + 1);
         let rule = Rule::None;
         assert_eq!(ran.trace, Trace { rule, ..too_big() });

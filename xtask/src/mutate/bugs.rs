@@ -37,19 +37,19 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the overlay carries foreign sources",
         file: "orchestrator-ebpf/src/forward.rs",
-        from: "if !is_pods && !dsr::may_send(config, rule) {",
+        from: "if is_direct && !dsr::may_send(config, rule) {",
         to: "if false {",
     },
     Bug {
         name: "any node may send for any pod",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
-        from: "Some(node) if node.vtep.same(&sender) => {}",
+        from: "Some(node) if node.vtep.same(&packet.headers.sender) => {}",
         to: "Some(_) => {}",
     },
     Bug {
         name: "any tunnel is ours",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
-        from: "if vni != config.vni {",
+        from: "if packet.headers.vni != config.vni {",
         to: "if false {",
     },
     Bug {
