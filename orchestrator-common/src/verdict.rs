@@ -69,7 +69,7 @@ numbered! {
         NotIp = 2, "not_ip";
         /// The agent has not written the configuration row.
         NoConfig = 3, "no_config";
-        /// A pod used a source address that is not its own.
+        /// A pod used an address that is not its own, or told an error about what it was not sent.
         SourceSpoofed = 4, "source_spoofed";
         /// A Service's address without such a port.
         NoService = 5, "no_service";
@@ -95,7 +95,7 @@ numbered! {
         FlowTableFull = 15, "flow_table_full";
         /// A Service picked the sender itself.
         Hairpin = 16, "hairpin";
-        /// Time to live ran out.
+        /// Time to live ran out: the sender is told.
         TtlExceeded = 17, "ttl_exceeded";
         /// A helper of the kernel refused to alter the packet.
         Helper = 18, "helper";

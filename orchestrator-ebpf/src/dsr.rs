@@ -1,19 +1,48 @@
 //! Direct server return, an option: a client outside is answered by the backend's own node, in the
-//! name of the address that it asked. Only IPv4: the inner frame's source, which nobody reads, has
-//! room for one such address and a port. What does not fit takes the translation address instead.
+//! name of the address that it asked. The packet to that node says which address and port that was:
+//! with IPv4 the inner frame's source, which nobody reads; with IPv6, for which that is too short, an
+//! extension header that is there only on the way. Later pieces of a datagram and ICMP errors need
+//! none.
 
+use core::mem::size_of;
+
+use aya_ebpf::bindings::{
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_NET,
+};
+use aya_ebpf::helpers::generated::bpf_skb_adjust_room;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
-use orchestrator_common::{Addr, DropReason, Mac, Port, Rule, Scope, Trace};
+use orchestrator_common::{Addr, DropReason, Mac, Port, Rule, Scope, Trace, Tuple};
 
-use crate::conntrack;
-use crate::forward;
-use crate::maps;
-use crate::skb::Packet;
+use crate::packet::{DESTINATION_OPTIONS, ETHERNET, Fragment, IPV6, IPV6_LENGTH, IPV6_NEXT};
+use crate::skb::{Packet, done};
+use crate::{conntrack, forward, maps};
 
-/// In the VXLAN identifier: the inner frame's source is an address and a port.
+/// In the VXLAN identifier: the packet's answers do not come back.
 const DIRECT: u32 = 0x80_0000;
+
+/// Destination options (RFC 8200, section 4.6) with one that says what the client asked.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Carried {
+    next: u8,
+    /// In units of eight bytes, less one.
+    length: u8,
+    kind: u8,
+    size: u8,
+    addr: Addr,
+    port: Port,
+    reserved: u16,
+}
+
+const ROOM: u32 = size_of::<Carried>() as u32;
+const _: () = assert!(ROOM == 24);
+const LENGTH: u8 = (ROOM / 8 - 1) as u8;
+/// For experiments (RFC 4727); who does not know it skips it.
+const KIND: u8 = 0x1e;
+const SIZE: u8 = (ROOM - 4) as u8;
+const BEHIND_IPV6: u32 = (ETHERNET + IPV6) as u32;
 
 #[inline(always)]
 pub const fn is_on(config: &Config) -> bool {
@@ -26,11 +55,38 @@ pub const fn vni(config: &Config) -> u32 {
     config.vni | DIRECT
 }
 
-/// The inner frame of a packet to a backend: its source is what the client asked.
+/// Whether the overlay carries a packet of somebody outside: one that a Service takes, or an error
+/// about its answers.
 #[inline(always)]
-pub fn frame(addr: &Addr, port: Port) -> [u32; 3] {
-    let ([a, b, c, d], [e, f]) = (addr.v4_wire().to_ne_bytes(), port.wire.to_ne_bytes());
-    Mac::frame(Mac::OVERLAY_DEVICE, Mac::new([a, b, c, d, e, f]))
+pub fn may_send(config: &Config, rule: Rule) -> bool {
+    is_on(config) && matches!(rule, Rule::Service | Rule::IcmpError)
+}
+
+/// How much longer a packet gets on the way to its backend's node.
+#[inline(always)]
+pub fn room(packet: &Packet) -> u32 {
+    if packet.headers.is_v6() && packet.headers.has_ports() {
+        ROOM
+    } else {
+        0
+    }
+}
+
+/// The inner frame of a packet to a backend. It says what the client asked, or the packet now does.
+#[inline(always)]
+pub fn frame(packet: &mut Packet) -> Result<[u32; 3], DropReason> {
+    if packet.headers.is_v6() {
+        if room(packet) != 0 {
+            carry(packet)?;
+        }
+        return Ok(forward::OVERLAY_FRAME);
+    }
+    let Tuple { dst, dst_port, .. } = packet.headers.original;
+    let ([a, b, c, d], [e, f]) = (dst.v4_wire().to_ne_bytes(), dst_port.wire.to_ne_bytes());
+    Ok(Mac::frame(
+        Mac::OVERLAY_DEVICE,
+        Mac::new([a, b, c, d, e, f]),
+    ))
 }
 
 /// What the client asked, of such a frame.
@@ -39,6 +95,53 @@ fn asked(frame: &[u8; 12]) -> (Addr, Port) {
     let [.., a, b, c, d, e, f] = *frame;
     let addr = Addr::from_v4_wire(u32::from_ne_bytes([a, b, c, d]));
     (addr, Port::from_wire(u16::from_ne_bytes([e, f])))
+}
+
+/// Puts what the client asked behind the IPv6 header.
+#[inline(never)]
+fn carry(packet: &mut Packet) -> Result<(), DropReason> {
+    let asked = &packet.headers.original;
+    let carried = Carried {
+        next: packet.load(IPV6_NEXT)?,
+        length: LENGTH,
+        kind: KIND,
+        size: SIZE,
+        addr: asked.dst,
+        port: asked.dst_port,
+        reserved: 0,
+    };
+    make_room(packet, ROOM as i32)?;
+    packet.store(BEHIND_IPV6, &carried, BPF_F_RECOMPUTE_CSUM.into())?;
+    packet.store(IPV6_NEXT, &DESTINATION_OPTIONS, BPF_F_RECOMPUTE_CSUM.into())
+}
+
+/// Takes that away again.
+#[inline(never)]
+fn take(packet: &mut Packet) -> Result<(Addr, Port), DropReason> {
+    let carried = packet.load::<Carried>(BEHIND_IPV6)?;
+    let is_there = packet.load::<u8>(IPV6_NEXT)? == DESTINATION_OPTIONS;
+    if !is_there || carried.length != LENGTH || carried.kind != KIND || carried.size != SIZE {
+        return Err(DropReason::Malformed);
+    }
+    make_room(packet, -(ROOM as i32))?;
+    packet.store(IPV6_NEXT, &carried.next, BPF_F_RECOMPUTE_CSUM.into())?;
+    packet.headers.l4 -= ROOM;
+    Ok((carried.addr, carried.port))
+}
+
+/// So many bytes more behind the IPv6 header, in each segment as in the whole.
+#[inline(always)]
+fn make_room(packet: &Packet, more: i32) -> Result<(), DropReason> {
+    let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+    // SAFETY: the context.
+    done(unsafe { bpf_skb_adjust_room(packet.skb, more, BPF_ADJ_ROOM_NET, flags) })?;
+    let length = u16::from_be(packet.load(IPV6_LENGTH)?);
+    // One beyond 64 KiB, which is still to be cut, says 0.
+    if length == 0 {
+        return Ok(());
+    }
+    let length = length.wrapping_add(more as u16).to_be();
+    packet.store(IPV6_LENGTH, &length, BPF_F_RECOMPUTE_CSUM.into())
 }
 
 /// Delivers a client's packet that another node sent on, and sees to it that the answers leave from
@@ -59,10 +162,21 @@ pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason
     }
     let backend = packet.headers.tuple;
     let endpoint = maps::endpoint(&backend.dst).ok_or(DropReason::NoEndpoint)?;
-    if !packet.headers.has_ports() {
-        return Err(DropReason::Fragment);
+    // Their flow is that of the first piece, or of what they quote.
+    if packet.headers.fragment == Fragment::Later || packet.headers.is_icmp_error() {
+        return forward::deliver(packet, endpoint, Rule::DirectReturn);
     }
-    let (addr, port) = asked(&packet.load::<[u8; 12]>(0)?);
+    if !packet.headers.has_ports() {
+        return Err(DropReason::UnsupportedProtocol);
+    }
+    let (addr, port) = if packet.headers.is_v6() {
+        take(packet)?
+    } else {
+        asked(&packet.load::<[u8; 12]>(0)?)
+    };
+    if packet.headers.is_sctp() && port.wire != backend.dst_port.wire {
+        return Err(DropReason::SctpPort);
+    }
     let tuple = &mut packet.headers.tuple;
     (tuple.dst, tuple.dst_port, tuple.scope) = (addr, port, Scope::SERVICE);
     keep(packet, backend.dst, backend.dst_port)?;

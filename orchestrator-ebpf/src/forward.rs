@@ -10,7 +10,7 @@ use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::skb::Packet;
 use crate::vxlan::{self, Outer};
-use crate::{dsr, icmp, lb, maps, refuse};
+use crate::{dsr, icmp, lb, maps, path, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -18,7 +18,7 @@ const LINK_LOCAL: u32 = 0xfe80_0000u32.to_be();
 const LINK_LOCAL_MASK: u32 = 0xffc0_0000u32.to_be();
 
 /// The addresses of every frame in the overlay.
-const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY_SENDER);
+pub const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY_SENDER);
 
 /// What the node is in the packet's family.
 #[inline(always)]
@@ -145,20 +145,21 @@ fn to_node(
 ) -> Result<Trace, DropReason> {
     let node = maps::node(share).ok_or(DropReason::NoNode)?;
     // The other side takes from this node only what its share of the pod range sends, or what says
-    // whose answer is to go straight to the client.
-    let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
-    if !family(packet, config)
+    // that its answer is to go straight to the client.
+    let is_direct = !family(packet, config)
         .pods
-        .contains(&packet.headers.tuple.src)
-    {
-        if !dsr::is_on(config) || packet.headers.is_translated == 0 || packet.headers.is_v6() {
-            return Err(DropReason::SourceSpoofed);
-        }
-        let asked = &packet.headers.original;
-        (vni, frame) = (dsr::vni(config), dsr::frame(&asked.dst, asked.dst_port));
+        .contains(&packet.headers.tuple.src);
+    if is_direct && !dsr::may_send(config, rule) {
+        return Err(DropReason::SourceSpoofed);
     }
-    if packet.exceeds(config.mtu) {
-        return refuse::too_big(packet, config, rule);
+    let room = if is_direct { dsr::room(packet) } else { 0 };
+    let mtu = path::mtu(packet, config, node, room);
+    if mtu != 0 {
+        return refuse::too_big(packet, mtu, rule);
+    }
+    let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
+    if is_direct {
+        (vni, frame) = (dsr::vni(config), dsr::frame(packet)?);
     }
     let (verdict, target) =
         if packet.is_single(config.mtu) && wrap(packet, config, vni, &node.vtep, &frame) {

@@ -192,6 +192,11 @@ fn open(headers: &mut Headers, config: &Config, scope: u8) -> Result<(), DropRea
 /// The flow's way into the table, in the name that its answers can come back to.
 #[inline(always)]
 fn enter(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
+    // The checksum of SCTP covers its ports.
+    let is_sctp = opening.key.proto.number == Proto::SCTP.number;
+    if is_sctp && opening.translated.dst_port.wire != opening.key.dst_port.wire {
+        return Err(DropReason::SctpPort);
+    }
     let must_come_back = must_come_back(config, opening, scope);
     if must_come_back && is_direct(config, opening, scope) && open_direct(opening).is_ok() {
         return Ok(());
@@ -199,11 +204,7 @@ fn enter(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropRe
     if must_come_back {
         opening.translated.src = config.family(&opening.key.src).translation;
     }
-    // The checksum of SCTP covers its ports.
-    if opening.key.proto.number == Proto::SCTP.number {
-        if opening.translated.dst_port.wire != opening.key.dst_port.wire {
-            return Err(DropReason::SctpPort);
-        }
+    if is_sctp {
         return conntrack::open(opening);
     }
     if must_come_back {
@@ -259,8 +260,7 @@ fn is_direct(config: &Config, opening: &Opening, scope: u8) -> bool {
     let backend = &opening.translated.dst;
     dsr::is_on(config)
         && scope == ServiceKey::OUTSIDE
-        && backend.is_v4()
-        && config.v4.pods.contains(backend)
+        && config.family(backend).pods.contains(backend)
 }
 
 /// Opens a flow that keeps its client's address. Its answers never come by, which must not make it

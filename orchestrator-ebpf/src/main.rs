@@ -41,6 +41,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod nat;
 #[cfg(target_arch = "bpf")]
+mod path;
+#[cfg(target_arch = "bpf")]
 mod refuse;
 #[cfg(target_arch = "bpf")]
 mod skb;

@@ -9,10 +9,12 @@ pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
 pub const IPV6: usize = 40;
 
-/// The offsets of what translations rewrite; the destination follows the source.
+/// The offsets of what is rewritten; the destination follows the source.
 pub const IPV4_TTL: u32 = 22;
 pub const IPV4_CHECK: u32 = 24;
 pub const IPV4_SRC: u32 = 26;
+pub const IPV6_LENGTH: u32 = 18;
+pub const IPV6_NEXT: u32 = 20;
 pub const IPV6_HOPS: u32 = 21;
 pub const IPV6_SRC: u32 = 22;
 
@@ -33,7 +35,7 @@ const FURTHEST: usize = 1024;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT_HEADER: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
+pub const DESTINATION_OPTIONS: u8 = 60;
 
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMP_UNREACHABLE: u8 = 3;

@@ -35,20 +35,20 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
     back(packet, Verdict::Refuse, reason, Rule::Service)
 }
 
-/// Tells the sender of a packet that the overlay does not carry how large it may be: path MTU
+/// Tells the sender of a packet that the overlay does not carry how large one may be: path MTU
 /// discovery (RFC 1191, RFC 8201). What was translated already is taken back first, for the sender
 /// knows only what it sent.
 #[inline(never)]
-pub fn too_big(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+pub fn too_big(packet: &mut Packet, mtu: u32, rule: Rule) -> Result<Trace, DropReason> {
     if !may_be_told(packet) {
         return Err(DropReason::TooBig);
     }
     take_back(packet)?;
     let told = &packet.headers.tuple;
     if packet.headers.is_v6() {
-        tell_at_length_v6(packet, told, Message::packet_too_big(config.mtu))?;
+        tell_at_length_v6(packet, told, Message::packet_too_big(mtu))?;
     } else {
-        tell_at_length(packet, told, Message::fragmentation_needed(config.mtu))?;
+        tell_at_length(packet, told, Message::fragmentation_needed(mtu))?;
     }
     back(packet, Verdict::Reply, DropReason::TooBig, rule)
 }
@@ -57,7 +57,7 @@ pub fn too_big(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace
 /// that the node has on that side. So one can trace a route.
 #[inline(never)]
 pub fn ttl_exceeded(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
-    // Of a datagram in pieces the first is told of (RFC 1122, section 3.2.2).
+    // Of a datagram in pieces the first is told of.
     if !may_be_told(packet) || packet.headers.fragment == Fragment::Later {
         return Err(DropReason::TtlExceeded);
     }
@@ -80,12 +80,13 @@ pub fn ttl_exceeded(packet: &mut Packet, config: &Config, rule: Rule) -> Result<
     back(packet, Verdict::Reply, DropReason::TtlExceeded, rule)
 }
 
-/// No error about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4), none into a tunnel
-/// without a key, and options would have to be quoted.
+/// No error about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4) nor, with IPv4, about
+/// later pieces; none into a tunnel without a key; and IPv4's options would have to be quoted.
 #[inline(always)]
 fn may_be_told(packet: &Packet) -> bool {
-    let options = packet.headers.has_options() && !packet.headers.is_v6();
-    packet.headers.is_tunnelled == 0 && !options && !packet.headers.is_icmp_error()
+    let headers = &packet.headers;
+    let is_plain = !headers.has_options() && headers.fragment != Fragment::Later;
+    headers.is_tunnelled == 0 && (is_plain || headers.is_v6()) && !headers.is_icmp_error()
 }
 
 /// Makes a packet again what its sender sent.

@@ -67,9 +67,15 @@ impl Packet {
 
     #[inline(never)]
     fn is_cut(&self, mtu: u32) -> bool {
+        mtu != 0 && self.longest() > mtu
+    }
+
+    /// The length of the longest IP packet that this is, or will be cut into.
+    #[inline(always)]
+    pub fn longest(&self) -> u32 {
         let segment = unsafe { (*self.skb).gso_size };
         if segment == 0 {
-            return mtu != 0;
+            return self.length() - ETHERNET as u32;
         }
         // TCP's header length stands where UDP has data already.
         let header = if self.headers.is_tcp() {
@@ -78,7 +84,7 @@ impl Packet {
         } else {
             8
         };
-        mtu != 0 && self.headers.l3_length() + header + segment > mtu
+        self.headers.l3_length() + header + segment
     }
 
     /// Whether the packet is one on a link of that MTU, not to be cut nor segmented.

@@ -14,11 +14,12 @@ use orchestrator::datapath::lookup::{Arrival, Left, Outcome, outcomes};
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::services::ServiceKey;
-use orchestrator_common::{Addr, Scope, Tuple, Verdict};
+use orchestrator_common::{Addr, Port, Scope, Tuple, Verdict};
 
 use crate::prog::{Datapath, LOOPBACK, Ran};
 use crate::sim::rng::Rng;
 use frames::{Made, Pool};
+use world::Tunnel;
 
 /// A loaded datapath beside its model.
 pub struct Fuzz {
@@ -96,7 +97,14 @@ impl Fuzz {
     }
 
     fn step(&mut self, hook: Hook) -> Result<()> {
-        let mut made = self.next_frame(hook);
+        let overlay = hook == Hook::FromOverlay;
+        let tunnel = overlay.then(|| Tunnel::any(&mut self.rng, &self.tables));
+        let is_direct = tunnel.is_some_and(|tunnel| tunnel.is_direct());
+        let mut made = self.next_frame(hook, is_direct);
+        if is_direct && self.rng.chance(950) {
+            let (asked, port) = world::asked(&mut self.rng, made.bytes[12..14] == [0x86, 0xdd]);
+            frames::ask(&mut made.bytes, asked, port);
+        }
         // The kernel runs nothing over less than an IP header.
         let least = if made.bytes[12..14] == [0x86, 0xdd] {
             54
@@ -104,7 +112,7 @@ impl Fuzz {
             34
         };
         made.bytes.resize(made.bytes.len().max(least), 0);
-        let tunnel = (hook == Hook::FromOverlay).then(|| world::tunnel(&mut self.rng));
+        let tunnel = tunnel.map(|tunnel| (tunnel.vni, tunnel.sender));
         let arrival = Arrival {
             hook,
             ifindex: LOOPBACK,
@@ -113,7 +121,7 @@ impl Fuzz {
         let mut allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
         let ran = match tunnel {
             None => self.datapath.run(hook, LOOPBACK, &made.bytes),
-            Some((vni, sender)) if self.rng.chance(500) => {
+            Some((vni, sender)) if !sender.is_v4() || self.rng.chance(500) => {
                 self.datapath.run_tunnelled(vni, sender, &made.bytes)
             }
             // Out of the overlay by the other way, of which the model makes the same.
@@ -152,8 +160,11 @@ impl Fuzz {
     }
 
     /// A random packet, or an answer to one that was let through.
-    fn next_frame(&mut self, hook: Hook) -> Made {
-        let from = world::senders(hook);
+    fn next_frame(&mut self, hook: Hook, is_direct: bool) -> Made {
+        let from = match is_direct {
+            true => world::clients(),
+            false => world::senders(hook),
+        };
         let mut made = self
             .pool
             .frame(&mut self.rng, &from, &world::addressees(hook));
@@ -185,8 +196,8 @@ impl Fuzz {
         made
     }
 
-    fn some_port(&mut self) -> orchestrator_common::Port {
-        orchestrator_common::Port::new(self.rng.number() as u16)
+    fn some_port(&mut self) -> Port {
+        Port::new(self.rng.number() as u16)
     }
 
     fn judge(
@@ -195,21 +206,31 @@ impl Fuzz {
         made: &Made,
         ran: &Ran,
     ) -> Result<()> {
-        let out = Packet::read(&ran.packet);
+        // On its way to another node it may have one header more than a packet may.
+        let (asked, frame) = match ran.trace.verdict {
+            Verdict::Overlay | Verdict::Tunnel => frames::asked(&ran.packet),
+            _ => (None, ran.packet.clone()),
+        };
+        let out = Packet::read(&frame);
         let tuple = out.as_ref().map(|packet| packet.tuple).unwrap_or_default();
         let quote = out.as_ref().ok().and_then(|packet| Left::of(packet).quote);
-        let Some(outcome) = allowed
-            .iter()
-            .find(|outcome| self.is(outcome, ran, &tuple) && quoted(outcome, quote))
-        else {
+        let Some(outcome) = allowed.iter().find(|outcome| {
+            self.is(outcome, ran, &tuple) && quoted(outcome, quote) && says(outcome, asked)
+        }) else {
             bail!("{:?} as {tuple}, the model allows {allowed:?}", ran.trace);
         };
+        if let Ok(packet) = &out
+            && matches!(ran.trace.verdict, Verdict::Peer | Verdict::Node)
+            && packet.has_ports()
+        {
+            ensure!(packet.asked.is_none(), "a pod sees what a client asked");
+        }
         if made.is_sound
             && ran.trace.verdict != Verdict::Drop
             && let Ok(packet) = &out
             && packet.part == Part::Whole
             && let Some(wrong) =
-                frames::wrong_checksum(&ran.packet, packet.transport, packet.tuple.proto.number)
+                frames::wrong_checksum(&frame, packet.transport, packet.tuple.proto.number)
         {
             bail!("{wrong}");
         }
@@ -291,7 +312,7 @@ impl Fuzz {
                 trace.verdict == Verdict::Pass && (unread || left(of))
             }
             Outcome::Outside { left: of } => trace.verdict == Verdict::Outside && left(of),
-            Outcome::Tunnel { vtep, left: of } => {
+            Outcome::Tunnel { vtep, left: of, .. } => {
                 let low = u32::from_be(vtep.words[3]);
                 let tunnelled = matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel);
                 tunnelled && trace.vtep == low && left(of)
@@ -345,6 +366,14 @@ impl Fuzz {
             );
         }
         Ok(())
+    }
+}
+
+/// A packet to a client's backend says what the client asked.
+fn says(outcome: &Outcome, seen: Option<(Addr, Port)>) -> bool {
+    match outcome {
+        Outcome::Tunnel { asked, .. } => asked.is_none() || *asked == seen,
+        _ => true,
     }
 }
 

@@ -228,14 +228,19 @@ impl Datapath {
             .collect::<Result<()>>()
     }
 
-    /// Runs `from_overlay` over a frame that came by a tunnel with that VNI from that IPv4 sender.
+    /// Runs `from_overlay` over a frame that came by a tunnel with that VNI from that sender.
     pub fn run_tunnelled(&mut self, vni: u32, sender: Addr, frame: &[u8]) -> Result<Ran> {
         if self.tunnel.is_none() {
             let next = self.classifier(Hook::FromOverlay)?.fd()?.try_clone()?;
             self.tunnel = Some(Tunnel::to(&next)?);
         }
         let mut context = context(LOOPBACK);
-        for (word, value) in [(tunnel::VNI, vni), (tunnel::SENDER, sender.low_word())] {
+        let (vni, words) = match sender.is_v4() {
+            true => (vni, [sender.low_word(), 0, 0, 0]),
+            false => (vni | tunnel::V6, sender.words),
+        };
+        context[SK_BUFF_CB + 4 * tunnel::VNI..][..4].copy_from_slice(&vni.to_ne_bytes());
+        for (word, value) in (tunnel::SENDER..).zip(words) {
             context[SK_BUFF_CB + 4 * word..][..4].copy_from_slice(&value.to_ne_bytes());
         }
         let tunnel = self.tunnel.as_mut().expect("it was just made");

@@ -4,10 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
+use tests::cluster::wait;
 use tests::netns::{Cluster, Narrow, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
-use tests::peer::{Client, Server, ask_udp};
+use tests::peer::{Client, Server, ask_udp, udp_for};
 
 const HOP: u16 = 1280;
+/// Pods' IPv6 takes 1,280 bytes inside, whatever they are told.
+const HOP_OF_IPV6: u16 = 1400;
 const NODE_PORT: u16 = 30_080;
 
 /// Two nodes with a pod each, and a Service of the second one's that is reached as `web` and on a
@@ -68,7 +71,11 @@ impl World {
 
     /// Sends and gets much in one piece over every path; TCP has to find out what fits.
     fn streams_arrive(&self) -> Result<()> {
-        for (name, from, to) in self.paths() {
+        self.streams_arrive_at(|_| true)
+    }
+
+    fn streams_arrive_at(&self, wanted: impl Fn(SocketAddr) -> bool) -> Result<()> {
+        for (name, from, to) in self.paths().into_iter().filter(|(_, _, to)| wanted(*to)) {
             let question = "x".repeat(200_000);
             let mut client = Client::connect(from, to).with_context(|| format!("{name} {to}"))?;
             let answer = client.ask(&question);
@@ -106,6 +113,52 @@ fn streams_cross_a_narrow_hop_between_nodes() -> Result<()> {
     let mut world = World::start(Plan::nodes(2))?;
     world.cluster.narrow(Narrow::Underlay, HOP)?;
     world.streams_arrive()
+}
+
+#[test]
+fn streams_that_are_answered_directly_cross_a_narrow_hop_to_outside() -> Result<()> {
+    if !ready("narrow outside, direct return") {
+        return Ok(());
+    }
+    let mut world = World::start(Plan::nodes(2))?;
+    for index in 0..2 {
+        world.cluster.nodes[index].config.dsr = true;
+        world.cluster.restart(index)?;
+    }
+    world.cluster.narrow(Narrow::Outside, HOP)?;
+    world.streams_arrive()
+}
+
+#[test]
+fn streams_cross_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
+    if !ready("narrow IPv6 underlay") {
+        return Ok(());
+    }
+    let mut world = World::start(Plan::nodes(2).underlay_v6())?;
+    world.cluster.narrow(Narrow::Underlay, HOP_OF_IPV6)?;
+    world.streams_arrive()
+}
+
+#[test]
+fn on_the_narrowest_ipv6_underlay_ipv4_streams_and_ipv6_is_told_in_vain() -> Result<()> {
+    if !ready("narrowest IPv6 underlay") {
+        return Ok(());
+    }
+    let mut world = World::start(Plan::nodes(2).underlay_v6())?;
+    world.cluster.narrow(Narrow::Underlay, HOP)?;
+    world.streams_arrive_at(|to| to.is_ipv4())?;
+    // The smallest that an IPv6 host has to be able to send is too large here. It is not lost unseen.
+    let far = world.cluster.nodes[1].pods[0].v6;
+    let node = &world.cluster.nodes[0];
+    let before = node.counted("too_big")?;
+    let socket = udp_for(world.pod(), far.into())?;
+    wait("IPv6 was dropped with its reason", || {
+        // Of 1,280 bytes.
+        let sent = socket.send_to(&[7; 1280 - 48], (far, 8080));
+        assert!(sent.is_ok(), "nobody has to send less: {sent:?}");
+        Ok((node.counted("too_big")? > before + 1).then_some(()))
+    });
+    Ok(())
 }
 
 #[test]

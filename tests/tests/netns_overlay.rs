@@ -195,8 +195,7 @@ fn a_pod_sends_only_frames_of_its_own() -> Result<()> {
         tests::cluster::wait("the pod's own frame came", || {
             Ok(server.heard().contains(&own).then_some(()))
         });
-        let ports = server.heard().into_iter().map(|from| from.port());
-        assert!(ports.into_iter().all(|port| port == 4002));
+        assert!(server.heard().iter().all(|from| from.port() == 4002));
         assert_eq!(cluster.nodes[0].counted("source_spoofed")?, before + 2);
     }
     Ok(())

@@ -4,6 +4,8 @@
 mod announce;
 #[path = "packet/container.rs"]
 mod container;
+#[path = "packet/direct.rs"]
+mod direct;
 #[path = "packet/fragments.rs"]
 mod fragments;
 #[path = "packet/icmp.rs"]

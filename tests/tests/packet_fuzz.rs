@@ -19,18 +19,38 @@ fn whatever_comes_meets_what_the_model_says_in_ipv4() -> Result<()> {
             v6: false,
             outside: false,
             affinity: false,
+            ranges: false,
+            maglev: false,
+            ..Parts::ALL
         },
     )
 }
 
 #[test]
 fn whatever_comes_meets_what_the_model_says_in_two_families() -> Result<()> {
+    fuzz("fuzz in two families", Parts::ALL)
+}
+
+#[test]
+fn whatever_comes_meets_what_the_model_says_with_direct_return() -> Result<()> {
     fuzz(
-        "fuzz in two families",
+        "fuzz with direct return",
         Parts {
-            v6: true,
-            outside: true,
-            affinity: true,
+            direct: true,
+            ..Parts::ALL
+        },
+    )
+}
+
+#[test]
+fn whatever_comes_meets_what_the_model_says_over_an_ipv6_underlay() -> Result<()> {
+    fuzz(
+        "fuzz over IPv6",
+        Parts {
+            underlay_v6: true,
+            direct: true,
+            affinity: false,
+            ..Parts::ALL
         },
     )
 }

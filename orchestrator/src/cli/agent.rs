@@ -64,7 +64,7 @@ pub struct Args {
     program_stats: bool,
 
     /// Clients outside are answered by the backend's own node, without the way back through the node that
-    /// they asked (direct server return; IPv4). On every node of the cluster or on none.
+    /// they asked (direct server return). On every node of the cluster or on none.
     #[arg(long)]
     dsr: bool,
 

@@ -171,6 +171,10 @@ async fn ensure_pair(
         ))
     })?;
     quiet(NET)?;
+    if config.underlay.is_ipv6() {
+        // The programs ask the kernel how narrow a path is, as if they forwarded from here.
+        set_ipv6(NET, "forwarding", "1")?;
+    }
     match config.v6 {
         Some(_) => plain_ipv6(HOST)?,
         None => quiet(HOST)?,
@@ -278,9 +282,14 @@ fn route(
 
 /// No IPv6 on a link that only the programs use.
 fn quiet(name: &str) -> Result<(), DatapathError> {
-    match sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1") {
+    set_ipv6(name, "disable_ipv6", "1")
+}
+
+/// A setting of IPv6 on a link, if it has any.
+fn set_ipv6(name: &str, setting: &str, value: &str) -> Result<(), DatapathError> {
+    match sysctl(&format!("ipv6/conf/{name}/{setting}"), value) {
         Err(DatapathError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(()) // a kernel without IPv6
+            Ok(()) // a kernel without IPv6, or a link too narrow for it
         }
         done => done,
     }

@@ -4,6 +4,7 @@
 //! `orchestrator-ebpf`. Where the datapath picks by chance, the model names everything that may be
 //! picked; what earlier packets left behind is an argument.
 
+mod direct;
 mod flows;
 pub mod packet;
 mod services;
@@ -41,6 +42,8 @@ pub enum Outcome {
     Tunnel {
         vtep: Addr,
         left: Left,
+        /// What a client outside asked, where its answer is to go there directly.
+        asked: Option<(Addr, Port)>,
     },
     /// Out of the uplink; `to_netdev` masquerades it.
     Outside {
@@ -102,6 +105,7 @@ pub fn connect(tables: &Tables, cookie: u64, to: (Addr, Port)) -> Connect {
         tables,
         config,
         state,
+        is_tunnelled: false,
         pieces: RefCell::default(),
     };
     let asked = Tuple {
@@ -165,6 +169,7 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         tables,
         config,
         state,
+        is_tunnelled: arrival.hook == Hook::FromOverlay,
         pieces: RefCell::default(),
     };
     let decided = match arrival.hook {
@@ -233,6 +238,8 @@ struct World<'a> {
     tables: &'a Tables,
     config: &'a Config,
     state: &'a State,
+    /// The packet came through the overlay.
+    is_tunnelled: bool,
     pieces: RefCell<Vec<(Tuple, u32)>>,
 }
 
@@ -315,6 +322,9 @@ impl World<'_> {
     fn from_overlay(&self, arrival: Arrival, packet: &Packet) -> Decided {
         let Tuple { src, dst, .. } = packet.tuple;
         let (vni, sender) = arrival.tunnel.ok_or(DropReason::NotOurTunnel)?;
+        if vni == self.config.vni | direct::VNI {
+            return self.from_direct(sender, packet);
+        }
         if vni != self.config.vni {
             return Err(DropReason::NotOurTunnel);
         }
@@ -429,12 +439,14 @@ impl World<'_> {
                 return self.deliver(ifindex, packet, left, by);
             }
             let node = self.tables.nodes.get(&share).ok_or(DropReason::NoNode)?;
-            if !holds(family.pods, src) {
-                return Err(DropReason::SourceSpoofed);
-            }
+            let asked = match holds(family.pods, src) {
+                true => None,
+                false => self.asked(packet, &left, by)?,
+            };
             return Ok(BTreeSet::from([Outcome::Tunnel {
                 vtep: node.vtep,
                 left,
+                asked,
             }]));
         }
         if self.tables.endpoints.contains_key(&dst) {
@@ -492,7 +504,7 @@ impl World<'_> {
     fn expired(&self, ifindex: u32, packet: &Packet) -> Decided {
         let untold = packet.icmp == Some(Icmp::Error) || packet.part == Part::Later;
         let options = packet.has_options && !packet.v6;
-        if untold || options || ifindex == self.config.overlay {
+        if untold || options || self.is_tunnelled {
             return Err(DropReason::TtlExceeded);
         }
         let header = if packet.v6 { 40 } else { 20 };

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use orchestrator_common::{Addr, Mac, Proto, Tuple};
+use orchestrator_common::{Addr, Mac, Port, Proto, Tuple};
 
 use crate::sim::rng::Rng;
 
@@ -225,6 +225,47 @@ pub fn error(answer: &Tuple, router: Option<Addr>, rng: &mut Rng) -> Made {
         bytes: packet(&outer, transport),
         is_sound: true,
     }
+}
+
+/// Has a frame say what a client asked, as between the nodes of direct server return.
+pub fn ask(frame: &mut Vec<u8>, asked: Addr, port: u16) {
+    let (addr, port) = (asked.octets(), port.to_be_bytes());
+    if asked.is_v4() {
+        frame[6..10].copy_from_slice(&addr[12..]);
+        frame[10..12].copy_from_slice(&port);
+        return;
+    }
+    if frame.len() < 54 {
+        return;
+    }
+    let mut option = vec![frame[20], 2, 0x1e, 20];
+    option.extend(addr);
+    option.extend(port);
+    option.extend([0, 0]);
+    let length = u16::from_be_bytes([frame[18], frame[19]]).wrapping_add(option.len() as u16);
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame[20] = 60;
+    frame.splice(54..54, option);
+}
+
+/// What a frame between such nodes says that was asked, and the frame as it is without.
+pub fn asked(frame: &[u8]) -> (Option<(Addr, Port)>, Vec<u8>) {
+    let mut plain = frame.to_vec();
+    let port = |at: usize| Port::new(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    if frame[12..14] != [0x86, 0xdd] {
+        let addr: [u8; 4] = frame[6..10].try_into().expect("four of them");
+        return (Some((Addr::from_v4(addr.into()), port(10))), plain);
+    }
+    let is_there = frame.len() >= 78 && frame[20] == 60 && frame[55..58] == [2, 0x1e, 20];
+    if !is_there {
+        return (None, plain);
+    }
+    let addr: [u8; 16] = frame[58..74].try_into().expect("sixteen of them");
+    let length = u16::from_be_bytes([frame[18], frame[19]]).wrapping_sub(24);
+    plain[18..20].copy_from_slice(&length.to_be_bytes());
+    plain[20] = frame[54];
+    plain.drain(54..78);
+    (Some((Addr::from_octets(addr), port(74))), plain)
 }
 
 /// A plain packet of TCP or UDP, a connection's first or an answer.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use orchestrator::datapath::table::Tables;
+use orchestrator::datapath::table::{Admitted, Tables};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;
@@ -30,7 +30,7 @@ const FAR_POD: [&str; 2] = ["10.100.2.7", "fd00:100:0:2::7"];
 const NODE: [&str; 2] = ["172.31.0.11", "fd00:31::b"];
 const GATEWAY: [&str; 2] = ["10.100.1.1", "fd00:100:0:1::1"];
 const TRANSLATION: [&str; 2] = ["10.100.1.0", "fd00:100:0:1::"];
-const OTHER_NODE: &str = "172.31.0.12";
+const OTHER_NODE: [&str; 2] = ["172.31.0.12", "fd00:31::c"];
 const OUTSIDE: [&str; 2] = ["172.31.0.250", "fd00:31::fa"];
 const PUBLIC: [&str; 2] = ["192.0.2.10", "2001:db8::a"];
 const SERVICES: [&str; 2] = ["10.96.0.0", "fd00:96::"];
@@ -63,6 +63,9 @@ const OTHERS: [&str; 24] = [
     "::ffff:10.100.1.6",
     "::ffff:10.96.0.11",
 ];
+
+/// Of a Maglev table.
+const LENGTH: u16 = 101;
 
 pub const PORTS: [u16; 12] = [
     80, 53, 8080, 5353, 30080, 30081, 4789, 1024, 2000, 2001, 40000, 65535,
@@ -105,15 +108,56 @@ pub fn wrapped(vni: u32, sender: Addr, inner: &[u8]) -> Vec<u8> {
     packet::vxlan(&sender.to_string(), NODE[0], vni, inner)
 }
 
-/// Where a packet out of the overlay comes from: most often from the node that its source is of.
-pub fn tunnel(rng: &mut Rng) -> (u32, Addr) {
-    let vni = if rng.chance(950) { 1 } else { 2 };
-    let sender = if rng.chance(950) {
-        OTHER_NODE
-    } else {
-        OUTSIDE[0]
-    };
-    (vni, addr(sender))
+/// Set in the VXLAN identifier of what is answered directly.
+const DIRECT: u32 = 1 << 23;
+
+/// How a packet comes out of the overlay.
+#[derive(Clone, Copy, Debug)]
+pub struct Tunnel {
+    pub vni: u32,
+    pub sender: Addr,
+}
+
+impl Tunnel {
+    /// Most often from the other node, in one of the ways that it sends.
+    pub fn any(rng: &mut Rng, tables: &Tables) -> Tunnel {
+        let config = &tables.config[&0];
+        let family = usize::from(!config.underlay.is_v4());
+        let direct = rng.chance(if config.flags & Config::DSR != 0 {
+            500
+        } else {
+            20
+        });
+        let vni = if rng.chance(950) { 1 } else { 2 };
+        let sender = match rng.chance(950) {
+            true => OTHER_NODE[family],
+            false => OUTSIDE[family],
+        };
+        Tunnel {
+            vni: if direct { vni | DIRECT } else { vni },
+            sender: addr(sender),
+        }
+    }
+
+    pub fn is_direct(&self) -> bool {
+        self.vni & DIRECT != 0
+    }
+}
+
+/// What a client asked, who is answered by another node than the one it asked.
+pub fn asked(rng: &mut Rng, v6: bool) -> (Addr, u16) {
+    let family = usize::from(v6);
+    let other = addr(OTHER_NODE[family]);
+    match rng.below(3) {
+        0 => (addr(PUBLIC[family]), 80),
+        1 => (addr(PUBLIC[family]), 53),
+        _ => (other, 30080),
+    }
+}
+
+/// Those whom the uplink brings.
+pub fn clients() -> Vec<IpAddr> {
+    senders(Hook::FromNetdev)
 }
 
 pub fn pool(tables: &Tables) -> Pool {
@@ -147,6 +191,24 @@ pub struct Parts {
     /// Node ports and addresses for outside.
     pub outside: bool,
     pub affinity: bool,
+    /// Services for outside admit few, and have Maglev tables.
+    pub ranges: bool,
+    pub maglev: bool,
+    pub underlay_v6: bool,
+    /// Direct server return.
+    pub direct: bool,
+}
+
+impl Parts {
+    pub const ALL: Parts = Parts {
+        v6: true,
+        outside: true,
+        affinity: true,
+        ranges: true,
+        maglev: true,
+        underlay_v6: false,
+        direct: false,
+    };
 }
 
 pub fn tables(parts: Parts) -> Tables {
@@ -179,11 +241,16 @@ pub fn tables(parts: Parts) -> Tables {
             tables.endpoints.insert(addr(names[family]), row);
         }
         let share = addr(FAR_POD[family]).masked(&mask(family == 0));
+        let vtep = addr(OTHER_NODE[usize::from(parts.underlay_v6)]);
         let node = Node {
-            vtep: addr(OTHER_NODE),
+            vtep,
             ..Node::default()
         };
         tables.nodes.insert(share, node);
+        if parts.direct {
+            let flags = Node::VTEP;
+            tables.nodes.insert(vtep, Node { flags, ..node });
+        }
         services(&mut tables, family, parts);
     }
     tables
@@ -202,13 +269,8 @@ fn services(tables: &mut Tables, family: usize, parts: Parts) {
         0 => addr(&format!("10.96.0.{last}")),
         _ => addr(&format!("fd00:96::{last:x}")),
     };
-    let (near, own, far) = (
-        addr(PODS[1][family]),
-        addr(PODS[0][family]),
-        addr(FAR_POD[family]),
-    );
-    let (node, outside) = (addr(NODE[family]), addr(OUTSIDE[family]));
-    let all = [near, own, far, node, outside];
+    let all = all_backends(family);
+    let [near, own, far, node, outside] = all;
     let backends: [&[Addr]; 9] = [
         &[],
         &[near],
@@ -250,21 +312,51 @@ fn services(tables: &mut Tables, family: usize, parts: Parts) {
         );
     }
     if parts.outside {
-        let public = addr(PUBLIC[family]);
-        let any = public.any_of_family();
-        for scope in [ServiceKey::INSIDE, ServiceKey::OUTSIDE] {
-            service(tables, scope, public, (80, 53), &all, (0, 0));
-            service(tables, scope, public, (2000, 2001), &[], (0, 0));
-            service(tables, scope, any, (30080, 30081), &all, (0, 0));
+        services_outside(tables, family, parts);
+    }
+}
+
+/// The pod beside, the one that sends, one on another node, the node and who is outside.
+fn all_backends(family: usize) -> [Addr; 5] {
+    let names = [PODS[1], PODS[0], FAR_POD, NODE, OUTSIDE];
+    names.map(|name| addr(name[family]))
+}
+
+fn services_outside(tables: &mut Tables, family: usize, parts: Parts) {
+    let all = all_backends(family);
+    let public = addr(PUBLIC[family]);
+    let any = public.any_of_family();
+    let before = tables.services.len() as u32;
+    for scope in [ServiceKey::INSIDE, ServiceKey::OUTSIDE] {
+        service(tables, scope, public, (80, 53), &all, (0, 0));
+        service(tables, scope, public, (2000, 2001), &[], (0, 0));
+        service(tables, scope, any, (30080, 30081), &all, (0, 0));
+    }
+    for (ports, backends, flags) in [
+        ((8080, 5353), &[][..], Service::ELSEWHERE),
+        ((1024, 40000), &all, Service::SOURCE_RANGES),
+    ] {
+        let scope = ServiceKey::OUTSIDE;
+        service(tables, scope, public, ports, backends, (flags, 0));
+    }
+    let share = if family == 0 { 120 } else { 64 };
+    for row in tables.services.values_mut().filter(|row| row.id > before) {
+        if parts.maglev && row.count > 1 {
+            // One position leads to no slot.
+            let slots = (0..LENGTH).map(|at| if at == 7 { 99 } else { at % 5 });
+            tables.maglev.insert(row.id, slots.collect());
+            *row = row.with_maglev(LENGTH);
         }
-        service(
-            tables,
-            ServiceKey::OUTSIDE,
-            public,
-            (8080, 5353),
-            &[],
-            (Service::ELSEWHERE, 0),
-        );
+        if parts.ranges && row.flags & Service::SOURCE_RANGES != 0 {
+            for (name, bits) in [(OUTSIDE[family], 128), (PODS[0][family], share)] {
+                let mask = Addr::v6_mask(bits as u8);
+                tables.source_ranges.insert(Admitted {
+                    service: row.id,
+                    bits,
+                    addr: addr(name).masked(&mask),
+                });
+            }
+        }
     }
 }
 
@@ -329,7 +421,7 @@ fn config(parts: Parts) -> Config {
         } else {
             Family::NONE
         },
-        underlay: addr(NODE[0]),
+        underlay: addr(NODE[usize::from(parts.underlay_v6)]),
         uplink: UPLINK,
         overlay: OVERLAY,
         host: HOST,
@@ -338,6 +430,7 @@ fn config(parts: Parts) -> Config {
         node_port_first: Port::new(30000),
         node_port_last: Port::new(32767),
         mtu: 1450,
+        flags: if parts.direct { Config::DSR } else { 0 },
         ..Config::default()
     }
 }

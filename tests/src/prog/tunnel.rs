@@ -11,16 +11,17 @@ use object::{
     SymbolScope,
 };
 
-/// Words of `skb->cb` in which the caller says whence: VNI and the sender's IPv4 address in host
-/// order.
+/// Words of `skb->cb` in which the caller says whence: VNI, with [`V6`] for an IPv6 sender, and the
+/// sender's address from the second word on, IPv4 in host order.
 pub const VNI: usize = 0;
 pub const SENDER: usize = 1;
+pub const V6: u32 = 1 << 31;
 
 const NAME: &str = "through_tunnel";
 const MAP: &str = "next_program";
 
 /// The instruction that loads the map's address.
-const LOAD_MAP: usize = 17;
+const LOAD_MAP: usize = 25;
 
 pub struct Tunnel {
     ebpf: Ebpf,
@@ -67,15 +68,23 @@ fn code() -> Vec<u8> {
     let mut code = vec![instruction(0xbf, 0x16, 0, 0)]; // r6 = r1
     code.extend((0..6).map(|word| instruction(0x7a, 0x0a, key + 8 * word, 0))); // *(r10 …) = 0
     code.extend([
-        instruction(0x61, 0x62, cb(VNI), 0),    // r2 = cb[VNI]
-        instruction(0x63, 0x2a, key, 0),        // key.tunnel_id = r2
-        instruction(0x61, 0x62, cb(SENDER), 0), // r2 = cb[SENDER]
-        instruction(0x63, 0x2a, key + 28, 0),   // key.local_ipv4 = r2
+        instruction(0x61, 0x62, cb(VNI), 0),     // r2 = cb[VNI]
+        instruction(0xbf, 0x24, 0, 0),           // r4 = r2
+        instruction(0x77, 0x04, 0, 31),          // r4 >>= 31: BPF_F_TUNINFO_IPV6 is 1
+        instruction(0x57, 0x02, 0, 0x00ff_ffff), // r2 &= 24 bits
+        instruction(0x63, 0x2a, key, 0),         // key.tunnel_id = r2
+    ]);
+    for word in 0..4 {
+        code.extend([
+            instruction(0x61, 0x62, cb(SENDER + word), 0), // r2 = cb[SENDER + word]
+            instruction(0x63, 0x2a, key + 28 + 4 * word as i16, 0), // key.local_ipv6[word] = r2
+        ]);
+    }
+    code.extend([
         instruction(0xbf, 0x61, 0, 0),          // r1 = r6
         instruction(0xbf, 0xa2, 0, 0),          // r2 = r10
         instruction(0x07, 0x02, 0, key.into()), // r2 += key
         instruction(0xb7, 0x03, 0, 44),         // r3 = 44
-        instruction(0xb7, 0x04, 0, 0),          // r4 = 0
         instruction(0x85, 0, 0, 21),            // bpf_skb_set_tunnel_key
         instruction(0x18, 0x02, 0, 0),          // r2 = map
         instruction(0, 0, 0, 0),

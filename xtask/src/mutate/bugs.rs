@@ -37,19 +37,19 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the overlay carries foreign sources",
         file: "orchestrator-ebpf/src/forward.rs",
-        from: "if !dsr::is_on(config) || packet.headers.is_translated == 0 || packet.headers.is_v6() {",
+        from: "if is_direct && !dsr::may_send(config, rule) {",
         to: "if false {",
     },
     Bug {
         name: "any node may send for any pod",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
-        from: "Some(node) if node.vtep.same(&sender) => {}",
+        from: "Some(node) if node.vtep.same(&packet.headers.sender) => {}",
         to: "Some(_) => {}",
     },
     Bug {
         name: "any tunnel is ours",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
-        from: "if vni != config.vni {",
+        from: "if packet.headers.vni != config.vni {",
         to: "if false {",
     },
     Bug {
@@ -123,6 +123,18 @@ pub const BUGS: &[Bug] = &[
         file: "orchestrator-ebpf/src/icmp.rs",
         from: "    outer.dst = to.dst;",
         to: "    outer.dst = packet.headers.tuple.dst;",
+    },
+    Bug {
+        name: "a client is answered by nobody it asked",
+        file: "orchestrator-ebpf/src/dsr.rs",
+        from: "addr: asked.dst,",
+        to: "addr: asked.src,",
+    },
+    Bug {
+        name: "a pod sees what its client asked",
+        file: "orchestrator-ebpf/src/dsr.rs",
+        from: "    make_room(packet, -(ROOM as i32))?;\n",
+        to: "",
     },
     Bug {
         name: "endpoints that stopped serving are used",

@@ -49,6 +49,8 @@ pub struct Packet {
     pub quoted: Option<Box<Packet>>,
     /// From whom to whom that was, whatever else it is.
     pub about: Option<(Addr, Addr)>,
+    /// What an option of IPv6 says that was asked before a Service made this of it.
+    pub asked: Option<(Addr, Port)>,
 }
 
 impl Packet {
@@ -82,6 +84,13 @@ impl Packet {
 
     pub fn has_port_protocol(&self) -> bool {
         matches!(self.tuple.proto, Proto::TCP | Proto::UDP | Proto::SCTP)
+    }
+
+    /// What the frame's source says that was asked, on the way between two nodes.
+    pub fn asked_by_mac(&self) -> (Addr, Port) {
+        let [a, b, c, d, e, f] = self.mac.octets;
+        let port = Port::new(u16::from_be_bytes([e, f]));
+        (Addr::from_v4([a, b, c, d].into()), port)
     }
 
     /// Its family's own ICMP.
@@ -183,6 +192,7 @@ fn v4(frame: &[u8]) -> Result<Packet, DropReason> {
         fragment_id: u16::from_be_bytes([header[4], header[5]]).into(),
         quoted: None,
         about: None,
+        asked: None,
     })
 }
 
@@ -214,7 +224,11 @@ fn v6(frame: &[u8]) -> Result<Packet, DropReason> {
         fragment_id: 0,
         quoted: None,
         about: None,
+        asked: None,
     };
+    packet.asked = (header[6] == 60)
+        .then(|| asked(&frame[ETHERNET + 40..]))
+        .flatten();
     let mut steps = 0;
     while packet.part != Part::Later && EXTENSIONS.contains(&packet.tuple.proto.number) {
         steps += 1;
@@ -247,6 +261,17 @@ impl Packet {
         self.has_options = true;
         Ok(())
     }
+}
+
+/// The option of an experiment (RFC 4727) that carries an address and a port.
+fn asked(options: &[u8]) -> Option<(Addr, Port)> {
+    let [_, 2, 0x1e, 20, rest @ ..] = options else {
+        return None;
+    };
+    let addr: [u8; 16] = rest.get(..16)?.try_into().ok()?;
+    let port: [u8; 2] = rest.get(16..18)?.try_into().ok()?;
+    rest.get(18..20)?;
+    Some((Addr::from_octets(addr), Port::new(u16::from_be_bytes(port))))
 }
 
 fn part(offset: u16, more: u16) -> Part {

@@ -61,7 +61,9 @@ impl World<'_> {
             dst_port: backend.port,
             ..key
         };
-        let comes_back = self.comes_back(key.src, backend.addr, scope);
+        let comes_back = self.comes_back(key.src, backend.addr, scope)
+            && !(scope == ServiceKey::OUTSIDE
+                && self.answers_directly(backend.addr, &translated, &key));
         if comes_back {
             translated.src = self.family(key.src).translation;
         }
