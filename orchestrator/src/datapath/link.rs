@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod frames;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -25,6 +26,7 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, Rou
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub use addresses::route_addresses;
+pub use frames::Sender;
 
 pub const VXLAN: &str = "orch-vxlan";
 /// The node's end: carries its overlay address and the routes.
