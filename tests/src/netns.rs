@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
@@ -64,16 +65,19 @@ impl Netns {
 
     /// Runs `work` on a thread that is inside.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.name);
-        let inside = || {
-            let namespace = fs::File::open(&path).expect("the namespace is there");
-            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
-            work()
-        };
+        let inside = inside(&self.name, work);
         thread::scope(|scope| match scope.spawn(inside).join() {
             Ok(value) => value,
             Err(panic) => std::panic::resume_unwind(panic),
         })
+    }
+
+    /// The same beside the caller, who joins it.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        thread::spawn(inside(&self.name, work))
     }
 
     /// Index and link address of a link inside.
@@ -214,6 +218,15 @@ fn plug(
     }
     script += "link set eth0 up\n";
     netns.batch(&script)
+}
+
+fn inside<T, F: FnOnce() -> T>(name: &str, work: F) -> impl FnOnce() -> T + use<T, F> {
+    let path = format!("/run/netns/{name}");
+    move || {
+        let namespace = fs::File::open(&path).expect("the namespace is there");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+        work()
+    }
 }
 
 fn mac(text: &str) -> Result<[u8; 6]> {
