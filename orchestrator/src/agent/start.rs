@@ -411,6 +411,8 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
     settings.auth_info.client_key = Some(files.key.display().to_string());
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
+    // What is small must not wait for the answer to what went before.
+    connector.set_nodelay(true);
     // A connection from an address that the node has lost is silent: a watch would wait for ever.
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
