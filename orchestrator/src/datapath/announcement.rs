@@ -157,7 +157,8 @@ mod tests {
     fn an_address_is_told_of_three_times_unless_it_goes() {
         let (stays, goes) = (addr("172.31.0.200"), addr("fd00:31::200"));
         let mut announcements = Announcements::default();
-        [stays, goes].map(|addr| announcements.begin(addr));
+        announcements.begin(stays);
+        announcements.begin(goes);
         announcements.end(&goes);
         assert_eq!(announcements.fresh(), [stays]);
         assert!(announcements.fresh().is_empty());
