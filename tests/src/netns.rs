@@ -9,9 +9,10 @@ mod node;
 mod service;
 
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
@@ -64,16 +65,19 @@ impl Netns {
 
     /// Runs `work` on a thread that is inside.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.name);
-        let inside = || {
-            let namespace = fs::File::open(&path).expect("the namespace is there");
-            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
-            work()
-        };
+        let inside = inside(&self.name, work);
         thread::scope(|scope| match scope.spawn(inside).join() {
             Ok(value) => value,
             Err(panic) => std::panic::resume_unwind(panic),
         })
+    }
+
+    /// The same beside the caller, who joins it.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        thread::spawn(inside(&self.name, work))
     }
 
     /// Index and link address of a link inside.
@@ -81,15 +85,15 @@ impl Netns {
         let text = ip(&["-n", &self.name, "-j", "link", "show", "dev", name])?;
         let links: serde_json::Value = serde_json::from_str(&text)?;
         let ifindex = links[0]["ifindex"].as_u64().context("no ifindex")?;
-        let mut mac = [0; 6];
-        let octets = links[0]["address"]
-            .as_str()
-            .context("no address")?
-            .split(':');
-        for (byte, octet) in mac.iter_mut().zip(octets) {
-            *byte = u8::from_str_radix(octet, 16)?;
-        }
-        Ok((u32::try_from(ifindex)?, mac))
+        let address = links[0]["address"].as_str().context("no address")?;
+        Ok((u32::try_from(ifindex)?, mac(address)?))
+    }
+
+    /// The link address that is held for a neighbour.
+    pub fn neighbour(&self, addr: IpAddr) -> Result<Option<[u8; 6]>> {
+        let text = ip(&["-n", &self.name, "-j", "neigh", "show", &addr.to_string()])?;
+        let held: serde_json::Value = serde_json::from_str(&text)?;
+        held[0]["lladdr"].as_str().map(mac).transpose()
     }
 
     /// Lines for `ip -batch` inside: one process for many changes.
@@ -214,6 +218,23 @@ fn plug(
     }
     script += "link set eth0 up\n";
     netns.batch(&script)
+}
+
+fn inside<T, F: FnOnce() -> T>(name: &str, work: F) -> impl FnOnce() -> T + use<T, F> {
+    let path = format!("/run/netns/{name}");
+    move || {
+        let namespace = fs::File::open(&path).expect("the namespace is there");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+        work()
+    }
+}
+
+fn mac(text: &str) -> Result<[u8; 6]> {
+    let mut mac = [0; 6];
+    for (byte, octet) in mac.iter_mut().zip(text.split(':')) {
+        *byte = u8::from_str_radix(octet, 16)?;
+    }
+    Ok(mac)
 }
 
 fn split(arguments: &str) -> Vec<&str> {

@@ -130,7 +130,12 @@ impl Client {
         wait: Duration,
     ) -> io::Result<Self> {
         let to = to.into();
-        let stream = netns.enter(|| TcpStream::connect_timeout(&to, wait))?;
+        netns.enter(|| Self::connect_here(to, wait))
+    }
+
+    /// From the namespace that the calling thread is in.
+    pub fn connect_here(to: SocketAddr, wait: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, wait)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),

@@ -18,5 +18,7 @@ mod pods;
 mod policy;
 #[path = "netns_services/refusal.rs"]
 mod refusal;
+#[path = "netns_services/restart.rs"]
+mod restart;
 #[path = "netns_services/udp.rs"]
 mod udp;

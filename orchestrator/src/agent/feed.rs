@@ -28,7 +28,6 @@ use crate::sys::Shutdown;
 
 const QUEUE: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-const RELIEVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The snapshots that must be there before anything may be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,18 +157,12 @@ impl Owner {
     async fn serve(mut self, mut messages: mpsc::Receiver<Message>, shutdown: Shutdown) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut relieve = tokio::time::interval(RELIEVE_EVERY);
-        relieve.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                _ = relieve.tick() => match self.datapath.relieve(monotonic()) {
-                    Ok(0) => {}
-                    Ok(flows) => {
-                        tracing::warn!(flows, "the flow table was full: half-open flows were removed");
-                    }
-                    Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
-                },
+                _ = second.tick() => self.each_second(),
                 _ = sweep.tick() => {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
                         tracing::warn!(%error, "old flows were not removed");
@@ -186,6 +179,22 @@ impl Owner {
                     }
                 },
             }
+        }
+    }
+
+    fn each_second(&mut self) {
+        match self.datapath.relieve(monotonic()) {
+            Ok(0) => {}
+            Ok(flows) => {
+                tracing::warn!(
+                    flows,
+                    "the flow table was full: half-open flows were removed"
+                );
+            }
+            Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
+        }
+        if let Err(error) = self.datapath.announce() {
+            tracing::warn!(%error, "neighbours were not told of an address");
         }
     }
 

@@ -1,7 +1,8 @@
 //! How a node becomes one of the cluster: a token proves the cluster to the node and the node to
 //! the cluster; what comes back is a certificate and the cluster's ranges.
 //!
-//! Owns the files under `<data>/pki`. A node that has joined needs no token any more.
+//! Owns the files under `<data>/pki`. A node that has joined needs no token any more: its certificate
+//! is good for the next one.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,15 @@ impl Membership {
         let der = certificates::der_of(&self.authority).unwrap_or_default();
         certificates::fingerprint(&der)[..12].to_owned()
     }
+
+    /// Its certificate names all that the applicant is called, and is not about to end.
+    pub fn covers(&self, applicant: &Applicant) -> bool {
+        let certificate = &self.credentials.certificate;
+        let names = certificates::names_of(certificate).unwrap_or_default();
+        let now = jiff::Timestamp::now();
+        let ending = certificates::expires_within(certificate, RENEWAL_MARGIN, now);
+        applicant.names().all(|name| names.contains(&name)) && !ending.unwrap_or(true)
+    }
 }
 
 /// The files that a membership is kept in.
@@ -165,8 +175,7 @@ impl PkiFiles {
     }
 }
 
-/// The membership that an earlier run left, unless the token names another cluster or the
-/// certificate is about to end.
+/// The membership that an earlier run left, unless the token names another cluster.
 pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError> {
     let files = PkiFiles::in_data_dir(&applicant.data_dir);
     let credentials = Credentials::load(&files.certificate, &files.key).map_err(local("read"))?;
@@ -185,13 +194,6 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
     {
         return Ok(None);
     }
-    let names = certificates::names_of(&credentials.certificate).unwrap_or_default();
-    let renamed = applicant.names().any(|name| !names.contains(&name));
-    let now = jiff::Timestamp::now();
-    let ending = certificates::expires_within(&credentials.certificate, RENEWAL_MARGIN, now);
-    if renamed || ending.unwrap_or(true) {
-        return Ok(None);
-    }
     Ok(Some(Membership {
         credentials,
         authority,
@@ -199,10 +201,26 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
     }))
 }
 
-/// Asks the server for a certificate, and keeps it.
+/// Asks the server for a certificate by the token, and keeps it.
 pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
     let token = applicant.token.as_deref().ok_or(JoinError::NoToken)?;
     let (pin, _) = split_token(token)?;
+    ask(applicant, Proof::Token { pin, token }).await
+}
+
+/// The same by the certificate that the node has.
+pub async fn renew(applicant: &Applicant, member: &Membership) -> Result<Membership, JoinError> {
+    ask(applicant, Proof::Certificate(member)).await
+}
+
+/// How the two prove themselves to each other.
+#[derive(Clone, Copy)]
+enum Proof<'a> {
+    Token { pin: &'a str, token: &'a str },
+    Certificate(&'a Membership),
+}
+
+async fn ask(applicant: &Applicant, proof: Proof<'_>) -> Result<Membership, JoinError> {
     let names: Vec<String> = applicant.names().collect();
     let identity = certificates::Identity::new(
         &format!("system:node:{}", applicant.node_name),
@@ -211,7 +229,7 @@ pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
     let (key, request) = certificates::make_request(&identity, &names)
         .map_err(local("make a certificate request"))?;
     let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request });
-    let answer = post(&applicant.server, pin, token, body.to_string()).await?;
+    let answer = post(&applicant.server, proof, body.to_string()).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|e| JoinError::Refused(format!("its answer does not read: {e}")))?;
     let membership = Membership {
@@ -256,11 +274,10 @@ fn split_token(token: &str) -> Result<(&str, &str), JoinError> {
     }
 }
 
-/// One request over a connection that trusts only the authority which the token names.
+/// One request over a connection that trusts only the cluster's authority.
 async fn post(
     server: &http::Uri,
-    pin: &str,
-    token: &str,
+    proof: Proof<'_>,
     body: String,
 ) -> Result<bytes::Bytes, JoinError> {
     let bad = || JoinError::BadServer(server.clone());
@@ -275,7 +292,11 @@ async fn post(
         server: server.clone(),
         why: why.to_string(),
     };
-    let mut config = tls::pinned_client_config(pin).map_err(local("set up TLS"))?;
+    let config = match proof {
+        Proof::Token { pin, .. } => tls::pinned_client_config(pin),
+        Proof::Certificate(of) => tls::client_config(&of.authority, Some(&of.credentials)),
+    };
+    let mut config = config.map_err(local("set up TLS"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let stream = TcpStream::connect((host.as_str(), port))
         .await
@@ -285,16 +306,17 @@ async fn post(
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|e| away(&e))?;
     let connection = tokio::spawn(connection);
-    let request = http::Request::post(PATH)
+    let mut request = http::Request::post(PATH)
         .header(
             http::header::HOST,
             server.authority().map_or("", |it| it.as_str()),
         )
-        .header(
-            http::header::AUTHORIZATION,
-            format!("Bearer {}", token.trim()),
-        )
-        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::CONTENT_TYPE, "application/json");
+    if let Proof::Token { token, .. } = proof {
+        let bearer = format!("Bearer {}", token.trim());
+        request = request.header(http::header::AUTHORIZATION, bearer);
+    }
+    let request = request
         .body(Full::new(bytes::Bytes::from(body)))
         .map_err(local("ask the server"))?;
     let response = sender.send_request(request).await.map_err(|e| away(&e))?;
@@ -423,5 +445,35 @@ mod tests {
             ("fd00:100::/48", 64)
         );
         assert_eq!(v6.services, None);
+    }
+
+    #[test]
+    fn a_certificate_covers_a_node_until_it_has_another_address() {
+        let now = jiff::Timestamp::now();
+        let authority = certificates::Authority::create("test", now).expect("an authority");
+        let applicant = |ips: &str| Applicant {
+            server: http::Uri::from_static("https://172.31.0.1:6443"),
+            token: None,
+            node_name: "node-1".into(),
+            node_ips: ips.parse().expect("addresses"),
+            data_dir: PathBuf::new(),
+        };
+        let names: Vec<String> = applicant("172.31.0.11,fd00:31::b").names().collect();
+        let who = certificates::Identity::new("system:node:node-1", &["system:nodes"]);
+        let made = authority.issue(&who, &names, certificates::Usage::Both, now);
+        let settings = r#"{"podCidr":"10.100.0.0/16","serviceCidr":"10.96.0.0/16"}"#;
+        let member = Membership {
+            credentials: made.expect("a certificate"),
+            authority: authority.certificate().to_owned(),
+            settings: serde_json::from_str(settings).expect("settings"),
+        };
+        for (ips, covered) in [
+            ("172.31.0.11,fd00:31::b", true),
+            ("172.31.0.11", true),
+            ("172.31.0.99,fd00:31::b", false),
+            ("172.31.0.11,fd00:31::63", false),
+        ] {
+            assert_eq!(member.covers(&applicant(ips)), covered, "{ips}");
+        }
     }
 }

@@ -29,6 +29,7 @@ pub mod probes;
 pub mod quantity;
 pub mod refuse;
 pub mod register;
+pub mod renewal;
 pub mod reset;
 pub mod runtime;
 pub mod serve;

@@ -30,7 +30,7 @@ use super::pod_status::{self, Place};
 use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
 use super::refuse;
-use super::runtime::{Container, Runtime, RuntimeError, State};
+use super::runtime::{Container, Role, Runtime, RuntimeError, State};
 use super::sources::Sources;
 use super::volumes::{Dns, PodDir};
 use super::wiring::PodNetwork;
@@ -81,6 +81,8 @@ enum Note {
         id: String,
         verdict: Verdict,
     },
+    /// That container's process has ended.
+    Ended(String),
     /// The `preStop` of that container has ended.
     Hooked(String),
     Drained(Progress),
@@ -117,7 +119,10 @@ pub async fn run<R: Runtime, N: PodNetwork>(
                 Err(_) => return,
             },
             () = wake.notified() => {}
-            note = inbox.recv() => if let Some(note) = note { worker.take(note) },
+            note = inbox.recv() => if let Some(note) = note {
+                worker.take(note);
+                worker.report_loss().await;
+            },
             () = tokio::time::sleep_until(until) => {}
         }
     }
@@ -139,6 +144,8 @@ struct Worker<R, N> {
     reported: Option<PodStatus>,
     /// By container id.
     probers: BTreeMap<String, prober::Prober>,
+    /// By container id: those whose process is waited for.
+    awaited: BTreeSet<String>,
     notes: mpsc::Sender<Note>,
 }
 
@@ -165,6 +172,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             pull_failures: BTreeMap::new(),
             reported: None,
             probers: BTreeMap::new(),
+            awaited: BTreeSet::new(),
             notes,
         }
     }
@@ -218,6 +226,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.forget_the_dead();
         self.read_last_words().await;
         self.watch_probes();
+        self.await_ends();
+        self.report_loss().await;
         let actions = pod_plan::plan(&self.view());
         let mut progress = false;
         let mut until: Option<Instant> = None;
@@ -265,6 +275,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 self.pulled(container, &image, outcome, took);
             }
             Note::Probed { id, verdict } => self.probed(id, verdict),
+            Note::Ended(id) => {
+                let probed = self.memory.probes.entry(id).or_insert(Probed {
+                    started: true,
+                    ready: true,
+                    failed: None,
+                });
+                probed.ready = false;
+            }
             Note::Hooked(id) => drop(self.memory.hooks.insert(id, true)),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {
@@ -288,6 +306,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
         self.memory.last_words.retain(|id, _| known.contains(id));
         self.probers.retain(|id, _| running.contains(id));
+        self.awaited.retain(|id| running.contains(id));
         if let Some(attached) = &self.memory.attached
             && !running.contains(&attached.sandbox)
         {
@@ -309,6 +328,28 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             count,
         };
         self.memory.failures.insert(name.to_owned(), failure);
+    }
+
+    /// Has the kernel say when what runs has ended.
+    fn await_ends(&mut self) {
+        for container in &self.containers {
+            let State::Running { pid, .. } = container.state else {
+                continue;
+            };
+            let is_main = container.identity.role == Role::Main;
+            if !is_main || !self.awaited.insert(container.id.clone()) {
+                continue;
+            }
+            let (node, notes) = (self.node.clone(), self.notes.clone());
+            let id = container.id.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = notes.closed() => {}
+                    // It fails when the worker has ended meanwhile.
+                    () = node.runtime.ended(pid) => drop(notes.send(Note::Ended(id)).await),
+                }
+            });
+        }
     }
 
     /// Starts probing what runs and has probes.

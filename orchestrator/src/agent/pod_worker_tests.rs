@@ -243,6 +243,47 @@ async fn a_container_that_ends_is_started_again_and_counted() {
 }
 
 #[tokio::test]
+async fn a_death_is_told_before_the_container_is_started_again() {
+    let stage = Stage::new(runtime(), one_container());
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    stage.node.runtime.end("main", 137, Timestamp::now());
+    stage
+        .until("restarted", |it| {
+            it.status()["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    let told = stage.told.lock().expect("whole");
+    let statuses = told
+        .iter()
+        .filter(|(_, path, _)| path.ends_with("/web/status"));
+    let seen = statuses.map(|(_, _, body)| {
+        let main = &body["status"]["containerStatuses"][0];
+        (main["ready"] == true, main["restartCount"].as_i64())
+    });
+    let seen: Vec<_> = seen.skip_while(|seen| *seen != (true, Some(0))).collect();
+    assert_eq!(seen, [(true, Some(0)), (false, Some(0)), (true, Some(1))]);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_is_told_of_before_the_engine_knows() {
+    let stage = Stage::new(runtime(), one_container());
+    let ready = |it: &Stage| it.status()["containerStatuses"][0]["ready"].clone();
+    stage.until("ready", |it| ready(it) == true).await;
+    let told = |it: &Stage| {
+        // Whoever waits may not wait yet.
+        it.node.runtime.end_processes();
+        ready(it) == false
+    };
+    stage.until("told of", told).await;
+    assert_eq!(stage.running(Role::Main), 1, "as the engine has it");
+    stage.node.runtime.end("main", 137, Timestamp::now());
+    stage.until("ready again", |it| ready(it) == true).await;
+    assert_eq!(stage.status()["containerStatuses"][0]["restartCount"], 1);
+}
+
+#[tokio::test]
 async fn a_deleted_pod_is_stopped_removed_and_confirmed() {
     let stage = Stage::new(runtime(), one_container());
     stage

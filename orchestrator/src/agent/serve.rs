@@ -21,6 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::join::Membership;
@@ -78,22 +79,29 @@ async fn listen(port: u16) -> Result<TcpListener, ServeError> {
     listener.map_err(|source| ServeError::Listen { address, source })
 }
 
-/// Serves until shutdown.
+/// Serves until shutdown. Connections are shown the certificate of the membership as it is when they
+/// come.
 pub async fn run<R: Runtime>(
     port: u16,
-    membership: &Membership,
+    membership: watch::Receiver<Membership>,
     served: Served<R>,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
-    let config = tls::server_config(
-        &membership.credentials,
-        &membership.authority,
-        ClientCertificate::Required,
-    )?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = listen(port).await?;
+    serve(listen(port).await?, membership, served, shutdown).await
+}
+
+async fn serve<R: Runtime>(
+    listener: TcpListener,
+    mut membership: watch::Receiver<Membership>,
+    served: Served<R>,
+    shutdown: Shutdown,
+) -> Result<(), ServeError> {
+    let mut acceptor = acceptor(&membership.borrow_and_update())?;
     let router = router(served);
     while let Some(accepted) = shutdown.unless(listener.accept()).await {
+        if membership.has_changed().unwrap_or(false) {
+            acceptor = self::acceptor(&membership.borrow_and_update())?;
+        }
         match accepted {
             Ok((stream, _)) => {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
@@ -110,6 +118,12 @@ pub async fn run<R: Runtime>(
         }
     }
     Ok(())
+}
+
+fn acceptor(membership: &Membership) -> Result<TlsAcceptor, TlsError> {
+    let (own, authority) = (&membership.credentials, &membership.authority);
+    let config = tls::server_config(own, authority, ClientCertificate::Required)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
@@ -260,6 +274,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::runtime::fake::FakeRuntime;
+    use crate::sys::certificates::{Authority, Usage};
 
     #[tokio::test]
     async fn a_limit_cuts_in_the_middle_of_a_line() {
@@ -272,5 +288,48 @@ mod tests {
             .flat_map(|frame| frame.expect("no error"))
             .collect();
         assert_eq!(text, b"hello\nwo");
+    }
+
+    /// A membership whose certificate names these; and the authority's administrator.
+    fn member(authority: &Authority, names: &[&str]) -> Membership {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let who = Identity::new("system:node:node-1", &["system:nodes"]);
+        let made = authority.issue(&who, &names, Usage::Both, Timestamp::now());
+        let settings = r#"{"podCidr":"10.100.0.0/16","serviceCidr":"10.96.0.0/16"}"#;
+        Membership {
+            credentials: made.expect("a certificate"),
+            authority: authority.certificate().to_owned(),
+            settings: serde_json::from_str(settings).expect("settings"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_shown_without_a_restart() {
+        let authority = Authority::create("test", Timestamp::now()).expect("an authority");
+        let admin = Identity::new("admin", &[ADMINISTRATORS]);
+        let admin = authority.issue(&admin, &[], Usage::Client, Timestamp::now());
+        let admin = admin.expect("a certificate");
+        let config = tls::client_config(authority.certificate(), Some(&admin)).expect("TLS");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let old = member(&authority, &["node-1", "172.31.0.11"]);
+        let (renewed, membership) = watch::channel(old);
+        let served = Served {
+            runtime: Arc::new(FakeRuntime::default()),
+            metrics: Arc::default(),
+        };
+        let shutdown = Shutdown::new();
+        tokio::spawn(serve(listener, membership, served, shutdown.clone()));
+        let dial = async |name: &'static str| {
+            let stream = TcpStream::connect(address).await.expect("it listens");
+            let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+            connector.connect(name, stream).await.is_ok()
+        };
+        assert!(dial("172.31.0.11").await && !dial("172.31.0.99").await);
+        renewed.send_replace(member(&authority, &["node-1", "172.31.0.99"]));
+        assert!(dial("172.31.0.99").await && !dial("172.31.0.11").await);
+        shutdown.trigger();
     }
 }

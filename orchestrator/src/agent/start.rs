@@ -27,6 +27,7 @@ use super::pod_net::{NetError, PodLinks};
 use super::pod_worker::NodeContext;
 use super::pods;
 use super::register::{Health, KUBELET_PORT, NodeFacts};
+use super::renewal;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
@@ -117,13 +118,16 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         runtime: runtime.clone(),
         metrics: metrics.clone(),
     };
-    let server = serve::run(KUBELET_PORT, &membership, served, shutdown.clone());
+    let (renewed, current) = watch::channel(membership.clone());
+    let server = serve::run(KUBELET_PORT, current, served, shutdown.clone());
     let waiting = Health {
         problems: vec!["the network is being set up".to_owned()],
     };
     let (health, healthy) = watch::channel(waiting);
     let (applied, told) = watch::channel(Applied::default());
     let (node_ips, addrs) = watch::channel(config.node_ips);
+    let renewal = renewal::run(applicant(&config), renewed, addrs.clone(), shutdown.clone());
+    tokio::spawn(renewal);
     let beat = heartbeat::run(
         client.clone(),
         node.clone(),
@@ -353,24 +357,33 @@ impl Body {
     }
 }
 
-/// Joins, or goes on as the member that this node is. None: shutdown came first.
-async fn membership(
-    config: &AgentConfig,
-    shutdown: &Shutdown,
-) -> Result<Option<Membership>, AgentError> {
-    let applicant = Applicant {
+fn applicant(config: &AgentConfig) -> Applicant {
+    Applicant {
         server: config.server.clone(),
         token: config.token.clone(),
         node_name: config.node_name.clone(),
         node_ips: config.node_ips,
         data_dir: config.data_dir.clone(),
-    };
-    if let Some(membership) = join::remembered(&applicant)? {
-        return Ok(Some(membership));
     }
+}
+
+/// Joins, or goes on as the member that this node is. None: shutdown came first.
+async fn membership(
+    config: &AgentConfig,
+    shutdown: &Shutdown,
+) -> Result<Option<Membership>, AgentError> {
+    let applicant = applicant(config);
+    let known = join::remembered(&applicant)?;
+    if known.as_ref().is_some_and(|it| it.covers(&applicant)) {
+        return Ok(known);
+    }
+    let ask = async || match &known {
+        Some(known) if applicant.token.is_none() => join::renew(&applicant, known).await,
+        _ => join::join(&applicant).await,
+    };
     let mut pause = Duration::from_millis(100);
     loop {
-        match shutdown.unless(join::join(&applicant)).await {
+        match shutdown.unless(ask()).await {
             None => return Ok(None),
             Some(Ok(membership)) => return Ok(Some(membership)),
             Some(Err(error)) if error.is_temporary() => {
@@ -398,6 +411,8 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
     settings.auth_info.client_key = Some(files.key.display().to_string());
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
+    // What is small must not wait for the answer to what went before.
+    connector.set_nodelay(true);
     // A connection from an address that the node has lost is silent: a watch would wait for ever.
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));

@@ -46,9 +46,9 @@ pub fn router(state: Arc<State>) -> Router {
 async fn authenticate(mut request: Request, next: Next) -> Response<Body> {
     let path = request.uri().path();
     let known = request.extensions().get::<User>();
-    // The join endpoint has a credential of its own kind.
+    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
     let user = if path == join::PATH {
-        Ok(User::anonymous())
+        Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
         authn::authenticate(known, request.headers())
     };

@@ -1,7 +1,9 @@
-//! How a node becomes a member: it shows the join token and gets a certificate.
+//! How a node becomes a member: it shows the join token and gets a certificate. With that it may ask
+//! for another one, when it has other addresses or its own is about to end.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State as Extract;
 use axum::http::{Response, StatusCode};
@@ -9,7 +11,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::authn::{NODE_PREFIX, NODES, bearer};
+use super::authn::{NODE_PREFIX, NODES, User, bearer};
 use super::{Pki, State, reply};
 use crate::api::ApiError;
 use crate::sys::certificates::{Identity, Usage, names_of, requested_names};
@@ -53,19 +55,29 @@ struct JoinAnswer {
 /// POST.
 pub async fn join(
     Extract(state): Extract<Arc<State>>,
+    Extension(user): Extension<User>,
     headers: axum::http::HeaderMap,
     body: bytes::Bytes,
 ) -> Response<Body> {
-    let answer = admit(&state, bearer(&headers).unwrap_or_default(), &body);
+    let token = bearer(&headers).unwrap_or_default();
+    let answer = admit(&state, &user, token, &body);
     answer.unwrap_or_else(|error| reply::error(&error))
 }
 
-fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
+fn admit(state: &State, user: &User, token: &str, body: &[u8]) -> Result<Response<Body>, ApiError> {
     let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
-    check_token(pki, token)?;
+    let member = user.node();
+    if member.is_none() {
+        check_token(pki, token)?;
+    }
     let request: JoinRequest = serde_json::from_slice(body)
         .map_err(|error| ApiError::BadRequest(format!("not a join request: {error}")))?;
     let name = request.node_name;
+    if let Some(own) = member.filter(|own| *own != name) {
+        return Err(ApiError::BadRequest(format!(
+            "the certificate is node {own}'s, the request is for {name:?}"
+        )));
+    }
     if !is_dns_name(&name) {
         return Err(ApiError::BadRequest(format!(
             "{name:?} is no node name: lower-case letters, digits, '-' and '.' (RFC 1123)"
@@ -85,7 +97,11 @@ fn admit(state: &State, token: &str, body: &[u8]) -> Result<Response<Body>, ApiE
             Timestamp::now(),
         )
         .map_err(|error| bad(&error))?;
-    tracing::info!(node = name, "a node has joined");
+    let what = match member {
+        None => "a node has joined",
+        Some(_) => "a node has a new certificate",
+    };
+    tracing::info!(node = name, "{what}");
     let config = &state.config;
     let texts =
         |ranges: &[IpNetwork]| -> Vec<String> { ranges.iter().map(ToString::to_string).collect() };

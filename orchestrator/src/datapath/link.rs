@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod frames;
 mod neighbourhood;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ use orchestrator_common::Prefix;
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub use addresses::route_addresses;
+pub use frames::Sender;
 
 pub const VXLAN: &str = "orch-vxlan";
 /// The node's end: carries its overlay address and the routes.

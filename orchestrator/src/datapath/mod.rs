@@ -5,6 +5,7 @@
 //! `maps`. This module never watches the API itself and knows no pod but by its address.
 
 pub mod addrs;
+pub mod announcement;
 pub mod attach;
 pub mod check;
 pub mod config;
@@ -38,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orchestrator_common::maps::statistics::{reason_row, verdict_row};
-use orchestrator_common::{DropReason, Mac, Verdict};
+use orchestrator_common::{Addr, DropReason, Mac, Verdict};
 
 use attach::{Attachment, Links};
 use maps::Maps;
@@ -163,6 +164,12 @@ impl Datapath {
     /// [`Datapath::in_sync`] the first time. A failed change stays due and is retried by
     /// [`Datapath::sweep`].
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
+        let taken = self.take(change);
+        self.announce_fresh();
+        taken
+    }
+
+    fn take(&mut self, change: Change) -> Result<(), DatapathError> {
         let Change::Pod(uid, pod) = &change else {
             return self.reconciler.change(change);
         };
@@ -245,7 +252,9 @@ impl Datapath {
             gc::sweep_numbers(maps, actual)?;
         }
         self.prune_due = true;
-        self.reconciler.in_sync()?;
+        let settled = self.reconciler.in_sync();
+        self.announce_fresh();
+        settled?;
         for finding in check::check(self.reconciler.actual()) {
             tracing::error!(finding, "the datapath's tables contradict themselves");
         }
@@ -262,6 +271,7 @@ impl Datapath {
     /// `now` is the monotonic clock. Returns how many flows went.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
         let retried = self.reconciler.retry();
+        self.announce_fresh();
         if self.prune_due {
             self.prune_links()?;
         }
@@ -282,6 +292,36 @@ impl Datapath {
             return Ok(0);
         }
         gc::sweep_flows(maps, now, &gc::CROWDED)
+    }
+
+    /// Tells neighbours once more where the addresses are that this node has begun to answer for. Cheap
+    /// when there are none; meant for every second.
+    pub fn announce(&mut self) -> Result<(), DatapathError> {
+        let due = self.reconciler.announcements().due();
+        self.tell_neighbours(&due)
+    }
+
+    /// The first time, as soon as the rows are written. What fails stays due.
+    fn announce_fresh(&mut self) {
+        let fresh = self.reconciler.announcements().fresh();
+        if let Err(error) = self.tell_neighbours(&fresh) {
+            tracing::warn!(%error, "neighbours were not told of an address");
+        }
+    }
+
+    fn tell_neighbours(&mut self, addrs: &[Addr]) -> Result<(), DatapathError> {
+        if addrs.is_empty() {
+            return Ok(());
+        }
+        let sender = link::Sender::open(&self.config.uplink)?;
+        for addr in addrs {
+            sender.send(&announcement::frame(
+                addr,
+                Mac::new(self.devices.uplink.mac),
+            ))?;
+            self.reconciler.announcements().told(addr);
+        }
+        Ok(())
     }
 
     fn prune_links(&mut self) -> Result<(), DatapathError> {

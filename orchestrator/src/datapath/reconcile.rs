@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::announcement::Announcements;
 use super::delta::{Op, delta, replay};
 use super::desired::{self, Facts};
 use super::ids::Ids;
@@ -30,6 +31,7 @@ pub struct Reconciler<K> {
     unraised: BTreeSet<u32>,
     /// Rows may be left under a number that no Service row has: a write was cut short.
     strays: bool,
+    announcements: Announcements,
     in_sync: bool,
 }
 
@@ -49,6 +51,7 @@ impl<K: Kernel> Reconciler<K> {
             dirty: BTreeSet::new(),
             unraised: BTreeSet::new(),
             strays: true,
+            announcements: Announcements::default(),
             in_sync: false,
         };
         started.settle(own)?;
@@ -81,6 +84,9 @@ impl<K: Kernel> Reconciler<K> {
         let mut all = desired::units(&self.world, &self.facts);
         all.extend(self.actual.units());
         self.dirty.append(&mut all);
+        // An earlier agent may have ended before it told of what it wrote.
+        let held = self.actual.announced.iter();
+        held.for_each(|addr| self.announcements.begin(*addr));
         self.retry()
     }
 
@@ -99,6 +105,11 @@ impl<K: Kernel> Reconciler<K> {
     /// Nothing is due, and nothing waits for the view to be complete.
     pub fn is_settled(&self) -> bool {
         self.in_sync && self.dirty.is_empty()
+    }
+
+    /// What neighbours are to be told of, as rows are written.
+    pub fn announcements(&mut self) -> &mut Announcements {
+        &mut self.announcements
     }
 
     pub fn world(&self) -> &World {
@@ -215,8 +226,11 @@ impl<K: Kernel> Reconciler<K> {
         let (done, left) = ops.split_at(done);
         for op in done {
             replay(&mut self.actual, op);
-            if let Op::Raise(id) = op {
-                self.ids.backends.give_back(*id);
+            match op {
+                Op::Raise(id) => self.ids.backends.give_back(*id),
+                Op::PutAnnounced(addr) => self.announcements.begin(*addr),
+                Op::DeleteAnnounced(addr) => self.announcements.end(addr),
+                _ => {}
             }
         }
         let mut raises = left.iter().filter_map(|op| match op {

@@ -18,8 +18,8 @@ use super::files;
 
 /// How long an authority is valid.
 pub const AUTHORITY_VALIDITY: Duration = days(3650);
-/// How long a certificate that an authority signs is valid. Holders renew when `expires_within`
-/// says so (at every start, and nodes while they run).
+/// How long a certificate that an authority signs is valid. Holders renew at every start when
+/// `expires_within` says so.
 pub const LEAF_VALIDITY: Duration = days(365);
 /// Clocks of a cluster differ: a certificate is valid from a little before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);

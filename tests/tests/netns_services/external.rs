@@ -79,6 +79,35 @@ fn one_node_answers_for_a_load_balancer_address_on_its_link() -> Result<()> {
     Ok(())
 }
 
+/// A client that has asked before would go on to send to the node that answered then, for as long as its
+/// table says: nobody asks who has an address that is known to be reachable.
+#[test]
+fn an_address_that_moves_is_told_to_neighbours_that_know_where_it_was() -> Result<()> {
+    let mut pair = pair!("an_address_that_moves_is_told_to_neighbours_that_know_where_it_was");
+    for family in ["ipv4", "ipv6"] {
+        let lasts = format!("{family}/neigh/eth0/base_reachable_time_ms");
+        pair.outside().sysctl(&lasts, "3600000")?;
+    }
+    let addrs: [IpAddr; 2] = ["172.31.0.200".parse()?, "fd00:31::200".parse()?];
+    let mut web = Svc::new("web", 10).port(80, TARGET).external_local();
+    for addr in addrs {
+        web = web.load_balancer(addr);
+    }
+    let homes = [(FAR, "far x"), (BESIDE, "beside x"), (FAR, "far x")];
+    for (home, answer) in homes {
+        pair.cluster.apply(&web.clone().to([pair.ep(home)]))?;
+        for addr in addrs {
+            let mut client = Client::connect_within(pair.outside(), (addr, 80), SILENCE)
+                .with_context(|| format!("{addr} at {home:?}"))?;
+            assert_eq!(client.ask("x")?, answer, "{addr}");
+            let (_, mac) = pair.node(home.0).link("eth0")?;
+            let known = pair.outside().neighbour(addr)?;
+            assert_eq!(known, Some(mac), "{addr} at {home:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn load_balancer_source_ranges_admit_only_those() -> Result<()> {
     let mut pair = pair!("load_balancer_source_ranges_admit_only_those");

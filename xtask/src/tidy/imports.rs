@@ -79,6 +79,7 @@ const PURE: &[&str] = &[
     "controllers::service",
     "controllers::world",
     "datapath::addrs",
+    "datapath::announcement",
     "datapath::check",
     "datapath::delta",
     "datapath::desired",

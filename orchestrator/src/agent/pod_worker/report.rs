@@ -47,6 +47,24 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Ok(())
     }
 
+    /// Says that the pod is not ready any more before anything is done about it: who asks it must be sent
+    /// elsewhere, and a new start takes its time. Clients of a pod that is deleted are elsewhere already. What
+    /// is not written now is when all is done.
+    pub(super) async fn report_loss(&mut self) {
+        let known = self.reported.as_ref().or(self.update.pod.status.as_ref());
+        let deleted = self.update.pod.metadata.deletion_timestamp.is_some();
+        let ended = self.update.gone || self.memory.reported_end;
+        if deleted || ended || !known.is_some_and(is_ready) {
+            return;
+        }
+        if is_ready(&pod_status::status(&self.view(), &self.place)) {
+            return;
+        }
+        if let Err(error) = self.report().await {
+            tracing::debug!(%error, "a pod's status was not written");
+        }
+    }
+
     /// The events of containers that have to wait since this status.
     fn tell_back_off(&self, pod: &Pod, status: &PodStatus) {
         let before = self.reported.as_ref().or(pod.status.as_ref());
@@ -109,6 +127,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 fn all(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
 fn waiting_reason(status: &ContainerStatus) -> Option<&str> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Exit, Image, LogOptions, Role, Runtime,
@@ -19,6 +19,7 @@ use super::{
 pub struct FakeRuntime {
     state: Mutex<Inner>,
     news: broadcast::Sender<String>,
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -39,6 +40,7 @@ impl Default for FakeRuntime {
         FakeRuntime {
             state: Mutex::default(),
             news: broadcast::channel(64).0,
+            ended: Notify::new(),
         }
     }
 }
@@ -79,6 +81,11 @@ impl FakeRuntime {
         }
         drop(inner);
         self.tell();
+    }
+
+    /// Ends every process that is waited for; the engine does not know yet.
+    pub fn end_processes(&self) {
+        self.ended.notify_waiters();
     }
 
     /// What was executed in containers, in order.
@@ -173,6 +180,10 @@ impl Runtime for FakeRuntime {
             Some((Ok(uid), news))
         })
         .boxed()
+    }
+
+    async fn ended(&self, _: u32) {
+        self.ended.notified().await;
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {

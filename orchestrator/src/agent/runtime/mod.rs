@@ -7,6 +7,7 @@
 pub mod docker;
 pub mod fake;
 pub mod pause_image;
+mod process;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -35,6 +36,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The uid of a pod each time one of its containers started or died. Ends when the engine does.
     fn events(&self) -> BoxStream<'static, Result<String, RuntimeError>>;
+
+    /// Resolves once a container's process has ended, which the kernel knows long before the engine has
+    /// cleaned up and says so; never, where it cannot be known.
+    fn ended(&self, pid: u32) -> impl Future<Output = ()> + Send;
 
     /// Creates a container and gives its id. One of the same name that never ran is replaced.
     fn create(

@@ -2,6 +2,7 @@
 
 mod admission;
 mod discovery;
+mod joining;
 mod lists;
 mod objects;
 mod races;
@@ -18,7 +19,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{ApiServer, ServerConfig, User};
+use super::{ApiServer, Pki, ServerConfig, User};
 use crate::store::MemoryStore;
 use crate::sys::{Shutdown, Tasks};
 
@@ -45,9 +46,13 @@ impl Cluster {
     }
 
     async fn with(config: ServerConfig) -> Self {
+        Self::build(config, None).await
+    }
+
+    async fn build(config: ServerConfig, pki: Option<Pki>) -> Self {
         let tasks = Tasks::new(Shutdown::new());
         let store = Arc::new(MemoryStore::default());
-        let server = ApiServer::build(config, store, None, tasks);
+        let server = ApiServer::build(config, store, pki, tasks);
         let server = server.await.expect("a server");
         Self {
             server,

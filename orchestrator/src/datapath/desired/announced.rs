@@ -8,8 +8,11 @@ use orchestrator_common::{Addr, maglev};
 use crate::datapath::view::{EndpointView, NodeView, ObjectKey, ServiceView};
 use crate::datapath::world::World;
 
-/// Whether this node answers for an address.
+/// Whether this node answers for an address. Nodes' own addresses are their stacks' to answer for.
 pub fn announced(addr: Addr, world: &World) -> bool {
+    if world.node_at(&addr).is_some() {
+        return false;
+    }
     let Some((key, service)) = world.announced(&addr) else {
         return false;
     };

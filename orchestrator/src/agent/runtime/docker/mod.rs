@@ -28,7 +28,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, LogOptions, Runtime, RuntimeError,
-    Sighting, pause_image,
+    Sighting, pause_image, process,
 };
 use crate::agent::facts;
 
@@ -229,6 +229,13 @@ impl Runtime for DockerRuntime {
                 future::ready(event.map_err(error).map(read::event_uid).transpose())
             })
             .boxed()
+    }
+
+    async fn ended(&self, pid: u32) {
+        if let Err(error) = process::ended(pid).await {
+            tracing::debug!(%error, pid, "only the engine will say when a process ends");
+            future::pending().await
+        }
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {

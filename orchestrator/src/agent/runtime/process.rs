@@ -1,0 +1,42 @@
+//! The end of a process that is nobody's child here, from the kernel.
+
+use std::io;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Resolves once the process has ended; an error if there is none of that number.
+pub async fn ended(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    #[expect(
+        deprecated,
+        reason = "unsound where the descriptor may be closed early; this one is owned"
+    )]
+    let process = AsyncFd::with_interest(process, Interest::READABLE)?;
+    process.readable().await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_waited_for_until_it_ends() {
+        let mut command = Command::new("cat");
+        let mut process = command.stdin(Stdio::piped()).spawn().expect("cat is there");
+        let mut waiting = Box::pin(ended(process.id()));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut waiting).await;
+        assert!(early.is_err(), "it runs");
+        drop(process.stdin.take());
+        let late = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        assert!(late.expect("in time").is_ok());
+        process.wait().expect("it has ended");
+        assert!(ended(process.id()).await.is_err(), "nobody is there");
+    }
+}
