@@ -41,7 +41,7 @@ const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf \
 const CAPS: &[(&str, u32, u32)] = &[
     ("connect4", 4_500, 288),
     ("connect6", 8_000, 320),
-    ("from_container", 50_000, 448),
+    ("from_container", 55_000, 448),
     ("from_netdev", 68_000, 480),
     ("from_overlay", 26_000, 480),
     ("getpeername4", 100, 64),
