@@ -35,7 +35,7 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
             Ok(())
         };
     }
-    if by_flow(packet, EITHER) || by_row(packet, config, ServiceKey::INSIDE)? {
+    if by_flow(packet, EITHER) || by_row(packet.headers, config, ServiceKey::INSIDE)? {
         return packet.rewrite();
     }
     if family.services.contains(&to) {
@@ -85,11 +85,17 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     let Some(flow) = maps::flow(key) else {
         return false;
     };
+    follow(packet.headers, flow, wanted)
+}
+
+/// The same once the flow is found.
+#[inline(always)]
+pub fn follow(headers: &mut Headers, flow: &mut Flow, wanted: u16) -> bool {
     if flow.direction & wanted == 0 {
         return false;
     }
     let is_reply = flow.direction == Flow::REPLY;
-    if !is_reply && !still_right(flow, packet.headers) {
+    if !is_reply && !still_right(flow, headers) {
         return false;
     }
     let rule = if is_reply {
@@ -97,7 +103,7 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     } else {
         Rule::Service
     };
-    conntrack::take(packet.headers, flow, rule);
+    conntrack::take(headers, flow, rule);
     true
 }
 
@@ -127,24 +133,24 @@ fn still_right(flow: &Flow, headers: &Headers) -> bool {
 
 /// Opens a flow for a packet to a Service, of those for `scope`; `false` if it is to none.
 #[inline(always)]
-pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, DropReason> {
-    if !packet.headers.has_ports() {
+pub fn by_row(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool, DropReason> {
+    if !headers.has_ports() {
         return Ok(false);
     }
-    let Some(service) = find(config, &packet.headers.tuple, scope) else {
+    let Some(service) = find(config, &headers.tuple, scope) else {
         return Ok(false);
     };
-    packet.headers.service = service.id;
+    headers.service = service.id;
     // The end of what nobody remembers: no backend would know it either.
-    if packet.headers.tcp_flags & TCP_RST != 0 {
+    if headers.tcp_flags & TCP_RST != 0 {
         return Err(if service.count == 0 {
             DropReason::NoBackend
         } else {
             DropReason::NoFlow
         });
     }
-    packet.headers.tuple.scope = Scope::SERVICE;
-    let opening = conntrack::begin(packet.headers)?;
+    headers.tuple.scope = Scope::SERVICE;
+    let opening = conntrack::begin(headers)?;
     match choose(&service, opening).and_then(|()| open(config, scope, opening)) {
         Ok(()) => maps::count_opened(service.id, opening.backend),
         Err(reason) => {
@@ -152,9 +158,9 @@ pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, D
             return Err(reason);
         }
     }
-    fragments::remember(packet.headers);
-    packet.headers.becomes = opening.translated;
-    packet.headers.rule = Rule::Service;
+    fragments::remember(headers);
+    headers.becomes = opening.translated;
+    headers.rule = Rule::Service;
     Ok(true)
 }
 
@@ -202,7 +208,7 @@ fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropRea
 
 /// The row of the address that was asked; a node's own address also has those of node ports.
 #[inline(always)]
-fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<Service> {
+pub fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<Service> {
     let key = ServiceKey {
         addr: asked.dst,
         port: asked.dst_port,

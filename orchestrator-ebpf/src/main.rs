@@ -12,6 +12,7 @@ mod packet;
 mod port;
 mod refusal;
 mod state;
+mod tunnel;
 
 #[cfg(target_arch = "bpf")]
 mod affinity;
@@ -29,6 +30,8 @@ mod dsr;
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragments;
+#[cfg(target_arch = "bpf")]
+mod frame;
 #[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]

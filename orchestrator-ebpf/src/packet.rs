@@ -483,7 +483,7 @@ pub fn icmp_kind(message: u8, v6: bool) -> Icmp {
 /// # Safety
 /// `size_of::<T>()` bytes at `at` are readable.
 #[inline(always)]
-unsafe fn load<T: Copy>(at: usize) -> T {
+pub unsafe fn load<T: Copy>(at: usize) -> T {
     #[cfg(target_arch = "bpf")]
     unsafe {
         *(at as *const T)

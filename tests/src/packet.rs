@@ -1,5 +1,7 @@
 //! Builds frames, and judges frames that came out: every checksum is computed anew.
 
+mod outer;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::icmpv4::DestUnreachableHeader;
@@ -7,6 +9,8 @@ use etherparse::{
     Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
     checksum, icmpv6,
 };
+
+pub use outer::{Outer, outer_length, see_outer, tunnelled, with_congestion};
 
 pub const SENDER_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 2];

@@ -63,7 +63,7 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
     if packet.headers.tuple.dst.same(&family.node) && nat::unmasquerade(packet) {
         return Ok(true);
     }
-    lb::by_row(packet, config, ServiceKey::OUTSIDE)
+    lb::by_row(packet.headers, config, ServiceKey::OUTSIDE)
 }
 
 /// To a backend, or to who is behind a masqueraded flow.
