@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod driver;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -25,6 +26,7 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, Rou
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub use addresses::route_addresses;
+pub use driver::Driver;
 
 pub const VXLAN: &str = "orch-vxlan";
 /// The node's end: carries its overlay address and the routes.
@@ -42,6 +44,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Devices {
     pub uplink: Device,
+    pub driver: Driver,
     pub vxlan: Device,
     pub host: Device,
     pub net: Device,
@@ -66,6 +69,7 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
     }
     Ok(Devices {
         uplink: device(&uplink)?,
+        driver: Driver::of(&uplink),
         vxlan,
         host,
         net,
@@ -266,6 +270,16 @@ fn route(
         .pref_source(node)?
         .onlink();
     Ok(route.build())
+}
+
+/// Lets XDP ask the kernel for routes in the name of `orch-net`: it is answered only for an interface
+/// that forwards. Nothing that comes in there gets to the stack, so nothing is forwarded.
+pub fn let_xdp_route(config: &NodeConfig) -> Result<(), DatapathError> {
+    sysctl(&format!("ipv4/conf/{NET}/forwarding"), "1")?;
+    if config.v6.is_some() || config.underlay.is_ipv6() {
+        sysctl(&format!("ipv6/conf/{NET}/forwarding"), "1")?;
+    }
+    Ok(())
 }
 
 /// No IPv6 on a link that only the programs use.
