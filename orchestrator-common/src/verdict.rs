@@ -53,6 +53,9 @@ numbered! {
         Refuse = 6, "refuse";
         /// Back to its sender, as the answer that the program made of it.
         Reply = 7, "reply";
+        /// To another node, encapsulated by the program itself, out of the uplink with the kernel's
+        /// neighbour lookup.
+        Tunnel = 8, "tunnel";
     }
 }
 

@@ -8,9 +8,9 @@ use crate::maps;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// The backend that a client had, while it is young enough and the backend has not gone since.
+/// What a client had, while it is young enough and the backend has not gone since.
 #[inline(always)]
-pub fn find(service: &Service, client: &Addr) -> Option<&'static mut Affinity> {
+pub fn find(service: &Service, client: &Addr) -> Option<Affinity> {
     let affinity = maps::affinity(&key(service, client))?;
     let age_ns = maps::now_ns().saturating_sub(affinity.last_ns);
     let holds = age_ns < u64::from(service.affinity_s) * NS_PER_S

@@ -58,11 +58,10 @@ pub fn for_flow(service: &Service, key: &Tuple) -> Result<Chosen, DropReason> {
 
 #[inline(always)]
 fn remembered(service: &Service, client: &Addr, slot: u32) -> Result<Chosen, DropReason> {
-    if let Some(affinity) = affinity::find(service, client) {
-        affinity.last_ns = maps::now_ns();
-        return Ok((affinity.backend, affinity.generation));
-    }
-    let (backend, generation) = in_slot(service, slot)?;
+    let (backend, generation) = match affinity::find(service, client) {
+        Some(had) => (had.backend, had.generation),
+        None => in_slot(service, slot)?,
+    };
     affinity::keep(service, client, &backend, generation);
     Ok((backend, generation))
 }

@@ -47,7 +47,9 @@ pub fn exit(
             Verdict::Pass => i64::from(TC_ACT_UNSPEC),
             Verdict::Peer => bpf_redirect_peer(trace.target, 0),
             Verdict::Node | Verdict::Overlay => bpf_redirect(trace.target, 0),
-            Verdict::Outside => bpf_redirect_neigh(trace.target, core::ptr::null_mut(), 0, 0),
+            Verdict::Outside | Verdict::Tunnel => {
+                bpf_redirect_neigh(trace.target, core::ptr::null_mut(), 0, 0)
+            }
             Verdict::Refuse | Verdict::Reply if trace.vtep != 0 => bpf_redirect(trace.target, 0),
             Verdict::Refuse | Verdict::Reply => bpf_redirect_peer(trace.target, 0),
         }

@@ -44,7 +44,8 @@ fn asked(frame: &[u8; 12]) -> (Addr, Port) {
 /// Delivers a client's packet that another node sent on, and sees to it that the answers leave from
 /// here. Who may do so is a node of this cluster, under its address of the underlay.
 #[inline(always)]
-pub fn receive(packet: &mut Packet, config: &Config, sender: &Addr) -> Result<Trace, DropReason> {
+pub fn receive(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let sender = &packet.headers.sender;
     let is_node = |node: &Node| node.flags & Node::VTEP != 0 && node.vtep.same(sender);
     if !is_on(config) || !maps::node(sender).is_some_and(is_node) {
         return Err(DropReason::TunnelSpoofed);

@@ -9,7 +9,8 @@ use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
 use crate::packet::Headers;
 use crate::skb::Packet;
-use crate::{dsr, lb, maps, refuse};
+use crate::vxlan::{self, Outer};
+use crate::{dsr, icmp, lb, maps, refuse};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -47,13 +48,17 @@ pub fn check_link_local(packet: &Packet) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// An endpoint may send only from its own addresses.
+/// An endpoint may send only from its own addresses, and errors only about what it was sent. The
+/// node itself also speaks for packets that it forwards.
 #[inline(always)]
 pub fn check_source(packet: &Packet) -> Result<(), DropReason> {
-    match maps::endpoint(&packet.headers.tuple.src) {
-        Some(endpoint) if endpoint.ifindex == packet.ifindex() => Ok(()),
-        _ => Err(DropReason::SourceSpoofed),
+    let source = maps::endpoint(&packet.headers.tuple.src).ok_or(DropReason::SourceSpoofed)?;
+    let is_own = source.ifindex == packet.ifindex() && packet.is_from(&source.mac);
+    let is_told = packet.headers.is_icmp_error() && !source.is_host();
+    if !is_own || is_told && !icmp::is_about_own(packet) {
+        return Err(DropReason::SourceSpoofed);
     }
+    Ok(())
 }
 
 /// Sends a packet of a local endpoint on its way.
@@ -73,6 +78,18 @@ pub fn route(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, 
         return deliver(packet, endpoint, rule);
     }
     to_outside(packet, config, rule)
+}
+
+/// Sends on what came from another host: an answer to the translation address to who is behind it.
+/// Not inlined, for the stack.
+#[inline(never)]
+pub fn send_on(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
+    let family = family(packet, config);
+    if packet.headers.tuple.dst.same(&family.translation) {
+        lb::to_asker(packet)?;
+    }
+    let rule = packet.headers.rule;
+    route(packet, config, rule)
 }
 
 /// Hands a packet to a local endpoint. Every hook comes here: a peer redirect skips the host veth's
@@ -148,11 +165,17 @@ fn to_node(
     if packet.exceeds(config.mtu) {
         return refuse::too_big(packet, config, rule);
     }
-    packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
-    packet.set_macs(&frame)?;
+    let (verdict, target) =
+        if packet.is_single(config.mtu) && wrap(packet, config, vni, &node.vtep, &frame) {
+            (Verdict::Tunnel, config.uplink)
+        } else {
+            packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
+            packet.set_macs(&frame)?;
+            (Verdict::Overlay, config.overlay)
+        };
     Ok(Trace {
-        verdict: Verdict::Overlay,
-        target: config.overlay,
+        verdict,
+        target,
         vtep: node.vtep.low_word(),
         reason: DropReason::None,
         rule: if let Rule::None = rule {
@@ -163,10 +186,32 @@ fn to_node(
     })
 }
 
+/// Encapsulates a packet that is one on the wire. `false`: it is as it was. Not inlined, for the
+/// stack.
+#[inline(never)]
+fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
+    if !to.is_v4() {
+        return false;
+    }
+    let outer = Outer {
+        from: config.underlay,
+        to: *to,
+        src_port: vxlan::source_port(&packet.headers.tuple),
+        dst_port: config.vxlan_port,
+        vni,
+        id: packet.headers.serial as u16,
+    };
+    let words = outer.words(packet.length(), frame, packet.headers.is_v6());
+    packet.wrap(&words)
+}
+
 #[inline(always)]
-fn to_outside(packet: &Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+fn to_outside(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
     if !is_unicast(&packet.headers.tuple.dst) {
         return Err(DropReason::NotUnicast);
+    }
+    if packet.headers.ttl <= 1 {
+        return refuse::ttl_exceeded(packet, config, rule);
     }
     packet.decrement_ttl()?;
     Ok(Trace {

@@ -11,7 +11,6 @@ use orchestrator_common::maps::config::Config;
 use orchestrator_common::{Addr, DropReason, Mac, Tuple, csum};
 
 use crate::icmp::{address_difference, port_difference};
-use crate::maps;
 use crate::packet::{
     self, ETHERNET, Fragment, Headers, IPV4, IPV4_CHECK, IPV4_SRC, IPV4_TTL, IPV6, IPV6_HOPS,
     IPV6_SRC, load,
@@ -77,8 +76,7 @@ impl Frame {
     }
 
     /// Reads the headers of the Ethernet frame at an offset, 0 or that of what is in the tunnel;
-    /// `false` if it is not one that is whole, with nothing between IP and TCP or UDP, and all there
-    /// that is rewritten.
+    /// `false` if it is not one that is whole, with nothing between IP and TCP or UDP.
     #[inline(never)]
     pub fn parse(&mut self, at: usize) -> bool {
         let (start, end) = self.bytes();
@@ -86,12 +84,10 @@ impl Frame {
         // SAFETY: as above; no more than is in the frame is read.
         let parsed = unsafe { packet::parse(start + (at & MOST), end, self.headers) };
         let headers = &self.headers;
-        let check = at + (headers.l4 + headers.checksum_offset()) as usize;
         parsed.is_ok()
             && headers.fragment == Fragment::Whole
             && (headers.is_tcp() || headers.is_udp())
             && !headers.has_options()
-            && check + size_of::<u16>() <= end - start
     }
 
     /// How much stands before the inner frame of a packet of the overlay; `None` if the packet is
@@ -243,7 +239,7 @@ impl Frame {
             vni: config.vni,
             length: (end - inner) as u16,
             class: class as u8,
-            id: maps::random() as u16,
+            id: self.headers.serial as u16,
         };
         if config.underlay.is_v4() {
             tunnel::write_v4(unsafe { &mut *(start as *mut _) }, &passage);

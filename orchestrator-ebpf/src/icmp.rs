@@ -3,7 +3,7 @@
 //! what they sent.
 
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace};
-use orchestrator_common::{Addr, DropReason, Scope, Tuple, csum};
+use orchestrator_common::{Addr, DropReason, Prefix, Scope, Tuple, csum};
 
 use crate::maps;
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp};
@@ -40,11 +40,37 @@ pub fn key(packet: &mut Packet, scope: Scope) -> Option<&'static Tuple> {
     Some(&quote.original)
 }
 
-/// Rewrites an error as its flow's row says, `to` being what the answer to the quoted packet becomes.
+/// Whether an error is about a packet that was sent to who tells of it.
+#[inline(never)]
+pub fn is_about_own(packet: &Packet) -> bool {
+    quoted_addresses(packet).is_ok_and(|[_, to]| to.same(&packet.headers.tuple.src))
+}
+
+/// Whether an error is about a packet from or to somebody of a range.
+#[inline(never)]
+pub fn is_about(packet: &Packet, range: &Prefix) -> bool {
+    quoted_addresses(packet).is_ok_and(|[from, to]| range.contains(&from) || range.contains(&to))
+}
+
+/// Source and destination of the quoted packet, whatever else it is.
+#[inline(always)]
+fn quoted_addresses(packet: &Packet) -> Result<[Addr; 2], DropReason> {
+    let at = frame_of_quote(packet.headers);
+    if packet.headers.is_v6() {
+        return packet.load(at + packet::IPV6_SRC);
+    }
+    let words = packet.load::<[u32; 2]>(at + packet::IPV4_SRC)?;
+    Ok(words.map(Addr::from_v4_wire))
+}
+
+/// Rewrites an error as its flow's row says, `becomes` being what the answer to the quoted
+/// packet becomes.
 /// It then comes from where answers come from; but one of a router towards outside stays that
 /// router's, or pods could not trace a route.
 #[inline(never)]
-pub fn rewrite(packet: &mut Packet, to: &Tuple) -> Result<(), DropReason> {
+pub fn rewrite(packet: &mut Packet) -> Result<(), DropReason> {
+    // SAFETY: of the same row, but nothing below writes this part of it.
+    let to = unsafe { &*(&raw const packet.headers.becomes) };
     let quote = maps::quote().ok_or(DropReason::Helper)?;
     let added = rewrite_quote(packet, quote, to)?;
     let is_masquerade = to.scope.number == Scope::MASQUERADE.number;
@@ -85,10 +111,11 @@ fn readdress(packet: &mut Packet, to: &Tuple, added: u32) -> Result<(), DropReas
 #[inline(always)]
 fn rewrite_quote(packet: &Packet, quote: &mut Headers, to: &Tuple) -> Result<u32, DropReason> {
     let at = frame_of_quote(packet.headers);
-    let wanted = to.reverse();
-    quote.original = wanted;
-    let addresses = address_difference(&quote.tuple, &quote.original);
-    let ports = port_difference(&quote.tuple, &wanted);
+    // In the map: there is no room for it on the stack.
+    quote.original = to.reverse();
+    let wanted = &quote.original;
+    let addresses = address_difference(&quote.tuple, wanted);
+    let ports = port_difference(&quote.tuple, wanted);
     // IPv4's own checksum takes back what its addresses add.
     let mut sum = ports;
     if quote.is_v6() {
@@ -101,7 +128,7 @@ fn rewrite_quote(packet: &Packet, quote: &mut Headers, to: &Tuple) -> Result<u32
     }
     let l4 = at + quote.l4;
     if ports != 0 {
-        replace_ports(packet, quote, l4, &wanted)?;
+        replace_ports(packet, quote, l4, wanted)?;
     }
     // The transport's checksum takes back the ports, and the addresses if it has them in it; where
     // the quote does not reach to it, or there is none, nothing does.

@@ -134,9 +134,18 @@ fn still_right(flow: &Flow, headers: &Headers) -> bool {
 /// Opens a flow for a packet to a Service, of those for `scope`; `false` if it is to none.
 #[inline(always)]
 pub fn by_row(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool, DropReason> {
-    if !headers.has_ports() {
+    if !headers.has_ports() || !choose(headers, config, scope)? {
         return Ok(false);
     }
+    open(headers, config, scope)?;
+    Ok(true)
+}
+
+// The two steps are not inlined, for the stack: it is not where most packets come along. What the
+// first found out is in `maps::opening`.
+
+#[inline(never)]
+fn choose(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool, DropReason> {
     let Some(service) = find(config, &headers.tuple, scope) else {
         return Ok(false);
     };
@@ -151,23 +160,15 @@ pub fn by_row(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool,
     }
     headers.tuple.scope = Scope::SERVICE;
     let opening = conntrack::begin(headers)?;
-    match choose(&service, opening).and_then(|()| open(config, scope, opening)) {
-        Ok(()) => maps::count_opened(service.id, opening.backend),
-        Err(reason) => {
-            maps::count_refused(service.id);
-            return Err(reason);
-        }
+    if let Err(reason) = give(&service, opening) {
+        maps::count_refused(service.id);
+        return Err(reason);
     }
-    fragments::remember(headers);
-    headers.becomes = opening.translated;
-    headers.rule = Rule::Service;
     Ok(true)
 }
 
-// The two steps are not inlined, for the stack: it is not where most packets come along.
-
-#[inline(never)]
-fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
+#[inline(always)]
+fn give(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
     let key = &opening.key;
     if service.flags & Service::SOURCE_RANGES != 0 && !maps::is_admitted(service.id, &key.src) {
         return Err(DropReason::SourceRange);
@@ -181,7 +182,22 @@ fn choose(service: &Service, opening: &mut Opening) -> Result<(), DropReason> {
 }
 
 #[inline(never)]
-fn open(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
+fn open(headers: &mut Headers, config: &Config, scope: u8) -> Result<(), DropReason> {
+    let opening = maps::opening()?;
+    if let Err(reason) = enter(config, scope, opening) {
+        maps::count_refused(headers.service);
+        return Err(reason);
+    }
+    maps::count_opened(headers.service, opening.backend);
+    fragments::remember(headers);
+    headers.becomes = opening.translated;
+    headers.rule = Rule::Service;
+    Ok(())
+}
+
+/// The flow's way into the table, in the name that its answers can come back to.
+#[inline(always)]
+fn enter(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropReason> {
     let must_come_back = must_come_back(config, opening, scope);
     if must_come_back && is_direct(config, opening, scope) && open_direct(opening).is_ok() {
         return Ok(());

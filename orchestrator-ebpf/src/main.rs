@@ -13,6 +13,7 @@ mod port;
 mod refusal;
 mod state;
 mod tunnel;
+mod vxlan;
 
 #[cfg(target_arch = "bpf")]
 mod affinity;

@@ -273,10 +273,15 @@ pub fn is_admitted(service: u32, client: &Addr) -> bool {
 }
 
 #[inline(always)]
-pub fn affinity(key: &AffinityKey) -> Option<&'static mut Affinity> {
-    let row = AFFINITY.get_ptr_mut(key)?;
+pub fn affinity(key: &AffinityKey) -> Option<Affinity> {
     // SAFETY: as above.
-    Some(unsafe { &mut *row })
+    let find = || unsafe { AFFINITY.get(key) };
+    settled(find, |a, b| {
+        a.backend.id == b.backend.id
+            && a.backend.port.wire == b.backend.port.wire
+            && a.backend.addr.same(&b.backend.addr)
+            && a.generation == b.generation
+    })
 }
 
 #[inline(always)]

@@ -145,11 +145,11 @@ fn held_by_socket(skb: *mut __sk_buff, translated: &Tuple) -> bool {
 /// Whether a packet to the node is the answer to a masqueraded flow; it then becomes the pod's.
 #[inline(always)]
 pub fn unmasquerade(packet: &mut Packet) -> bool {
-    let is_sctp = packet.headers.is_sctp();
     let Some(key) = packet.key(Scope::MASQUERADE) else {
         return false;
     };
-    if !is_sctp && !port::is_masqueraded(key.dst_port) {
+    // SCTP keeps its ports.
+    if key.proto.number != Proto::SCTP.number && !port::is_masqueraded(key.dst_port) {
         return false;
     }
     let Some(flow) = maps::flow(key) else {

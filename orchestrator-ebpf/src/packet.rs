@@ -3,6 +3,8 @@
 
 use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
+use crate::vxlan::{self, Outer};
+
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
 pub const IPV6: usize = 40;
@@ -20,9 +22,9 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// How much of a transport header is read: ports or ICMP's type and identifier, which an ICMP error
-/// always quotes, and TCP up to its flags.
+/// always quotes, and all of TCP's but its options.
 const PORTS: usize = 8;
-const TCP_TO_FLAGS: usize = 14;
+const TCP: usize = 20;
 
 /// IPv6 extension headers (RFC 8200): more than these, or further than that into the frame, nobody
 /// sends in earnest, and a program must end.
@@ -84,6 +86,9 @@ pub struct Headers {
     /// What it is about to become, and by which rule.
     pub becomes: Tuple,
     pub rule: Rule,
+    /// Who sent the packet through the overlay, and with which identifier.
+    pub vni: u32,
+    pub sender: Addr,
     /// Where the transport header begins.
     pub l4: u32,
     /// What the fragments of a datagram share, as it lies in the packet.
@@ -99,7 +104,10 @@ pub struct Headers {
     pub ttl: u8,
     /// IPv4's "don't fragment", which IPv6 always means: 1 or 0.
     pub dont_fragment: u8,
-    pub reserved: u8,
+    /// It came through the overlay: 1 or 0.
+    pub is_tunnelled: u8,
+    /// Numbers this processor's packets; stays when the rest is forgotten.
+    pub serial: u32,
 }
 
 impl Headers {
@@ -108,6 +116,8 @@ impl Headers {
         original: NO_TUPLE,
         becomes: NO_TUPLE,
         rule: Rule::None,
+        vni: 0,
+        sender: Addr::UNSPECIFIED,
         l4: 0,
         fragment_id: 0,
         service: 0,
@@ -118,7 +128,8 @@ impl Headers {
         tcp_flags: 0,
         ttl: 0,
         dont_fragment: 0,
-        reserved: 0,
+        is_tunnelled: 0,
+        serial: 0,
     };
 
     /// Forgets the last packet.
@@ -136,6 +147,8 @@ impl Headers {
         self.tcp_flags = 0;
         self.ttl = 0;
         self.dont_fragment = 0;
+        self.is_tunnelled = 0;
+        self.serial = self.serial.wrapping_add(1);
     }
 
     #[inline(always)]
@@ -166,6 +179,27 @@ impl Headers {
     #[inline(always)]
     pub fn is_icmp_error(&self) -> bool {
         self.icmp == Icmp::Error
+    }
+
+    /// Each family has its own ICMP, and the other's number in it means nothing.
+    #[inline(always)]
+    fn has_icmp_protocol(&self) -> bool {
+        let own = if self.is_v6() {
+            Proto::ICMPV6
+        } else {
+            Proto::ICMP
+        };
+        self.tuple.proto.number == own.number
+    }
+
+    /// An echo or the reply to one. Of later fragments those of an echo are the only ones of ICMP
+    /// whose first left an identifier behind.
+    #[inline(always)]
+    pub fn is_echo(&self) -> bool {
+        match self.fragment {
+            Fragment::Later => self.has_icmp_protocol(),
+            _ => matches!(self.icmp, Icmp::Echo | Icmp::EchoReply),
+        }
     }
 
     /// Of a protocol with ports: in later fragments they are not in sight.
@@ -238,7 +272,24 @@ pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(
         ETHERTYPE_IPV6 => true,
         _ => return Err(Unparsed::Because(DropReason::NotIp)),
     };
-    unsafe { parse_ip(start, end, headers, v6, TCP_TO_FLAGS) }
+    unsafe { parse_ip(start, end, headers, v6, TCP) }
+}
+
+/// The outer headers of a frame from `start` up to `end` that a node of the overlay sent, and whether
+/// the packet inside is IPv6.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+pub unsafe fn outer(start: usize, end: usize) -> Option<(Outer, bool)> {
+    if start + ETHERNET + vxlan::HEADERS > end {
+        return None;
+    }
+    // SAFETY: the bytes were just compared with the end.
+    if unsafe { load::<u16>(start + 12) } != ETHERTYPE_IPV4 {
+        return None;
+    }
+    Outer::read(&unsafe { load::<[u16; vxlan::WORDS]>(start + ETHERNET) })
 }
 
 /// Reads the packet that an ICMP error quotes, as if an Ethernet header were before it at `start`.
@@ -347,6 +398,11 @@ unsafe fn parse_v6(start: usize, end: usize, headers: &mut Headers) -> Result<()
     headers.tuple.dst = unsafe { load::<Addr>(start + IPV6_SRC as usize + 16) };
     headers.dont_fragment = 1;
     headers.fragment = Fragment::Whole;
+    // On the wire nobody has an IPv4-mapped address (RFC 4942, section 2.2): its rows are those of an
+    // IPv4 host.
+    if headers.tuple.src.is_v4() || headers.tuple.dst.is_v4() {
+        return Err(Unparsed::Because(DropReason::Malformed));
+    }
     if is_extension(next) {
         return unsafe { parse_extensions(start, end, headers) };
     }
@@ -421,7 +477,7 @@ unsafe fn parse_transport(
     headers: &mut Headers,
     tcp: usize,
 ) -> Result<(), Unparsed> {
-    if !headers.has_port_protocol() && !is_icmp(headers) {
+    if !headers.has_port_protocol() && !headers.has_icmp_protocol() {
         return Ok(());
     }
     // SAFETY: a field of `headers`; volatile as in `parse_extensions`.
@@ -433,13 +489,13 @@ unsafe fn parse_transport(
     if at + PORTS > end {
         return Err(Unparsed::TooShort);
     }
-    if tcp == TCP_TO_FLAGS && headers.is_tcp() {
-        if at + TCP_TO_FLAGS > end {
+    if tcp == TCP && headers.is_tcp() {
+        if at + TCP > end {
             return Err(Unparsed::TooShort);
         }
         headers.tcp_flags = unsafe { load::<u8>(at + 13) };
     }
-    if is_icmp(headers) {
+    if headers.has_icmp_protocol() {
         headers.icmp = icmp_kind(unsafe { load::<u8>(at) }, headers.is_v6());
         let id = Port::from_wire(unsafe { load::<u16>(at + 4) });
         match headers.icmp {
@@ -452,17 +508,6 @@ unsafe fn parse_transport(
         headers.tuple.dst_port = Port::from_wire(unsafe { load::<u16>(at + 2) });
     }
     Ok(())
-}
-
-/// Each family has its own ICMP, and the other's number in it means nothing.
-#[inline(always)]
-fn is_icmp(headers: &Headers) -> bool {
-    let own = if headers.is_v6() {
-        Proto::ICMPV6
-    } else {
-        Proto::ICMP
-    };
-    headers.tuple.proto.number == own.number
 }
 
 #[inline(always)]
@@ -570,7 +615,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_asks_for_more_and_what_is_wrong_is_refused() {
         let whole = frame(6, 0, 0, &[0; 20]);
-        for length in 0..(ETHERNET + IPV4 + 14) {
+        for length in 0..(ETHERNET + IPV4 + TCP) {
             assert_eq!(
                 parsed(&whole[..length]).unwrap_err(),
                 Unparsed::TooShort,
@@ -616,6 +661,19 @@ mod tests {
         );
         assert!(headers.is_v6() && headers.has_ports() && !headers.has_options());
         assert_eq!((headers.ttl, headers.dont_fragment), (64, 1));
+    }
+
+    #[test]
+    fn an_ipv6_packet_of_an_ipv4_host_is_refused() {
+        for at in [22, 38] {
+            let mut frame = frame_v6(17, &[UDP]);
+            let mapped = Addr::from_v4_wire(0x0501_640a).octets();
+            frame[at..at + 16].copy_from_slice(&mapped);
+            assert_eq!(
+                parsed(&frame).unwrap_err(),
+                Unparsed::Because(DropReason::Malformed)
+            );
+        }
     }
 
     #[test]
@@ -685,7 +743,7 @@ mod tests {
     #[test]
     fn an_ipv6_packet_that_is_cut_off_asks_for_more() {
         let whole = frame_v6(44, &[&[6, 0, 0, 0, 0, 0, 0, 0], &[0; 20]]);
-        for length in 0..(ETHERNET + IPV6 + 8 + 14) {
+        for length in 0..(ETHERNET + IPV6 + 8 + TCP) {
             assert_eq!(
                 parsed(&whole[..length]).unwrap_err(),
                 Unparsed::TooShort,

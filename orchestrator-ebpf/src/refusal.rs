@@ -13,8 +13,8 @@ pub const IPV4_WORDS: usize = IPV4 / 2;
 pub const IPV6_WORDS: usize = IPV6 / 2;
 /// What an ICMP error quotes behind the IP header without options: enough to find the socket.
 pub const QUOTED_WORDS: usize = 4;
-/// The same of a packet that was too big, which may be a segment whose checksum the card fills in:
-/// that place has to stay in the packet.
+/// The same of a packet that may be a segment whose checksum the card fills in: that place has to
+/// stay in the packet.
 pub const QUOTED_TCP_WORDS: usize = 10;
 
 const TTL: u16 = 64;
@@ -42,6 +42,15 @@ impl Message {
     };
     pub const PORT_UNREACHABLE_V6: Message = Message {
         type_and_code: 0x0104,
+        word: 0,
+    };
+
+    pub const TTL_EXCEEDED: Message = Message {
+        type_and_code: 0x0b00,
+        word: 0,
+    };
+    pub const HOPS_EXCEEDED: Message = Message {
+        type_and_code: 0x0300,
         word: 0,
     };
 

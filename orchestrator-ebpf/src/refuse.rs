@@ -8,12 +8,12 @@ use aya_ebpf::helpers::generated::{bpf_skb_adjust_room, bpf_skb_change_tail};
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::{DropReason, Rule, Trace, Tuple, Verdict};
 
-use crate::maps;
-use crate::packet::{ETHERNET, TCP_RST};
+use crate::packet::{ETHERNET, Fragment, TCP_RST};
 use crate::refusal::{
     self, IPV4_WORDS, IPV6_WORDS, Message, QUOTED_TCP_WORDS, QUOTED_WORDS, TCP_WORDS,
 };
 use crate::skb::{Packet, done};
+use crate::{forward, maps};
 
 /// Refuses what has no backend; any other reason stays a drop.
 #[inline(always)]
@@ -25,9 +25,10 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
     if packet.headers.has_options() || packet.headers.tcp_flags & TCP_RST != 0 {
         return Err(reason);
     }
+    let told = &packet.headers.tuple;
     match (packet.headers.is_tcp(), packet.headers.is_v6()) {
-        (false, false) => port_unreachable(packet)?,
-        (false, true) => port_unreachable_v6(packet)?,
+        (false, false) => tell(packet, told, Message::PORT_UNREACHABLE)?,
+        (false, true) => tell_v6(packet, told, Message::PORT_UNREACHABLE_V6)?,
         (true, false) => reset(packet)?,
         (true, true) => reset_v6(packet)?,
     }
@@ -39,23 +40,62 @@ pub fn instead_of_drop(packet: &mut Packet, reason: DropReason) -> Result<Trace,
 /// knows only what it sent.
 #[inline(never)]
 pub fn too_big(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
-    let from_overlay = packet.ifindex() == config.overlay;
-    let options = packet.headers.has_options() && !packet.headers.is_v6();
-    // No error about an error (RFC 1122, section 3.2.2), and none into a tunnel without a key.
-    if from_overlay || options || packet.headers.is_icmp_error() {
+    if !may_be_told(packet) {
         return Err(DropReason::TooBig);
     }
-    if packet.headers.is_translated != 0 {
-        let sent = packet.headers.original;
-        packet.headers.becomes = sent;
-        packet.rewrite()?;
-    }
+    take_back(packet)?;
+    let told = &packet.headers.tuple;
     if packet.headers.is_v6() {
-        too_big_v6(packet, config.mtu)?;
+        tell_at_length_v6(packet, told, Message::packet_too_big(config.mtu))?;
     } else {
-        fragmentation_needed(packet, config.mtu)?;
+        tell_at_length(packet, told, Message::fragmentation_needed(config.mtu))?;
     }
     back(packet, Verdict::Reply, DropReason::TooBig, rule)
+}
+
+/// Tells the sender of a packet that it came no further than to this node, in the name of the address
+/// that the node has on that side. So one can trace a route.
+#[inline(never)]
+pub fn ttl_exceeded(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
+    // Of a datagram in pieces the first is told of (RFC 1122, section 3.2.2).
+    if !may_be_told(packet) || packet.headers.fragment == Fragment::Later {
+        return Err(DropReason::TtlExceeded);
+    }
+    take_back(packet)?;
+    let family = forward::family(packet, config);
+    let own = if packet.ifindex() == config.uplink {
+        family.node
+    } else {
+        family.gateway
+    };
+    packet.headers.becomes = packet.headers.tuple;
+    packet.headers.becomes.dst = own;
+    let told = &packet.headers.becomes;
+    match (packet.headers.is_tcp(), packet.headers.is_v6()) {
+        (false, false) => tell(packet, told, Message::TTL_EXCEEDED)?,
+        (false, true) => tell_v6(packet, told, Message::HOPS_EXCEEDED)?,
+        (true, false) => tell_at_length(packet, told, Message::TTL_EXCEEDED)?,
+        (true, true) => tell_at_length_v6(packet, told, Message::HOPS_EXCEEDED)?,
+    }
+    back(packet, Verdict::Reply, DropReason::TtlExceeded, rule)
+}
+
+/// No error about an error (RFC 1122, section 3.2.2; RFC 4443, section 2.4), none into a tunnel
+/// without a key, and options would have to be quoted.
+#[inline(always)]
+fn may_be_told(packet: &Packet) -> bool {
+    let options = packet.headers.has_options() && !packet.headers.is_v6();
+    packet.headers.is_tunnelled == 0 && !options && !packet.headers.is_icmp_error()
+}
+
+/// Makes a packet again what its sender sent.
+#[inline(always)]
+fn take_back(packet: &mut Packet) -> Result<(), DropReason> {
+    if packet.headers.is_translated != 0 {
+        packet.headers.becomes = packet.headers.original;
+        packet.rewrite_own()?;
+    }
+    Ok(())
 }
 
 /// Sends what was made of a packet to where that came from.
@@ -79,33 +119,34 @@ fn back(
     })
 }
 
-// Those that write headers are not inlined, for the stack: few packets come along there.
+// Those that write headers are not inlined, for the stack: few packets come along there. `told` is the
+// packet that an error answers.
 
 #[inline(never)]
-fn port_unreachable(packet: &Packet) -> Result<(), DropReason> {
-    answer::<{ IPV4_WORDS + QUOTED_WORDS }, _>(packet, |words, tuple, quote| {
-        refusal::error(words, tuple, quote, Message::PORT_UNREACHABLE)
+fn tell(packet: &Packet, told: &Tuple, message: Message) -> Result<(), DropReason> {
+    answer::<{ IPV4_WORDS + QUOTED_WORDS }, _>(packet, |words, quote| {
+        refusal::error(words, told, quote, message)
     })
 }
 
 #[inline(never)]
-fn port_unreachable_v6(packet: &Packet) -> Result<(), DropReason> {
-    answer::<{ IPV6_WORDS + QUOTED_WORDS }, _>(packet, |words, tuple, quote| {
-        refusal::error_v6(words, tuple, quote, Message::PORT_UNREACHABLE_V6)
+fn tell_v6(packet: &Packet, told: &Tuple, message: Message) -> Result<(), DropReason> {
+    answer::<{ IPV6_WORDS + QUOTED_WORDS }, _>(packet, |words, quote| {
+        refusal::error_v6(words, told, quote, message)
     })
 }
 
 #[inline(never)]
-fn fragmentation_needed(packet: &Packet, mtu: u32) -> Result<(), DropReason> {
-    answer::<{ IPV4_WORDS + QUOTED_TCP_WORDS }, _>(packet, |words, tuple, quote| {
-        refusal::error(words, tuple, quote, Message::fragmentation_needed(mtu))
+fn tell_at_length(packet: &Packet, told: &Tuple, message: Message) -> Result<(), DropReason> {
+    answer::<{ IPV4_WORDS + QUOTED_TCP_WORDS }, _>(packet, |words, quote| {
+        refusal::error(words, told, quote, message)
     })
 }
 
 #[inline(never)]
-fn too_big_v6(packet: &Packet, mtu: u32) -> Result<(), DropReason> {
-    answer::<{ IPV6_WORDS + QUOTED_TCP_WORDS }, _>(packet, |words, tuple, quote| {
-        refusal::error_v6(words, tuple, quote, Message::packet_too_big(mtu))
+fn tell_at_length_v6(packet: &Packet, told: &Tuple, message: Message) -> Result<(), DropReason> {
+    answer::<{ IPV6_WORDS + QUOTED_TCP_WORDS }, _>(packet, |words, quote| {
+        refusal::error_v6(words, told, quote, message)
     })
 }
 
@@ -113,11 +154,11 @@ fn too_big_v6(packet: &Packet, mtu: u32) -> Result<(), DropReason> {
 #[inline(always)]
 fn answer<const QUOTE: usize, const HEADERS: usize>(
     packet: &Packet,
-    write: impl FnOnce(&mut [u16; HEADERS], &Tuple, &[u16; QUOTE]),
+    write: impl FnOnce(&mut [u16; HEADERS], &[u16; QUOTE]),
 ) -> Result<(), DropReason> {
     let (quote, headers) = draft::<QUOTE, HEADERS>()?;
     packet.load_into(ETHERNET as u32, quote)?;
-    write(headers, &packet.headers.tuple, quote);
+    write(headers, quote);
     resize(packet, ETHERNET + size_of_val(quote))?;
     let room = size_of_val(headers) as i32;
     // SAFETY: the context; a positive difference makes room behind the Ethernet header.

@@ -6,15 +6,20 @@
 use core::mem::{MaybeUninit, size_of};
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, bpf_tunnel_key,
+    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_get_tunnel_key,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room,
+    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
+use crate::vxlan::{self, Outer};
 use crate::{fragments, icmp};
 
 /// What a program reads at most: Ethernet, an IP header with its options or extensions, TCP's flags.
@@ -74,6 +79,67 @@ impl Packet {
             8
         };
         mtu != 0 && self.headers.l3_length() + header + segment > mtu
+    }
+
+    /// Whether the packet is one on a link of that MTU, not to be cut nor segmented.
+    #[inline(always)]
+    pub fn is_single(&self, mtu: u32) -> bool {
+        self.length() <= mtu + ETHERNET as u32 && unsafe { (*self.skb).gso_size } == 0
+    }
+
+    /// Puts the outer headers of a tunnel over IPv4 around the packet. `false`: it is as it was.
+    #[inline(always)]
+    pub fn wrap(&self, words: &[u16; vxlan::WORDS]) -> bool {
+        const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+            | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+            | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
+            | (ETHERNET as u64) << 56;
+        let room = vxlan::HEADERS as i32;
+        if unsafe { bpf_skb_adjust_room(self.skb, room, BPF_ADJ_ROOM_MAC, FLAGS) } != 0 {
+            return false;
+        }
+        unsafe {
+            let start = (&raw const (*self.skb).data).read_volatile() as usize;
+            let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
+            if start + ETHERNET + vxlan::HEADERS > end {
+                return false;
+            }
+            // The stack looks at what it knows of the packet, others at what is in it.
+            core::ptr::write_unaligned((start + 12) as *mut u16, packet::ETHERTYPE_IPV4);
+            core::ptr::write_unaligned((start + ETHERNET) as *mut [u16; vxlan::WORDS], *words);
+        }
+        true
+    }
+
+    /// The outer headers of a tunnel, if the packet is one on the wire and may have them.
+    #[inline(always)]
+    pub fn outer(&self) -> Option<(Outer, bool)> {
+        unsafe {
+            let start = (&raw const (*self.skb).data).read_volatile() as usize;
+            let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
+            packet::outer(start, end)
+        }
+    }
+
+    /// Takes the outer headers off again; the frame is still the outer one's.
+    #[inline(always)]
+    pub fn unwrap(&self, v6: bool) -> Result<(), DropReason> {
+        let family = if v6 {
+            BPF_F_ADJ_ROOM_DECAP_L3_IPV6
+        } else {
+            BPF_F_ADJ_ROOM_DECAP_L3_IPV4
+        };
+        let room = -(vxlan::HEADERS as i32);
+        done(unsafe { bpf_skb_adjust_room(self.skb, room, BPF_ADJ_ROOM_MAC, u64::from(family)) })?;
+        if v6 {
+            self.store(12, &packet::ETHERTYPE_IPV6, 0)?;
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn segment(&self) -> u32 {
+        unsafe { (*self.skb).gso_size }
     }
 
     /// Reads the headers; brings them into the linear part first if they are not there.
@@ -137,25 +203,31 @@ impl Packet {
             return None;
         }
         let headers = &mut self.headers;
-        let is_echo = matches!(headers.icmp, Icmp::Echo | Icmp::EchoReply);
         // Nobody asks a Service for an echo.
-        if !headers.has_port_protocol() && !(scope.number == Scope::MASQUERADE.number && is_echo) {
+        let may_be_echo = scope.number == Scope::MASQUERADE.number;
+        if !headers.has_port_protocol() && !(may_be_echo && headers.is_echo()) {
             return None;
         }
         headers.tuple.scope = scope;
         Some(&headers.tuple)
     }
 
-    /// Rewrites addresses and ports to those of `headers.becomes`, with all checksums; of a later
-    /// fragment the addresses only, for there is no more in it. An ICMP error becomes one about the
-    /// packet whose answer becomes that.
-    #[inline(never)]
+    /// Rewrites a packet to what `headers.becomes` says. An ICMP error becomes one about the packet
+    /// whose answer becomes that.
+    #[inline(always)]
     pub fn rewrite(&mut self) -> Result<(), DropReason> {
+        if self.headers.is_icmp_error() {
+            return icmp::rewrite(self);
+        }
+        self.rewrite_own()
+    }
+
+    /// Its own addresses and ports, with all checksums; of a later fragment the addresses only, for
+    /// there is no more in it.
+    #[inline(never)]
+    pub fn rewrite_own(&mut self) -> Result<(), DropReason> {
         // SAFETY: of the same row, but nothing below writes this part of it.
         let to = unsafe { &*(&raw const self.headers.becomes) };
-        if self.headers.is_icmp_error() {
-            return icmp::rewrite(self, to);
-        }
         if self.headers.is_translated == 0 {
             self.headers.is_translated = 1;
             self.headers.original = self.headers.tuple;
@@ -261,13 +333,10 @@ impl Packet {
         }
     }
 
-    /// One hop less to live.
+    /// One hop less to live, of more than one.
     #[inline(always)]
     pub fn decrement_ttl(&self) -> Result<(), DropReason> {
         let ttl = self.headers.ttl;
-        if ttl <= 1 {
-            return Err(DropReason::TtlExceeded);
-        }
         if self.headers.is_v6() {
             return self.store(packet::IPV6_HOPS, &(ttl - 1), 0);
         }
@@ -276,6 +345,21 @@ impl Packet {
         let (from, to) = (u64::from(ttl), u64::from(ttl - 1));
         done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, from, to, 2) })?;
         self.store(packet::IPV4_TTL, &(ttl - 1), 0)
+    }
+
+    /// Whether the frame is from that address.
+    #[inline(always)]
+    pub fn is_from(&self, mac: &Mac) -> bool {
+        let mac = core::ptr::from_ref(mac) as usize;
+        unsafe {
+            let (start, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
+            if start + ETHERNET > end {
+                return false;
+            }
+            let first = packet::load::<u32>(start + 6) ^ packet::load::<u32>(mac);
+            let rest = packet::load::<u16>(start + 10) ^ packet::load::<u16>(mac + 4);
+            first | u32::from(rest) == 0
+        }
     }
 
     /// Writes destination and source of the frame, as `Mac::frame` puts them in words.

@@ -3,7 +3,7 @@
 //!
 //! Words are 16 bits that lie in network order and are read natively.
 
-use orchestrator_common::{Addr, Port, Proto, Tuple, csum};
+use orchestrator_common::{Addr, Proto, Tuple, csum};
 
 use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4, IPV6};
 
@@ -23,8 +23,6 @@ const IPV6_WORDS: usize = IPV6 / 2;
 const TTL: u16 = 64;
 /// The only flag of VXLAN's header that is not reserved: it has an identifier.
 const HAS_VNI: u16 = 0x0800u16.to_be();
-/// The ports that RFC 7348 advises to send from.
-const FIRST_PORT: u16 = 0xc000;
 
 /// The two bits of explicit congestion notification (RFC 3168).
 const ECN: u8 = 3;
@@ -52,12 +50,6 @@ pub struct Passage<'a> {
 #[inline(always)]
 pub const fn outer(underlay: &Addr) -> usize {
     if underlay.is_v4() { OUTER_V4 } else { OUTER_V6 }
-}
-
-/// What a flow's packets are sent from: the network spreads the overlay's flows by that.
-#[inline(always)]
-pub const fn source_port(hash: u32) -> Port {
-    Port::new(FIRST_PORT | (hash ^ hash >> 16) as u16)
 }
 
 // Both write to where the headers are to be: a packet is no place to build them beside it.
@@ -168,7 +160,7 @@ const fn halves(word: u32) -> [u16; 2] {
 mod tests {
     use std::net::IpAddr;
 
-    use orchestrator_common::Mac;
+    use orchestrator_common::{Mac, Port};
 
     use super::*;
 
@@ -180,7 +172,7 @@ mod tests {
         Tuple {
             src: addr(from),
             dst: addr(to),
-            src_port: source_port(7),
+            src_port: Port::new(0xc007),
             dst_port: Port::new(4789),
             proto: Proto::UDP,
             ..Tuple::default()

@@ -1,12 +1,14 @@
-//! What crosses the switch: every frame on every port since the capture began.
+//! Frames as they are: every one that crosses the switch since a capture began, and one's own.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, recv, sendto,
+    setsockopt, socket, sockopt,
 };
 use std::net::Ipv4Addr;
 
@@ -51,6 +53,22 @@ impl Capture {
             }
         }
     }
+}
+
+/// Sends a frame from a link of the namespace, whatever the frame says.
+pub fn inject(netns: &Netns, link: &str, frame: &[u8]) -> Result<()> {
+    netns.enter(|| {
+        let of_link = getifaddrs()?
+            .filter(|entry| entry.interface_name == link)
+            .filter_map(|entry| Some(*entry.address?.as_link_addr()?))
+            .find(|addr| addr.family() == Some(AddressFamily::Packet));
+        let to = of_link.context("no such link")?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        let sent = sendto(socket.as_raw_fd(), frame, &to, MsgFlags::empty())?;
+        ensure!(sent == frame.len(), "{sent} bytes left");
+        Ok(())
+    })
 }
 
 fn packet(frame: &[u8]) -> Option<Packet> {

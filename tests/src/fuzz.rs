@@ -14,7 +14,7 @@ use orchestrator::datapath::lookup::{Arrival, Left, Outcome, outcomes};
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::services::ServiceKey;
-use orchestrator_common::{Addr, DropReason, Scope, Tuple, Verdict};
+use orchestrator_common::{Addr, Scope, Tuple, Verdict};
 
 use crate::prog::{Datapath, LOOPBACK, Ran};
 use crate::sim::rng::Rng;
@@ -104,24 +104,29 @@ impl Fuzz {
             34
         };
         made.bytes.resize(made.bytes.len().max(least), 0);
-        let mut longer = made.bytes.clone();
-        longer.resize(longer.len() + 6, 0);
-        // The programs ask for 14 bytes of TCP only.
-        if Packet::read(&made.bytes).is_err()
-            && Packet::read(&longer).is_ok_and(|packet| packet.tuple.proto.number == 6)
-        {
-            made.bytes = longer;
-        }
         let tunnel = (hook == Hook::FromOverlay).then(|| world::tunnel(&mut self.rng));
         let arrival = Arrival {
             hook,
             ifindex: LOOPBACK,
             tunnel,
         };
-        let allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
+        let mut allowed = outcomes(&self.tables, &self.state, arrival, &made.bytes);
         let ran = match tunnel {
             None => self.datapath.run(hook, LOOPBACK, &made.bytes),
-            Some((vni, sender)) => self.datapath.run_tunnelled(vni, sender, &made.bytes),
+            Some((vni, sender)) if self.rng.chance(500) => {
+                self.datapath.run_tunnelled(vni, sender, &made.bytes)
+            }
+            // Out of the overlay by the other way, of which the model makes the same.
+            Some((vni, sender)) => {
+                let frame = world::wrapped(vni, sender, &made.bytes);
+                let on_uplink = Arrival {
+                    hook: Hook::FromNetdev,
+                    tunnel: None,
+                    ..arrival
+                };
+                allowed = outcomes(&self.tables, &self.state, on_uplink, &frame);
+                self.datapath.run(Hook::FromNetdev, LOOPBACK, &frame)
+            }
         };
         let ran = ran.with_context(|| format!("{:02x?}", made.bytes))?;
         let judged = self.judge(&allowed.outcomes, &made, &ran);
@@ -135,7 +140,7 @@ impl Fuzz {
         for (tuple, id) in allowed.pieces {
             self.state.remember(&tuple, id);
         }
-        if ran.trace.verdict == Verdict::Drop && ran.trace.reason != DropReason::None {
+        if matches!(ran.trace.verdict, Verdict::Drop | Verdict::Reply) {
             self.learn_dropped(&made.bytes)?;
         }
         let key = (
@@ -222,8 +227,8 @@ impl Fuzz {
         Ok(())
     }
 
-    /// A packet may open its flow and then be dropped on its way to the backend: which backend that
-    /// was, only the row says.
+    /// A packet may open its flow and then come no further than here: which backend it was for, only
+    /// the row says.
     fn learn_dropped(&mut self, frame: &[u8]) -> Result<()> {
         let Ok(packet) = Packet::read(frame) else {
             return Ok(());
@@ -277,6 +282,10 @@ impl Fuzz {
         match outcome {
             Outcome::Drop(reason) => trace.verdict == Verdict::Drop && trace.reason == *reason,
             Outcome::Refuse(reason) => trace.verdict == Verdict::Refuse && trace.reason == *reason,
+            Outcome::Reply { reason, from, to } => {
+                let ends = tuple.src == *from && tuple.dst == *to;
+                trace.verdict == Verdict::Reply && trace.reason == *reason && ends
+            }
             Outcome::Pass { left: of } => {
                 let unread = of.tuple == Tuple::default();
                 trace.verdict == Verdict::Pass && (unread || left(of))
@@ -284,7 +293,8 @@ impl Fuzz {
             Outcome::Outside { left: of } => trace.verdict == Verdict::Outside && left(of),
             Outcome::Tunnel { vtep, left: of } => {
                 let low = u32::from_be(vtep.words[3]);
-                trace.verdict == Verdict::Overlay && trace.vtep == low && left(of)
+                let tunnelled = matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel);
+                tunnelled && trace.vtep == low && left(of)
             }
             Outcome::Local {
                 verdict,

@@ -10,7 +10,7 @@ use etherparse::{
     checksum, icmpv6,
 };
 
-pub use outer::{Outer, outer_length, see_outer, tunnelled, with_congestion};
+pub use outer::{Outer, see_outer, with_congestion};
 
 pub const SENDER_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 2];
@@ -73,10 +73,32 @@ pub fn tcp(from: End<'_>, to: End<'_>, flags: Flags, payload: &[u8]) -> Vec<u8> 
     frame
 }
 
+/// A frame in VXLAN, as one node sends it to another.
+pub fn vxlan(from: &str, to: &str, vni: u32, inner: &[u8]) -> Vec<u8> {
+    let mut payload = vec![8, 0, 0, 0];
+    payload.extend((vni << 8).to_be_bytes());
+    payload.extend(inner);
+    let mut frame = udp((from, 50000), (to, 4789), &payload);
+    // RFC 7348, section 4.1: without a checksum.
+    let checksum = if is_v6(&frame) { 60 } else { 40 };
+    frame[checksum..checksum + 2].fill(0);
+    frame
+}
+
 /// An echo request, or the reply to one.
 pub fn echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
+    echo_with(from, to, id, reply, b"abcdefgh")
+}
+
+/// The same with more content than a link carries whole.
+pub fn long_echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
+    let payload: Vec<u8> = (0..5000).map(|at| (at * 7 + at / 251) as u8).collect();
+    echo_with(from, to, id, reply, &payload)
+}
+
+fn echo_with(from: &str, to: &str, id: u16, reply: bool, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    let (builder, payload) = (builder(from, to), b"abcdefgh");
+    let builder = builder(from, to);
     let written = match (any_ip(to).is_ipv6(), reply) {
         (false, true) => builder.icmpv4_echo_reply(id, 1).write(&mut frame, payload),
         (false, false) => builder

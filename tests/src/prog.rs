@@ -15,6 +15,7 @@ use aya::maps::{
 };
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod};
+use orchestrator::datapath::lookup::tunnel::Wrapped;
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::INNER_MAP;
@@ -85,7 +86,10 @@ pub struct Datapath {
 pub struct Ran {
     pub trace: Trace,
     pub code: i32,
+    /// The frame that came out; of an encapsulated one what is inside.
     pub packet: Vec<u8>,
+    /// What the program itself put around it.
+    pub outer: Vec<u8>,
     pub duration: Duration,
 }
 
@@ -377,10 +381,17 @@ fn run(
     }
     let trace = Trace::from_cb(cb).ok_or_else(|| anyhow!("no trace in {cb:?}"))?;
     let code = result.return_value as i32;
+    let mut outer = Vec::new();
+    if trace.verdict == Verdict::Tunnel {
+        let wrapped = Wrapped::read(&packet).context("no sound tunnel around the packet")?;
+        outer = packet[..packet.len() - wrapped.inner.len()].to_vec();
+        packet.drain(..outer.len());
+    }
     Ok(Ran {
         trace,
         code,
         packet,
+        outer,
         duration: result.duration,
     })
 }

@@ -13,7 +13,9 @@ use nix::sched::{CloneFlags, setns};
 use orchestrator::agent::pod_net::{PodLinks, Wire, uplink};
 use orchestrator::datapath::{Addrs, Change, LocalPod};
 use orchestrator::sys::Shutdown;
+use tests::capture::inject;
 use tests::netns::{Cluster, Netns, OUTSIDE, OUTSIDE_V6, Object, Plan, Svc, pod_addr, ready};
+use tests::packet;
 use tests::peer::{Client, PATIENCE, Server, ask_tcp, ask_udp, udp_at};
 
 /// Two nodes, two pods on the first and one on the second.
@@ -161,6 +163,41 @@ fn a_pod_sends_only_from_its_own_addresses_of_each_family() -> Result<()> {
         honest.recv(&mut [0; 64])?;
         assert!(server.heard().iter().all(|from| from.ip() != other));
         assert_eq!(cluster.nodes[0].counted("source_spoofed")?, before + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pod_sends_only_frames_of_its_own() -> Result<()> {
+    let Some(cluster) = two("own_frames", |plan| plan)? else {
+        return Ok(());
+    };
+    let server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    let (pod, far) = (&cluster.nodes[0].pods[0], &cluster.nodes[1].pods[0]);
+    for (from, to) in [
+        (pod.addr.to_string(), far.addr.to_string()),
+        (pod.v6.to_string(), far.v6.to_string()),
+    ] {
+        let sent = |mac: [u8; 6], port| -> Result<()> {
+            let mut frame = packet::udp((&from, port), (&to, 5353), b"raw");
+            frame[..6].copy_from_slice(&pod.wired.host_mac);
+            frame[6..12].copy_from_slice(&mac);
+            inject(&pod.netns, "eth0", &frame)
+        };
+        let before = cluster.nodes[0].counted("source_spoofed")?;
+        let mut neighbours = cluster.nodes[0].pods[1].wired.mac;
+        sent(neighbours, 4000)?;
+        neighbours[5] ^= 1;
+        sent(neighbours, 4001)?;
+        // What was sent later on the same path has arrived, so the earlier ones will not.
+        sent(pod.wired.mac, 4002)?;
+        let own = SocketAddr::new(from.parse()?, 4002);
+        tests::cluster::wait("the pod's own frame came", || {
+            Ok(server.heard().contains(&own).then_some(()))
+        });
+        let ports = server.heard().into_iter().map(|from| from.port());
+        assert!(ports.into_iter().all(|port| port == 4002));
+        assert_eq!(cluster.nodes[0].counted("source_spoofed")?, before + 2);
     }
     Ok(())
 }

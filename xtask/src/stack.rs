@@ -2,6 +2,7 @@
 //! the deepest chain of calls below it. The kernel does not tell, so it is read from the code.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::{Context, Result};
 use object::{File, Object, ObjectSection, ObjectSymbol, RelocationTarget, SymbolKind};
@@ -25,8 +26,26 @@ struct Function {
     calls: Vec<Place>,
 }
 
-/// Bytes of stack by function, with what it calls.
-pub fn depths(object: &[u8]) -> Result<BTreeMap<String, u32>> {
+/// The stack of a function and of what it calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    pub bytes: u32,
+    /// The frames of the deepest chain of calls, outermost first: name and bytes.
+    pub chain: Vec<(String, u32)>,
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frames = self.chain.iter();
+        let frames: Vec<String> = frames
+            .map(|(name, bytes)| format!("{name} {bytes}"))
+            .collect();
+        write!(f, "{} bytes of stack: {}", self.bytes, frames.join(" > "))
+    }
+}
+
+/// Stack by function.
+pub fn depths(object: &[u8]) -> Result<BTreeMap<String, Depth>> {
     let functions = functions(&File::parse(object)?)?;
     let depth = |place: &Place| deepest(&functions, place, 0);
     Ok(functions
@@ -35,17 +54,24 @@ pub fn depths(object: &[u8]) -> Result<BTreeMap<String, u32>> {
         .collect())
 }
 
-fn deepest(functions: &BTreeMap<Place, Function>, place: &Place, nested: u32) -> u32 {
+fn deepest(functions: &BTreeMap<Place, Function>, place: &Place, nested: u32) -> Depth {
     // The verifier allows eight frames; more can only be a loop that it refuses anyway.
     let Some(function) = functions.get(place).filter(|_| nested < 8) else {
-        return 0;
+        return Depth::default();
     };
     let below = function
         .calls
         .iter()
         .map(|call| deepest(functions, call, nested + 1))
-        .max();
-    function.frame.max(1).next_multiple_of(ROUND) + below.unwrap_or(0)
+        .max_by_key(|depth| depth.bytes)
+        .unwrap_or_default();
+    let frame = function.frame.max(1).next_multiple_of(ROUND);
+    let mut chain = vec![(function.name.clone(), frame)];
+    chain.extend(below.chain);
+    Depth {
+        bytes: frame + below.bytes,
+        chain,
+    }
 }
 
 fn functions(file: &File<'_>) -> Result<BTreeMap<Place, Function>> {
@@ -130,7 +156,10 @@ mod tests {
             ((2, 0), function(0, &[])),
             ((2, 8), function(33, &[(2, 0)])),
         ]);
-        assert_eq!(deepest(&functions, &(1, 0), 0), 112 + 48 + 16);
+        let depth = deepest(&functions, &(1, 0), 0);
+        assert_eq!(depth.bytes, 112 + 48 + 16);
+        let frames: Vec<u32> = depth.chain.iter().map(|(_, bytes)| *bytes).collect();
+        assert_eq!(frames, [112, 48, 16]);
     }
 
     #[test]

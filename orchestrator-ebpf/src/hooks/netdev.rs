@@ -9,9 +9,10 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{DropReason, Rule, Trace};
 
+use super::overlay;
 use crate::drop::exit;
 use crate::skb::Packet;
-use crate::{announce, forward, lb, maps, nat, refuse};
+use crate::{announce, forward, icmp, lb, maps, nat, refuse};
 
 /// tcx ingress. What is not ours is the node's own affair, also when it cannot be read.
 #[classifier]
@@ -24,33 +25,88 @@ fn decide_from_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
+    let decided = match unwrap(packet, config) {
+        Tunnel::Not => from_outside(packet, config)?,
+        Tunnel::Device => Some(forward::pass(Rule::NotOurs)),
+        Tunnel::Unwrapped => {
+            packet.parse()?;
+            overlay::receive(packet, config)?
+        }
+        Tunnel::Broken => return Err(DropReason::Helper),
+    };
+    match decided {
+        Some(decided) => Ok(decided),
+        None => forward::send_on(packet, config),
+    }
+}
+
+/// What a packet is to the overlay.
+#[repr(u32)]
+enum Tunnel {
+    Not,
+    /// For the VXLAN device to open.
+    Device,
+    /// Opened: the sender and the identifier are in the headers.
+    Unwrapped,
+    Broken,
+}
+
+/// Takes the outer headers off what another node sent, if it was one packet on the wire. Left to the
+/// VXLAN device is what is to be cut into several yet, and what has more to say in its inner frame.
+/// Not inlined, for the stack.
+#[inline(never)]
+fn unwrap(packet: &mut Packet, config: &Config) -> Tunnel {
+    match packet.outer() {
+        Some((outer, v6)) if outer.dst_port.wire == config.vxlan_port.wire => {
+            let is_ours = outer.vni == config.vni && outer.to.same(&config.underlay);
+            if !is_ours || packet.segment() != 0 {
+                return Tunnel::Device;
+            }
+            packet.headers.sender = outer.from;
+            packet.headers.vni = outer.vni;
+            if packet.unwrap(v6).is_err() {
+                return Tunnel::Broken;
+            }
+            Tunnel::Unwrapped
+        }
+        _ => Tunnel::Not,
+    }
+}
+
+/// What did not come through the overlay. `None` if it is to be sent on.
+#[inline(always)]
+fn from_outside(packet: &mut Packet, config: &Config) -> Result<Option<Trace>, DropReason> {
     match packet.parse() {
         Ok(()) => {
             if let Some(answer) = announce::neighbour(packet, config) {
-                return Ok(answer);
+                return Ok(Some(answer));
             }
         }
         Err(DropReason::NotIp) => {
             let answer = announce::arp(packet, config);
-            return Ok(answer.unwrap_or(forward::pass(Rule::NotOurs)));
+            return Ok(answer.or(Some(forward::pass(Rule::NotOurs))));
         }
-        Err(_) => return Ok(forward::pass(Rule::NotOurs)),
+        Err(_) => return Ok(Some(forward::pass(Rule::NotOurs))),
     }
     let tuple = &packet.headers.tuple;
     if packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire {
-        return Ok(forward::pass(Rule::NotOurs));
+        return Ok(Some(forward::pass(Rule::NotOurs)));
     }
     let pods = &forward::family(packet, config).pods;
     if pods.contains(&tuple.src) || pods.contains(&tuple.dst) {
         return Err(DropReason::PodRangeOutside);
     }
+    // What leaves by the uplink has no pod's address, so nobody there can tell of one.
+    if packet.headers.is_icmp_error() && icmp::is_about(packet, pods) {
+        return Err(DropReason::PodRangeOutside);
+    }
     match translate(packet, config) {
         Ok(true) => {}
-        Ok(false) => return Ok(forward::pass(Rule::NotOurs)),
-        Err(reason) => return refuse::instead_of_drop(packet, reason),
+        Ok(false) => return Ok(Some(forward::pass(Rule::NotOurs))),
+        Err(reason) => return refuse::instead_of_drop(packet, reason).map(Some),
     }
     packet.rewrite()?;
-    onward(packet, config)
+    Ok(is_for_node(packet).then(|| forward::pass(packet.headers.rule)))
 }
 
 /// Flows come first: they go on when their Service is there no more.
@@ -66,21 +122,13 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
     lb::by_row(packet.headers, config, ServiceKey::OUTSIDE)
 }
 
-/// To a backend, or to who is behind a masqueraded flow.
+/// Whether a packet goes to the node itself as a backend: it gets that from where the client's route
+/// leads to, or the node's stack would take the client for an impostor.
 #[inline(always)]
-fn onward(packet: &mut Packet, config: &Config) -> Result<Trace, DropReason> {
-    let (to, rule) = (packet.headers.tuple.dst, packet.headers.rule);
-    if to.same(&forward::family(packet, config).translation) {
-        lb::to_asker(packet)?;
-    } else if matches!(rule, Rule::Service | Rule::IcmpError)
-        && maps::endpoint(&to).is_some_and(|here| here.is_host())
-    {
-        // A backend that is the node itself gets it from where the client's route leads to, or the
-        // node's stack would take the client for an impostor.
-        return Ok(forward::pass(rule));
-    }
-    let rule = packet.headers.rule;
-    forward::route(packet, config, rule)
+fn is_for_node(packet: &Packet) -> bool {
+    let headers = &packet.headers;
+    matches!(headers.rule, Rule::Service | Rule::IcmpError)
+        && maps::endpoint(&headers.tuple.dst).is_some_and(|here| here.is_host())
 }
 
 /// tcx egress. The outer packets of the overlay have the node's address and its port, so they leave
@@ -95,7 +143,11 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
-    if packet.parse().is_err() {
+    if packet
+        .outer()
+        .is_some_and(|(outer, _)| outer.dst_port.wire == config.vxlan_port.wire)
+        || packet.parse().is_err()
+    {
         return Ok(forward::pass(Rule::NotOurs));
     }
     let tuple = &packet.headers.tuple;

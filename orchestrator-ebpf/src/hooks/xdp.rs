@@ -19,7 +19,7 @@ use orchestrator_common::{DropReason, Proto, Scope, Tuple, Verdict};
 use crate::drop::report;
 use crate::frame::Frame;
 use crate::packet::{ETHERNET, Headers, TCP_RST};
-use crate::{conntrack, forward, hash, lb, maps, nat, tunnel};
+use crate::{conntrack, forward, lb, maps, nat, tunnel, vxlan};
 
 /// Why a packet was not sent.
 enum Unsent {
@@ -116,7 +116,7 @@ fn to_node(frame: &mut Frame, config: &Config) -> Result<Verdict, Unsent> {
     let ends = Tuple {
         src: config.underlay,
         dst: node.vtep,
-        src_port: tunnel::source_port(hash::client(becomes)),
+        src_port: vxlan::source_port(becomes),
         dst_port: config.vxlan_port,
         proto: Proto::UDP,
         ..Tuple::default()
@@ -132,7 +132,7 @@ fn to_node(frame: &mut Frame, config: &Config) -> Result<Verdict, Unsent> {
         .set_macs(outer, &forward::OVERLAY_FRAME)
         .map_err(Dropped)?;
     frame.wrap(config, &ends, &way).map_err(Dropped)?;
-    Ok(Verdict::Overlay)
+    Ok(Verdict::Tunnel)
 }
 
 /// Back to a client outside, if the packet is a backend's answer from another node.
@@ -157,8 +157,8 @@ fn from_overlay(frame: &mut Frame, config: &Config) -> Result<Verdict, Unsent> {
     }
     let headers = &frame.headers;
     let to = &headers.becomes.dst;
-    let is_outside = !family.pods.contains(to) && maps::endpoint(to).is_none();
-    if !is_outside || !forward::is_unicast(to) || headers.ttl <= 1 {
+    // The node itself is no way for the kernel, and so left as well.
+    if family.pods.contains(to) || !forward::is_unicast(to) || headers.ttl <= 1 {
         return Err(Left);
     }
     let length = inner_length(frame.length() - outer as u32, config)?;

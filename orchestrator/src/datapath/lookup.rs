@@ -4,20 +4,24 @@
 //! `orchestrator-ebpf`. Where the datapath picks by chance, the model names everything that may be
 //! picked; what earlier packets left behind is an argument.
 
+mod flows;
 pub mod packet;
+mod services;
 pub mod state;
+pub mod tunnel;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
-use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
-use orchestrator_common::{Addr, DropReason, Port, Prefix, Proto, Scope, Tuple, Verdict};
+use orchestrator_common::maps::services::ServiceKey;
+use orchestrator_common::{Addr, DropReason, Port, Prefix, Proto, Tuple, Verdict};
 
 use super::table::Tables;
 use packet::{Icmp, Packet, Part};
 use state::{Opened, State};
+use tunnel::Wrapped;
 
 /// Source ports that translated flows are given: of the node's own address, and of the translation
 /// address, which no socket holds.
@@ -48,6 +52,12 @@ pub enum Outcome {
     },
     /// Sent back as a refusal.
     Refuse(DropReason),
+    /// Sent back as what this node has to say to it.
+    Reply {
+        reason: DropReason,
+        from: Addr,
+        to: Addr,
+    },
     Drop(DropReason),
 }
 
@@ -125,6 +135,9 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: BTreeSet::from([outcome]),
         pieces: Vec::new(),
     };
+    if let Some((arrival, inner)) = unwrapped(tables, arrival, frame) {
+        return outcomes(tables, state, arrival, inner);
+    }
     let on_uplink = matches!(arrival.hook, Hook::FromNetdev | Hook::ToNetdev);
     let unread = |reason| match on_uplink {
         // Not for us to say.
@@ -165,6 +178,26 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         outcomes: decided.unwrap_or_else(|reason| BTreeSet::from([Outcome::Drop(reason)])),
         pieces: world.pieces.into_inner(),
     }
+}
+
+/// The frame inside one that the uplink's program itself takes out of the overlay: it then is as if the
+/// VXLAN device had.
+fn unwrapped<'a>(
+    tables: &Tables,
+    arrival: Arrival,
+    frame: &'a [u8],
+) -> Option<(Arrival, &'a [u8])> {
+    let config = tables.config.get(&0)?;
+    let wrapped = (arrival.hook == Hook::FromNetdev).then(|| Wrapped::read(frame))??;
+    let is_ours = wrapped.port == config.vxlan_port.host()
+        && wrapped.vni == config.vni
+        && wrapped.to == config.underlay;
+    let by_overlay = Arrival {
+        hook: Hook::FromOverlay,
+        tunnel: Some((wrapped.vni, wrapped.from)),
+        ..arrival
+    };
+    is_ours.then_some((by_overlay, wrapped.inner))
 }
 
 type Decided = Result<BTreeSet<Outcome>, DropReason>;
@@ -211,8 +244,13 @@ impl World<'_> {
         if packet.v6 && for_link {
             return Err(DropReason::NotUnicast);
         }
-        let held = self.tables.endpoints.get(&src);
-        if held.is_none_or(|endpoint| endpoint.ifindex != ifindex) {
+        let Some(sender) = self.tables.endpoints.get(&src) else {
+            return Err(DropReason::SourceSpoofed);
+        };
+        // A pod can only have been sent what was for it.
+        let is_error = packet.icmp == Some(Icmp::Error);
+        let may_tell = sender.is_host() || packet.about.is_some_and(|(_, to)| to == src);
+        if sender.ifindex != ifindex || sender.mac != packet.mac || is_error && !may_tell {
             return Err(DropReason::SourceSpoofed);
         }
         match self.from_inside(packet)? {
@@ -305,6 +343,11 @@ impl World<'_> {
         if holds(family.pods, tuple.src) || holds(family.pods, tuple.dst) {
             return Err(DropReason::PodRangeOutside);
         }
+        // Nor can anybody have seen one there.
+        let is_pod = |(from, to)| holds(family.pods, from) || holds(family.pods, to);
+        if packet.about.is_some_and(is_pod) {
+            return Err(DropReason::PodRangeOutside);
+        }
         let came = Left::of(packet);
         let is_error = packet.icmp == Some(Icmp::Error);
         let met = match self.flow(packet, &came, false)? {
@@ -360,284 +403,6 @@ impl World<'_> {
         packet.tuple.proto == Proto::UDP && packet.tuple.dst_port == self.config.vxlan_port
     }
 
-    fn masqueraded(&self, packet: &Packet) -> Result<Left, DropReason> {
-        let came = Left::of(packet);
-        let is_error = packet.icmp == Some(Icmp::Error);
-        let Some(key) = self.key(packet, &came, Scope::MASQUERADE) else {
-            return Err(match packet.part {
-                _ if is_error => DropReason::NoFlow,
-                Part::Later => DropReason::Fragment,
-                _ => DropReason::UnsupportedProtocol,
-            });
-        };
-        let node = self.family(packet.tuple.src).node;
-        match self.state.row(&key, Scope::MASQUERADE) {
-            Some(row) if is_error || row.translated.src == node => {
-                return self.translated(packet, &came, &row.translated);
-            }
-            _ if packet.part == Part::Later => return Err(DropReason::Fragment),
-            _ if is_error => return Err(DropReason::NoFlow),
-            // Who answers an echo was asked for it, and that had a flow.
-            _ if packet.icmp == Some(Icmp::EchoReply) => {
-                return Err(DropReason::UnsupportedProtocol);
-            }
-            _ => {}
-        }
-        let translated = Tuple { src: node, ..key };
-        let keeps_port = key.proto == Proto::SCTP;
-        if keeps_port && self.state.is_taken(&key, &translated) {
-            return Err(DropReason::NoFreePort);
-        }
-        self.keep_piece(packet, &came);
-        let opened = Opened {
-            key,
-            translated,
-            backend: 0,
-            remembers: None,
-        };
-        Ok(Left {
-            tuple: translated.in_scope(Scope::PACKET),
-            quote: None,
-            given: (!keeps_port).then_some(MASQUERADE_PORTS),
-            opened: Some(opened),
-        })
-    }
-
-    fn unmasqueraded(&self, packet: &Packet) -> Result<Option<Left>, DropReason> {
-        let came = Left::of(packet);
-        let Some(key) = self.key(packet, &came, Scope::MASQUERADE) else {
-            return Ok(None);
-        };
-        let (first, last) = MASQUERADE_PORTS;
-        // SCTP keeps its ports; an error about it is known by its own protocol.
-        let given =
-            packet.tuple.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
-        let fits = given && packet.tuple.dst == self.family(packet.tuple.dst).node;
-        match self
-            .state
-            .row(&key, Scope::MASQUERADE)
-            .filter(|row| row.is_reply && fits)
-        {
-            None => Ok(None),
-            Some(row) => self.translated(packet, &came, &row.translated).map(Some),
-        }
-    }
-
-    /// What the flow of a packet that is `now` by now makes of it, in one direction.
-    fn flow(&self, packet: &Packet, now: &Left, reply: bool) -> Result<Option<Left>, DropReason> {
-        let Some(key) = self.key(packet, now, Scope::SERVICE) else {
-            return Ok(None);
-        };
-        let row = self
-            .state
-            .row(&key, Scope::SERVICE)
-            .filter(|row| row.is_reply == reply);
-        let Some(row) = row else {
-            return Ok(None);
-        };
-        // An open TCP connection ends with its backend; whatever else goes on with another.
-        let open = packet.tuple.proto == Proto::TCP && packet.tcp_flags & Packet::SYN == 0;
-        let is_error = packet.icmp == Some(Icmp::Error);
-        let current = self.state.generation(row.backend) == row.generation;
-        if !reply && !open && !is_error && !current {
-            return Ok(None);
-        }
-        self.translated(packet, now, &row.translated).map(Some)
-    }
-
-    /// Under which key a packet's flow would be: a later piece's with the ports of the first, an
-    /// ICMP error's as the answer to what it quotes.
-    fn key(&self, packet: &Packet, now: &Left, scope: Scope) -> Option<Tuple> {
-        if packet.icmp == Some(Icmp::Error) {
-            return now.quote.map(|quote| quote.reverse().in_scope(scope));
-        }
-        let tuple = match packet.part {
-            Part::Later => self.state.recall(&now.tuple, packet.fragment_id)?,
-            _ => now.tuple,
-        };
-        let is_echo = matches!(packet.icmp, Some(Icmp::Echo | Icmp::EchoReply));
-        let has_identity = packet.has_port_protocol() || (scope == Scope::MASQUERADE && is_echo);
-        has_identity.then(|| tuple.in_scope(scope))
-    }
-
-    /// A packet that is `now` by now as its flow's row says.
-    fn translated(&self, packet: &Packet, now: &Left, to: &Tuple) -> Result<Left, DropReason> {
-        let mut left = Left {
-            tuple: to.in_scope(Scope::PACKET),
-            quote: None,
-            ..*now
-        };
-        if packet.icmp == Some(Icmp::Error) {
-            let quote = now.quote.unwrap_or_default();
-            let answered = to.reverse();
-            let ports = |of: &Tuple| (of.src_port, of.dst_port);
-            if quote.proto == Proto::SCTP && ports(&quote) != ports(&answered) {
-                return Err(DropReason::SctpPort);
-            }
-            // A router's on the way outside stays that router's, for who traces a route.
-            let is_routers = to.scope == Scope::MASQUERADE && to.src == quote.dst;
-            let src = if is_routers { now.tuple.src } else { to.src };
-            left.tuple = Tuple {
-                src,
-                dst: to.dst,
-                ..now.tuple
-            };
-            left.quote = Some(answered.in_scope(Scope::PACKET));
-        } else if packet.part == Part::Later {
-            left.tuple = Tuple {
-                src: to.src,
-                dst: to.dst,
-                ..now.tuple
-            };
-        } else {
-            self.keep_piece(packet, now);
-        }
-        Ok(left)
-    }
-
-    fn keep_piece(&self, packet: &Packet, now: &Left) {
-        if packet.part == Part::First {
-            self.pieces
-                .borrow_mut()
-                .push((now.tuple, packet.fragment_id));
-        }
-    }
-
-    /// Opens a flow for a packet to a Service.
-    fn service(&self, packet: &Packet, scope: u8) -> Result<Met, DropReason> {
-        let Some(service) = self
-            .row(&packet.tuple, scope)
-            .filter(|_| packet.has_ports())
-        else {
-            return Ok(Met::Nothing);
-        };
-        let client = packet.tuple.src;
-        if packet.tcp_flags & Packet::RST != 0 {
-            // Nobody remembers what it ends.
-            let empty = service.count == 0;
-            return Err(if empty {
-                DropReason::NoBackend
-            } else {
-                DropReason::NoFlow
-            });
-        }
-        if !self.admits(service, client) {
-            return Err(DropReason::SourceRange);
-        }
-        if service.count == 0 {
-            return match service.flags & Service::ELSEWHERE {
-                0 => Ok(Met::Refused(DropReason::NoBackend)),
-                _ => Err(DropReason::NoLocalEndpoint),
-            };
-        }
-        let had = self.state.remembered(client, service.id);
-        let backends: Vec<Backend> = match had.filter(|_| service.affinity_s != 0) {
-            Some(had) => vec![had],
-            None => self.slots(service).copied().collect(),
-        };
-        let open = |backend| self.opened(packet, service, &backend, scope);
-        let opened: Result<Vec<Left>, DropReason> = backends.into_iter().map(open).collect();
-        if opened.is_ok() {
-            self.keep_piece(packet, &Left::of(packet));
-        }
-        opened.map(Met::Service)
-    }
-
-    fn opened(
-        &self,
-        packet: &Packet,
-        service: &Service,
-        backend: &Backend,
-        scope: u8,
-    ) -> Result<Left, DropReason> {
-        let key = packet.tuple.in_scope(Scope::SERVICE);
-        let mut translated = Tuple {
-            dst: backend.addr,
-            dst_port: backend.port,
-            ..key
-        };
-        let comes_back = self.comes_back(key.src, backend.addr, scope);
-        if comes_back {
-            translated.src = self.family(key.src).translation;
-        }
-        let taken = self.state.is_taken(&key, &translated);
-        // SCTP's checksum covers its ports.
-        let is_sctp = key.proto == Proto::SCTP;
-        if is_sctp && (taken || key.dst_port != backend.port) {
-            let other = key.dst_port != backend.port;
-            return Err(if other {
-                DropReason::SctpPort
-            } else {
-                DropReason::NoFreePort
-            });
-        }
-        let remembers = (service.affinity_s != 0).then_some(service.id);
-        Ok(Left {
-            tuple: translated.in_scope(Scope::PACKET),
-            quote: None,
-            given: (!is_sctp && (comes_back || taken)).then_some(TRANSLATION_PORTS),
-            opened: Some(Opened {
-                key,
-                translated,
-                backend: backend.id,
-                remembers,
-            }),
-        })
-    }
-
-    /// Whether the backend would answer somebody who does not know what was translated: its answers
-    /// must come to this node.
-    fn comes_back(&self, client: Addr, backend: Addr, scope: u8) -> bool {
-        if self.is_host(backend) {
-            return self.is_host(client);
-        }
-        if self.tables.endpoints.contains_key(&backend) {
-            return backend == client;
-        }
-        scope == ServiceKey::OUTSIDE || !holds(self.family(client).pods, client)
-    }
-
-    fn is_host(&self, addr: Addr) -> bool {
-        self.tables
-            .endpoints
-            .get(&addr)
-            .is_some_and(|here| here.is_host())
-    }
-
-    /// The row of the address that is asked: its own, or that of every address of the node.
-    fn row(&self, asked: &Tuple, scope: u8) -> Option<&Service> {
-        let key = |addr| ServiceKey {
-            addr,
-            port: asked.dst_port,
-            proto: asked.proto,
-            scope,
-        };
-        if let Some(service) = self.tables.services.get(&key(asked.dst)) {
-            return Some(service);
-        }
-        let stands_for_node = self.family(asked.dst).services.addr == asked.dst;
-        let here = self.tables.endpoints.get(&asked.dst);
-        if !stands_for_node && here.is_none_or(|endpoint| !endpoint.is_host()) {
-            return None;
-        }
-        self.tables.services.get(&key(asked.dst.any_of_family()))
-    }
-
-    fn admits(&self, service: &Service, client: Addr) -> bool {
-        let mut ranges = self.tables.source_ranges.iter();
-        service.flags & Service::SOURCE_RANGES == 0
-            || ranges.any(|range| {
-                let mask = Addr::v6_mask(range.bits.min(128) as u8);
-                range.service == service.id && and(client, mask) == range.addr
-            })
-    }
-
-    fn slots(&self, service: &Service) -> impl Iterator<Item = &Backend> {
-        let id = service.id;
-        let keys = (0..service.count).map(move |slot| BackendKey { service: id, slot });
-        keys.filter_map(|key| self.tables.backends.get(&key))
-    }
-
     fn route_each(&self, ifindex: u32, packet: &Packet, lefts: Vec<Left>) -> Decided {
         let mut outcomes = BTreeSet::new();
         for left in lefts {
@@ -679,7 +444,7 @@ impl World<'_> {
             return Err(DropReason::NotUnicast);
         }
         if packet.ttl <= 1 {
-            return Err(DropReason::TtlExceeded);
+            return self.expired(ifindex, packet);
         }
         Ok(BTreeSet::from([Outcome::Outside { left }]))
     }
@@ -722,6 +487,36 @@ impl World<'_> {
         Ok(BTreeSet::from([Outcome::Refuse(reason)]))
     }
 
+    /// Who sent a packet that comes no further is told by the node's address on that side, where a
+    /// host would tell (RFC 1122, section 3.2.2; RFC 4443, section 2.4).
+    fn expired(&self, ifindex: u32, packet: &Packet) -> Decided {
+        let untold = packet.icmp == Some(Icmp::Error) || packet.part == Part::Later;
+        let options = packet.has_options && !packet.v6;
+        if untold || options || ifindex == self.config.overlay {
+            return Err(DropReason::TtlExceeded);
+        }
+        let header = if packet.v6 { 40 } else { 20 };
+        let quoted = if packet.tuple.proto == Proto::TCP {
+            20
+        } else {
+            8
+        };
+        if packet.length < 14 + header + quoted {
+            return Err(DropReason::Malformed);
+        }
+        let family = self.family(packet.tuple.src);
+        let from = if ifindex == self.config.uplink {
+            family.node
+        } else {
+            family.gateway
+        };
+        Ok(BTreeSet::from([Outcome::Reply {
+            reason: DropReason::TtlExceeded,
+            from,
+            to: packet.tuple.src,
+        }]))
+    }
+
     fn family(&self, addr: Addr) -> &Family {
         if addr.is_v4() {
             &self.config.v4
@@ -761,7 +556,7 @@ impl Outcome {
             | Outcome::Tunnel { left, .. }
             | Outcome::Outside { left }
             | Outcome::Pass { left } => Some(left),
-            Outcome::Refuse(_) | Outcome::Drop(_) => None,
+            Outcome::Refuse(_) | Outcome::Reply { .. } | Outcome::Drop(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use orchestrator_common::{Addr, Port, Proto, Scope, Tuple};
+use orchestrator_common::{Addr, Mac, Port, Proto, Scope, Tuple};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
@@ -10,9 +10,9 @@ const IPV6: usize = 40;
 const TTL: u8 = 64;
 const TCP_SYN: u8 = 2;
 
-/// A frame with the tuple's first packet: a SYN, or a datagram without payload. Checksums are those of
+/// The frame from `mac` with the tuple's first packet: a SYN, or a datagram without payload. Checksums are those of
 /// the IPv4 header only: a program changes the others by difference.
-pub fn frame(tuple: &Tuple) -> Vec<u8> {
+pub fn frame(mac: Mac, tuple: &Tuple) -> Vec<u8> {
     let mut transport = Vec::new();
     transport.extend(tuple.src_port.host().to_be_bytes());
     transport.extend(tuple.dst_port.host().to_be_bytes());
@@ -39,7 +39,8 @@ pub fn frame(tuple: &Tuple) -> Vec<u8> {
         transport.extend([0, 8, 0, 0]);
     }
     let length = transport.len() as u16; // of two constants
-    let mut frame = vec![0; 12];
+    let mut frame = vec![0; 6];
+    frame.extend(mac.octets);
     match (IpAddr::from(tuple.src), IpAddr::from(tuple.dst)) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let mut header = vec![0x45, 0];
@@ -129,7 +130,7 @@ mod tests {
                     proto,
                     ..Tuple::default()
                 };
-                assert_eq!(tuple(&frame(&made)), Some(made));
+                assert_eq!(tuple(&frame(Mac::OVERLAY_SENDER, &made)), Some(made));
             }
         }
         assert_eq!(tuple(&[0; 20]), None);
@@ -143,6 +144,9 @@ mod tests {
             proto: Proto::UDP,
             ..Tuple::default()
         };
-        assert_eq!(checksum(&frame(&made)[ETHERNET..ETHERNET + IPV4]), 0);
+        assert_eq!(
+            checksum(&frame(Mac::OVERLAY_SENDER, &made)[ETHERNET..ETHERNET + IPV4]),
+            0
+        );
     }
 }

@@ -153,6 +153,27 @@ fn nothing_is_deleted_before_the_view_is_complete() {
     assert!(next.kernel().tables.backends.is_empty());
 }
 
+#[test]
+fn a_node_or_pod_that_goes_before_the_view_is_complete_keeps_its_rows_until_then() {
+    let told = [
+        Change::Node("node-3".into(), Some(node(3))),
+        Change::Pod("pod-1".into(), Some(pod(1, 1))),
+    ];
+    let mut run = Run::start();
+    let bare = run.reconciler.kernel().tables.clone();
+    told.iter().for_each(|change| run.change(change.clone()));
+    let left = run.reconciler.kernel().clone();
+    let mut next = Reconciler::start(left.clone(), facts()).unwrap();
+    for change in told {
+        next.change(change).unwrap();
+    }
+    next.change(Change::Node("node-3".into(), None)).unwrap();
+    next.change(Change::Pod("pod-1".into(), None)).unwrap();
+    assert_eq!(next.kernel().tables, left.tables);
+    next.in_sync().unwrap();
+    assert_eq!(next.kernel().tables, bare);
+}
+
 struct Run {
     reconciler: Reconciler<Fake>,
     /// Every object there is, to tell a restarted agent.

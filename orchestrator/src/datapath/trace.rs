@@ -17,6 +17,7 @@ use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::{Addr, Port, Proto, Scope, Trace, Tuple, Verdict};
 
 use super::kernel::Kernel;
+use super::lookup::tunnel::Wrapped;
 use super::maps::Maps;
 use super::table::Tables;
 use super::{DatapathError, attach, node_dir, probe, syscall};
@@ -211,10 +212,13 @@ impl Tracer {
         before: &Tuple,
     ) -> Result<(Step, Verdict), DatapathError> {
         let known = self.flow_keys(before)?;
+        // An endpoint's frames are its own.
+        let source = self.tables.endpoints.get(&before.src);
+        let mac = source.map(|endpoint| endpoint.mac).unwrap_or_default();
         let (trace, frame) = run(
             &self.program(hook, ifindex)?,
             ifindex,
-            &probe::frame(before),
+            &probe::frame(mac, before),
         )?;
         let after = probe::tuple(&frame).unwrap_or(*before);
         let rows = self.rows(hook, before, &after, &trace)?;
@@ -222,7 +226,7 @@ impl Tracer {
         let step = Step {
             at: hook.name(),
             before: *before,
-            after: if trace.verdict == Verdict::Refuse {
+            after: if matches!(trace.verdict, Verdict::Refuse | Verdict::Reply) {
                 *before
             } else {
                 after
@@ -296,7 +300,7 @@ impl Tracer {
                 rows.push(format!("flow ({}) {key} = {}", key.scope, flow.translated));
             }
         }
-        if trace.verdict == Verdict::Overlay {
+        if matches!(trace.verdict, Verdict::Overlay | Verdict::Tunnel) {
             let share = after.dst.masked(&self.config.family(&after.dst).node_mask);
             let node = tables.nodes.get(&share);
             rows.extend(node.map(|node| format!("node {share} = {}", node.vtep)));
@@ -342,6 +346,7 @@ fn scopes(tuple: &Tuple) -> [Tuple; 2] {
     ]
 }
 
+/// What the program decided and what it made of the frame, out of its tunnel.
 fn run(
     program: &SchedClassifier,
     ifindex: u32,
@@ -369,6 +374,11 @@ fn run(
     let trace = Trace::from_cb(cb).ok_or_else(|| {
         DatapathError::Invalid(format!("a program of another version runs here: {cb:?}"))
     })?;
+    if trace.verdict == Verdict::Tunnel
+        && let Some(wrapped) = Wrapped::read(&packet)
+    {
+        packet = wrapped.inner.to_vec();
+    }
     Ok((trace, packet))
 }
 
@@ -383,11 +393,13 @@ fn outcome(trace: &Trace, config: &Config) -> String {
     match verdict {
         Verdict::Drop => format!("dropped: {reason}"),
         Verdict::Refuse => format!("refused: {reason}"),
-        Verdict::Reply => format!("answered at once: {rule}"),
+        Verdict::Reply => format!("answered at once: {reason} ({rule})"),
         Verdict::Pass => format!("on through the node's stack ({rule})"),
         Verdict::Peer => format!("to the pod behind interface {target} ({rule})"),
         Verdict::Node => format!("to the node itself ({rule})"),
-        Verdict::Overlay => format!("through the overlay, VNI {} ({rule})", config.vni),
+        Verdict::Overlay | Verdict::Tunnel => {
+            format!("through the overlay, VNI {} ({rule})", config.vni)
+        }
         Verdict::Outside => format!("out of the uplink, interface {target} ({rule})"),
     }
 }

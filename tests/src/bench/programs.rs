@@ -1,21 +1,25 @@
-//! What a program costs a packet: the kernel's own clock around every run, while datagrams stream from
-//! pod to pod, less that of a program that does nothing.
-
-use std::collections::BTreeMap;
+//! What a program costs a packet: a run over it by BPF_PROG_TEST_RUN, less one of a program that does
+//! nothing. Each run has a packet of its own, as the programs alter it.
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
-use aya::sys::{Stats, enable_stats};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
 };
+use orchestrator::datapath::table::Tables;
+use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::{Config, Family};
+use orchestrator_common::maps::endpoints::Endpoint;
+use orchestrator_common::maps::nodes::Node;
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
+use orchestrator_common::{Addr, Mac, Port, Prefix, Proto, Verdict};
 
 use super::case::{Mark, Outcome};
-use super::load::{self, Job, Kind};
-use super::service::{Size, server_addr, target};
-use super::side::{From, Ours, Side, Who};
+use super::service::Size;
+use crate::packet::{Flags, SENDER_MAC, any_ip, tcp, vxlan};
+use crate::prog::{Datapath, LOOPBACK};
 
 const NOTHING: &str = "nothing";
 /// `r0 = TCX_NEXT; exit`: the next program is asked.
@@ -23,75 +27,162 @@ const INSTRUCTIONS: [u8; 16] = [
     0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0,
 ];
 const ROUNDS: usize = 10;
-const MILLIS: u64 = 200;
+const RUNS: u32 = 2000;
+
+const POD: &str = "10.100.1.5";
+const NEIGHBOUR: &str = "10.100.1.6";
+const FAR_POD: &str = "10.100.2.7";
+const NODE: &str = "172.31.0.11";
+const OTHER_NODE: &str = "172.31.0.12";
+const CLIENT: &str = "172.31.0.250";
+const NODE_PORT: u16 = 30080;
+
+/// A packet at a hook, what must become of it, and the most that may cost.
+struct Case {
+    name: &'static str,
+    hook: Hook,
+    frame: Vec<u8>,
+    verdict: Verdict,
+    limit_ns: f64,
+}
 
 pub fn figures() -> Result<Vec<Outcome>> {
-    let ours = Ours::start()?;
     let mut idle = Ebpf::load(&nothing()?)?;
-    ours.in_server(|| attach(&mut idle))?;
-    let side = Side::Ours(Who::Ours, Box::new(ours));
-    let _counting = enable_stats(Stats::RunTime)?;
-    let job = Job {
-        kind: Kind::UdpStream,
-        to: target(server_addr(0), Kind::UdpStream),
-        flows: 1,
-        millis: MILLIS,
-    };
-    let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let idle: &mut SchedClassifier = idle
+        .program_mut(NOTHING)
+        .context("no such program")?
+        .try_into()?;
+    idle.load()?;
+    let mut datapath = Datapath::load()?;
+    datapath.fill(&tables())?;
+    cases()
+        .iter()
+        .map(|case| figure(case, &mut datapath, idle))
+        .collect()
+}
+
+fn figure(case: &Case, datapath: &mut Datapath, idle: &mut SchedClassifier) -> Result<Outcome> {
+    let mut costs = Vec::new();
     for _ in 0..ROUNDS {
-        let before = totals()?;
-        load::run(&side.client(From::Pod), &job)?;
-        let after = totals()?;
-        let cost = |name: &str| ns_a_run(&before, &after, name);
-        for name in ["from_container", "from_overlay"] {
-            costs
-                .entry(name)
-                .or_default()
-                .push(cost(name)? - cost(NOTHING)?);
+        let (mut ours, mut nothing) = (0.0, 0.0);
+        for _ in 0..RUNS {
+            let ran = datapath.run(case.hook, LOOPBACK, &case.frame)?;
+            anyhow::ensure!(
+                ran.trace.verdict == case.verdict,
+                "{}: {:?}",
+                case.name,
+                ran.trace
+            );
+            ours += ran.duration.as_nanos() as f64;
+            let ran = idle.test_run(TestRunOptions {
+                data_in: Some(&case.frame),
+                repeat: 1,
+                ..TestRunOptions::new()
+            })?;
+            nothing += ran.duration.as_nanos() as f64;
         }
+        costs.push((ours - nothing) / f64::from(RUNS));
     }
-    let figure = |name: &str, case: &str, limit| -> Result<Outcome> {
-        let mark = Some(Mark::AtMost(limit));
-        let costs = costs.get(name).context("no round ran")?;
-        Ok(Outcome::alone(case, Size::NONE, "ns", costs, mark))
+    let mark = Some(Mark::AtMost(case.limit_ns));
+    Ok(Outcome::alone(case.name, Size::NONE, "ns", &costs, mark))
+}
+
+fn cases() -> Vec<Case> {
+    let sent = tcp((POD, 40000), (FAR_POD, 80), Flags::Ack, b"x");
+    let came = tcp((FAR_POD, 80), (NEIGHBOUR, 40000), Flags::Ack, b"x");
+    let asked = tcp((CLIENT, 50000), (NODE, NODE_PORT), Flags::Ack, b"x");
+    vec![
+        Case {
+            name: "a packet, overlay egress",
+            hook: Hook::FromContainer,
+            frame: sent,
+            verdict: Verdict::Tunnel,
+            limit_ns: 150.0,
+        },
+        Case {
+            name: "a packet, overlay ingress",
+            hook: Hook::FromNetdev,
+            frame: vxlan(OTHER_NODE, NODE, 1, &came),
+            verdict: Verdict::Peer,
+            limit_ns: 120.0,
+        },
+        Case {
+            name: "a packet, node port",
+            hook: Hook::FromNetdev,
+            frame: asked,
+            verdict: Verdict::Tunnel,
+            limit_ns: 200.0,
+        },
+    ]
+}
+
+/// A node with two pods, another node, and a node port whose backend is there.
+fn tables() -> Tables {
+    let addr = |text: &str| Addr::from(any_ip(text));
+    let mut tables = Tables::default();
+    let family = Family {
+        node: addr(NODE),
+        gateway: addr("10.100.1.1"),
+        translation: addr("10.100.1.0"),
+        pods: Prefix::new(any_ip("10.100.0.0"), 16),
+        services: Prefix::new(any_ip("10.96.0.0"), 16),
+        node_mask: Addr::v4_mask(24),
     };
-    Ok(vec![
-        figure("from_container", "a packet, overlay egress", 150.0)?,
-        figure("from_overlay", "a packet, overlay ingress", 120.0)?,
-    ])
-}
-
-/// On the server's own end: it sees the packets that our programs have let through.
-fn attach(ebpf: &mut Ebpf) -> Result<()> {
-    let program = ebpf.program_mut(NOTHING).context("no such program")?;
-    let program: &mut SchedClassifier = program.try_into()?;
-    program.load()?;
-    program.attach("eth0", TcAttachType::Ingress)?;
-    Ok(())
-}
-
-/// Nanoseconds and runs of all programs of a name.
-type Totals = BTreeMap<String, (f64, f64)>;
-
-fn totals() -> Result<Totals> {
-    let mut totals = Totals::new();
-    for program in loaded_programs() {
-        // One may go while they are listed.
-        let Ok(program) = program else { continue };
-        let name = program.name_as_str().unwrap_or_default().to_owned();
-        let total = totals.entry(name).or_default();
-        total.0 += program.run_time().as_nanos() as f64;
-        total.1 += program.run_count() as f64;
-    }
-    Ok(totals)
-}
-
-fn ns_a_run(before: &Totals, after: &Totals, name: &str) -> Result<f64> {
-    let (was_ns, was) = before.get(name).copied().unwrap_or_default();
-    let (ns, runs) = *after
-        .get(name)
-        .with_context(|| format!("no program {name}"))?;
-    Ok((ns - was_ns) / (runs - was).max(1.0))
+    let config = Config {
+        v4: family,
+        v6: Family::NONE,
+        underlay: addr(NODE),
+        uplink: 90,
+        overlay: 91,
+        host: 92,
+        vni: 1,
+        vxlan_port: Port::new(4789),
+        node_port_first: Port::new(30000),
+        node_port_last: Port::new(32767),
+        uplink_mac: Mac::NONE,
+        mtu: 1450,
+        flags: 0,
+    };
+    tables.config.insert(0, config);
+    let endpoint = |ifindex, flags| Endpoint {
+        ifindex,
+        flags,
+        mac: Mac::new(SENDER_MAC),
+        gateway_mac: Mac::new(SENDER_MAC),
+        identity: 0,
+    };
+    tables.endpoints.insert(addr(POD), endpoint(LOOPBACK, 0));
+    tables.endpoints.insert(addr(NEIGHBOUR), endpoint(77, 0));
+    tables
+        .endpoints
+        .insert(addr(NODE), endpoint(92, Endpoint::HOST));
+    let node = Node {
+        vtep: addr(OTHER_NODE),
+        ..Node::default()
+    };
+    tables.nodes.insert(addr("10.100.2.0"), node);
+    let service = Service {
+        id: 1,
+        count: 1,
+        flags: 0,
+        affinity_s: 0,
+    };
+    let key = ServiceKey::outside(Addr::UNSPECIFIED_V4, Port::new(NODE_PORT), Proto::TCP);
+    tables.services.insert(key, service);
+    let backend = Backend {
+        addr: addr(FAR_POD),
+        port: Port::new(8080),
+        flags: 0,
+        id: 1,
+    };
+    tables.backends.insert(
+        BackendKey {
+            service: 1,
+            slot: 0,
+        },
+        backend,
+    );
+    tables
 }
 
 /// An object with one program, which no compiler is needed for.

@@ -3,9 +3,13 @@
 
 use std::net::IpAddr;
 
-use orchestrator_common::{Addr, Proto, Tuple};
+use orchestrator_common::{Addr, Mac, Proto, Tuple};
 
 use crate::sim::rng::Rng;
+
+/// Whose frames all these are.
+pub const SENDER: Mac = Mac::new([2, 0x6f, 0x72, 0x63, 0x68, 2]);
+const RECEIVER: Mac = Mac::new([2, 0x6f, 0x72, 0x63, 0x68, 1]);
 
 /// What packets are made of.
 pub struct Pool {
@@ -49,7 +53,7 @@ impl Pool {
         };
         let sender = of_family(rng, from, 900);
         let receiver = of_family(rng, to, 500);
-        let mut frame = vec![2, 0x6f, 0x72, 0x63, 0x68, 1, 2, 0x6f, 0x72, 0x63, 0x68, 2];
+        let mut frame = ethernet();
         if v6 {
             let [src, dst] = [sender, receiver].map(|addr| match addr {
                 Some(IpAddr::V6(ip)) => ip.octets(),
@@ -270,7 +274,7 @@ fn packet(tuple: &Tuple, mut transport: Vec<u8>) -> Vec<u8> {
         };
         transport[4..6].copy_from_slice(&id.to_ne_bytes());
     }
-    let mut bytes = vec![2, 0x6f, 0x72, 0x63, 0x68, 1, 2, 0x6f, 0x72, 0x63, 0x68, 2];
+    let mut bytes = ethernet();
     if tuple.src.is_v4() {
         let mut header = vec![0x45, 0];
         header.extend((20 + transport.len() as u16).to_be_bytes());
@@ -294,6 +298,11 @@ fn packet(tuple: &Tuple, mut transport: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// The addresses of a frame.
+fn ethernet() -> Vec<u8> {
+    [RECEIVER.octets, SENDER.octets].concat()
+}
+
 /// Mostly whole.
 fn fragment_field(rng: &mut Rng) -> u16 {
     match rng.below(20) {
@@ -306,7 +315,8 @@ fn fragment_field(rng: &mut Rng) -> u16 {
 }
 
 fn mutilate(rng: &mut Rng, frame: &mut Vec<u8>) {
-    match rng.below(4) {
+    match rng.below(5) {
+        4 => frame[6 + rng.below(6)] ^= 1 << rng.below(8),
         0 => frame.truncate(15 + rng.below(frame.len())),
         1 => frame.extend(vec![0; rng.below(64)]),
         _ => {

@@ -10,7 +10,8 @@ use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto};
 
-use super::frames::Pool;
+use super::frames::{self, Pool};
+use crate::packet;
 use crate::prog::LOOPBACK;
 use crate::sim::rng::Rng;
 
@@ -35,7 +36,7 @@ const PUBLIC: [&str; 2] = ["192.0.2.10", "2001:db8::a"];
 const SERVICES: [&str; 2] = ["10.96.0.0", "fd00:96::"];
 
 /// What packets are addressed to besides: nobody, every special range, other nodes.
-const OTHERS: [&str; 22] = [
+const OTHERS: [&str; 24] = [
     "10.100.1.99",
     "10.100.2.1",
     "10.100.2.0",
@@ -58,6 +59,9 @@ const OTHERS: [&str; 22] = [
     "::1",
     "::",
     "2001:db8:2::1",
+    // Of IPv4 hosts, as nobody may write them on the wire.
+    "::ffff:10.100.1.6",
+    "::ffff:10.96.0.11",
 ];
 
 pub const PORTS: [u16; 12] = [
@@ -94,6 +98,11 @@ pub fn addressees(hook: Hook) -> Vec<IpAddr> {
         Hook::FromNetdev | Hook::Xdp => both(&[NODE, PUBLIC]),
         Hook::ToNetdev => both(&[OUTSIDE]),
     }
+}
+
+/// A frame in the tunnel that it came by, as it is on the uplink.
+pub fn wrapped(vni: u32, sender: Addr, inner: &[u8]) -> Vec<u8> {
+    packet::vxlan(&sender.to_string(), NODE[0], vni, inner)
 }
 
 /// Where a packet out of the overlay comes from: most often from the node that its source is of.
@@ -156,7 +165,10 @@ pub fn tables(parts: Parts) -> Tables {
                 Endpoint::HOST,
             ),
         ] {
-            let mac = Mac::new([2, 0, 0, 0, 1, ifindex as u8]);
+            let mac = match ifindex {
+                LOOPBACK => frames::SENDER,
+                _ => Mac::new([2, 0, 0, 0, 1, ifindex as u8]),
+            };
             let row = Endpoint {
                 ifindex,
                 flags,

@@ -348,7 +348,7 @@ fn tables(world: &World, node: usize) -> Result<Tables> {
             addrs: addrs.into_iter().collect(),
             ifindex: POD + u32::from(octet),
             ifname: format!("orch{octet}"),
-            mac: [2, 0, 0, number, 1, octet],
+            mac: frames::SENDER.octets,
             host_mac: [2, 0, 0, number, 2, octet],
             netns_cookie: 100 + u64::from(octet),
             host_network: false,
@@ -387,7 +387,7 @@ fn facts(node: usize) -> Facts {
         uplink: UPLINK,
         overlay: OVERLAY,
         host: HOST,
-        host_mac: Mac::new([2, 0, 0, number, 0, 1]),
+        host_mac: frames::SENDER,
         net_mac: Mac::new([2, 0, 0, number, 0, 2]),
         uplink_mac: Mac::new([2, 0, 0, number, 0, 3]),
         vni: VNI,
@@ -454,6 +454,7 @@ impl Node for Modelled {
             Outcome::Outside { .. } => Decision::Outside,
             Outcome::Pass { .. } => Decision::Pass,
             Outcome::Refuse(_) => Decision::Refused,
+            Outcome::Reply { .. } => bail!("{tuple} is answered"),
             Outcome::Drop(_) => Decision::Dropped,
         };
         Ok((decision, left))
@@ -498,7 +499,7 @@ impl Node for Loaded {
         }?;
         let decision = match ran.trace.verdict {
             Verdict::Peer | Verdict::Node => Decision::Local(ran.trace.target),
-            Verdict::Overlay => Decision::Tunnel(ran.trace.vtep),
+            Verdict::Overlay | Verdict::Tunnel => Decision::Tunnel(ran.trace.vtep),
             Verdict::Outside => Decision::Outside,
             Verdict::Pass => Decision::Pass,
             Verdict::Refuse => Decision::Refused,

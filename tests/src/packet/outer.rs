@@ -1,29 +1,8 @@
-//! The overlay's outer headers: packets that another node would send through its VXLAN device, and
-//! what a node itself sends.
+//! The overlay's outer headers, as a node sends them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{is_v6, renew_ipv4_checksum, udp};
-
-/// Ethernet, IP, UDP and VXLAN.
-const OUTER_V4: usize = 14 + 20 + 8 + 8;
-const OUTER_V6: usize = 14 + 40 + 8 + 8;
-
-/// How long the outer headers of a frame are.
-pub fn outer_length(frame: &[u8]) -> usize {
-    if is_v6(frame) { OUTER_V6 } else { OUTER_V4 }
-}
-
-/// A frame in the overlay, between two nodes.
-pub fn tunnelled(from: &str, to: &str, vni: u32, inner: &[u8]) -> Vec<u8> {
-    let mut payload = vec![8, 0, 0, 0];
-    payload.extend((vni << 8).to_be_bytes());
-    payload.extend(inner);
-    let mut frame = udp((from, 55_555), (to, 4789), &payload);
-    let checksum = outer_length(&frame) - 8 - 2;
-    frame[checksum..checksum + 2].fill(0);
-    frame
-}
+use super::{is_v6, renew_ipv4_checksum};
 
 /// Sets the two bits of explicit congestion notification in an IP header.
 pub fn with_congestion(mut frame: Vec<u8>, bits: u8) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! `from_container` and `to_container`: what an endpoint sends, and what reaches one through the stack.
 
+use orchestrator::datapath::lookup::tunnel::Wrapped;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;
@@ -26,8 +27,14 @@ fn a_packet_to_a_pod_on_another_node_is_encapsulated_unaltered() {
     assert_eq!(ran.packet[14..], frame[14..]);
     assert_eq!(ran.packet[..6], Mac::OVERLAY_DEVICE.octets);
     assert_eq!(ran.packet[6..12], Mac::OVERLAY_SENDER.octets);
+    let whole = [&ran.outer[..], &ran.packet].concat();
+    let outer = Wrapped::read(&whole).unwrap();
+    assert_eq!((outer.from, outer.to), (addr(NODE), addr(OTHER_NODE)));
+    assert_eq!((outer.port, outer.vni), (4789, 1));
+    let source_port = u16::from_be_bytes([whole[34], whole[35]]);
+    assert!(source_port >= 49152, "{source_port}");
     assert!(world.datapath.flows().unwrap().is_empty());
-    assert_eq!(world.datapath.decided(Verdict::Overlay).unwrap(), 1);
+    assert_eq!(world.datapath.decided(Verdict::Tunnel).unwrap(), 1);
     assert_eq!(world.datapath.decided(Verdict::Drop).unwrap(), 0);
 }
 
@@ -418,10 +425,6 @@ fn from_container_drops_with_its_reason() {
         DropReason::NotUnicast,
     );
     drops(
-        &with_ttl(udp((POD, 1), (OUTSIDE, 1), b""), 1),
-        DropReason::TtlExceeded,
-    );
-    drops(
         &fragment(udp((POD, 1), SERVICE, b"12345678"), 9, false),
         DropReason::Fragment,
     );
@@ -431,6 +434,43 @@ fn from_container_drops_with_its_reason() {
     );
     world.datapath.set_config(&Config::default()).unwrap();
     world.must_drop(Hook::FromContainer, &whole, DropReason::NoConfig);
+}
+
+#[test]
+fn an_endpoint_sends_from_its_own_link_address_only() {
+    let Some(mut world) = world("foreign MAC") else {
+        return;
+    };
+    for (from, to) in [
+        (POD, REMOTE_POD),
+        (POD6, REMOTE_POD6),
+        (GATEWAY, REMOTE_POD),
+    ] {
+        let flags = if from == GATEWAY { Endpoint::HOST } else { 0 };
+        world.endpoint(from, LOOPBACK, flags, SENDER_MAC);
+        let own = udp((from, 40000), (to, 53), b"hello");
+        assert_eq!(world.send(&own).trace, overlay(Rule::RemotePod), "{from}");
+        for octet in 6..12 {
+            let mut foreign = own.clone();
+            foreign[octet] ^= 1;
+            world.must_drop(Hook::FromContainer, &foreign, DropReason::SourceSpoofed);
+        }
+    }
+}
+
+#[test]
+fn a_tcp_header_that_is_cut_off_is_malformed() {
+    let Some(mut world) = world("short TCP") else {
+        return;
+    };
+    for (from, to, ip) in [(POD, REMOTE_POD, 20), (POD6, REMOTE_POD6, 40)] {
+        let whole = tcp((from, 40000), (to, 80), Flags::Syn, b"");
+        assert_eq!(whole.len(), 14 + ip + 20);
+        for short in [8, 13, 14, 19] {
+            let cut = &whole[..14 + ip + short];
+            world.must_drop(Hook::FromContainer, cut, DropReason::Malformed);
+        }
+    }
 }
 
 #[test]
@@ -480,7 +520,7 @@ fn what_comes_through_the_stack_is_admitted_only_for_the_interfaces_own_endpoint
     );
     assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::LocalEndpoint));
     assert_eq!(ran.code, NEXT);
-    assert_eq!(see(&ran.packet).macs, (POD_MAC, POD_GATEWAY_MAC));
+    assert_eq!(see(&ran.packet).macs, (SENDER_MAC, POD_GATEWAY_MAC));
     let for_another = udp((OUTSIDE, 53), (NEIGHBOUR_POD, 40000), b"");
     world.must_drop(Hook::ToContainer, &for_another, DropReason::NoEndpoint);
     let for_nobody = udp((OUTSIDE, 53), ("10.100.1.99", 40000), b"");

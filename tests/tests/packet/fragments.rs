@@ -82,6 +82,42 @@ fn a_datagram_in_pieces_is_masqueraded_whole_and_so_is_the_answer() {
 }
 
 #[test]
+fn an_echo_in_pieces_is_masqueraded_whole_and_so_is_its_reply() {
+    let Some(mut world) = world("echo in pieces") else {
+        return;
+    };
+    for (pod, node, outside) in [(POD, NODE, OUTSIDE), (POD6, NODE6, OUTSIDE6)] {
+        world.endpoint(pod, NEIGHBOUR, 0, POD_MAC);
+        let sent = pieces(&long_echo(pod, outside, 77, false), 1400);
+        assert_eq!(sent.len(), 4);
+        let (ran, whole) = run_all(&mut world, Hook::ToNetdev, &sent);
+        for ran in ran {
+            assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::Masquerade));
+        }
+        let seen = see(&whole);
+        assert_eq!((seen.src.as_str(), seen.dst.as_str()), (node, outside));
+        let Transport::Echo { id, reply: false } = seen.transport else {
+            panic!("{:?}", seen.transport)
+        };
+        let reply = pieces(&long_echo(outside, node, id, true), 1400);
+        let (ran, whole) = run_all(&mut world, Hook::FromNetdev, &reply);
+        for ran in ran {
+            let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::MasqueradeReply);
+            assert_eq!(ran.trace, expected);
+        }
+        let seen = see(&whole);
+        assert_eq!((seen.src.as_str(), seen.dst.as_str()), (outside, pod));
+        let expected = Transport::Echo {
+            id: 77,
+            reply: true,
+        };
+        assert_eq!(seen.transport, expected);
+    }
+    let unseen = pieces(&long_echo(POD, "192.0.2.1", 78, false), 1400);
+    world.must_drop(Hook::ToNetdev, &unseen[1], DropReason::Fragment);
+}
+
+#[test]
 fn a_piece_whose_first_was_not_seen_is_dropped_where_ports_decide() {
     let Some(mut world) = world("pieces without first") else {
         return;

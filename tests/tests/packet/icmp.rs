@@ -2,6 +2,8 @@
 //! overlay are answered by one.
 
 use orchestrator_common::event::Hook;
+use orchestrator_common::maps::config::Config;
+use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::{DropReason, Port, Proto, Rule, Trace, Verdict};
 use tests::packet::*;
@@ -217,6 +219,169 @@ fn an_error_about_nothing_that_was_translated_is_left_as_it_is() {
     world.must_drop(Hook::ToNetdev, &outside, DropReason::NoFlow);
 }
 
+#[test]
+fn a_pod_tells_errors_only_about_what_it_was_sent() {
+    let Some(mut world) = world("foreign errors") else {
+        return;
+    };
+    for ((pod, service, backend), (other, gateway)) in FAMILIES
+        .into_iter()
+        .zip([(NEIGHBOUR_POD, GATEWAY), (NEIGHBOUR_POD6, GATEWAY6)])
+    {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            // The pod beside has a flow to the Service.
+            world.swap(pod, other);
+            world.send(&build((other, 40000), service));
+            world.swap(other, pod);
+            // As if the answer had come here.
+            let answer = build(service, (other, 40000));
+            for says in says(pod) {
+                for to in [service.0, backend.0, other] {
+                    let error = icmp_error(pod, to, says, &answer, quotes(pod)[0]);
+                    world.must_drop(Hook::FromContainer, &error, DropReason::SourceSpoofed);
+                }
+            }
+            let ip = if any_ip(pod).is_ipv6() { 40 } else { 20 };
+            let cut = icmp_error(pod, service.0, says(pod)[0], &answer, ip - 1);
+            world.must_drop(Hook::FromContainer, &cut, DropReason::SourceSpoofed);
+            // The node forwarded it, and may say so.
+            world.endpoint(gateway, LOOPBACK, Endpoint::HOST, SENDER_MAC);
+            let error = icmp_error(gateway, service.0, says(pod)[0], &answer, quotes(pod)[0]);
+            assert_eq!(world.send(&error).trace, overlay(Rule::IcmpError));
+        }
+    }
+}
+
+#[test]
+fn nobody_outside_tells_of_what_pods_sent_each_other() {
+    let Some(mut world) = world("errors about pods") else {
+        return;
+    };
+    for ((pod, service, backend), (node, router)) in FAMILIES
+        .into_iter()
+        .zip([(NODE, "192.0.2.9"), (NODE6, "2001:db8::9")])
+    {
+        both_services(&mut world, service, backend);
+        for build in BUILDS {
+            let translated = world.send(&build((pod, 40000), service)).packet;
+            let answer = build(service, (pod, 40000));
+            for about in [translated, answer] {
+                let error = icmp_error(router, node, says(pod)[1], &about, quotes(pod)[0]);
+                world.must_drop(Hook::FromNetdev, &error, DropReason::PodRangeOutside);
+            }
+        }
+    }
+}
+
+/// What the sender is told of a packet that came no further.
+fn expired(vtep: u32, rule: Rule) -> Trace {
+    Trace {
+        vtep,
+        reason: DropReason::TtlExceeded,
+        rule,
+        ..too_big()
+    }
+}
+
+#[test]
+fn who_traces_a_route_hears_from_the_nodes_address_on_its_side() {
+    let Some(mut world) = world("traced routes") else {
+        return;
+    };
+    for (pod, gateway, outside, service, ip) in [
+        (POD, GATEWAY, OUTSIDE, "10.96.0.91", 20),
+        (POD6, GATEWAY6, OUTSIDE6, "fd00:96::91", 40),
+    ] {
+        both_services(&mut world, (service, 80), (outside, 8080));
+        let sent = [
+            (udp((pod, 40000), (outside, 33434), b""), 8, Rule::None),
+            (
+                tcp((pod, 40000), (outside, 80), Flags::Syn, b""),
+                20,
+                Rule::None,
+            ),
+            (echo(pod, outside, 77, false), 8, Rule::None),
+            (udp((pod, 40000), (service, 80), b"hello"), 8, Rule::Service),
+            (
+                tcp((pod, 40000), (service, 80), Flags::Syn, b""),
+                20,
+                Rule::Service,
+            ),
+        ];
+        for (sent, quoted, rule) in sent {
+            for ttl in [0, 1] {
+                let sent = with_ttl(sent.clone(), ttl);
+                let ran = world.send(&sent);
+                assert_eq!(ran.trace, expired(0, rule));
+                let seen = see(&ran.packet);
+                assert_eq!((seen.src.as_str(), seen.dst.as_str()), (gateway, pod));
+                assert_eq!(seen.macs, (SENDER_MAC, GATEWAY_MAC));
+                let quote = sent[14..14 + ip + quoted].to_vec();
+                let (kind, code) = if ip == 20 { (11, 0) } else { (3, 0) };
+                assert_eq!(seen.transport, Transport::Error(kind, code, quote));
+            }
+            let ran = world.send(&with_ttl(sent, 2));
+            assert_eq!(ran.trace.verdict, Verdict::Outside);
+            assert_eq!(see(&ran.packet).ttl, 1);
+        }
+    }
+}
+
+#[test]
+fn a_client_outside_traces_a_route_through_a_service() {
+    let Some(mut world) = world("traced from outside") else {
+        return;
+    };
+    let uplink = Config {
+        uplink: LOOPBACK,
+        ..config()
+    };
+    world.datapath.set_config(&uplink).unwrap();
+    for (node, outside, backend) in [
+        (NODE, OUTSIDE, "192.0.2.8"),
+        (NODE6, OUTSIDE6, "2001:db8::8"),
+    ] {
+        world.service(7, (backend, 1), Proto::UDP, &[(20, (backend, 8080))]);
+        let key = ServiceKey::outside(addr(node), Port::new(NODE_PORT), Proto::UDP);
+        let service = Service {
+            id: 7,
+            count: 1,
+            ..Service::default()
+        };
+        let row = world.datapath.put("services_v1", key.node_port(), service);
+        row.unwrap();
+        let sent = with_ttl(udp((outside, 50000), (node, NODE_PORT), b"hello"), 1);
+        let ran = world.run(Hook::FromNetdev, &sent);
+        assert_eq!(ran.trace, expired(1, Rule::Service));
+        let seen = see(&ran.packet);
+        assert_eq!((seen.src.as_str(), seen.dst.as_str()), (node, outside));
+        assert!(matches!(seen.transport, Transport::Error(11 | 3, 0, _)));
+    }
+}
+
+#[test]
+fn of_what_nobody_may_be_told_an_end_is_a_drop() {
+    let Some(mut world) = world("untold ends") else {
+        return;
+    };
+    let mut drops = |frame: Vec<u8>| {
+        let frame = with_ttl(frame, 1);
+        world.must_drop(Hook::FromContainer, &frame, DropReason::TtlExceeded);
+    };
+    for (pod, outside) in [(POD, OUTSIDE), (POD6, OUTSIDE6)] {
+        let asked = udp((outside, 53), (pod, 40000), b"hello");
+        drops(icmp_error(
+            pod,
+            outside,
+            says(pod)[0],
+            &asked,
+            quotes(pod)[0],
+        ));
+        drops(fragment(udp((pod, 1), (outside, 1), b"12345678"), 9, false));
+    }
+}
+
 /// What the pod is told of a packet that the overlay does not carry.
 fn too_big() -> Trace {
     Trace {
@@ -239,7 +404,7 @@ fn a_packet_too_big_for_the_overlay_is_answered_with_the_size_that_is_not() {
         for to in [backend, service] {
             let datagram = |length| udp((pod, 40000), to, &vec![7; length - ip - 8]);
             let fits = world.send(&datagram(1450));
-            assert_eq!(fits.trace.verdict, Verdict::Overlay, "{to:?}");
+            assert_eq!(fits.trace.verdict, Verdict::Tunnel, "{to:?}");
             let segment = tcp((pod, 40000), to, Flags::Ack, &vec![7; 1451 - ip - 20]);
             for frame in [datagram(1451), segment] {
                 let ran = world.send(&frame);
@@ -274,7 +439,7 @@ fn only_what_may_not_be_cut_is_too_big_and_only_for_the_overlay() {
     assert_eq!(world.send(&large(OUTSIDE)).trace.verdict, Verdict::Outside);
     let may_be_cut = fragment(large(REMOTE_POD), 0, false);
     let ran = world.send(&may_be_cut);
-    assert_eq!(ran.trace, overlay(Rule::RemotePod));
+    assert_eq!(ran.trace, by_device(Rule::RemotePod));
     // An error about an error would go round in circles.
     let error = icmp_error(POD, REMOTE_POD, (3, 3, 0), &large(POD), 1500);
     world.must_drop(Hook::FromContainer, &error, DropReason::TooBig);
@@ -294,7 +459,7 @@ fn of_a_packet_that_is_still_to_be_cut_a_segment_counts() {
                 .run_segmented(Hook::FromContainer, LOOPBACK, &frame, size);
             ran.unwrap()
         };
-        assert_eq!(segmented(most).trace, overlay(Rule::RemotePod));
+        assert_eq!(segmented(most).trace, by_device(Rule::RemotePod));
         let ran = segmented(most + 1);
         let rule = Rule::None;
         assert_eq!(ran.trace, Trace { rule, ..too_big() });

@@ -6,6 +6,7 @@ use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{DropReason, Rule, Verdict};
 use tests::packet::*;
+use tests::prog::LOOPBACK;
 
 use crate::world::*;
 
@@ -251,4 +252,61 @@ fn a_service_with_a_backend_outside_is_translated_twice_and_back() {
     let seen = see(&ran.packet);
     assert_eq!((seen.src.as_str(), seen.dst.as_str()), (service.0, POD));
     assert_eq!(seen.transport, Transport::Udp(53, 40000));
+}
+
+#[test]
+fn what_another_node_sent_is_taken_out_of_the_overlay_on_the_uplink() {
+    let Some(mut world) = world("unwrapped") else {
+        return;
+    };
+    world.endpoint(POD6, NEIGHBOUR, 0, POD_MAC);
+    world.endpoint(POD, NEIGHBOUR, 0, POD_MAC);
+    for (remote, pod) in [(REMOTE_POD, POD), (REMOTE_POD6, POD6)] {
+        let frame = udp((remote, 53), (pod, 40000), b"hello");
+        let ran = world.run(Hook::FromNetdev, &vxlan(OTHER_NODE, NODE, 1, &frame));
+        let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::LocalEndpoint);
+        assert_eq!(ran.trace, expected);
+        assert_eq!(ran.packet[..6], POD_MAC);
+        assert_eq!(ran.packet[12..], frame[12..]);
+        let spoofed = vxlan(OUTSIDE, NODE, 1, &frame);
+        world.must_drop_inner(
+            Hook::FromNetdev,
+            &spoofed,
+            &frame,
+            DropReason::TunnelSpoofed,
+        );
+    }
+}
+
+#[test]
+fn what_is_not_plainly_one_packet_of_the_overlay_is_left_to_the_stack() {
+    let Some(mut world) = world("not unwrapped") else {
+        return;
+    };
+    let inner = udp((REMOTE_POD, 53), (POD, 40000), b"hello");
+    let good = vxlan(OTHER_NODE, NODE, 1, &inner);
+    let with = |at: usize, byte: u8| {
+        let mut frame = good.clone();
+        frame[at] = byte;
+        frame
+    };
+    let cases = [
+        ("another's", vxlan(OTHER_NODE, OUTSIDE, 1, &inner)),
+        ("another identifier", vxlan(OTHER_NODE, NODE, 2, &inner)),
+        ("a wrong IP checksum", with(24, good[24] ^ 1)),
+        ("a UDP checksum", with(41, 1)),
+        ("an unknown flag", with(42, 0x48)),
+        ("not IP inside", with(63, 6)),
+        ("a first fragment", pieces(&good, 40).remove(0)),
+    ];
+    for (what, frame) in cases {
+        let ran = world.run(Hook::FromNetdev, &frame);
+        assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs), "{what}");
+        assert_eq!(ran.packet, frame, "{what}");
+    }
+    let segments = world
+        .datapath
+        .run_segmented(Hook::FromNetdev, LOOPBACK, &good, 20);
+    let trace_of_segments = segments.unwrap().trace;
+    assert_eq!(trace_of_segments, trace(Verdict::Pass, 0, Rule::NotOurs));
 }

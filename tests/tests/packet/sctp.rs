@@ -45,6 +45,30 @@ fn an_sctp_service_with_another_target_port_is_dropped() {
 }
 
 #[test]
+fn an_error_about_masqueraded_sctp_reaches_the_pod_whatever_its_port() {
+    let Some(mut world) = world("SCTP error") else {
+        return;
+    };
+    for (pod, node, outside) in [(POD, NODE, OUTSIDE), (POD6, NODE6, OUTSIDE6)] {
+        world.endpoint(pod, NEIGHBOUR, 0, POD_MAC);
+        for port in [2000, 40000] {
+            let sent = sctp((pod, port), (outside, 9000));
+            let ran = world.run(Hook::ToNetdev, &sent);
+            assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::Masquerade));
+            let says = if pod == POD { (3, 1, 0) } else { (1, 3, 0) };
+            let error = icmp_error(outside, node, says, &ran.packet, 60);
+            let ran = world.run(Hook::FromNetdev, &error);
+            let expected = trace(Verdict::Peer, NEIGHBOUR, Rule::IcmpError);
+            assert_eq!(ran.trace, expected, "{pod} {port}");
+            let Transport::Error(_, _, quote) = see(&ran.packet).transport else {
+                panic!()
+            };
+            assert_eq!(quote, sent[14..]);
+        }
+    }
+}
+
+#[test]
 fn sctp_without_endpoints_is_refused_as_an_unreachable_port() {
     let Some(mut world) = world("SCTP refusal") else {
         return;

@@ -10,7 +10,7 @@ use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceK
 use orchestrator_common::{
     Addr, DropReason, Mac, Port, Prefix, Proto, Rule, Trace, Tuple, Verdict,
 };
-use tests::packet::{any_ip, ip};
+use tests::packet::{SENDER_MAC, any_ip, ip};
 use tests::prog::{Datapath, LOOPBACK, Ran, can_load};
 
 /// Interfaces. A test run needs the one that the packet comes from to exist: that is always loopback.
@@ -123,7 +123,9 @@ pub fn addr(text: &str) -> Addr {
 }
 
 impl World {
+    /// Who sends by loopback sends the tests' frames.
     pub fn endpoint(&mut self, at: &str, ifindex: u32, flags: u32, mac: [u8; 6]) {
+        let mac = if ifindex == LOOPBACK { SENDER_MAC } else { mac };
         let (mac, gateway_mac) = (Mac::new(mac), Mac::new(POD_GATEWAY_MAC));
         let endpoint = Endpoint {
             ifindex,
@@ -206,6 +208,11 @@ impl World {
 
     /// Runs a hook that must drop the frame for that reason: counted once, told once, and nothing else counted.
     pub fn must_drop(&mut self, hook: Hook, frame: &[u8], reason: DropReason) {
+        self.must_drop_inner(hook, frame, frame, reason);
+    }
+
+    /// The same of a frame that is dropped as what is inside of it.
+    pub fn must_drop_inner(&mut self, hook: Hook, frame: &[u8], inner: &[u8], reason: DropReason) {
         self.datapath.events().unwrap();
         let before = self.datapath.counted(reason).unwrap();
         let ran = self.run(hook, frame);
@@ -231,7 +238,7 @@ impl World {
         assert_eq!((event.reason, event.hook), (reason.number(), hook as u32));
         assert_eq!(
             (event.ifindex, event.length),
-            (LOOPBACK, frame.len() as u32)
+            (LOOPBACK, inner.len() as u32)
         );
     }
 }
@@ -246,8 +253,16 @@ pub fn trace(verdict: Verdict, target: u32, rule: Rule) -> Trace {
     }
 }
 
-/// The trace of a packet for the other node.
+/// The trace of a packet for the other node that is one on the wire.
 pub fn overlay(rule: Rule) -> Trace {
+    Trace {
+        vtep: ip(OTHER_NODE).to_bits(),
+        ..trace(Verdict::Tunnel, UPLINK, rule)
+    }
+}
+
+/// The trace of one that the VXLAN device is to encapsulate, for it is or becomes several.
+pub fn by_device(rule: Rule) -> Trace {
     Trace {
         vtep: ip(OTHER_NODE).to_bits(),
         ..trace(Verdict::Overlay, OVERLAY, rule)

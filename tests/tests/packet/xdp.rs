@@ -243,7 +243,7 @@ fn there_and_back(
         (NODE, OTHER_NODE)
     };
     let client = (family.client, 50_000);
-    let out = sent(world, Verdict::Overlay, &build(client, asked, b"hello"));
+    let out = sent(world, Verdict::Tunnel, &build(client, asked, b"hello"));
     let outer = see_outer(&out);
     assert_eq!(outer.macs, (OTHER_NODE_MAC, GATEWAY_MAC));
     assert_eq!((outer.src, outer.dst), (any_ip(node), any_ip(other)));
@@ -264,7 +264,7 @@ fn there_and_back(
 
     let answer = build((family.backend, 8080), (family.translation, port), b"world");
     let answer = with_macs(answer, OVERLAY_MACS);
-    let out = sent(world, Verdict::Outside, &tunnelled(other, node, 1, &answer));
+    let out = sent(world, Verdict::Outside, &vxlan(other, node, 1, &answer));
     let seen = see(&out);
     assert_eq!(seen.macs, (CLIENT_MAC, GATEWAY_MAC));
     assert_eq!((seen.src.as_str(), seen.dst.as_str()), (asked.0, client.0));
@@ -284,8 +284,8 @@ fn a_flow_is_one_whoever_of_xdp_and_the_stack_sees_its_packets() {
         let syn = tcp(client, asked, Flags::Syn, b"");
         // The stack opens it, for XDP knows no way.
         let out = world.run(Hook::FromNetdev, &syn);
-        assert_eq!(out.trace.verdict, Verdict::Overlay);
-        let again = sent(&mut world, Verdict::Overlay, &syn);
+        assert_eq!(out.trace.verdict, Verdict::Tunnel);
+        let again = sent(&mut world, Verdict::Tunnel, &syn);
         assert_eq!(see_outer(&again).inner, out.packet);
         let (port, _) = ports(&see(&out.packet));
         assert_eq!(world.datapath.flows().unwrap().len(), 2 * (number + 1));
@@ -300,7 +300,7 @@ fn a_flow_is_one_whoever_of_xdp_and_the_stack_sees_its_packets() {
         let here = sent(
             &mut world,
             Verdict::Outside,
-            &tunnelled(OTHER_NODE, NODE, 1, &answer),
+            &vxlan(OTHER_NODE, NODE, 1, &answer),
         );
         let there = world
             .datapath
@@ -326,7 +326,7 @@ fn the_outer_packet_says_what_the_inner_one_does_of_congestion() {
         for (inner, outer) in [(0, 0), (1, 1), (2, 2), (3, 2)] {
             let out = sent(
                 &mut world,
-                Verdict::Overlay,
+                Verdict::Tunnel,
                 &with_congestion(plain.clone(), inner),
             );
             assert_eq!(see_outer(&out).class, outer, "for {inner}");
@@ -341,7 +341,7 @@ fn a_datagram_without_checksum_stays_one() {
     };
     let mut frame = udp((OUTSIDE, 50_000), (NODE, NODE_PORT), b"hello");
     frame[40..42].fill(0);
-    let out = sent(&mut world, Verdict::Overlay, &frame);
+    let out = sent(&mut world, Verdict::Tunnel, &frame);
     assert_eq!(see_outer(&out).inner[40..42], [0, 0]);
 }
 
@@ -351,11 +351,11 @@ fn a_datagrams_sum_of_zero_is_not_taken_for_none() {
         return;
     };
     let payload = |word: u16| udp((OUTSIDE, 50_000), (NODE, NODE_PORT), &word.to_be_bytes());
-    let out = sent(&mut world, Verdict::Overlay, &payload(0));
+    let out = sent(&mut world, Verdict::Tunnel, &payload(0));
     let inner = see_outer(&out).inner;
     // What is missing to a sum of all ones, whose complement is written.
     let missing = u16::from_be_bytes([inner[40], inner[41]]);
-    let out = sent(&mut world, Verdict::Overlay, &payload(missing));
+    let out = sent(&mut world, Verdict::Tunnel, &payload(missing));
     assert_eq!(see_outer(&out).inner[40..42], [0xff, 0xff]);
 }
 
@@ -421,7 +421,7 @@ fn xdp_drops_what_must_not_come_in_and_says_why() {
         all.unwrap();
         sent(
             &mut world,
-            Verdict::Overlay,
+            Verdict::Tunnel,
             &udp(client, (family.balanced, 90), b""),
         );
     }
@@ -484,7 +484,7 @@ fn everything_else_goes_on_to_the_stack_as_it_came() {
         for frame in frames {
             left(&mut world, &frame);
         }
-        sent(&mut world, Verdict::Overlay, &good);
+        sent(&mut world, Verdict::Tunnel, &good);
     }
 }
 
@@ -496,7 +496,7 @@ fn only_a_reply_that_a_vxlan_device_would_take_from_its_node_comes_out_of_the_tu
     for family in &FAMILIES {
         let out = sent(
             &mut world,
-            Verdict::Overlay,
+            Verdict::Tunnel,
             &udp((family.client, 50_000), (family.node, NODE_PORT), b""),
         );
         let (port, _) = ports(&see(&see_outer(&out).inner));
@@ -504,7 +504,7 @@ fn only_a_reply_that_a_vxlan_device_would_take_from_its_node_comes_out_of_the_tu
             with_macs(udp(from, (family.translation, port), b"x"), OVERLAY_MACS)
         };
         let good = answer((family.backend, 8080), port);
-        let tunnel = |inner: &[u8]| tunnelled(OTHER_NODE, NODE, 1, inner);
+        let tunnel = |inner: &[u8]| vxlan(OTHER_NODE, NODE, 1, inner);
         let whole = tunnel(&good);
         let altered = |at: usize, value: u8| {
             let mut frame = whole.clone();
@@ -512,9 +512,9 @@ fn only_a_reply_that_a_vxlan_device_would_take_from_its_node_comes_out_of_the_tu
             frame
         };
         for frame in [
-            tunnelled(OTHER_NODE, NODE, 2, &good),
-            tunnelled(OUTSIDE, NODE, 1, &good),
-            tunnelled(OTHER_NODE, "172.31.0.13", 1, &good),
+            vxlan(OTHER_NODE, NODE, 2, &good),
+            vxlan(OUTSIDE, NODE, 1, &good),
+            vxlan(OTHER_NODE, "172.31.0.13", 1, &good),
             tunnel(&answer((family.backend, 8081), port)),
             tunnel(&answer((family.here, 8080), port)),
             tunnel(&with_macs(good.clone(), (GATEWAY_MAC, SENDER_MAC))),
@@ -547,20 +547,25 @@ fn without_a_known_way_over_the_uplink_the_stack_finds_one() {
         return;
     };
     let frame = udp((OUTSIDE, 50_000), (NODE, NODE_PORT), b"");
-    sent(&mut world, Verdict::Overlay, &frame);
+    sent(&mut world, Verdict::Tunnel, &frame);
     ip(&format!("neigh del {OTHER_NODE} dev uplink"));
     left(&mut world, &frame);
     ip(&format!(
         "neigh add {OTHER_NODE} lladdr {} dev uplink",
         Mac::new(OTHER_NODE_MAC)
     ));
-    sent(&mut world, Verdict::Overlay, &frame);
+    sent(&mut world, Verdict::Tunnel, &frame);
     ip(&format!("route add {OTHER_NODE} via {OUTSIDE} mtu lock 80"));
     left(
         &mut world,
         &udp((OUTSIDE, 50_000), (NODE, NODE_PORT), &[0; 40]),
     );
+    // By another link, where the neighbour is known as well.
     ip(&format!("route replace {OTHER_NODE} dev lookup"));
+    ip(&format!(
+        "neigh add {OTHER_NODE} lladdr {} dev lookup",
+        Mac::new(OTHER_NODE_MAC)
+    ));
     left(&mut world, &frame);
 }
 
@@ -570,7 +575,7 @@ fn once_a_second_the_stack_sees_a_packet_of_each_row() {
         return;
     };
     let frame = udp((OUTSIDE, 50_000), (NODE, NODE_PORT), b"");
-    sent(&mut world, Verdict::Overlay, &frame);
+    sent(&mut world, Verdict::Tunnel, &frame);
     let key = Tuple {
         src: addr(OUTSIDE),
         dst: addr(NODE),
@@ -588,9 +593,9 @@ fn once_a_second_the_stack_sees_a_packet_of_each_row() {
     left(&mut world, &frame);
     assert_eq!(
         world.run(Hook::FromNetdev, &frame).trace.verdict,
-        Verdict::Overlay
+        Verdict::Tunnel
     );
-    sent(&mut world, Verdict::Overlay, &frame);
+    sent(&mut world, Verdict::Tunnel, &frame);
 }
 
 #[test]
@@ -607,7 +612,7 @@ fn a_client_that_its_backend_answers_itself_is_left_to_the_stack() {
     let ran = world.run(Hook::FromNetdev, &frame);
     assert_eq!(
         (ran.trace.verdict, see(&ran.packet).src.as_str()),
-        (Verdict::Overlay, OUTSIDE)
+        (Verdict::Tunnel, OUTSIDE)
     );
 }
 
@@ -695,7 +700,7 @@ impl Beside {
         let tunnel = self.rng.chance(500).then(|| random::tunnel(&mut self.rng));
         let frame = match &tunnel {
             Some((vni, sender)) => {
-                let whole = tunnelled(&sender.to_string(), NODE, *vni, &bytes);
+                let whole = vxlan(&sender.to_string(), NODE, *vni, &bytes);
                 with_macs(whole, OVERLAY_MACS)
             }
             None => bytes.clone(),
@@ -717,7 +722,7 @@ impl Beside {
         let ran = ran.unwrap();
         let trace = ran.trace;
         match (action, trace.verdict) {
-            (XDP_TX, Verdict::Overlay) if tunnel.is_none() => {
+            (XDP_TX, Verdict::Tunnel) if tunnel.is_none() => {
                 let outer = see_outer(&out);
                 assert_eq!(outer.inner, ran.packet, "{frame:02x?}");
                 self.flows

@@ -13,8 +13,26 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a pod may use any pod's address",
         file: "orchestrator-ebpf/src/forward.rs",
-        from: "Some(endpoint) if endpoint.ifindex == packet.ifindex() => Ok(()),",
-        to: "Some(_) => Ok(()),",
+        from: "source.ifindex == packet.ifindex() && packet.is_from",
+        to: "packet.is_from",
+    },
+    Bug {
+        name: "a pod may use any link address",
+        file: "orchestrator-ebpf/src/forward.rs",
+        from: " && packet.is_from(&source.mac);",
+        to: ";",
+    },
+    Bug {
+        name: "a pod tells of what others were sent",
+        file: "orchestrator-ebpf/src/icmp.rs",
+        from: "to.same(&packet.headers.tuple.src))",
+        to: "!to.same(&Addr::UNSPECIFIED))",
+    },
+    Bug {
+        name: "the uplink hears of what pods sent",
+        file: "orchestrator-ebpf/src/icmp.rs",
+        from: "range.contains(&from) || range.contains(&to))",
+        to: "range.contains(&from))",
     },
     Bug {
         name: "the overlay carries foreign sources",
@@ -78,9 +96,9 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "time to live is not looked at",
-        file: "orchestrator-ebpf/src/skb.rs",
-        from: "if ttl <= 1 {",
-        to: "if ttl == 255 {",
+        file: "orchestrator-ebpf/src/forward.rs",
+        from: "if packet.headers.ttl <= 1 {",
+        to: "if packet.headers.ttl == 255 {",
     },
     Bug {
         name: "addresses are not in the transport's checksum",

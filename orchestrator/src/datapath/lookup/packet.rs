@@ -1,6 +1,6 @@
 //! What the model reads in a frame: slices and checked offsets, nothing of the datapath's parser.
 
-use orchestrator_common::{Addr, DropReason, Port, Proto, Tuple};
+use orchestrator_common::{Addr, DropReason, Mac, Port, Proto, Tuple};
 
 const ETHERNET: usize = 14;
 
@@ -29,6 +29,8 @@ pub enum Icmp {
 /// A packet as somebody who knows the RFCs reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// Whose frame it is.
+    pub mac: Mac,
     pub tuple: Tuple,
     pub part: Part,
     pub icmp: Option<Icmp>,
@@ -45,6 +47,8 @@ pub struct Packet {
     pub fragment_id: u32,
     /// The packet that an ICMP error is about, as far as it is quoted.
     pub quoted: Option<Box<Packet>>,
+    /// From whom to whom that was, whatever else it is.
+    pub about: Option<(Addr, Addr)>,
 }
 
 impl Packet {
@@ -64,6 +68,7 @@ impl Packet {
             Some([0x86, 0xdd]) => v6(frame)?,
             Some(_) => return Err(DropReason::NotIp),
         };
+        packet.mac.octets.copy_from_slice(&frame[6..12]);
         if packet.part != Part::Later {
             packet.read_transport(frame, is_quote)?;
         }
@@ -79,8 +84,13 @@ impl Packet {
         matches!(self.tuple.proto, Proto::TCP | Proto::UDP | Proto::SCTP)
     }
 
+    /// Its family's own ICMP.
+    pub fn has_icmp_protocol(&self) -> bool {
+        self.tuple.proto == if self.v6 { Proto::ICMPV6 } else { Proto::ICMP }
+    }
+
     fn read_transport(&mut self, frame: &[u8], is_quote: bool) -> Result<(), DropReason> {
-        let is_icmp = self.tuple.proto == if self.v6 { Proto::ICMPV6 } else { Proto::ICMP };
+        let is_icmp = self.has_icmp_protocol();
         let needed = match self.tuple.proto {
             Proto::TCP if !is_quote => 20,
             Proto::TCP => 8,
@@ -109,7 +119,11 @@ impl Packet {
         match kind {
             Icmp::Echo => self.tuple.src_port = port(4),
             Icmp::EchoReply => self.tuple.dst_port = port(4),
-            Icmp::Error => self.quoted = quote(&frame[self.transport + 8..], self.v6),
+            Icmp::Error => {
+                let quoted = &frame[self.transport + 8..];
+                self.quoted = quote(quoted, self.v6);
+                self.about = ends(quoted, self.v6);
+            }
             Icmp::Other => {}
         }
         self.icmp = Some(kind);
@@ -127,6 +141,22 @@ fn quote(bytes: &[u8], v6: bool) -> Option<Box<Packet>> {
     (quoted.icmp != Some(Icmp::Error)).then(|| Box::new(quoted))
 }
 
+/// The addresses in a header.
+fn ends(header: &[u8], v6: bool) -> Option<(Addr, Addr)> {
+    let v4 = |at: usize| {
+        let octets: [u8; 4] = header.get(at..at + 4)?.try_into().ok()?;
+        Some(Addr::from_v4(octets.into()))
+    };
+    let v16 = |at: usize| {
+        let octets = header.get(at..at + 16)?.try_into().ok()?;
+        Some(Addr::from_octets(octets))
+    };
+    match v6 {
+        true => Some((v16(8)?, v16(24)?)),
+        false => Some((v4(12)?, v4(16)?)),
+    }
+}
+
 fn v4(frame: &[u8]) -> Result<Packet, DropReason> {
     let header = frame
         .get(ETHERNET..ETHERNET + 20)
@@ -140,6 +170,7 @@ fn v4(frame: &[u8]) -> Result<Packet, DropReason> {
     };
     let field = u16::from_be_bytes([header[6], header[7]]);
     Ok(Packet {
+        mac: Mac::default(),
         tuple: tuple(addr(12), addr(16), header[9]),
         part: part(field & 0x1fff, field & 0x2000),
         icmp: None,
@@ -151,6 +182,7 @@ fn v4(frame: &[u8]) -> Result<Packet, DropReason> {
         length: frame.len(),
         fragment_id: u16::from_be_bytes([header[4], header[5]]).into(),
         quoted: None,
+        about: None,
     })
 }
 
@@ -169,6 +201,7 @@ fn v6(frame: &[u8]) -> Result<Packet, DropReason> {
         return Err(DropReason::Malformed);
     }
     let mut packet = Packet {
+        mac: Mac::default(),
         tuple: tuple(src, dst, header[6]),
         part: Part::Whole,
         icmp: None,
@@ -180,6 +213,7 @@ fn v6(frame: &[u8]) -> Result<Packet, DropReason> {
         length: frame.len(),
         fragment_id: 0,
         quoted: None,
+        about: None,
     };
     let mut steps = 0;
     while packet.part != Part::Later && EXTENSIONS.contains(&packet.tuple.proto.number) {
