@@ -218,7 +218,7 @@ fn node_port(size: Size, rival: super::rival::Kind) -> Case {
 fn node_port_xdp(size: Size) -> Case {
     let tcx = node_port(size, Nftables).ours;
     Case {
-        name: "NodePort TCP_CRR from outside, XDP",
+        name: "NodePort TCP_CRR, generic XDP",
         size,
         figure: Figure::Rate,
         relation: Relation::Ratio,
