@@ -5,7 +5,7 @@ use crate::layout::layout;
 use crate::tuple::Tuple;
 
 layout! {
-    /// One dropped or refused packet. Written by every tcx program at its exit, read by the agent.
+    /// One dropped or refused packet. Written by every tcx program and `xdp` at its exit, read by the agent.
     pub struct DropEvent {
         /// CLOCK_MONOTONIC.
         pub time_ns: u64,
@@ -32,10 +32,21 @@ pub enum Hook {
     FromOverlay = 3,
     FromNetdev = 4,
     ToNetdev = 5,
+    Xdp = 6,
 }
 
 impl Hook {
     pub const ALL: &'static [Hook] = &[
+        Hook::FromContainer,
+        Hook::ToContainer,
+        Hook::FromOverlay,
+        Hook::FromNetdev,
+        Hook::ToNetdev,
+        Hook::Xdp,
+    ];
+
+    /// Those that see every packet of their place and leave a trace.
+    pub const TCX: &'static [Hook] = &[
         Hook::FromContainer,
         Hook::ToContainer,
         Hook::FromOverlay,
@@ -51,6 +62,7 @@ impl Hook {
             Hook::FromOverlay => "from_overlay",
             Hook::FromNetdev => "from_netdev",
             Hook::ToNetdev => "to_netdev",
+            Hook::Xdp => "xdp_uplink",
         }
     }
 

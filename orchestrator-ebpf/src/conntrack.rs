@@ -33,6 +33,12 @@ pub struct Opening {
     row: Flow,
 }
 
+/// Whether the next packet is to say that the row is in use.
+#[inline(always)]
+pub fn is_due(flow: &Flow) -> bool {
+    maps::now_ns().wrapping_sub(flow.last_seen_ns) > TOUCH_NS
+}
+
 /// Notes that a packet used its row, and rebuilds the other row if it is missing. The tuple in
 /// `headers` is the row's key, with its scope.
 #[inline(always)]

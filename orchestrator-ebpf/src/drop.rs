@@ -5,10 +5,11 @@ use core::mem::size_of;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use orchestrator_common::event::Hook;
-use orchestrator_common::maps::statistics::{FIRST_REASON, LOST, verdict_row};
-use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Tuple, Verdict};
+use orchestrator_common::maps::statistics::{LOST, reason_row, verdict_row};
+use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Verdict};
 
 use crate::maps;
+use crate::packet::Headers;
 use crate::skb::Packet;
 
 /// Runs a hook's decision and carries it out.
@@ -36,13 +37,9 @@ pub fn exit(
     unsafe { (*skb).cb = trace.to_cb() };
     maps::count(verdict_row(trace.verdict));
     if trace.reason.number() != DropReason::None.number() {
-        report(
-            skb,
-            &packet.headers.tuple,
-            hook as u32,
-            trace.reason.number(),
-            packet.headers.service,
-        );
+        // SAFETY: as above.
+        let (ifindex, length) = unsafe { ((*skb).ifindex, (*skb).len) };
+        report(packet.headers, hook, trace.reason, ifindex, length);
     }
     // SAFETY: helpers that take numbers; a null parameter makes the kernel look the neighbour up.
     let code = unsafe {
@@ -82,23 +79,23 @@ fn next_hop(addr: u32) -> bpf_redir_neigh {
 /// Counts a drop and tells the agent of it, as long as there is room. ARP, and what IPv6 has in its
 /// place, is only counted: pods send it all the time.
 #[inline(never)]
-fn report(skb: *mut __sk_buff, tuple: &Tuple, hook: u32, reason: u32, service: u32) {
-    maps::count(FIRST_REASON + reason);
-    let v6 = !tuple.src.is_v4();
-    if reason == DropReason::NotIp.number() || v6 && reason == DropReason::NotUnicast.number() {
+pub fn report(headers: &Headers, hook: Hook, reason: DropReason, ifindex: u32, length: u32) {
+    maps::count(reason_row(reason));
+    let v6 = !headers.tuple.src.is_v4();
+    if matches!(reason, DropReason::NotIp) || v6 && matches!(reason, DropReason::NotUnicast) {
         return;
     }
     if let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) {
         let event = entry.as_mut_ptr();
-        // SAFETY: the reserved record, whose every field is written, and the context.
+        // SAFETY: the reserved record, whose every field is written.
         unsafe {
             (*event).time_ns = maps::now_ns();
-            (*event).tuple = *tuple;
-            (*event).reason = reason;
-            (*event).hook = hook;
-            (*event).ifindex = (*skb).ifindex;
-            (*event).length = (*skb).len;
-            (*event).service = service;
+            (*event).tuple = headers.tuple;
+            (*event).reason = reason.number();
+            (*event).hook = hook as u32;
+            (*event).ifindex = ifindex;
+            (*event).length = length;
+            (*event).service = headers.service;
             (*event).reserved = 0;
         }
         entry.submit(0);

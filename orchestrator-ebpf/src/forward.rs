@@ -8,6 +8,7 @@ use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
 
+use crate::packet::Headers;
 use crate::skb::Packet;
 use crate::vxlan::{self, Outer};
 use crate::{dsr, icmp, lb, maps, path, refuse};
@@ -23,9 +24,14 @@ pub const OVERLAY_FRAME: [u32; 3] = Mac::frame(Mac::OVERLAY_DEVICE, Mac::OVERLAY
 /// What the node is in the packet's family.
 #[inline(always)]
 pub fn family<'a>(packet: &Packet, config: &'a Config) -> &'a Family {
+    family_of(packet.headers, config)
+}
+
+#[inline(always)]
+pub fn family_of<'a>(headers: &Headers, config: &'a Config) -> &'a Family {
     // Computed, not chosen, so that the verifier has one way to walk: v6 follows v4 in the row.
     const { assert!(offset_of!(Config, v6) == offset_of!(Config, v4) + size_of::<Family>()) };
-    let at = usize::from(packet.headers.v6 & 1) * size_of::<Family>();
+    let at = usize::from(headers.v6 & 1) * size_of::<Family>();
     // SAFETY: both are in the row, see above.
     unsafe { &*(&raw const config.v4).byte_add(at) }
 }
@@ -204,7 +210,7 @@ fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3])
 
 #[inline(always)]
 fn to_outside(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace, DropReason> {
-    if !is_unicast(packet) {
+    if !is_unicast(&packet.headers.tuple.dst) {
         return Err(DropReason::NotUnicast);
     }
     if packet.headers.ttl <= 1 {
@@ -227,9 +233,8 @@ fn to_outside(packet: &mut Packet, config: &Config, rule: Rule) -> Result<Trace,
 /// Whether the destination is somebody's who may be elsewhere: not a group, not this link, not this
 /// host.
 #[inline(always)]
-fn is_unicast(packet: &Packet) -> bool {
-    let to = &packet.headers.tuple.dst;
-    if packet.headers.is_v6() {
+pub fn is_unicast(to: &Addr) -> bool {
+    if !to.is_v4() {
         let words = &to.words;
         let loopback = words[0] | words[1] | words[2] == 0 && words[3] == 1u32.to_be();
         return is_unicast_v6(to) && !loopback && !to.same(&Addr::UNSPECIFIED);

@@ -161,13 +161,13 @@ fn replace_ports(packet: &Packet, quote: &Headers, l4: u32, to: &Tuple) -> Resul
 
 /// Sums of what replaces something less what was there: at most 17 bits.
 #[inline(always)]
-fn port_difference(from: &Tuple, to: &Tuple) -> u32 {
+pub fn port_difference(from: &Tuple, to: &Tuple) -> u32 {
     let from = [from.src_port.wire, from.dst_port.wire];
     csum::difference(&from, &[to.src_port.wire, to.dst_port.wire])
 }
 
 #[inline(always)]
-fn address_difference(from: &Tuple, to: &Tuple) -> u32 {
+pub fn address_difference(from: &Tuple, to: &Tuple) -> u32 {
     const SIZE: u32 = 2 * size_of::<Addr>() as u32;
     let (from, to) = (&raw const from.src, &raw const to.src);
     // SAFETY: the destination follows the source in both.

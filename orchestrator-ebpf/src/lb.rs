@@ -35,7 +35,7 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
             Ok(())
         };
     }
-    if by_flow(packet, EITHER) || by_row(packet, config, ServiceKey::INSIDE)? {
+    if by_flow(packet, EITHER) || by_row(packet.headers, config, ServiceKey::INSIDE)? {
         return packet.rewrite();
     }
     if family.services.contains(&to) {
@@ -85,11 +85,17 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     let Some(flow) = maps::flow(key) else {
         return false;
     };
+    follow(packet.headers, flow, wanted)
+}
+
+/// The same once the flow is found.
+#[inline(always)]
+pub fn follow(headers: &mut Headers, flow: &mut Flow, wanted: u16) -> bool {
     if flow.direction & wanted == 0 {
         return false;
     }
     let is_reply = flow.direction == Flow::REPLY;
-    if !is_reply && !still_right(flow, packet.headers) {
+    if !is_reply && !still_right(flow, headers) {
         return false;
     }
     let rule = if is_reply {
@@ -97,7 +103,7 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
     } else {
         Rule::Service
     };
-    conntrack::take(packet.headers, flow, rule);
+    conntrack::take(headers, flow, rule);
     true
 }
 
@@ -127,11 +133,11 @@ fn still_right(flow: &Flow, headers: &Headers) -> bool {
 
 /// Opens a flow for a packet to a Service, of those for `scope`; `false` if it is to none.
 #[inline(always)]
-pub fn by_row(packet: &mut Packet, config: &Config, scope: u8) -> Result<bool, DropReason> {
-    if !packet.headers.has_ports() || !choose(packet.headers, config, scope)? {
+pub fn by_row(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool, DropReason> {
+    if !headers.has_ports() || !choose(headers, config, scope)? {
         return Ok(false);
     }
-    open(packet.headers, config, scope)?;
+    open(headers, config, scope)?;
     Ok(true)
 }
 
@@ -219,7 +225,7 @@ fn enter(config: &Config, scope: u8, opening: &mut Opening) -> Result<(), DropRe
 
 /// The row of the address that was asked; a node's own address also has those of node ports.
 #[inline(always)]
-fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<Service> {
+pub fn find(config: &Config, asked: &Tuple, scope: u8) -> Option<Service> {
     let key = ServiceKey {
         addr: asked.dst,
         port: asked.dst_port,

@@ -12,6 +12,7 @@ mod packet;
 mod port;
 mod refusal;
 mod state;
+mod tunnel;
 mod vxlan;
 
 #[cfg(target_arch = "bpf")]
@@ -30,6 +31,8 @@ mod dsr;
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragments;
+#[cfg(target_arch = "bpf")]
+mod frame;
 #[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]

@@ -15,7 +15,7 @@ use crate::conntrack::{self, Ports};
 use crate::forward;
 use crate::fragments;
 use crate::maps;
-use crate::packet::{Fragment, Icmp};
+use crate::packet::{Fragment, Headers, Icmp};
 use crate::port;
 use crate::skb::Packet;
 
@@ -160,4 +160,11 @@ pub fn unmasquerade(packet: &mut Packet) -> bool {
     }
     conntrack::take(packet.headers, flow, Rule::MasqueradeReply);
     true
+}
+
+/// Whether a packet of TCP or UDP may be such an answer, without a look at what its row says.
+#[inline(always)]
+pub fn may_unmasquerade(headers: &mut Headers) -> bool {
+    headers.tuple.scope = Scope::MASQUERADE;
+    port::is_masqueraded(headers.tuple.dst_port) && maps::flow(&headers.tuple).is_some()
 }

@@ -486,7 +486,7 @@ impl Packet {
 
 /// Two ports as they lie beside each other.
 #[inline(always)]
-fn words_of(ports: [orchestrator_common::Port; 2]) -> u32 {
+pub fn words_of(ports: [orchestrator_common::Port; 2]) -> u32 {
     u32::from_ne_bytes({
         let ([a, b], [c, d]) = (ports[0].wire.to_ne_bytes(), ports[1].wire.to_ne_bytes());
         [a, b, c, d]

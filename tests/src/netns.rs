@@ -118,6 +118,13 @@ impl Netns {
         run("bridge", &all).map(drop)
     }
 
+    /// Sets offloads of a link inside; arguments, of which it is the first, are split at blanks.
+    pub fn ethtool(&self, arguments: &str) -> Result<()> {
+        let mut all = vec!["-K"];
+        all.extend(arguments.split_whitespace());
+        self.enter(|| run("ethtool", &all)).map(drop)
+    }
+
     pub fn sysctl(&self, path: &str, value: &str) -> io::Result<()> {
         self.enter(|| fs::write(format!("/proc/sys/net/{path}"), value))
     }

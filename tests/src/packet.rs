@@ -1,5 +1,7 @@
 //! Builds frames, and judges frames that came out: every checksum is computed anew.
 
+mod outer;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::icmpv4::DestUnreachableHeader;
@@ -7,6 +9,8 @@ use etherparse::{
     Ethernet2Header, Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
     checksum, icmpv6,
 };
+
+pub use outer::{Outer, see_outer, with_congestion};
 
 pub const SENDER_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 1];
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0xaa, 0, 0, 0, 2];
@@ -69,14 +73,15 @@ pub fn tcp(from: End<'_>, to: End<'_>, flags: Flags, payload: &[u8]) -> Vec<u8> 
     frame
 }
 
-/// A frame in VXLAN, as one node of an IPv4 underlay sends it to another.
+/// A frame in VXLAN, as one node sends it to another.
 pub fn vxlan(from: &str, to: &str, vni: u32, inner: &[u8]) -> Vec<u8> {
     let mut payload = vec![8, 0, 0, 0];
     payload.extend((vni << 8).to_be_bytes());
     payload.extend(inner);
     let mut frame = udp((from, 50000), (to, 4789), &payload);
     // RFC 7348, section 4.1: without a checksum.
-    frame[40..42].fill(0);
+    let checksum = if is_v6(&frame) { 60 } else { 40 };
+    frame[checksum..checksum + 2].fill(0);
     frame
 }
 

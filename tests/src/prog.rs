@@ -13,7 +13,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{
     Array, HashMap, HashOfMaps, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf,
 };
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod};
 use orchestrator::datapath::lookup::tunnel::Wrapped;
 use orchestrator::datapath::table::Tables;
@@ -103,6 +103,7 @@ impl Datapath {
                 Program::SchedClassifier(program) => program.load(),
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::CgroupSock(program) => program.load(),
+                Program::Xdp(program) => program.load(),
                 _ => bail!("a program {name} of a kind that nobody attaches"),
             };
             loaded.with_context(|| format!("load {name}"))?;
@@ -165,6 +166,24 @@ impl Datapath {
         times: u32,
     ) -> Result<Ran> {
         run(self.classifier(hook)?, context, frame, times)
+    }
+
+    pub fn xdp(&mut self) -> Result<&mut Xdp> {
+        let program = self.ebpf.program_mut(Hook::Xdp.name());
+        Ok(program.context("no such program")?.try_into()?)
+    }
+
+    /// Runs `xdp_uplink` over a frame, in this thread's network namespace: its action, and the frame
+    /// afterwards.
+    pub fn run_xdp(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut packet = vec![0u8; frame.len() + 256];
+        let result = self.xdp()?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut packet),
+            ..TestRunOptions::new()
+        })?;
+        packet.truncate(result.data_size_out as usize);
+        Ok((result.return_value, packet))
     }
 
     pub fn set_config(&mut self, config: &Config) -> Result<()> {
@@ -320,7 +339,7 @@ impl Datapath {
         self.counter(verdict_row(verdict))
     }
 
-    fn counter(&self, row: u32) -> Result<u64> {
+    pub fn counter(&self, row: u32) -> Result<u64> {
         let counters: PerCpuArray<&MapData, u64> = self
             .ebpf
             .map("counters_v1")

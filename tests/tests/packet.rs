@@ -22,6 +22,8 @@ mod sctp;
 mod service;
 #[path = "packet/world.rs"]
 mod world;
+#[path = "packet/xdp.rs"]
+mod xdp;
 
 use tests::prog::{Datapath, can_load};
 
@@ -50,7 +52,8 @@ fn every_program_passes_the_verifier() {
             "sendmsg4",
             "sendmsg6",
             "to_container",
-            "to_netdev"
+            "to_netdev",
+            "xdp_uplink"
         ]
     );
 }

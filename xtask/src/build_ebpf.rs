@@ -54,6 +54,7 @@ const CAPS: &[(&str, u32, u32)] = &[
     ("sendmsg6", 800, 192),
     ("to_container", 8_000, 320),
     ("to_netdev", 18_000, 400),
+    ("xdp_uplink", 36_000, 448),
 ];
 
 /// Builds the object unless it is up to date, and returns its path.
@@ -150,6 +151,7 @@ fn load(program: &mut Program) -> Result<ProgramInfo> {
         Program::SchedClassifier(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
         Program::CgroupSock(program) => program.load()?,
+        Program::Xdp(program) => program.load()?,
         _ => bail!("nobody attaches a program of this kind"),
     }
     Ok(program.info()?)

@@ -23,6 +23,7 @@ pub const FOR_TESTS: &[Need] = &[
     ("nft", "nftables"),
     ("iptables-save", "iptables"),
     ("curl", "curl"),
+    ("ethtool", "ethtool"),
 ];
 
 /// Installs the packages of the programs that are missing; returns their names.

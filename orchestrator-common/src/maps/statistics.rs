@@ -9,6 +9,9 @@ use crate::verdict::{DropReason, Verdict};
 /// The row that counts records which found no room in `drops_v2`.
 pub const LOST: u32 = 63;
 
+/// The row that counts packets which XDP finished; they are counted by verdict and reason as well.
+pub const XDP: u32 = 62;
+
 /// Verdicts have the rows below this, drop reasons those from it on.
 pub const FIRST_REASON: u32 = 16;
 

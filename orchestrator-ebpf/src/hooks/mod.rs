@@ -5,3 +5,4 @@ mod container;
 mod netdev;
 mod overlay;
 mod sock;
+mod xdp;

@@ -119,7 +119,7 @@ fn translate(packet: &mut Packet, config: &Config) -> Result<bool, DropReason> {
     if packet.headers.tuple.dst.same(&family.node) && nat::unmasquerade(packet) {
         return Ok(true);
     }
-    lb::by_row(packet, config, ServiceKey::OUTSIDE)
+    lb::by_row(packet.headers, config, ServiceKey::OUTSIDE)
 }
 
 /// Whether a packet goes to the node itself as a backend: it gets that from where the client's route

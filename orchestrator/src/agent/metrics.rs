@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | `orchestrator_datapath_packets_total` | counter | `verdict` | packets by what became of them |
 //! | `orchestrator_datapath_drops_total` | counter | `reason` | packets dropped or refused |
+//! | `orchestrator_datapath_xdp_packets_total` | counter | – | those of them that XDP finished before the stack |
 //! | `orchestrator_datapath_lost_drop_events_total` | counter | – | records of drops that found no room in the ring buffer |
 //! | `orchestrator_datapath_flows` | gauge | – | rows of the flow table; a translated flow has two |
 //! | `orchestrator_datapath_map_entries` | gauge | `map` | rows of a map |
@@ -206,6 +207,8 @@ impl Collector for Numbers {
         let drops = it.drops.iter();
         let drops = drops.map(|(name, count)| ([("reason", *name)], *count));
         to.counter("drops", "Packets dropped or refused", drops)?;
+        let xdp = "Those of the packets that XDP finished before the stack";
+        to.single("xdp_packets", xdp, MetricType::Counter, it.xdp)?;
         let lost = "Records of drops that found no room";
         to.single("lost_drop_events", lost, MetricType::Counter, it.lost)?;
         let flows = "Rows of the flow table";
@@ -371,6 +374,7 @@ mod tests {
             verdicts: vec![("deliver", 7)],
             drops: vec![("no_service", 3)],
             lost: 2,
+            xdp: 5,
             maps: vec![MapFill {
                 name: "flows_v1",
                 rows: 5,
@@ -401,6 +405,7 @@ mod tests {
             &[
                 "orchestrator_datapath_packets_total{verdict=\"deliver\"} 7",
                 "orchestrator_datapath_drops_total{reason=\"no_service\"} 3",
+                "orchestrator_datapath_xdp_packets_total 5",
                 "orchestrator_datapath_lost_drop_events_total 2",
                 "orchestrator_datapath_flows 5",
                 "orchestrator_datapath_map_entries{map=\"flows_v1\"} 5",

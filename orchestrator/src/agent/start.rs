@@ -33,7 +33,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
 use super::wiring::{PodNetwork, Wiring};
-use crate::datapath::{Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, mount};
+use crate::datapath::{Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
@@ -57,6 +57,8 @@ pub struct AgentConfig {
     pub program_stats: bool,
     /// A backend's node answers clients outside itself.
     pub dsr: bool,
+    /// XDP on the uplink.
+    pub xdp: Xdp,
 }
 
 /// Why an agent could not start or go on.
@@ -326,6 +328,7 @@ impl Body {
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
             dsr: self.config.dsr,
+            xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
             cgroup_root: mount::cgroup_root()?,
         })

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::agent::reset::{self, ResetConfig};
 use crate::agent::{self, AgentConfig};
-use crate::datapath::Addrs;
+use crate::datapath::{Addrs, Xdp};
 use crate::sys::{Shutdown, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -68,9 +68,38 @@ pub struct Args {
     #[arg(long)]
     dsr: bool,
 
+    /// Balances clients outside over other nodes' pods, and drops what must not come in, in the uplink's
+    /// driver, before the node's stack: XDP. For real cards. The node's firewall sees none of that.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpArg::Auto)]
+    xdp: XdpArg,
+
     /// Remove this node's containers and links instead, and end. The agent must not be running.
     #[arg(long)]
     reset: bool,
+}
+
+/// Where XDP runs on the uplink.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum XdpArg {
+    /// In the driver if the uplink is a card that keeps segmentation offload, so never on a veth pair.
+    Auto,
+    /// In the driver; the agent does not start where that has no XDP.
+    Native,
+    /// In the stack, on any link: to try it out. It is slower than native and turns GRO off.
+    Generic,
+    /// Nowhere: the stack's hooks do the same everywhere.
+    Off,
+}
+
+impl From<XdpArg> for Xdp {
+    fn from(arg: XdpArg) -> Self {
+        match arg {
+            XdpArg::Auto => Self::Auto,
+            XdpArg::Native => Self::Native,
+            XdpArg::Generic => Self::Generic,
+            XdpArg::Off => Self::Off,
+        }
+    }
 }
 
 /// Runs the node until SIGTERM; its pods go on running.
@@ -142,6 +171,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         docker_host: args.docker_host,
         program_stats: args.program_stats,
         dsr: args.dsr,
+        xdp: args.xdp.into(),
     };
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;

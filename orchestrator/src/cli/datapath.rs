@@ -38,7 +38,8 @@ enum Command {
         #[arg(long)]
         node: Option<String>,
     },
-    /// Print how many packets met what: verdicts, then reasons of drops and refusals
+    /// Print how many packets met what: verdicts, then reasons of drops and refusals,
+    /// and how many of all these XDP finished
     Counters {
         /// The node; not needed where there is only one
         #[arg(long)]

@@ -9,10 +9,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use super::DatapathError;
-use super::link::{Devices, HOST, NET, VXLAN};
+use super::link::{self, Devices, HOST, NET, VXLAN};
 use super::object::Programs;
-use super::syscall::{self, AttachType};
+use super::syscall::{self, AttachType, XdpMode};
+use super::xdp::{self, Choice};
+use super::{DatapathError, NodeConfig};
 
 /// One program at one place. The name is the pin's; bpffs allows no dot in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Attachment {
     program: &'static str,
     to: AttachType,
     target: Target,
+    /// Of XDP only.
+    mode: Option<XdpMode>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
         program,
         to: *to,
         target: Target::Cgroup,
+        mode: None,
     });
     let devices = [
         on_device(
@@ -99,6 +103,22 @@ fn on_device(program: &'static str, to: AttachType, ifname: &str, ifindex: u32) 
         program,
         to,
         target: Target::Device(ifindex),
+        mode: None,
+    }
+}
+
+/// XDP on the uplink in one of its modes. Each has a name of its own, for a device has one of them at
+/// most, and a link keeps the mode that it was made with.
+pub fn xdp_attachment(devices: &Devices, mode: XdpMode) -> Attachment {
+    Attachment {
+        name: String::from(match mode {
+            XdpMode::Generic => "xdp_uplink-generic",
+            XdpMode::Native => "xdp_uplink-native",
+        }),
+        program: "xdp_uplink",
+        to: AttachType::Xdp,
+        target: Target::Device(devices.uplink.ifindex),
+        mode: Some(mode),
     }
 }
 
@@ -131,8 +151,45 @@ impl Links {
             Target::Cgroup => self.cgroup.as_raw_fd() as u32,
             Target::Device(ifindex) => ifindex,
         };
-        let link = syscall::link_create(program.as_fd(), target, what.to).map_err(failed)?;
+        let link = syscall::link_create(program.as_fd(), target, what.to, what.mode);
+        let link = link.map_err(failed)?;
         syscall::pin(link.as_fd(), &path).map_err(failed)
+    }
+
+    /// Has XDP run on the uplink, or not, as the node was told. The name of its pin, if it does.
+    pub fn attach_xdp(
+        &self,
+        programs: &Programs,
+        config: &NodeConfig,
+        devices: &Devices,
+    ) -> Result<Option<String>, DatapathError> {
+        let Choice {
+            mode,
+            because,
+            is_optional,
+        } = xdp::choose(config.xdp, devices.driver);
+        for other in [XdpMode::Native, XdpMode::Generic] {
+            if mode != Some(other) {
+                self.detach_at_once(&xdp_attachment(devices, other).name)?;
+            }
+        }
+        let uplink = &config.uplink;
+        let Some(mode) = mode else {
+            tracing::info!(uplink, because, "XDP is off");
+            return Ok(None);
+        };
+        let what = xdp_attachment(devices, mode);
+        match link::let_xdp_route(config).and_then(|()| self.attach(programs, &what)) {
+            Ok(()) => {
+                tracing::info!(uplink, ?mode, because, "XDP is on");
+                Ok(Some(what.name))
+            }
+            Err(error) if is_optional => {
+                tracing::warn!(uplink, %error, "XDP is off: the uplink does not take it");
+                Ok(None)
+            }
+            Err(error) => Err(xdp::refused(uplink, mode, &error)),
+        }
     }
 
     /// The same where it is attached already, which takes no time. `false`: it is not.
@@ -145,6 +202,19 @@ impl Links {
     /// Detaches; what is not attached is fine.
     pub fn detach(&self, name: &str) -> Result<(), DatapathError> {
         unpin(&self.dir.join(name))
+    }
+
+    /// The same, and its place is free when this returns.
+    fn detach_at_once(&self, name: &str) -> Result<(), DatapathError> {
+        match syscall::pinned(&self.dir.join(name)) {
+            Ok(link) => {
+                // Fails only for a link whose device is gone.
+                let _ = syscall::link_detach(link.as_fd());
+                self.detach(name)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(DatapathError::io(format!("open the pin {name}"), error)),
+        }
     }
 
     /// The names of all pinned links.

@@ -9,7 +9,7 @@ use orchestrator_common::{Addr, Mac, Port, Prefix};
 
 use super::desired::Facts;
 use super::link::Devices;
-use super::{Addrs, DatapathError, syscall};
+use super::{Addrs, DatapathError, Xdp, syscall};
 
 /// Outer Ethernet, IP, UDP and VXLAN headers: what the overlay takes from the uplink's MTU.
 const OVERHEAD_V4: u32 = 50;
@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub vxlan_port: u16,
     /// Direct server return: on every node of a cluster or on none.
     pub dsr: bool,
+    /// XDP on the uplink.
+    pub xdp: Xdp,
     /// Usually `/sys/fs/bpf/orchestrator`; maps and links go to `<node_name>/{maps,links}` below it.
     pub pin_root: PathBuf,
     /// The mount of cgroup v2, see [`super::mount::cgroup_root`].
@@ -246,6 +248,7 @@ mod tests {
             vni: 1,
             vxlan_port: 4789,
             dsr: false,
+            xdp: Xdp::Auto,
             pin_root: PathBuf::new(),
             cgroup_root: PathBuf::new(),
         }

@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod driver;
 mod frames;
 mod neighbourhood;
 
@@ -29,6 +30,7 @@ use orchestrator_common::Prefix;
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub use addresses::route_addresses;
+pub use driver::Driver;
 pub use frames::Sender;
 
 pub const VXLAN: &str = "orch-vxlan";
@@ -47,6 +49,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Devices {
     pub uplink: Device,
+    pub driver: Driver,
     pub vxlan: Device,
     pub host: Device,
     pub net: Device,
@@ -71,10 +74,11 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
     for family in &families {
         ensure_routes(&netlink, host, net, family).await?;
     }
-    let uplink = device(&uplink)?;
-    let neighbourhood = neighbourhood::find(&netlink, uplink.ifindex, config.underlay).await?;
+    let port = device(&uplink)?;
+    let neighbourhood = neighbourhood::find(&netlink, port.ifindex, config.underlay).await?;
     Ok(Devices {
-        uplink,
+        uplink: port,
+        driver: Driver::of(&uplink),
         vxlan,
         host,
         net,
@@ -280,6 +284,16 @@ fn route(
         .pref_source(node)?
         .onlink();
     Ok(route.build())
+}
+
+/// Lets XDP ask the kernel for routes in the name of `orch-net`: it is answered only for an interface
+/// that forwards. Nothing that comes in there gets to the stack, so nothing is forwarded.
+pub fn let_xdp_route(config: &NodeConfig) -> Result<(), DatapathError> {
+    sysctl(&format!("ipv4/conf/{NET}/forwarding"), "1")?;
+    if config.v6.is_some() || config.underlay.is_ipv6() {
+        sysctl(&format!("ipv6/conf/{NET}/forwarding"), "1")?;
+    }
+    Ok(())
 }
 
 /// No IPv6 on a link that only the programs use.

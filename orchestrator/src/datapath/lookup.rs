@@ -176,7 +176,7 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         Hook::FromContainer => world.from_container(arrival.ifindex, &packet),
         Hook::ToContainer => world.to_container(arrival.ifindex, &packet),
         Hook::FromOverlay => world.from_overlay(arrival, &packet),
-        Hook::FromNetdev => world.from_netdev(arrival.ifindex, &packet),
+        Hook::FromNetdev | Hook::Xdp => world.from_netdev(arrival.ifindex, &packet),
         Hook::ToNetdev => world.to_netdev(&packet),
     };
     Allowed {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use orchestrator_common::maps::statistics::{Connections, LOST, reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{Connections, LOST, XDP, reason_row, verdict_row};
 use orchestrator_common::{DropReason, Verdict};
 
 use super::DatapathError;
@@ -30,6 +30,8 @@ pub struct Reading {
     pub drops: Vec<(&'static str, u64)>,
     /// Records of drops that found no room.
     pub lost: u64,
+    /// Packets that XDP finished; they are among the others.
+    pub xdp: u64,
     pub maps: Vec<MapFill>,
     /// Rows of `flows`: a translated flow has two.
     pub flow_rows: u64,
@@ -106,6 +108,7 @@ impl Meter {
             verdicts: verdicts.collect::<Result<_, DatapathError>>()?,
             drops: drops.collect::<Result<_, DatapathError>>()?,
             lost: counter(LOST)?,
+            xdp: counter(XDP)?,
             flow_rows: flows.map_or(0, |flows| flows.rows),
             maps,
             programs: self.programs.iter().map(runs).collect(),

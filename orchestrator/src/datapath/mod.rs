@@ -33,12 +33,13 @@ pub mod table;
 pub mod trace;
 pub mod view;
 pub mod world;
+mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orchestrator_common::maps::statistics::{reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{XDP, reason_row, verdict_row};
 use orchestrator_common::{Addr, DropReason, Mac, Verdict};
 
 use attach::{Attachment, Links};
@@ -51,6 +52,7 @@ use reconcile::Reconciler;
 pub use addrs::Addrs;
 pub use config::{FamilyConfig, NodeConfig};
 pub use view::{HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
+pub use xdp::Xdp;
 
 /// One watch event, or one pod wired or gone. `None` is a deletion.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ impl Datapath {
             links.attach(&programs, &attachment)?;
             own_links.insert(attachment.name);
         }
+        own_links.extend(links.attach_xdp(&programs, &config, &devices)?);
         gc::remove_old_maps(&maps)?;
         Ok(Self {
             config,
@@ -386,7 +389,8 @@ pub fn dump_pinned(pin_root: &Path, node: &str) -> Result<String, DatapathError>
     Ok(dump::dump(&kernel::Kernel::read(&maps)?))
 }
 
-/// Packets of a node by what became of them: the verdicts, then the reasons of drops and refusals.
+/// Packets of a node by what became of them: the verdicts, then the reasons of drops and refusals,
+/// and how many of all these XDP finished.
 pub fn counters_pinned(
     pin_root: &Path,
     node: &str,
@@ -409,6 +413,7 @@ fn count(maps: &Maps) -> Result<Vec<(&'static str, u64)>, DatapathError> {
     let reasons = reasons.map(|reason| (reason.name(), reason_row(*reason)));
     verdicts
         .chain(reasons)
+        .chain([("xdp", XDP)])
         .map(|(name, row)| Ok((name, maps.counter(row)?)))
         .collect()
 }

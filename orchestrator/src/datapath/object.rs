@@ -84,6 +84,7 @@ fn load_program(program: &mut Program) -> Result<OwnedFd, aya::programs::Program
         Program::SchedClassifier(program) => program.load()?,
         Program::CgroupSockAddr(program) => program.load()?,
         Program::CgroupSock(program) => program.load()?,
+        Program::Xdp(program) => program.load()?,
         _ => return Err(aya::programs::ProgramError::UnexpectedProgramType),
     }
     let fd = program.fd()?.as_fd().try_clone_to_owned();

@@ -119,6 +119,7 @@ pub fn services(size: Size) -> Vec<Case> {
         }),
     );
     cases.extend([IptablesLegacy, IptablesNft, Nftables].map(|rival| node_port(size, rival)));
+    cases.push(node_port_xdp(size));
     cases
 }
 
@@ -210,6 +211,21 @@ fn node_port(size: Size, rival: super::rival::Kind) -> Case {
         theirs: on(ours, Who::Rival(rival)),
         versus: rival.name(),
         mark: mark.map(Mark::AtLeast),
+    }
+}
+
+/// The same with XDP, beside the stack's hooks. Here it runs in the stack, which is its slowest place.
+fn node_port_xdp(size: Size) -> Case {
+    let tcx = node_port(size, Nftables).ours;
+    Case {
+        name: "NodePort TCP_CRR, generic XDP",
+        size,
+        figure: Figure::Rate,
+        relation: Relation::Ratio,
+        ours: on(tcx, Who::OursXdp),
+        theirs: tcx,
+        versus: "tcx",
+        mark: None,
     }
 }
 

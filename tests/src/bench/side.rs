@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus};
-use orchestrator::datapath::{Change, Datapath, NodeView, mount};
+use orchestrator::datapath::{Change, Datapath, NodeView, Xdp, mount};
 
 use super::load::{Place, Server};
 use super::rival::{self, Rival};
@@ -20,6 +20,8 @@ pub enum Who {
     Ours,
     /// Ours once more: with one Service, while the other has many.
     OursSmall,
+    /// Ours with XDP on the uplink of the client's node, in the stack: no card is here.
+    OursXdp,
     Rival(rival::Kind),
 }
 
@@ -58,6 +60,7 @@ impl Who {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours | Self::OursSmall => "ours",
+            Self::OursXdp => "ours with XDP",
             Self::Rival(kind) => kind.name(),
         }
     }
@@ -67,6 +70,7 @@ impl Side {
     pub fn start(who: Who) -> Result<Self> {
         Ok(match who {
             Who::Ours | Who::OursSmall => Self::Ours(who, Box::new(Ours::start()?)),
+            Who::OursXdp => Self::Ours(who, Box::new(Ours::start_with_xdp()?)),
             Who::Rival(kind) => Self::Rival(Box::new(Rival::start(kind)?)),
         })
     }
@@ -187,6 +191,17 @@ impl Ours {
             size: Size::NONE,
             _server: server,
         })
+    }
+
+    /// XDP would not know a checksum that is left to a card, so who sends computes it.
+    fn start_with_xdp() -> Result<Self> {
+        let mut ours = Self::start()?;
+        let cluster = &mut ours.cluster;
+        cluster.outside.ethtool("eth0 tx off")?;
+        cluster.nodes[1].pods[0].netns.ethtool("eth0 tx off")?;
+        cluster.nodes[0].config.xdp = Xdp::Generic;
+        cluster.restart(0)?;
+        Ok(ours)
     }
 
     /// The client's node, to measure the agent's half.

@@ -86,7 +86,7 @@ pub fn senders(hook: Hook) -> Vec<IpAddr> {
         Hook::FromContainer => both(&[PODS[0], GATEWAY]),
         Hook::ToContainer => both(&[PODS[1], FAR_POD, OUTSIDE, GATEWAY]),
         Hook::FromOverlay => both(&[FAR_POD]),
-        Hook::FromNetdev => both(&[OUTSIDE, PUBLIC]),
+        Hook::FromNetdev | Hook::Xdp => both(&[OUTSIDE, PUBLIC]),
         Hook::ToNetdev => both(&[PODS[0], PODS[1], NODE, TRANSLATION]),
     }
 }
@@ -98,7 +98,7 @@ pub fn addressees(hook: Hook) -> Vec<IpAddr> {
         Hook::FromContainer => Vec::new(),
         Hook::ToContainer => both(&[PODS[0]]),
         Hook::FromOverlay => both(&[PODS[0], PODS[1], GATEWAY, TRANSLATION]),
-        Hook::FromNetdev => both(&[NODE, PUBLIC]),
+        Hook::FromNetdev | Hook::Xdp => both(&[NODE, PUBLIC]),
         Hook::ToNetdev => both(&[OUTSIDE]),
     }
 }

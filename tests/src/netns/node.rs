@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as core;
 use orchestrator::datapath::{
-    self, Addrs, Change, Datapath, FamilyConfig, LocalPod, NodeConfig, syscall,
+    self, Addrs, Change, Datapath, FamilyConfig, LocalPod, NodeConfig, Xdp, syscall,
 };
 use serde_json::json;
 
@@ -78,6 +78,7 @@ impl Node {
             vni: 1,
             vxlan_port: 4789,
             dsr: false,
+            xdp: Xdp::Auto,
             pin_root,
             cgroup_root: cgroup.to_owned(),
         };

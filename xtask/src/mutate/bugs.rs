@@ -113,6 +113,18 @@ pub const BUGS: &[Bug] = &[
         to: "if pods.contains(&tuple.dst) {",
     },
     Bug {
+        name: "XDP takes answers from any node",
+        file: "orchestrator-ebpf/src/hooks/xdp.rs",
+        from: "if !node.vtep.same(&sender) || !tuple.dst.same(&family.translation) {",
+        to: "if !tuple.dst.same(&family.translation) {",
+    },
+    Bug {
+        name: "XDP sends by whatever link leads there",
+        file: "orchestrator-ebpf/src/frame.rs",
+        from: " && fib.ifindex == config.uplink;",
+        to: ";",
+    },
+    Bug {
         name: "later fragments have the wrong port",
         file: "orchestrator-ebpf/src/fragments.rs",
         from: "headers.tuple.dst_port = ports.dst_port;",
