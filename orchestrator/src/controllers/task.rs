@@ -9,12 +9,13 @@ use super::service::{load_balancer, selection};
 use super::world::{Diff, World};
 use crate::client::Kind;
 
-/// One unit of work of one controller. A task never runs twice at a time.
+/// One unit of work of one controller. A task never runs twice at a time. What one change makes due is
+/// done in this order: clients wait for endpoints.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Task {
+    Slices(Key),
     Set(Kind, Key),
     Deployment(Key),
-    Slices(Key),
     Endpoints(Key),
     /// Endpoints of the Service's name, mirrored to slices.
     Mirror(Key),

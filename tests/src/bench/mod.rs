@@ -8,6 +8,7 @@ pub mod agent;
 pub mod case;
 pub mod cases;
 pub mod cluster;
+pub mod death;
 pub mod load;
 pub mod programs;
 pub mod report;

@@ -11,7 +11,7 @@ use tests::bench::case::{Case, Outcome};
 use tests::bench::rounds::{self, Rounds};
 use tests::bench::service::Size;
 use tests::bench::side::{Side, Who};
-use tests::bench::{agent, cases, cluster, load, programs, report};
+use tests::bench::{agent, cases, cluster, death, load, programs, report};
 
 const ROUNDS: Rounds = Rounds {
     count: 10,
@@ -86,6 +86,9 @@ fn bench(short: bool, wanted: &[&str], results: &mut Results) -> Result<()> {
         results.take_all("programs", programs::figures())?;
     }
     // The server and the agent themselves, which the start's bench and e2e run anyway.
+    if !short && (asked("cluster") || wanted.contains(&"death")) {
+        results.take_all("death", death::figures())?;
+    }
     if asked("cluster") && !short {
         results.take_all("cluster", cluster::figures())?;
     }
