@@ -132,6 +132,7 @@ impl Client {
         let to = to.into();
         let stream = netns.enter(|| TcpStream::connect_timeout(&to, wait))?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
@@ -159,6 +160,7 @@ impl Client {
             Ok(stream)
         })?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
