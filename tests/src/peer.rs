@@ -137,6 +137,7 @@ impl Client {
     pub fn connect_here(to: SocketAddr, wait: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&to, wait)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
         })
@@ -164,6 +165,7 @@ impl Client {
             Ok(stream)
         })?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
         })

@@ -10,13 +10,14 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt};
 use orchestrator::agent::pod_net::{PodLinks, Wire, uplink};
 use orchestrator::datapath::{Addrs, Change, LocalPod};
 use orchestrator::sys::Shutdown;
 use tests::capture::inject;
 use tests::netns::{Cluster, Netns, OUTSIDE, OUTSIDE_V6, Object, Plan, Svc, pod_addr, ready};
 use tests::packet;
-use tests::peer::{Client, PATIENCE, Server, ask_tcp, ask_udp, udp_at};
+use tests::peer::{Client, PATIENCE, Server, ask_tcp, ask_udp, udp_at, udp_for};
 
 /// Two nodes, two pods on the first and one on the second.
 fn two(test: &str, plan: impl FnOnce(Plan) -> Plan) -> Result<Option<Cluster>> {
@@ -197,6 +198,32 @@ fn a_pod_sends_only_frames_of_its_own() -> Result<()> {
         });
         assert!(server.heard().iter().all(|from| from.port() == 4002));
         assert_eq!(cluster.nodes[0].counted("source_spoofed")?, before + 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pod_traces_its_route_to_outside() -> Result<()> {
+    let Some(cluster) = two("traced_route", |plan| plan)? else {
+        return Ok(());
+    };
+    for to in [IpAddr::from(OUTSIDE), OUTSIDE_V6.into()] {
+        let socket = udp_for(&cluster.nodes[0].pods[0].netns, to)?;
+        socket.connect((to, 33_434))?;
+        match to {
+            IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+            IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+        }
+        // The node is the first hop; at the second somebody has no such port.
+        for (hops, told) in [(1, libc::EHOSTUNREACH), (2, libc::ECONNREFUSED)] {
+            match to {
+                IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4Ttl, &hops)?,
+                IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6Ttl, &hops)?,
+            }
+            socket.send(b"probe")?;
+            let error = socket.recv(&mut [0; 64]).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(told), "{to} {hops}");
+        }
     }
     Ok(())
 }
