@@ -223,8 +223,10 @@ fn check_mirror(api: &Api, service: &Value, problems: &mut Vec<String>) {
     let subsets = endpoints.and_then(|endpoints| endpoints["subsets"].as_array());
     let mut wanted = BTreeSet::new();
     for subset in subsets.into_iter().flatten() {
-        let addresses = subset["addresses"].as_array().into_iter().flatten();
-        wanted.extend(addresses.filter_map(|address| address["ip"].as_str()));
+        for (list, ready) in [("addresses", true), ("notReadyAddresses", false)] {
+            let addresses = subset[list].as_array().into_iter().flatten();
+            wanted.extend(addresses.filter_map(|address| Some((address["ip"].as_str()?, ready))));
+        }
     }
     let slices = api.list(Kind::ENDPOINT_SLICE).into_iter();
     let slices = slices.filter(|slice| {
@@ -234,7 +236,10 @@ fn check_mirror(api: &Api, service: &Value, problems: &mut Vec<String>) {
     let mut told = Vec::new();
     for slice in slices {
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-        told.extend(endpoints.filter_map(|endpoint| endpoint["addresses"][0].as_str()));
+        told.extend(endpoints.filter_map(|endpoint| {
+            let ready = endpoint["conditions"]["ready"] == true;
+            Some((endpoint["addresses"][0].as_str()?, ready))
+        }));
     }
     if told.len() != wanted.len() || told.into_iter().collect::<BTreeSet<_>>() != wanted {
         let name = label(service);
