@@ -138,6 +138,7 @@ pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle
         told,
         reached: Applied::default(),
         awaited: false,
+        wired: false,
         missing: BTreeSet::from(ALL),
     };
     tokio::spawn(owner.serve(messages, shutdown));
@@ -151,6 +152,8 @@ struct Owner {
     reached: Applied,
     /// An endpoint has left in a slice that came, and its revision not yet.
     awaited: bool,
+    /// A pod has come or gone since the last look.
+    wired: bool,
     missing: BTreeSet<Snapshot>,
 }
 
@@ -163,13 +166,7 @@ impl Owner {
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                _ = relieve.tick() => match self.datapath.relieve(monotonic()) {
-                    Ok(0) => {}
-                    Ok(flows) => {
-                        tracing::warn!(flows, "the flow table was full: half-open flows were removed");
-                    }
-                    Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
-                },
+                _ = relieve.tick() => self.every_second(),
                 _ = sweep.tick() => {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
                         tracing::warn!(%error, "old flows were not removed");
@@ -186,6 +183,25 @@ impl Owner {
                     }
                 },
             }
+        }
+    }
+
+    fn every_second(&mut self) {
+        match self.datapath.relieve(monotonic()) {
+            Ok(0) => {}
+            Ok(flows) => {
+                tracing::warn!(
+                    flows,
+                    "the flow table was full: half-open flows were removed"
+                );
+            }
+            Err(error) => tracing::warn!(%error, "no room was made in the flow table"),
+        }
+        // Where one pod comes, others may follow at once.
+        if !std::mem::take(&mut self.wired)
+            && let Err(error) = self.datapath.quicken()
+        {
+            tracing::warn!(%error, "a pod's packets go on taking the longer way");
         }
     }
 
@@ -211,6 +227,7 @@ impl Owner {
                 }
             }
             Message::Change(change, done) => {
+                self.wired |= matches!(change, Change::Pod(..));
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
                 if let Err(error) = &outcome {
                     tracing::error!(error, "the datapath did not take a change");

@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+pub mod filters;
 
 use std::collections::BTreeSet;
 use std::error::Error;
