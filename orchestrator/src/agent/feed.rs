@@ -23,7 +23,9 @@ use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
 use super::metrics::Metrics;
 use crate::datapath::names::Names;
-use crate::datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
+use crate::datapath::{
+    Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall,
+};
 use crate::sys::Shutdown;
 
 const QUEUE: usize = 256;
@@ -252,6 +254,10 @@ impl Owner {
                         tracing::error!(%error, "the datapath did not get in sync");
                     }
                 }
+                if self.missing.is_empty() {
+                    // A whole list has gone through the heap; at the start, the kernel's types too.
+                    syscall::trim_heap();
+                }
             }
         }
     }
@@ -358,13 +364,13 @@ pub fn start_nodes(
         let Some(handle) = handle else { return };
         let nodes = Api::<Node>::all(client);
         let to_change = |key: ObjectKey, node: &Node, gone: bool| {
-            let name = key.name.to_string();
+            let name = key.name().to_owned();
             heard.node(&name, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
             Change::Node(name, view)
         };
         let forget = |key: ObjectKey| {
-            let name = key.name.to_string();
+            let name = key.name().to_owned();
             heard.node(&name, None);
             Change::Node(name, None)
         };
@@ -414,9 +420,9 @@ async fn follow<K>(
     let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
     // The newest revision of the list that is under way.
     let mut newest = 0;
-    let mut events = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    // One object at a time: nobody holds a page of them.
+    let config = watcher::Config::default().streaming_lists();
+    let mut events = watcher(api, config).default_backoff().boxed();
     loop {
         match events.try_next().await {
             Ok(Some(watcher::Event::Init)) => {
@@ -433,7 +439,8 @@ async fn follow<K>(
                 for key in known.difference(&listed) {
                     datapath.send(forget(key.clone())).await;
                 }
-                known = std::mem::take(&mut listed);
+                // Made from all at once, a tree is full.
+                known = std::mem::take(&mut listed).into_iter().collect();
                 datapath.delivered(snapshot).await;
                 reached(&datapath, snapshot, newest).await;
             }
@@ -470,6 +477,6 @@ fn revision(object: &impl Resource) -> u64 {
 
 fn key_of(object: &impl Resource) -> ObjectKey {
     let meta = object.meta();
-    let text = |name: &Option<String>| name.as_deref().unwrap_or_default().to_owned();
-    ObjectKey::new(text(&meta.namespace), text(&meta.name))
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    ObjectKey::new(namespace, meta.name.as_deref().unwrap_or_default())
 }

@@ -78,10 +78,13 @@ impl<K: Kernel> Reconciler<K> {
             return self.retry();
         }
         self.in_sync = true;
+        self.world.pack();
         let mut all = desired::units(&self.world, &self.facts);
         all.extend(self.actual.units());
         self.dirty.append(&mut all);
-        self.retry()
+        let done = self.retry();
+        self.actual.pack();
+        done
     }
 
     /// Tries again what failed.
