@@ -144,7 +144,7 @@ fn change(object: Value, serial: u8) -> Result<Change> {
         }
         "Node" => {
             let view = NodeView::from_object(&serde_json::from_value(object)?);
-            Change::Node(key.name.to_string(), view.filter(|_| there))
+            Change::Node(key.name().to_owned(), view.filter(|_| there))
         }
         "Pod" => {
             let host_network = object.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));

@@ -255,39 +255,74 @@ fn outside_sees_the_node_and_answers_the_pod() -> Result<()> {
     Ok(())
 }
 
+/// By the filters that guard it at once, and by the link that takes over later.
 #[test]
 fn a_pod_cannot_use_another_address() -> Result<()> {
     let Some(two) = Two::start("cannot_use_another_address")? else {
         return Ok(());
     };
-    let cluster = &two.cluster;
+    let mut cluster = two.cluster;
     let server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
     let pod = &cluster.nodes[0].pods[0].netns;
     pod.ip("addr add 10.100.1.77/32 dev eth0")?;
     let spoofed = pod.enter(|| std::net::UdpSocket::bind(("10.100.1.77", 4000)))?;
-    spoofed.send_to(b"spoofed", at(two.far, 5353))?;
-    // What was sent later on the same path has arrived, so the earlier one will not.
     let honest = udp(pod)?;
-    honest.send_to(b"honest", at(two.far, 5353))?;
-    assert_eq!(receive(&honest)?.0, "far honest");
-    assert!(
-        server.heard().iter().all(|from| from.ip() == two.near),
-        "{:?}",
-        server.heard()
-    );
-    let config = &cluster.nodes[0].config;
-    let counters = datapath::counters_pinned(&config.pin_root, &config.node_name)?;
-    assert!(counters.contains(&("source_spoofed", 1)), "{counters:?}");
-    let mut drops = datapath::drops_pinned(&config.pin_root, &config.node_name)?;
-    let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event, None));
-    let told: Vec<String> = told
-        .filter(|line| line.contains("source_spoofed"))
-        .collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(
-        told[0].starts_with("udp 10.100.1.77:4000 -> 10.100.2.5:5353"),
-        "{told:?}"
-    );
+    for round in 1..=2 {
+        spoofed.send_to(b"spoofed", at(two.far, 5353))?;
+        // What was sent later on the same path has arrived, so the earlier one will not.
+        honest.send_to(b"honest", at(two.far, 5353))?;
+        assert_eq!(receive(&honest)?.0, "far honest");
+        assert!(
+            server.heard().iter().all(|from| from.ip() == two.near),
+            "{:?}",
+            server.heard()
+        );
+        assert_eq!(cluster.nodes[0].counted("source_spoofed")?, round);
+        assert_eq!(
+            cluster.nodes[0].counted("overlay")?,
+            round,
+            "each counts once"
+        );
+        let config = &cluster.nodes[0].config;
+        let mut drops = datapath::drops_pinned(&config.pin_root, &config.node_name)?;
+        let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event, None));
+        let told: Vec<String> = told
+            .filter(|line| line.contains("source_spoofed"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("udp 10.100.1.77:4000 -> 10.100.2.5:5353"),
+            "{told:?}"
+        );
+        cluster.nodes[0].quicken()?;
+    }
+    Ok(())
+}
+
+/// No route of the node leads to a pod's link; one that somebody else makes leads no further.
+#[test]
+fn a_pods_link_takes_from_the_node_only_what_is_for_the_pod() -> Result<()> {
+    let Some(two) = Two::start("takes_only_what_is_for_the_pod")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let far = &cluster.nodes[1];
+    let wired = far.pods[0].wired.clone();
+    far.netns.ip("addr add 192.0.2.1/32 dev lo")?;
+    let link = &wired.ifname;
+    far.netns
+        .ip(&format!("route add 192.0.2.9/32 dev {link}"))?;
+    let mac = wired.mac.map(|octet| format!("{octet:02x}")).join(":");
+    far.netns
+        .ip(&format!("neigh add 192.0.2.9 lladdr {mac} dev {link}"))?;
+    let socket = far
+        .netns
+        .enter(|| std::net::UdpSocket::bind(("192.0.2.1", 0)))?;
+    for round in 1..=2 {
+        let _ = socket.send_to(b"not for the pod", at(Ipv4Addr::new(192, 0, 2, 9), 5353));
+        assert_eq!(cluster.nodes[1].counted("no_endpoint")?, round);
+        cluster.nodes[1].quicken()?;
+    }
     Ok(())
 }
 
@@ -301,6 +336,8 @@ fn a_restarted_agent_breaks_no_connection_and_keeps_every_number() -> Result<()>
     let _datagrams = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
     cluster.service(SERVICE, 80, Tcp, &[(two.far, 8080)])?;
     cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    // One pod's link is adopted, the other one's comes after the restart.
+    assert!(cluster.nodes[0].with(|datapath| datapath.quicken())?);
     let before = cluster.nodes[0].with(|datapath| datapath.dump())?;
     let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
     let connected = udp(&cluster.nodes[0].pods[0].netns)?;
@@ -324,6 +361,8 @@ fn a_restarted_agent_breaks_no_connection_and_keeps_every_number() -> Result<()>
     cluster.in_sync()?;
     assert_eq!(cluster.nodes[0].with(|datapath| datapath.dump())?, before);
     ask("after")?;
+    cluster.nodes[0].quicken()?;
+    ask("by the links of both pods")?;
     let mut anew = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
     assert_eq!(anew.ask("anew")?, "far anew");
     Ok(())

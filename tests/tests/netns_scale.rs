@@ -76,7 +76,7 @@ fn service_of(number: u32) -> Change {
 fn slice_of(number: u32, endpoints: u32) -> Change {
     let addr = |n| Ipv4Addr::from_bits(0x0a64_0000 + (number * ENDPOINTS + n) % 0xffff);
     let endpoints = (0..endpoints).map(|n| ready_endpoint(addr(n)));
-    let view = SliceView::new(key(number).name, vec![port(8080)], endpoints.collect());
+    let view = SliceView::new(key(number), vec![port(8080)], endpoints.collect());
     Change::Slice(key(number), Some(view))
 }
 

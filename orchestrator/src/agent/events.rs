@@ -73,8 +73,8 @@ impl About {
     pub fn service(key: &ObjectKey, uid: &str) -> About {
         About {
             kind: "Service",
-            namespace: key.namespace.to_string(),
-            name: key.name.to_string(),
+            namespace: key.namespace().to_owned(),
+            name: key.name().to_owned(),
             uid: uid.to_owned(),
             field_path: None,
         }

@@ -23,7 +23,9 @@ use super::health_checks::HealthChecks;
 use super::heartbeat::Applied;
 use super::metrics::Metrics;
 use crate::datapath::names::Names;
-use crate::datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
+use crate::datapath::{
+    Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall,
+};
 use crate::sys::Shutdown;
 
 const QUEUE: usize = 256;
@@ -137,6 +139,7 @@ pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle
         told,
         reached: Applied::default(),
         awaited: false,
+        wired: false,
         missing: BTreeSet::from(ALL),
     };
     tokio::spawn(owner.serve(messages, shutdown));
@@ -150,6 +153,8 @@ struct Owner {
     reached: Applied,
     /// An endpoint has left in a slice that came, and its revision not yet.
     awaited: bool,
+    /// A pod has come or gone since the last look.
+    wired: bool,
     missing: BTreeSet<Snapshot>,
 }
 
@@ -196,6 +201,12 @@ impl Owner {
         if let Err(error) = self.datapath.announce() {
             tracing::warn!(%error, "neighbours were not told of an address");
         }
+        // Where one pod comes, others may follow at once.
+        if !std::mem::take(&mut self.wired)
+            && let Err(error) = self.datapath.quicken()
+        {
+            tracing::warn!(%error, "a pod's packets go on taking the longer way");
+        }
     }
 
     async fn follow_routes(&mut self) {
@@ -220,6 +231,7 @@ impl Owner {
                 }
             }
             Message::Change(change, done) => {
+                self.wired |= matches!(change, Change::Pod(..));
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
                 if let Err(error) = &outcome {
                     tracing::error!(error, "the datapath did not take a change");
@@ -243,6 +255,10 @@ impl Owner {
                     if let Err(error) = datapath.in_sync() {
                         tracing::error!(%error, "the datapath did not get in sync");
                     }
+                }
+                if self.missing.is_empty() {
+                    // A whole list has gone through the heap; at the start, the kernel's types too.
+                    syscall::trim_heap();
                 }
             }
         }
@@ -350,13 +366,13 @@ pub fn start_nodes(
         let Some(handle) = handle else { return };
         let nodes = Api::<Node>::all(client);
         let to_change = |key: ObjectKey, node: &Node, gone: bool| {
-            let name = key.name.to_string();
+            let name = key.name().to_owned();
             heard.node(&name, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
             Change::Node(name, view)
         };
         let forget = |key: ObjectKey| {
-            let name = key.name.to_string();
+            let name = key.name().to_owned();
             heard.node(&name, None);
             Change::Node(name, None)
         };
@@ -406,9 +422,9 @@ async fn follow<K>(
     let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
     // The newest revision of the list that is under way.
     let mut newest = 0;
-    let mut events = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    // One object at a time: nobody holds a page of them.
+    let config = watcher::Config::default().streaming_lists();
+    let mut events = watcher(api, config).default_backoff().boxed();
     loop {
         match events.try_next().await {
             Ok(Some(watcher::Event::Init)) => {
@@ -425,7 +441,8 @@ async fn follow<K>(
                 for key in known.difference(&listed) {
                     datapath.send(forget(key.clone())).await;
                 }
-                known = std::mem::take(&mut listed);
+                // Made from all at once, a tree is full.
+                known = std::mem::take(&mut listed).into_iter().collect();
                 datapath.delivered(snapshot).await;
                 reached(&datapath, snapshot, newest).await;
             }
@@ -462,6 +479,6 @@ fn revision(object: &impl Resource) -> u64 {
 
 fn key_of(object: &impl Resource) -> ObjectKey {
     let meta = object.meta();
-    let text = |name: &Option<String>| name.as_deref().unwrap_or_default().to_owned();
-    ObjectKey::new(text(&meta.namespace), text(&meta.name))
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    ObjectKey::new(namespace, meta.name.as_deref().unwrap_or_default())
 }

@@ -51,7 +51,7 @@ impl HealthChecks {
         let local = slice.and_then(|slice| {
             let labels = slice.metadata.labels.as_ref()?;
             let service = labels.get(SERVICE_NAME)?.as_str();
-            let service = ObjectKey::new(key.namespace.clone(), service);
+            let service = ObjectKey::new(key.namespace(), service);
             let ready = slice.endpoints.iter().filter(|it| is_ready_on(it, node));
             let ready: BTreeSet<Who> = ready.filter_map(who).collect();
             Some((service, ready)).filter(|(_, ready)| !ready.is_empty())

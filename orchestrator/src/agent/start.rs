@@ -39,6 +39,8 @@ use crate::sys::{Shutdown, files};
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 /// How long a connection to the server may be silent before it is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(3);
+/// What a connection reads at once, at most, and holds on to while it is idle.
+const BUFFER_BYTES: usize = 64 * 1024;
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
@@ -422,7 +424,8 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
     connector.set_keepalive_retries(Some(2));
     let connector = settings.rustls_https_connector_with_connector(connector);
     let connector = connector.map_err(|e| failed(&e))?;
-    let connections = legacy::Client::builder(TokioExecutor::new());
+    let mut connections = legacy::Client::builder(TokioExecutor::new());
+    connections.http1_max_buf_size(BUFFER_BYTES);
     let service = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
         .service(connections.build(connector));

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
+use super::link::filters::{self, Side};
 use super::link::{self, Devices, HOST, NET, VXLAN};
 use super::object::Programs;
 use super::syscall::{self, AttachType, XdpMode};
@@ -84,12 +85,20 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
     sockets.chain(devices).collect()
 }
 
-/// The attachments of one pod's link: what it cannot be without, and what may come later.
-pub fn pod_attachments(ifname: &str, ifindex: u32) -> [Attachment; 2] {
-    [
-        on_device("from_container", AttachType::TcxIngress, ifname, ifindex),
-        on_device("to_container", AttachType::TcxEgress, ifname, ifindex),
-    ]
+/// A pod's link is guarded from the moment that this returns, on both sides.
+pub fn guard_pod(programs: &Programs, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+    let sides = [
+        (Side::Ingress, programs.get("from_container")?.as_fd()),
+        (Side::Egress, programs.get("to_container")?.as_fd()),
+    ];
+    let failed = |error| DatapathError::io(format!("set the filters of {ifname}"), error);
+    filters::set(ifindex, &sides).map_err(failed)
+}
+
+/// What spares a pod's packets the way through a filter. The program leaves none to the next one, so none
+/// meets it twice; the other side sees no packets but strange ones.
+pub fn pod_attachment(ifname: &str, ifindex: u32) -> Attachment {
+    on_device("from_container", AttachType::TcxIngress, ifname, ifindex)
 }
 
 fn on_device(program: &'static str, to: AttachType, ifname: &str, ifindex: u32) -> Attachment {

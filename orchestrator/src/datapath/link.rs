@@ -6,6 +6,7 @@
 
 mod addresses;
 mod driver;
+pub mod filters;
 mod frames;
 mod neighbourhood;
 

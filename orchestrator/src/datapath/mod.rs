@@ -107,9 +107,6 @@ impl DatapathError {
     }
 }
 
-/// So many late attachments a sweep: some milliseconds each.
-const LATE_A_SWEEP: usize = 8;
-
 /// The running datapath of one node. Dropping it leaves everything in the kernel at work.
 pub struct Datapath {
     config: NodeConfig,
@@ -119,7 +116,7 @@ pub struct Datapath {
     links: Links,
     /// Pins of the node's own attachments.
     own_links: BTreeSet<String>,
-    /// Attachments that wait for a quiet moment, by pin.
+    /// Attachments that wait for a quiet moment, by pin: filters do their work.
     late: BTreeMap<String, Attachment>,
     /// The view is complete and links of pods that are gone may still be there.
     prune_due: bool,
@@ -181,31 +178,28 @@ impl Datapath {
         self.reconciler.change(change)?;
         let same = |old: &LocalPod| wired.as_ref().is_some_and(|pod| pod.ifname == old.ifname);
         if let Some(gone) = before.filter(|old| !old.host_network && !same(old)) {
-            for attachment in attach::pod_attachments(&gone.ifname, gone.ifindex) {
-                self.late.remove(&attachment.name);
-                self.links.detach(&attachment.name)?;
-            }
+            let link = attach::pod_attachment(&gone.ifname, gone.ifindex);
+            self.late.remove(&link.name);
+            self.links.detach(&link.name)?;
         }
         if let Some(pod) = wired {
-            let [ingress, egress] = attach::pod_attachments(&pod.ifname, pod.ifindex);
-            self.links.attach(&self.programs, &ingress)?;
-            // Each new attachment waits for an RCU grace period, and nobody is routed to a pod past
-            // `deliver`: what guards against that comes in a quiet moment.
-            if !self.links.update(&self.programs, &egress)? {
-                self.late.insert(egress.name.clone(), egress);
+            attach::guard_pod(&self.programs, &pod.ifname, pod.ifindex)?;
+            let link = attach::pod_attachment(&pod.ifname, pod.ifindex);
+            if !self.links.update(&self.programs, &link)? {
+                self.late.insert(link.name.clone(), link);
             }
         }
         Ok(())
     }
 
-    fn attach_late(&mut self) -> Result<(), DatapathError> {
-        for _ in 0..LATE_A_SWEEP {
-            let Some((_, attachment)) = self.late.pop_first() else {
-                break;
-            };
-            self.links.attach(&self.programs, &attachment)?;
-        }
-        Ok(())
+    /// The work of a moment in which no pod waits for its network: spares one pod's packets some of their
+    /// way. Takes an RCU grace period, in which the kernel changes no link. `false`: nothing is left to do.
+    pub fn quicken(&mut self) -> Result<bool, DatapathError> {
+        let Some((_, attachment)) = self.late.pop_first() else {
+            return Ok(false);
+        };
+        self.links.attach(&self.programs, &attachment)?;
+        Ok(true)
     }
 
     /// Has the node's own traffic to load balancers' and external addresses go through the programs, once
@@ -269,8 +263,8 @@ impl Datapath {
         Ok(dump::dump(&kernel::Kernel::read(self.reconciler.kernel())?))
     }
 
-    /// The work of quiet moments: tries again what failed, attaches what could wait, and removes flows
-    /// and affinities that are closed or idle.
+    /// The work of every few seconds: tries again what failed, and removes flows and affinities that are
+    /// closed or idle.
     /// `now` is the monotonic clock. Returns how many flows went.
     pub fn sweep(&mut self, now: Duration) -> Result<usize, DatapathError> {
         let retried = self.reconciler.retry();
@@ -278,7 +272,6 @@ impl Datapath {
         if self.prune_due {
             self.prune_links()?;
         }
-        self.attach_late()?;
         let (maps, actual) = self.reconciler.kernel_and_actual();
         gc::sweep_affinity(maps, actual, now)?;
         let swept = gc::sweep_flows(maps, now, &gc::ROOMY)?;
@@ -330,8 +323,7 @@ impl Datapath {
     fn prune_links(&mut self) -> Result<(), DatapathError> {
         let mut wanted = self.own_links.clone();
         for pod in self.reconciler.world().pods() {
-            let attachments = attach::pod_attachments(&pod.ifname, pod.ifindex);
-            wanted.extend(attachments.map(|attachment| attachment.name));
+            wanted.insert(attach::pod_attachment(&pod.ifname, pod.ifindex).name);
         }
         gc::prune_links(&self.links, &wanted)?;
         self.prune_due = false;

@@ -51,8 +51,8 @@ pub fn names(
 fn port_name(world: &World, key: &ServiceKey) -> Option<PortName> {
     match world.service_row(key)? {
         RowOwner::Port(owner) => Some(PortName {
-            namespace: owner.key.namespace.to_string(),
-            service: owner.key.name.to_string(),
+            namespace: owner.key.namespace().to_owned(),
+            service: owner.key.name().to_owned(),
             port: match &*owner.port.name {
                 "" => owner.port.port.to_string(),
                 name => name.to_owned(),

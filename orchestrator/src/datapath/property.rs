@@ -453,7 +453,7 @@ fn external_service(name: u8, addr: u8, ports: u8, external: u8) -> Change {
     let mut view = ServiceView::cluster_ip(&[v4(addr)], listed);
     if has(7) {
         let v6 = format!("fd00:96::{addr}").parse().unwrap();
-        view.cluster_ips = [v4(addr), v6].into();
+        view.cluster_ips = [v4(addr), v6].into_iter().collect();
     }
     view.affinity_s = if has(6) { 60 } else { 0 };
     view.internal_local = has(2);
@@ -501,7 +501,7 @@ fn slice_with(service: u8, slice: u8, endpoints: Vec<EndpointView>) -> Change {
         port("http", 8080, Protocol::Tcp),
         port("dns", 5353, Protocol::Udp),
     ];
-    let view = SliceView::new(key(service).name, ports, endpoints);
+    let view = SliceView::new(key(service), ports, endpoints);
     Change::Slice(slice_key(service, slice), Some(view))
 }
 

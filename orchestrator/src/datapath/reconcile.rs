@@ -81,13 +81,16 @@ impl<K: Kernel> Reconciler<K> {
             return self.retry();
         }
         self.in_sync = true;
+        self.world.pack();
         let mut all = desired::units(&self.world, &self.facts);
         all.extend(self.actual.units());
         self.dirty.append(&mut all);
         // An earlier agent may have ended before it told of what it wrote.
         let held = self.actual.announced.iter();
         held.for_each(|addr| self.announcements.begin(*addr));
-        self.retry()
+        let done = self.retry();
+        self.actual.pack();
+        done
     }
 
     /// Tries again what failed.

@@ -1,4 +1,4 @@
-//! The system calls that neither aya nor nix wraps, behind a safe API: bpf(2) for links, getsockopt.
+//! The calls that neither aya nor nix wraps, behind a safe API: bpf(2) for links, getsockopt, the heap.
 //!
 //! The only file of this crate with `unsafe`, kept below 200 lines; links and batches of rows are next
 //! door, in `links` and `rows`. It decides nothing: what is attached where is `attach`.
@@ -72,6 +72,15 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
 /// The cookie of the calling thread's network namespace.
 pub fn own_netns_cookie() -> io::Result<u64> {
     netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)
+}
+
+/// Gives the kernel back what the process has freed: the heap keeps it as long as anything above it lives.
+pub fn trim_heap() {
+    // SAFETY: it touches no memory that is in use, and the heap has its own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 #[repr(C)]

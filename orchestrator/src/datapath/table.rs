@@ -12,6 +12,8 @@ use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey, SourceRange};
 use orchestrator_common::{Addr, Prefix};
 
+use super::world::rebuild;
+
 /// Every row that the agent owns, or those of a few units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
@@ -163,6 +165,12 @@ impl Tables {
             .chain(services)
             .chain(announced)
             .chain(netns)
+    }
+
+    /// Packs what has grown one by one; see [`World::pack`](super::world::World::pack).
+    pub fn pack(&mut self) {
+        rebuild(&mut self.backends);
+        rebuild(&mut self.services);
     }
 
     /// Takes the rows of another unit.

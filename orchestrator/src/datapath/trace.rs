@@ -215,11 +215,7 @@ impl Tracer {
         // An endpoint's frames are its own.
         let source = self.tables.endpoints.get(&before.src);
         let mac = source.map(|endpoint| endpoint.mac).unwrap_or_default();
-        let (trace, frame) = run(
-            &self.program(hook, ifindex)?,
-            ifindex,
-            &probe::frame(mac, before),
-        )?;
+        let (trace, frame) = run(&self.program(hook)?, ifindex, &probe::frame(mac, before))?;
         let after = probe::tuple(&frame).unwrap_or(*before);
         let rows = self.rows(hook, before, &after, &trace)?;
         self.forget(before, &known)?;
@@ -237,8 +233,8 @@ impl Tracer {
         Ok((step, trace.verdict))
     }
 
-    /// The program at an interface, by the link that the agent pinned.
-    fn program(&self, hook: Hook, ifindex: u32) -> Result<SchedClassifier, DatapathError> {
+    /// The program of a hook, by a link that the agent pinned: the same one runs everywhere.
+    fn program(&self, hook: Hook) -> Result<SchedClassifier, DatapathError> {
         let prefix = format!("{}-", hook.name());
         for name in attach::names(&self.links)? {
             if !name.starts_with(&prefix) {
@@ -247,9 +243,6 @@ impl Tracer {
             let failed = |error| DatapathError::io(format!("open the link {name}"), error);
             let link = syscall::pinned(&self.links.join(&name)).map_err(failed)?;
             let info = syscall::link_info(std::os::fd::AsFd::as_fd(&link)).map_err(failed)?;
-            if info.ifindex != Some(ifindex) {
-                continue;
-            }
             let loaded = loaded_programs()
                 .flatten()
                 .find(|program| program.id() == info.program_id);
@@ -259,7 +252,7 @@ impl Tracer {
             }
         }
         Err(DatapathError::Invalid(format!(
-            "no {} runs on interface {ifindex}: is the agent of this node up?",
+            "no {} runs here: is the agent of this node up?",
             hook.name()
         )))
     }

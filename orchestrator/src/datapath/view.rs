@@ -31,25 +31,41 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 /// What `sessionAffinity: ClientIP` means without a timeout: three hours.
 const AFFINITY_S: u32 = 10_800;
 
-/// Namespace and name of an object: the unit of recomputation.
+/// Namespace and name of an object: the unit of recomputation. One text, since an agent keeps some for
+/// each of thousands of objects; in the order of namespaces, then names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ObjectKey {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
+pub struct ObjectKey(Arc<str>);
+
+/// Before every character that a namespace or a name may have.
+const BETWEEN: char = '\0';
 
 impl ObjectKey {
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+    pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
+        let (namespace, name) = (namespace.as_ref(), name.as_ref());
+        Self(format!("{namespace}{BETWEEN}{name}").into())
+    }
+
+    /// A key that no other is before.
+    pub fn least() -> Self {
+        Self(Arc::default())
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.parts().0
+    }
+
+    pub fn name(&self) -> &str {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once(BETWEEN).unwrap_or_default()
     }
 }
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(f, "{}/{}", self.namespace(), self.name())
     }
 }
 
@@ -76,8 +92,7 @@ impl Protocol {
 /// A Service that has an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
-    /// One of each family at most.
-    pub cluster_ips: Box<[IpAddr]>,
+    pub cluster_ips: Addrs,
     pub ports: Box<[PortView]>,
     /// `internalTrafficPolicy: Local`: who asks the Service's own address gets endpoints of this node.
     pub internal_local: bool,
@@ -125,7 +140,7 @@ impl ServiceView {
     /// A Service without anything but its own addresses.
     pub fn cluster_ip(cluster_ips: &[IpAddr], ports: Vec<PortView>) -> Self {
         Self {
-            cluster_ips: cluster_ips.into(),
+            cluster_ips: cluster_ips.iter().copied().collect(),
             ports: ports.into(),
             internal_local: false,
             affinity_s: 0,
@@ -145,7 +160,10 @@ impl ServiceView {
             return None;
         }
         let listed = spec.cluster_ips.iter().flatten().map(String::as_str);
-        let cluster_ips = addresses(listed.chain(spec.cluster_ip.as_deref()));
+        let listed = listed.chain(spec.cluster_ip.as_deref());
+        let cluster_ips: Addrs = listed
+            .filter_map(|addr| addr.parse::<IpAddr>().ok())
+            .collect();
         if cluster_ips.is_empty() {
             return None;
         }
@@ -163,7 +181,7 @@ impl ServiceView {
         let node_ports = ports.iter().any(|port| port.node_port != 0);
         let external = (node_ports || external != ExternalView::default()).then_some(external);
         Some(Self {
-            cluster_ips: cluster_ips.into(),
+            cluster_ips,
             ports,
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             affinity_s: affinity_s(spec),
@@ -173,8 +191,7 @@ impl ServiceView {
 
     /// The Service balances packets of this family.
     pub fn has_family_of(&self, addr: IpAddr) -> bool {
-        let same = |own: &IpAddr| own.is_ipv4() == addr.is_ipv4();
-        self.cluster_ips.iter().any(same)
+        self.cluster_ips.like(addr).is_some()
     }
 }
 
@@ -230,8 +247,8 @@ fn addresses<'a>(listed: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
 /// One EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceView {
-    /// The Service's name; its namespace is the slice's.
-    pub service: Arc<str>,
+    /// Its Service, of the same namespace.
+    pub service: ObjectKey,
     pub ports: Box<[PortView]>,
     pub endpoints: Box<[EndpointView]>,
     /// The lists of zones that its endpoints are hinted for, each once.
@@ -313,7 +330,7 @@ fn bit(set: bool, flag: u8) -> u8 {
 
 impl SliceView {
     /// A slice without hints.
-    pub fn new(service: Arc<str>, ports: Vec<PortView>, endpoints: Vec<EndpointView>) -> Self {
+    pub fn new(service: ObjectKey, ports: Vec<PortView>, endpoints: Vec<EndpointView>) -> Self {
         Self {
             service,
             ports: ports.into(),
@@ -328,7 +345,8 @@ impl SliceView {
             return None;
         }
         let labels = slice.metadata.labels.as_ref()?;
-        let service = labels.get(SERVICE_NAME)?.as_str().into();
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        let service = ObjectKey::new(namespace, labels.get(SERVICE_NAME)?);
         let ports = slice.ports.iter().flatten().filter_map(|port| {
             let name = port.name.as_deref().unwrap_or_default();
             let protocol = Protocol::parse(port.protocol.as_deref())?;

@@ -25,8 +25,8 @@ pub struct World {
     own: String,
     services: BTreeMap<ObjectKey, ServiceView>,
     slices: BTreeMap<ObjectKey, SliceView>,
-    /// Service, and the name of one of its slices.
-    slices_of: Claims<ObjectKey, Arc<str>>,
+    /// Service, and one of its slices.
+    slices_of: Claims<ObjectKey, ObjectKey>,
     nodes: BTreeMap<String, NodeView>,
     pods: BTreeMap<String, LocalPod>,
     host_ports: BTreeMap<String, Vec<HostPort>>,
@@ -56,7 +56,7 @@ enum Claimant {
         via: Via,
     },
     HostPort {
-        pod: String,
+        pod: Arc<str>,
         index: u16,
     },
 }
@@ -108,6 +108,23 @@ impl World {
         }
     }
 
+    /// Packs what has grown one by one: a tree that was filled in order is half empty, and a slice that
+    /// came before its Service has its own copy of the name.
+    pub fn pack(&mut self) {
+        for slice in self.slices.values_mut() {
+            if let Some((key, _)) = self.services.get_key_value(&slice.service) {
+                slice.service = key.clone();
+            }
+        }
+        let slices = self.slices.iter();
+        self.slices_of = slices
+            .map(|(key, slice)| (slice.service.clone(), key.clone()))
+            .collect();
+        rebuild(&mut self.services);
+        rebuild(&mut self.slices);
+        rebuild(&mut self.service_claims);
+    }
+
     /// Every unit that someone claims.
     pub fn units(&self) -> impl Iterator<Item = Unit> {
         let endpoints = self.endpoint_claims.iter();
@@ -143,8 +160,8 @@ impl World {
                 }))
             }
             Claimant::HostPort { pod, index } => {
-                let port = self.host_ports.get(pod)?.get(usize::from(*index))?;
-                Some(RowOwner::HostPort(self.pods.get(pod)?, *port))
+                let port = self.host_ports.get(&**pod)?.get(usize::from(*index))?;
+                Some(RowOwner::HostPort(self.pods.get(&**pod)?, *port))
             }
         }
     }
@@ -153,10 +170,8 @@ impl World {
         &'a self,
         service: &'a ObjectKey,
     ) -> impl Iterator<Item = &'a SliceView> + Clone {
-        claimants(&self.slices_of, service.clone()).filter_map(|name| {
-            let key = ObjectKey::new(service.namespace.clone(), name.clone());
-            self.slices.get(&key)
-        })
+        let slices = claimants(&self.slices_of, service.clone());
+        slices.filter_map(|key| self.slices.get(key))
     }
 
     pub fn services(&self) -> impl Iterator<Item = (&ObjectKey, &ServiceView)> {
@@ -256,16 +271,12 @@ impl World {
     }
 
     fn change_slice(&mut self, key: ObjectKey, view: Option<SliceView>) -> BTreeSet<Unit> {
-        let service_of =
-            |view: &SliceView| ObjectKey::new(key.namespace.clone(), view.service.clone());
-        let new = view.as_ref().map(service_of);
         let old_view = replace(&mut self.slices, key.clone(), view.clone());
         if old_view == view {
             return BTreeSet::new();
         }
-        let claim = |service: ObjectKey| (service, key.name.clone());
-        let old = old_view.as_ref().map(service_of).map(claim);
-        let new = new.map(claim);
+        let claim = |view: SliceView| (view.service, key.clone());
+        let (old, new) = (old_view.map(claim), view.map(claim));
         let touched: BTreeSet<ObjectKey> = reclaim(
             &mut self.slices_of,
             old.into_iter().collect(),
@@ -366,7 +377,7 @@ impl World {
                 };
                 for key_of in [ServiceKey::new, ServiceKey::outside] {
                     let claimant = Claimant::HostPort {
-                        pod: uid.to_owned(),
+                        pod: uid.into(),
                         index,
                     };
                     rows.push((key_of(addr, Port::new(port.host_port), proto), claimant));
@@ -444,10 +455,10 @@ fn service_rows(key: &ObjectKey, service: Option<&ServiceView>) -> Vec<(ServiceK
                 claim(ServiceKey::outside, addr, port, via);
             }
         };
-        for addr in &service.cluster_ips {
-            both((*addr).into(), port.port, Via::ClusterIp);
+        for addr in service.cluster_ips.iter() {
+            both(addr.into(), port.port, Via::ClusterIp);
             if port.node_port != 0 {
-                let any = Addr::from(*addr).any_of_family();
+                let any = Addr::from(addr).any_of_family();
                 both(any, port.node_port, Via::NodePort);
             }
         }
@@ -471,6 +482,11 @@ fn proto(protocol: Protocol) -> Proto {
         Protocol::Udp => Proto::UDP,
         Protocol::Sctp => Proto::SCTP,
     }
+}
+
+/// A tree that is made from all of its elements at once has full nodes.
+pub(super) fn rebuild<T: IntoIterator + FromIterator<T::Item> + Default>(tree: &mut T) {
+    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
@@ -521,18 +537,9 @@ impl Least for String {
     }
 }
 
-impl Least for Arc<str> {
-    fn least() -> Self {
-        Arc::default()
-    }
-}
-
 impl Least for ObjectKey {
     fn least() -> Self {
-        Self {
-            namespace: Arc::default(),
-            name: Arc::default(),
-        }
+        ObjectKey::least()
     }
 }
 

@@ -75,16 +75,11 @@ async fn measure(stage: &Stage) -> Result<Vec<Outcome>> {
             None,
         ));
         tokio::time::sleep(REST).await;
-        let [pss, _] = agent.memory()?;
+        let [pss, rss] = agent.memory()?.map(|kib| kib as f64 / 1024.0);
         let mark = (endpoints == 1).then_some(Mark::AtMost(25.0));
-        let mib = pss as f64 / 1024.0;
-        outcomes.push(Outcome::alone(
-            "agent memory (PSS)",
-            size,
-            "MiB",
-            &[mib],
-            mark,
-        ));
+        let memory = |case, mib, mark| Outcome::alone(case, size, "MiB", &[mib], mark);
+        outcomes.push(memory("agent memory (PSS)", pss, mark));
+        outcomes.push(memory("agent memory (RSS)", rss, None));
         if endpoints > 1 {
             outcomes.push(writes(stage, &client, size).await?);
         }

@@ -129,7 +129,7 @@ pub fn slice(index: u32, size: Size, endpoints: &[u8]) -> Change {
     let ready = endpoints
         .iter()
         .map(|nth| ready_endpoint(server_addr(*nth)));
-    let slice = SliceView::new(key.name.clone(), ports.collect(), ready.collect());
+    let slice = SliceView::new(key.clone(), ports.collect(), ready.collect());
     Change::Slice(key, Some(slice))
 }
 

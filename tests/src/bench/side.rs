@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSpec, NodeStatus};
+use k8s_openapi::api::core::v1 as core;
 use orchestrator::datapath::{Change, Datapath, NodeView, Xdp, mount};
 
 use super::load::{Place, Server};
 use super::rival::{self, Rival};
 use super::service::{CLIENT, SERVER, SERVER_ADDRESSES, Size, changes, removals, server_addr};
-use crate::netns::{Cluster, Netns};
+use crate::netns::{Cluster, Netns, Node};
 
 /// Whose network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,20 +136,20 @@ pub fn peer(number: u16) -> (Ipv4Addr, Ipv4Addr) {
     (first, Ipv4Addr::new(172, 30, high, low))
 }
 
-fn node_object(first: Ipv4Addr, addr: Ipv4Addr) -> Node {
-    Node {
-        spec: Some(NodeSpec {
+fn node_object(first: Ipv4Addr, addr: Ipv4Addr) -> core::Node {
+    core::Node {
+        spec: Some(core::NodeSpec {
             pod_cidr: Some(format!("{first}/24")),
-            ..NodeSpec::default()
+            ..core::NodeSpec::default()
         }),
-        status: Some(NodeStatus {
-            addresses: Some(vec![NodeAddress {
+        status: Some(core::NodeStatus {
+            addresses: Some(vec![core::NodeAddress {
                 type_: "InternalIP".into(),
                 address: addr.to_string(),
             }]),
-            ..NodeStatus::default()
+            ..core::NodeStatus::default()
         }),
-        ..Node::default()
+        ..core::Node::default()
     }
 }
 
@@ -184,6 +184,7 @@ impl Ours {
             cluster.nodes[1].with(|datapath| datapath.change(change))?;
         }
         cluster.in_sync()?;
+        cluster.nodes.iter_mut().try_for_each(Node::quicken)?;
         let server = Server::start(&server)?;
         Ok(Self {
             cluster,

@@ -82,6 +82,9 @@ fn bench(short: bool, wanted: &[&str], results: &mut Results) -> Result<()> {
     if asked("agent") {
         results.take_all("agent", agent::figures(extent))?;
     }
+    if asked("agent") || asked("pods") {
+        results.take_all("pods", agent::pods(extent.pods))?;
+    }
     if asked("programs") {
         results.take_all("programs", programs::figures())?;
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as core;
 use orchestrator::datapath::{
-    self, Addrs, Change, Datapath, FamilyConfig, LocalPod, NodeConfig, Xdp, syscall,
+    self, Addrs, Change, Datapath, DatapathError, FamilyConfig, LocalPod, NodeConfig, Xdp, syscall,
 };
 use serde_json::json;
 
@@ -242,6 +242,14 @@ impl Node {
         let pod = self.pods[index].wired.clone();
         let change = Change::Pod(format!("pod-{index}"), Some(pod));
         Ok(self.with(|datapath| datapath.change(change))?)
+    }
+
+    /// What an agent does in quiet moments, all at once.
+    pub fn quicken(&mut self) -> Result<()> {
+        Ok(self.with(|datapath| {
+            while datapath.quicken()? {}
+            Ok::<_, DatapathError>(())
+        })?)
     }
 
     /// A pod as an endpoint of a Service: ready, on this node, in its zone.

@@ -27,7 +27,9 @@ impl Object {
         match self {
             Self::Service(it) => Change::Service(self.name(), ServiceView::from_object(it)),
             Self::Slice(it) => Change::Slice(self.name(), SliceView::from_object(it, node)),
-            Self::Node(it) => Change::Node(self.name().name.to_string(), NodeView::from_object(it)),
+            Self::Node(it) => {
+                Change::Node(self.name().name().to_owned(), NodeView::from_object(it))
+            }
         }
     }
 
@@ -36,7 +38,7 @@ impl Object {
         match self {
             Self::Service(_) => Change::Service(self.name(), None),
             Self::Slice(_) => Change::Slice(self.name(), None),
-            Self::Node(_) => Change::Node(self.name().name.to_string(), None),
+            Self::Node(_) => Change::Node(self.name().name().to_owned(), None),
         }
     }
 

@@ -148,7 +148,7 @@ async fn answer(State((port, source)): State<(u16, Source)>) -> Response {
     };
     let service = &count.service;
     let body = json!({
-        "service": { "namespace": &*service.namespace, "name": &*service.name },
+        "service": { "namespace": service.namespace(), "name": service.name() },
         "localEndpoints": count.local_endpoints,
         "serviceProxyHealthy": healthy,
     });

@@ -40,7 +40,8 @@ fn a_load_balancer_service_is_seen_whole() {
         "#,
     ))
     .unwrap();
-    assert_eq!(*view.cluster_ips, [ip("10.96.0.10"), ip("fd00:96::a")]);
+    let ips: Vec<IpAddr> = view.cluster_ips.iter().collect();
+    assert_eq!(ips, [ip("10.96.0.10"), ip("fd00:96::a")]);
     let node_ports: Vec<u16> = view.ports.iter().map(|port| port.node_port).collect();
     assert_eq!(node_ports, [30080, 0]);
     assert_eq!(view.ports[1].protocol, Protocol::Sctp);
@@ -144,4 +145,14 @@ fn host_ports_of_containers_and_sidecars_count() {
     let host = |it: &HostPort| (it.host_ip, it.host_port, it.container_port);
     let seen: Vec<_> = ports.iter().map(host).collect();
     assert_eq!(seen, [(None, 8080, 80), (Some(ip("172.31.0.11")), 9, 9)]);
+}
+
+#[test]
+fn objects_are_in_the_order_of_their_namespaces_then_of_their_names() {
+    let keys = [("", "z"), ("a", "b"), ("a", "c"), ("a-b", "a"), ("b", "")];
+    let keys = keys.map(|(namespace, name)| ObjectKey::new(namespace, name));
+    assert!(ObjectKey::least() < keys[0]);
+    assert!(keys.is_sorted());
+    assert_eq!((keys[3].namespace(), keys[3].name()), ("a-b", "a"));
+    assert_eq!(keys[3].to_string(), "a-b/a");
 }
