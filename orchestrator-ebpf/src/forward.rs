@@ -6,12 +6,11 @@ use core::mem::{offset_of, size_of};
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::maps::nodes::Node;
-use orchestrator_common::{Addr, DropReason, Mac, Rule, Trace, Verdict};
+use orchestrator_common::{Addr, DropReason, Mac, Proto, Rule, Trace, Tuple, Verdict};
 
 use crate::packet::Headers;
 use crate::skb::Packet;
-use crate::vxlan::{self, Outer};
-use crate::{dsr, icmp, lb, maps, path, refuse};
+use crate::{dsr, icmp, lb, maps, path, refuse, tunnel};
 
 /// In the first word of an IPv6 address.
 const MULTICAST: u32 = 0xff00_0000u32.to_be();
@@ -193,19 +192,15 @@ fn to_node(
 /// stack.
 #[inline(never)]
 fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
-    if !to.is_v4() {
-        return false;
-    }
-    let outer = Outer {
-        from: config.underlay,
-        to: *to,
-        src_port: vxlan::source_port(&packet.headers.tuple),
+    let ends = Tuple {
+        src: config.underlay,
+        dst: *to,
+        src_port: tunnel::source_port(&packet.headers.tuple),
         dst_port: config.vxlan_port,
-        vni,
-        id: packet.headers.serial as u16,
+        proto: Proto::UDP,
+        ..packet.headers.tuple
     };
-    let words = outer.words(packet.length(), frame, packet.headers.is_v6());
-    packet.wrap(&words)
+    to.is_v4() && packet.wrap(&ends, vni, frame)
 }
 
 #[inline(always)]

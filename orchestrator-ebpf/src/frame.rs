@@ -227,18 +227,12 @@ impl Frame {
         if inner + ETHERNET + size_of::<u16>() > end {
             return Err(DropReason::Malformed);
         }
-        let word = unsafe { load::<u16>(inner + ETHERNET) }.to_be();
-        let class = if self.headers.is_v6() {
-            word >> 4
-        } else {
-            word
-        };
         let passage = Passage {
             way,
             ends,
             vni: config.vni,
             length: (end - inner) as u16,
-            class: class as u8,
+            class: unsafe { packet::class(inner + ETHERNET, self.headers.is_v6()) },
             id: self.headers.serial as u16,
         };
         if config.underlay.is_v4() {

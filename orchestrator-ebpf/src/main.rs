@@ -13,7 +13,6 @@ mod port;
 mod refusal;
 mod state;
 mod tunnel;
-mod vxlan;
 
 #[cfg(target_arch = "bpf")]
 mod affinity;

@@ -3,7 +3,7 @@
 
 use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
-use crate::vxlan::{self, Outer};
+use crate::tunnel::{self, Ends};
 
 pub const ETHERNET: usize = 14;
 pub const IPV4: usize = 20;
@@ -283,21 +283,51 @@ pub unsafe fn parse(start: usize, end: usize, headers: &mut Headers) -> Result<(
     unsafe { parse_ip(start, end, headers, v6, TCP) }
 }
 
-/// The outer headers of a frame from `start` up to `end` that a node of the overlay sent, and whether
-/// the packet inside is IPv6.
+/// Whose datagram over IPv4 a frame from `start` up to `end` is, where there is room in it for an inner
+/// frame's beginning.
 ///
 /// # Safety
 /// As [`parse`].
 #[inline(always)]
-pub unsafe fn outer(start: usize, end: usize) -> Option<(Outer, bool)> {
-    if start + ETHERNET + vxlan::HEADERS > end {
+pub unsafe fn ends(start: usize, end: usize) -> Option<Ends> {
+    if start + tunnel::OUTER_V4 + ETHERNET > end {
         return None;
     }
     // SAFETY: the bytes were just compared with the end.
     if unsafe { load::<u16>(start + 12) } != ETHERTYPE_IPV4 {
         return None;
     }
-    Outer::read(&unsafe { load::<[u16; vxlan::WORDS]>(start + ETHERNET) })
+    tunnel::ends_v4(&unsafe { load(start + ETHERNET) })
+}
+
+/// The type of service of an IPv4 header, the traffic class of an IPv6 one.
+///
+/// # Safety
+/// The first two bytes of the header are readable.
+#[inline(always)]
+pub unsafe fn class(at: usize, v6: bool) -> u8 {
+    let word = u16::from_be(unsafe { load::<u16>(at) });
+    (if v6 { word >> 4 } else { word }) as u8
+}
+
+/// Whether such a frame, of `length` bytes in all, is one of the overlay with that identifier, and the
+/// packet in it IPv6's.
+///
+/// # Safety
+/// As [`parse`].
+#[inline(always)]
+pub unsafe fn carries(start: usize, end: usize, vni: u32, length: u32) -> Option<bool> {
+    if start + tunnel::OUTER_V4 + ETHERNET > end {
+        return None;
+    }
+    // SAFETY: the bytes were just compared with the end.
+    let (words, inner) = unsafe {
+        let inner = start + tunnel::OUTER_V4 + 12;
+        (load(start + ETHERNET), load::<u16>(inner))
+    };
+    let is_ip = inner == ETHERTYPE_IPV4 || inner == ETHERTYPE_IPV6;
+    let sound = is_ip && tunnel::is_sound_v4(&words, length as usize - ETHERNET, vni);
+    sound.then_some(inner == ETHERTYPE_IPV6)
 }
 
 /// Reads the packet that an ICMP error quotes, as if an Ethernet header were before it at `start`.

@@ -19,11 +19,14 @@ use aya_ebpf::helpers::generated::{
 use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
-use crate::vxlan::{self, Outer};
+use crate::tunnel::{self, Ends, OUTER_V4, Passage, Way};
 use crate::{fragments, icmp};
 
 /// What a program reads at most: Ethernet, an IP header with its options or extensions, TCP's flags.
 const PULL: u32 = 256;
+
+/// What a tunnel over IPv4 puts before an IP packet: its headers and the inner frame's.
+const ROOM: i32 = OUTER_V4 as i32;
 
 const TUNNEL_TTL: u8 = 64;
 /// BPF_F_ZERO_CSUM_TX: the inner packet has its own checksum.
@@ -93,37 +96,70 @@ impl Packet {
         self.length() <= mtu + ETHERNET as u32 && unsafe { (*self.skb).gso_size } == 0
     }
 
-    /// Puts the outer headers of a tunnel over IPv4 around the packet. `false`: it is as it was.
+    /// Puts the outer headers of a tunnel over IPv4 around the packet, which becomes the inner frame of
+    /// these addresses. `false`: it is as it was.
     #[inline(always)]
-    pub fn wrap(&self, words: &[u16; vxlan::WORDS]) -> bool {
+    pub fn wrap(&self, ends: &Tuple, vni: u32, macs: &Way) -> bool {
         const FLAGS: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
             | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
             | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
             | (ETHERNET as u64) << 56;
-        let room = vxlan::HEADERS as i32;
-        if unsafe { bpf_skb_adjust_room(self.skb, room, BPF_ADJ_ROOM_MAC, FLAGS) } != 0 {
+        let length = self.length() as u16;
+        if unsafe { bpf_skb_adjust_room(self.skb, ROOM, BPF_ADJ_ROOM_MAC, FLAGS) } != 0 {
+            return false;
+        }
+        let (start, end) = self.linear();
+        let inner = start + OUTER_V4;
+        if inner + ETHERNET + size_of::<u16>() > end {
             return false;
         }
         unsafe {
-            let start = (&raw const (*self.skb).data).read_volatile() as usize;
-            let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
-            if start + ETHERNET + vxlan::HEADERS > end {
-                return false;
-            }
-            // The stack looks at what it knows of the packet, others at what is in it.
-            core::ptr::write_unaligned((start + 12) as *mut u16, packet::ETHERTYPE_IPV4);
-            core::ptr::write_unaligned((start + ETHERNET) as *mut [u16; vxlan::WORDS], *words);
+            // The way to the next hop is the kernel's to find.
+            let passage = Passage {
+                way: macs,
+                ends,
+                vni,
+                length,
+                class: packet::class(inner + ETHERNET, self.headers.is_v6()),
+                id: self.headers.serial as u16,
+            };
+            tunnel::write_v4(&mut *(start as *mut _), &passage);
+            let ethertype = if self.headers.is_v6() {
+                packet::ETHERTYPE_IPV6
+            } else {
+                packet::ETHERTYPE_IPV4
+            };
+            core::ptr::write_unaligned(inner as *mut Way, *macs);
+            core::ptr::write_unaligned((inner + 12) as *mut u16, ethertype);
         }
         true
     }
 
-    /// The outer headers of a tunnel, if the packet is one on the wire and may have them.
+    /// Whose datagram over IPv4 the packet is.
     #[inline(always)]
-    pub fn outer(&self) -> Option<(Outer, bool)> {
+    pub fn ends(&self) -> Option<Ends> {
+        let (start, end) = self.linear();
+        unsafe { packet::ends(start, end) }
+    }
+
+    /// Whether such a packet is one of the overlay with that identifier, all of it before our eyes, and
+    /// carries IPv6.
+    #[inline(always)]
+    pub fn carries(&self, vni: u32) -> Option<bool> {
+        if unsafe { (*self.skb).gso_size } != 0 {
+            return None;
+        }
+        let (start, end) = self.linear();
+        unsafe { packet::carries(start, end, vni, self.length()) }
+    }
+
+    /// The bytes that can be read and written in place.
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
         unsafe {
             let start = (&raw const (*self.skb).data).read_volatile() as usize;
             let end = (&raw const (*self.skb).data_end).read_volatile() as usize;
-            packet::outer(start, end)
+            (start, end)
         }
     }
 
@@ -135,17 +171,11 @@ impl Packet {
         } else {
             BPF_F_ADJ_ROOM_DECAP_L3_IPV4
         };
-        let room = -(vxlan::HEADERS as i32);
-        done(unsafe { bpf_skb_adjust_room(self.skb, room, BPF_ADJ_ROOM_MAC, u64::from(family)) })?;
+        done(unsafe { bpf_skb_adjust_room(self.skb, -ROOM, BPF_ADJ_ROOM_MAC, u64::from(family)) })?;
         if v6 {
             self.store(12, &packet::ETHERTYPE_IPV6, 0)?;
         }
         Ok(())
-    }
-
-    #[inline(always)]
-    pub fn segment(&self) -> u32 {
-        unsafe { (*self.skb).gso_size }
     }
 
     /// Reads the headers; brings them into the linear part first if they are not there.

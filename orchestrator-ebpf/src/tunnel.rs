@@ -1,9 +1,12 @@
 //! The overlay's outer headers as bytes, for packets that no VXLAN device sees: what one writes
 //! (RFC 7348) and what one takes. Pure.
 //!
+//! XDP has all of its packets so, and tcx those that are one on the wire over an IPv4 underlay: they spare
+//! the stack's way through the device on both nodes. What is to be segmented yet needs the device.
+//!
 //! Words are 16 bits that lie in network order and are read natively.
 
-use orchestrator_common::{Addr, Proto, Tuple, csum};
+use orchestrator_common::{Addr, Port, Proto, Tuple, csum};
 
 use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4, IPV6};
 
@@ -13,6 +16,9 @@ const VXLAN: usize = 8;
 /// What stands before the inner frame, Ethernet included.
 pub const OUTER_V4: usize = ETHERNET + IPV4 + UDP + VXLAN;
 pub const OUTER_V6: usize = ETHERNET + IPV6 + UDP + VXLAN;
+
+/// Words behind Ethernet's header.
+pub const BEHIND_V4: usize = (OUTER_V4 - ETHERNET) / 2;
 
 const WORDS_V4: usize = OUTER_V4 / 2;
 const WORDS_V6: usize = OUTER_V6 / 2;
@@ -44,6 +50,14 @@ pub struct Passage<'a> {
     pub class: u8,
     /// Of the outer IPv4 packet, which may be cut on its way.
     pub id: u16,
+}
+
+/// Of a packet over IPv4, behind Ethernet's header: who sent it to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub from: Addr,
+    pub to: Addr,
+    pub to_port: Port,
 }
 
 /// How much that is with nodes of this address's family.
@@ -84,11 +98,35 @@ pub fn write_v6(words: &mut [u16; WORDS_V6], it: &Passage<'_>) {
     write_vxlan(&mut ip[IPV6_WORDS..], it);
 }
 
+/// The ends of a whole datagram without options and without a checksum of its own.
+#[inline(always)]
+pub fn ends_v4(words: &[u16; BEHIND_V4]) -> Option<Ends> {
+    let unlike = (words[0] ^ 0x4500u16.to_be()) & 0xff00u16.to_be()
+        | words[3] & 0x3fffu16.to_be()
+        | (words[4] ^ u16::from(Proto::UDP.number).to_be()) & 0x00ffu16.to_be()
+        | words[13];
+    (unlike == 0).then(|| Ends {
+        from: Addr::from_v4_wire(joined([words[6], words[7]])),
+        to: Addr::from_v4_wire(joined([words[8], words[9]])),
+        to_port: Port::from_wire(words[11]),
+    })
+}
+
+/// The source port of a flow's outer packets, from where RFC 7348 recommends: what spreads flows over
+/// paths and queues.
+#[inline(always)]
+pub fn source_port(tuple: &Tuple) -> Port {
+    let ports = u32::from(tuple.src_port.wire) << 16 | u32::from(tuple.dst_port.wire);
+    let mixed = (tuple.src.low_word() ^ tuple.dst.low_word().rotate_left(16) ^ ports)
+        .wrapping_mul(0x9e37_79b1);
+    Port::new(0xc000 | (mixed >> 18) as u16)
+}
+
 /// Whether a VXLAN device would take a packet for what that identifier's nodes sent, and in it
 /// nothing but the frame. `words` are the outer headers behind Ethernet's; `length` is all that the
 /// packet has behind Ethernet's. Of a UDP checksum no judgement is made: nodes send none.
 #[inline(always)]
-pub fn is_sound_v4(words: &[u16; (OUTER_V4 - ETHERNET) / 2], length: usize, vni: u32) -> bool {
+pub fn is_sound_v4(words: &[u16; BEHIND_V4], length: usize, vni: u32) -> bool {
     let header = words.first_chunk::<IPV4_WORDS>();
     header.is_some_and(|header| csum::finish(csum::add(0, header)) == 0)
         && words[1].to_be() as usize == length
@@ -156,11 +194,17 @@ const fn halves(word: u32) -> [u16; 2] {
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
+#[inline(always)]
+const fn joined(halves: [u16; 2]) -> u32 {
+    let ([a, b], [c, d]) = (halves[0].to_ne_bytes(), halves[1].to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
-    use orchestrator_common::{Mac, Port};
+    use orchestrator_common::Mac;
 
     use super::*;
 
@@ -277,5 +321,36 @@ mod tests {
         v4[5] = 0;
         v4[5] = csum::finish(csum::add(0, &v4[..IPV4_WORDS]));
         assert!(!is_sound_v4(&v4, 96, VNI));
+    }
+
+    #[test]
+    fn only_a_plain_datagram_has_ends() {
+        let (_, v4) = over_v4(1);
+        let ends = ends_v4(&v4).unwrap();
+        let [from, to] = [ends.from, ends.to].map(|addr| addr.to_string());
+        assert_eq!((from.as_str(), to.as_str()), ("172.31.0.11", "172.31.0.12"));
+        assert_eq!(ends.to_port.host(), 4789);
+        // Options, a fragment, TCP, a checksum of its own.
+        let unlike = [(0, 0x4600), (3, 0x2000), (4, 0x4006), (13, 1)];
+        for (word, value) in unlike {
+            let mut altered = v4;
+            altered[word] = u16::to_be(value);
+            assert_eq!(ends_v4(&altered), None, "word {word}");
+        }
+    }
+
+    #[test]
+    fn flows_spread_over_source_ports() {
+        let flow = |port| Tuple {
+            src_port: Port::new(port),
+            ..ends("10.100.1.5", "10.100.2.7")
+        };
+        let ports: std::collections::BTreeSet<u16> = (40000..41000)
+            .map(|port| source_port(&flow(port)).host())
+            .collect();
+        assert!(
+            ports.len() > 900 && ports.first() >= Some(&0xc000),
+            "{ports:?}"
+        );
     }
 }

@@ -85,6 +85,20 @@ pub fn vxlan(from: &str, to: &str, vni: u32, inner: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// An IPv4 frame with another type of service.
+pub fn with_class(frame: &[u8], class: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[15] = class;
+    frame[24..26].fill(0);
+    let words = frame[14..34].chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame
+}
+
 /// An echo request, or the reply to one.
 pub fn echo(from: &str, to: &str, id: u16, reply: bool) -> Vec<u8> {
     echo_with(from, to, id, reply, b"abcdefgh")

@@ -279,7 +279,7 @@ fn a_pod_cannot_use_another_address() -> Result<()> {
         );
         assert_eq!(cluster.nodes[0].counted("source_spoofed")?, round);
         assert_eq!(
-            cluster.nodes[0].counted("overlay")?,
+            cluster.nodes[0].counted("tunnel")?,
             round,
             "each counts once"
         );

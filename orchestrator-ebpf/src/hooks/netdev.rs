@@ -56,20 +56,23 @@ enum Tunnel {
 /// Not inlined, for the stack.
 #[inline(never)]
 fn unwrap(packet: &mut Packet, config: &Config) -> Tunnel {
-    match packet.outer() {
-        Some((outer, v6)) if outer.dst_port.wire == config.vxlan_port.wire => {
-            let is_ours = outer.vni == config.vni && outer.to.same(&config.underlay);
-            if !is_ours || packet.segment() != 0 {
-                return Tunnel::Device;
-            }
-            packet.headers.sender = outer.from;
-            packet.headers.vni = outer.vni;
+    let Some(ends) = packet.ends() else {
+        return Tunnel::Not;
+    };
+    if ends.to_port.wire != config.vxlan_port.wire {
+        return Tunnel::Not;
+    }
+    let carries = packet.carries(config.vni);
+    match carries.filter(|_| ends.to.same(&config.underlay)) {
+        Some(v6) => {
+            packet.headers.sender = ends.from;
+            packet.headers.vni = config.vni;
             if packet.unwrap(v6).is_err() {
                 return Tunnel::Broken;
             }
             Tunnel::Unwrapped
         }
-        _ => Tunnel::Not,
+        None => Tunnel::Device,
     }
 }
 
@@ -144,8 +147,8 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
         return Ok(forward::pass(Rule::NotOurs));
     };
     if packet
-        .outer()
-        .is_some_and(|(outer, _)| outer.dst_port.wire == config.vxlan_port.wire)
+        .ends()
+        .is_some_and(|ends| ends.to_port.wire == config.vxlan_port.wire)
         || packet.parse().is_err()
     {
         return Ok(forward::pass(Rule::NotOurs));

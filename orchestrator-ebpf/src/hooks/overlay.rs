@@ -4,7 +4,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
-use orchestrator_common::{Addr, DropReason, Rule, Trace};
+use orchestrator_common::{DropReason, Rule, Trace};
 
 use crate::drop::exit;
 use crate::skb::Packet;

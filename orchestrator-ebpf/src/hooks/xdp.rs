@@ -19,7 +19,7 @@ use orchestrator_common::{DropReason, Proto, Scope, Tuple, Verdict};
 use crate::drop::report;
 use crate::frame::Frame;
 use crate::packet::{ETHERNET, Headers, TCP_RST};
-use crate::{conntrack, forward, lb, maps, nat, tunnel, vxlan};
+use crate::{conntrack, forward, lb, maps, nat, tunnel};
 
 /// Why a packet was not sent.
 enum Unsent {
@@ -116,7 +116,7 @@ fn to_node(frame: &mut Frame, config: &Config) -> Result<Verdict, Unsent> {
     let ends = Tuple {
         src: config.underlay,
         dst: node.vtep,
-        src_port: vxlan::source_port(becomes),
+        src_port: tunnel::source_port(becomes),
         dst_port: config.vxlan_port,
         proto: Proto::UDP,
         ..Tuple::default()

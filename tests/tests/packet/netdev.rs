@@ -298,6 +298,8 @@ fn what_is_not_plainly_one_packet_of_the_overlay_is_left_to_the_stack() {
         ("an unknown flag", with(42, 0x48)),
         ("not IP inside", with(63, 6)),
         ("a first fragment", pieces(&good, 40).remove(0)),
+        ("met congestion", with_class(&good, 3)),
+        ("longer than it says", [&good[..], &[0; 4]].concat()),
     ];
     for (what, frame) in cases {
         let ran = world.run(Hook::FromNetdev, &frame);
@@ -309,4 +311,17 @@ fn what_is_not_plainly_one_packet_of_the_overlay_is_left_to_the_stack() {
         .run_segmented(Hook::FromNetdev, LOOPBACK, &good, 20);
     let trace_of_segments = segments.unwrap().trace;
     assert_eq!(trace_of_segments, trace(Verdict::Pass, 0, Rule::NotOurs));
+}
+
+#[test]
+fn whoever_may_be_told_of_congestion_may_be_in_the_tunnel_too() {
+    let Some(mut world) = world("congestion") else {
+        return;
+    };
+    let frame = udp((POD, 40000), (REMOTE_POD, 53), b"hello");
+    for (inside, outside) in [(0, 0), (1, 1), (2, 2), (3, 2)] {
+        let ran = world.send(&with_class(&frame, inside));
+        assert_eq!(ran.trace, overlay(Rule::RemotePod));
+        assert_eq!((ran.outer[15], ran.packet[15]), (outside, inside));
+    }
 }

@@ -25,13 +25,18 @@ impl Wrapped<'_> {
             Addr::from_v4(octets.into())
         };
         let is_plain = half(12) == 0x0800 && outer[14] == 0x45 && outer[23] == 17;
+        // What met congestion on its way has to say so inside (RFC 6040).
+        let is_easy = outer[15] & 3 != 3;
+        let lengths = [frame.len() - 14, frame.len() - 34];
+        let is_all = lengths == [half(16), half(38)].map(usize::from);
         let is_whole = half(20) & 0x3fff == 0;
         let sum: u32 = (14..34).step_by(2).map(|at| u32::from(half(at))).sum();
         let is_sound = (sum & 0xffff) + (sum >> 16) == 0xffff;
         // No checksum, the identifier is valid, and nothing in what is reserved.
         let is_vxlan = half(40) == 0 && outer[42..46] == [8, 0, 0, 0] && outer[49] == 0;
         let carries_ip = matches!(inner.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
-        let as_nodes_do = is_plain && is_whole && is_sound && is_vxlan && carries_ip;
+        let as_nodes_do =
+            is_plain && is_easy && is_all && is_whole && is_sound && is_vxlan && carries_ip;
         as_nodes_do.then_some(Wrapped {
             from: addr(26),
             to: addr(30),
