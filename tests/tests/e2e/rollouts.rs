@@ -118,7 +118,7 @@ fn measured(cluster: &Cluster, kubectl: &Kubectl, rollouts: usize) {
     for text in &texts {
         assert!(text.contains("\norchestrator_datapath_flows "), "{text}");
         for line in [
-            "orchestrator_datapath_packets_total{verdict=\"overlay\"} ",
+            "orchestrator_datapath_packets_total{verdict=\"tunnel\"} ",
             "orchestrator_datapath_map_entries{map=\"services_v1\"} ",
             "orchestrator_datapath_program_verified_instructions{program=\"connect4\"} ",
             "orchestrator_datapath_sync_seconds_count ",
