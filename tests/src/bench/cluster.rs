@@ -176,7 +176,9 @@ async fn writes(stage: &Stage, client: &Client, size: Size) -> Result<Outcome> {
     let arguments = stage.agent["args"].as_array().context("no arguments")?;
     let at = arguments.iter().position(|it| it == "--node-ip");
     let node = at.and_then(|at| arguments.get(at + 1)?.as_str());
-    let node = [node.context("the agent has no address")?.to_owned()];
+    // A node of two families has two addresses there, the Service one family.
+    let node = node.and_then(|both| both.split(',').find(|ip| ip.parse::<Ipv4Addr>().is_ok()));
+    let node = [node.context("the agent has no IPv4 address")?.to_owned()];
     let inside = Inside::of(stage)?;
     for port in PROBE_PORTS {
         let listener = inside.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
