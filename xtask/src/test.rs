@@ -76,7 +76,9 @@ fn prepare(levels: &[Level]) -> Result<()> {
     }
     if machine::is_root() {
         packages::ensure(packages::FOR_TESTS)?;
-        build_ebpf::build(&setup::ensure()?)?;
+        let object = build_ebpf::build(&setup::ensure()?)?;
+        // The verifier's word, and the caps on what each program costs it.
+        print!("{}", build_ebpf::report(&object)?);
     }
     Ok(())
 }

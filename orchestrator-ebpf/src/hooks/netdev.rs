@@ -146,23 +146,26 @@ fn decide_to_netdev(packet: &mut Packet) -> Result<Trace, DropReason> {
     let Ok(config) = maps::config() else {
         return Ok(forward::pass(Rule::NotOurs));
     };
-    if packet
-        .ends()
-        .is_some_and(|ends| ends.to_port.wire == config.vxlan_port.wire)
-        || packet.parse().is_err()
-    {
+    let is_outer = packet.ends().is_some_and(|ends| {
+        ends.to_port.wire == config.vxlan_port.wire && ends.from.same(&config.underlay)
+    });
+    if is_outer || packet.parse().is_err() {
         return Ok(forward::pass(Rule::NotOurs));
     }
     let tuple = &packet.headers.tuple;
     let family = forward::family(packet, config);
+    let is_outer = packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire;
     if family.pods.contains(&tuple.src) {
         if family.pods.contains(&tuple.dst) {
             return Err(DropReason::PodRangeOutside);
         }
+        // In the node's name it would be the overlay's to every other node.
+        if is_outer {
+            return Err(DropReason::TunnelSpoofed);
+        }
         return nat::masquerade(packet, config).map(forward::pass);
     }
-    let outer = packet.headers.is_udp() && tuple.dst_port.wire == config.vxlan_port.wire;
-    if outer || !tuple.src.same(&family.node) {
+    if is_outer || !tuple.src.same(&family.node) {
         return Ok(forward::pass(Rule::NotOurs));
     }
     // What the node itself answers as a Service's backend.

@@ -398,6 +398,10 @@ impl World<'_> {
             if holds(family.pods, tuple.dst) {
                 return Err(DropReason::PodRangeOutside);
             }
+            // Pods do not speak for the overlay.
+            if self.is_outer(packet) {
+                return Err(DropReason::TunnelSpoofed);
+            }
             return Ok(BTreeSet::from([Outcome::Pass {
                 left: self.masqueraded(packet)?,
             }]));

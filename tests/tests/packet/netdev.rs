@@ -28,6 +28,24 @@ fn what_does_not_come_from_a_pod_leaves_unaltered() {
     assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
 }
 
+#[test]
+fn a_pod_cannot_speak_for_the_overlay_with_packets_that_it_wraps_itself() {
+    let Some(mut world) = world("pods' tunnels") else {
+        return;
+    };
+    let inner = tcp((NEIGHBOUR_POD, 1), (REMOTE_POD, 80), Flags::Syn, b"");
+    let unsigned = vxlan(POD, OTHER_NODE, 1, &inner);
+    let signed = udp((POD, 50000), (OTHER_NODE, 4789), &unsigned[42..]);
+    assert_ne!(signed[40..42], [0, 0]);
+    let first = fragment(signed.clone(), 0, true);
+    for frame in [&unsigned, &signed, &first] {
+        let ran = world.run(Hook::ToNetdev, frame);
+        assert_eq!(ran.trace.reason, DropReason::TunnelSpoofed);
+    }
+    let later = world.run(Hook::ToNetdev, &fragment(signed, 10, false));
+    assert_eq!(later.trace.reason, DropReason::Fragment);
+}
+
 /// Sends a pod's frame out and returns what the node sends, and the port or identifier that it got.
 fn masqueraded(world: &mut World, frame: &[u8]) -> (Seen, u16) {
     let ran = world.run(Hook::ToNetdev, frame);
