@@ -10,10 +10,11 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_xdp_adjust_
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::{Addr, DropReason, Mac, Tuple, csum};
 
+use crate::bytes::{adjust, load, store};
 use crate::icmp::{address_difference, port_difference};
 use crate::packet::{
     self, ETHERNET, Fragment, Headers, IPV4, IPV4_CHECK, IPV4_SRC, IPV4_TTL, IPV6, IPV6_HOPS,
-    IPV6_SRC, load,
+    IPV6_SRC,
 };
 use crate::skb::words_of;
 use crate::tunnel::{self, OUTER_V4, OUTER_V6, Passage, Way};
@@ -270,20 +271,4 @@ impl Frame {
             found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && fib.ifindex == config.uplink;
         by_uplink.then(|| Mac::frame(Mac::new(fib.dmac), Mac::new(fib.smac)))
     }
-}
-
-/// # Safety
-/// `size_of::<T>()` bytes at `at` are writable.
-#[inline(always)]
-unsafe fn store<T>(at: usize, value: T) {
-    unsafe { *(at as *mut T) = value };
-}
-
-/// Has a checksum follow what was added to what it covers.
-///
-/// # Safety
-/// Two bytes at `at` are writable.
-#[inline(always)]
-unsafe fn adjust(at: usize, added: u32) {
-    unsafe { store(at, csum::adjusted(load(at), added)) };
 }

@@ -3,6 +3,7 @@
 
 use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
+use crate::bytes::load;
 use crate::tunnel::{self, Ends};
 
 pub const ETHERNET: usize = 14;
@@ -32,6 +33,7 @@ const TCP: usize = 20;
 /// sends in earnest, and a program must end.
 const MOST_EXTENSIONS: usize = 6;
 const FURTHEST: usize = 1024;
+pub const FURTHEST_TRANSPORT: usize = FURTHEST + 8 + 8 * 255;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT_HEADER: u8 = 44;
@@ -520,7 +522,7 @@ unsafe fn parse_transport(
     }
     // SAFETY: a field of `headers`; volatile as in `parse_extensions`.
     let at = unsafe { (&raw const headers.l4).read_volatile() } as usize;
-    if at > FURTHEST + 8 + 8 * 255 {
+    if at > FURTHEST_TRANSPORT {
         return Err(Unparsed::Because(DropReason::Malformed));
     }
     let at = start + at;
@@ -557,23 +559,6 @@ pub fn icmp_kind(message: u8, v6: bool) -> Icmp {
         // RFC 4443, section 2.1: errors have the upper bit clear.
         (true, 1..=4) => Icmp::Error,
         _ => Icmp::Other,
-    }
-}
-
-/// Reads from an address of any alignment. BPF's loads have none to keep; telling LLVM otherwise
-/// would make four loads of one.
-///
-/// # Safety
-/// `size_of::<T>()` bytes at `at` are readable.
-#[inline(always)]
-pub unsafe fn load<T: Copy>(at: usize) -> T {
-    #[cfg(target_arch = "bpf")]
-    unsafe {
-        *(at as *const T)
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    unsafe {
-        (at as *const T).read_unaligned()
     }
 }
 

@@ -12,15 +12,14 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_adjust_room,
-    bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
-    bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple};
+use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple, csum};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
 use crate::tunnel::{self, Ends, OUTER_V4, Passage, Way};
-use crate::{fragments, icmp};
+use crate::{bytes, fragments, icmp};
 
 /// What a program reads at most: Ethernet, an IP header with its options or extensions, TCP's flags.
 const PULL: u32 = 256;
@@ -284,7 +283,7 @@ impl Packet {
         if own.src.same(&to.src) && own.dst.same(&to.dst) {
             return Ok(());
         }
-        let difference = self.address_difference(to);
+        let difference = icmp::address_difference(own, to);
         if self.has_pseudo_header() {
             let family = if self.headers.is_v6() {
                 CHECKSUM_IPV6
@@ -293,24 +292,22 @@ impl Packet {
             };
             let flags = self.l4_checksum_flags() | u64::from(BPF_F_PSEUDO_HDR) | family;
             let check = self.l4_checksum();
-            done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, difference, flags) })?;
+            done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, difference.into(), flags) })?;
         }
         if self.headers.is_v6() {
-            return self.store(packet::IPV6_SRC, &[to.src, to.dst], 0);
+            return self.put(packet::IPV6_SRC, &[to.src, to.dst]);
         }
-        done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, 0, difference, 0) })?;
+        self.adjust_ipv4_check(difference)?;
         let words = [to.src.v4_wire(), to.dst.v4_wire()];
-        self.store(packet::IPV4_SRC, &words, 0)
+        self.put(packet::IPV4_SRC, &words)
     }
 
-    /// What `to`'s addresses add to a checksum in place of the packet's own. The leading words of
-    /// two IPv4 addresses are the same.
+    /// Has IPv4's header checksum follow what was added to the header.
     #[inline(always)]
-    fn address_difference(&self, to: &Tuple) -> u64 {
-        const SIZE: u32 = 2 * size_of::<Addr>() as u32;
-        let (from, to) = (&raw const self.headers.tuple.src, &raw const to.src);
-        (unsafe { bpf_csum_diff(from.cast_mut().cast(), SIZE, to.cast_mut().cast(), SIZE, 0) })
-            as u64
+    fn adjust_ipv4_check(&self, added: u32) -> Result<(), DropReason> {
+        let at = self.bytes(packet::IPV4_CHECK, size_of::<u16>())?;
+        unsafe { bytes::adjust(at, added) };
+        Ok(())
     }
 
     /// TCP and UDP have both ports at the start of their header, an ICMP echo its identifier at 4.
@@ -334,10 +331,10 @@ impl Packet {
                 (word | word >> 16) as u16,
             );
             done(unsafe { bpf_l4_csum_replace(skb, check, from.into(), id.into(), flags | 2) })?;
-            return self.store(self.headers.l4 + 4, &id, 0);
+            return self.put(self.headers.l4 + 4, &id);
         }
         done(unsafe { bpf_l4_csum_replace(skb, check, from_word.into(), word.into(), flags | 4) })?;
-        self.store(self.headers.l4, &word, 0)
+        self.put(self.headers.l4, &word)
     }
 
     /// Whether the transport's checksum is in this packet and covers the addresses too: ICMP's of
@@ -374,13 +371,13 @@ impl Packet {
     pub fn decrement_ttl(&self) -> Result<(), DropReason> {
         let ttl = self.headers.ttl;
         if self.headers.is_v6() {
-            return self.store(packet::IPV6_HOPS, &(ttl - 1), 0);
+            return self.put(packet::IPV6_HOPS, &(ttl - 1));
         }
         // The checksum adds words: the time to live is the upper byte of one, on the wire the
         // first.
-        let (from, to) = (u64::from(ttl), u64::from(ttl - 1));
-        done(unsafe { bpf_l3_csum_replace(self.skb, packet::IPV4_CHECK, from, to, 2) })?;
-        self.store(packet::IPV4_TTL, &(ttl - 1), 0)
+        let (from, to) = (u16::from(ttl), u16::from(ttl - 1));
+        self.adjust_ipv4_check(csum::difference(&[from, 0], &[to, 0]))?;
+        self.put(packet::IPV4_TTL, &(ttl - 1))
     }
 
     /// Whether the frame is from that address.
@@ -392,8 +389,8 @@ impl Packet {
             if start + ETHERNET > end {
                 return false;
             }
-            let first = packet::load::<u32>(start + 6) ^ packet::load::<u32>(mac);
-            let rest = packet::load::<u16>(start + 10) ^ packet::load::<u16>(mac + 4);
+            let first = bytes::load::<u32>(start + 6) ^ bytes::load::<u32>(mac);
+            let rest = bytes::load::<u16>(start + 10) ^ bytes::load::<u16>(mac + 4);
             first | u32::from(rest) == 0
         }
     }
@@ -463,6 +460,27 @@ impl Packet {
             Addr { words: key.remote }
         };
         (got == 0).then_some((key.vni, remote))
+    }
+
+    /// Writes into the headers that were parsed, which are linear since. A helper would cost as much as
+    /// all that was parsed.
+    #[inline(always)]
+    fn put<T: Copy>(&self, at: u32, value: &T) -> Result<(), DropReason> {
+        let at = self.bytes(at, size_of::<T>())?;
+        unsafe { bytes::store(at, *value) };
+        Ok(())
+    }
+
+    /// Where the bytes of such a header are.
+    #[inline(always)]
+    fn bytes(&self, at: u32, size: usize) -> Result<usize, DropReason> {
+        let (start, end) = self.linear();
+        let at = at as usize;
+        // Kept from LLVM as in `packet`.
+        if at > packet::FURTHEST_TRANSPORT || start + at + size > core::hint::black_box(end) {
+            return Err(DropReason::Helper);
+        }
+        Ok(start + at)
     }
 
     #[inline(always)]

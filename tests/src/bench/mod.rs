@@ -9,6 +9,7 @@ pub mod case;
 pub mod cases;
 pub mod cluster;
 pub mod death;
+pub mod floor;
 pub mod load;
 pub mod programs;
 pub mod report;

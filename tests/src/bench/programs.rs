@@ -1,13 +1,10 @@
 //! What a program costs a packet: a run over it by BPF_PROG_TEST_RUN, less one of a program that does
-//! nothing. Each run has a packet of its own, as the programs alter it.
+//! nothing. Each run has a packet of its own, as the programs alter it. Beside it, what the kernel's
+//! helpers cost that any program has to call for the same.
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use object::write::{Object, Symbol, SymbolSection};
-use object::{
-    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-};
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
@@ -17,15 +14,12 @@ use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceK
 use orchestrator_common::{Addr, Mac, Port, Prefix, Proto, Verdict};
 
 use super::case::{Mark, Outcome};
+use super::floor::{self, Instruction};
 use super::service::Size;
 use crate::packet::{Flags, SENDER_MAC, any_ip, tcp, vxlan};
 use crate::prog::{Datapath, LOOPBACK};
 
 const NOTHING: &str = "nothing";
-/// `r0 = TCX_NEXT; exit`: the next program is asked.
-const INSTRUCTIONS: [u8; 16] = [
-    0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0,
-];
 const ROUNDS: usize = 10;
 const RUNS: u32 = 2000;
 
@@ -44,27 +38,32 @@ struct Case {
     frame: Vec<u8>,
     verdict: Verdict,
     limit_ns: f64,
+    /// The kernel's part of it.
+    helpers: (&'static str, Vec<Instruction>),
 }
 
 pub fn figures() -> Result<Vec<Outcome>> {
-    let mut idle = Ebpf::load(&nothing()?)?;
-    let idle: &mut SchedClassifier = idle
-        .program_mut(NOTHING)
-        .context("no such program")?
-        .try_into()?;
-    idle.load()?;
+    let cases = cases();
+    let mut floors: Vec<_> = cases.iter().map(|case| case.helpers.clone()).collect();
+    floors.push((NOTHING, floor::nothing()));
+    let mut floors = Ebpf::load(&floor::object(&floors)?)?;
+    for (_, program) in floors.programs_mut() {
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load()?;
+    }
     let mut datapath = Datapath::load()?;
     datapath.fill(&tables())?;
-    cases()
-        .iter()
-        .map(|case| figure(case, &mut datapath, idle))
-        .collect()
+    let mut found = Vec::new();
+    for case in &cases {
+        found.extend(figure(case, &mut datapath, &floors)?);
+    }
+    Ok(found)
 }
 
-fn figure(case: &Case, datapath: &mut Datapath, idle: &mut SchedClassifier) -> Result<Outcome> {
-    let mut costs = Vec::new();
+fn figure(case: &Case, datapath: &mut Datapath, floors: &Ebpf) -> Result<[Outcome; 2]> {
+    let (mut costs, mut of_helpers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (mut ours, mut nothing) = (0.0, 0.0);
+        let (mut ours, mut helpers, mut nothing) = (0.0, 0.0, 0.0);
         for _ in 0..RUNS {
             let ran = datapath.run(case.hook, LOOPBACK, &case.frame)?;
             anyhow::ensure!(
@@ -74,17 +73,31 @@ fn figure(case: &Case, datapath: &mut Datapath, idle: &mut SchedClassifier) -> R
                 ran.trace
             );
             ours += ran.duration.as_nanos() as f64;
-            let ran = idle.test_run(TestRunOptions {
-                data_in: Some(&case.frame),
-                repeat: 1,
-                ..TestRunOptions::new()
-            })?;
-            nothing += ran.duration.as_nanos() as f64;
+            helpers += run(floors, case.helpers.0, &case.frame)?;
+            nothing += run(floors, NOTHING, &case.frame)?;
         }
         costs.push((ours - nothing) / f64::from(RUNS));
+        of_helpers.push((helpers - nothing) / f64::from(RUNS));
     }
     let mark = Some(Mark::AtMost(case.limit_ns));
-    Ok(Outcome::alone(case.name, Size::NONE, "ns", &costs, mark))
+    let alone =
+        |name: &str, costs: &[f64], mark| Outcome::alone(name, Size::NONE, "ns", costs, mark);
+    Ok([
+        alone(case.name, &costs, mark),
+        alone(&format!("- {}", case.helpers.0), &of_helpers, None),
+    ])
+}
+
+/// Nanoseconds of one run.
+fn run(programs: &Ebpf, name: &str, frame: &[u8]) -> Result<f64> {
+    let program = programs.program(name).context("no such program")?;
+    let program: &SchedClassifier = program.try_into()?;
+    let ran = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        repeat: 1,
+        ..TestRunOptions::new()
+    })?;
+    Ok(ran.duration.as_nanos() as f64)
 }
 
 fn cases() -> Vec<Case> {
@@ -98,6 +111,7 @@ fn cases() -> Vec<Case> {
             frame: sent,
             verdict: Verdict::Tunnel,
             limit_ns: 150.0,
+            helpers: ("helpers_of_egress", floor::encapsulation()),
         },
         Case {
             name: "a packet, overlay ingress",
@@ -105,6 +119,7 @@ fn cases() -> Vec<Case> {
             frame: vxlan(OTHER_NODE, NODE, 1, &came),
             verdict: Verdict::Peer,
             limit_ns: 120.0,
+            helpers: ("helpers_of_ingress", floor::decapsulation()),
         },
         Case {
             name: "a packet, node port",
@@ -112,6 +127,7 @@ fn cases() -> Vec<Case> {
             frame: asked,
             verdict: Verdict::Tunnel,
             limit_ns: 200.0,
+            helpers: ("helpers_of_node_port", floor::translation()),
         },
     ]
 }
@@ -183,22 +199,4 @@ fn tables() -> Tables {
         backend,
     );
     tables
-}
-
-/// An object with one program, which no compiler is needed for.
-fn nothing() -> Result<Vec<u8>> {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let text = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
-    object.append_section_data(text, &INSTRUCTIONS, 8);
-    object.add_symbol(Symbol {
-        name: NOTHING.into(),
-        value: 0,
-        size: INSTRUCTIONS.len() as u64,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Dynamic,
-        weak: false,
-        section: SymbolSection::Section(text),
-        flags: SymbolFlags::None,
-    });
-    Ok(object.write()?)
 }
