@@ -146,6 +146,7 @@ fn flips(size: Size, duration: Duration) -> Result<Outcome> {
         kind: Kind::TcpCrr,
         to: target(service_addr(index), Kind::TcpCrr),
         flows: 1,
+        beside: None,
         millis: u64::try_from(duration.as_millis())?,
     };
     let client = load::start(&side.client(From::Pod), &job)?;

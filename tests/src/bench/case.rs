@@ -30,6 +30,20 @@ pub struct Load {
     pub kind: Kind,
     pub flows: u32,
     pub to: SocketAddrV4,
+    /// The address that the same client asks in turn with it.
+    pub beside: Option<SocketAddrV4>,
+}
+
+impl Load {
+    /// The other half of a run in turns.
+    pub fn other(self) -> Option<Load> {
+        let to = self.beside?;
+        Some(Load {
+            to,
+            beside: Some(self.to),
+            ..self
+        })
+    }
 }
 
 /// What of a load is looked at.

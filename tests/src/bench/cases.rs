@@ -63,6 +63,7 @@ fn pod_to_pod(
         kind,
         flows,
         to: target(server_addr(0), kind),
+        beside: None,
     };
     Case {
         name,
@@ -174,17 +175,18 @@ fn cluster_ip_to_rival(size: Size, at: Position, rival: super::rival::Kind) -> C
 }
 
 fn cluster_ip_to_direct(size: Size, kind: Kind) -> Case {
-    let ours = ask(size, Position::Last, kind);
+    let direct = target(server_addr(0), kind);
+    let ours = Load {
+        beside: Some(direct),
+        ..ask(size, Position::Last, kind)
+    };
     Case {
         name: "",
         size,
         figure: Figure::Rate,
         relation: Relation::Ratio,
         ours,
-        theirs: Load {
-            to: target(server_addr(0), kind),
-            ..ours
-        },
+        theirs: ours.other().unwrap_or(ours),
         versus: DIRECT,
         mark: None,
     }
@@ -237,6 +239,7 @@ fn ask(size: Size, at: Position, kind: Kind) -> Load {
         kind,
         flows: 1,
         to: target(service_addr(at.index(size.services)), kind),
+        beside: None,
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Kind {
 pub struct Job {
     pub kind: Kind,
     pub to: SocketAddrV4,
+    /// Asked in turn with `to`, connection by connection or slice by slice, each for half of the time.
+    pub beside: Option<SocketAddrV4>,
     pub flows: u32,
     pub millis: u64,
 }
@@ -56,6 +58,8 @@ pub struct Measured {
     pub connect_p99_ns: f64,
     /// Of TcpCrr: connections that were refused, reset or never made.
     pub failed: u64,
+    /// The same of the address that was asked in turn.
+    pub beside: Option<Box<Measured>>,
 }
 
 /// Where a process of the load runs.
@@ -268,56 +272,93 @@ fn count_datagrams(socket: &UdpSocket) {
 
 fn drive(job: &Job) -> Result<Measured> {
     let end = Instant::now() + Duration::from_millis(job.millis);
-    let begun = Instant::now();
-    let mut connects = Vec::new();
-    let (mut done, mut failed) = (0u64, 0u64);
+    let mut sums = [Flow::default(), Flow::default()];
     thread::scope(|scope| -> Result<()> {
         let flows: Vec<_> = (0..job.flows)
             .map(|_| scope.spawn(|| flow(job, end)))
             .collect();
         for flow in flows {
-            let mut flow = flow.join().expect("a flow does not panic")?;
-            done += flow.done;
-            failed += flow.failed;
-            connects.append(&mut flow.connects_ns);
+            let flow = flow.join().expect("a flow does not panic")?;
+            for (sum, mut one) in sums.iter_mut().zip(flow) {
+                sum.done += one.done;
+                sum.failed += one.failed;
+                sum.seconds = sum.seconds.max(one.seconds);
+                sum.connects_ns.append(&mut one.connects_ns);
+            }
         }
         Ok(())
     })?;
-    let seconds = begun.elapsed().as_secs_f64();
-    connects.sort_unstable();
-    let percentile = |p: usize| {
-        let index = (connects.len() * p / 100).min(connects.len().saturating_sub(1));
-        connects.get(index).map_or(0.0, |ns| f64::from(*ns))
-    };
+    let [to, beside] = sums.map(Flow::measured);
     Ok(Measured {
-        rate: done as f64 / seconds,
-        connect_p50_ns: percentile(50),
-        connect_p99_ns: percentile(99),
-        failed,
+        beside: job.beside.map(|_| Box::new(beside)),
+        ..to
     })
 }
 
-/// What one flow of a client did.
+/// What one flow of a client did to one address.
 #[derive(Default)]
 struct Flow {
     /// Transactions, or bytes.
     done: u64,
+    seconds: f64,
     connects_ns: Vec<u32>,
     failed: u64,
 }
 
-fn flow(job: &Job, end: Instant) -> Result<Flow> {
-    let done = match job.kind {
-        Kind::TcpRr => transactions(job, end)?,
-        Kind::UdpRr => datagrams(job, end)?,
-        Kind::TcpCrr => return connections(job, end),
-        Kind::TcpStream => stream(job, end)?,
-        Kind::UdpStream => datagram_stream(job, end)?,
+impl Flow {
+    fn measured(mut self) -> Measured {
+        let connects = &mut self.connects_ns;
+        connects.sort_unstable();
+        let percentile = |p: usize| {
+            let index = (connects.len() * p / 100).min(connects.len().saturating_sub(1));
+            connects.get(index).map_or(0.0, |ns| f64::from(*ns))
+        };
+        Measured {
+            rate: self.done as f64 / self.seconds,
+            connect_p50_ns: percentile(50),
+            connect_p99_ns: percentile(99),
+            failed: self.failed,
+            beside: None,
+        }
+    }
+}
+
+/// One flow, or two in turn: what slows the machine down for a while then slows both.
+fn flow(job: &Job, end: Instant) -> Result<[Flow; 2]> {
+    let mut flows = [Flow::default(), Flow::default()];
+    let Some(beside) = job.beside else {
+        turn(job.kind, job.to, end, &mut flows[0])?;
+        return Ok(flows);
     };
-    Ok(Flow {
-        done,
-        ..Flow::default()
-    })
+    let slice = match job.kind {
+        // A turn is one connection.
+        Kind::TcpCrr => Duration::ZERO,
+        Kind::TcpRr | Kind::UdpRr => Duration::from_millis(10),
+        Kind::TcpStream | Kind::UdpStream => Duration::from_millis(40),
+    };
+    let mut both = [(job.to, 0), (beside, 1)];
+    while Instant::now() < end {
+        // So that neither is always the one after the other.
+        both.reverse();
+        for (to, at) in both {
+            turn(job.kind, to, Instant::now() + slice, &mut flows[at])?;
+        }
+    }
+    Ok(flows)
+}
+
+/// Asks an address until the end, at least once.
+fn turn(kind: Kind, to: SocketAddrV4, end: Instant, flow: &mut Flow) -> Result<()> {
+    let begun = Instant::now();
+    match kind {
+        Kind::TcpRr => flow.done += transactions(to, end)?,
+        Kind::UdpRr => flow.done += datagrams(to, end)?,
+        Kind::TcpCrr => connections(to, end, flow)?,
+        Kind::TcpStream => flow.done += stream(to, end)?,
+        Kind::UdpStream => flow.done += datagram_stream(to, end)?,
+    }
+    flow.seconds += begun.elapsed().as_secs_f64();
+    Ok(())
 }
 
 /// Connections accepted by a listener have what it has.
@@ -344,8 +385,8 @@ fn connect(to: SocketAddrV4) -> Result<TcpStream> {
     Ok(socket.into())
 }
 
-fn transactions(job: &Job, end: Instant) -> Result<u64> {
-    let mut stream = connect(job.to)?;
+fn transactions(to: SocketAddrV4, end: Instant) -> Result<u64> {
+    let mut stream = connect(to)?;
     stream.set_nodelay(true)?;
     let mut byte = [1];
     let mut done = 0;
@@ -357,13 +398,9 @@ fn transactions(job: &Job, end: Instant) -> Result<u64> {
     Ok(done)
 }
 
-fn connections(job: &Job, end: Instant) -> Result<Flow> {
-    let mut flow = Flow {
-        connects_ns: Vec::with_capacity(1 << 16),
-        ..Flow::default()
-    };
-    let to = SockaddrIn::from(job.to);
-    while Instant::now() < end {
+fn connections(to: SocketAddrV4, end: Instant, flow: &mut Flow) -> Result<()> {
+    let to = SockaddrIn::from(to);
+    loop {
         let socket = tcp_socket()?;
         let before = Instant::now();
         let connected = socket::connect(socket.as_raw_fd(), &to);
@@ -372,12 +409,16 @@ fn connections(job: &Job, end: Instant) -> Result<Flow> {
             .map_err(io::Error::from)
             .and_then(|()| ask(socket))
         {
-            Ok(()) => flow.connects_ns.push(took),
+            Ok(()) => {
+                flow.done += 1;
+                flow.connects_ns.push(took);
+            }
             Err(_) => flow.failed += 1,
         }
+        if Instant::now() >= end {
+            return Ok(());
+        }
     }
-    flow.done = flow.connects_ns.len() as u64;
-    Ok(flow)
 }
 
 /// One byte there and back.
@@ -390,9 +431,9 @@ fn ask(socket: OwnedFd) -> io::Result<()> {
     stream.read(&mut byte).map(drop)
 }
 
-fn datagrams(job: &Job, end: Instant) -> Result<u64> {
+fn datagrams(to: SocketAddrV4, end: Instant) -> Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect(job.to)?;
+    socket.connect(to)?;
     socket.set_read_timeout(Some(UDP_PATIENCE))?;
     let mut byte = [1];
     let mut done = 0;
@@ -407,8 +448,8 @@ fn datagrams(job: &Job, end: Instant) -> Result<u64> {
     Ok(done)
 }
 
-fn stream(job: &Job, end: Instant) -> Result<u64> {
-    let mut stream = connect(job.to)?;
+fn stream(to: SocketAddrV4, end: Instant) -> Result<u64> {
+    let mut stream = connect(to)?;
     let block = vec![7; TCP_WRITE];
     while Instant::now() < end {
         stream.write_all(&block)?;
@@ -420,9 +461,9 @@ fn stream(job: &Job, end: Instant) -> Result<u64> {
 }
 
 /// What arrived, as the receiver counted it.
-fn datagram_stream(job: &Job, end: Instant) -> Result<u64> {
+fn datagram_stream(to: SocketAddrV4, end: Instant) -> Result<u64> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect(job.to)?;
+    socket.connect(to)?;
     let block = [7; UDP_WRITE];
     while Instant::now() < end {
         match socket.send(&block) {

@@ -33,7 +33,12 @@ pub fn run(
     for round in 0..rounds.count {
         progress(round);
         let one = |load: &Load| match once(load, sides, rounds.millis) {
-            Ok(got) => measured.entry(*load).or_default().push(got),
+            Ok(mut got) => {
+                if let Some((other, beside)) = load.other().zip(got.beside.take()) {
+                    measured.entry(other).or_default().push(*beside);
+                }
+                measured.entry(*load).or_default().push(got);
+            }
             Err(error) => drop(failed.insert(*load, format!("{error:#}"))),
         };
         // Every other round in reverse, so that no side is always the one after another.
@@ -56,31 +61,35 @@ fn once(load: &Load, sides: &BTreeMap<Who, Side>, millis: u64) -> Result<Measure
     let job = Job {
         kind: load.kind,
         to: load.to,
+        beside: load.beside,
         flows: load.flows,
-        millis,
+        // Two in turn have as much each as one alone.
+        millis: millis * if load.beside.is_some() { 2 } else { 1 },
     };
     let got = load::run(&side.client(load.from), &job)
         .with_context(|| format!("on the side {}", load.who.name()))?;
     let name = load.who.name();
-    ensure!(
-        got.failed == 0,
-        "{} connections to {} failed on the side {name}",
-        got.failed,
-        load.to
-    );
-    ensure!(
-        got.rate > 0.0,
-        "nothing came back from {} on the side {name}",
-        load.to
-    );
+    let beside = load.beside.zip(got.beside.as_deref());
+    for (to, got) in [Some((load.to, &got)), beside].into_iter().flatten() {
+        ensure!(
+            got.failed == 0,
+            "{} connections to {to} failed on the side {name}",
+            got.failed,
+        );
+        ensure!(
+            got.rate > 0.0,
+            "nothing came back from {to} on the side {name}"
+        );
+    }
     Ok(got)
 }
 
-/// In the order in which the cases name them, each once.
+/// In the order in which the cases name them, each once. Two in turn are one.
 fn loads(cases: &[Case]) -> Vec<Load> {
-    let mut all = Vec::new();
+    let mut all: Vec<Load> = Vec::new();
     for load in cases.iter().flat_map(|case| [case.ours, case.theirs]) {
-        if !all.contains(&load) {
+        let there = |one: &Load| *one == load || one.other() == Some(load);
+        if !all.iter().any(there) {
             all.push(load);
         }
     }
