@@ -107,12 +107,19 @@ mod tests {
     fn a_load_that_two_cases_share_runs_once_a_round() {
         let cases = cases::services(Size::new(10_000, 1));
         let loads = loads(&cases);
-        let ours_last = loads.iter().filter(|load| {
-            load.who == Who::Ours
-                && load.kind == Kind::TcpCrr
-                && *load.to.ip() == service_addr(9999)
-        });
-        assert_eq!(ours_last.count(), 1);
+        let ours_last = |in_turn| {
+            let is_it = |load: &&Load| {
+                load.who == Who::Ours
+                    && load.kind == Kind::TcpCrr
+                    && *load.to.ip() == service_addr(9999)
+                    && load.beside.is_some() == in_turn
+            };
+            loads.iter().filter(is_it).count()
+        };
+        assert_eq!([false, true].map(ours_last), [1, 1]);
+        let others = loads.iter().filter_map(|load| load.other());
+        assert!(others.clone().count() > 0);
+        assert!(others.into_iter().all(|other| !loads.contains(&other)));
         assert!(loads.len() < 2 * cases.len());
     }
 }
