@@ -98,7 +98,8 @@ pub fn open(opening: &mut Opening) -> Result<(), DropReason> {
 /// Whether a source port may be given, besides that no other flow has it. `packet` is what the
 /// search was begun with.
 pub trait Ports {
-    const LAST: u16;
+    /// Up to where the port of that attempt may be.
+    fn last(attempt: u32) -> u16;
     fn may_be_given(&self, translated: &Tuple) -> bool;
 }
 
@@ -134,7 +135,7 @@ pub fn open_with_port<P: Ports>(opening: &mut Opening, ports: &P) -> Result<(), 
 extern "C" fn try_port<P: Ports>(attempt: u32, search: *mut c_void) -> i64 {
     // SAFETY: see the call.
     let search = unsafe { &mut *search.cast::<Search<'_, P>>() };
-    let Some(candidate) = port::candidate(search.random, attempt, P::LAST) else {
+    let Some(candidate) = port::candidate(search.random, attempt, P::last(attempt)) else {
         return 0;
     };
     let opening = &mut *search.opening;

@@ -284,7 +284,10 @@ fn open_direct(opening: &mut Opening) -> Result<(), DropReason> {
 struct AllPorts;
 
 impl Ports for AllPorts {
-    const LAST: u16 = port::TRANSLATION;
+    #[inline(always)]
+    fn last(attempt: u32) -> u16 {
+        port::last_of_translation(attempt)
+    }
 
     #[inline(always)]
     fn may_be_given(&self, _translated: &Tuple) -> bool {

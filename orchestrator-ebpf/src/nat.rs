@@ -91,7 +91,10 @@ struct NodePorts<'a> {
 }
 
 impl Ports for NodePorts<'_> {
-    const LAST: u16 = port::MASQUERADE;
+    #[inline(always)]
+    fn last(attempt: u32) -> u16 {
+        port::last_of_node(attempt)
+    }
 
     /// Neither a Service's node port nor one whose answers a socket of the node would take.
     #[inline(always)]

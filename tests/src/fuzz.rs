@@ -21,6 +21,18 @@ use crate::sim::rng::Rng;
 use frames::{Made, Pool};
 use world::Tunnel;
 
+/// How many packets, and where to begin: `ORCHESTRATOR_FUZZ_PACKETS` and `ORCHESTRATOR_FUZZ_SEED`.
+pub fn extent(packets: u64) -> Result<(u64, u64)> {
+    let number = |name: &str, default: u64| -> Result<u64> {
+        let set = std::env::var(name).ok();
+        set.map_or(Ok(default), |text| {
+            text.parse().with_context(|| format!("{name}={text}"))
+        })
+    };
+    let packets = number("ORCHESTRATOR_FUZZ_PACKETS", packets)?;
+    Ok((packets, number("ORCHESTRATOR_FUZZ_SEED", 1)?))
+}
+
 /// A loaded datapath beside its model.
 pub struct Fuzz {
     pub tables: Tables,

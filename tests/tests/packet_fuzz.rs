@@ -1,19 +1,20 @@
 //! Random and mutilated packets through every program, beside the model.
 //!
 //! `ORCHESTRATOR_FUZZ_PACKETS` says how many for each world, `ORCHESTRATOR_FUZZ_SEED` where to begin:
-//! `ORCHESTRATOR_FUZZ_PACKETS=10000000 nice -n 19 cargo test -p tests --test packet_fuzz`.
+//! `ORCHESTRATOR_FUZZ_PACKETS=12500000 nice -n 19 cargo test -p tests --test packet_fuzz` are ten million
+//! through each program of the stack; XDP's are `--test packet xdp_does_nothing`, beside the stack's.
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
-use tests::fuzz::Fuzz;
 use tests::fuzz::world::{Parts, tables};
+use tests::fuzz::{self, Fuzz};
 use tests::prog::can_load;
 
 const PACKETS: u64 = 100_000;
 
 #[test]
 fn whatever_comes_meets_what_the_model_says_in_ipv4() -> Result<()> {
-    fuzz(
+    run(
         "fuzz in IPv4",
         Parts {
             v6: false,
@@ -28,12 +29,12 @@ fn whatever_comes_meets_what_the_model_says_in_ipv4() -> Result<()> {
 
 #[test]
 fn whatever_comes_meets_what_the_model_says_in_two_families() -> Result<()> {
-    fuzz("fuzz in two families", Parts::ALL)
+    run("fuzz in two families", Parts::ALL)
 }
 
 #[test]
 fn whatever_comes_meets_what_the_model_says_with_direct_return() -> Result<()> {
-    fuzz(
+    run(
         "fuzz with direct return",
         Parts {
             direct: true,
@@ -44,7 +45,7 @@ fn whatever_comes_meets_what_the_model_says_with_direct_return() -> Result<()> {
 
 #[test]
 fn whatever_comes_meets_what_the_model_says_over_an_ipv6_underlay() -> Result<()> {
-    fuzz(
+    run(
         "fuzz over IPv6",
         Parts {
             underlay_v6: true,
@@ -55,20 +56,13 @@ fn whatever_comes_meets_what_the_model_says_over_an_ipv6_underlay() -> Result<()
     )
 }
 
-fn fuzz(test: &str, parts: Parts) -> Result<()> {
+fn run(test: &str, parts: Parts) -> Result<()> {
     if !can_load(test) {
         return Ok(());
     }
     // Sockets of this machine must not hold ports that a flow might be given.
     unshare(CloneFlags::CLONE_NEWNET)?;
-    let number = |name: &str, default: u64| -> Result<u64> {
-        let set = std::env::var(name).ok();
-        set.map_or(Ok(default), |text| {
-            text.parse().with_context(|| format!("{name}={text}"))
-        })
-    };
-    let packets = number("ORCHESTRATOR_FUZZ_PACKETS", PACKETS)?;
-    let seed = number("ORCHESTRATOR_FUZZ_SEED", 1)?;
+    let (packets, seed) = fuzz::extent(PACKETS)?;
     let started = std::time::Instant::now();
     let mut fuzz = Fuzz::start(seed, tables(parts))?;
     let judged = fuzz.run(packets).with_context(|| format!("seed {seed}"));

@@ -24,10 +24,9 @@ use packet::{Icmp, Packet, Part};
 use state::{Opened, State};
 use tunnel::Wrapped;
 
-/// Source ports that translated flows are given: of the node's own address, and of the translation
+/// Source ports that translated flows are given, of the node's own address and of the translation
 /// address, which no socket holds.
-const MASQUERADE_PORTS: (u16, u16) = (1024, 32767);
-const TRANSLATION_PORTS: (u16, u16) = (1024, 65535);
+const PORTS: (u16, u16) = (1024, 65535);
 
 /// Where a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

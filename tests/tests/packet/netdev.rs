@@ -1,5 +1,7 @@
 //! `to_netdev` and `from_netdev`: masquerade and back, and everything that is not theirs.
 
+use std::collections::BTreeSet;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
@@ -26,6 +28,29 @@ fn what_does_not_come_from_a_pod_leaves_unaltered() {
     world.datapath.set_config(&Config::default()).unwrap();
     let ran = world.run(Hook::ToNetdev, &udp((POD, 1), (OUTSIDE, 1), b""));
     assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+}
+
+#[test]
+fn sixty_thousand_connections_from_one_pod_to_one_server_outside_are_kept_apart() {
+    let Some(mut world) = world("60,000 masqueraded") else {
+        return;
+    };
+    let mut given = BTreeSet::new();
+    for port in 1000..=60_999u16 {
+        let sent = tcp((POD, port), (OUTSIDE, 443), Flags::Syn, b"");
+        let ran = world.run(Hook::ToNetdev, &sent);
+        assert_eq!(
+            ran.trace,
+            trace(Verdict::Pass, 0, Rule::Masquerade),
+            "{port}"
+        );
+        let from = u16::from_be_bytes([ran.packet[34], ran.packet[35]]);
+        // The sockets of the node keep theirs as long as there is room.
+        let most = if port < 20_000 { 29_999 } else { 65_535 };
+        assert!((1024..=most).contains(&from), "{from}");
+        assert!(!(30_000..32_768).contains(&from), "{from} is a node port");
+        assert!(given.insert(from), "{from} was given twice");
+    }
 }
 
 #[test]

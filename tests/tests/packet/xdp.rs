@@ -629,28 +629,27 @@ fn whatever_comes_xdp_does_nothing_that_the_stack_would_not() {
     if world("xdp fuzz").is_none() {
         return;
     }
-    let mut tables = random::tables(random::Parts::ALL);
-    let config = tables.config.get_mut(&0).unwrap();
-    wire(config);
-    // All random frames have the overlay's addresses.
-    config.uplink_mac = Mac::new(OVERLAY_MACS.0);
-    let mut beside = Beside {
-        datapath: Datapath::load().unwrap(),
-        tables,
-        rng: Rng::new(7),
-        flows: Vec::new(),
-        met: [0; 4],
-    };
-    beside.datapath.fill(&beside.tables).unwrap();
-    let pool = random::pool(&beside.tables);
-    for _ in 0..20_000 {
-        let Made { bytes, .. } = beside.next(&pool);
-        beside.step(bytes);
+    let (packets, seed) = tests::fuzz::extent(20_000).unwrap();
+    // Many worlds, as the table of flows must not get full.
+    let worlds = packets.div_ceil(MOST_IN_ONE);
+    let mut met = [0; 4];
+    for world in 0..worlds {
+        let mut beside = Beside::new(Rng::new(seed + world));
+        let pool = random::pool(&beside.tables);
+        for _ in 0..packets.min(MOST_IN_ONE) {
+            let Made { bytes, .. } = beside.next(&pool);
+            beside.step(bytes);
+        }
+        (0..met.len()).for_each(|at| met[at] += beside.met[at]);
     }
-    let [left, overlay, outside, dropped] = beside.met;
-    let enough = left > 50 && overlay > 50 && outside > 50 && dropped > 50;
-    assert!(enough, "left, overlay, outside, dropped: {:?}", beside.met);
+    assert!(
+        met.iter().all(|times| *times > 50),
+        "left, overlay, outside, dropped: {met:?}"
+    );
 }
+
+/// Packets for one world.
+const MOST_IN_ONE: u64 = 200_000;
 
 /// The datapath whose stack's programs judge XDP.
 struct Beside {
@@ -664,6 +663,27 @@ struct Beside {
 }
 
 impl Beside {
+    fn new(rng: Rng) -> Beside {
+        let mut tables = random::tables(random::Parts::ALL);
+        let config = tables.config.get_mut(&0).unwrap();
+        if if_nametoindex("uplink").is_ok() {
+            wire_again(config);
+        } else {
+            wire(config);
+        }
+        // All random frames have the overlay's addresses.
+        config.uplink_mac = Mac::new(OVERLAY_MACS.0);
+        let mut beside = Beside {
+            datapath: Datapath::load().unwrap(),
+            tables,
+            rng,
+            flows: Vec::new(),
+            met: [0; 4],
+        };
+        beside.datapath.fill(&beside.tables).unwrap();
+        beside
+    }
+
     /// An answer, a question, or anything that may come by.
     fn next(&mut self, pool: &frames::Pool) -> Made {
         let rng = &mut self.rng;

@@ -4,7 +4,7 @@ use orchestrator_common::{DropReason, Proto, Scope, Tuple};
 
 use super::packet::{Icmp, Packet, Part};
 use super::state::Opened;
-use super::{Left, MASQUERADE_PORTS, World};
+use super::{Left, PORTS, World};
 
 impl World<'_> {
     pub(super) fn masqueraded(&self, packet: &Packet) -> Result<Left, DropReason> {
@@ -45,7 +45,7 @@ impl World<'_> {
         Ok(Left {
             tuple: translated.in_scope(Scope::PACKET),
             quote: None,
-            given: (!keeps_port).then_some(MASQUERADE_PORTS),
+            given: (!keeps_port).then_some(PORTS),
             opened: Some(opened),
         })
     }
@@ -55,7 +55,7 @@ impl World<'_> {
         let Some(key) = self.key(packet, &came, Scope::MASQUERADE) else {
             return Ok(None);
         };
-        let (first, last) = MASQUERADE_PORTS;
+        let (first, last) = PORTS;
         // SCTP keeps its ports.
         let given = key.proto == Proto::SCTP || (first..=last).contains(&key.dst_port.host());
         let fits = given && packet.tuple.dst == self.family(packet.tuple.dst).node;

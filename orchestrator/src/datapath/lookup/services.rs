@@ -5,7 +5,7 @@ use orchestrator_common::{Addr, DropReason, Proto, Scope, Tuple};
 
 use super::packet::Packet;
 use super::state::Opened;
-use super::{Left, Met, TRANSLATION_PORTS, World, and, holds};
+use super::{Left, Met, PORTS, World, and, holds};
 
 impl World<'_> {
     /// Opens a flow for a packet to a Service.
@@ -82,7 +82,7 @@ impl World<'_> {
         Ok(Left {
             tuple: translated.in_scope(Scope::PACKET),
             quote: None,
-            given: (!is_sctp && (comes_back || taken)).then_some(TRANSLATION_PORTS),
+            given: (!is_sctp && (comes_back || taken)).then_some(PORTS),
             opened: Some(Opened {
                 key,
                 translated,
