@@ -22,6 +22,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::awake;
 use super::service::{SERVER_ADDRESSES, server_addr};
 
 /// What the client does over and over until time is up.
@@ -158,6 +159,11 @@ fn command(place: &Place, role: &str) -> Command {
 
 /// The child's side of [`Server::start`] and [`run`]: `serve|drive NETNS CORE CGROUP [JOB]`.
 pub fn main(arguments: &[String]) -> Result<()> {
+    if let [role, core] = arguments
+        && role == "turn"
+    {
+        return awake::turn(core);
+    }
     let [role, netns, core, cgroup, rest @ ..] = arguments else {
         bail!("load serve|drive NETNS CORE CGROUP [JOB]");
     };

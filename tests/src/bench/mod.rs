@@ -5,6 +5,7 @@
 //! both. Our socket programs are attached to a cgroup of our own side's load processes only.
 
 pub mod agent;
+pub mod awake;
 pub mod case;
 pub mod cases;
 pub mod cluster;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use tests::bench::awake::Awake;
 use tests::bench::case::{Case, Outcome};
 use tests::bench::rounds::{self, Rounds};
 use tests::bench::service::Size;
@@ -68,6 +69,7 @@ fn main() -> Result<()> {
 fn bench(short: bool, wanted: &[&str], results: &mut Results) -> Result<()> {
     let rounds = if short { SHORT } else { ROUNDS };
     let mut sides = BTreeMap::new();
+    let awake = Awake::keep()?;
     for group in groups(short, wanted) {
         prepare(&group, &mut sides)?;
         let said = |round| eprint!("\r{}: round {} of {} ", group.name, round + 1, rounds.count);
@@ -77,6 +79,7 @@ fn bench(short: bool, wanted: &[&str], results: &mut Results) -> Result<()> {
     }
     // Nothing of theirs is in the way of what follows.
     drop(sides);
+    drop(awake);
     let asked = |name| wanted.is_empty() || wanted.contains(&name);
     let extent = if short { agent::SHORT } else { agent::FULL };
     if asked("agent") {
