@@ -76,7 +76,7 @@ fn next_hop(addr: u32) -> bpf_redir_neigh {
     to
 }
 
-/// Counts a drop and tells the agent of it, as long as there is room. ARP, and what IPv6 has in its
+/// Counts a drop and tells the agent of it, as the packet came, as long as there is room. ARP, and what IPv6 has in its
 /// place, is only counted: pods send it all the time.
 #[inline(never)]
 pub fn report(headers: &Headers, hook: Hook, reason: DropReason, ifindex: u32, length: u32) {
@@ -85,12 +85,17 @@ pub fn report(headers: &Headers, hook: Hook, reason: DropReason, ifindex: u32, l
     if matches!(reason, DropReason::NotIp) || v6 && matches!(reason, DropReason::NotUnicast) {
         return;
     }
+    let came = if headers.is_translated != 0 {
+        &headers.original
+    } else {
+        &headers.tuple
+    };
     if let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) {
         let event = entry.as_mut_ptr();
         // SAFETY: the reserved record, whose every field is written.
         unsafe {
             (*event).time_ns = maps::now_ns();
-            (*event).tuple = headers.tuple;
+            (*event).tuple = *came;
             (*event).reason = reason.number();
             (*event).hook = hook as u32;
             (*event).ifindex = ifindex;

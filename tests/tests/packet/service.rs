@@ -380,6 +380,23 @@ fn a_client_outside_is_refused_at_once_or_left_to_try_another_node() {
 }
 
 #[test]
+fn what_is_dropped_after_its_translation_is_reported_as_it_came() {
+    let nobody = (11, ("10.100.1.77", 8080));
+    let Some(mut world) = node_port("reported", &[nobody]) else {
+        return;
+    };
+    // The first opens the flow, and the second finds it.
+    for flags in [Flags::Syn, Flags::Ack] {
+        let frame = tcp((OUTSIDE, 50000), (NODE, NODE_PORT), flags, b"");
+        let ran = world.run(Hook::FromNetdev, &frame);
+        assert_eq!(ran.trace.reason, DropReason::NoEndpoint);
+        let events = world.datapath.events().unwrap();
+        let told: Vec<_> = events.iter().map(|event| event.tuple.to_string()).collect();
+        assert_eq!(told, ["tcp 172.31.0.250:50000 -> 172.31.0.11:30080"]);
+    }
+}
+
+#[test]
 fn an_open_connection_goes_on_when_its_service_is_deleted() {
     let Some(mut world) = node_port("deleted Service", &[REMOTE]) else {
         return;
