@@ -264,9 +264,9 @@ impl Owner {
         }
     }
 
-    /// Tells how far the maps are, unless something is still due.
+    /// Tells how far the maps are, unless they still lead to what has left.
     fn tell(&self) {
-        if self.datapath.is_settled() {
+        if self.datapath.has_let_go() {
             let (reached, told) = (self.reached, &self.told);
             let applied = &told.applied;
             applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);

@@ -1,6 +1,6 @@
 //! The pinned maps: typed, and checked against `orchestrator_common::MAPS` before they are used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -143,7 +143,6 @@ impl Maps {
             count(&self.netns, &endpoints::NETNS)?,
             count(&self.affinity, &affinity::AFFINITY)?,
             count(&self.flows, &flows::FLOWS)?,
-            count(&self.affinity, &affinity::AFFINITY)?,
         ];
         Ok(counted.into())
     }
@@ -260,6 +259,14 @@ impl Kernel for Maps {
         tables.announced = announced.into_keys().collect();
         tables.netns = read_hash(&self.netns, &endpoints::NETNS)?;
         Ok(tables)
+    }
+
+    fn remembered(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        let flows = self.flows().map(|row| Ok(row?.1.backend));
+        let clients = self.affinities().map(|row| Ok(row?.1.backend.id));
+        let numbers: Result<BTreeSet<u32>, DatapathError> = flows.chain(clients).collect();
+        // A flow that is not translated has none.
+        numbers.map(|numbers| &numbers - &BTreeSet::from([0]))
     }
 
     fn write(&mut self, ops: &[Op]) -> (usize, Result<(), DatapathError>) {
