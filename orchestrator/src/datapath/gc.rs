@@ -10,10 +10,10 @@ use std::time::Duration;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{MAPS, Proto, Tuple};
 
+use super::DatapathError;
 use super::attach::{self, Links};
 use super::maps::Maps;
 use super::table::Tables;
-use super::DatapathError;
 
 /// How long a flow of each kind may idle.
 pub struct Limits {

@@ -121,6 +121,24 @@ impl Maps {
         rows.map(|row| row.map_err(failed("read", affinity::AFFINITY.name)))
     }
 
+    pub fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, DatapathError> {
+        match self.affinity.get(key, 0) {
+            Ok(row) => Ok(Some(row)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", affinity::AFFINITY.name)(error)),
+        }
+    }
+
+    pub fn put_affinity(&mut self, key: &AffinityKey, row: &Affinity) -> Result<(), DatapathError> {
+        let done = self.affinity.insert(key, row, 0);
+        done.map_err(failed("write to", affinity::AFFINITY.name))
+    }
+
+    pub fn generation(&self, backend: u32) -> Result<u32, DatapathError> {
+        let generation = self.generations.get(&backend, 0);
+        generation.map_err(failed("read", services::GENERATIONS.name))
+    }
+
     pub fn remove_affinity(&mut self, key: &AffinityKey) -> Result<(), DatapathError> {
         gone(self.affinity.remove(key)).map_err(failed("delete from", affinity::AFFINITY.name))
     }
