@@ -29,7 +29,7 @@ const NODE: &str = "node-1";
 #[test]
 fn every_scenario_is_a_test() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut sources = String::new();
+    let mut names = BTreeSet::new();
     let mut dirs: Vec<PathBuf> = vec![root.join("tests")];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir)? {
@@ -37,13 +37,10 @@ fn every_scenario_is_a_test() -> Result<()> {
             if path.is_dir() {
                 dirs.push(path);
             } else {
-                sources += &fs::read_to_string(path)?;
+                names.extend(declared(&fs::read_to_string(path)?));
             }
         }
     }
-    let names: BTreeSet<&str> = sources
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .collect();
     let list = fs::read_to_string(root.join("scenarios.txt"))?;
     let lines = list.lines().filter(|line| !line.starts_with('#'));
     let missing: Vec<String> = lines
@@ -55,6 +52,61 @@ fn every_scenario_is_a_test() -> Result<()> {
         .collect();
     assert!(missing.is_empty(), "{missing:#?}");
     Ok(())
+}
+
+/// The tests of a source: functions, what the macro `families` makes functions of, and a table of
+/// scenarios.
+fn declared(source: &str) -> BTreeSet<String> {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words
+            .filter(|it| !it.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let lines = source.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = lines.map(|line| format!("{line}\n")).collect();
+    let marked = code.split("#[test]").skip(1);
+    let functions = marked.filter_map(|rest| {
+        let mut words = words(rest).into_iter();
+        words.find(|word| word == "fn").and(words.next())
+    });
+    let made = code.split("\nfamilies! {").skip(1);
+    let made = made.flat_map(|rest| words(rest.split('}').next().unwrap_or_default()));
+    let tables = code.split("\nconst SCENARIOS").skip(1);
+    let rows = tables.flat_map(|rest| {
+        rest.split("];")
+            .next()
+            .unwrap_or_default()
+            .split('(')
+            .skip(1)
+    });
+    let named = rows.filter_map(|row| row.split('"').nth(1).map(str::to_owned));
+    functions.chain(made).chain(named).collect()
+}
+
+#[test]
+fn a_name_in_a_comment_or_a_string_is_no_test() {
+    let source = r#"
+        // #[test] fn commented() {}
+        #[test]
+        fn runs() { helper("quoted"); }
+        fn helper(_: &str) {}
+families! {
+    helper: four six;
+}
+const SCENARIOS: [Scenario; 1] = [
+    ("listed", helper),
+];
+    "#;
+    let names = declared(source);
+    for name in ["runs", "four", "six", "listed"] {
+        assert!(names.contains(name), "{name} of {names:?}");
+    }
+    for name in ["commented", "quoted"] {
+        assert!(!names.contains(name), "{name} of {names:?}");
+    }
 }
 
 #[test]

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use orchestrator::datapath;
 use orchestrator::datapath::events::describe;
+use orchestrator::datapath::maps::Maps;
 use orchestrator::datapath::meter::Reading;
 use orchestrator::datapath::trace::{self, Question};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use orchestrator::datapath::view::{ExternalView, PortView};
 use orchestrator::datapath::{Change, ObjectKey, ServiceView};
 use orchestrator_common::Proto;
-use tests::netns::{Cluster, OUTSIDE, ready};
-use tests::peer::{Client, Server, receive, udp};
+use tests::netns::{Cluster, Ep, OUTSIDE, Svc, ready};
+use tests::peer::{Client, Server, ask_udp, receive, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
@@ -457,6 +458,90 @@ fn a_trace_names_every_row_that_decides_and_leaves_no_flow_behind() -> Result<()
         cluster.nodes[0].with(|datapath| datapath.sweep(Duration::MAX))?,
         0
     );
+    Ok(())
+}
+
+#[test]
+fn a_trace_goes_where_the_clients_affinity_and_the_source_ranges_send_it() -> Result<()> {
+    let Some(two) = Two::start("trace_goes_where_the_client_goes")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _far = Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
+    let _beside = Server::tcp(&cluster.nodes[0].pods[1].netns, "beside", 8080)?;
+    let _far_udp = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
+    let _beside_udp = Server::udp(&cluster.nodes[0].pods[1].netns, "beside", 8080)?;
+    let balancer = Ipv4Addr::new(203, 0, 113, 7);
+    let ends = [two.far, two.neighbour].map(|addr| Ep::at([addr.into()]));
+    let web = Svc::new("web", 10)
+        .ips([SERVICE.into()])
+        .port(80, 8080)
+        .udp(80, 8080)
+        .affinity(600)
+        .load_balancer(balancer.into())
+        .source_range("192.0.2.0/24");
+    cluster.apply(&web.to(ends))?;
+    let config = cluster.nodes[0].config.clone();
+    let ask = |to: Ipv4Addr, proto| -> Result<(String, String)> {
+        let asked = Question {
+            from: two.near.into(),
+            to: at(to, 80),
+            proto,
+            source_port: 40_000,
+        };
+        let steps = trace::trace(&config.pin_root, &config.node_name, asked)?;
+        let story = steps.iter().map(|step| format!("{step}\n")).collect();
+        let to = steps.first().map(|step| step.after.dst.to_string());
+        Ok((story, to.unwrap_or_default()))
+    };
+    for proto in [Proto::UDP, Proto::TCP, Proto::UDP] {
+        let (story, _) = ask(SERVICE, proto)?;
+        assert!(
+            !story.contains("affinity "),
+            "a trace is no client: {story}"
+        );
+        let (story, _) = ask(balancer, proto)?;
+        assert!(story.contains("no source range"), "{story}");
+        assert!(!story.contains("=> to the pod"), "{story}");
+        assert!(!story.contains("overlay"), "{story}");
+    }
+    let (refused, _) = ask(balancer, Proto::TCP)?;
+    assert!(refused.contains("=> connection refused: the client is in no source range"));
+    let live = Client::connect(&cluster.nodes[0].pods[0].netns, at(balancer, 80));
+    assert!(live.is_err(), "the trace says what is");
+
+    let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
+    let (server, other) = match client.ask("x")?.as_str() {
+        "far x" => (two.far, two.neighbour),
+        _ => (two.neighbour, two.far),
+    };
+    let (story, to) = ask(SERVICE, Proto::TCP)?;
+    assert_eq!(to, server.to_string(), "not {other}: {story}");
+    let row = format!("affinity {} ", two.near);
+    assert!(
+        story.contains(&row) && story.contains(&format!("= {server}:8080")),
+        "{story}"
+    );
+    assert!(
+        story.contains("=> the backend that the client had last"),
+        "{story}"
+    );
+    let pins = config.pin_root.join(datapath::pin_name(&config.node_name));
+    let remembered = || -> Result<String> {
+        let maps = Maps::open(&pins.join("maps"))?;
+        let mut rows: Vec<_> = maps.affinities().collect::<Result<_, _>>()?;
+        rows.sort_by_key(|(key, _)| key.service);
+        Ok(format!("{rows:?}"))
+    };
+    let here = &cluster.nodes[0].pods[0].netns;
+    let answered = ask_udp(here, at(SERVICE, 80), "x")?;
+    let before = remembered()?;
+    for _ in 0..8 {
+        let (story, to) = ask(SERVICE, Proto::UDP)?;
+        assert_eq!(to == two.far.to_string(), answered == "far x", "{story}");
+        assert!(story.contains(&row), "{story}");
+    }
+    assert_eq!(remembered()?, before);
     Ok(())
 }
 

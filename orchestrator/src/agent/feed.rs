@@ -264,9 +264,9 @@ impl Owner {
         }
     }
 
-    /// Tells how far the maps are, unless something is still due.
+    /// Tells how far the maps are, unless they still lead to what has left.
     fn tell(&self) {
-        if self.datapath.is_settled() {
+        if self.datapath.has_let_go() {
             let (reached, told) = (self.reached, &self.told);
             let applied = &told.applied;
             applied.send_if_modified(|told| std::mem::replace(told, reached) != reached);
@@ -304,13 +304,9 @@ pub fn start(
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
-    let task = follow(
-        services,
-        to_change,
-        forget,
-        datapath.clone(),
-        Snapshot::Services,
-    );
+    let nodes = hearers.nodes.clone();
+    let listed = (Snapshot::Services, nodes.clone());
+    let task = follow(services, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 
     let (node, heard) = (node.to_owned(), hearers.clone());
@@ -332,13 +328,8 @@ pub fn start(
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
         Change::Slice(key, None)
     };
-    let task = follow(
-        slices,
-        to_change,
-        forget,
-        datapath.clone(),
-        Snapshot::Slices,
-    );
+    let listed = (Snapshot::Slices, nodes);
+    let task = follow(slices, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 }
 
@@ -376,7 +367,8 @@ pub fn start_nodes(
             heard.node(&name, None);
             Change::Node(name, None)
         };
-        follow(nodes, to_change, forget, handle, Snapshot::Nodes).await;
+        let listed = (Snapshot::Nodes, heard.clone());
+        follow(nodes, to_change, forget, handle, listed).await;
     };
     spawn(task, shutdown);
 }
@@ -413,7 +405,7 @@ async fn follow<K>(
     to_change: impl Fn(ObjectKey, &K, bool) -> Change,
     forget: impl Fn(ObjectKey) -> Change,
     datapath: DatapathHandle,
-    snapshot: Snapshot,
+    (snapshot, heard): (Snapshot, Nodes),
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -443,6 +435,7 @@ async fn follow<K>(
                 }
                 // Made from all at once, a tree is full.
                 known = std::mem::take(&mut listed).into_iter().collect();
+                heard.delivered(snapshot);
                 datapath.delivered(snapshot).await;
                 reached(&datapath, snapshot, newest).await;
             }

@@ -9,6 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::agent::feed::Snapshot;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
 use crate::agent::wiring::WiringError;
@@ -108,6 +109,19 @@ struct Stage {
 
 impl Stage {
     fn new(runtime: FakeRuntime, spec: Value) -> Stage {
+        let stage = Stage::early(runtime, spec);
+        stage.list();
+        stage
+    }
+
+    /// The first lists of slices and nodes are complete.
+    fn list(&self) {
+        self.node.nodes.delivered(Snapshot::Slices);
+        self.node.nodes.delivered(Snapshot::Nodes);
+    }
+
+    /// A stage whose agent has no list yet.
+    fn early(runtime: FakeRuntime, spec: Value) -> Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
         let client = client(told.clone());
@@ -467,6 +481,58 @@ async fn a_node_that_says_nothing_delays_a_stop_by_two_seconds() {
         took > Duration::from_millis(1800) && took < Duration::from_millis(2700),
         "{took:?}"
     );
+}
+
+/// A pod that runs and is told to end while its agent has no list yet.
+async fn ending_early() -> Stage {
+    let stage = Stage::early(runtime(), one_container());
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.delete(30);
+    stage.wake.notify_one();
+    stage
+}
+
+#[tokio::test]
+async fn a_pod_that_ends_before_the_first_lists_are_there_waits_for_what_they_say() {
+    const LONG_ENOUGH: Duration = Duration::from_millis(100);
+    let stage = ending_early().await;
+    let started = Instant::now();
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(stage.running(Role::Main), 1, "a slice may have it");
+    stage.node.nodes.slice(key(), Some(&slice(true)), 9);
+    stage.node.nodes.delivered(Snapshot::Slices);
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(stage.running(Role::Main), 1, "a node may be Ready");
+    nodes(&stage, &[("n1", true, Some(9)), ("n2", true, Some(8))]);
+    stage.node.nodes.delivered(Snapshot::Nodes);
+    tokio::time::sleep(LONG_ENOUGH).await;
+    assert_eq!(stage.running(Role::Main), 1, "n2 has not applied it");
+    nodes(&stage, &[("n2", true, Some(9))]);
+    stage.until("confirmed", Stage::confirmed).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1900), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_pod_that_no_listed_slice_names_is_stopped_at_once() {
+    let stage = ending_early().await;
+    let started = Instant::now();
+    stage.list();
+    stage.until("confirmed", Stage::confirmed).await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1900), "{took:?}");
+    let metrics = stage.node.metrics.text();
+    assert!(metrics.contains("leave_unconfirmed_total 0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_stopped_before_the_first_lists_are_there_counts_as_unconfirmed() {
+    let stage = ending_early().await;
+    stage.until("confirmed", Stage::confirmed).await;
+    let metrics = stage.node.metrics.text();
+    assert!(metrics.contains("leave_unconfirmed_total 1"), "{metrics}");
 }
 
 #[tokio::test]

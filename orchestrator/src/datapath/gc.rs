@@ -10,11 +10,10 @@ use std::time::Duration;
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::{MAPS, Proto, Tuple};
 
+use super::DatapathError;
 use super::attach::{self, Links};
-use super::kernel::Kernel;
 use super::maps::Maps;
 use super::table::Tables;
-use super::{DatapathError, delta};
 
 /// How long a flow of each kind may idle.
 pub struct Limits {
@@ -90,20 +89,6 @@ pub fn sweep_flows(
 fn other_row(maps: &Maps, key: &Tuple, flow: &Flow) -> Result<Option<Flow>, DatapathError> {
     let other = maps.flow(&flow.other_key())?;
     Ok(other.filter(|other| other.other_key() == *key))
-}
-
-/// Has choose again every flow whose backend went while an agent died before it could say so.
-pub fn raise_orphans(maps: &mut Maps, actual: &Tables) -> Result<(), DatapathError> {
-    let known: BTreeSet<u32> = actual.backends.values().map(|backend| backend.id).collect();
-    let mut orphans = BTreeSet::new();
-    for row in maps.flows() {
-        let (_, flow) = row?;
-        if flow.backend != 0 && !known.contains(&flow.backend) {
-            orphans.insert(flow.backend);
-        }
-    }
-    let raises: Vec<_> = orphans.into_iter().map(delta::Op::Raise).collect();
-    maps.write(&raises).1
 }
 
 /// Removes what stands under numbers that nobody has: an agent died before it could.

@@ -1,6 +1,6 @@
 //! The pinned maps: typed, and checked against `orchestrator_common::MAPS` before they are used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -121,6 +121,24 @@ impl Maps {
         rows.map(|row| row.map_err(failed("read", affinity::AFFINITY.name)))
     }
 
+    pub fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, DatapathError> {
+        match self.affinity.get(key, 0) {
+            Ok(row) => Ok(Some(row)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", affinity::AFFINITY.name)(error)),
+        }
+    }
+
+    pub fn put_affinity(&mut self, key: &AffinityKey, row: &Affinity) -> Result<(), DatapathError> {
+        let done = self.affinity.insert(key, row, 0);
+        done.map_err(failed("write to", affinity::AFFINITY.name))
+    }
+
+    pub fn generation(&self, backend: u32) -> Result<u32, DatapathError> {
+        let generation = self.generations.get(&backend, 0);
+        generation.map_err(failed("read", services::GENERATIONS.name))
+    }
+
     pub fn remove_affinity(&mut self, key: &AffinityKey) -> Result<(), DatapathError> {
         gone(self.affinity.remove(key)).map_err(failed("delete from", affinity::AFFINITY.name))
     }
@@ -143,7 +161,6 @@ impl Maps {
             count(&self.netns, &endpoints::NETNS)?,
             count(&self.affinity, &affinity::AFFINITY)?,
             count(&self.flows, &flows::FLOWS)?,
-            count(&self.affinity, &affinity::AFFINITY)?,
         ];
         Ok(counted.into())
     }
@@ -260,6 +277,14 @@ impl Kernel for Maps {
         tables.announced = announced.into_keys().collect();
         tables.netns = read_hash(&self.netns, &endpoints::NETNS)?;
         Ok(tables)
+    }
+
+    fn remembered(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        let flows = self.flows().map(|row| Ok(row?.1.backend));
+        let clients = self.affinities().map(|row| Ok(row?.1.backend.id));
+        let numbers: Result<BTreeSet<u32>, DatapathError> = flows.chain(clients).collect();
+        // A flow that is not translated has none.
+        numbers.map(|numbers| &numbers - &BTreeSet::from([0]))
     }
 
     fn write(&mut self, ops: &[Op]) -> (usize, Result<(), DatapathError>) {

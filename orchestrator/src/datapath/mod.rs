@@ -229,6 +229,12 @@ impl Datapath {
         self.reconciler.is_settled()
     }
 
+    /// Everything was delivered, and nobody is sent any more to an endpoint that has left, whatever else
+    /// could not be written.
+    pub fn has_let_go(&self) -> bool {
+        self.reconciler.has_let_go()
+    }
+
     /// The node has other addresses on its uplink, which keeps its family of the underlay: the
     /// config row and the node's own endpoints are written anew. Must be called in the node's
     /// network namespace, as [`Datapath::open`].
@@ -245,7 +251,6 @@ impl Datapath {
     pub fn in_sync(&mut self) -> Result<(), DatapathError> {
         if !self.reconciler.is_in_sync() {
             let (maps, actual) = self.reconciler.kernel_and_actual();
-            gc::raise_orphans(maps, actual)?;
             gc::sweep_numbers(maps, actual)?;
         }
         self.prune_due = true;

@@ -60,6 +60,10 @@ enum Step {
     Full {
         writes: usize,
     },
+    /// The agent dies after so many writes of the next step, and comes back.
+    Crash {
+        writes: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -78,6 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8, 0..4u8).prop_map(|(name, ports)| Step::HostPorts { name, ports }),
         1 => Just(Step::Restart),
         1 => (0..6usize).prop_map(|writes| Step::Full { writes }),
+        1 => (0..12usize).prop_map(|writes| Step::Crash { writes }),
     ]
 }
 
@@ -174,11 +179,45 @@ fn a_node_or_pod_that_goes_before_the_view_is_complete_keeps_its_rows_until_then
     assert_eq!(next.kernel().tables, bare);
 }
 
+#[test]
+fn a_service_that_finds_no_room_does_not_silence_what_others_have_let_go() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    run.change(slice_of(0, 0, &[1, 2]));
+    run.change(slice_of(1, 0, &[3, 4]));
+    let reconciler = &mut run.reconciler;
+    reconciler.kernel_mut().room = Some(1);
+    reconciler.change(service(1, 2, 1)).unwrap_err();
+    assert!(reconciler.has_let_go(), "it leads nowhere yet");
+    reconciler.change(slice_of(0, 0, &[1])).unwrap_err();
+    assert!(!reconciler.has_let_go(), "it still leads to what has left");
+    reconciler.kernel_mut().room = None;
+    reconciler.change(slice_of(0, 0, &[1, 5])).unwrap();
+    assert!(reconciler.has_let_go());
+    assert!(!reconciler.is_settled(), "one finds no room yet");
+    reconciler.retry().unwrap();
+    assert!(reconciler.is_settled());
+}
+
+#[test]
+fn who_holds_on_to_a_backend_chooses_again_when_the_agent_died_before_it_said_that_it_went() {
+    let mut run = Run::start();
+    run.change(service(0, 1, 1));
+    run.change(slice_of(0, 0, &[1]));
+    let gone = run.numbers()[&endpoint_addr(1)];
+    // The slot is another's now, and that was the last write.
+    run.step(Step::Crash { writes: 1 });
+    run.change(slice_of(0, 0, &[2]));
+    assert_eq!(run.reconciler.kernel().generation(gone), 1);
+}
+
 struct Run {
     reconciler: Reconciler<Fake>,
     /// Every object there is, to tell a restarted agent.
     objects: BTreeMap<String, Change>,
     log_since: usize,
+    /// The agent does not survive the next change.
+    dying: bool,
 }
 
 impl Run {
@@ -189,6 +228,7 @@ impl Run {
             reconciler,
             objects: BTreeMap::new(),
             log_since: 0,
+            dying: false,
         }
     }
 
@@ -233,6 +273,10 @@ impl Run {
             }
             Step::Restart => self.restart(),
             Step::Full { writes } => self.reconciler.kernel_mut().room = Some(writes),
+            Step::Crash { writes } => {
+                self.reconciler.kernel_mut().room = Some(writes);
+                self.dying = true;
+            }
         }
     }
 
@@ -243,8 +287,13 @@ impl Run {
         let limited = self.reconciler.kernel().room.is_some();
         let done = self.reconciler.change(change);
         assert!(limited || done.is_ok(), "{done:?}");
-        self.reconciler.kernel_mut().room = None;
         if done.is_err() {
+            self.assert_has_let_go();
+        }
+        self.reconciler.kernel_mut().room = None;
+        if std::mem::take(&mut self.dying) {
+            self.reconciler = self.revived(self.reconciler.kernel().clone());
+        } else if done.is_err() {
             self.reconciler.in_sync().unwrap(); // what is due is retried
         }
         let kernel = self.reconciler.kernel();
@@ -256,17 +305,48 @@ impl Run {
         let mut left = self.reconciler.kernel().clone();
         left.log.clear();
         left.room = None;
+        self.reconciler = self.revived(left);
+        let log = &self.reconciler.kernel().log;
+        assert_eq!(log, &[], "the same world needs no write");
+    }
+
+    /// An agent that begins with what another one left.
+    fn revived(&self, left: Fake) -> Reconciler<Fake> {
         let mut next = Reconciler::start(left, facts()).unwrap();
         for change in self.objects.values() {
             next.change(change.clone()).unwrap();
         }
         next.in_sync().unwrap();
-        assert_eq!(next.kernel().log, [], "the same world needs no write");
-        self.reconciler = next;
+        next
+    }
+
+    /// Who says that it has let go leads to nobody who is not wanted, whatever else is missing.
+    fn assert_has_let_go(&self) {
+        let actual = self.reconciler.actual();
+        let mut ids = Ids::read(actual);
+        let full = desired::full(self.reconciler.world(), &facts(), actual, &mut ids).unwrap();
+        let (wanted, none) = (reachable(&full), Reach::default());
+        let clean = reachable(actual).iter().all(|(key, now)| {
+            let wanted = wanted.get(key).unwrap_or(&none);
+            now.backends.is_subset(&wanted.backends)
+        });
+        assert!(clean || !self.reconciler.has_let_go());
     }
 
     /// The maps are the mirror, pass the lint, and are what all units together want.
     fn assert_settled(&self) {
+        let kernel = self.reconciler.kernel();
+        let rows = kernel.tables.backends.values();
+        let rows: BTreeSet<_> = rows.map(|row| (row.id, row.addr, row.port)).collect();
+        for ((number, generation), (addr, port)) in &kernel.clients {
+            let there = rows.contains(&(*number, *addr, *port));
+            let chooses_again = kernel.generation(*number) != *generation;
+            assert!(
+                there || chooses_again,
+                "a client is held to backend {number}"
+            );
+        }
+        assert!(self.reconciler.has_let_go());
         let actual = self.reconciler.actual();
         assert_eq!(actual, &self.reconciler.kernel().tables);
         assert_eq!(check(actual), Vec::<String>::new());

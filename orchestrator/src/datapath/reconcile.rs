@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::announcement::Announcements;
 use super::delta::{Op, delta, replay};
-use super::desired::{self, Facts};
+use super::desired::{self, Facts, services};
 use super::ids::Ids;
 use super::kernel::Kernel;
 use super::table::{Tables, Unit};
@@ -80,6 +80,7 @@ impl<K: Kernel> Reconciler<K> {
         if self.in_sync {
             return self.retry();
         }
+        self.raise_orphans()?;
         self.in_sync = true;
         self.world.pack();
         let mut all = desired::units(&self.world, &self.facts);
@@ -108,6 +109,25 @@ impl<K: Kernel> Reconciler<K> {
     /// Nothing is due, and nothing waits for the view to be complete.
     pub fn is_settled(&self) -> bool {
         self.in_sync && self.dirty.is_empty()
+    }
+
+    /// No Service leads to an endpoint any more that has left it, and nobody is held to one, as far as the
+    /// view says: what is due is at most something to add. A Service that finds no room must not keep
+    /// silent what was done for all others.
+    pub fn has_let_go(&self) -> bool {
+        let done = self.in_sync && self.unraised.is_empty();
+        done && !self.dirty.iter().any(|unit| self.outlives(unit))
+    }
+
+    /// A Service that could not be written has slots that nobody wants there any more.
+    fn outlives(&self, unit: &Unit) -> bool {
+        let Unit::Service(key) = unit else {
+            return false;
+        };
+        let row = self.actual.services.get(key);
+        let mut slots = row.into_iter().flat_map(|row| self.actual.slots(row.id));
+        let wanted = services::backends(key, &self.world);
+        slots.any(|(_, slot)| !wanted.contains(&(slot.addr.into(), slot.port.host())))
     }
 
     /// What neighbours are to be told of, as rows are written.
@@ -144,6 +164,9 @@ impl<K: Kernel> Reconciler<K> {
         let early = |unit: &Unit| !matches!(unit, Unit::Service(_) | Unit::Announced(_));
         let now = |unit: &Unit| self.in_sync || early(unit);
         let due: Vec<Unit> = units.into_iter().filter(now).collect();
+        for unit in &due {
+            self.dirty.remove(unit);
+        }
         let mut first = Ok(());
         for together in due.chunks(TOGETHER) {
             let Err(error) = self.settle_units(together) else {
@@ -248,6 +271,15 @@ impl<K: Kernel> Reconciler<K> {
             self.unraised.extend(gone);
         }
         outcome
+    }
+
+    /// Has choose again who holds on to a backend that went while an agent died before it could say so.
+    fn raise_orphans(&mut self) -> Result<(), DatapathError> {
+        let rows = self.actual.backends.values();
+        let held: BTreeSet<u32> = rows.map(|row| row.id).collect();
+        let orphans = &self.kernel.remembered()? - &held;
+        let raises: Vec<Op> = orphans.into_iter().map(Op::Raise).collect();
+        self.write(&raises)
     }
 
     fn prune_strays(&mut self) -> Result<(), DatapathError> {

@@ -1,7 +1,10 @@
 //! What a node's live programs would do with a packet, step by step, and which row decided each step.
 //!
 //! The programs are run by BPF_PROG_TEST_RUN: no packet leaves. They read and write the node's real maps, so
-//! a flow that a trace opened is removed again; counters keep counting it.
+//! a flow that a trace opened is removed again, and an affinity is put back as it was; counters keep
+//! counting it.
+
+mod client;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +16,10 @@ use nix::sched::{CloneFlags, setns};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Netns;
-use orchestrator_common::maps::services::{Service, ServiceKey};
+use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
 use orchestrator_common::{Addr, Port, Proto, Scope, Trace, Tuple, Verdict};
+
+use client::Standing;
 
 use super::kernel::Kernel;
 use super::lookup::tunnel::Wrapped;
@@ -128,7 +133,7 @@ impl Tracer {
             )));
         };
         let mut steps = Vec::new();
-        if let Some(step) = self.connect(&tuple) {
+        if let Some(step) = self.connect(&tuple, endpoint.is_host())? {
             let refused = step.after.dst_port == Port::ZERO;
             tuple = step.after;
             steps.push(step);
@@ -147,49 +152,64 @@ impl Tracer {
     }
 
     /// TCP is balanced at connect: the socket program has no test run, its rows say it all.
-    fn connect(&self, tuple: &Tuple) -> Option<Step> {
+    fn connect(&self, tuple: &Tuple, is_host: bool) -> Result<Option<Step>, DatapathError> {
         if tuple.proto != Proto::TCP {
-            return None;
+            return Ok(None);
         }
-        let (key, service) = self.service(tuple)?;
+        let Some((key, service)) = self.service(tuple) else {
+            return Ok(None);
+        };
         let mut rows = vec![service_row(&key, &service)];
+        let client = self.socket_client(&tuple.src, is_host);
+        let standing = Standing::read(&self.maps, &self.tables, &service, client)?;
+        rows.extend(standing.rows());
         let slots: Vec<_> = self.tables.slots(service.id).collect();
         let slots = &slots[..slots.len().min(service.count as usize)];
-        rows.extend(slots.iter().map(|(key, row)| {
-            format!(
-                "backend {}[{}] = {}",
-                key.service,
-                key.slot,
-                socket(row.addr, row.port)
-            )
-        }));
-        let (after, outcome) = match slots.first() {
-            None => (
-                Tuple {
-                    dst_port: Port::ZERO,
-                    ..*tuple
-                },
+        rows.extend(slots.iter().map(|(key, row)| backend_row(key, row)));
+        let (backend, outcome) = match (standing.backend(), slots.first()) {
+            _ if !standing.is_admitted() => (
+                None,
+                "connection refused: the client is in no source range".into(),
+            ),
+            (_, None) => (
+                None,
                 "connection refused: the Service has no endpoint".into(),
             ),
-            Some((_, backend)) => (
-                Tuple {
-                    dst: backend.addr,
-                    dst_port: backend.port,
-                    ..*tuple
-                },
-                format!(
-                    "one of {} backends, by chance; the first is followed",
-                    slots.len()
-                ),
-            ),
+            (Some(had), _) => (Some(had), "the backend that the client had last".into()),
+            (None, Some((_, first))) => {
+                let count = slots.len();
+                (
+                    Some(**first),
+                    format!("one of {count} backends, by chance; the first is followed"),
+                )
+            }
         };
-        Some(Step {
+        let after = match backend {
+            None => Tuple {
+                dst_port: Port::ZERO,
+                ..*tuple
+            },
+            Some(backend) => Tuple {
+                dst: backend.addr,
+                dst_port: backend.port,
+                ..*tuple
+            },
+        };
+        Ok(Some(Step {
             at: "connect",
             before: *tuple,
             after,
             rows,
             outcome,
-        })
+        }))
+    }
+
+    /// Whom the socket programs take for the client: its source is not chosen yet, so the node is one
+    /// address to them.
+    fn socket_client(&self, src: &Addr, is_host: bool) -> Addr {
+        let mut rows = self.tables.netns.values();
+        let node = rows.find(|row| is_host && row.is_host());
+        node.map_or(*src, |row| if src.is_v4() { row.v4 } else { row.v6 })
     }
 
     fn service(&self, tuple: &Tuple) -> Option<(ServiceKey, Service)> {
@@ -212,13 +232,21 @@ impl Tracer {
         before: &Tuple,
     ) -> Result<(Step, Verdict), DatapathError> {
         let known = self.flow_keys(before)?;
+        let service = self.service(before);
+        let standing = service
+            .map(|(_, service)| Standing::read(&self.maps, &self.tables, &service, before.src));
+        let standing = standing.transpose()?;
         // An endpoint's frames are its own.
         let source = self.tables.endpoints.get(&before.src);
         let mac = source.map(|endpoint| endpoint.mac).unwrap_or_default();
         let (trace, frame) = run(&self.program(hook)?, ifindex, &probe::frame(mac, before))?;
         let after = probe::tuple(&frame).unwrap_or(*before);
-        let rows = self.rows(hook, before, &after, &trace)?;
+        let rows = self.rows(hook, before, &after, &trace, standing.as_ref());
         self.forget(before, &known)?;
+        if let Some(standing) = standing {
+            standing.restore(&mut self.maps)?;
+        }
+        let rows = rows?;
         let step = Step {
             at: hook.name(),
             before: *before,
@@ -264,6 +292,7 @@ impl Tracer {
         before: &Tuple,
         after: &Tuple,
         trace: &Trace,
+        standing: Option<&Standing>,
     ) -> Result<Vec<String>, DatapathError> {
         let tables = &self.tables;
         let mut rows = Vec::new();
@@ -277,16 +306,11 @@ impl Tracer {
         }
         if let Some((key, service)) = self.service(before) {
             rows.push(service_row(&key, &service));
+            rows.extend(standing.into_iter().flat_map(Standing::rows));
             let chosen = tables
                 .slots(service.id)
                 .find(|(_, row)| row.addr == after.dst && row.port == after.dst_port);
-            rows.extend(chosen.map(|(key, row)| {
-                let target = socket(row.addr, row.port);
-                format!(
-                    "backend {}[{}] = {target}, number {}",
-                    key.service, key.slot, row.id
-                )
-            }));
+            rows.extend(chosen.map(|(key, row)| backend_row(key, row)));
         }
         for key in scopes(before) {
             if let Some(flow) = self.maps.flow(&key)? {
@@ -403,6 +427,12 @@ fn service_row(key: &ServiceKey, row: &Service) -> String {
         "service {target}/{} = {}, slots {}",
         key.proto, row.id, row.count
     )
+}
+
+fn backend_row(key: &BackendKey, row: &Backend) -> String {
+    let target = socket(row.addr, row.port);
+    let (service, slot) = (key.service, key.slot);
+    format!("backend {service}[{slot}] = {target}, number {}", row.id)
 }
 
 fn socket(addr: Addr, port: Port) -> SocketAddr {

@@ -70,7 +70,11 @@ impl Agent {
             told: 0,
             cursor: 0,
             maps: BTreeMap::new(),
-            known: Known::default(),
+            // Its first lists are empty.
+            known: Known {
+                awaited: BTreeSet::new(),
+                ..Known::default()
+            },
             leaving: BTreeMap::new(),
         }
     }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::connections;
 use super::endpoints::{Endpoints, Standing};
 use super::{APPLIED, Progress};
+use crate::agent::feed::Snapshot;
 use crate::agent::heartbeat;
 use crate::datapath::ObjectKey;
 use crate::sys::Shutdown;
@@ -36,8 +37,10 @@ pub struct Nodes {
 }
 
 /// What is known of nodes and of this node's endpoints. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Known {
+    /// The first lists that are still under way: what they would say is not known yet.
+    pub awaited: BTreeSet<Snapshot>,
     pub endpoints: Endpoints,
     pub ready: BTreeSet<String>,
     /// By node: what its lease says.
@@ -55,6 +58,17 @@ pub struct Leaver {
     pub ports: Option<BTreeSet<u16>>,
 }
 
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            awaited: BTreeSet::from([Snapshot::Slices, Snapshot::Nodes]),
+            endpoints: Endpoints::default(),
+            ready: BTreeSet::new(),
+            applied: BTreeMap::new(),
+        }
+    }
+}
+
 impl Known {
     /// The Ready nodes that have not said that they applied that revision.
     pub fn behind(&self, revision: u64) -> impl Iterator<Item = &str> {
@@ -62,8 +76,12 @@ impl Known {
         ready.filter(move |node| self.applied.get(*node).is_none_or(|at| *at < revision))
     }
 
-    /// Whether a pod gets no new connection from any Ready node. `None`: no Service ever named it.
+    /// Whether a pod gets no new connection from any Ready node. `None`: no Service ever named it. While
+    /// a first list is under way, a Service may name it, and a node may be Ready, that nobody has heard of.
     pub fn has_left(&self, uid: &str, address: Option<IpAddr>) -> Option<bool> {
+        if !self.awaited.is_empty() {
+            return Some(false);
+        }
         match self.endpoints.standing(uid, address) {
             Standing::InNone => None,
             Standing::Present => Some(false),
@@ -85,6 +103,12 @@ impl Nodes {
     pub fn start(&self, client: Client, shutdown: &Shutdown) {
         let (nodes, shutdown) = (self.clone(), shutdown.clone());
         tokio::spawn(async move { shutdown.unless(nodes.follow(client)).await });
+    }
+
+    /// Says that the first list of these is complete.
+    pub fn delivered(&self, snapshot: Snapshot) {
+        self.known
+            .send_if_modified(|known| known.awaited.remove(&snapshot));
     }
 
     /// Takes a slice in; None when it was deleted.
@@ -117,9 +141,12 @@ impl Nodes {
         known.has_left(&leaver.uid, leaver.address).is_none()
     }
 
-    /// The Ready nodes that a pod still waits for.
+    /// The Ready nodes that a pod still waits for; this one, while it has not heard of all.
     pub fn missing(&self, leaver: &Leaver) -> Vec<String> {
         let known = self.known.borrow();
+        if !known.awaited.is_empty() {
+            return vec![self.own.to_string()];
+        }
         match known.endpoints.standing(&leaver.uid, leaver.address) {
             Standing::LeftAt(revision) => known.behind(revision).map(str::to_owned).collect(),
             Standing::InNone | Standing::Present => Vec::new(),
@@ -132,6 +159,10 @@ impl Nodes {
         let mut known = self.known.subscribe();
         let left = |known: &Known| known.has_left(&leaver.uid, leaver.address) != Some(false);
         if known.wait_for(left).await.is_err() {
+            return;
+        }
+        if self.in_none(&leaver) {
+            tell(Progress::DONE).await;
             return;
         }
         let mut seen = Progress {

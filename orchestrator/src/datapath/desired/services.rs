@@ -39,19 +39,10 @@ pub fn service(
     ids: &mut Ids,
 ) -> Result<Tables, Exhausted> {
     let mut rows = Tables::default();
-    let wanted = match world.service_row(key) {
-        None => return Ok(rows),
-        Some(RowOwner::Port(port)) => of_port(key, &port, world.own_zone()),
-        Some(RowOwner::HostPort(pod, port)) => Wanted {
-            backends: pod
-                .addrs
-                .like(key.addr.into())
-                .map(|addr| (addr, port.container_port))
-                .into_iter()
-                .collect(),
-            ..Wanted::default()
-        },
+    let Some(owner) = world.service_row(key) else {
+        return Ok(rows);
     };
+    let wanted = wanted(key, &owner, world);
     let held = actual.services.get(key).copied();
     let id = match held {
         Some(held) => held.id,
@@ -85,6 +76,27 @@ pub fn service(
     let keys = (0..count).map(|slot| BackendKey { service: id, slot });
     rows.backends.extend(keys.zip(slots));
     Ok(rows)
+}
+
+/// Whom a Service row should lead to.
+pub fn backends(key: &ServiceKey, world: &World) -> BTreeSet<(IpAddr, u16)> {
+    let owner = world.service_row(key);
+    owner.map_or_else(BTreeSet::new, |owner| wanted(key, &owner, world).backends)
+}
+
+fn wanted<'a>(key: &ServiceKey, owner: &RowOwner<'a>, world: &World) -> Wanted<'a> {
+    match owner {
+        RowOwner::Port(port) => of_port(key, port, world.own_zone()),
+        RowOwner::HostPort(pod, port) => Wanted {
+            backends: pod
+                .addrs
+                .like(key.addr.into())
+                .map(|addr| (addr, port.container_port))
+                .into_iter()
+                .collect(),
+            ..Wanted::default()
+        },
+    }
 }
 
 fn of_port<'a>(key: &ServiceKey, port: &ServicePort<'a>, zone: Option<&str>) -> Wanted<'a> {
