@@ -83,6 +83,21 @@ impl Cluster {
         }
     }
 
+    /// The same for the namespace of a pod, which is that of any of its containers.
+    pub fn enter_pod(
+        &self,
+        pod: &str,
+        container: &str,
+    ) -> Result<impl FnOnce() + Send + 'static + use<>> {
+        let id = self.container(pod, container)?;
+        let pid = self.docker(&["inspect", "--format", "{{.State.Pid}}", &id])?;
+        let path = format!("/proc/{}/ns/net", pid.trim());
+        let namespace = fs::File::open(&path).context(path)?;
+        Ok(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+        })
+    }
+
     /// A process of the cluster: `dev`, the supervisor, and what it keeps: `server`, `node-1`.
     pub fn pid(&self, what: &str) -> Result<i32> {
         let node = what.starts_with("node-");

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +36,8 @@ impl Outcome {
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `requests` connections with one request each, in the calling thread's network namespace.
-pub fn connections(to: Ipv4Addr, requests: usize) -> Outcome {
+pub fn connections(to: impl Into<SocketAddr>, requests: usize) -> Outcome {
+    let to = to.into();
     let mut outcome = Outcome::default();
     for _ in 0..requests {
         outcome.count(connect(to).and_then(|mut stream| request(&mut stream)));
@@ -52,7 +53,8 @@ pub struct Load {
 
 impl Load {
     /// A new connection for every request. `enter` puts the thread where the client is.
-    pub fn connections(to: Ipv4Addr, enter: impl FnOnce() + Send + 'static) -> Self {
+    pub fn connections(to: impl Into<SocketAddr>, enter: impl FnOnce() + Send + 'static) -> Self {
+        let to = to.into();
         Self::start(enter, move |stop, outcome| {
             while !stop.load(Ordering::Relaxed) {
                 outcome.count(connect(to).and_then(|mut stream| request(&mut stream)));
@@ -62,7 +64,11 @@ impl Load {
     }
 
     /// One connection that must live through everything.
-    pub fn one_connection(to: Ipv4Addr, enter: impl FnOnce() + Send + 'static) -> Self {
+    pub fn one_connection(
+        to: impl Into<SocketAddr>,
+        enter: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let to = to.into();
         Self::start(enter, move |stop, outcome| {
             let mut stream = match connect(to) {
                 Ok(stream) => stream,
@@ -100,8 +106,8 @@ impl Load {
     }
 }
 
-fn connect(to: Ipv4Addr) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from((to, 80)), PATIENCE)?;
+fn connect(to: SocketAddr) -> io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;

@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cluster;
 pub mod fuzz;
 pub mod http_load;
+pub mod kernel_log;
 pub mod netns;
 pub mod oracle;
 pub mod packet;

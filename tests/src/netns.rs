@@ -26,9 +26,9 @@ pub use node::{Node, Pod};
 pub use service::{Ep, Object, Svc};
 
 /// Every name made here: `dpt<pid>-…`.
-const PREFIX: &str = "dpt";
+pub(crate) const PREFIX: &str = "dpt";
 
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// Whether the datapath can run here; otherwise reports `test` as skipped.
 pub fn ready(test: &str) -> bool {

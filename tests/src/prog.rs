@@ -2,6 +2,7 @@
 //! is pinned or attached), fills them, and reads what came out, with the trace that the programs
 //! leave in `skb->cb`.
 
+mod pinned;
 mod tunnel;
 
 use std::io::Write;
@@ -14,16 +15,17 @@ use aya::maps::{
     Array, HashMap, HashOfMaps, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use orchestrator::datapath::lookup::tunnel::Wrapped;
 use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::INNER_MAP;
 use orchestrator_common::maps::config::Config;
-use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::flows::{FLOWS, Flow};
 use orchestrator_common::maps::statistics::{Connections, reason_row, verdict_row};
 use orchestrator_common::{Addr, DropEvent, DropReason, Trace, Tuple, Verdict};
 
+pub use pinned::Pinned;
 use tunnel::Tunnel;
 
 /// The size of `struct __sk_buff`, and where it has what tests read and write.
@@ -96,8 +98,14 @@ pub struct Ran {
 impl Datapath {
     /// Loads every program, that is, has the verifier accept them all.
     pub fn load() -> Result<Datapath> {
+        Self::load_with_flows(FLOWS.max_entries)
+    }
+
+    /// The same with room for so many rows of flows: a small table is soon full.
+    pub fn load_with_flows(rows: u32) -> Result<Datapath> {
         let object = std::fs::read(object_path()).context("the datapath object")?;
-        let mut ebpf = Ebpf::load(&object)?;
+        let mut loader = EbpfLoader::new();
+        let mut ebpf = loader.map_max_entries(FLOWS.name, rows).load(&object)?;
         for (name, program) in ebpf.programs_mut() {
             let loaded = match program {
                 Program::SchedClassifier(program) => program.load(),

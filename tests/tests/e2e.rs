@@ -30,7 +30,7 @@ fn a_service_spreads_requests_over_pods_on_three_nodes_and_the_underlay_sees_onl
     let capture = Capture::start(&cluster.namespace("underlay")).unwrap();
     let node = cluster
         .namespace("node-1")
-        .enter(|| http_load::connections(service, 1000));
+        .enter(|| http_load::connections((service, 80), 1000));
     assert_eq!(node.failures, Vec::<String>::new(), "requests of a node");
     assert_spread(&node.by_pod, &pods);
 
@@ -72,7 +72,7 @@ fn what_dies_under_load_heals_and_neither_agent_nor_server_is_missed() {
     let (service, pods) = deploy(&kubectl);
 
     // A container: started again in place. A pod: replaced.
-    let load = Load::connections(service, cluster.enter("node-1"));
+    let load = Load::connections((service, 80), cluster.enter("node-1"));
     let victim = &pods[0].name;
     let container = cluster.container(victim, "nginx").unwrap();
     cluster.docker(&["kill", &container]).unwrap();
@@ -93,7 +93,7 @@ fn what_dies_under_load_heals_and_neither_agent_nor_server_is_missed() {
     });
     let after = cluster
         .namespace("node-2")
-        .enter(|| http_load::connections(service, 300));
+        .enter(|| http_load::connections((service, 80), 300));
     assert_eq!(
         after.failures,
         Vec::<String>::new(),
@@ -117,10 +117,10 @@ fn what_dies_under_load_heals_and_neither_agent_nor_server_is_missed() {
 fn unharmed_by_the_death_of(cluster: &Cluster, kubectl: &Kubectl, service: Ipv4Addr, what: &str) {
     let before = cluster.containers().unwrap();
     let loads = [
-        Load::connections(service, cluster.enter("node-1")),
-        Load::connections(service, cluster.enter("node-2")),
-        Load::one_connection(service, cluster.enter("node-1")),
-        Load::one_connection(service, cluster.enter("node-2")),
+        Load::connections((service, 80), cluster.enter("node-1")),
+        Load::connections((service, 80), cluster.enter("node-2")),
+        Load::one_connection((service, 80), cluster.enter("node-1")),
+        Load::one_connection((service, 80), cluster.enter("node-2")),
     ];
     let pid = cluster.pid(what).unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();

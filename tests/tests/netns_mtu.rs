@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
+use tests::capture::{Capture, Segment};
 use tests::cluster::wait;
 use tests::netns::{Cluster, Narrow, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::{Client, Server, ask_udp, udp_for};
@@ -12,6 +13,22 @@ const HOP: u16 = 1280;
 /// Pods' IPv6 takes 1,280 bytes inside, whatever they are told.
 const HOP_OF_IPV6: u16 = 1400;
 const NODE_PORT: u16 = 30_080;
+/// Outer headers of the overlay on an IPv6 underlay.
+const TUNNEL_V6: u32 = 70;
+
+/// How often any byte may be sent in segments that the path does not carry.
+const TRIES: usize = 3;
+
+/// Where a path leads, of those that [`World::paths`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    FarPod,
+    Service,
+    Outside,
+    NodePort,
+}
+
+use Way::{FarPod, NodePort, Outside, Service};
 
 /// Two nodes with a pod each, and a Service of the second one's that is reached as `web` and on a
 /// node port, over TCP and UDP. No socket program sees anybody, so every packet is translated.
@@ -52,38 +69,100 @@ impl World {
         &self.cluster.nodes[0].pods[0].netns
     }
 
-    /// From the pod to the Service and to outside, and from outside to the node port, each in both
-    /// families.
-    fn paths(&self) -> Vec<(&'static str, &Netns, SocketAddr)> {
+    /// From the pod to the other node's, to the Service and to outside, and from outside to the node
+    /// port, each in both families.
+    fn paths(&self) -> Vec<(Way, &Netns, SocketAddr)> {
         let (node, outside) = (&self.cluster.nodes[0], &self.cluster.outside);
+        let far = &self.cluster.nodes[1].pods[0];
         let both = |v4: IpAddr, v6: IpAddr, port| [v4, v6].map(|ip| SocketAddr::new(ip, port));
+        let pods = both(far.addr.into(), far.v6.into(), 8080);
         let services = both(self.web.v4(), self.web.v6(), 80);
         let away = both(OUTSIDE.into(), OUTSIDE_V6.into(), 8080);
         let ports = both(node.v4(), node.v6(), NODE_PORT);
         let named = |name, from, to: [SocketAddr; 2]| to.map(|to| (name, from, to));
         [
-            named("Service", self.pod(), services),
-            named("outside", self.pod(), away),
-            named("node port", outside, ports),
+            named(Service, self.pod(), services),
+            named(FarPod, self.pod(), pods),
+            named(Outside, self.pod(), away),
+            named(NodePort, outside, ports),
         ]
         .concat()
     }
 
-    /// Sends and gets much in one piece over every path; TCP has to find out what fits.
-    fn streams_arrive(&self) -> Result<()> {
-        self.streams_arrive_at(|_| true)
+    /// Sends and gets much in one piece both ways; how often either end tried more than `carried`.
+    fn stream(&self, way: Way, from: &Netns, to: SocketAddr, carried: u32) -> Result<[usize; 2]> {
+        let server = match way {
+            Outside => &self.cluster.outside,
+            _ => &self.cluster.nodes[1].pods[0].netns,
+        };
+        let [asked, answered] = [Capture::of_segments(from)?, Capture::of_segments(server)?];
+        let question = "x".repeat(200_000);
+        let mut client = Client::connect(from, to)?;
+        let answer = client.ask(&question)?;
+        assert!(answer.ends_with(&question), "{way:?} {to}");
+        Ok([
+            tries(&asked.sent()?, carried),
+            tries(&answered.sent()?, carried),
+        ])
     }
 
-    fn streams_arrive_at(&self, wanted: impl Fn(SocketAddr) -> bool) -> Result<()> {
-        for (name, from, to) in self.paths().into_iter().filter(|(_, _, to)| wanted(*to)) {
-            let question = "x".repeat(200_000);
-            let mut client = Client::connect(from, to).with_context(|| format!("{name} {to}"))?;
-            let answer = client.ask(&question);
-            let answer = answer.with_context(|| format!("{name} {to}"))?;
-            assert!(answer.ends_with(&question), "{name} {to}");
+    /// A stream on every path, where a handshake tells what the path carries: nobody has to try.
+    fn streams_arrive(&self) -> Result<()> {
+        for (way, from, to) in self.paths() {
+            let tries = self.stream(way, from, to, self.overlay());
+            let tries = tries.with_context(|| format!("{way:?} {to}"))?;
+            assert_eq!(tries, [0, 0], "{way:?} {to}");
         }
         Ok(())
     }
+
+    /// What the overlay says that it carries.
+    fn overlay(&self) -> u32 {
+        self.cluster.nodes[0].config.overlay_mtu()
+    }
+}
+
+/// How often the byte that was sent most often was sent in a segment that the path does not carry.
+/// All of them are of one connection, one way.
+fn tries(sent: &[Segment], carried: u32) -> usize {
+    let first = sent.iter().find(|segment| segment.syn);
+    let first = first.expect("the capture began before the connection").seq;
+    assert!(sent.iter().any(|it| it.bytes > 0), "nothing was seen");
+    let too_large = sent.iter().filter(|it| it.bytes > 0 && it.size > carried);
+    let span = |segment: &Segment| {
+        let at = segment.seq.wrapping_sub(first);
+        at..at + segment.bytes
+    };
+    let spans: Vec<_> = too_large.map(span).collect();
+    let covered = |at: &u32| spans.iter().filter(|span| span.contains(at)).count();
+    let starts = spans.iter().map(|span| span.start);
+    starts.map(|at| covered(&at)).max().unwrap_or(0)
+}
+
+/// A stream on each of these ways, both families where `wanted`, in a world of its own for each, in
+/// which nobody knows the path yet. Either end finds out within three tries what it carries.
+fn streams_recover(
+    make: impl Fn() -> Result<World>,
+    ways: &[Way],
+    carried: u32,
+    wanted: impl Fn(SocketAddr) -> bool,
+) -> Result<()> {
+    for wanted_way in ways {
+        let world = make()?;
+        for (way, from, to) in world.paths() {
+            if way != *wanted_way || !wanted(to) {
+                continue;
+            }
+            let tries = world.stream(way, from, to, carried);
+            let tries = tries.with_context(|| format!("{way:?} {to}"))?;
+            println!("{way:?} {to}: {tries:?}");
+            for tries in tries {
+                assert!(tries > 0, "{way:?} {to}: nothing was too large");
+                assert!(tries <= TRIES, "{way:?} {to}: {tries} tries");
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -96,15 +175,19 @@ fn streams_find_out_what_the_overlay_carries() -> Result<()> {
 }
 
 #[test]
-fn streams_cross_a_narrow_hop_between_nodes_and_outside() -> Result<()> {
+fn streams_recover_within_three_tries_at_a_narrow_hop_to_outside() -> Result<()> {
     if !ready("narrow outside") {
         return Ok(());
     }
-    let mut world = World::start(Plan::nodes(2))?;
-    world.cluster.narrow(Narrow::Outside, HOP)?;
-    world.streams_arrive()
+    let make = || {
+        let mut world = World::start(Plan::nodes(2))?;
+        world.cluster.narrow(Narrow::Outside, HOP)?;
+        Ok(world)
+    };
+    streams_recover(make, &[Outside, NodePort], HOP.into(), |_| true)
 }
 
+/// The nodes' packets are cut on the way.
 #[test]
 fn streams_cross_a_narrow_hop_between_nodes() -> Result<()> {
     if !ready("narrow underlay") {
@@ -116,27 +199,34 @@ fn streams_cross_a_narrow_hop_between_nodes() -> Result<()> {
 }
 
 #[test]
-fn streams_that_are_answered_directly_cross_a_narrow_hop_to_outside() -> Result<()> {
+fn streams_that_are_answered_directly_recover_at_a_narrow_hop_to_outside() -> Result<()> {
     if !ready("narrow outside, direct return") {
         return Ok(());
     }
-    let mut world = World::start(Plan::nodes(2))?;
-    for index in 0..2 {
-        world.cluster.nodes[index].config.dsr = true;
-        world.cluster.restart(index)?;
-    }
-    world.cluster.narrow(Narrow::Outside, HOP)?;
-    world.streams_arrive()
+    let make = || {
+        let mut world = World::start(Plan::nodes(2))?;
+        for index in 0..2 {
+            world.cluster.nodes[index].config.dsr = true;
+            world.cluster.restart(index)?;
+        }
+        world.cluster.narrow(Narrow::Outside, HOP)?;
+        Ok(world)
+    };
+    streams_recover(make, &[NodePort], HOP.into(), |_| true)
 }
 
 #[test]
-fn streams_cross_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
+fn streams_recover_within_three_tries_at_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
     if !ready("narrow IPv6 underlay") {
         return Ok(());
     }
-    let mut world = World::start(Plan::nodes(2).underlay_v6())?;
-    world.cluster.narrow(Narrow::Underlay, HOP_OF_IPV6)?;
-    world.streams_arrive()
+    let make = || {
+        let mut world = World::start(Plan::nodes(2).underlay_v6())?;
+        world.cluster.narrow(Narrow::Underlay, HOP_OF_IPV6)?;
+        Ok(world)
+    };
+    let carried = u32::from(HOP_OF_IPV6) - TUNNEL_V6;
+    streams_recover(make, &[Service, FarPod, NodePort], carried, |_| true)
 }
 
 #[test]
@@ -144,9 +234,15 @@ fn on_the_narrowest_ipv6_underlay_ipv4_streams_and_ipv6_is_told_in_vain() -> Res
     if !ready("narrowest IPv6 underlay") {
         return Ok(());
     }
-    let mut world = World::start(Plan::nodes(2).underlay_v6())?;
-    world.cluster.narrow(Narrow::Underlay, HOP)?;
-    world.streams_arrive_at(|to| to.is_ipv4())?;
+    let make = || {
+        let mut world = World::start(Plan::nodes(2).underlay_v6())?;
+        world.cluster.narrow(Narrow::Underlay, HOP)?;
+        Ok(world)
+    };
+    let carried = u32::from(HOP) - TUNNEL_V6;
+    let ways = [Service, FarPod, NodePort];
+    streams_recover(make, &ways, carried, |to| to.is_ipv4())?;
+    let world = make()?;
     // The smallest that an IPv6 host has to be able to send is too large here. It is not lost unseen.
     let far = world.cluster.nodes[1].pods[0].v6;
     let node = &world.cluster.nodes[0];
@@ -167,7 +263,7 @@ fn large_datagrams_in_pieces_arrive_whole_on_every_path() -> Result<()> {
         return Ok(());
     }
     let world = World::start(Plan::nodes(2))?;
-    for (name, from, to) in world.paths() {
+    for (way, from, to) in world.paths() {
         for size in [1400, 1460, 4000, 30_000, 60_000] {
             let question = "y".repeat(size);
             // Who sends a datagram of more than the path carries whole is told once, as on any other
@@ -178,8 +274,8 @@ fn large_datagrams_in_pieces_arrive_whole_on_every_path() -> Result<()> {
                 }
                 answer => answer,
             };
-            let answer = answer.with_context(|| format!("{name} {to} {size}"))?;
-            assert!(answer.ends_with(&question), "{name} {to} {size}");
+            let answer = answer.with_context(|| format!("{way:?} {to} {size}"))?;
+            assert!(answer.ends_with(&question), "{way:?} {to} {size}");
         }
     }
     Ok(())

@@ -1,15 +1,19 @@
 //! A sweep of sizes: writes from one byte to 64 KiB and around each multiple of the segment size,
 //! TCP and UDP, both families, with segmentation offload: nothing is lost, nothing altered, and no
-//! more is resent than without the datapath.
+//! more is resent than without the datapath; nor does the kernel complain.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use tests::kernel_log::KernelLog;
 use tests::netns::{Cluster, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::PATIENCE;
 
@@ -78,24 +82,7 @@ fn tcp_writes_of_every_size_arrive_whole_and_once() -> Result<()> {
     let Some((cluster, service)) = cluster("tcp sizes", Plan::nodes(2).per_packet())? else {
         return Ok(());
     };
-    // What this machine resends between two namespaces that have nothing of ours between them.
-    let direct = Route {
-        name: "outside to node",
-        from: &cluster.outside,
-        to: &cluster.nodes[1].netns,
-        addrs: [cluster.nodes[1].v4(), cluster.nodes[1].v6()],
-        port: PORT,
-    };
-    let baseline = fewest_resent(&direct)?;
-    for route in routes(&cluster, &service) {
-        let resent = fewest_resent(&route)?;
-        ensure!(
-            resent <= baseline + SPURIOUS,
-            "{}: {resent} segments were resent, {baseline} on a direct path",
-            route.name
-        );
-    }
-    Ok(())
+    no_more_is_resent(&cluster, &routes(&cluster, &service))
 }
 
 #[test]
@@ -105,27 +92,73 @@ fn tcp_writes_of_every_size_cross_an_ipv6_underlay() -> Result<()> {
         return Ok(());
     };
     let routes = routes(&cluster, &service);
-    tcp(&routes[0]).map(drop)
+    no_more_is_resent(&cluster, &routes[..1])
 }
 
 #[test]
 fn datagrams_of_every_size_arrive_whole() -> Result<()> {
-    let Some((cluster, service)) = cluster("udp sizes", Plan::nodes(2))? else {
-        return Ok(());
-    };
-    let mtu = cluster.nodes[0].config.overlay_mtu() as usize;
-    let routes = routes(&cluster, &service);
-    routes.iter().try_for_each(|route| udp(route, mtu))
+    datagrams("udp sizes", Plan::nodes(2), Taken::OneByOne)
+}
+
+#[test]
+fn datagrams_of_every_size_are_taken_many_at_once() -> Result<()> {
+    datagrams("udp sizes, many at once", Plan::nodes(2), Taken::ManyAtOnce)
 }
 
 #[test]
 fn datagrams_of_every_size_cross_an_ipv6_underlay() -> Result<()> {
-    let plan = Plan::nodes(2).underlay_v6();
-    let Some((cluster, service)) = cluster("udp sizes, v6 underlay", plan)? else {
+    for taken in [Taken::OneByOne, Taken::ManyAtOnce] {
+        let plan = Plan::nodes(2).underlay_v6();
+        datagrams("udp sizes, v6 underlay", plan, taken)?;
+    }
+    Ok(())
+}
+
+fn datagrams(test: &str, plan: Plan, taken: Taken) -> Result<()> {
+    let Some((cluster, service)) = cluster(test, plan)? else {
         return Ok(());
     };
     let mtu = cluster.nodes[0].config.overlay_mtu() as usize;
-    udp(&routes(&cluster, &service)[0], mtu)
+    let mut log = KernelLog::from_now();
+    for route in routes(&cluster, &service) {
+        udp(&route, mtu, taken)?;
+    }
+    no_warning(&mut log)
+}
+
+/// Segments that are sent again, compared with a path that has nothing of ours on it.
+fn no_more_is_resent(cluster: &Cluster, routes: &[Route<'_>]) -> Result<()> {
+    let direct = Route {
+        name: "outside to node",
+        from: &cluster.outside,
+        to: &cluster.nodes[1].netns,
+        addrs: [cluster.nodes[1].v4(), cluster.nodes[1].v6()],
+        port: PORT,
+    };
+    let mut log = KernelLog::from_now();
+    let baseline = fewest_resent(&direct)?;
+    for route in routes {
+        let resent = fewest_resent(route)?;
+        ensure!(
+            resent <= baseline + SPURIOUS,
+            "{}: {resent} segments were resent, {baseline} on a direct path",
+            route.name
+        );
+    }
+    no_warning(&mut log)
+}
+
+/// Of what a device was left to do and could not, the kernel says so.
+fn no_warning(log: &mut Option<KernelLog>) -> Result<()> {
+    let Some(log) = log else {
+        return Ok(()); // not shown here
+    };
+    let warnings = log.warnings()?;
+    let of_packets = ["WARNING", "BUG", "caps=", "csum", "skb", "offload", "gso"];
+    let is = |warning: &&String| of_packets.iter().any(|word| warning.contains(word));
+    let found: Vec<_> = warnings.iter().filter(is).collect();
+    ensure!(found.is_empty(), "the kernel complains: {warnings:#?}");
+    Ok(())
 }
 
 /// The best of three sweeps: a machine that is busy resends in some of them, whatever the path.
@@ -182,13 +215,26 @@ fn tcp(route: &Route<'_>) -> Result<u64> {
     Ok(resent(route)? - before)
 }
 
+/// How a server reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    OneByOne,
+    /// As the kernel has them: those that came as one packet in one piece.
+    ManyAtOnce,
+}
+
 /// Each size as one datagram, and as many of it as fit in one call, cut by the kernel.
-fn udp(route: &Route<'_>, mtu: usize) -> Result<()> {
+fn udp(route: &Route<'_>, mtu: usize, taken: Taken) -> Result<()> {
     let server = route
         .to
         .enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)))?;
     server.set_read_timeout(Some(PATIENCE))?;
     setsockopt(&server, sockopt::RcvBufForce, &(8 << 20))?;
+    setsockopt(
+        &server,
+        sockopt::UdpGroSegment,
+        &(taken == Taken::ManyAtOnce),
+    )?;
     for addr in route.addrs {
         let to = SocketAddr::new(addr, route.port);
         let any: IpAddr = match addr {
@@ -200,6 +246,8 @@ fn udp(route: &Route<'_>, mtu: usize) -> Result<()> {
         // IP and UDP headers: what a packet of the overlay holds beside them.
         let headers = if addr.is_ipv4() { 28 } else { 48 };
         let whole = mtu - headers;
+        let mut reads = 0;
+        let mut came = 0;
         for size in sizes(whole).into_iter().filter(|size| *size <= 65_000) {
             let case = || format!("{} at {to}: {size} bytes", route.name);
             client.send_to(&pattern(size), to).with_context(case)?;
@@ -219,24 +267,49 @@ fn udp(route: &Route<'_>, mtu: usize) -> Result<()> {
                 Some(&peer),
             );
             sent.with_context(case)?;
-            expect(&server, size, count).with_context(case)?;
+            reads += expect(&server, size, count).with_context(case)?;
+            came += count;
+        }
+        match taken {
+            Taken::OneByOne => ensure!(reads == came, "{to}: {came} came in {reads} reads"),
+            Taken::ManyAtOnce => ensure!(reads < came, "{to}: each came on its own"),
         }
     }
     Ok(())
 }
 
-fn expect(server: &UdpSocket, size: usize, count: usize) -> Result<()> {
-    let mut buffer = vec![0; LARGEST];
+/// So many datagrams of that size, as they were sent, and no others. Returns in how many reads.
+fn expect(server: &UdpSocket, size: usize, count: usize) -> Result<usize> {
     let expected = pattern(size);
-    for number in 0..count {
-        let got = server.recv(&mut buffer);
-        let got = got.with_context(|| format!("datagram {number} of {count}"))?;
-        ensure!(
-            buffer[..got] == expected[..],
-            "datagram {number} was altered"
-        );
+    let (mut came, mut reads) = (0, 0);
+    while came < count {
+        let got = read(server).with_context(|| format!("datagram {came} of {count}"))?;
+        for datagram in got {
+            ensure!(datagram == expected, "datagram {came} was altered");
+            came += 1;
+        }
+        reads += 1;
     }
-    Ok(())
+    ensure!(came == count, "{came} datagrams of {count}");
+    Ok(reads)
+}
+
+/// One datagram, or several that the kernel gives in one piece with the length of each.
+fn read(server: &UdpSocket) -> Result<Vec<Vec<u8>>> {
+    let mut buffer = vec![0; LARGEST];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let mut space = nix::cmsg_space!(i32);
+    let flags = MsgFlags::empty();
+    let got = recvmsg::<()>(server.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let length = got.bytes;
+    let mut each = length;
+    for message in got.cmsgs()? {
+        if let ControlMessageOwned::UdpGroSegments(size) = message {
+            each = usize::try_from(size)?;
+        }
+    }
+    let datagrams = buffer[..length].chunks(each.max(1));
+    Ok(datagrams.map(<[u8]>::to_vec).collect())
 }
 
 /// Small ones, all within 64 bytes of a segment, those beside its multiples, and large ones.

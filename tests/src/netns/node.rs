@@ -244,6 +244,14 @@ impl Node {
         Ok(self.with(|datapath| datapath.change(change))?)
     }
 
+    /// The pod that was added last ends: its network goes, and the agent hears of it. What still holds
+    /// a socket inside keeps its network alive.
+    pub fn end_last_pod(&mut self) -> Result<()> {
+        drop(self.pods.pop().context("no pod is left")?);
+        let change = Change::Pod(format!("pod-{}", self.pods.len()), None);
+        Ok(self.with(|datapath| datapath.change(change))?)
+    }
+
     /// What an agent does in quiet moments, all at once.
     pub fn quicken(&mut self) -> Result<()> {
         Ok(self.with(|datapath| {

@@ -2,12 +2,14 @@
 //! a new connection for every request. Not one of them may notice.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 use tests::{
-    cluster::{Cluster, Kubectl, manifest, wait},
+    cluster::{Cluster, Kubectl, wait},
     http_load::Load,
 };
 
@@ -38,6 +40,24 @@ spec:
         readinessProbe:
           httpGet: { path: /, port: 80 }
           periodSeconds: 1
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: { app: nginx }
+  ports: [{ port: 80 }]
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: client
+  labels: { app: client }
+spec:
+  containers: [{ name: client, image: tools }]
 "#;
 
 #[test]
@@ -52,36 +72,35 @@ fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
         .args(&["apply", "-f", &file.to_string_lossy()])
         .unwrap();
     kubectl
-        .args(&["apply", "-f", &manifest("nginxsvc.yaml")])
-        .unwrap();
-    kubectl
         .run("rollout status deployment/web --timeout=80s")
         .unwrap();
-    let service: Ipv4Addr = kubectl
-        .field("service nginxsvc", "/spec/clusterIP")
-        .unwrap()
-        .parse()
-        .unwrap();
-    wait("the Service has three endpoints", || {
-        let slices = kubectl.json("get endpointslices -l kubernetes.io/service-name=nginxsvc")?;
-        let count = slices["items"][0]["endpoints"]
-            .as_array()
-            .map_or(0, Vec::len);
-        Ok((count == 3).then_some(()))
+    wait("the Service has three endpoints in each family", || {
+        let slices = kubectl.json("get endpointslices -l kubernetes.io/service-name=web")?;
+        let slices = slices["items"].as_array().cloned().unwrap_or_default();
+        let counts = slices
+            .iter()
+            .map(|slice| slice["endpoints"].as_array().map(Vec::len));
+        Ok(counts.eq([Some(3), Some(3)]).then_some(()))
+    });
+    wait("the client is Ready", || {
+        Ok((kubectl.ready_pods("app=client")?.len() == 1).then_some(()))
     });
 
-    let loads =
-        ["node-1", "node-2", "node-3"].map(|node| Load::connections(service, cluster.enter(node)));
+    let loads = loads(&cluster, &kubectl).unwrap();
     let mut took = Vec::new();
     for number in 1..=rollouts {
         took.push(roll(&kubectl, number));
     }
     let mut answered = 0;
     let mut failures = Vec::new();
-    for load in loads {
+    for (name, load) in loads {
         let outcome = load.stop();
-        answered += outcome.answered();
-        failures.extend(outcome.failures);
+        let came = outcome.answered();
+        println!("{name}: {came} requests answered");
+        assert!(came > rollouts * 20, "{name}: that was no load: {came}");
+        answered += came;
+        let failed = outcome.failures.into_iter();
+        failures.extend(failed.map(|failure| format!("{name}: {failure}")));
     }
     let total: Duration = took.iter().sum();
     let worst = took.iter().max().unwrap();
@@ -91,9 +110,45 @@ fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
         failures.len()
     );
     assert_eq!(failures, Vec::<String>::new());
-    assert!(answered > rollouts * 100, "that was no load: {answered}");
     measured(&cluster, &kubectl, rollouts);
     cluster.down().unwrap();
+}
+
+/// Whoever asks: the nodes and a pod at connect, a client outside packet by packet, in both families.
+fn loads(cluster: &Cluster, kubectl: &Kubectl) -> Result<Vec<(String, Load)>> {
+    let spec = kubectl.json("get service web")?["spec"].clone();
+    let addresses: Vec<IpAddr> = serde_json::from_value(spec["clusterIPs"].clone())?;
+    let [v4, v6] = addresses[..] else {
+        anyhow::bail!("two families have two addresses: {spec}");
+    };
+    let port = spec["ports"][0]["nodePort"].as_u64().context("no port")?;
+    let port = u16::try_from(port)?;
+    let mut loads = Vec::new();
+    for (node, to) in [("node-1", v4), ("node-2", v6), ("node-3", v4)] {
+        let to = SocketAddr::new(to, 80);
+        let load = Load::connections(to, cluster.enter(node));
+        loads.push((format!("{node} to {to}"), load));
+    }
+    for to in [v4, v6] {
+        let to = SocketAddr::new(to, 80);
+        let load = Load::connections(to, cluster.enter_pod("client", "client")?);
+        loads.push((format!("pod to {to}"), load));
+    }
+    for (number, v4) in [(1, true), (2, false)] {
+        let to = SocketAddr::new(node_address(cluster, kubectl, number, v4)?, port);
+        let load = Load::connections(to, cluster.enter("outside"));
+        loads.push((format!("outside to {to}"), load));
+    }
+    Ok(loads)
+}
+
+fn node_address(cluster: &Cluster, kubectl: &Kubectl, number: u8, v4: bool) -> Result<IpAddr> {
+    let node = kubectl.json(&format!("get node {}", cluster.node(number)))?;
+    let addresses = node["status"]["addresses"].as_array();
+    let named = |field: &Value| field["address"].as_str()?.parse::<IpAddr>().ok();
+    let mut addresses = addresses.into_iter().flatten().filter_map(named);
+    let found = addresses.find(|address| address.is_ipv4() == v4);
+    found.context("no address of that family")
 }
 
 /// The nodes' own numbers tell the same.

@@ -1,6 +1,6 @@
 //! Services while servers, pods and endpoints come and go.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::ensure;
 use nix::sys::signal::{Signal, kill};
@@ -22,11 +22,7 @@ pub fn server_restart(setting: &Setting) {
     let before = setting.spec("lasting");
     let to = cluster_ip(&before);
     setting.serves("node-1", to);
-    let IpAddr::V4(address) = to.ip() else {
-        panic!("the first family is IPv4: {before}");
-    };
-    let loads =
-        ["node-1", "node-2"].map(|node| Load::connections(address, setting.cluster.enter(node)));
+    let loads = ["node-1", "node-2"].map(|node| Load::connections(to, setting.cluster.enter(node)));
     let pid = setting.cluster.pid("server").unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     wait("the server is there again", || {

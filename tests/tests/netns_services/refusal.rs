@@ -14,6 +14,10 @@ const NODE_PORT: u16 = 30080;
 /// The fastest of several: no timer is waited for, whatever else runs on the machine.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
+/// What the pool gave, and what its owner wrote, in each family.
+const BALANCED: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+const EXTERNAL: [&str; 2] = ["192.0.2.20", "2001:db8::20"];
+
 families! {
     refused: connection_is_refused_without_endpoints_from_pod_node_and_outside
         connection_is_refused_without_endpoints_from_pod_node_and_outside_v6
@@ -25,13 +29,23 @@ fn refused(test: &str, families: Families) -> Result<()> {
         let Some(mut pair) = Pair::start_as(test, plan)? else {
             return Ok(());
         };
-        let web = families
+        let mut web = families
             .svc("web", 10)
             .port(80, TARGET)
             .node_port(NODE_PORT)
             .udp(80, TARGET)
             .node_port(NODE_PORT);
+        let of = |addrs: [&str; 2]| -> Result<Vec<IpAddr>> {
+            let addrs = addrs.into_iter().map(|addr| Ok(addr.parse()?));
+            let addrs: Vec<IpAddr> = addrs.collect::<Result<_>>()?;
+            Ok(addrs.into_iter().filter(|it| families.has(*it)).collect())
+        };
+        let (balanced, external) = (of(BALANCED)?, of(EXTERNAL)?);
+        web = balanced.iter().fold(web, |web, ip| web.load_balancer(*ip));
+        web = external.iter().fold(web, |web, ip| web.external_ip(*ip));
         pair.cluster.apply(&web)?;
+        pair.cluster.route_outside("192.0.2.0/24", 0)?;
+        pair.cluster.route_outside("2001:db8::/64", 0)?;
         let mut places = Vec::new();
         for ip in web.each_ip() {
             places.extend([(pair.pod(CLIENT), ip, 80), (pair.node(0), ip, 80)]);
@@ -41,6 +55,10 @@ fn refused(test: &str, families: Families) -> Result<()> {
                 (pair.outside(), addr, NODE_PORT),
                 (pair.pod(FAR), addr, NODE_PORT),
             ]);
+        }
+        for ip in balanced.into_iter().chain(external) {
+            let askers = [pair.outside(), pair.pod(CLIENT), pair.node(0)];
+            places.extend(askers.map(|asker| (asker, ip, 80)));
         }
         for (asker, addr, port) in places {
             let mut fastest = [Duration::MAX; 2];

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use tests::netns::Svc;
-use tests::peer::{Client, udp_for};
+use tests::peer::{Client, Server, udp_for};
 
-use crate::pair::{BESIDE, CLIENT, FAR, Families, Pair, TARGET, pair};
+use crate::pair::{CLIENT, FAR, Families, Pair, TARGET, pair};
 
 const NODE_PORT: u16 = 30053;
 
@@ -34,8 +34,8 @@ fn udp_client_survives_its_server_pod_cycling_behind_node_port() -> Result<()> {
 const CLIENT_NODE: bool = true;
 const OUTSIDE: bool = false;
 
-/// One socket a client for all of it. Its datagrams go to whoever serves now: after the change of the
-/// endpoints at most one is lost.
+/// One socket a client for all of it. Its server's pod ends, and another one starts under an address of
+/// its own, here and there in turn: once the endpoints have changed at most one datagram is lost.
 fn cycle(pair: &mut Pair, dns: &Svc, clients: &[(bool, IpAddr, u16)]) -> Result<()> {
     let mut sockets = Vec::new();
     for (inside, addr, port) in clients {
@@ -49,19 +49,29 @@ fn cycle(pair: &mut Pair, dns: &Svc, clients: &[(bool, IpAddr, u16)]) -> Result<
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         sockets.push(socket);
     }
-    for (who, name) in [
-        (FAR, "far"),
-        (BESIDE, "beside"),
-        (FAR, "far"),
-        (BESIDE, "beside"),
-    ] {
-        pair.cluster.apply(&dns.clone().to([pair.ep(who)]))?;
-        for socket in &sockets {
-            let lost = (0..2).find(|_| heard(socket).is_some_and(|answer| answer == name));
-            match lost {
-                Some(0 | 1) => {}
-                _ => bail!("{socket:?} is pinned to a backend that went, not {name}"),
+    let mut serving: Option<(usize, Server)> = None;
+    for (number, node) in [(20, 1), (21, 0), (22, 0), (23, 1), (24, 1), (25, 0)] {
+        if let Some((node, server)) = serving.take() {
+            drop(server); // its socket holds the pod's network
+            pair.cluster.nodes[node].end_last_pod()?;
+            for socket in &sockets {
+                let _ = socket.send(b"to nobody"); // may be told of one that was sent before
             }
+        }
+        pair.cluster.nodes[node].add_pod(number)?;
+        let last = pair.cluster.nodes[node].pods.len() - 1;
+        let name = format!("pod-{number}");
+        let server = Server::udp(pair.pod((node, last)), &name, TARGET)?;
+        serving = Some((node, server));
+        pair.cluster
+            .apply(&dns.clone().to([pair.ep((node, last))]))?;
+        for socket in &sockets {
+            socket.take_error()?; // of before
+            let answers: Vec<_> = (0..10).map(|_| heard(socket)).collect();
+            let lost = answers.iter().filter(|answer| answer.is_none()).count();
+            ensure!(lost <= 1, "{socket:?}: {lost} datagrams to {name} are lost");
+            let others = answers.iter().flatten().find(|answer| **answer != name);
+            ensure!(others.is_none(), "{socket:?}: {others:?}, not {name}");
         }
     }
     Ok(())

@@ -2,7 +2,10 @@
 //! into whom, and back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+use orchestrator::datapath::gc::{CROWDED, ROOMY, sweep_flows};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;
@@ -491,6 +494,83 @@ fn a_flood_of_ten_times_the_table_breaks_none_of_a_thousand_connections() {
         let ran = world.run(Hook::FromNetdev, &segment(client, Flags::Ack));
         assert_eq!(ran.trace.verdict, Verdict::Peer, "{client}");
     }
+}
+
+/// What an agent does every second meanwhile: it makes room, and the flood fills it again.
+#[test]
+fn a_flood_of_ten_times_the_table_breaks_no_connection_while_the_agent_makes_room() {
+    const ROWS: u32 = 1 << 14;
+    let Some(mut world) = world_with_flows("SYN flood and sweeper", ROWS) else {
+        return;
+    };
+    let at = (ANY, NODE_PORT);
+    serve(&mut world, OUTSIDE_ROW, at, numbered(7), &[LOCAL]);
+    let mut pinned = world.datapath.pinned().unwrap();
+    // Who sends comes in by loopback, whoever it is.
+    world.endpoint(NEIGHBOUR_POD, LOOPBACK, 0, POD_MAC);
+    let both_speak = |world: &mut World, client: u32| {
+        let from = format!("198.51.{}.1", client >> 8);
+        let at = (from.as_str(), 1024 + (client & 0xff) as u16);
+        let asked = tcp(at, (NODE, NODE_PORT), Flags::Ack, b"question");
+        let asked = world.run(Hook::FromNetdev, &asked);
+        assert_eq!(asked.trace.verdict, Verdict::Peer, "{client}");
+        assert_eq!(ends(&asked.packet), pair(&from, NEIGHBOUR_POD));
+        let answer = world.send(&tcp(LOCAL.1, at, Flags::Ack, b"answer"));
+        assert_eq!(ends(&answer.packet), pair(NODE, &from), "{client}");
+        assert_eq!(ports(&answer.packet), (NODE_PORT, at.1), "{client}");
+    };
+    for client in 0..1000 {
+        let from = format!("198.51.{}.1", client >> 8);
+        let at = (from.as_str(), 1024 + (client & 0xff) as u16);
+        let syn = tcp(at, (NODE, NODE_PORT), Flags::Syn, b"");
+        world.run(Hook::FromNetdev, &syn);
+        both_speak(&mut world, client);
+    }
+    let known: BTreeSet<Tuple> = keys(&world.datapath.flows().unwrap());
+    assert_eq!(known.len(), 2000);
+
+    let mut syn = tcp(("203.0.0.0", 5), (NODE, NODE_PORT), Flags::Syn, b"");
+    let mut accepted = tcp(LOCAL.1, ("203.0.0.0", 5), Flags::Ack, b"");
+    accepted[47] |= 2; // a SYN as well
+    let (mut full, mut relieved) = (0, 0);
+    for number in 0..10 * ROWS / 2 {
+        syn[27..30].copy_from_slice(&number.to_be_bytes()[1..]);
+        let ran = world.run(Hook::FromNetdev, &syn);
+        if ran.trace.verdict == Verdict::Peer {
+            // Every other one has the server's answer, which nobody takes up.
+            if number % 2 == 0 {
+                accepted[31..34].copy_from_slice(&number.to_be_bytes()[1..]);
+                world.send(&accepted);
+            }
+            continue;
+        }
+        full += 1;
+        // The flood has given up by then, the connections are silent for no shorter.
+        let later = monotonic() + Duration::from_secs(3);
+        relieved += sweep_flows(&mut pinned.maps, later, &CROWDED).unwrap();
+    }
+    assert!(full >= 9, "{full}");
+    let counted = world.datapath.counted(DropReason::FlowTableFull).unwrap();
+    assert_eq!(counted, u64::from(full));
+    let flood = (10 * ROWS / 2 - full) as usize;
+    let left = keys(&world.datapath.flows().unwrap());
+    assert_eq!(relieved + (left.len() - 2000) / 2, flood);
+    assert!(left.is_superset(&known), "rows of connections are gone");
+    for client in 0..1000 {
+        both_speak(&mut world, client);
+    }
+    // A quiet hour later, too.
+    let later = monotonic() + Duration::from_secs(3600);
+    sweep_flows(&mut pinned.maps, later, &ROOMY).unwrap();
+    assert_eq!(keys(&world.datapath.flows().unwrap()), known);
+}
+
+fn keys(flows: &[(Tuple, Flow)]) -> BTreeSet<Tuple> {
+    flows.iter().map(|(key, _)| *key).collect()
+}
+
+fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use nix::sched::{CloneFlags, unshare};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;
-use orchestrator_common::maps::flows::Flow;
+use orchestrator_common::maps::flows::{FLOWS, Flow};
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey};
 use orchestrator_common::{
@@ -58,13 +58,18 @@ pub struct World {
 
 /// The world, or `None` where it cannot be: the test is then reported as skipped.
 pub fn world(test: &str) -> Option<World> {
+    world_with_flows(test, FLOWS.max_entries)
+}
+
+/// The same with so many rows for flows.
+pub fn world_with_flows(test: &str, rows: u32) -> Option<World> {
     if !can_load(test) {
         return None;
     }
     // Sockets of this machine must not be in the way of a test, nor a test's in theirs.
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     let mut world = World {
-        datapath: Datapath::load().unwrap(),
+        datapath: Datapath::load_with_flows(rows).unwrap(),
     };
     world.datapath.set_config(&config()).unwrap();
     world.endpoint(POD, LOOPBACK, 0, POD_MAC);
