@@ -6,6 +6,7 @@
 // What only the programs call has no caller on the host but its tests.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
+mod carried;
 mod hash;
 mod neighbour;
 mod packet;
