@@ -143,6 +143,12 @@ pub const BUGS: &[Bug] = &[
         to: "asked.src, asked.dst_port);",
     },
     Bug {
+        name: "nodes are answered directly as if they were outside",
+        file: "orchestrator-ebpf/src/lb.rs",
+        from: "        && maps::node(&opening.key.src).is_none()\n",
+        to: "",
+    },
+    Bug {
         name: "a pod sees what its client asked",
         file: "orchestrator-ebpf/src/dsr.rs",
         from: "    make_room(packet, -(ROOM as i32))?;\n",
