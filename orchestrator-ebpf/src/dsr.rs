@@ -4,8 +4,6 @@
 //! extension header that is there only on the way. Later pieces of a datagram and ICMP errors need
 //! none.
 
-use core::mem::size_of;
-
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_NET,
 };
@@ -15,6 +13,7 @@ use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::{Addr, DropReason, Mac, Port, Rule, Scope, Trace, Tuple};
 
+use crate::carried::{Carried, ROOM};
 use crate::packet::{DESTINATION_OPTIONS, ETHERNET, Fragment, IPV6, IPV6_LENGTH, IPV6_NEXT};
 use crate::skb::{Packet, done};
 use crate::{conntrack, forward, maps};
@@ -22,26 +21,6 @@ use crate::{conntrack, forward, maps};
 /// In the VXLAN identifier: the packet's answers do not come back.
 const DIRECT: u32 = 0x80_0000;
 
-/// Destination options (RFC 8200, section 4.6) with one that says what the client asked.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Carried {
-    next: u8,
-    /// In units of eight bytes, less one.
-    length: u8,
-    kind: u8,
-    size: u8,
-    addr: Addr,
-    port: Port,
-    reserved: u16,
-}
-
-const ROOM: u32 = size_of::<Carried>() as u32;
-const _: () = assert!(ROOM == 24);
-const LENGTH: u8 = (ROOM / 8 - 1) as u8;
-/// For experiments (RFC 4727); who does not know it skips it.
-const KIND: u8 = 0x1e;
-const SIZE: u8 = (ROOM - 4) as u8;
 const BEHIND_IPV6: u32 = (ETHERNET + IPV6) as u32;
 
 #[inline(always)]
@@ -101,15 +80,7 @@ fn asked(frame: &[u8; 12]) -> (Addr, Port) {
 #[inline(never)]
 fn carry(packet: &mut Packet) -> Result<(), DropReason> {
     let asked = &packet.headers.original;
-    let carried = Carried {
-        next: packet.load(IPV6_NEXT)?,
-        length: LENGTH,
-        kind: KIND,
-        size: SIZE,
-        addr: asked.dst,
-        port: asked.dst_port,
-        reserved: 0,
-    };
+    let carried = Carried::new(packet.load(IPV6_NEXT)?, asked.dst, asked.dst_port);
     make_room(packet, ROOM as i32)?;
     packet.store(BEHIND_IPV6, &carried, BPF_F_RECOMPUTE_CSUM.into())?;
     packet.store(IPV6_NEXT, &DESTINATION_OPTIONS, BPF_F_RECOMPUTE_CSUM.into())
@@ -119,8 +90,7 @@ fn carry(packet: &mut Packet) -> Result<(), DropReason> {
 #[inline(never)]
 fn take(packet: &mut Packet) -> Result<(Addr, Port), DropReason> {
     let carried = packet.load::<Carried>(BEHIND_IPV6)?;
-    let is_there = packet.load::<u8>(IPV6_NEXT)? == DESTINATION_OPTIONS;
-    if !is_there || carried.length != LENGTH || carried.kind != KIND || carried.size != SIZE {
+    if !carried.is_sound(packet.load(IPV6_NEXT)?) {
         return Err(DropReason::Malformed);
     }
     make_room(packet, -(ROOM as i32))?;

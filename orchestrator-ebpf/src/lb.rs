@@ -260,13 +260,15 @@ fn must_come_back(config: &Config, opening: &Opening, scope: u8) -> bool {
     }
 }
 
-/// Whether the backend's node answers the client itself.
+/// Whether the backend's node answers the client itself. Not a node of this cluster, which may be the
+/// backend's own: what it has masqueraded it expects by its uplink.
 #[inline(always)]
 fn is_direct(config: &Config, opening: &Opening, scope: u8) -> bool {
     let backend = &opening.translated.dst;
     dsr::is_on(config)
         && scope == ServiceKey::OUTSIDE
         && config.family(backend).pods.contains(backend)
+        && maps::node(&opening.key.src).is_none()
 }
 
 /// Opens a flow that keeps its client's address. Its answers never come by, which must not make it

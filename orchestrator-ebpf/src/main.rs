@@ -7,6 +7,7 @@
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code))]
 
 mod bytes;
+mod carried;
 mod hash;
 mod neighbour;
 mod packet;

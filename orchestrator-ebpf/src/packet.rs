@@ -4,6 +4,7 @@
 use orchestrator_common::{Addr, DropReason, Port, Proto, Rule, Scope, Tuple};
 
 use crate::bytes::load;
+use crate::carried;
 use crate::tunnel::{self, Ends};
 
 pub const ETHERNET: usize = 14;
@@ -476,6 +477,11 @@ unsafe fn parse_extensions(
     end: usize,
     headers: &mut Headers,
 ) -> Result<(), Unparsed> {
+    // What a node put there on the way does not count.
+    unsafe { carried::step_over(start, end, headers) };
+    if !is_extension(headers.tuple.proto.number) {
+        return Ok(());
+    }
     for _ in 0..MOST_EXTENSIONS {
         // SAFETY: a field of `headers`; volatile, so that the verifier forgets how it came about.
         let at = unsafe { (&raw const headers.l4).read_volatile() } as usize;

@@ -277,6 +277,10 @@ fn sources(world: &World, client: Client<'_>, to: IpAddr, service: bool) -> BTre
         Client::Pod(_) => BTreeSet::from([node]),
         Client::Node(_) => of_node(),
         Client::Outside { .. } if local || !service => BTreeSet::from([own]),
+        // A node's answers come back as they went.
+        Client::Outside { .. } if world.direct && in_overlay && !world.is_node(own) => {
+            BTreeSet::from([own])
+        }
         Client::Outside { .. } => of_node(),
     }
 }

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tests::oracle::cases::{Case, Setting, generated, named};
+use tests::oracle::cases::{Case, Setting, direct, generated, named};
 use tests::oracle::journey::{Journeys, Modelled};
 use tests::oracle::run::{Executor, run};
 use tests::oracle::world::NODES;
@@ -12,6 +12,7 @@ use tests::oracle::world::NODES;
 fn main() -> ExitCode {
     let mut cases = named();
     cases.extend(generated(0..20));
+    cases.extend(direct(&cases));
     run::<Model>(cases, None)
 }
 

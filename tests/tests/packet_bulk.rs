@@ -2,16 +2,16 @@
 //! checksums that nobody has computed yet, arrives whole on every path.
 
 use std::io::{IoSlice, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use anyhow::{Context, Result};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use orchestrator::datapath::view::Protocol;
-use tests::netns::{Cluster, Netns, OUTSIDE, ready};
+use tests::netns::{Cluster, Netns, OUTSIDE, Plan, Svc, ready};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
 const BYTES: usize = 32 << 20;
@@ -164,15 +164,41 @@ fn datagrams_sent_in_one_call_arrive_apart_and_whole() -> Result<()> {
         .service(SERVICE, 53, Protocol::Udp, &[(world.far, 9000)])?;
     let nodes = &world.cluster.nodes;
     let (pod, far) = (&nodes[0].pods[0].netns, &nodes[1].pods[0].netns);
-    datagrams("pod to far pod", pod, far, 9000, (world.far, 9000))?;
-    datagrams("pod to Service", pod, far, 9000, (SERVICE, 53))?;
+    datagrams("pod to far pod", pod, far, 9000, (world.far.into(), 9000))?;
+    datagrams("pod to Service", pod, far, 9000, (SERVICE.into(), 53))?;
     datagrams(
         "pod to outside",
         pod,
         &world.cluster.outside,
         9000,
-        (OUTSIDE, 9000),
+        (OUTSIDE.into(), 9000),
     )?;
+    Ok(())
+}
+
+#[test]
+fn datagrams_sent_in_one_call_arrive_apart_and_whole_where_the_backend_answers_directly()
+-> Result<()> {
+    if !ready("segmented datagrams, direct return") {
+        return Ok(());
+    }
+    let mut cluster = Plan::nodes(2).start()?;
+    cluster.nodes[1].add_pod(5)?;
+    cluster.in_sync()?;
+    for index in 0..2 {
+        cluster.nodes[index].config.dsr = true;
+        cluster.restart(index)?;
+    }
+    let service = Svc::new("datagrams", 21).udp(80, 9000).node_port(30_081);
+    cluster.apply(&service.to([cluster.nodes[1].ep(0)]))?;
+    let far = &cluster.nodes[1].pods[0].netns;
+    let node = &cluster.nodes[0];
+    for at in [node.v4(), node.v6()] {
+        let path = format!("outside to {at}");
+        let before = node.counted("overlay")?;
+        datagrams(&path, &cluster.outside, far, 9000, (at, 30_081))?;
+        assert_eq!(node.counted("overlay")?, before + 1, "nobody cut it before");
+    }
     Ok(())
 }
 
@@ -220,18 +246,23 @@ fn datagrams(
     from: &Netns,
     to: &Netns,
     listen: u16,
-    (addr, port): (Ipv4Addr, u16),
+    (addr, port): (IpAddr, u16),
 ) -> Result<()> {
     const SIZE: usize = 1000;
     const COUNT: usize = 20;
-    let server = to.enter(|| UdpSocket::bind(("0.0.0.0", listen)))?;
+    let server = to.enter(|| UdpSocket::bind(("::", listen)))?;
     server.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let client = from.enter(|| UdpSocket::bind("0.0.0.0:0"))?;
+    let any = if addr.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let client = from.enter(|| UdpSocket::bind(any))?;
     let data: Vec<u8> = (0..SIZE * COUNT)
         .map(|at| (at / SIZE + at * 3) as u8)
         .collect();
     let size = SIZE as u16;
-    let to = SockaddrIn::from(std::net::SocketAddrV4::new(addr, port));
+    let to = SockaddrStorage::from(SocketAddr::from((addr, port)));
     let (slices, cut) = (
         [IoSlice::new(&data)],
         [ControlMessage::UdpGsoSegments(&size)],
@@ -245,7 +276,7 @@ fn datagrams(
     )?;
     for expected in data.chunks(SIZE) {
         let mut buffer = [0; 2 * SIZE];
-        let got = server.recv(&mut buffer)?;
+        let got = server.recv(&mut buffer).with_context(|| path.to_owned())?;
         assert!(buffer[..got] == *expected, "{path}: a datagram was altered");
     }
     Ok(())

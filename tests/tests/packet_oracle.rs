@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
-use tests::oracle::cases::{Case, Setting, generated, named};
+use tests::oracle::cases::{Case, Setting, direct, generated, named};
 use tests::oracle::journey::{HOST, Journeys, Loaded, OVERLAY, POD, UPLINK};
 use tests::oracle::run::{Executor, run};
 use tests::oracle::world::NODES;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     };
     let mut cases = named();
     cases.extend(generated(0..20));
+    cases.extend(direct(&cases));
     run::<Programs>(cases, skipped)
 }
 

@@ -430,6 +430,29 @@ fn a_dead_node_is_not_waited_for() {
     }
 }
 
+#[test]
+fn a_pod_that_one_service_drops_and_another_takes_is_stopped_when_the_other_knows_that_it_ends() {
+    for seed in seeds(60) {
+        let mut cluster = Cluster::new(seed, 2);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 2)));
+        must(cluster.api.create(Kind::SERVICE, service("web")));
+        must(cluster.api.create(Kind::SERVICE, service("other")));
+        cluster.settle();
+        let pods: Vec<Key> = cluster.api.keys(Kind::POD, NAMESPACE);
+        for pod in &pods {
+            must(cluster.api.delete(Kind::POD, pod, &json!({})));
+        }
+        let old = Key::new(NAMESPACE, "web");
+        must(cluster.api.delete(Kind::SERVICE, &old, &json!({})));
+        let body = json!({"spec": {"selector": {"app": "web"}}});
+        change(&mut cluster, Kind::SERVICE, "other", body);
+        // At every stop it is looked at where nodes send connections.
+        while cluster.stops.len() < pods.len() {
+            cluster.step();
+        }
+    }
+}
+
 /// So many seeds, or the one of SIM_SEED.
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("SIM_SEED")

@@ -12,7 +12,8 @@ pub const NODES: MapSpec = MapSpec::hash::<Addr, Node>(
 );
 
 impl Node {
-    /// The row is keyed by the node's underlay address: who may send with direct server return.
+    /// The row is keyed by an address of the node's: who may send with direct server return, and to
+    /// whom no other node answers directly.
     pub const VTEP: u32 = 1;
     /// On the uplink's own link: its address is the tunnel's next hop.
     pub const NEIGHBOUR: u32 = 2;

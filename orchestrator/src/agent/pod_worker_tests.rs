@@ -192,9 +192,14 @@ impl Stage {
     }
 
     fn delete(&self, grace: i64) {
+        self.delete_at(grace, 1);
+    }
+
+    fn delete_at(&self, grace: i64, revision: u64) {
         self.updates.send_modify(|update| {
             let at = Timestamp::now() + jiff::SignedDuration::from_secs(grace);
             let mut pod = Pod::clone(&update.pod);
+            pod.metadata.resource_version = Some(revision.to_string());
             pod.metadata.deletion_timestamp = Some(crate::agent::pod_status::seconds(at));
             update.pod = Arc::new(pod);
         });
@@ -533,6 +538,27 @@ async fn a_pod_that_is_stopped_before_the_first_lists_are_there_counts_as_unconf
     stage.until("confirmed", Stage::confirmed).await;
     let metrics = stage.node.metrics.text();
     assert!(metrics.contains("leave_unconfirmed_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_pod_that_no_service_names_any_more_is_not_waited_for_unless_one_went_while_it_ended() {
+    const BEFORE: u64 = 6;
+    const SINCE: u64 = 8;
+    for (went, waits) in [(BEFORE, false), (SINCE, true)] {
+        let stage = Stage::new(runtime(), one_container());
+        stage
+            .until("running", |it| it.running(Role::Main) == 1)
+            .await;
+        nodes(&stage, &[("n1", true, Some(9))]);
+        stage.node.nodes.slice(key(), Some(&slice(false)), 5);
+        stage.node.nodes.slice(key(), None, went);
+        let started = Instant::now();
+        stage.delete_at(30, 7);
+        stage.wake.notify_one();
+        stage.until("confirmed", Stage::confirmed).await;
+        let waited = started.elapsed() > Duration::from_millis(1800);
+        assert_eq!(waited, waits, "{went}: {:?}", started.elapsed());
+    }
 }
 
 #[tokio::test]

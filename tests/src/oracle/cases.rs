@@ -32,6 +32,8 @@ pub struct Setting {
     pub local: bool,
     pub v4: bool,
     pub state: State,
+    /// See [`World::direct`].
+    pub direct: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +177,22 @@ pub fn generated(seeds: std::ops::Range<u64>) -> Vec<Case> {
     cross(&states.collect::<Vec<_>>())
 }
 
+/// Those of `cases` that direct server return may concern, with it.
+pub fn direct(cases: &[Case]) -> Vec<Case> {
+    let concerned = cases
+        .iter()
+        .filter(|case| case.setting.kind != Kind::ClusterIp);
+    let direct = |case: &Case| Case {
+        name: format!("direct::{}", case.name),
+        setting: Setting {
+            direct: true,
+            ..case.setting.clone()
+        },
+        asker: case.asker,
+    };
+    concerned.map(direct).collect()
+}
+
 fn cross(states: &[(String, State)]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (kind_name, kind) in KINDS {
@@ -186,6 +204,7 @@ fn cross(states: &[(String, State)]) -> Vec<Case> {
                         local,
                         v4,
                         state: state.clone(),
+                        direct: false,
                     };
                     cases.extend(ASKERS.map(|(who, asker)| Case {
                         name: format!("{kind_name}::{policy}::{state_name}::{family}::{who}"),
@@ -213,6 +232,7 @@ impl Setting {
             .map(|(serial, part)| slice(&service, serial, self.v4, part.to_vec()))
             .collect();
         world.services = vec![service];
+        world.direct = self.direct;
         world
     }
 

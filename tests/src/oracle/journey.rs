@@ -30,6 +30,10 @@ pub const HOST: u32 = 92;
 pub const POD: u32 = 100;
 
 const VNI: u32 = 1;
+const VXLAN_PORT: u16 = 4789;
+/// In the VXLAN identifier of what is answered directly, and where that is in a tunnel's headers.
+const DIRECT: u32 = 1 << 23;
+const DIRECT_AT: usize = 14 + 20 + 8 + 4;
 
 /// More programs than any packet meets.
 const LONGEST: usize = 12;
@@ -39,20 +43,40 @@ const LONGEST: usize = 12;
 pub enum Decision {
     /// To who is behind that interface.
     Local(u32),
-    /// To the node with that address on the underlay: its last four bytes.
-    Tunnel(u32),
+    /// To the node with that address on the underlay: its last four bytes. With direct return it says
+    /// what was asked.
+    Tunnel(u32, Option<(Addr, Port)>),
     Outside,
     Pass,
     Refused,
     Dropped,
 }
 
+/// A packet on its way.
+pub struct Sent {
+    tuple: Tuple,
+    /// A connection's first.
+    first: bool,
+    /// What it says that a client outside asked.
+    asked: Option<(Addr, Port)>,
+}
+
+impl Sent {
+    fn frame(&self) -> Vec<u8> {
+        let mut frame = frames::plain(&self.tuple, self.first);
+        if let Some((addr, port)) = self.asked {
+            frames::ask(&mut frame, addr, port.host());
+        }
+        frame
+    }
+}
+
 /// One node's datapath.
 pub trait Node {
     fn fill(&mut self, tables: &Tables) -> Result<()>;
 
-    /// Runs a hook over a packet with that tuple, which may be a connection's first.
-    fn run(&mut self, arrival: Arrival, tuple: &Tuple, first: bool) -> Result<(Decision, Tuple)>;
+    /// Runs a hook over a packet.
+    fn run(&mut self, arrival: Arrival, sent: &Sent) -> Result<(Decision, Tuple)>;
 
     /// What a connect of TCP in that namespace becomes; `None` where that cannot be asked.
     fn connect(&mut self, cookie: u64, to: (Addr, Port)) -> Option<Connect>;
@@ -73,6 +97,7 @@ enum Way {
     Tunnelled {
         from: usize,
         to: usize,
+        asked: Option<(Addr, Port)>,
     },
     /// Towards a node by its uplink, from outside or another node.
     Arriving(usize),
@@ -222,7 +247,16 @@ impl<N: Node> Journeys<N> {
         let (mut at, mut tuple) = (start, sent);
         for _ in 0..LONGEST {
             let (node, arrival) = arrival(at);
-            let (decision, left) = self.nodes[node].run(arrival, &tuple, first)?;
+            let asked = match at {
+                Way::Tunnelled { asked, .. } => asked,
+                _ => None,
+            };
+            let sent = Sent {
+                tuple,
+                first,
+                asked,
+            };
+            let (decision, left) = self.nodes[node].run(arrival, &sent)?;
             tuple = left;
             at = match decision {
                 Decision::Dropped => return Ok((Met::Dropped, tuple, at)),
@@ -230,12 +264,13 @@ impl<N: Node> Journeys<N> {
                 Decision::Local(ifindex) => {
                     return Ok((self.served(&tuple), tuple, Way::Leaving(node, ifindex)));
                 }
-                Decision::Tunnel(low) => {
+                Decision::Tunnel(low, asked) => {
                     let numbers = 0..self.nodes.len();
                     let to = numbers.into_iter().find(|number| low_word(*number) == low);
                     Way::Tunnelled {
                         from: node,
                         to: to.context("a tunnel to no node")?,
+                        asked,
                     }
                 }
                 Decision::Outside => Way::Departing(node),
@@ -301,9 +336,10 @@ impl<N: Node> Journeys<N> {
 fn arrival(at: Way) -> (usize, Arrival) {
     let (node, hook, ifindex, tunnel) = match at {
         Way::Leaving(node, ifindex) => (node, Hook::FromContainer, ifindex, None),
-        Way::Tunnelled { from, to } => {
+        Way::Tunnelled { from, to, asked } => {
             let sender = underlay(true, 11 + from as u8).into();
-            (to, Hook::FromOverlay, OVERLAY, Some((VNI, sender)))
+            let vni = if asked.is_some() { VNI | DIRECT } else { VNI };
+            (to, Hook::FromOverlay, OVERLAY, Some((vni, sender)))
         }
         Way::Arriving(node) => (node, Hook::FromNetdev, UPLINK, None),
         Way::Departing(node) => (node, Hook::ToNetdev, UPLINK, None),
@@ -336,7 +372,7 @@ fn cookie(node: usize) -> u64 {
 
 /// What a node computes of a world.
 fn tables(world: &World, node: usize) -> Result<Tables> {
-    let mut reconciler = Reconciler::start(Fake::default(), facts(node))?;
+    let mut reconciler = Reconciler::start(Fake::default(), facts(world, node))?;
     for object in &world.nodes {
         let name = object.metadata.name.clone().unwrap_or_default();
         reconciler.change(Change::Node(name, NodeView::from_object(object)))?;
@@ -369,7 +405,7 @@ fn tables(world: &World, node: usize) -> Result<Tables> {
     Ok(reconciler.actual().clone())
 }
 
-fn facts(node: usize) -> Facts {
+fn facts(world: &World, node: usize) -> Facts {
     let number = 1 + node as u8;
     let family = |v4: bool, bits: u8, range: u8, services: u8| Family {
         node: underlay(v4, 10 + number).into(),
@@ -391,10 +427,10 @@ fn facts(node: usize) -> Facts {
         net_mac: Mac::new([2, 0, 0, number, 0, 2]),
         uplink_mac: Mac::new([2, 0, 0, number, 0, 3]),
         vni: VNI,
-        vxlan_port: Port::new(4789),
+        vxlan_port: Port::new(VXLAN_PORT),
         mtu: 1450,
         netns_cookie: cookie(node),
-        dsr: false,
+        dsr: world.direct,
         neighbourhood: Prefix::new(underlay(true, 0), 24),
     }
 }
@@ -422,8 +458,8 @@ impl Node for Modelled {
         Ok(())
     }
 
-    fn run(&mut self, arrival: Arrival, tuple: &Tuple, first: bool) -> Result<(Decision, Tuple)> {
-        let frame = frames::plain(tuple, first);
+    fn run(&mut self, arrival: Arrival, sent: &Sent) -> Result<(Decision, Tuple)> {
+        let (frame, tuple) = (sent.frame(), &sent.tuple);
         let allowed = lookup::outcomes(&self.tables, &self.state, arrival, &frame).outcomes;
         let outcome = allowed
             .iter()
@@ -440,9 +476,9 @@ impl Node for Modelled {
                     src_port: Port::new(port),
                     ..opened.translated
                 };
-                let free = ports
-                    .into_iter()
-                    .find(|port| !self.state.is_taken(&opened.key, &of(*port)));
+                // The VXLAN device holds its own, which the model's tables do not say.
+                let mut ports = ports.into_iter().filter(|port| *port != VXLAN_PORT);
+                let free = ports.find(|port| !self.state.is_taken(&opened.key, &of(*port)));
                 left.src_port = Port::new(free.context("a free port")?);
             }
             if let Some(opened) = found.opened {
@@ -451,7 +487,9 @@ impl Node for Modelled {
         }
         let decision = match *outcome {
             Outcome::Local { ifindex, .. } => Decision::Local(ifindex),
-            Outcome::Tunnel { vtep, .. } => Decision::Tunnel(u32::from_be(vtep.words[3])),
+            Outcome::Tunnel { vtep, asked, .. } => {
+                Decision::Tunnel(u32::from_be(vtep.words[3]), asked)
+            }
             Outcome::Outside { .. } => Decision::Outside,
             Outcome::Pass { .. } => Decision::Pass,
             Outcome::Refuse(_) => Decision::Refused,
@@ -492,15 +530,21 @@ impl Node for Loaded {
         self.datapath.fill(tables)
     }
 
-    fn run(&mut self, arrival: Arrival, tuple: &Tuple, first: bool) -> Result<(Decision, Tuple)> {
-        let frame = frames::plain(tuple, first);
+    fn run(&mut self, arrival: Arrival, sent: &Sent) -> Result<(Decision, Tuple)> {
+        let (frame, tuple) = (sent.frame(), &sent.tuple);
         let ran = match arrival.tunnel {
             Some((vni, sender)) => self.datapath.run_tunnelled(vni, sender, &frame),
             None => self.datapath.run(arrival.hook, arrival.ifindex, &frame),
         }?;
+        let is_direct = ran.outer.get(DIRECT_AT).is_some_and(|byte| byte >> 7 != 0);
+        let (asked, packet) = if is_direct {
+            frames::asked(&ran.packet)
+        } else {
+            (None, ran.packet)
+        };
         let decision = match ran.trace.verdict {
             Verdict::Peer | Verdict::Node => Decision::Local(ran.trace.target),
-            Verdict::Overlay | Verdict::Tunnel => Decision::Tunnel(ran.trace.vtep),
+            Verdict::Overlay | Verdict::Tunnel => Decision::Tunnel(ran.trace.vtep, asked),
             Verdict::Outside => Decision::Outside,
             Verdict::Pass => Decision::Pass,
             Verdict::Refuse => Decision::Refused,
@@ -509,7 +553,7 @@ impl Node for Loaded {
         };
         let left = match decision {
             Decision::Refused | Decision::Dropped => *tuple,
-            _ => lookup::packet::Packet::read(&ran.packet)
+            _ => lookup::packet::Packet::read(&packet)
                 .map(|packet| packet.tuple)
                 .unwrap_or_default(),
         };

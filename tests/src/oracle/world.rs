@@ -77,6 +77,8 @@ pub struct World {
     pub pods: Vec<Pod>,
     pub services: Vec<Service>,
     pub slices: Vec<EndpointSlice>,
+    /// The nodes have direct server return: a client outside is answered by its backend's node.
+    pub direct: bool,
 }
 
 impl World {
@@ -97,6 +99,7 @@ impl World {
             pods,
             services: Vec::new(),
             slices: Vec::new(),
+            direct: false,
         }
     }
 
@@ -132,6 +135,10 @@ impl World {
                     .expect("of both families")
             }
         }
+    }
+
+    pub fn is_node(&self, addr: IpAddr) -> bool {
+        matches!(self.place(addr), Place::Node(_))
     }
 
     pub fn node_addr(&self, name: &str, v4: bool) -> IpAddr {

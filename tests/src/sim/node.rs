@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use orchestrator::agent::drain::endpoints::Standing;
 use orchestrator::agent::drain::nodes::Known;
 use orchestrator::agent::drain::{APPLIED, Drain, Progress, until};
 use orchestrator::agent::pod_plan::{self, Action, Memory, View};
@@ -37,8 +38,8 @@ pub struct Agent {
     cursor: usize,
     maps: BTreeMap<Key, SliceView>,
     known: Known,
-    /// By uid: the pods that end.
-    leaving: BTreeMap<String, Memory>,
+    /// By uid: the pods that end, and the revision in which that was heard of.
+    leaving: BTreeMap<String, (u64, Memory)>,
 }
 
 /// A pod was asked to stop.
@@ -47,7 +48,7 @@ pub struct Stopped {
     pub address: IpAddr,
     /// Since it was told to end.
     pub waited: SignedDuration,
-    /// Its own agent had heard of it in a slice.
+    /// Its own agent had heard of it in a slice, not only before it was told to end.
     pub in_service: bool,
 }
 
@@ -88,7 +89,7 @@ impl Agent {
 
     /// The next thing that it does by time alone.
     pub fn deadline(&self) -> Timestamp {
-        let ends = self.leaving.values().filter_map(|memory| memory.drain);
+        let ends = self.leaving.values().filter_map(|(_, memory)| memory.drain);
         let ends =
             ends.map(|drain| until(drain.since, drain.since + SignedDuration::from_secs(30)));
         ends.chain([self.renewed + RENEW]).min().expect("not empty")
@@ -157,7 +158,7 @@ impl Agent {
                 Step::Stop(waited) => Some(Stopped {
                     address,
                     waited,
-                    in_service: self.known.has_left(&uid, Some(address)).is_some(),
+                    in_service: self.in_service(&uid, address),
                 }),
             },
             _ => None,
@@ -173,9 +174,11 @@ impl Agent {
         self.known.ready = ready_nodes(api);
         self.known.applied = acknowledged(api);
         let uid = meta::uid(pod).to_owned();
-        let left = self.known.has_left(&uid, Some(address)).unwrap_or(true);
+        let told = (revision(pod), Memory::default());
+        let (told, memory) = self.leaving.entry(uid.clone()).or_insert(told);
+        let left = self.known.has_left(&uid, Some(address), *told);
+        let left = left.unwrap_or(true);
         let seen = Progress { left, idle: left };
-        let memory = self.leaving.entry(uid).or_default();
         if let Some(drain) = &mut memory.drain {
             drain.seen = seen;
         }
@@ -201,6 +204,18 @@ impl Agent {
             }
         }
         Step::Wait
+    }
+}
+
+impl Agent {
+    /// Whether a slice has named the pod since it was told to end, as far as this agent has heard.
+    fn in_service(&self, uid: &str, address: IpAddr) -> bool {
+        let told = self.leaving.get(uid).map_or(0, |(told, _)| *told);
+        match self.known.endpoints.standing(uid, Some(address)) {
+            Standing::InNone => false,
+            Standing::Present | Standing::LeftAt(_) => true,
+            Standing::DroppedAt(revision) => revision >= told,
+        }
     }
 }
 

@@ -529,6 +529,39 @@ fn what_comes_through_the_stack_is_admitted_only_for_the_interfaces_own_endpoint
 }
 
 #[test]
+fn who_takes_the_addresses_of_a_pod_beside_it_is_known_by_its_interface() {
+    let Some(mut world) = world("foreign addresses") else {
+        return;
+    };
+    for (from, to) in [
+        (NEIGHBOUR_POD, REMOTE_POD),
+        (NEIGHBOUR_POD6, REMOTE_POD6),
+        (GATEWAY, REMOTE_POD),
+    ] {
+        let mac = if from == GATEWAY { HOST_MAC } else { POD_MAC };
+        let mut foreign = udp((from, 40000), (to, 53), b"hello");
+        foreign[6..12].copy_from_slice(&mac);
+        world.must_drop(Hook::FromContainer, &foreign, DropReason::SourceSpoofed);
+    }
+}
+
+#[test]
+fn an_address_of_no_pod_is_not_sent_into_the_overlay_with_direct_return_or_without() {
+    let Some(mut world) = world("foreign source") else {
+        return;
+    };
+    for (from, to) in [(NODE, REMOTE_POD), (NODE6, REMOTE_POD6)] {
+        world.endpoint(from, LOOPBACK, Endpoint::HOST, SENDER_MAC);
+        for flags in [0, Config::DSR] {
+            let config = Config { flags, ..config() };
+            world.datapath.set_config(&config).unwrap();
+            let foreign = udp((from, 40000), (to, 53), b"hello");
+            world.must_drop(Hook::FromContainer, &foreign, DropReason::SourceSpoofed);
+        }
+    }
+}
+
+#[test]
 fn a_services_answer_through_the_stack_is_translated_as_well() {
     let Some(mut world) = world("to_container reply") else {
         return;

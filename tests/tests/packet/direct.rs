@@ -227,6 +227,34 @@ fn what_is_longer_on_its_way_may_be_so_much_less_long() {
 }
 
 #[test]
+fn a_packet_with_as_many_headers_as_it_may_have_reaches_the_backend_with_one_more() {
+    let (Some(mut first), Some(mut second)) = (asked("headers"), answering("headers")) else {
+        return;
+    };
+    // As options padding, as a route one without a hop left, as a fragment all of its datagram.
+    const NOTHING: [u8; 8] = [0; 8];
+    let (node, client, backend) = FAMILIES[1];
+    for proto in [tcp as fn(_, _, _, &[u8]) -> _, |from, to, _, payload| {
+        udp(from, to, payload)
+    }] {
+        let mut sent = proto((client, 50000), (node, NODE_PORT), Flags::Syn, b"hello");
+        for kind in [60, 43, 60, 44, 60, 0] {
+            sent = extend(sent, kind, &NOTHING);
+            let way = first.run(Hook::FromNetdev, &sent);
+            assert_eq!(way.trace, overlay(Rule::Service));
+            assert_eq!(way.packet.len(), sent.len() + ROOM);
+            let ran = arrive(&mut second, &way.packet);
+            assert_eq!(ran.trace, delivered());
+            assert_eq!(ran.packet.len(), sent.len());
+            let seen = see(&ran.packet);
+            assert_eq!((seen.src.as_str(), seen.dst.as_str()), (client, backend.0));
+        }
+        let ran = first.run(Hook::FromNetdev, &extend(sent, 60, &NOTHING));
+        assert_eq!(ran.trace, trace(Verdict::Pass, 0, Rule::NotOurs));
+    }
+}
+
+#[test]
 fn a_packet_that_does_not_say_what_was_asked_is_malformed() {
     let Some(mut world) = answering("nothing asked") else {
         return;

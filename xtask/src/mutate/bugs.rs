@@ -139,8 +139,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a client is answered by nobody it asked",
         file: "orchestrator-ebpf/src/dsr.rs",
-        from: "addr: asked.dst,",
-        to: "addr: asked.src,",
+        from: "asked.dst, asked.dst_port);",
+        to: "asked.src, asked.dst_port);",
+    },
+    Bug {
+        name: "nodes are answered directly as if they were outside",
+        file: "orchestrator-ebpf/src/lb.rs",
+        from: "        && maps::node(&opening.key.src).is_none()\n",
+        to: "",
     },
     Bug {
         name: "a pod sees what its client asked",

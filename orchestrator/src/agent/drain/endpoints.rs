@@ -1,7 +1,9 @@
 //! The endpoints of this node's pods in all slices, and since which revision each has left. Pure.
 //!
 //! An endpoint has left when its slice calls it terminating, or does not have it any more. One that
-//! is only unready may come back and is waited for: the control plane says at once that it ends.
+//! is only unready may come back and is waited for: the control plane says at once that it ends. A
+//! slice that drops a pod without a word says nothing of its end, for its Service may have gone: the
+//! next Service that selects it may still call it ready.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,8 +19,8 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Endpoints {
     slices: BTreeMap<ObjectKey, BTreeMap<Who, Mark>>,
-    /// By the revision in which they went.
-    gone: BTreeMap<u64, Vec<Who>>,
+    /// Those that are in no slice any more, by the revision since which they have left.
+    gone: BTreeMap<u64, Vec<(Who, Mark)>>,
     /// The newest revision that was heard of.
     newest: u64,
 }
@@ -30,11 +32,14 @@ pub enum Who {
     Address(IpAddr),
 }
 
-/// An endpoint as a slice has it.
+/// An endpoint as a slice has it, or had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Present,
+    /// It was called terminating.
     LeftAt(u64),
+    /// It never was.
+    DroppedAt(u64),
 }
 
 /// How a pod stands with its Services.
@@ -46,6 +51,8 @@ pub enum Standing {
     Present,
     /// None does since this revision.
     LeftAt(u64),
+    /// The same, but none has said that it ends.
+    DroppedAt(u64),
 }
 
 impl Endpoints {
@@ -69,8 +76,15 @@ impl Endpoints {
                 // It left earlier than this revision.
                 (Some(mark @ Mark::LeftAt(_)), Mark::LeftAt(_)) => *mark = old,
                 (Some(_), _) => {}
-                (None, Mark::LeftAt(left)) => self.remember(left, who),
-                (None, Mark::Present) => self.remember(rev, who),
+                (None, Mark::LeftAt(left)) => self.remember(left, (who, old)),
+                (None, _) => {
+                    let mark = match who {
+                        Who::Pod(_) => Mark::DroppedAt(rev),
+                        // Nothing more can be said of an address.
+                        Who::Address(_) => Mark::LeftAt(rev),
+                    };
+                    self.remember(rev, (who, mark));
+                }
             }
         }
         if !now.is_empty() {
@@ -90,25 +104,35 @@ impl Endpoints {
             Who::Address(named) => Some(*named) == address,
         };
         let here = self.slices.values().flatten();
-        let here = here.filter(|(who, _)| is(who)).map(|(_, mark)| *mark);
-        let gone = self.gone.iter();
-        let gone = gone.filter(|(_, whose)| whose.iter().any(is));
-        let gone = gone.map(|(revision, _)| Mark::LeftAt(*revision));
-        let mut standing = Standing::InNone;
-        for mark in here.chain(gone) {
-            standing = match (standing, mark) {
-                (_, Mark::Present) => return Standing::Present,
-                (Standing::LeftAt(known), Mark::LeftAt(new)) => Standing::LeftAt(known.max(new)),
-                (_, Mark::LeftAt(new)) => Standing::LeftAt(new),
-            };
-        }
-        standing
+        let here = here.map(|(who, mark)| (who, *mark));
+        let gone = self.gone.values().flatten();
+        let gone = gone.map(|(who, mark)| (who, *mark));
+        let marks = here.chain(gone).filter(|(who, _)| is(who));
+        marks.fold(Standing::InNone, |standing, (_, mark)| standing.with(mark))
     }
 
-    fn remember(&mut self, revision: u64, who: Who) {
-        self.gone.entry(revision).or_default().push(who);
+    fn remember(&mut self, revision: u64, gone: (Who, Mark)) {
+        self.gone.entry(revision).or_default().push(gone);
         while self.gone.len() > REMEMBERED {
             self.gone.pop_first();
+        }
+    }
+}
+
+impl Standing {
+    /// With one more endpoint of the pod. Once one is known to end, it is known of all.
+    fn with(self, mark: Mark) -> Standing {
+        match (self, mark) {
+            (Standing::Present, _) | (_, Mark::Present) => Standing::Present,
+            (Standing::InNone, Mark::LeftAt(new)) => Standing::LeftAt(new),
+            (Standing::InNone, Mark::DroppedAt(new)) => Standing::DroppedAt(new),
+            (Standing::DroppedAt(known), Mark::DroppedAt(new)) => {
+                Standing::DroppedAt(known.max(new))
+            }
+            (
+                Standing::LeftAt(known) | Standing::DroppedAt(known),
+                Mark::LeftAt(new) | Mark::DroppedAt(new),
+            ) => Standing::LeftAt(known.max(new)),
         }
     }
 }
@@ -185,12 +209,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_a_slice_dropped_has_left_at_that_revision() {
+    fn a_slice_that_drops_a_pod_does_not_say_that_it_ends() {
         let mut endpoints = stays("n1");
         endpoints.apply(key("web-1"), Some(&slice(json!([]))), 8, "n1");
-        assert_eq!(standing(&endpoints), Standing::LeftAt(8));
+        assert_eq!(standing(&endpoints), Standing::DroppedAt(8));
         let mut endpoints = stays("n1");
         endpoints.apply(key("web-1"), None, 9, "n1");
+        assert_eq!(standing(&endpoints), Standing::DroppedAt(9));
+    }
+
+    #[test]
+    fn who_is_called_terminating_by_one_slice_has_left_the_others_too() {
+        let mut endpoints = stays("n1");
+        let leaving = slice(json!([endpoint("u1", true)]));
+        endpoints.apply(key("web-2"), Some(&leaving), 6, "n1");
+        endpoints.apply(key("web-1"), None, 9, "n1");
+        assert_eq!(standing(&endpoints), Standing::LeftAt(9));
+        endpoints.apply(key("web-2"), None, 11, "n1");
         assert_eq!(standing(&endpoints), Standing::LeftAt(9));
     }
 
@@ -212,6 +247,8 @@ mod tests {
         endpoints.apply(key("own-1"), Some(&slice(json!([bare]))), 5, "n1");
         assert_eq!(standing(&endpoints), Standing::Present);
         assert_eq!(endpoints.standing("u1", None), Standing::InNone);
+        endpoints.apply(key("own-1"), None, 7, "n1");
+        assert_eq!(standing(&endpoints), Standing::LeftAt(7));
     }
 
     #[test]
@@ -224,6 +261,6 @@ mod tests {
         let mut endpoints = stays("n1");
         endpoints.apply(key("other"), Some(&slice(json!([]))), 30, "n1");
         endpoints.forget(key("web-1"), "n1");
-        assert_eq!(standing(&endpoints), Standing::LeftAt(30));
+        assert_eq!(standing(&endpoints), Standing::DroppedAt(30));
     }
 }

@@ -52,6 +52,8 @@ pub struct Known {
 pub struct Leaver {
     pub uid: String,
     pub address: Option<IpAddr>,
+    /// The revision in which it was told to end, or a later one.
+    pub told: u64,
     /// A process in its network namespace.
     pub pid: Option<u32>,
     /// Which ports count as its own; all, when it has a namespace of its own.
@@ -76,16 +78,20 @@ impl Known {
         ready.filter(move |node| self.applied.get(*node).is_none_or(|at| *at < revision))
     }
 
-    /// Whether a pod gets no new connection from any Ready node. `None`: no Service ever named it. While
-    /// a first list is under way, a Service may name it, and a node may be Ready, that nobody has heard of.
-    pub fn has_left(&self, uid: &str, address: Option<IpAddr>) -> Option<bool> {
+    /// Whether a pod that was `told` to end in that revision gets no new connection from any Ready
+    /// node. `None`: no Service ever named it. While a first list is under way, a Service may name it,
+    /// and a node may be Ready, that nobody has heard of.
+    pub fn has_left(&self, uid: &str, address: Option<IpAddr>, told: u64) -> Option<bool> {
         if !self.awaited.is_empty() {
             return Some(false);
         }
+        let is_known = |revision| self.behind(revision).next().is_none();
         match self.endpoints.standing(uid, address) {
             Standing::InNone => None,
             Standing::Present => Some(false),
-            Standing::LeftAt(revision) => Some(self.behind(revision).next().is_none()),
+            Standing::LeftAt(revision) => Some(is_known(revision)),
+            // Who drops it then need not know yet that it ends, and so whoever takes it next.
+            Standing::DroppedAt(revision) => Some(revision < told && is_known(revision)),
         }
     }
 }
@@ -138,7 +144,9 @@ impl Nodes {
     /// Whether a pod needs no wait: no Service ever named it.
     pub fn in_none(&self, leaver: &Leaver) -> bool {
         let known = self.known.borrow();
-        known.has_left(&leaver.uid, leaver.address).is_none()
+        known
+            .has_left(&leaver.uid, leaver.address, leaver.told)
+            .is_none()
     }
 
     /// The Ready nodes that a pod still waits for; this one, while it has not heard of all.
@@ -148,7 +156,9 @@ impl Nodes {
             return vec![self.own.to_string()];
         }
         match known.endpoints.standing(&leaver.uid, leaver.address) {
-            Standing::LeftAt(revision) => known.behind(revision).map(str::to_owned).collect(),
+            Standing::LeftAt(revision) | Standing::DroppedAt(revision) => {
+                known.behind(revision).map(str::to_owned).collect()
+            }
             Standing::InNone | Standing::Present => Vec::new(),
         }
     }
@@ -157,7 +167,8 @@ impl Nodes {
     pub async fn observe<F: Future>(&self, leaver: Leaver, tell: impl Fn(Progress) -> F) {
         let _waiting = Waiting::start(&self.waiting);
         let mut known = self.known.subscribe();
-        let left = |known: &Known| known.has_left(&leaver.uid, leaver.address) != Some(false);
+        let left =
+            |known: &Known| known.has_left(&leaver.uid, leaver.address, leaver.told) != Some(false);
         if known.wait_for(left).await.is_err() {
             return;
         }

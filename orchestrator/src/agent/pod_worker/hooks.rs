@@ -69,9 +69,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .addrs
             .filter(|_| !host_network)
             .and_then(Addrs::first);
+        let revision = pod.metadata.resource_version.as_deref();
         Leaver {
             uid: self.uid().to_owned(),
             address,
+            told: revision.and_then(|text| text.parse().ok()).unwrap_or(0),
             pid,
             ports: host_network.then(|| pod_shape::tcp_ports(pod)),
         }

@@ -7,10 +7,14 @@ use super::rollout;
 use super::{SetRef, View, old_sets, sized_for};
 use crate::controllers::action::Action;
 
-/// Whether the wanted number changed since the sets were sized.
+/// Whether the wanted number changed since the sets were sized. Of several at work, Recreate keeps no
+/// proportions: the old ones end first.
 pub fn is_scaling(view: &View) -> bool {
     let wanted = view.spec().replicas.unwrap_or(1);
     let mut sized = view.sets.iter().filter(|(_, row)| row.replicas > 0);
+    if view.recreates() && sized.clone().count() > 1 {
+        return false;
+    }
     sized.any(|(_, row)| {
         let desired = row
             .annotations

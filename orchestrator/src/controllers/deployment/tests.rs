@@ -193,6 +193,22 @@ fn recreate_ends_every_old_pod_before_it_starts_a_new_one() {
 }
 
 #[test]
+fn a_rollout_that_became_a_recreate_ends_its_old_pods_whatever_number_is_wanted_now() {
+    let recreate = || {
+        with(
+            deployment("nginx:2", 2),
+            "/spec/strategy",
+            json!({"type": "Recreate"}),
+        )
+    };
+    let new = || set("web-b", "nginx:2", 3, 2);
+    let plan = planned(vec![recreate(), set("web-a", "nginx:1", 4, 1), new()]);
+    assert_eq!(scaled(&plan), ["Scaled down replica set web-a from 4 to 0"]);
+    let plan = planned(vec![recreate(), set("web-a", "nginx:1", 0, 1), new()]);
+    assert_eq!(scaled(&plan), ["Scaled down replica set web-b from 3 to 2"]);
+}
+
+#[test]
 fn an_undone_template_finds_its_set_and_raises_its_revision() {
     let objects = vec![
         deployment("nginx:1", 3),

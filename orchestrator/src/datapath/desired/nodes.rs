@@ -28,9 +28,10 @@ pub fn config(facts: &Facts) -> Config {
 
 /// A range of pods: no row for this node's own, nor for one of another size, as the programs look a
 /// destination up under the cluster's one mask; nor for a node without an address of the underlay's family.
-/// Or, for direct server return, an address of the underlay.
+/// Or, for direct server return, an address of another node: who may send for clients outside, and is
+/// none itself.
 pub fn node(key: Addr, world: &World, facts: &Facts) -> Option<Node> {
-    let other = key != facts.underlay && key.is_v4() == facts.underlay.is_v4();
+    let other = key != facts.underlay && key != facts.family(&key).node;
     if facts.dsr && other && world.node_at(&key).is_some() {
         return Some(Node {
             vtep: key,

@@ -104,6 +104,7 @@ impl World<'_> {
         let sctp_clash = key.proto == Proto::SCTP && key.dst_port != translated.dst_port;
         self.is_direct()
             && holds(self.family(backend).pods, backend)
+            && !self.tables.nodes.contains_key(&key.src)
             && !sctp_clash
             && !self.state.is_taken(key, translated)
     }

@@ -229,10 +229,12 @@ fn v6(frame: &[u8]) -> Result<Packet, DropReason> {
     packet.asked = (header[6] == 60)
         .then(|| asked(&frame[ETHERNET + 40..]))
         .flatten();
+    // What a node put there on the way does not count.
+    let most = MOST_EXTENSIONS + usize::from(packet.asked.is_some());
     let mut steps = 0;
     while packet.part != Part::Later && EXTENSIONS.contains(&packet.tuple.proto.number) {
         steps += 1;
-        if steps > MOST_EXTENSIONS {
+        if steps > most {
             return Err(DropReason::Malformed);
         }
         packet.step_over_extension(frame)?;
