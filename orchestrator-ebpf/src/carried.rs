@@ -5,7 +5,8 @@ use core::mem::size_of;
 
 use orchestrator_common::{Addr, Port};
 
-use crate::packet::{DESTINATION_OPTIONS, ETHERNET, Headers, IPV6, load};
+use crate::bytes::load;
+use crate::packet::{DESTINATION_OPTIONS, ETHERNET, Headers, IPV6};
 
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ use core::mem::size_of;
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_xdp_adjust_head};
 use orchestrator_common::maps::config::Config;
-use orchestrator_common::{Addr, DropReason, Mac, Tuple, csum};
+use orchestrator_common::{DropReason, Mac, Tuple, csum};
 
 use crate::bytes::{adjust, load, store};
 use crate::icmp::{address_difference, port_difference};
