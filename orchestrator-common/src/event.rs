@@ -5,7 +5,8 @@ use crate::layout::layout;
 use crate::tuple::Tuple;
 
 layout! {
-    /// One dropped or refused packet. Written by every tcx program and `xdp` at its exit, read by the agent.
+    /// One dropped or refused packet, or a connection that was refused before it sent one. Written by
+    /// every tcx program and `xdp` at its exit and by the connect programs, read by the agent.
     pub struct DropEvent {
         /// CLOCK_MONOTONIC.
         pub time_ns: u64,
@@ -33,6 +34,8 @@ pub enum Hook {
     FromNetdev = 4,
     ToNetdev = 5,
     Xdp = 6,
+    /// `connect4` and `connect6`: the packet that they keep from being sent.
+    Connect = 7,
 }
 
 impl Hook {
@@ -43,6 +46,7 @@ impl Hook {
         Hook::FromNetdev,
         Hook::ToNetdev,
         Hook::Xdp,
+        Hook::Connect,
     ];
 
     /// Those that see every packet of their place and leave a trace.
@@ -63,6 +67,7 @@ impl Hook {
             Hook::FromNetdev => "from_netdev",
             Hook::ToNetdev => "to_netdev",
             Hook::Xdp => "xdp_uplink",
+            Hook::Connect => "connect",
         }
     }
 

@@ -90,21 +90,30 @@ pub fn report(headers: &Headers, hook: Hook, reason: DropReason, ifindex: u32, l
     } else {
         &headers.tuple
     };
-    if let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) {
-        let event = entry.as_mut_ptr();
-        // SAFETY: the reserved record, whose every field is written.
-        unsafe {
-            (*event).time_ns = maps::now_ns();
-            (*event).tuple = *came;
-            (*event).reason = reason.number();
-            (*event).hook = hook as u32;
-            (*event).ifindex = ifindex;
-            (*event).length = length;
-            (*event).service = headers.service;
-            (*event).reserved = 0;
-        }
-        entry.submit(0);
-    } else {
+    tell(hook, reason, |event| {
+        event.tuple = *came;
+        event.ifindex = ifindex;
+        event.length = length;
+        event.service = headers.service;
+    });
+}
+
+/// Tells the agent, as long as there is room; `fill` says whom and where it met.
+#[inline(always)]
+pub fn tell(hook: Hook, reason: DropReason, fill: impl FnOnce(&mut DropEvent)) {
+    let Some(mut entry) = maps::DROPS.reserve_untyped::<DropEvent>(0) else {
         maps::count(LOST);
-    }
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the reserved record. It is all zeros, a valid event, before it is referred to.
+    let event = unsafe {
+        event.write_bytes(0, 1);
+        &mut *event
+    };
+    event.time_ns = maps::now_ns();
+    event.reason = reason.number();
+    event.hook = hook as u32;
+    fill(event);
+    entry.submit(0);
 }

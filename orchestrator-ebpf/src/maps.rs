@@ -27,7 +27,7 @@ use orchestrator_common::maps::services::{
 use orchestrator_common::maps::sockets::SocketService;
 use orchestrator_common::maps::statistics::{
     BACKEND_COUNTERS as BACKEND_COUNTERS_SPEC, COUNTERS as COUNTERS_SPEC, Connections,
-    DROPS as DROPS_SPEC, SERVICE_COUNTERS as SERVICE_COUNTERS_SPEC,
+    DROPS as DROPS_SPEC, SERVICE_COUNTERS as SERVICE_COUNTERS_SPEC, UNREMEMBERED,
 };
 use orchestrator_common::maps::{INNER_MAP, NO_PREALLOC};
 use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
@@ -284,9 +284,12 @@ pub fn affinity(key: &AffinityKey) -> Option<Affinity> {
     })
 }
 
+/// Without room it is counted.
 #[inline(always)]
 pub fn set_affinity(key: &AffinityKey, row: &Affinity) {
-    let _ = AFFINITY.insert(key, row, 0);
+    if AFFINITY.insert(key, row, 0).is_err() {
+        count(UNREMEMBERED);
+    }
 }
 
 /// Counts a connection that a Service took, under the Service and the backend that it was given.

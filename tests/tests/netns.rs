@@ -461,85 +461,97 @@ fn a_trace_names_every_row_that_decides_and_leaves_no_flow_behind() -> Result<()
     Ok(())
 }
 
-#[test]
-fn a_trace_goes_where_the_clients_affinity_and_the_source_ranges_send_it() -> Result<()> {
-    let Some(two) = Two::start("trace_goes_where_the_client_goes")? else {
-        return Ok(());
-    };
-    let mut cluster = two.cluster;
-    let _far = Server::tcp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
-    let _beside = Server::tcp(&cluster.nodes[0].pods[1].netns, "beside", 8080)?;
-    let _far_udp = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 8080)?;
-    let _beside_udp = Server::udp(&cluster.nodes[0].pods[1].netns, "beside", 8080)?;
-    let balancer = Ipv4Addr::new(203, 0, 113, 7);
+/// A Service with affinity whose load balancer is for others, and where it has pods.
+const BALANCER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
+fn remembering(two: &mut Two) -> Result<()> {
     let ends = [two.far, two.neighbour].map(|addr| Ep::at([addr.into()]));
     let web = Svc::new("web", 10)
         .ips([SERVICE.into()])
         .port(80, 8080)
         .udp(80, 8080)
         .affinity(600)
-        .load_balancer(balancer.into())
+        .load_balancer(BALANCER.into())
         .source_range("192.0.2.0/24");
-    cluster.apply(&web.to(ends))?;
-    let config = cluster.nodes[0].config.clone();
-    let ask = |to: Ipv4Addr, proto| -> Result<(String, String)> {
-        let asked = Question {
-            from: two.near.into(),
-            to: at(to, 80),
-            proto,
-            source_port: 40_000,
-        };
-        let steps = trace::trace(&config.pin_root, &config.node_name, asked)?;
-        let story = steps.iter().map(|step| format!("{step}\n")).collect();
-        let to = steps.first().map(|step| step.after.dst.to_string());
-        Ok((story, to.unwrap_or_default()))
+    two.cluster.apply(&web.to(ends))
+}
+
+/// What a trace of the near pod to port 80 tells, and where its first step sends.
+fn traced(two: &Two, to: Ipv4Addr, proto: Proto) -> Result<(String, String)> {
+    let config = &two.cluster.nodes[0].config;
+    let asked = Question {
+        from: two.near.into(),
+        to: at(to, 80),
+        proto,
+        source_port: 40_000,
     };
+    let steps = trace::trace(&config.pin_root, &config.node_name, asked)?;
+    let story = steps.iter().map(|step| format!("{step}\n")).collect();
+    let to = steps.first().map(|step| step.after.dst.to_string());
+    Ok((story, to.unwrap_or_default()))
+}
+
+#[test]
+fn a_trace_ends_where_source_ranges_shut_the_client_out_and_is_no_client_itself() -> Result<()> {
+    let Some(mut two) = Two::start("trace_ends_at_source_ranges")? else {
+        return Ok(());
+    };
+    remembering(&mut two)?;
     for proto in [Proto::UDP, Proto::TCP, Proto::UDP] {
-        let (story, _) = ask(SERVICE, proto)?;
-        assert!(
-            !story.contains("affinity "),
-            "a trace is no client: {story}"
-        );
-        let (story, _) = ask(balancer, proto)?;
+        let (story, _) = traced(&two, SERVICE, proto)?;
+        assert!(!story.contains("affinity "), "{story}");
+        let (story, _) = traced(&two, BALANCER, proto)?;
         assert!(story.contains("no source range"), "{story}");
         assert!(!story.contains("=> to the pod"), "{story}");
         assert!(!story.contains("overlay"), "{story}");
     }
-    let (refused, _) = ask(balancer, Proto::TCP)?;
+    let (refused, _) = traced(&two, BALANCER, Proto::TCP)?;
     assert!(refused.contains("=> connection refused: the client is in no source range"));
-    let live = Client::connect(&cluster.nodes[0].pods[0].netns, at(balancer, 80));
+    let live = Client::connect(&two.cluster.nodes[0].pods[0].netns, at(BALANCER, 80));
     assert!(live.is_err(), "the trace says what is");
+    Ok(())
+}
 
-    let mut client = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
-    let (server, other) = match client.ask("x")?.as_str() {
-        "far x" => (two.far, two.neighbour),
-        _ => (two.neighbour, two.far),
+#[test]
+fn a_trace_goes_where_the_client_is_remembered_and_leaves_that_as_it_was() -> Result<()> {
+    let Some(mut two) = Two::start("trace_goes_where_the_client_goes")? else {
+        return Ok(());
     };
-    let (story, to) = ask(SERVICE, Proto::TCP)?;
-    assert_eq!(to, server.to_string(), "not {other}: {story}");
-    let row = format!("affinity {} ", two.near);
-    assert!(
-        story.contains(&row) && story.contains(&format!("= {server}:8080")),
-        "{story}"
-    );
-    assert!(
-        story.contains("=> the backend that the client had last"),
-        "{story}"
-    );
-    let pins = config.pin_root.join(datapath::pin_name(&config.node_name));
+    remembering(&mut two)?;
+    let [near, far] = &*two.cluster.nodes else {
+        anyhow::bail!("two nodes")
+    };
+    let (here, beside) = (&near.pods[0].netns, &near.pods[1].netns);
+    let _tcp = [
+        Server::tcp(&far.pods[0].netns, "far", 8080)?,
+        Server::tcp(beside, "beside", 8080)?,
+    ];
+    let _udp = [
+        Server::udp(&far.pods[0].netns, "far", 8080)?,
+        Server::udp(beside, "beside", 8080)?,
+    ];
+    let tcp = Client::connect(here, at(SERVICE, 80))?.ask("x")?;
+    let udp = ask_udp(here, at(SERVICE, 80), "x")?;
+    let pins = near
+        .config
+        .pin_root
+        .join(datapath::pin_name(&near.config.node_name));
     let remembered = || -> Result<String> {
         let maps = Maps::open(&pins.join("maps"))?;
         let mut rows: Vec<_> = maps.affinities().collect::<Result<_, _>>()?;
         rows.sort_by_key(|(key, _)| key.service);
         Ok(format!("{rows:?}"))
     };
-    let here = &cluster.nodes[0].pods[0].netns;
-    let answered = ask_udp(here, at(SERVICE, 80), "x")?;
     let before = remembered()?;
-    for _ in 0..8 {
-        let (story, to) = ask(SERVICE, Proto::UDP)?;
-        assert_eq!(to == two.far.to_string(), answered == "far x", "{story}");
-        assert!(story.contains(&row), "{story}");
+    for (proto, answered) in [(Proto::TCP, tcp), (Proto::UDP, udp)] {
+        for _ in 0..8 {
+            let (story, to) = traced(&two, SERVICE, proto)?;
+            assert_eq!(to == two.far.to_string(), answered == "far x", "{story}");
+            let row = format!("affinity {} ", two.near);
+            assert!(story.contains(&row), "{story}");
+            let by_socket = story.contains("=> the backend that the client had last");
+            assert_eq!(by_socket, proto == Proto::TCP, "{story}");
+        }
     }
     assert_eq!(remembered()?, before);
     Ok(())

@@ -2,21 +2,28 @@
 //! table means to them. Rows of node ports are written as the agent would, so that these tests are of
 //! the datapath alone.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 use aya::{Pod, maps};
 use nix::time::{ClockId, clock_gettime};
+use orchestrator::agent::drops;
+use orchestrator::datapath;
+use orchestrator::datapath::events::{self, RECORD, describe};
+use orchestrator::datapath::names::Names;
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
+use orchestrator::sys::Shutdown;
+use orchestrator_common::maps::affinity::{Affinity, AffinityKey};
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::{Service, ServiceKey};
-use orchestrator_common::{Addr, Port, Proto, Scope, Tuple};
+use orchestrator_common::{Addr, DropEvent, Port, Proto, Scope, Tuple};
 use tests::netns::{Cluster, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
-use tests::peer::{Client, Server, ask_udp, receive, udp};
+use tests::peer::{Client, Server, ask_udp, receive, refused_tcp, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 11);
@@ -317,5 +324,124 @@ fn with_direct_return_a_remote_backend_sees_the_client_and_answers_it_itself() -
     assert_eq!(client.ask("hello")?, "far hello");
     let last = tcp.heard().pop().context("somebody")?;
     assert_eq!(last.ip(), IpAddr::from(OUTSIDE));
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_is_refused_at_connect_is_counted_by_its_reason_and_told_of() -> Result<()> {
+    if !ready("refused at connect") {
+        return Ok(());
+    }
+    let (mut cluster, client, _) = two_pods(Plan::nodes(1))?;
+    let web = Svc::new("web", 10).port(80, 8080);
+    cluster.apply(&web)?;
+    let [node] = &*cluster.nodes else {
+        anyhow::bail!("one node")
+    };
+    let pod = &node.pods[0];
+    for ip in web.each_ip() {
+        refused_tcp(&pod.netns, (ip, 80))?;
+    }
+    assert_eq!(node.counted("no_backend")?, 2);
+    let mut drops = datapath::drops_pinned(&node.config.pin_root, &node.config.node_name)?;
+    let told = std::iter::from_fn(|| drops.next_event()).map(|event| describe(&event, None));
+    let told: Vec<String> = told.filter(|it| it.contains("no_backend")).collect();
+    let v6 = pod.v6;
+    let why = "refused at connect: no_backend";
+    assert_eq!(
+        told,
+        [
+            format!("tcp {client}:0 -> {SERVICE}:80 {why}"),
+            format!("tcp [{v6}]:0 -> [{}]:80 {why}", web.v6()),
+        ]
+    );
+    Ok(())
+}
+
+/// What the agent hands out at once.
+fn handed_out(socket: &Path) -> Result<Vec<DropEvent>> {
+    let mut agent = UnixStream::connect(socket)?;
+    agent.write_all(&[drops::ONCE])?;
+    let mut bytes = Vec::new();
+    agent.read_to_end(&mut bytes)?;
+    let records = bytes.chunks_exact(RECORD);
+    let event = |record: &[u8]| events::parse(record.try_into().ok()?);
+    Ok(records.filter_map(event).collect())
+}
+
+#[test]
+fn the_agent_hands_out_the_newest_drops_however_many_there_were_before() -> Result<()> {
+    const BURST: u16 = 2000;
+    if !ready("the newest drops") {
+        return Ok(());
+    }
+    let (cluster, _, _) = two_pods(Plan::nodes(1))?;
+    let node = &cluster.nodes[0];
+    let nowhere = Ipv4Addr::new(10, 100, 9, 9);
+    let (dir, shutdown) = (tempfile::tempdir()?, Shutdown::new());
+    let socket = dir.path().join("drops");
+    let drops = datapath::drops_pinned(&node.config.pin_root, &node.config.node_name)?;
+    let run = drops::run(drops, socket.clone(), shutdown.clone());
+    let agent = std::thread::spawn(move || -> Result<()> {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build()?.block_on(run);
+        Ok(())
+    });
+    let client = udp(&node.pods[0].netns)?;
+    // The buffer holds fewer than two bursts.
+    for burst in 1..=4 {
+        let ports = burst * 10_000..burst * 10_000 + BURST;
+        for port in ports.clone() {
+            client.send_to(b"x", (nowhere, port))?;
+        }
+        let last = Some(ports.end - 1);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let newest = handed_out(&socket).ok().and_then(|all| all.last().copied());
+            if newest.map(|event| event.tuple.dst_port.host()) == last {
+                break;
+            }
+            anyhow::ensure!(Instant::now() < deadline, "burst {burst}: {newest:?}");
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(node.counted("lost_records")?, 0);
+    assert!(handed_out(&socket)?.len() >= usize::from(4 * BURST));
+    shutdown.trigger();
+    agent.join().expect("no panic")?;
+    assert!(!socket.exists());
+    Ok(())
+}
+
+#[test]
+fn a_client_that_finds_no_room_to_be_remembered_is_served_and_counted() -> Result<()> {
+    if !ready("no room to be remembered") {
+        return Ok(());
+    }
+    let (mut cluster, _, _) = two_pods(Plan::nodes(1))?;
+    let _server = Server::udp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    let web = Svc::new("web", 10).udp(80, 8080).affinity(600);
+    cluster.apply(&web.to([cluster.nodes[0].ep(1)]))?;
+    let meter = cluster.nodes[0].with(|datapath| datapath.meter(false))?;
+    let unremembered = || {
+        meter
+            .read(|_, _| Names::default())
+            .map(|it| it.unremembered)
+    };
+    let ask = || ask_udp(&cluster.nodes[0].pods[0].netns, (SERVICE, 80), "x");
+    let mut rows: HashMap<_, AffinityKey, Affinity> = pinned(&cluster, "affinity_v1")?;
+    let mut other = AffinityKey {
+        service: u32::MAX,
+        ..AffinityKey::default()
+    };
+    while rows.insert(other, Affinity::default(), 0).is_ok() {
+        other.client.words[3] += 1;
+    }
+    assert_eq!(ask()?, "pod x");
+    assert_eq!(unremembered()?, 1);
+    other.client.words[3] -= 1;
+    rows.remove(&other)?;
+    assert_eq!(ask()?, "pod x");
+    assert_eq!(unremembered()?, 1);
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const PINS: &str = "/sys/fs/bpf/orchestrator";
+const SOCKETS: &str = "/run/orchestrator";
 
 /// The agent marks every container with the node that it belongs to.
 const NODE_LABEL: &str = "orchestrator.node";
@@ -133,8 +134,13 @@ fn remove_pins(cluster: &Cluster) -> Result<()> {
     for pin in pins(cluster) {
         fs::remove_dir_all(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
     }
-    // Stays when another cluster's nodes are below it.
+    for node in cluster.node_names() {
+        // An agent that was killed leaves its socket.
+        let _ = fs::remove_file(PathBuf::from(SOCKETS).join(format!("{node}.drops")));
+    }
+    // They stay when another cluster's nodes are below them.
     let _ = fs::remove_dir(PINS);
+    let _ = fs::remove_dir(SOCKETS);
     Ok(())
 }
 

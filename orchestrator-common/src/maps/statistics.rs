@@ -12,6 +12,9 @@ pub const LOST: u32 = 63;
 /// The row that counts packets which XDP finished; they are counted by verdict and reason as well.
 pub const XDP: u32 = 62;
 
+/// The row that counts clients for which `affinity_v1` had no room: served, but not remembered.
+pub const UNREMEMBERED: u32 = 61;
+
 /// Verdicts have the rows below this, drop reasons those from it on.
 pub const FIRST_REASON: u32 = 16;
 

@@ -10,12 +10,14 @@ use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
+use orchestrator_common::event::Hook;
 use orchestrator_common::maps::endpoints::Netns;
 use orchestrator_common::maps::services::{Backend, Service, ServiceKey};
 use orchestrator_common::maps::sockets::SocketService;
+use orchestrator_common::maps::statistics::reason_row;
 use orchestrator_common::{Addr, DropReason, Port, Proto};
 
-use crate::{choice, maps};
+use crate::{choice, drop, maps};
 
 const ALLOW: i32 = 1;
 const REJECT: i32 = 0;
@@ -89,15 +91,30 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     let Some(service) = find(ctx, netns, addr, port) else {
         return ALLOW;
     };
-    let Ok(backend) = choose(&service, netns, &addr) else {
-        maps::count_refused(service.id);
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
-        return REJECT;
+    let backend = match choose(&service, netns, &addr) {
+        Ok(backend) => backend,
+        Err(reason) => {
+            maps::count_refused(service.id);
+            maps::count(reason_row(reason));
+            report::<V6>(ctx.sock_addr, netns, reason);
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            return REJECT;
+        }
     };
     maps::count_opened(service.id, backend.id);
     set_peer::<V6>(ctx.sock_addr, &backend.addr, backend.port);
     remember(ctx, (addr, port), (backend.addr, backend.port));
     ALLOW
+}
+
+/// Tells of a connection that is not to be. Not inlined: the verifier walks it less often.
+#[inline(never)]
+fn report<const V6: bool>(sock_addr: *const bpf_sock_addr, netns: &Netns, reason: DropReason) {
+    drop::tell(Hook::Connect, reason, |event| {
+        (event.tuple.dst, event.tuple.dst_port) = peer::<V6>(sock_addr);
+        event.tuple.src = *source(netns, &event.tuple.dst);
+        event.tuple.proto = Proto::TCP;
+    });
 }
 
 /// The Service that a connection is to be balanced for here.
@@ -119,18 +136,23 @@ fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<
 
 #[inline(always)]
 fn choose(service: &Service, netns: &Netns, to: &Addr) -> Result<Backend, DropReason> {
-    if service.affinity_s == 0 && service.flags & Service::SOURCE_RANGES == 0 {
-        return choice::by_chance(service);
+    let is_restricted = service.flags & Service::SOURCE_RANGES != 0;
+    if is_restricted || service.affinity_s != 0 {
+        let client = source(netns, to);
+        if is_restricted && !maps::is_admitted(service.id, client) {
+            return Err(DropReason::SourceRange);
+        }
+        if service.affinity_s != 0 {
+            return choice::for_client(service, client);
+        }
     }
-    // The source is not chosen yet, but the namespace has only one.
-    let client = if to.is_v4() { &netns.v4 } else { &netns.v6 };
-    if service.flags & Service::SOURCE_RANGES != 0 && !maps::is_admitted(service.id, client) {
-        return Err(DropReason::SourceRange);
-    }
-    if service.affinity_s == 0 {
-        return choice::by_chance(service);
-    }
-    choice::for_client(service, client)
+    choice::by_chance(service)
+}
+
+/// A socket's source is not chosen yet, but its namespace has only one.
+#[inline(always)]
+fn source<'a>(netns: &'a Netns, to: &Addr) -> &'a Addr {
+    if to.is_v4() { &netns.v4 } else { &netns.v6 }
 }
 
 /// A datagram, or a socket that will send some. Only the node's own to its own addresses: all

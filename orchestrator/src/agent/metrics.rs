@@ -6,13 +6,13 @@
 //! | `orchestrator_datapath_drops_total` | counter | `reason` | packets dropped or refused |
 //! | `orchestrator_datapath_xdp_packets_total` | counter | – | those of them that XDP finished before the stack |
 //! | `orchestrator_datapath_lost_drop_events_total` | counter | – | records of drops that found no room in the ring buffer |
+//! | `orchestrator_datapath_unremembered_clients_total` | counter | – | connections under session affinity whose client found no room in `affinity_v1` |
 //! | `orchestrator_datapath_flows` | gauge | – | rows of the flow table; a translated flow has two |
 //! | `orchestrator_datapath_map_entries` | gauge | `map` | rows of a map |
 //! | `orchestrator_datapath_map_max_entries` | gauge | `map` | how many rows it can have |
 //! | `orchestrator_datapath_service_connections_total` | counter | `namespace`, `service`, `port` | connections and flows opened to a Service |
 //! | `orchestrator_datapath_service_refused_total` | counter | the same | those refused or dropped instead |
 //! | `orchestrator_datapath_backend_connections_total` | counter | `backend` | opened to one backend, through whichever Service |
-//! | `orchestrator_datapath_backend_refused_total` | counter | `backend` | refused or dropped |
 //! | `orchestrator_datapath_program_runs_total` | counter | `program` | runs; zero unless the kernel counts (`--program-stats`, or `kernel.bpf_stats_enabled=1`) |
 //! | `orchestrator_datapath_program_run_seconds_total` | counter | `program` | time spent in them |
 //! | `orchestrator_datapath_program_verified_instructions` | gauge | `program` | what the verifier went through at load |
@@ -211,6 +211,9 @@ impl Collector for Numbers {
         to.single("xdp_packets", xdp, MetricType::Counter, it.xdp)?;
         let lost = "Records of drops that found no room";
         to.single("lost_drop_events", lost, MetricType::Counter, it.lost)?;
+        let full = "Connections under session affinity whose client found no room";
+        let kind = MetricType::Counter;
+        to.single("unremembered_clients", full, kind, it.unremembered)?;
         let flows = "Rows of the flow table";
         to.single("flows", flows, MetricType::Gauge, it.flow_rows)?;
         let rows = it.maps.iter().map(|map| ([("map", map.name)], map.rows));
@@ -241,17 +244,11 @@ fn services(it: &Reading, to: &mut Encoder) -> fmt::Result {
         "Those refused or dropped instead",
         refused,
     )?;
+    // A refusal has no backend.
     let backend = it.backends.iter();
-    let backend = backend.map(|one| ([("backend", &*one.backend)], one));
-    let opened = backend.clone().map(|(labels, one)| (labels, one.opened));
+    let opened = backend.map(|one| ([("backend", &*one.backend)], one.opened));
     let help = "Connections and flows opened to a backend";
-    to.counter("backend_connections", help, opened)?;
-    let refused = backend.map(|(labels, one)| (labels, one.refused));
-    to.counter(
-        "backend_refused",
-        "Those refused or dropped instead",
-        refused,
-    )
+    to.counter("backend_connections", help, opened)
 }
 
 fn programs(it: &Reading, to: &mut Encoder) -> fmt::Result {
@@ -374,6 +371,7 @@ mod tests {
             verdicts: vec![("deliver", 7)],
             drops: vec![("no_service", 3)],
             lost: 2,
+            unremembered: 4,
             xdp: 5,
             maps: vec![MapFill {
                 name: "flows_v1",
@@ -397,7 +395,6 @@ mod tests {
             backends: vec![BackendCount {
                 backend: text("10.100.1.2:8080"),
                 opened: 6,
-                refused: 0,
             }],
         };
         assert_lines(
@@ -407,6 +404,7 @@ mod tests {
                 "orchestrator_datapath_drops_total{reason=\"no_service\"} 3",
                 "orchestrator_datapath_xdp_packets_total 5",
                 "orchestrator_datapath_lost_drop_events_total 2",
+                "orchestrator_datapath_unremembered_clients_total 4",
                 "orchestrator_datapath_flows 5",
                 "orchestrator_datapath_map_entries{map=\"flows_v1\"} 5",
                 "orchestrator_datapath_map_max_entries{map=\"flows_v1\"} 100",

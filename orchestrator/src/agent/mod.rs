@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod container_spec;
 pub mod downward;
 pub mod drain;
+pub mod drops;
 pub mod env;
 pub mod events;
 pub mod facts;

@@ -1,7 +1,7 @@
 //! Puts the parts of an agent together and runs them until shutdown.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tower::ServiceBuilder;
 
 use super::drain::Nodes;
+use super::drops;
 use super::events::Recorder;
 use super::facts;
 use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
@@ -33,7 +34,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
 use super::wiring::{PodNetwork, Wiring};
-use crate::datapath::{Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
+use crate::datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
@@ -202,6 +203,8 @@ impl Body {
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
+        let dropped = datapath::drops_pinned(Path::new(PIN_ROOT), name)?;
+        tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
         let (in_sync, synced) = watch::channel(false);
         let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));

@@ -1,15 +1,21 @@
 //! `orchestrator datapath`: look at what a node's agent put into the kernel, and take it out again.
 
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
-use orchestrator_common::Proto;
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use orchestrator_common::{DropEvent, Proto};
 
 use super::workload::cluster::ClusterArgs;
+use crate::agent::drops;
 use crate::datapath;
-use crate::datapath::events::describe;
+use crate::datapath::events::{self, describe};
 use crate::datapath::trace::{self, Question};
 
 /// Look at a node's datapath, or remove it
@@ -39,15 +45,16 @@ enum Command {
         node: Option<String>,
     },
     /// Print how many packets met what: verdicts, then reasons of drops and refusals,
-    /// and how many of all these XDP finished
+    /// how many of all these XDP finished, and how many records of drops found no room
     Counters {
         /// The node; not needed where there is only one
         #[arg(long)]
         node: Option<String>,
     },
-    /// Print the dropped packets that nobody has read yet, with the reason
+    /// Print the newest dropped and refused packets, with time and reason
     ///
-    /// The agent's buffer keeps the newest; records that found no room are counted (`counters`).
+    /// The node's agent keeps them; where none runs, those are printed that the kernel's buffer still
+    /// holds. Records that found no room there are counted (`counters`: lost_records).
     #[command(after_help = "Examples:\n  \
         orchestrator datapath drops --node node-1\n  \
         orchestrator datapath drops -f             go on until interrupted")]
@@ -106,16 +113,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Drops { node, follow } => {
             let node = choose(&args.pin_root, node)?;
-            let mut drops = datapath::drops_pinned(&args.pin_root, &node)?;
-            loop {
-                while let Some(event) = drops.next_event() {
-                    println!("{}", describe(&event, drops.service(&event)));
-                }
-                if !follow {
-                    return Ok(());
-                }
-                drops.wait()?;
-            }
+            print_drops(&args.pin_root, &node, follow)
         }
         Command::Trace {
             from,
@@ -149,6 +147,50 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .block_on(datapath::link::remove())
                 .context("the pins are gone")
         }
+    }
+}
+
+/// From the node's agent; where none runs, from the kernel's buffer.
+fn print_drops(pin_root: &Path, node: &str, follow: bool) -> anyhow::Result<()> {
+    let services = datapath::services_pinned(pin_root, node)?;
+    let print = |event: &DropEvent| {
+        let uptime = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+        let at = events::time(event, Timestamp::now(), uptime.unwrap_or_default());
+        println!("{at:.3} {}", describe(event, services.asked(event)));
+    };
+    let socket = drops::socket(node);
+    match UnixStream::connect(&socket) {
+        Ok(mut agent) => {
+            agent.write_all(&[if follow { drops::FOLLOW } else { drops::ONCE }])?;
+            let (mut agent, mut record) = (BufReader::new(agent), [0; events::RECORD]);
+            loop {
+                match agent.read_exact(&mut record) {
+                    Ok(()) => events::parse(&record).iter().for_each(print),
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ensure!(!follow, "the agent of {node} has ended");
+            Ok(())
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            let mut drops = datapath::drops_pinned(pin_root, node)?;
+            loop {
+                while let Some(event) = drops.next_event() {
+                    print(&event);
+                }
+                if !follow {
+                    return Ok(());
+                }
+                drops.wait(Duration::MAX)?;
+            }
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot ask by {}", socket.display())),
     }
 }
 

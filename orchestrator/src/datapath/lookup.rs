@@ -172,7 +172,8 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         pieces: RefCell::default(),
     };
     let decided = match arrival.hook {
-        Hook::FromContainer => world.from_container(arrival.ifindex, &packet),
+        // What a socket sends comes by there.
+        Hook::FromContainer | Hook::Connect => world.from_container(arrival.ifindex, &packet),
         Hook::ToContainer => world.to_container(arrival.ifindex, &packet),
         Hook::FromOverlay => world.from_overlay(arrival, &packet),
         Hook::FromNetdev | Hook::Xdp => world.from_netdev(arrival.ifindex, &packet),

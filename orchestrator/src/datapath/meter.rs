@@ -6,7 +6,9 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use orchestrator_common::maps::statistics::{Connections, LOST, XDP, reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{
+    Connections, LOST, UNREMEMBERED, XDP, reason_row, verdict_row,
+};
 use orchestrator_common::{DropReason, Verdict};
 
 use super::DatapathError;
@@ -30,6 +32,8 @@ pub struct Reading {
     pub drops: Vec<(&'static str, u64)>,
     /// Records of drops that found no room.
     pub lost: u64,
+    /// Clients that found no room in the table of affinities.
+    pub unremembered: u64,
     /// Packets that XDP finished; they are among the others.
     pub xdp: u64,
     pub maps: Vec<MapFill>,
@@ -73,7 +77,6 @@ pub struct BackendCount {
     /// `ADDRESS:PORT`.
     pub backend: String,
     pub opened: u64,
-    pub refused: u64,
 }
 
 impl Meter {
@@ -108,6 +111,7 @@ impl Meter {
             verdicts: verdicts.collect::<Result<_, DatapathError>>()?,
             drops: drops.collect::<Result<_, DatapathError>>()?,
             lost: counter(LOST)?,
+            unremembered: counter(UNREMEMBERED)?,
             xdp: counter(XDP)?,
             flow_rows: flows.map_or(0, |flows| flows.rows),
             maps,
@@ -141,19 +145,16 @@ fn by_port(counted: &BTreeMap<u32, Connections>, names: &Names) -> Vec<ServiceCo
 
 /// Sums the rows of one address: TCP and UDP have a number each.
 fn by_address(counted: &BTreeMap<u32, Connections>, names: &Names) -> Vec<BackendCount> {
-    let mut sums: BTreeMap<&str, Connections> = BTreeMap::new();
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
     for (name, row) in counted
         .iter()
         .filter_map(|(id, row)| Some((names.backends.get(id)?, row)))
     {
-        let sum = sums.entry(name).or_default();
-        sum.opened += row.opened;
-        sum.refused += row.refused;
+        *sums.entry(name).or_default() += row.opened;
     }
-    let count = |(name, row): (&str, Connections)| BackendCount {
+    let count = |(name, opened): (&str, u64)| BackendCount {
         backend: name.to_owned(),
-        opened: row.opened,
-        refused: row.refused,
+        opened,
     };
     sums.into_iter().map(count).collect()
 }

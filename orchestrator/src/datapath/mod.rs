@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orchestrator_common::maps::statistics::{XDP, reason_row, verdict_row};
+use orchestrator_common::maps::statistics::{LOST, XDP, reason_row, verdict_row};
 use orchestrator_common::{Addr, DropReason, Mac, Verdict};
 
 use attach::{Attachment, Links};
@@ -387,7 +387,7 @@ pub fn dump_pinned(pin_root: &Path, node: &str) -> Result<String, DatapathError>
 }
 
 /// Packets of a node by what became of them: the verdicts, then the reasons of drops and refusals,
-/// and how many of all these XDP finished.
+/// how many of all these XDP finished, and how many records of drops found no room.
 pub fn counters_pinned(
     pin_root: &Path,
     node: &str,
@@ -395,7 +395,13 @@ pub fn counters_pinned(
     count(&Maps::open(&node_dir(pin_root, node).join("maps"))?)
 }
 
-/// A node's records of dropped packets; needs no agent. Each record goes to one reader only.
+/// The Services that a node's records of dropped packets are about.
+pub fn services_pinned(pin_root: &Path, node: &str) -> Result<events::Services, DatapathError> {
+    events::Services::open(&node_dir(pin_root, node).join("maps"))
+}
+
+/// A node's records of dropped packets. Each goes to one reader only, which is the node's agent while
+/// one runs.
 pub fn drops_pinned(pin_root: &Path, node: &str) -> Result<events::Drops, DatapathError> {
     events::Drops::open(&node_dir(pin_root, node).join("maps"))
 }
@@ -410,7 +416,7 @@ fn count(maps: &Maps) -> Result<Vec<(&'static str, u64)>, DatapathError> {
     let reasons = reasons.map(|reason| (reason.name(), reason_row(*reason)));
     verdicts
         .chain(reasons)
-        .chain([("xdp", XDP)])
+        .chain([("xdp", XDP), ("lost_records", LOST)])
         .map(|(name, row)| Ok((name, maps.counter(row)?)))
         .collect()
 }

@@ -114,6 +114,12 @@ impl Ep {
         self
     }
 
+    /// Ready whatever its pod is: what the controller makes of `publishNotReadyAddresses`.
+    pub fn published(mut self) -> Self {
+        self.ready = true;
+        self
+    }
+
     /// Topology hints: the zones that may use it.
     pub fn for_zones(mut self, zones: &[&str]) -> Self {
         self.hints["forZones"] = names(zones);

@@ -105,6 +105,9 @@ enum Way {
     Departing(usize),
 }
 
+/// The first port that a node's own sockets are given.
+const SOCKETS: u16 = 32_768;
+
 /// The nodes of the oracle's world.
 pub struct Journeys<N> {
     nodes: Vec<N>,
@@ -182,7 +185,7 @@ impl<N: Node> Journeys<N> {
             dst: to.0,
             // A node's own sockets have ports that no masqueraded flow is given.
             src_port: Port::new(match client {
-                Client::Node(_) => 32768 + self.next_port,
+                Client::Node(_) => SOCKETS + self.next_port,
                 _ => self.next_port,
             }),
             dst_port: to.1,
@@ -469,6 +472,8 @@ impl Node for Modelled {
         if let Some(found) = outcome.left() {
             left = found.tuple;
             if let Some((lowest, last)) = found.given {
+                // From where the nodes' sockets have theirs, only what none of them holds is given.
+                let last = last.min(SOCKETS - 1);
                 let from = lowest + self.rng.below(usize::from(last - lowest)) as u16;
                 let ports = from..=last;
                 let opened = found.opened.context("who is given a port opens a flow")?;

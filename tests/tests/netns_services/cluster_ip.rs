@@ -359,8 +359,13 @@ fn unready_endpoints_are_served_when_published() -> Result<()> {
     let web = Svc::new("web", 10)
         .port(80, TARGET)
         .spec("publishNotReadyAddresses", serde_json::json!(true));
+    let unready = [pair.ep(FAR).unready(), pair.ep(BESIDE).leaving()];
+    pair.cluster.apply(&web.clone().to(unready.clone()))?;
+    for ip in web.each_ip() {
+        refused_tcp(pair.pod(CLIENT), (ip, 80))?;
+    }
     pair.cluster
-        .apply(&web.clone().to([pair.ep(FAR), pair.ep(BESIDE)]))?;
+        .apply(&web.clone().to(unready.map(Ep::published)))?;
     for ip in web.each_ip() {
         assert_eq!(spread(pair.pod(CLIENT), (ip, 80), 24)?.len(), 2);
     }
