@@ -8,6 +8,8 @@ mod families;
 mod life;
 #[path = "e2e_services/node_ports.rs"]
 mod node_ports;
+#[path = "e2e_services/sctp.rs"]
+mod sctp;
 #[path = "e2e_services/setting.rs"]
 mod setting;
 #[path = "e2e_services/type_changes.rs"]
@@ -64,7 +66,7 @@ const SCENARIOS: [Scenario; 15] = [
     ),
     (
         "sctp_service_is_accepted_and_translates_addresses",
-        families::sctp,
+        sctp::addresses,
     ),
     ("api_server_service_has_endpoints", life::api_server),
     ("custom_endpoints_are_mirrored_to_slices", life::mirrored),

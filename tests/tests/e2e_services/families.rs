@@ -1,4 +1,4 @@
-//! Families of addresses, and a protocol that is neither TCP nor UDP.
+//! Families of addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -69,29 +69,4 @@ pub fn addresses_in_order(setting: &Setting) {
         }
         setting.delete(&format!("service {name}"));
     }
-}
-
-/// The API's part, down to what nodes are told; what happens to packets is shown where there are
-/// packets to look at.
-pub fn sctp(setting: &Setting) {
-    let ports = json!([{"port": 5060, "targetPort": 5061, "protocol": "SCTP", "nodePort": 30130}]);
-    let spec = json!({"type": "NodePort", "selector": {"app": "web"}, "ports": ports});
-    setting.create(&service("sctp", &spec)).unwrap();
-    let port = setting.spec("sctp")["ports"][0].clone();
-    assert_eq!(
-        (&port["protocol"], &port["nodePort"]),
-        (&json!("SCTP"), &json!(30130))
-    );
-    let table = setting.kubectl.run("get service sctp").unwrap();
-    assert!(table.contains("5060:30130/SCTP"), "{table}");
-    wait("two pods are its endpoints", || {
-        let slices = setting.slices("sctp")?;
-        let Some(slice) = slices.first() else {
-            return Ok(None);
-        };
-        let port = (&slice["ports"][0]["port"], &slice["ports"][0]["protocol"]);
-        let endpoints = slice["endpoints"].as_array().map(Vec::len);
-        Ok((port == (&json!(5061), &json!("SCTP")) && endpoints == Some(2)).then_some(()))
-    });
-    setting.delete("service sctp");
 }
