@@ -97,7 +97,9 @@ fn rolling_updates_under_a_load_of_new_connections_fail_no_request() {
         let outcome = load.stop();
         let came = outcome.answered();
         println!("{name}: {came} requests answered");
-        assert!(came > rollouts * 20, "{name}: that was no load: {came}");
+        if came <= rollouts * 20 {
+            failures.push(format!("{name}: that was no load: {came}"));
+        }
         answered += came;
         let failed = outcome.failures.into_iter();
         failures.extend(failed.map(|failure| format!("{name}: {failure}")));
