@@ -1,9 +1,11 @@
 //! Large packets, on every path: over a hop that takes only 1,280 bytes, larger than the overlay
 //! carries, and datagrams in pieces.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use tests::capture::{Capture, Segment};
 use tests::cluster::wait;
 use tests::netns::{Cluster, Narrow, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
@@ -18,6 +20,10 @@ const TUNNEL_V6: u32 = 70;
 
 /// How often any byte may be sent in segments that the path does not carry.
 const TRIES: usize = 3;
+
+/// Larger than a narrow hop carries, not larger than the overlay does; and how long nothing comes.
+const DATAGRAM: usize = 1370;
+const LOST: Duration = Duration::from_millis(300);
 
 /// Where a path leads, of those that [`World::paths`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +112,33 @@ impl World {
         ])
     }
 
+    /// How many datagrams of one socket it takes until one is answered, neither it nor its answer being
+    /// carried whole.
+    fn datagrams(&self, from: &Netns, to: SocketAddr) -> Result<usize> {
+        let socket = udp_for(from, to.ip())?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(LOST))?;
+        let question = "z".repeat(DATAGRAM);
+        let mut buffer = [0; 2 * DATAGRAM];
+        for sent in 1..=2 * TRIES {
+            match socket.send(question.as_bytes()) {
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => continue,
+                done => done?,
+            };
+            match socket.recv(&mut buffer) {
+                Ok(length) => {
+                    ensure!(buffer[..length].ends_with(question.as_bytes()), "altered");
+                    return Ok(sent);
+                }
+                // The sender is told; from now on its kernel cuts them.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("none of {} was answered", 2 * TRIES)
+    }
+
     /// A stream on every path, where a handshake tells what the path carries: nobody has to try.
     fn streams_arrive(&self) -> Result<()> {
         for (way, from, to) in self.paths() {
@@ -140,8 +173,9 @@ fn tries(sent: &[Segment], carried: u32) -> usize {
 }
 
 /// A stream on each of these ways, both families where `wanted`, in a world of its own for each, in
-/// which nobody knows the path yet. Either end finds out within three tries what it carries.
-fn streams_recover(
+/// which nobody knows the path yet: either end finds out within three tries what it carries. So do two
+/// that send datagrams, in a world of their own too.
+fn senders_recover(
     make: impl Fn() -> Result<World>,
     ways: &[Way],
     carried: u32,
@@ -155,11 +189,19 @@ fn streams_recover(
             }
             let tries = world.stream(way, from, to, carried);
             let tries = tries.with_context(|| format!("{way:?} {to}"))?;
-            println!("{way:?} {to}: {tries:?}");
             for tries in tries {
                 assert!(tries > 0, "{way:?} {to}: nothing was too large");
                 assert!(tries <= TRIES, "{way:?} {to}: {tries} tries");
             }
+        }
+        let world = make()?;
+        for (way, from, to) in world.paths() {
+            if way != *wanted_way || !wanted(to) {
+                continue;
+            }
+            let sent = world.datagrams(from, to);
+            let sent = sent.with_context(|| format!("datagrams, {way:?} {to}"))?;
+            assert!(sent > 1, "{way:?} {to}: nothing was too large");
         }
     }
     Ok(())
@@ -175,7 +217,7 @@ fn streams_find_out_what_the_overlay_carries() -> Result<()> {
 }
 
 #[test]
-fn streams_recover_within_three_tries_at_a_narrow_hop_to_outside() -> Result<()> {
+fn senders_recover_within_three_tries_at_a_narrow_hop_to_outside() -> Result<()> {
     if !ready("narrow outside") {
         return Ok(());
     }
@@ -184,7 +226,7 @@ fn streams_recover_within_three_tries_at_a_narrow_hop_to_outside() -> Result<()>
         world.cluster.narrow(Narrow::Outside, HOP)?;
         Ok(world)
     };
-    streams_recover(make, &[Outside, NodePort], HOP.into(), |_| true)
+    senders_recover(make, &[Outside, NodePort], HOP.into(), |_| true)
 }
 
 /// The nodes' packets are cut on the way.
@@ -199,7 +241,7 @@ fn streams_cross_a_narrow_hop_between_nodes() -> Result<()> {
 }
 
 #[test]
-fn streams_that_are_answered_directly_recover_at_a_narrow_hop_to_outside() -> Result<()> {
+fn senders_that_are_answered_directly_recover_at_a_narrow_hop_to_outside() -> Result<()> {
     if !ready("narrow outside, direct return") {
         return Ok(());
     }
@@ -212,11 +254,11 @@ fn streams_that_are_answered_directly_recover_at_a_narrow_hop_to_outside() -> Re
         world.cluster.narrow(Narrow::Outside, HOP)?;
         Ok(world)
     };
-    streams_recover(make, &[NodePort], HOP.into(), |_| true)
+    senders_recover(make, &[NodePort], HOP.into(), |_| true)
 }
 
 #[test]
-fn streams_recover_within_three_tries_at_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
+fn senders_recover_within_three_tries_at_a_narrow_hop_of_an_ipv6_underlay() -> Result<()> {
     if !ready("narrow IPv6 underlay") {
         return Ok(());
     }
@@ -226,7 +268,7 @@ fn streams_recover_within_three_tries_at_a_narrow_hop_of_an_ipv6_underlay() -> R
         Ok(world)
     };
     let carried = u32::from(HOP_OF_IPV6) - TUNNEL_V6;
-    streams_recover(make, &[Service, FarPod, NodePort], carried, |_| true)
+    senders_recover(make, &[Service, FarPod, NodePort], carried, |_| true)
 }
 
 #[test]
@@ -241,7 +283,7 @@ fn on_the_narrowest_ipv6_underlay_ipv4_streams_and_ipv6_is_told_in_vain() -> Res
     };
     let carried = u32::from(HOP) - TUNNEL_V6;
     let ways = [Service, FarPod, NodePort];
-    streams_recover(make, &ways, carried, |to| to.is_ipv4())?;
+    senders_recover(make, &ways, carried, |to| to.is_ipv4())?;
     let world = make()?;
     // The smallest that an IPv6 host has to be able to send is too large here. It is not lost unseen.
     let far = world.cluster.nodes[1].pods[0].v6;
