@@ -87,12 +87,11 @@ fn tcp_writes_of_every_size_arrive_whole_and_once() -> Result<()> {
 
 #[test]
 fn tcp_writes_of_every_size_cross_an_ipv6_underlay() -> Result<()> {
-    let plan = Plan::nodes(2).underlay_v6();
+    let plan = Plan::nodes(2).underlay_v6().per_packet();
     let Some((cluster, service)) = cluster("tcp sizes, v6 underlay", plan)? else {
         return Ok(());
     };
-    let routes = routes(&cluster, &service);
-    no_more_is_resent(&cluster, &routes[..1])
+    no_more_is_resent(&cluster, &routes(&cluster, &service))
 }
 
 #[test]
@@ -173,7 +172,8 @@ fn fewest_resent(route: &Route<'_>) -> Result<u64> {
     Ok(fewest)
 }
 
-/// One connection a family; every write comes back as it was. How many segments were sent twice.
+/// One connection a family; every write comes back as it was. How many segments were sent twice, for
+/// they were lost or overtaken.
 fn tcp(route: &Route<'_>) -> Result<u64> {
     let listener = route
         .to
@@ -212,7 +212,10 @@ fn tcp(route: &Route<'_>) -> Result<u64> {
         }
     }
     server.join().expect("it panics at nothing")?;
-    Ok(resent(route)? - before)
+    let after = resent(route)?;
+    let [again, needless, overtaken] = [0, 1, 2].map(|at| after[at] - before[at]);
+    // What only a timer sends again, on a busy machine and for nothing, tells nothing of the path.
+    Ok(again.saturating_sub(needless).max(overtaken))
 }
 
 /// How a server reads.
@@ -345,16 +348,28 @@ fn pattern(size: usize) -> Vec<u8> {
         .collect()
 }
 
-/// TCP segments that either end has sent more than once.
-fn resent(route: &Route<'_>) -> Result<u64> {
-    let of = |netns: &Netns| -> Result<u64> {
-        let text = netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))?;
-        let mut rows = text.lines().filter(|line| line.starts_with("Tcp:"));
-        let (names, values) = (rows.next().unwrap_or(""), rows.next().unwrap_or(""));
-        let mut columns = names.split(' ').zip(values.split(' '));
-        let found = columns.find(|(name, _)| *name == "RetransSegs");
-        let (_, count) = found.context("the kernel counts what it sends again")?;
-        Ok(count.parse()?)
+/// What both ends count: segments sent again, those of them that the receiver says it had, and those
+/// that were sent again because later ones had come before them.
+fn resent(route: &Route<'_>) -> Result<[u64; 3]> {
+    let both = |table, group, name| -> Result<u64> {
+        let [from, to] = [route.from, route.to].map(|end| counted(end, table, group, name));
+        Ok(from? + to?)
     };
-    Ok(of(route.from)? + of(route.to)?)
+    Ok([
+        both("snmp", "Tcp:", "RetransSegs")?,
+        both("netstat", "TcpExt:", "TCPDSACKRecvSegs")?,
+        both("netstat", "TcpExt:", "TCPFastRetrans")?,
+    ])
+}
+
+/// A number of the kernel's, of a table whose first row names its columns.
+fn counted(netns: &Netns, table: &str, group: &str, name: &str) -> Result<u64> {
+    let path = format!("/proc/thread-self/net/{table}");
+    let text = netns.enter(|| std::fs::read_to_string(path))?;
+    let mut rows = text.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (rows.next().unwrap_or(""), rows.next().unwrap_or(""));
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let found = columns.find(|(column, _)| *column == name);
+    let (_, count) = found.with_context(|| format!("the kernel counts no {name}"))?;
+    Ok(count.parse()?)
 }
