@@ -1,7 +1,7 @@
 //! SCTP: a protocol that is neither TCP nor UDP, of which addresses are translated. Its packets are made
 //! by hand, for the kernel of this machine need not speak it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 
@@ -153,12 +153,8 @@ impl Raw {
                     Err(errno) => return Err(errno.into()),
                 };
             let from = from.context("a packet is from somebody")?;
-            let v4 = from
-                .as_sockaddr_in()
-                .map(|it| Ipv4Addr::from(it.ip()).into());
-            let v6 = from
-                .as_sockaddr_in6()
-                .map(|it| Ipv6Addr::from(it.ip()).into());
+            let v4 = from.as_sockaddr_in().map(|it| it.ip().into());
+            let v6 = from.as_sockaddr_in6().map(|it| it.ip().into());
             // Packets of IPv4 come with their header.
             let header = v4.map_or(0, |_: IpAddr| usize::from(buffer[0] & 15) * 4);
             if buffer.get(header..length) == Some(wanted) {
