@@ -363,7 +363,9 @@ mod tests {
             let quantity = Quantity::parse(&format!("{whole}.{fraction:03}{suffix}")).unwrap();
             let again = Quantity::parse(&quantity.to_string()).unwrap();
             prop_assert_eq!(quantity, again);
-            prop_assert_eq!(quantity.to_string(), again.to_string());
+            // Bytes that no binary suffix fits are read as a decimal amount the next time.
+            let text = again.to_string();
+            prop_assert_eq!(Quantity::parse(&text).unwrap().to_string(), text);
         }
     }
 }
