@@ -29,8 +29,11 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
         if is_by_node(packet, config) || is_answer && by_flow(packet, Flow::REPLY) {
             return packet.rewrite();
         }
-        return if is_answer {
-            Err(DropReason::NoFlow)
+        if is_answer {
+            return Err(DropReason::NoFlow);
+        }
+        return if is_beside(packet)? {
+            packet.rewrite()
         } else {
             Ok(())
         };
@@ -42,6 +45,38 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
         return Err(not_served(packet));
     }
     Ok(())
+}
+
+/// Whether a datagram that an endpoint sends straight to another goes out with a source port of its own,
+/// because a Service's flow has led the same port to the same place: the answers could not be told apart.
+/// A TCP socket's Service is its pod to the kernel already, which keeps its ports apart.
+#[inline(always)]
+fn is_beside(packet: &mut Packet) -> Result<bool, DropReason> {
+    if !packet.headers.is_udp() && !packet.headers.is_icmp_error() {
+        return Ok(false);
+    }
+    if by_flow(packet, Flow::FORWARD) {
+        return Ok(true);
+    }
+    open_beside(packet.headers)
+}
+
+/// Opens such a flow if there is a reason. Not inlined, for the stack.
+#[inline(never)]
+fn open_beside(headers: &mut Headers) -> Result<bool, DropReason> {
+    if !headers.has_ports() {
+        return Ok(false);
+    }
+    match maps::flow(&headers.tuple.reverse()) {
+        Some(answers) if answers.direction == Flow::REPLY => {}
+        _ => return Ok(false),
+    }
+    let opening = conntrack::begin(headers)?;
+    conntrack::open_with_port(opening, &AllPorts)?;
+    fragments::remember(headers);
+    headers.becomes = opening.translated;
+    headers.rule = Rule::Service;
+    Ok(true)
 }
 
 /// Why a packet to the Services' range has no row.

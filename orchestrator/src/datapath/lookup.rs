@@ -286,7 +286,7 @@ impl World<'_> {
                 return Ok(Met::Reply(left));
             }
             return match is_answer {
-                false => Ok(Met::Nothing),
+                false => self.beside(packet),
                 true => {
                     let left = self.flow(packet, &came, true)?;
                     left.map(Met::Reply).ok_or(DropReason::NoFlow)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 
 use super::case::{Case, Load, Outcome};
-use super::load::{self, Job, Measured};
+use super::load::{self, Job, Kind, Measured};
 use super::side::{Side, Who};
 
 /// How often and how long.
@@ -63,8 +63,7 @@ fn once(load: &Load, sides: &BTreeMap<Who, Side>, millis: u64) -> Result<Measure
         to: load.to,
         beside: load.beside,
         flows: load.flows,
-        // Two in turn have as much each as one alone.
-        millis: millis * if load.beside.is_some() { 2 } else { 1 },
+        millis: millis * turns(load),
     };
     let got = load::run(&side.client(load.from), &job)
         .with_context(|| format!("on the side {}", load.who.name()))?;
@@ -84,6 +83,16 @@ fn once(load: &Load, sides: &BTreeMap<Who, Side>, millis: u64) -> Result<Measure
     Ok(got)
 }
 
+/// How many loads' time a load has: two in turn have as much each as one alone, and four times as much
+/// where the slowest of a hundred connections count.
+fn turns(load: &Load) -> u64 {
+    match (load.beside, load.kind) {
+        (None, _) => 1,
+        (Some(_), Kind::TcpCrr) => 8,
+        (Some(_), _) => 2,
+    }
+}
+
 /// In the order in which the cases name them, each once. Two in turn are one.
 fn loads(cases: &[Case]) -> Vec<Load> {
     let mut all: Vec<Load> = Vec::new();
@@ -100,7 +109,6 @@ fn loads(cases: &[Case]) -> Vec<Load> {
 mod tests {
     use super::*;
     use crate::bench::cases;
-    use crate::bench::load::Kind;
     use crate::bench::service::{Size, service_addr};
 
     #[test]

@@ -383,6 +383,37 @@ fn a_client_outside_is_refused_at_once_or_left_to_try_another_node() {
 }
 
 #[test]
+fn datagrams_from_one_port_to_a_service_and_to_its_pod_are_answered_each_in_its_own_name() {
+    let Some(mut world) = world("Service and pod from one port") else {
+        return;
+    };
+    let (service, backend, from) = (("10.96.0.53", 53), (REMOTE_POD, 5353), (POD, 40000));
+    world.service(4, service, Proto::UDP, &[(9, backend)]);
+    let answered = |world: &mut World, port| {
+        world.swap(POD, REMOTE_POD);
+        let ran = world.send(&udp(backend, (POD, port), b"answer"));
+        world.swap(REMOTE_POD, POD);
+        let to = u16::from_be_bytes([ran.packet[36], ran.packet[37]]);
+        (see(&ran.packet).src, to)
+    };
+    world.swap(REMOTE_POD, POD);
+    assert_eq!(
+        world.send(&udp(from, backend, b"first")).packet[34..36],
+        40000u16.to_be_bytes()
+    );
+    world.send(&udp(from, service, b"question"));
+    let direct = world.send(&udp(from, backend, b"second"));
+    let port = u16::from_be_bytes([direct.packet[34], direct.packet[35]]);
+    assert_ne!(port, 40000);
+    assert_eq!(
+        world.send(&udp(from, backend, b"third")).packet[34..36],
+        port.to_be_bytes()
+    );
+    assert_eq!(answered(&mut world, port), (REMOTE_POD.to_owned(), 40000));
+    assert_eq!(answered(&mut world, 40000), (service.0.to_owned(), 40000));
+}
+
+#[test]
 fn what_is_dropped_after_its_translation_is_reported_as_it_came() {
     let nobody = (11, ("10.100.1.77", 8080));
     let Some(mut world) = node_port("reported", &[nobody]) else {

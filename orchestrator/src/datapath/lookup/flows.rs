@@ -4,7 +4,7 @@ use orchestrator_common::{DropReason, Proto, Scope, Tuple};
 
 use super::packet::{Icmp, Packet, Part};
 use super::state::Opened;
-use super::{Left, PORTS, World};
+use super::{Left, Met, PORTS, World};
 
 impl World<'_> {
     pub(super) fn masqueraded(&self, packet: &Packet) -> Result<Left, DropReason> {
@@ -94,6 +94,35 @@ impl World<'_> {
             return Ok(None);
         }
         self.translated(packet, now, &row.translated).map(Some)
+    }
+
+    /// What becomes of a packet straight to a pod: a datagram from a port whose answers from there are a
+    /// Service's has another port.
+    pub(super) fn beside(&self, packet: &Packet) -> Result<Met, DropReason> {
+        let came = Left::of(packet);
+        let is_udp = packet.tuple.proto == Proto::UDP;
+        if !is_udp && packet.icmp != Some(Icmp::Error) {
+            return Ok(Met::Nothing);
+        }
+        if let Some(left) = self.flow(packet, &came, false)? {
+            return Ok(Met::Reply(left));
+        }
+        let key = packet.tuple.in_scope(Scope::SERVICE);
+        let answers = self.state.row(&key.reverse(), Scope::SERVICE);
+        if !packet.has_ports() || !answers.is_some_and(|row| row.is_reply) {
+            return Ok(Met::Nothing);
+        }
+        self.keep_piece(packet, &came);
+        Ok(Met::Service(vec![Left {
+            given: Some(PORTS),
+            opened: Some(Opened {
+                key,
+                translated: key,
+                backend: 0,
+                remembers: None,
+            }),
+            ..came
+        }]))
     }
 
     /// Under which key a packet's flow would be: a later piece's with the ports of the first, an
