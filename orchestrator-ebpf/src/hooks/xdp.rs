@@ -157,8 +157,8 @@ fn from_overlay(frame: &mut Frame, config: &Config) -> Result<Verdict, Unsent> {
     }
     let headers = &frame.headers;
     let to = &headers.becomes.dst;
-    // The node itself is no way for the kernel, and so left as well.
-    if family.pods.contains(to) || !forward::is_unicast(to) || headers.ttl <= 1 {
+    let is_here = family.pods.contains(to) || to.same(&family.node);
+    if is_here || !forward::is_unicast(to) || headers.ttl <= 1 {
         return Err(Left);
     }
     let length = inner_length(frame.length() - outer as u32, config)?;
