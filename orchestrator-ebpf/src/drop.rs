@@ -76,8 +76,8 @@ fn next_hop(addr: u32) -> bpf_redir_neigh {
     to
 }
 
-/// Counts a drop and tells the agent of it, as the packet came, as long as there is room. ARP, and what IPv6 has in its
-/// place, is only counted: pods send it all the time.
+/// Counts a drop and tells the agent of it, as the packet came, as long as there is room. ARP, and what
+/// IPv6 has in its place, is only counted: pods send it all the time.
 #[inline(never)]
 pub fn report(headers: &Headers, hook: Hook, reason: DropReason, ifindex: u32, length: u32) {
     maps::count(reason_row(reason));
