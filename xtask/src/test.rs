@@ -47,9 +47,10 @@ pub fn run(levels: &[Level]) -> Result<ExitCode> {
     let ci = std::env::var("CI").is_ok_and(|value| value == "true");
     prepare(levels)?;
     let mut total = Count::default();
+    let mut failures = Failures::default();
     for level in levels {
         let started = Instant::now();
-        let count = level.run()?;
+        let count = level.run(&mut failures)?;
         println!(
             "-- {level:?}: {count}, {:.1} s",
             started.elapsed().as_secs_f64()
@@ -61,6 +62,7 @@ pub fn run(levels: &[Level]) -> Result<ExitCode> {
         total.failed += total.skipped;
         total.skipped = 0;
     }
+    print!("{failures}");
     println!("{total}");
     Ok(if total.failed == 0 {
         ExitCode::SUCCESS
@@ -84,7 +86,7 @@ fn prepare(levels: &[Level]) -> Result<()> {
 }
 
 impl Level {
-    fn run(self) -> Result<Count> {
+    fn run(self, failures: &mut Failures) -> Result<Count> {
         if let Some(reason) = self.missing() {
             let skipped = self.list()?;
             println!("SKIPPED {self:?} ({skipped} tests): {reason}");
@@ -98,6 +100,7 @@ impl Level {
                 let findings = tidy::check()?;
                 for finding in &findings {
                     println!("{finding}");
+                    failures.lines.push(finding.to_string());
                 }
                 let failed = usize::from(!findings.is_empty());
                 Ok(Count {
@@ -108,9 +111,9 @@ impl Level {
             }
             Self::E2e => {
                 kubectl::debian()?;
-                self.cargo()
+                self.cargo(failures)
             }
-            _ => self.cargo(),
+            _ => self.cargo(failures),
         }
     }
 
@@ -149,7 +152,7 @@ impl Level {
     }
 
     /// Runs the level's test binaries, shows what they print, and adds up their results.
-    fn cargo(self) -> Result<Count> {
+    fn cargo(self, failures: &mut Failures) -> Result<Count> {
         let mut cargo = cargo();
         cargo
             .args(self.args())
@@ -166,10 +169,13 @@ impl Level {
             let line = line?;
             println!("{line}");
             count.add(Count::parse(&line).unwrap_or_default());
+            failures.read(&line);
         }
         if !child.wait()?.success() && count.failed == 0 {
-            // It did not compile, or a test binary was killed.
             count.failed = 1;
+            failures.lines.push(format!(
+                "{self:?}: it did not compile, or a test binary was killed"
+            ));
         }
         Ok(count)
     }
@@ -184,6 +190,43 @@ impl Level {
             .filter(|line| line.ends_with(": test"))
             .count()
             .max(1))
+    }
+}
+
+/// What failed, said again at the end: a run prints some twenty thousand lines, and who reads its
+/// last hundred should see why.
+#[derive(Default)]
+struct Failures {
+    lines: Vec<String>,
+    /// Lines of the present test that were kept; none outside of a failure's output.
+    inside: Option<usize>,
+}
+
+impl Failures {
+    /// Lines kept of each test.
+    const EACH: usize = 40;
+
+    /// A test binary prints `---- NAME stdout ----` and what the test said for each that failed,
+    /// then `failures:` and the names.
+    fn read(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.inside = Some(0);
+        } else if line == "failures:" {
+            self.inside = None;
+        }
+        if let Some(kept) = self.inside.as_mut().filter(|kept| **kept < Self::EACH) {
+            *kept += 1;
+            self.lines.push(line.to_owned());
+        }
+    }
+}
+
+impl std::fmt::Display for Failures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.lines.is_empty() {
+            writeln!(f, "What failed:")?;
+        }
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -236,5 +279,28 @@ mod tests {
         let count = Count::parse(line).unwrap();
         assert_eq!(count.to_string(), "12 passed, 3 failed, 1 skipped");
         assert!(Count::parse("test a ... ok").is_none());
+    }
+
+    #[test]
+    fn what_a_failed_test_said_is_kept_for_the_end() {
+        let mut failures = Failures::default();
+        for line in [
+            "test good ... ok",
+            "test bad ... FAILED",
+            "",
+            "failures:",
+            "",
+            "---- bad stdout ----",
+            "thread 'bad' panicked at a.rs:1:2:",
+            "failures:",
+            "    bad",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored",
+        ] {
+            failures.read(line);
+        }
+        assert_eq!(
+            failures.to_string(),
+            "What failed:\n---- bad stdout ----\nthread 'bad' panicked at a.rs:1:2:\n"
+        );
     }
 }
