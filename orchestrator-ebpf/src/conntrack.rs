@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use orchestrator_common::maps::flows::Flow;
-use orchestrator_common::{DropReason, Rule, Tuple};
+use orchestrator_common::{DropReason, Rule, Scope, Tuple};
 
 use crate::fragments;
 use crate::maps;
@@ -165,6 +165,9 @@ fn prepare(opening: &mut Opening) {
 #[inline(always)]
 fn claim(opening: &Opening) -> Result<(), DropReason> {
     let row = &opening.row;
+    if opening.key.scope.number == Scope::SERVICE.number {
+        maps::note_replier(&opening.reply_key.src, opening.reply_key.src_port);
+    }
     if maps::insert_flow(&opening.reply_key, row)? {
         return Ok(());
     }

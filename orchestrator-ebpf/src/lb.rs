@@ -26,7 +26,7 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
     let family = forward::family(packet, config);
     let is_answer = to.same(&family.translation);
     if is_answer || family.pods.contains(&to) {
-        if is_by_node(packet, config) || is_answer && by_flow(packet, Flow::REPLY) {
+        if is_by_node(packet, config) || is_answer && by_answer(packet) {
             return packet.rewrite();
         }
         if is_answer {
@@ -52,7 +52,13 @@ pub fn from_inside(packet: &mut Packet, config: &Config) -> Result<(), DropReaso
 /// A TCP socket's Service is its pod to the kernel already, which keeps its ports apart.
 #[inline(always)]
 fn is_beside(packet: &mut Packet) -> Result<bool, DropReason> {
-    if !packet.headers.is_udp() && !packet.headers.is_icmp_error() {
+    let headers = &packet.headers;
+    if !headers.is_udp() && !headers.is_icmp_error() {
+        return Ok(false);
+    }
+    // Of errors and later fragments the ports are to be found yet.
+    let tuple = &headers.tuple;
+    if headers.is_udp() && headers.has_ports() && !maps::may_reply(&tuple.dst, tuple.dst_port) {
         return Ok(false);
     }
     if by_flow(packet, Flow::FORWARD) {
@@ -96,7 +102,7 @@ fn not_served(packet: &Packet) -> DropReason {
 /// Replaces a backend's address of an answer by the Service's that was asked, if one was.
 #[inline(always)]
 pub fn to_service(packet: &mut Packet) -> Result<Option<Rule>, DropReason> {
-    if !by_flow(packet, Flow::REPLY) {
+    if !by_answer(packet) {
         return Ok(None);
     }
     packet.rewrite()?;
@@ -121,6 +127,18 @@ pub fn by_flow(packet: &mut Packet, wanted: u16) -> bool {
         return false;
     };
     follow(packet.headers, flow, wanted)
+}
+
+/// The same for an answer, which few packets are: most are not looked up. Not inlined, for the verifier.
+#[inline(never)]
+fn by_answer(packet: &mut Packet) -> bool {
+    let Some(key) = packet.key(Scope::SERVICE) else {
+        return false;
+    };
+    let Some(flow) = maps::answer(key) else {
+        return false;
+    };
+    follow(packet.headers, flow, Flow::REPLY)
 }
 
 /// The same once the flow is found.
@@ -152,7 +170,7 @@ fn is_by_node(packet: &mut Packet, config: &Config) -> bool {
     }
     // The flow was opened to the other address; what is in the packet is this one.
     packet.headers.tuple.src = family.node;
-    let found = by_flow(packet, Flow::REPLY);
+    let found = by_answer(packet);
     packet.headers.tuple.src = family.gateway;
     found
 }

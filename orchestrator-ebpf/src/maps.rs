@@ -14,7 +14,9 @@ use orchestrator_common::maps::config::{CONFIG as CONFIG_SPEC, Config};
 use orchestrator_common::maps::endpoints::{
     ENDPOINTS as ENDPOINTS_SPEC, Endpoint, NETNS as NETNS_SPEC, Netns,
 };
-use orchestrator_common::maps::flows::{FLOWS as FLOWS_SPEC, Flow};
+use orchestrator_common::maps::flows::{
+    self, FLOWS as FLOWS_SPEC, Flow, REPLIERS as REPLIERS_SPEC,
+};
 use orchestrator_common::maps::fragments::{
     FRAGMENTS as FRAGMENTS_SPEC, FragmentKey, FragmentPorts,
 };
@@ -30,7 +32,7 @@ use orchestrator_common::maps::statistics::{
     DROPS as DROPS_SPEC, SERVICE_COUNTERS as SERVICE_COUNTERS_SPEC, UNREMEMBERED,
 };
 use orchestrator_common::maps::{INNER_MAP, NO_PREALLOC};
-use orchestrator_common::{Addr, DropReason, MapSpec, Tuple};
+use orchestrator_common::{Addr, DropReason, MapSpec, Port, Tuple};
 
 use crate::conntrack::Opening;
 use crate::packet::Headers;
@@ -68,6 +70,9 @@ static ANNOUNCED: Hash<Addr, u32, { entries(ANNOUNCED_SPEC) }> = Hash::new();
 static GENERATIONS: Array<u32, { entries(GENERATIONS_SPEC) }> = Array::new();
 #[btf_map(name = "flows_v1")]
 static FLOWS: Hash<Tuple, Flow, { entries(FLOWS_SPEC) }> = Hash::new();
+#[btf_map(name = "repliers_v1")]
+static REPLIERS: Array<[u8; { REPLIERS_SPEC.value_size as usize }], { entries(REPLIERS_SPEC) }> =
+    Array::new();
 #[btf_map(name = "fragments_v1")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { entries(FRAGMENTS_SPEC) }> =
     LruHashMap::new();
@@ -215,6 +220,32 @@ pub fn flow(key: &Tuple) -> Option<&'static mut Flow> {
     let row = FLOWS.get_ptr_mut(key)?;
     // SAFETY: as above; several processors may write the row's plain integers, the last one wins.
     Some(unsafe { &mut *row })
+}
+
+/// Whether a Service's flow may have its answers from there: if not, there is no such row.
+#[inline(always)]
+pub fn may_reply(from: &Addr, port: Port) -> bool {
+    let (row, byte) = flows::replier(from, port);
+    REPLIERS.get(row).is_none_or(|row| row[byte as usize] != 0)
+}
+
+/// Notes that one will. Before its row goes in.
+#[inline(always)]
+pub fn note_replier(from: &Addr, port: Port) {
+    let (row, byte) = flows::replier(from, port);
+    if let Some(row) = REPLIERS.get_ptr_mut(row) {
+        // SAFETY: a byte, which all processors write alike.
+        unsafe { (*row)[byte as usize] = 1 };
+    }
+}
+
+/// The row of an answer to a Service's flow.
+#[inline(always)]
+pub fn answer(key: &Tuple) -> Option<&'static mut Flow> {
+    if !may_reply(&key.src, key.src_port) {
+        return None;
+    }
+    flow(key)
 }
 
 /// Whether the row went in; `Ok(false)` if there was one.

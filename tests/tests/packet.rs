@@ -16,6 +16,8 @@ mod ipv6;
 mod netdev;
 #[path = "packet/overlay.rs"]
 mod overlay;
+#[path = "packet/repliers.rs"]
+mod repliers;
 #[path = "packet/sctp.rs"]
 mod sctp;
 #[path = "packet/service.rs"]

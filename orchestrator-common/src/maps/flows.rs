@@ -5,6 +5,7 @@
 //! write the other. The reply row goes in first; only the agent's sweeper removes, both together.
 
 use super::{MapSpec, Owner};
+use crate::addr::{Addr, Port};
 use crate::layout::layout;
 use crate::tuple::Tuple;
 
@@ -14,6 +15,28 @@ pub const FLOWS: MapSpec = MapSpec::hash::<Tuple, Flow>(
     Owner::Datapath,
     "a packet's tuple -> what it becomes",
 );
+
+/// A filter before `flows_v1`: who reaches a pod without a Service, which is nearly everybody, is not
+/// looked up there. It says "may be" too often where two hash alike, and never "no" in vain. Notes are
+/// only made: a reboot ends them, and one that is needless costs a lookup.
+pub const REPLIERS: MapSpec = MapSpec::array::<[u8; REPLIERS_ROW as usize]>(
+    "repliers_v1",
+    (1 << REPLIERS_BITS) / REPLIERS_ROW,
+    Owner::Datapath,
+    "address and port, hashed -> not 0 if a Service's flow may have its answers from there",
+);
+
+const REPLIERS_BITS: u32 = 16;
+/// Bytes: a cache line, as what an array of the kernel's holds is 8 at least.
+const REPLIERS_ROW: u32 = 64;
+
+/// The row and the byte in it of an address and port.
+#[inline(always)]
+pub const fn replier(addr: &Addr, port: Port) -> (u32, u32) {
+    let mixed = (addr.low_word() ^ (port.wire as u32) << 16).wrapping_mul(0x9e37_79b1);
+    let position = mixed >> (32 - REPLIERS_BITS);
+    (position / REPLIERS_ROW, position % REPLIERS_ROW)
+}
 
 layout! {
     pub struct Flow {

@@ -60,7 +60,7 @@ pub const NO_PREALLOC: u32 = 1;
 pub const INNER_MAP: u32 = 1 << 12;
 
 /// The table. An order in which upserts are safe: what a row points to stands before it.
-pub const MAPS: [MapSpec; 18] = [
+pub const MAPS: [MapSpec; 19] = [
     config::CONFIG,
     endpoints::ENDPOINTS,
     nodes::NODES,
@@ -72,6 +72,7 @@ pub const MAPS: [MapSpec; 18] = [
     announced::ANNOUNCED,
     endpoints::NETNS,
     flows::FLOWS,
+    flows::REPLIERS,
     fragments::FRAGMENTS,
     affinity::AFFINITY,
     sockets::SOCKET_SERVICES,

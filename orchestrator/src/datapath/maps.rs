@@ -490,7 +490,10 @@ fn pinned(dir: &Path, spec: &MapSpec) -> Result<MapData, DatapathError> {
     MapData::from_pin(dir.join(spec.name)).map_err(failed("open", spec.name))
 }
 
-fn open<M: TryFrom<Map, Error = MapError>>(dir: &Path, spec: &MapSpec) -> Result<M, DatapathError> {
+pub fn open<M: TryFrom<Map, Error = MapError>>(
+    dir: &Path,
+    spec: &MapSpec,
+) -> Result<M, DatapathError> {
     let map = pinned(dir, spec)
         .and_then(|data| Map::from_map_data(data).map_err(failed("open", spec.name)))?;
     M::try_from(map).map_err(failed("open", spec.name))
@@ -544,7 +547,7 @@ fn gone(done: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn failed(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+pub fn failed(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |error| DatapathError::kernel(format!("{what} the map {map}"), error)
 }
 

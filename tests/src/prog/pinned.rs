@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use orchestrator::datapath::maps::Maps;
@@ -13,8 +14,12 @@ use crate::netns::{BPFFS, PREFIX};
 
 const NODE: &str = "node-1";
 
+/// One of this process's after the other.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 pub struct Pinned {
     pub maps: Maps,
+    pub dir: PathBuf,
     _pins: Pins,
 }
 
@@ -22,10 +27,11 @@ pub struct Pinned {
 struct Pins(PathBuf);
 
 impl Datapath {
-    /// The agent's hands on these maps. One at a time in a process.
+    /// The agent's hands on these maps.
     pub fn pinned(&mut self) -> Result<Pinned> {
         mount::ensure_bpffs(Path::new(BPFFS))?;
-        let root = PathBuf::from(BPFFS).join(format!("{PREFIX}{}-maps", std::process::id()));
+        let (process, nth) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let root = PathBuf::from(BPFFS).join(format!("{PREFIX}{process}-maps-{nth}"));
         let dir = root.join(NODE).join("maps");
         let pins = Pins(root);
         fs::create_dir_all(&dir)?;
@@ -35,6 +41,7 @@ impl Datapath {
         }
         Ok(Pinned {
             maps: Maps::open(&dir)?,
+            dir,
             _pins: pins,
         })
     }
