@@ -41,6 +41,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "datapath::attach",
             "datapath::events",
             "datapath::gc",
+            "datapath::repliers",
             "datapath::syscall",
             "datapath::trace",
         ],
