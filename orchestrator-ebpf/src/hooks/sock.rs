@@ -110,7 +110,13 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     maps::count_opened(service.id, backend.id);
     set_peer::<V6>(ctx.sock_addr, &backend.addr, backend.port);
-    remember(ctx, (addr, port), (backend.addr, backend.port));
+    let asked = SocketService {
+        service: addr,
+        backend: backend.addr,
+        service_port: port,
+        backend_port: backend.port,
+    };
+    maps::set_socket_service(cookie(ctx), &asked);
     ALLOW
 }
 
@@ -179,24 +185,18 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     let by = config.family(&addr).services.addr;
     set_peer::<V6>(ctx.sock_addr, &by, port);
-    remember(ctx, (addr, port), (by, port));
-    ALLOW
-}
-
-/// Keeps what a socket asked for.
-#[inline(always)]
-fn remember(ctx: &SockAddrContext, asked: (Addr, Port), given: (Addr, Port)) {
-    let row = SocketService {
-        service: asked.0,
-        backend: given.0,
-        service_port: asked.1,
-        backend_port: given.1,
+    let asked = SocketService {
+        service: addr,
+        backend: by,
+        service_port: port,
+        backend_port: port,
     };
-    let cookie = cookie(ctx);
     // Who sends datagrams sends many.
-    if !maps::socket_service(cookie).is_some_and(|had| had.same(&row)) {
-        maps::set_socket_service(cookie, &row);
+    let cookie = cookie(ctx);
+    if !maps::socket_service(cookie).is_some_and(|had| had.same(&asked)) {
+        maps::set_socket_service(cookie, &asked);
     }
+    ALLOW
 }
 
 /// Shows what was asked for in the place of what was given, while that is still the peer.

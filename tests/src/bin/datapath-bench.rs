@@ -1,12 +1,12 @@
 //! `cargo xtask bench datapath [case…]`: our datapath and its rivals, interleaved in one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tests::bench::awake::Awake;
 use tests::bench::case::{Case, Outcome};
 use tests::bench::rounds::{self, Rounds};
@@ -24,6 +24,9 @@ const SHORT: Rounds = Rounds {
     millis: 40,
 };
 
+/// What is asked for by these words and not by a case's name.
+const OTHERS: [&str; 5] = ["agent", "pods", "programs", "death", "cluster"];
+
 /// Cases that share what the sides have in their tables.
 struct Group {
     name: String,
@@ -37,6 +40,17 @@ fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     if arguments.first().is_some_and(|first| first == "load") {
         return load::main(&arguments[1..]);
+    }
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
+        print!("{}", usage());
+        return Ok(());
+    }
+    let known = |word: &str| word == "--short" || OTHERS.contains(&word) || is_case(word);
+    if let Some(word) = arguments.iter().find(|word| !known(word)) {
+        bail!("there is no case {word}\n\n{}", usage());
     }
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -63,6 +77,27 @@ fn main() -> Result<()> {
     let failures = results.failures;
     ensure!(failures.is_empty(), "failed:\n{}", failures.join("\n"));
     Ok(())
+}
+
+fn is_case(word: &str) -> bool {
+    !groups(false, &[word]).is_empty()
+}
+
+fn usage() -> String {
+    let groups = groups(false, &[]);
+    let names = groups.iter().flat_map(|group| &group.cases);
+    let names: BTreeSet<&str> = names.map(|case| case.name).chain(OTHERS).collect();
+    let mut text = String::from(
+        "Usage: cargo xtask bench datapath [--short] [case…]\n\n\
+         Every case whose name contains one of the words; without words all. Needs root and a quiet\n\
+         machine; --short only shows that it runs.\n\nCases:\n",
+    );
+    for name in names {
+        text += &format!("  {name}\n");
+    }
+    text + "\nExamples:\n  \
+            cargo xtask bench datapath\n  \
+            cargo xtask bench datapath overlay programs\n"
 }
 
 /// Every case whose name contains one of the words; without words all.
