@@ -3,8 +3,7 @@
 //! `orchestrator_common::maps`; the loader checks that they agree.
 
 use aya_ebpf::btf_maps::{
-    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
-    SkStorage, lpm_trie,
+    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie,
 };
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
@@ -26,7 +25,7 @@ use orchestrator_common::maps::services::{
     MAGLEV as MAGLEV_SPEC, SERVICES as SERVICES_SPEC, SOURCE_RANGES as SOURCE_RANGES_SPEC, Service,
     ServiceKey,
 };
-use orchestrator_common::maps::sockets::SocketService;
+use orchestrator_common::maps::sockets::{SOCKET_SERVICES as SOCKET_SERVICES_SPEC, SocketService};
 use orchestrator_common::maps::statistics::{
     BACKEND_COUNTERS as BACKEND_COUNTERS_SPEC, COUNTERS as COUNTERS_SPEC, Connections,
     DROPS as DROPS_SPEC, SERVICE_COUNTERS as SERVICE_COUNTERS_SPEC, UNREMEMBERED,
@@ -89,8 +88,8 @@ static BACKEND_COUNTERS: PerCpu<u32, Connections, { entries(BACKEND_COUNTERS_SPE
 static COUNTERS: PerCpuArray<u64, { entries(COUNTERS_SPEC) }> = PerCpuArray::new();
 #[btf_map(name = "drops_v2")]
 pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
-#[btf_map(name = "socket_services_v1")]
-pub static SOCKET_SERVICES: SkStorage<SocketService> = SkStorage::new();
+#[btf_map(name = "socket_services_v2")]
+static SOCKET_SERVICES: Hash<u64, SocketService, { entries(SOCKET_SERVICES_SPEC) }> = Hash::new();
 /// Not of the contract, nor pinned: what is too large for the stack of a program.
 #[btf_map]
 static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
@@ -242,6 +241,25 @@ pub fn note_replier(from: &Addr, port: Port) {
         // SAFETY: a byte, which all processors write alike.
         unsafe { (*row)[byte as usize] = 1 };
     }
+}
+
+/// What a socket asked for.
+#[inline(always)]
+pub fn socket_service(cookie: u64) -> Option<&'static SocketService> {
+    // SAFETY: as above. The row is the socket's own, which is there as long as the program runs for it.
+    unsafe { SOCKET_SERVICES.get(&cookie) }
+}
+
+/// Without room for it the socket works and shows the other address.
+#[inline(always)]
+pub fn set_socket_service(cookie: u64, row: &SocketService) {
+    let _ = SOCKET_SERVICES.insert(&cookie, row, 0);
+}
+
+#[inline(always)]
+pub fn remove_socket_service(cookie: u64) {
+    // Most sockets have none.
+    let _ = SOCKET_SERVICES.remove(&cookie);
 }
 
 /// The row of an answer to a Service's flow.

@@ -3,7 +3,7 @@
 //! the datapath alone.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use orchestrator::sys::Shutdown;
 use orchestrator_common::maps::affinity::{Affinity, AffinityKey};
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::{Service, ServiceKey};
+use orchestrator_common::maps::sockets::{SOCKET_SERVICES, SocketService};
 use orchestrator_common::{Addr, DropEvent, Port, Proto, Scope, Tuple};
 use tests::netns::{Cluster, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::{Client, Server, ask_udp, receive, refused_tcp, udp};
@@ -78,6 +79,31 @@ fn two_services_with_one_backend_work_from_one_client_port() -> Result<()> {
         assert_eq!(one.peer()?, (SERVICE, 80).into());
         assert_eq!(other.peer()?, (OTHER, 80).into());
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_socket_asked_for_is_forgotten_when_its_last_descriptor_is_closed() -> Result<()> {
+    if !ready("rows of sockets") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1))?;
+    let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+    let rows: HashMap<_, u64, SocketService> = pinned(&cluster, SOCKET_SERVICES.name)?;
+    let pod = &cluster.nodes[0].pods[0].netns;
+    let connect = || pod.enter(|| TcpStream::connect((SERVICE, 80)));
+    let streams: Vec<TcpStream> = (0..50).map(|_| connect()).collect::<Result<_, _>>()?;
+    assert_eq!(rows.keys().count(), 50);
+    let copy = streams[0].try_clone()?;
+    // Who asks a pod itself has no row.
+    let direct = pod.enter(|| TcpStream::connect((server, 8080)))?;
+    assert_eq!(direct.peer_addr()?, (server, 8080).into());
+    drop(streams);
+    assert_eq!(rows.keys().count(), 1);
+    assert_eq!(copy.peer_addr()?, (SERVICE, 80).into());
+    drop(copy);
+    assert_eq!(rows.keys().count(), 0);
     Ok(())
 }
 

@@ -54,6 +54,7 @@ fn every_program_passes_the_verifier() {
             "recvmsg6",
             "sendmsg4",
             "sendmsg6",
+            "sock_release",
             "to_container",
             "to_netdev",
             "xdp_uplink"

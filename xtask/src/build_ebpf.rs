@@ -53,6 +53,7 @@ const CAPS: &[(&str, u32, u32)] = &[
     ("recvmsg6", 100, 64),
     ("sendmsg4", 500, 160),
     ("sendmsg6", 800, 192),
+    ("sock_release", 100, 64),
     ("to_container", 8_000, 320),
     ("to_netdev", 18_000, 400),
     ("xdp_uplink", 36_000, 448),

@@ -26,7 +26,6 @@ pub enum MapKind {
     PerCpuArray,
     PerCpuHash,
     RingBuffer,
-    SocketStorage,
 }
 
 /// Who writes a map.
@@ -44,7 +43,7 @@ pub struct MapSpec {
     pub kind: MapKind,
     pub key_size: u32,
     pub value_size: u32,
-    /// Rows; bytes for a ring buffer; 0 for socket storage.
+    /// Rows; bytes for a ring buffer.
     pub max_entries: u32,
     /// BPF_F_* flags at creation.
     pub flags: u32,

@@ -7,7 +7,7 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use orchestrator_common::event::Hook;
@@ -72,6 +72,13 @@ pub fn post_bind4(ctx: SockContext) -> i32 {
 #[cgroup_sock(post_bind6)]
 pub fn post_bind6(ctx: SockContext) -> i32 {
     bind(&ctx, true)
+}
+
+/// The last that a process does with a socket.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    maps::remove_socket_service(cookie(&ctx));
+    ALLOW
 }
 
 #[inline(always)]
@@ -176,35 +183,39 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Keeps what a socket asked for. Without room for it the socket works and shows the other address.
+/// Keeps what a socket asked for.
 #[inline(always)]
 fn remember(ctx: &SockAddrContext, asked: (Addr, Port), given: (Addr, Port)) {
-    let mut row = SocketService {
+    let row = SocketService {
         service: asked.0,
         backend: given.0,
         service_port: asked.1,
         backend_port: given.1,
     };
-    unsafe {
-        let kept = maps::SOCKET_SERVICES.get_or_insert_ptr_mut(ctx, Some(&mut row));
-        if !kept.is_null() {
-            *kept = row;
-        }
+    let cookie = cookie(ctx);
+    // Who sends datagrams sends many.
+    if !maps::socket_service(cookie).is_some_and(|had| had.same(&row)) {
+        maps::set_socket_service(cookie, &row);
     }
 }
 
 /// Shows what was asked for in the place of what was given, while that is still the peer.
 #[inline(always)]
 fn show_asked<const V6: bool>(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: as above; a row stays readable until the program ends.
-    let asked = unsafe { maps::SOCKET_SERVICES.get_ptr_mut(ctx).as_ref() };
-    if let Some(asked) = asked {
+    if let Some(asked) = maps::socket_service(cookie(ctx)) {
         let (addr, port) = peer::<V6>(ctx.sock_addr);
         if addr.same(&asked.backend) && port.wire == asked.backend_port.wire {
             set_peer::<V6>(ctx.sock_addr, &asked.service, asked.service_port);
         }
     }
     ALLOW
+}
+
+/// The socket's number, which no other has until the machine starts again.
+#[inline(always)]
+fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }
 
 /// A port that Services have on the node is nobody else's. An IPv6 socket may take the port of both

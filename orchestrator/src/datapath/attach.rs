@@ -33,8 +33,10 @@ enum Target {
     Device(u32),
 }
 
-/// The programs for sockets. What shows an address as it was asked for stands before what replaces it.
-const SOCKETS: [(&str, AttachType); 10] = [
+/// The programs for sockets. What shows an address as it was asked for stands before what replaces it, and
+/// before both what forgets it.
+const SOCKETS: [(&str, AttachType); 11] = [
+    ("sock_release", AttachType::SockRelease),
     ("getpeername4", AttachType::GetPeerName4),
     ("getpeername6", AttachType::GetPeerName6),
     ("recvmsg4", AttachType::RecvMsg4),

@@ -16,9 +16,10 @@ use orchestrator_common::maps::endpoints::{Endpoint, Netns};
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey, SourceRange};
+use orchestrator_common::maps::sockets::SocketService;
 use orchestrator_common::maps::statistics::Connections;
 use orchestrator_common::maps::{INNER_MAP, announced};
-use orchestrator_common::maps::{config, endpoints, flows, nodes, services, statistics};
+use orchestrator_common::maps::{config, endpoints, flows, nodes, services, sockets, statistics};
 use orchestrator_common::{Addr, MAPS, MapKind, MapSpec, Tuple};
 
 use super::DatapathError;
@@ -51,6 +52,7 @@ pub struct Maps {
     netns: HashMap<MapData, u64, Netns>,
     flows: HashMap<MapData, Tuple, Flow>,
     affinity: HashMap<MapData, AffinityKey, Affinity>,
+    socket_services: HashMap<MapData, u64, SocketService>,
     counters: PerCpuArray<MapData, u64>,
     service_counters: PerCpuHashMap<MapData, u32, Connections>,
     backend_counters: PerCpuHashMap<MapData, u32, Connections>,
@@ -91,6 +93,7 @@ impl Maps {
             netns: open(dir, &endpoints::NETNS)?,
             flows: open(dir, &flows::FLOWS)?,
             affinity: open(dir, &affinity::AFFINITY)?,
+            socket_services: open(dir, &sockets::SOCKET_SERVICES)?,
             counters: open(dir, &statistics::COUNTERS)?,
             service_counters: open(dir, &statistics::SERVICE_COUNTERS)?,
             backend_counters: open(dir, &statistics::BACKEND_COUNTERS)?,
@@ -161,6 +164,7 @@ impl Maps {
             count(&self.netns, &endpoints::NETNS)?,
             count(&self.affinity, &affinity::AFFINITY)?,
             count(&self.flows, &flows::FLOWS)?,
+            count(&self.socket_services, &sockets::SOCKET_SERVICES)?,
         ];
         Ok(counted.into())
     }
@@ -468,7 +472,7 @@ fn check(dir: &Path, spec: &MapSpec) -> Result<(), DatapathError> {
     let info = data
         .info()
         .map_err(failed("read the facts of", spec.name))?;
-    // The kernel rounds a ring buffer's facts as it likes; socket storage has no row count.
+    // The kernel rounds a ring buffer's facts as it likes.
     let shaped = matches!(spec.kind, MapKind::RingBuffer)
         || (info.key_size() == spec.key_size && info.value_size() == spec.value_size);
     if shaped {

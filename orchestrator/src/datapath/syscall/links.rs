@@ -27,6 +27,7 @@ pub enum AttachType {
     RecvMsg6 = 20,
     GetPeerName4 = 29,
     GetPeerName6 = 30,
+    SockRelease = 34,
     Xdp = 37,
     TcxIngress = 46,
     TcxEgress = 47,
