@@ -36,6 +36,7 @@ pub enum Hook {
     Xdp = 6,
     /// `connect4` and `connect6`: the packet that they keep from being sent.
     Connect = 7,
+    FromCut = 8,
 }
 
 impl Hook {
@@ -47,6 +48,7 @@ impl Hook {
         Hook::ToNetdev,
         Hook::Xdp,
         Hook::Connect,
+        Hook::FromCut,
     ];
 
     /// Those that see every packet of their place and leave a trace.
@@ -68,6 +70,7 @@ impl Hook {
             Hook::ToNetdev => "to_netdev",
             Hook::Xdp => "xdp_uplink",
             Hook::Connect => "connect",
+            Hook::FromCut => "from_cut",
         }
     }
 

@@ -159,7 +159,7 @@ fn to_node(
     }
     let room = if is_direct { dsr::room(packet) } else { 0 };
     let mtu = path::mtu(packet, config, node, room);
-    if mtu != 0 {
+    if mtu != 0 && mtu != path::IN_PIECES {
         return refuse::too_big(packet, mtu, rule);
     }
     let (mut vni, mut frame) = (config.vni, OVERLAY_FRAME);
@@ -173,7 +173,11 @@ fn to_node(
         } else {
             packet.set_tunnel(vni, &config.underlay, &node.vtep)?;
             packet.set_macs(&frame)?;
-            (Verdict::Overlay, config.overlay)
+            let through = match mtu {
+                path::IN_PIECES => config.cut,
+                _ => config.overlay,
+            };
+            (Verdict::Overlay, through)
         };
     Ok(Trace {
         verdict,

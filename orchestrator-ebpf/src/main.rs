@@ -11,6 +11,7 @@ mod carried;
 mod hash;
 mod neighbour;
 mod packet;
+mod pieces;
 mod port;
 mod refusal;
 mod state;

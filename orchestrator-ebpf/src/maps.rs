@@ -35,6 +35,7 @@ use orchestrator_common::{Addr, DropReason, MapSpec, Port, Tuple};
 
 use crate::conntrack::Opening;
 use crate::packet::Headers;
+use crate::pieces::Pieces;
 use crate::refusal::Draft;
 
 /// A hash of the table's size. Rows are allocated when they are written.
@@ -46,7 +47,7 @@ const fn entries(spec: MapSpec) -> usize {
     spec.max_entries as usize
 }
 
-#[btf_map(name = "config_v2")]
+#[btf_map(name = "config_v3")]
 static CONFIG: Array<Config, { entries(CONFIG_SPEC) }> = Array::new();
 #[btf_map(name = "endpoints_v1")]
 static ENDPOINTS: Hash<Addr, Endpoint, { entries(ENDPOINTS_SPEC) }> = Hash::new();
@@ -92,6 +93,10 @@ static SOCKET_SERVICES: Hash<u64, SocketService, { entries(SOCKET_SERVICES_SPEC)
 /// Not of the contract, nor pinned: what is too large for the stack of a program.
 #[btf_map]
 static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
+
+/// The same, for a packet that is cut.
+#[btf_map(name = "pieces")]
+static PIECES: PerCpuArray<Pieces, 1> = PerCpuArray::new();
 
 #[btf_map(name = "draft")]
 static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
@@ -302,6 +307,14 @@ pub fn opening() -> Result<&'static mut Opening, DropReason> {
 #[inline(always)]
 pub fn draft() -> Result<&'static mut Draft, DropReason> {
     let row = DRAFT.get_ptr_mut(0).ok_or(DropReason::Helper)?;
+    // SAFETY: as above.
+    Ok(unsafe { &mut *row })
+}
+
+/// Room for the pieces of this processor's packet.
+#[inline(always)]
+pub fn pieces() -> Result<&'static mut Pieces, DropReason> {
+    let row = PIECES.get_ptr_mut(0).ok_or(DropReason::Helper)?;
     // SAFETY: as above.
     Ok(unsafe { &mut *row })
 }

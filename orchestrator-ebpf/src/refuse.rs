@@ -4,7 +4,7 @@
 use core::mem::size_of_val;
 
 use aya_ebpf::bindings::{BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC};
-use aya_ebpf::helpers::generated::{bpf_skb_adjust_room, bpf_skb_change_tail};
+use aya_ebpf::helpers::generated::bpf_skb_adjust_room;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::{DropReason, Rule, Trace, Tuple, Verdict};
 
@@ -160,7 +160,7 @@ fn answer<const QUOTE: usize, const HEADERS: usize>(
     let (quote, headers) = draft::<QUOTE, HEADERS>()?;
     packet.load_into(ETHERNET as u32, quote)?;
     write(headers, quote);
-    resize(packet, ETHERNET + size_of_val(quote))?;
+    packet.resize((ETHERNET + size_of_val(quote)) as u32)?;
     let room = size_of_val(headers) as i32;
     // SAFETY: the context; a positive difference makes room behind the Ethernet header.
     done(unsafe { bpf_skb_adjust_room(packet.skb, room, BPF_ADJ_ROOM_MAC, 0) })?;
@@ -188,7 +188,7 @@ fn overwrite<const HEADERS: usize>(
     let header = u32::from(segment[6].to_be() >> 12) * 4;
     let payload = packet.payload_after(header)?;
     write(headers, &packet.headers.tuple, segment, payload);
-    resize(packet, ETHERNET + size_of_val(headers))?;
+    packet.resize((ETHERNET + size_of_val(headers)) as u32)?;
     packet.store(ETHERNET as u32, headers, u64::from(BPF_F_RECOMPUTE_CSUM))
 }
 
@@ -202,13 +202,6 @@ fn draft<const QUOTE: usize, const HEADERS: usize>()
         (Some(quote), Some(headers)) => Ok((quote, headers)),
         _ => Err(DropReason::Helper),
     }
-}
-
-/// Cuts the packet; that also makes an ordinary one of a segmentation-offload packet.
-#[inline(always)]
-fn resize(packet: &Packet, length: usize) -> Result<(), DropReason> {
-    // SAFETY: the context.
-    done(unsafe { bpf_skb_change_tail(packet.skb, length as u32, 0) })
 }
 
 #[inline(always)]

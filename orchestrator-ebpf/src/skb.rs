@@ -12,8 +12,9 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple, csum};
 
@@ -513,6 +514,47 @@ impl Packet {
         }
     }
 
+    /// Gives the packet another length, at its end; that also makes an ordinary one of a
+    /// segmentation-offload packet.
+    #[inline(always)]
+    pub fn resize(&self, length: u32) -> Result<(), DropReason> {
+        done(unsafe { bpf_skb_change_tail(self.skb, length, 0) })
+    }
+
+    /// Puts other headers before a whole frame.
+    #[inline(always)]
+    pub fn prepend<T>(&self, headers: &T) -> Result<(), DropReason> {
+        done(unsafe { bpf_skb_change_head(self.skb, size_of::<T>() as u32, 0) })?;
+        self.store(0, headers, 0)
+    }
+
+    /// Sends the packet as it is out of an interface, and keeps it.
+    #[inline(always)]
+    pub fn send_copy(&self, ifindex: u32) -> Result<(), DropReason> {
+        done(unsafe { bpf_clone_redirect(self.skb, ifindex, 0) })
+    }
+
+    /// Everything from `at` on, and how much that is.
+    #[inline(always)]
+    pub fn load_rest<const N: usize>(&self, at: u32, to: &mut [u8; N]) -> Result<u32, DropReason> {
+        let rest = part::<N>(self.length().wrapping_sub(at))?;
+        let got = unsafe { bpf_skb_load_bytes(self.skb.cast(), at, to.as_mut_ptr().cast(), rest) };
+        done(got)?;
+        Ok(rest)
+    }
+
+    /// Writes so much of it.
+    #[inline(always)]
+    pub fn store_part<const N: usize>(
+        &self,
+        at: u32,
+        from: &[u8; N],
+        size: u32,
+    ) -> Result<(), DropReason> {
+        let (size, from) = (part::<N>(size)?, from.as_ptr().cast());
+        done(unsafe { bpf_skb_store_bytes(self.skb.cast(), at, from, size, 0) })
+    }
+
     /// The bytes behind the headers given, as the IP header counts them.
     #[inline(always)]
     pub fn payload_after(&self, l4_header: u32) -> Result<u32, DropReason> {
@@ -530,6 +572,17 @@ impl Packet {
         };
         Ok(total.saturating_sub(self.headers.l3_length() + l4_header))
     }
+}
+
+/// A size of something, and of no more than `N` bytes; LLVM must not know what the verifier has yet to
+/// be shown.
+#[inline(always)]
+fn part<const N: usize>(size: u32) -> Result<u32, DropReason> {
+    let size = core::hint::black_box(size);
+    if size == 0 || size > N as u32 {
+        return Err(DropReason::TooBig);
+    }
+    Ok(size)
 }
 
 /// Two ports as they lie beside each other.

@@ -10,8 +10,8 @@ use orchestrator_common::{Addr, Port, Proto, Tuple, csum};
 
 use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4, IPV6};
 
-const UDP: usize = 8;
-const VXLAN: usize = 8;
+pub const UDP: usize = 8;
+pub const VXLAN: usize = 8;
 
 /// What stands before the inner frame, Ethernet included.
 pub const OUTER_V4: usize = ETHERNET + IPV4 + UDP + VXLAN;
@@ -22,9 +22,9 @@ pub const BEHIND_V4: usize = (OUTER_V4 - ETHERNET) / 2;
 
 const WORDS_V4: usize = OUTER_V4 / 2;
 const WORDS_V6: usize = OUTER_V6 / 2;
-const ETHERNET_WORDS: usize = ETHERNET / 2;
+pub const ETHERNET_WORDS: usize = ETHERNET / 2;
 const IPV4_WORDS: usize = IPV4 / 2;
-const IPV6_WORDS: usize = IPV6 / 2;
+pub const IPV6_WORDS: usize = IPV6 / 2;
 
 const TTL: u16 = 64;
 /// The only flag of VXLAN's header that is not reserved: it has an identifier.
@@ -86,16 +86,22 @@ pub fn write_v4(words: &mut [u16; WORDS_V4], it: &Passage<'_>) {
 pub fn write_v6(words: &mut [u16; WORDS_V6], it: &Passage<'_>) {
     write_ethernet(words, it.way, ETHERTYPE_IPV6);
     let ip = &mut words[ETHERNET_WORDS..];
+    write_ipv6(ip, it, it.length + (UDP + VXLAN) as u16, Proto::UDP.number);
+    write_vxlan(&mut ip[IPV6_WORDS..], it);
+}
+
+/// IPv6's header before so many bytes, which begin with what `next` names.
+#[inline(always)]
+pub fn write_ipv6(ip: &mut [u16], it: &Passage<'_>, length: u16, next: u8) {
     [ip[0], ip[1]] = [(0x6000 | u16::from(outer_class(it.class)) << 4).to_be(), 0];
-    ip[2] = (it.length + (UDP + VXLAN) as u16).to_be();
-    ip[3] = (u16::from(Proto::UDP.number) << 8 | TTL).to_be();
+    ip[2] = length.to_be();
+    ip[3] = (u16::from(next) << 8 | TTL).to_be();
     let mut at = 0;
     while at < 4 {
         [ip[4 + 2 * at], ip[5 + 2 * at]] = halves(it.ends.src.words[at]);
         [ip[12 + 2 * at], ip[13 + 2 * at]] = halves(it.ends.dst.words[at]);
         at += 1;
     }
-    write_vxlan(&mut ip[IPV6_WORDS..], it);
 }
 
 /// The ends of a whole datagram without options and without a checksum of its own.
@@ -164,7 +170,7 @@ const fn outer_class(inner: u8) -> u8 {
 }
 
 #[inline(always)]
-fn write_ethernet(words: &mut [u16], way: &Way, ethertype: u16) {
+pub fn write_ethernet(words: &mut [u16], way: &Way, ethertype: u16) {
     [words[0], words[1]] = halves(way[0]);
     [words[2], words[3]] = halves(way[1]);
     [words[4], words[5]] = halves(way[2]);
@@ -173,7 +179,7 @@ fn write_ethernet(words: &mut [u16], way: &Way, ethertype: u16) {
 
 /// UDP's header, without a checksum because the inner packet has its own, and VXLAN's.
 #[inline(always)]
-fn write_vxlan(words: &mut [u16], it: &Passage<'_>) {
+pub fn write_vxlan(words: &mut [u16], it: &Passage<'_>) {
     words[0] = it.ends.src_port.wire;
     words[1] = it.ends.dst_port.wire;
     words[2] = (it.length + (UDP + VXLAN) as u16).to_be();
@@ -189,7 +195,7 @@ const fn vni_words(vni: u32) -> [u16; 2] {
 
 /// A word of 32 bits as it lies in memory.
 #[inline(always)]
-const fn halves(word: u32) -> [u16; 2] {
+pub const fn halves(word: u32) -> [u16; 2] {
     let [a, b, c, d] = word.to_ne_bytes();
     [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }

@@ -195,7 +195,7 @@ impl Datapath {
     }
 
     pub fn set_config(&mut self, config: &Config) -> Result<()> {
-        self.set_row("config_v2", 0, *config)
+        self.set_row("config_v3", 0, *config)
     }
 
     /// Writes every row that the programs read.
@@ -395,7 +395,8 @@ fn run(
     let trace = Trace::from_cb(cb).ok_or_else(|| anyhow!("no trace in {cb:?}"))?;
     let code = result.return_value as i32;
     let mut outer = Vec::new();
-    if trace.verdict == Verdict::Tunnel {
+    // What was cut before names no node any more.
+    if trace.verdict == Verdict::Tunnel && trace.vtep != 0 {
         let wrapped = Wrapped::read(&packet).context("no sound tunnel around the packet")?;
         outer = packet[..packet.len() - wrapped.inner.len()].to_vec();
         packet.drain(..outer.len());

@@ -9,7 +9,7 @@ use anyhow::Result;
 use nix::time::{ClockId, clock_gettime};
 use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use tests::capture::{Capture, Packet};
-use tests::netns::{Cluster, OUTSIDE, ready};
+use tests::netns::{Cluster, OUTSIDE, Plan, ready};
 use tests::peer::{Client, Server, Sink, receive, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -146,14 +146,24 @@ fn removal_leaves_nothing() -> Result<()> {
     if !ready("removal") {
         return Ok(());
     }
-    let mut cluster = Cluster::start(1)?;
+    let mut cluster = Plan::nodes(1).underlay_v6().start()?;
     cluster.nodes[0].add_pod(5)?;
     cluster.in_sync()?;
     let root = cluster.nodes[0].config.pin_root.clone();
     assert_eq!(orchestrator::datapath::nodes(&root)?, ["node-1"]);
+    let links = [
+        "orch-host",
+        "orch-net",
+        "orch-vxlan",
+        "orch-cut",
+        "orch-pieces",
+    ];
+    for link in links {
+        cluster.nodes[0].netns.link(link)?;
+    }
     cluster.nodes[0].remove()?;
     assert!(orchestrator::datapath::nodes(&root)?.is_empty());
-    for link in ["orch-host", "orch-net", "orch-vxlan"] {
+    for link in links {
         assert!(cluster.nodes[0].netns.link(link).is_err(), "{link} is left");
     }
     // The uplink works as if we had never been there.

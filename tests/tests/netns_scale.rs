@@ -194,6 +194,7 @@ fn facts() -> Facts {
         uplink: 2,
         overlay: 3,
         host: 5,
+        cut: 0,
         host_mac: Mac::default(),
         net_mac: Mac::default(),
         uplink_mac: Mac::default(),

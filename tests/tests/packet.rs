@@ -43,6 +43,7 @@ fn every_program_passes_the_verifier() {
             "connect4",
             "connect6",
             "from_container",
+            "from_cut",
             "from_netdev",
             "from_overlay",
             "getpeername4",

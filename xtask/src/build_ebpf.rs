@@ -42,6 +42,7 @@ const CAPS: &[(&str, u32, u32)] = &[
     ("connect4", 4_500, 288),
     ("connect6", 8_000, 320),
     ("from_container", 55_000, 448),
+    ("from_cut", 4_000, 320),
     ("from_netdev", 68_000, 480),
     ("from_overlay", 26_000, 480),
     ("getpeername4", 100, 64),

@@ -1,11 +1,11 @@
-//! `config_v2`: what a node's programs must know before they see a packet.
+//! `config_v3`: what a node's programs must know before they see a packet.
 
 use super::{MapSpec, Owner};
 use crate::addr::{Addr, Mac, Port, Prefix};
 use crate::layout::layout;
 
 pub const CONFIG: MapSpec = MapSpec::array::<Config>(
-    "config_v2",
+    "config_v3",
     1,
     Owner::Agent,
     "the node's own facts, one row",
@@ -39,10 +39,11 @@ layout! {
         pub v6: Family,
         /// The tunnel's source, of the underlay's family.
         pub underlay: Addr,
-        /// Interfaces: the uplink, the VXLAN device, `orch-net`.
+        /// Interfaces: the uplink, the VXLAN device, `orch-net`; `orch-cut`, 0 on an IPv4 underlay.
         pub uplink: u32,
         pub overlay: u32,
         pub host: u32,
+        pub cut: u32,
         pub vni: u32,
         pub vxlan_port: Port,
         /// Reserved node ports, first and last: never given to a masqueraded flow.

@@ -2,6 +2,7 @@
 //! packet there.
 
 mod container;
+mod cut;
 mod netdev;
 mod overlay;
 mod sock;

@@ -87,7 +87,7 @@ enum Command {
     },
     /// Detach the programs and delete maps and links of a node whose agent does not run
     ///
-    /// The links orch-host and orch-vxlan are deleted in the network namespace of the caller.
+    /// The links orch-host, orch-vxlan and orch-cut are deleted in the network namespace of the caller.
     #[command(after_help = "Example:\n  \
         nsenter --net=/run/netns/node-1 orchestrator datapath remove --node node-1")]
     Remove {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use super::link::filters::{self, Side};
-use super::link::{self, Devices, HOST, NET, VXLAN};
+use super::link::{self, CUT, Devices, HOST, NET, PIECES, VXLAN};
 use super::object::Programs;
 use super::syscall::{self, AttachType, XdpMode};
 use super::xdp::{self, Choice};
@@ -58,6 +58,10 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
         target: Target::Cgroup,
         mode: None,
     });
+    let cut = devices.cut.into_iter().flat_map(|pair| {
+        [(CUT, pair.cut), (PIECES, pair.pieces)]
+            .map(|(name, at)| on_device("from_cut", AttachType::TcxIngress, name, at))
+    });
     let devices = [
         on_device(
             "from_overlay",
@@ -84,7 +88,7 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
             devices.uplink.ifindex,
         ),
     ];
-    sockets.chain(devices).collect()
+    sockets.chain(devices).chain(cut).collect()
 }
 
 /// A pod's link is guarded from the moment that this returns, on both sides.

@@ -77,6 +77,11 @@ impl NodeConfig {
         self.mtu.saturating_sub(overhead)
     }
 
+    /// Pods may have packets that a path does not carry whole and their senders cannot make smaller.
+    pub(super) fn cuts(&self) -> bool {
+        self.underlay.is_ipv6() && self.v6.is_some()
+    }
+
     /// The same node with other addresses on its uplink; its underlay keeps its family.
     pub(super) fn readdressed(&self, addrs: Addrs) -> Self {
         let mut config = self.clone();
@@ -128,6 +133,7 @@ impl NodeConfig {
             uplink: devices.uplink.ifindex,
             overlay: devices.vxlan.ifindex,
             host: devices.net.ifindex,
+            cut: devices.cut.map_or(0, |pair| pair.cut),
             host_mac: Mac::new(devices.host.mac),
             net_mac: Mac::new(devices.net.mac),
             uplink_mac: Mac::new(devices.uplink.mac),

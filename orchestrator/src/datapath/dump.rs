@@ -23,7 +23,7 @@ pub fn dump(tables: &Tables) -> String {
         }
     };
     section(
-        "config_v2",
+        "config_v3",
         tables.config.values().flat_map(config).collect(),
     );
     section(
@@ -84,6 +84,9 @@ fn config(row: &Config) -> Vec<Row> {
         "interfaces: uplink {}, overlay {}, host {}",
         row.uplink, row.overlay, row.host
     ));
+    if row.cut != 0 {
+        lines.push(format!("packets are cut by interface {}", row.cut));
+    }
     lines.push(format!("vxlan vni {}, port {}", row.vni, row.vxlan_port));
     lines.push(format!(
         "node ports {}-{}",

@@ -1,10 +1,11 @@
-//! The node's own links: the VXLAN device, the veth pair that makes the node an endpoint, and the routes
-//! that send the overlay through it.
+//! The node's own links: the VXLAN device, the veth pair that makes the node an endpoint, the routes that
+//! send the overlay through it, and the pair in which packets are cut.
 //!
 //! A restarted agent recognises them by name; what is right already is left alone, so no packet is
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+mod cut;
 mod driver;
 pub mod filters;
 mod frames;
@@ -31,6 +32,7 @@ use orchestrator_common::Prefix;
 use super::{DatapathError, FamilyConfig, NodeConfig};
 
 pub use addresses::route_addresses;
+pub use cut::Cut;
 pub use driver::Driver;
 pub use frames::Sender;
 
@@ -39,6 +41,10 @@ pub const VXLAN: &str = "orch-vxlan";
 pub const HOST: &str = "orch-host";
 /// The datapath's end: what the node sends comes in here.
 pub const NET: &str = "orch-net";
+/// By this one leaves what is to be cut, and its pieces come back to it.
+pub const CUT: &str = "orch-cut";
+/// Its other end.
+pub const PIECES: &str = "orch-pieces";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -54,6 +60,8 @@ pub struct Devices {
     pub vxlan: Device,
     pub host: Device,
     pub net: Device,
+    /// Where nothing is to be cut there is none.
+    pub cut: Option<Cut>,
     /// Whose addresses are on the uplink's own link.
     pub neighbourhood: Prefix,
 }
@@ -71,6 +79,7 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
     let families: Vec<FamilyConfig> = config.families().copied().collect();
     let vxlan = ensure_vxlan(&netlink, config, overlay_mac).await?;
     let (host, net) = ensure_pair(&netlink, config).await?;
+    let cut = cut::ensure(&netlink, config).await?;
     ensure_addresses(&netlink, host, &families).await?;
     for family in &families {
         ensure_routes(&netlink, host, net, family).await?;
@@ -83,6 +92,7 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
         vxlan,
         host,
         net,
+        cut,
         neighbourhood,
     })
 }
@@ -90,7 +100,7 @@ pub async fn ensure(config: &NodeConfig, overlay_mac: [u8; 6]) -> Result<Devices
 /// Removes the node's links; routes and neighbours go with them. Absent ones are fine.
 pub async fn remove() -> Result<(), DatapathError> {
     let netlink = Netlink::connect()?;
-    for name in [HOST, VXLAN] {
+    for name in [HOST, VXLAN, CUT] {
         if let Some(link) = netlink.find(name).await? {
             netlink.delete(name, &link).await?;
         }
@@ -161,22 +171,7 @@ async fn ensure_pair(
     config: &NodeConfig,
 ) -> Result<(Device, Device), DatapathError> {
     let mtu = config.overlay_mtu();
-    let host = match netlink.find(HOST).await? {
-        Some(link) if is_veth(&link) => link,
-        stale => {
-            if let Some(stale) = stale {
-                netlink.delete(HOST, &stale).await?;
-            }
-            netlink
-                .create(HOST, LinkVeth::new(HOST, NET).build())
-                .await?
-        }
-    };
-    let net = netlink.find(NET).await?.ok_or_else(|| {
-        DatapathError::Invalid(format!(
-            "{HOST} has lost its peer {NET}: run `ip link del {HOST}` and start again"
-        ))
-    })?;
+    let (host, net) = veth(netlink, HOST, NET).await?;
     quiet(NET)?;
     if config.underlay.is_ipv6() {
         // The programs ask the kernel how narrow a path is, as if they forwarded from here.
@@ -196,6 +191,31 @@ async fn ensure_pair(
         netlink.set(name, message).await?;
     }
     Ok((device(&host)?, device(&net)?))
+}
+
+/// Both ends of a veth pair, which is made if it is not there.
+async fn veth(
+    netlink: &Netlink,
+    name: &str,
+    peer: &str,
+) -> Result<(LinkMessage, LinkMessage), DatapathError> {
+    let link = match netlink.find(name).await? {
+        Some(link) if is_veth(&link) => link,
+        stale => {
+            if let Some(stale) = stale {
+                netlink.delete(name, &stale).await?;
+            }
+            netlink
+                .create(name, LinkVeth::new(name, peer).build())
+                .await?
+        }
+    };
+    let other = netlink.find(peer).await?.ok_or_else(|| {
+        DatapathError::Invalid(format!(
+            "{name} has lost its peer {peer}: run `ip link del {name}` and start again"
+        ))
+    })?;
+    Ok((link, other))
 }
 
 fn is_veth(link: &LinkMessage) -> bool {

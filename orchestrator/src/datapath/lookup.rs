@@ -178,6 +178,8 @@ pub fn outcomes(tables: &Tables, state: &State, arrival: Arrival, frame: &[u8]) 
         Hook::FromOverlay => world.from_overlay(arrival, &packet),
         Hook::FromNetdev | Hook::Xdp => world.from_netdev(arrival.ifindex, &packet),
         Hook::ToNetdev => world.to_netdev(&packet),
+        // Decided before it came there.
+        Hook::FromCut => world.route(arrival.ifindex, &packet, Left::of(&packet), By::Nothing),
     };
     Allowed {
         outcomes: decided.unwrap_or_else(|reason| BTreeSet::from([Outcome::Drop(reason)])),

@@ -494,6 +494,7 @@ fn facts() -> Facts {
         uplink: 2,
         overlay: 3,
         host: 5,
+        cut: 0,
         host_mac: Mac::new([2, 0, 0, 0, 0, 1]),
         net_mac: Mac::new([2, 0, 0, 0, 0, 2]),
         uplink_mac: Mac::new([2, 0, 0, 0, 0, 3]),

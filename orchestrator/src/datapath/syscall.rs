@@ -74,6 +74,39 @@ pub fn own_netns_cookie() -> io::Result<u64> {
     netns_cookie(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)
 }
 
+/// Has the stack finish the checksums of what it sends by a link of the calling thread's network namespace,
+/// with nothing left to do for a card; segmentation offload ends with that.
+pub fn finish_checksums(link: &str) -> io::Result<()> {
+    /// `struct ethtool_value`.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    let mut value = Value {
+        command: ETHTOOL_STXCSUM,
+        data: 0,
+    };
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut value).cast(),
+        },
+    };
+    let name = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
+    name.zip(link.bytes())
+        .for_each(|(to, from)| *to = from as libc::c_char);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the kernel reads `request`, whose name ends in a zero, and reads and writes `value`.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Gives the kernel back what the process has freed: the heap keeps it as long as anything above it lives.
 pub fn trim_heap() {
     // SAFETY: it touches no memory that is in use, and the heap has its own locks.

@@ -158,6 +158,7 @@ fn tables() -> Tables {
         uplink: 90,
         overlay: 91,
         host: 92,
+        cut: 0,
         vni: 1,
         vxlan_port: Port::new(4789),
         node_port_first: Port::new(30000),

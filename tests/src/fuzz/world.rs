@@ -83,7 +83,7 @@ fn addr(text: &str) -> Addr {
 pub fn senders(hook: Hook) -> Vec<IpAddr> {
     let both = |names: &[[&str; 2]]| names.iter().flatten().map(|name| ip(name)).collect();
     match hook {
-        Hook::FromContainer | Hook::Connect => both(&[PODS[0], GATEWAY]),
+        Hook::FromContainer | Hook::FromCut | Hook::Connect => both(&[PODS[0], GATEWAY]),
         Hook::ToContainer => both(&[PODS[1], FAR_POD, OUTSIDE, GATEWAY]),
         Hook::FromOverlay => both(&[FAR_POD]),
         Hook::FromNetdev | Hook::Xdp => both(&[OUTSIDE, PUBLIC]),
@@ -95,7 +95,7 @@ pub fn senders(hook: Hook) -> Vec<IpAddr> {
 pub fn addressees(hook: Hook) -> Vec<IpAddr> {
     let both = |names: &[[&str; 2]]| names.iter().flatten().map(|name| ip(name)).collect();
     match hook {
-        Hook::FromContainer | Hook::Connect => Vec::new(),
+        Hook::FromContainer | Hook::FromCut | Hook::Connect => Vec::new(),
         Hook::ToContainer => both(&[PODS[0]]),
         Hook::FromOverlay => both(&[PODS[0], PODS[1], GATEWAY, TRANSLATION]),
         Hook::FromNetdev | Hook::Xdp => both(&[NODE, PUBLIC]),

@@ -426,6 +426,7 @@ fn facts(world: &World, node: usize) -> Facts {
         uplink: UPLINK,
         overlay: OVERLAY,
         host: HOST,
+        cut: 0,
         host_mac: frames::SENDER,
         net_mac: Mac::new([2, 0, 0, number, 0, 2]),
         uplink_mac: Mac::new([2, 0, 0, number, 0, 3]),

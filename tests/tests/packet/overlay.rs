@@ -9,7 +9,7 @@ use aya::programs::TcAttachType;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::nodes::Node;
-use orchestrator_common::{DropEvent, DropReason, Rule, Verdict};
+use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Verdict};
 use tests::packet::*;
 use tests::prog::LOOPBACK;
 
@@ -124,6 +124,51 @@ fn a_client_that_another_node_sent_on_is_answered_from_here_in_that_nodes_name()
         (OTHER_NODE, OUTSIDE)
     );
     assert_eq!(seen.transport, Transport::Tcp(30080, 50000));
+}
+
+#[test]
+fn only_what_is_too_large_for_the_narrowest_link_goes_in_pieces() {
+    let Some(mut world) = world("pieces") else {
+        return;
+    };
+    ip_link("link set lo up");
+    world.node("fd00:100:0:2::", OTHER_NODE6);
+    let config = |cut| Config {
+        underlay: addr(NODE6),
+        cut,
+        ..config()
+    };
+    world.datapath.set_config(&config(HOST)).unwrap();
+    let of = |to, length: usize| udp((POD6, 40000), (to, 53), &vec![7; length - 48]);
+    let back = Trace {
+        vtep: addr(OTHER_NODE6).low_word(),
+        ..trace(Verdict::Overlay, LOOPBACK, Rule::RemotePod)
+    };
+    for length in [1211, 1280, 1304] {
+        let frame = of(REMOTE_POD6, length);
+        let ran = world.run(Hook::FromCut, &frame);
+        assert_eq!(ran.trace, back);
+        let (headers, rest) = ran.packet.split_at(14 + 40 + 8);
+        assert_eq!(rest, &frame[640..]);
+        // From byte 656 on, and nothing follows.
+        assert_eq!(headers[54..58], [17, 0, 2, 0x90]);
+    }
+    // The last segment of many need not be large.
+    for length in [60, 700, 1210] {
+        let frame = of(REMOTE_POD6, length);
+        let ran = world.run(Hook::FromCut, &frame);
+        assert_eq!(ran.trace, back);
+        assert_eq!(ran.packet[14 + 40 + 16..], frame);
+    }
+    let mut drops = |frame: &[u8], reason| world.must_drop(Hook::FromCut, frame, reason);
+    drops(&of(NEIGHBOUR_POD6, 1280), DropReason::NoNode);
+    drops(&of(REMOTE_POD6, 1651), DropReason::TooBig);
+    // They come back as they are.
+    world.datapath.set_config(&config(LOOPBACK)).unwrap();
+    let piece = fragment(udp((NODE6, 50000), (OTHER_NODE6, 4789), &[7; 64]), 82, true);
+    let ran = world.run(Hook::FromCut, &piece);
+    let on = trace(Verdict::Tunnel, UPLINK, Rule::RemotePod);
+    assert_eq!((ran.trace, ran.packet), (on, piece));
 }
 
 /// A VXLAN device with the program on it, and the addresses of the nodes on loopback.

@@ -47,6 +47,12 @@ pub const BUGS: &[Bug] = &[
         to: "Some(_) => {}",
     },
     Bug {
+        name: "the least of IPv6 is refused at a narrow hop",
+        file: "orchestrator-ebpf/src/path.rs",
+        from: "if packet.longest() <= LEAST {",
+        to: "if false {",
+    },
+    Bug {
         name: "any tunnel is ours",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
         from: "if packet.headers.vni != config.vni {",

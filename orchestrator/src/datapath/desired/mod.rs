@@ -32,6 +32,8 @@ pub struct Facts {
     pub overlay: u32,
     /// `orch-net`.
     pub host: u32,
+    /// `orch-cut`, 0 if there is none.
+    pub cut: u32,
     /// `orch-host`'s and `orch-net`'s.
     pub host_mac: Mac,
     pub net_mac: Mac,

@@ -1,4 +1,4 @@
-//! `config_v2` and `nodes_v1`: this node's facts, and where the other nodes' pods are.
+//! `config_v3` and `nodes_v1`: this node's facts, and where the other nodes' pods are.
 
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::nodes::Node;
@@ -15,6 +15,7 @@ pub fn config(facts: &Facts) -> Config {
         uplink: facts.uplink,
         overlay: facts.overlay,
         host: facts.host,
+        cut: facts.cut,
         vni: facts.vni,
         vxlan_port: facts.vxlan_port,
         node_port_first: Port::new(30000),
