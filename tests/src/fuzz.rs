@@ -1,6 +1,7 @@
 //! Random packets through the real programs, step by step beside the model: what a program does must
 //! be among what the model allows, and the model learns from it what the program will remember.
 
+pub mod cut;
 pub mod frames;
 pub mod world;
 

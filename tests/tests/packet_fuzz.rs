@@ -4,10 +4,12 @@
 //! `ORCHESTRATOR_FUZZ_PACKETS=12500000 nice -n 19 cargo test -p tests --test packet_fuzz` are ten million
 //! through each program of the stack; XDP's are `--test packet xdp_does_nothing`, beside the stack's.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use tests::fuzz::world::{Parts, tables};
-use tests::fuzz::{self, Fuzz};
+use tests::fuzz::{self, Fuzz, cut};
 use tests::prog::can_load;
 
 const PACKETS: u64 = 100_000;
@@ -54,6 +56,29 @@ fn whatever_comes_meets_what_the_model_says_over_an_ipv6_underlay() -> Result<()
             ..Parts::ALL
         },
     )
+}
+
+#[test]
+fn whatever_is_to_be_cut_comes_out_whole_or_in_two_pieces() -> Result<()> {
+    if !can_load("fuzz of pieces") {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    // The first pieces go there.
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status()?;
+    assert!(up.success());
+    let (packets, seed) = fuzz::extent(PACKETS)?;
+    let parts = Parts {
+        underlay_v6: true,
+        direct: true,
+        ..Parts::ALL
+    };
+    let met = cut::run(packets / 5, seed, tables(parts)).with_context(|| format!("seed {seed}"))?;
+    println!("whole, in pieces, dropped: {met:?}");
+    assert!(met.iter().all(|times| *times > 0), "{met:?}");
+    Ok(())
 }
 
 fn run(test: &str, parts: Parts) -> Result<()> {

@@ -68,7 +68,11 @@ fn main() -> Result<()> {
         .collect();
     let started = Instant::now();
     let mut results = Results {
-        name: if short { "datapath-short" } else { "datapath" },
+        name: match (short, wanted.is_empty()) {
+            (true, _) => "datapath-short",
+            (false, true) => "datapath",
+            (false, false) => "datapath-part",
+        },
         outcomes: Vec::new(),
         failures: Vec::new(),
     };

@@ -53,6 +53,12 @@ pub const BUGS: &[Bug] = &[
         to: "if false {",
     },
     Bug {
+        name: "where answers come from is not noted",
+        file: "orchestrator-ebpf/src/conntrack.rs",
+        from: "if opening.key.scope.number == Scope::SERVICE.number {",
+        to: "if false {",
+    },
+    Bug {
         name: "any tunnel is ours",
         file: "orchestrator-ebpf/src/hooks/overlay.rs",
         from: "if packet.headers.vni != config.vni {",
