@@ -3,10 +3,12 @@
 //! `orchestrator_common::maps`; the loader checks that they agree.
 
 use aya_ebpf::btf_maps::{
-    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie,
+    Array, HashMap, HashOfMaps, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+    SkStorage, lpm_trie,
 };
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::SockAddrContext;
 use orchestrator_common::maps::affinity::{AFFINITY as AFFINITY_SPEC, Affinity, AffinityKey};
 use orchestrator_common::maps::announced::ANNOUNCED as ANNOUNCED_SPEC;
 use orchestrator_common::maps::config::{CONFIG as CONFIG_SPEC, Config};
@@ -90,6 +92,8 @@ static COUNTERS: PerCpuArray<u64, { entries(COUNTERS_SPEC) }> = PerCpuArray::new
 pub static DROPS: RingBuf<(), { entries(DROPS_SPEC) }> = RingBuf::new();
 #[btf_map(name = "socket_services_v2")]
 static SOCKET_SERVICES: Hash<u64, SocketService, { entries(SOCKET_SERVICES_SPEC) }> = Hash::new();
+#[btf_map(name = "socket_services_v1")]
+static SOCKET_STORAGE: SkStorage<SocketService> = SkStorage::new();
 /// Not of the contract, nor pinned: what is too large for the stack of a program.
 #[btf_map]
 static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
@@ -245,15 +249,28 @@ pub fn note_replier(from: &Addr, port: Port) {
 
 /// What a socket asked for.
 #[inline(always)]
-pub fn socket_service(cookie: u64) -> Option<&'static SocketService> {
+pub fn socket_service(ctx: &SockAddrContext, cookie: u64) -> Option<&'static SocketService> {
     // SAFETY: as above. The row is the socket's own, which is there as long as the program runs for it.
-    unsafe { SOCKET_SERVICES.get(&cookie) }
+    unsafe {
+        SOCKET_SERVICES
+            .get(&cookie)
+            .or_else(|| SOCKET_STORAGE.get_ptr_mut(ctx).as_ref())
+    }
 }
 
-/// Without room for it the socket works and shows the other address.
+/// Without room for it anywhere the socket works and shows the other address.
 #[inline(always)]
-pub fn set_socket_service(cookie: u64, row: &SocketService) {
-    let _ = SOCKET_SERVICES.insert(&cookie, row, 0);
+pub fn set_socket_service(ctx: &SockAddrContext, cookie: u64, row: &mut SocketService) {
+    if SOCKET_SERVICES.insert(&cookie, &*row, 0).is_ok() {
+        return;
+    }
+    // SAFETY: as above; it is made with the row in it, or has an older one.
+    unsafe {
+        let kept = SOCKET_STORAGE.get_or_insert_ptr_mut(ctx, Some(row));
+        if !kept.is_null() {
+            *kept = *row;
+        }
+    }
 }
 
 #[inline(always)]

@@ -1,7 +1,8 @@
 //! The attached programs under real sockets: two nodes, their pods, and a client outside.
 
+use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use orchestrator::datapath::view::{ExternalView, PortView};
 use orchestrator::datapath::{Change, ObjectKey, ServiceView};
 use orchestrator_common::Proto;
-use tests::netns::{Cluster, Ep, OUTSIDE, Svc, ready};
+use orchestrator_common::maps::flows::REPLIERS;
+use tests::netns::{Cluster, Ep, Netns, OUTSIDE, Svc, ready};
 use tests::peer::{Client, Server, ask_udp, receive, udp};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -366,6 +368,34 @@ fn a_restarted_agent_breaks_no_connection_and_keeps_every_number() -> Result<()>
     ask("by the links of both pods")?;
     let mut anew = Client::connect(&cluster.nodes[0].pods[0].netns, at(SERVICE, 80))?;
     assert_eq!(anew.ask("anew")?, "far anew");
+    Ok(())
+}
+
+#[test]
+fn answers_are_found_for_flows_and_programs_older_than_their_filter() -> Result<()> {
+    let Some(two) = Two::start("older than the filter")? else {
+        return Ok(());
+    };
+    let mut cluster = two.cluster;
+    let _server = Server::udp(&cluster.nodes[1].pods[0].netns, "far", 5353)?;
+    cluster.service(SERVICE, 53, Udp, &[(two.far, 5353)])?;
+    let ask = |pod: &Netns| -> Result<UdpSocket> {
+        let socket = udp(pod)?;
+        socket.connect(at(SERVICE, 53))?;
+        socket.send(b"hello")?;
+        assert_eq!(receive(&socket)?.0, "far hello");
+        Ok(socket)
+    };
+    let older = ask(&cluster.nodes[0].pods[0].netns)?;
+    cluster.nodes[0].kill();
+    let config = &cluster.nodes[0].config;
+    let maps = config.pin_root.join(&config.node_name).join("maps");
+    fs::remove_file(maps.join(REPLIERS.name))?;
+    cluster.nodes[0].open()?;
+    older.send(b"again")?;
+    assert_eq!(receive(&older)?.0, "far again");
+    // The pods' programs are still those that note where nobody looks.
+    ask(&cluster.nodes[0].pods[1].netns)?;
     Ok(())
 }
 

@@ -108,6 +108,28 @@ fn what_a_socket_asked_for_is_forgotten_when_its_last_descriptor_is_closed() -> 
 }
 
 #[test]
+fn a_socket_that_finds_its_table_full_shows_the_service_all_the_same() -> Result<()> {
+    if !ready("full table of sockets") {
+        return Ok(());
+    }
+    let (mut cluster, _, server) = two_pods(Plan::nodes(1))?;
+    let _server = Server::tcp(&cluster.nodes[0].pods[1].netns, "pod", 8080)?;
+    cluster.service(SERVICE, 80, Tcp, &[(server, 8080)])?;
+    let mut rows: HashMap<_, u64, SocketService> = pinned(&cluster, SOCKET_SERVICES.name)?;
+    for number in 0..u64::from(SOCKET_SERVICES.max_entries) {
+        rows.insert(u64::MAX - number, SocketService::default(), 0)?;
+    }
+    let pod = &cluster.nodes[0].pods[0].netns;
+    let stream = pod.enter(|| TcpStream::connect((SERVICE, 80)))?;
+    assert_eq!(stream.peer_addr()?, (SERVICE, 80).into());
+    rows.remove(&u64::MAX)?;
+    let next = pod.enter(|| TcpStream::connect((SERVICE, 80)))?;
+    assert_eq!(next.peer_addr()?, (SERVICE, 80).into());
+    assert_eq!(stream.peer_addr()?, (SERVICE, 80).into());
+    Ok(())
+}
+
+#[test]
 fn an_ipv6_socket_reaches_an_ipv4_service_under_its_mapped_address() -> Result<()> {
     if !ready("mapped address") {
         return Ok(());

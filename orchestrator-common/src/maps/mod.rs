@@ -26,6 +26,7 @@ pub enum MapKind {
     PerCpuArray,
     PerCpuHash,
     RingBuffer,
+    SocketStorage,
 }
 
 /// Who writes a map.
@@ -43,7 +44,7 @@ pub struct MapSpec {
     pub kind: MapKind,
     pub key_size: u32,
     pub value_size: u32,
-    /// Rows; bytes for a ring buffer.
+    /// Rows; bytes for a ring buffer; 0 for socket storage.
     pub max_entries: u32,
     /// BPF_F_* flags at creation.
     pub flags: u32,
@@ -59,7 +60,7 @@ pub const NO_PREALLOC: u32 = 1;
 pub const INNER_MAP: u32 = 1 << 12;
 
 /// The table. An order in which upserts are safe: what a row points to stands before it.
-pub const MAPS: [MapSpec; 19] = [
+pub const MAPS: [MapSpec; 20] = [
     config::CONFIG,
     endpoints::ENDPOINTS,
     nodes::NODES,
@@ -75,6 +76,7 @@ pub const MAPS: [MapSpec; 19] = [
     fragments::FRAGMENTS,
     affinity::AFFINITY,
     sockets::SOCKET_SERVICES,
+    sockets::SOCKET_STORAGE,
     statistics::COUNTERS,
     statistics::SERVICE_COUNTERS,
     statistics::BACKEND_COUNTERS,

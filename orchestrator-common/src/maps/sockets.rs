@@ -1,10 +1,10 @@
-//! `socket_services_v2`: which Service's address a socket asked for.
+//! `socket_services_v2`, `socket_services_v1`: which Service's address a socket asked for.
 //!
-//! A row goes with its socket, by `sock_release`. Not socket storage: that is allocated anew for each
-//! socket and given back much later, which costs a connect() 1.2 us (Linux 6.18), and a row of a hash
-//! a tenth of that.
+//! A row of the first goes with its socket, by `sock_release`. Socket storage is only for those that find no
+//! room there: it is allocated anew for each socket and given back much later, which costs a connect() 1.2 us
+//! (Linux 6.18). Sockets of the kernel itself (a mount's) are never released so, and leave their rows.
 
-use super::{MapSpec, Owner};
+use super::{MapKind, MapSpec, NO_PREALLOC, Owner};
 use crate::addr::{Addr, Port};
 use crate::layout::layout;
 
@@ -14,6 +14,17 @@ pub const SOCKET_SERVICES: MapSpec = MapSpec::hash::<u64, SocketService>(
     Owner::Datapath,
     "socket's cookie -> the Service's address, for getpeername",
 );
+
+pub const SOCKET_STORAGE: MapSpec = MapSpec {
+    name: "socket_services_v1",
+    kind: MapKind::SocketStorage,
+    key_size: size_of::<i32>() as u32,
+    value_size: size_of::<SocketService>() as u32,
+    max_entries: 0,
+    flags: NO_PREALLOC,
+    owner: Owner::Datapath,
+    holds: "socket -> the same, of those that found the other table full",
+};
 
 layout! {
     /// Written by `connect4`. `getpeername4` restores the Service's address only while the peer is

@@ -110,13 +110,13 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     maps::count_opened(service.id, backend.id);
     set_peer::<V6>(ctx.sock_addr, &backend.addr, backend.port);
-    let asked = SocketService {
+    let mut asked = SocketService {
         service: addr,
         backend: backend.addr,
         service_port: port,
         backend_port: backend.port,
     };
-    maps::set_socket_service(cookie(ctx), &asked);
+    maps::set_socket_service(ctx, cookie(ctx), &mut asked);
     ALLOW
 }
 
@@ -185,7 +185,7 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     let by = config.family(&addr).services.addr;
     set_peer::<V6>(ctx.sock_addr, &by, port);
-    let asked = SocketService {
+    let mut asked = SocketService {
         service: addr,
         backend: by,
         service_port: port,
@@ -193,8 +193,8 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     };
     // Who sends datagrams sends many.
     let cookie = cookie(ctx);
-    if !maps::socket_service(cookie).is_some_and(|had| had.same(&asked)) {
-        maps::set_socket_service(cookie, &asked);
+    if !maps::socket_service(ctx, cookie).is_some_and(|had| had.same(&asked)) {
+        maps::set_socket_service(ctx, cookie, &mut asked);
     }
     ALLOW
 }
@@ -202,7 +202,7 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 /// Shows what was asked for in the place of what was given, while that is still the peer.
 #[inline(always)]
 fn show_asked<const V6: bool>(ctx: &SockAddrContext) -> i32 {
-    if let Some(asked) = maps::socket_service(cookie(ctx)) {
+    if let Some(asked) = maps::socket_service(ctx, cookie(ctx)) {
         let (addr, port) = peer::<V6>(ctx.sock_addr);
         if addr.same(&asked.backend) && port.wire == asked.backend_port.wire {
             set_peer::<V6>(ctx.sock_addr, &asked.service, asked.service_port);

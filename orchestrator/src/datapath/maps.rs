@@ -472,7 +472,7 @@ fn check(dir: &Path, spec: &MapSpec) -> Result<(), DatapathError> {
     let info = data
         .info()
         .map_err(failed("read the facts of", spec.name))?;
-    // The kernel rounds a ring buffer's facts as it likes.
+    // The kernel rounds a ring buffer's facts as it likes; socket storage has no row count.
     let shaped = matches!(spec.kind, MapKind::RingBuffer)
         || (info.key_size() == spec.key_size && info.value_size() == spec.value_size);
     if shaped {
@@ -494,10 +494,7 @@ fn pinned(dir: &Path, spec: &MapSpec) -> Result<MapData, DatapathError> {
     MapData::from_pin(dir.join(spec.name)).map_err(failed("open", spec.name))
 }
 
-pub fn open<M: TryFrom<Map, Error = MapError>>(
-    dir: &Path,
-    spec: &MapSpec,
-) -> Result<M, DatapathError> {
+fn open<M: TryFrom<Map, Error = MapError>>(dir: &Path, spec: &MapSpec) -> Result<M, DatapathError> {
     let map = pinned(dir, spec)
         .and_then(|data| Map::from_map_data(data).map_err(failed("open", spec.name)))?;
     M::try_from(map).map_err(failed("open", spec.name))

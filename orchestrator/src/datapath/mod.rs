@@ -28,7 +28,7 @@ mod probe;
 #[cfg(test)]
 mod property;
 pub mod reconcile;
-pub mod repliers;
+mod repliers;
 pub mod syscall;
 pub mod table;
 pub mod trace;
@@ -49,7 +49,6 @@ use meter::Meter;
 use names::Names;
 use object::Programs;
 use reconcile::Reconciler;
-use repliers::Repliers;
 
 pub use addrs::Addrs;
 pub use config::{FamilyConfig, NodeConfig};
@@ -136,12 +135,11 @@ impl Datapath {
         mount::ensure_bpffs(&config.pin_root)?;
         let (maps, links) = pin_dirs(&config)?;
         let devices = link::ensure(&config, Mac::OVERLAY_DEVICE.octets).await?;
+        repliers::ensure(&maps)?;
         let programs = object::load(&maps)?;
         let facts = config.facts(&devices)?;
         // The rows come first: a program that runs before them drops what it sees.
         let reconciler = Reconciler::start(Maps::open(&maps)?, facts)?;
-        let mut repliers = Repliers::open(&maps)?;
-        repliers.note()?;
         let links = Links::open(&links, &config.cgroup_root)?;
         let mut own_links = BTreeSet::new();
         for attachment in attach::node_attachments(&devices) {
@@ -149,7 +147,6 @@ impl Datapath {
             own_links.insert(attachment.name);
         }
         own_links.extend(links.attach_xdp(&programs, &config, &devices)?);
-        repliers.note()?;
         gc::remove_old_maps(&maps)?;
         Ok(Self {
             config,
