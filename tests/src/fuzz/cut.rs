@@ -30,9 +30,11 @@ pub fn run(packets: u64, seed: u64, mut tables: Tables) -> Result<[u64; 3]> {
     let pool = world::pool(&tables);
     let mut rng = Rng::new(seed);
     let senders = world::senders(Hook::FromCut);
+    // Pods of other nodes.
+    let addressees = world::senders(Hook::FromOverlay);
     let mut met = [0; 3];
     for number in 0..packets {
-        let mut frame = pool.frame(&mut rng, &senders, &[]).bytes;
+        let mut frame = pool.frame(&mut rng, &senders, &addressees).bytes;
         if rng.chance(700) {
             frame.resize(54 + rng.below(1700), 7);
         }

@@ -8,6 +8,8 @@ const ETHERNET: usize = 14;
 const EXTENSIONS: [u8; 4] = [0, 43, FRAGMENT_HEADER, 60];
 const FRAGMENT_HEADER: u8 = 44;
 const MOST_EXTENSIONS: usize = 6;
+/// One that begins further in the frame is not.
+const FURTHEST: usize = 1024;
 
 /// Whether a packet is all of its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -234,7 +236,7 @@ fn v6(frame: &[u8]) -> Result<Packet, DropReason> {
     let mut steps = 0;
     while packet.part != Part::Later && EXTENSIONS.contains(&packet.tuple.proto.number) {
         steps += 1;
-        if steps > most {
+        if steps > most || packet.transport > FURTHEST {
             return Err(DropReason::Malformed);
         }
         packet.step_over_extension(frame)?;
