@@ -192,18 +192,24 @@ fn to_node(
     })
 }
 
-/// Encapsulates a packet that is one on the wire. `false`: it is as it was. Not inlined, for the
-/// stack.
-#[inline(never)]
-fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
-    let ends = Tuple {
+/// Of the outer packet that takes a packet to another node.
+#[inline(always)]
+pub fn tunnel_ends(packet: &Packet, config: &Config, to: &Addr) -> Tuple {
+    Tuple {
         src: config.underlay,
         dst: *to,
         src_port: tunnel::source_port(&packet.headers.tuple),
         dst_port: config.vxlan_port,
         proto: Proto::UDP,
         ..packet.headers.tuple
-    };
+    }
+}
+
+/// Encapsulates a packet that is one on the wire. `false`: it is as it was. Not inlined, for the
+/// stack.
+#[inline(never)]
+fn wrap(packet: &Packet, config: &Config, vni: u32, to: &Addr, frame: &[u32; 3]) -> bool {
+    let ends = tunnel_ends(packet, config, to);
     to.is_v4() && packet.wrap(&ends, vni, frame)
 }
 

@@ -10,7 +10,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
-use orchestrator_common::{Addr, DropReason, Proto, Rule, Trace, Tuple, Verdict};
+use orchestrator_common::{Addr, DropReason, Rule, Trace, Verdict};
 
 use crate::drop::exit;
 use crate::packet::ETHERNET;
@@ -59,14 +59,7 @@ fn on(verdict: Verdict, target: u32, vtep: u32) -> Trace {
 fn cut(packet: &Packet, config: &Config, to: &Addr, vni: u32) -> Result<(), DropReason> {
     let pieces = maps::pieces()?;
     let length = packet.length();
-    let ends = Tuple {
-        src: config.underlay,
-        dst: *to,
-        src_port: tunnel::source_port(&packet.headers.tuple),
-        dst_port: config.vxlan_port,
-        proto: Proto::UDP,
-        ..packet.headers.tuple
-    };
+    let ends = forward::tunnel_ends(packet, config, to);
     let passage = Passage {
         way: &forward::OVERLAY_FRAME,
         ends: &ends,
