@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     mem::ManuallyDrop,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -276,6 +277,14 @@ impl Kubectl {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig);
         output(command.args(arguments))
+    }
+
+    /// Runs a verb on a file that says this: `apply`, `create`.
+    pub fn given(&self, verb: &str, object: &Value) -> Result<String> {
+        let mut file = tempfile::Builder::new().suffix(".json").tempfile()?;
+        file.write_all(object.to_string().as_bytes())?;
+        let path = file.path().to_string_lossy().into_owned();
+        self.args(&[verb, "-f", &path])
     }
 
     /// What `get` finds, as JSON.

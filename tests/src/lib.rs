@@ -11,4 +11,5 @@ pub mod oracle;
 pub mod packet;
 pub mod peer;
 pub mod prog;
+pub mod scenarios;
 pub mod sim;

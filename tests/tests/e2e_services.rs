@@ -16,15 +16,11 @@ mod setting;
 mod type_changes;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use libtest_mimic::{Arguments, Failed, Trial};
 use setting::Setting;
+use tests::scenarios::{self, Scenario};
 
-/// A scenario panics where the cluster does not do as its name says.
-type Scenario = (&'static str, fn(&Setting));
-
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario<Setting>; 15] = [
     ("service_survives_server_restart", life::server_restart),
     ("node_port_collision_is_refused", node_ports::collision),
     (
@@ -73,27 +69,5 @@ const SCENARIOS: [Scenario; 15] = [
 ];
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let shared: Arc<Mutex<Option<Result<Setting, String>>>> = Arc::default();
-    let trials = SCENARIOS.map(|(name, scenario)| {
-        let shared = Arc::clone(&shared);
-        Trial::test(name, move || {
-            // A scenario that panicked leaves the cluster as good as it was.
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = shared
-                .get_or_insert_with(|| Setting::start().map_err(|error| format!("{error:#}")));
-            scenario(made.as_ref().map_err(Failed::from)?);
-            Ok(())
-        })
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.into());
-    let shared = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(Ok(setting)) = shared
-        && let Err(error) = setting.cluster.down()
-    {
-        eprintln!("{error:#}");
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
+    scenarios::run(Setting::start, |setting| setting.cluster.down(), SCENARIOS)
 }

@@ -48,8 +48,7 @@ impl Setting {
 
     /// Runs `kubectl` with this verb on a file that says this.
     pub fn given(&self, verb: &str, object: &Value) -> Result<String> {
-        let file = self.file(object)?;
-        self.kubectl.args(&[verb, "-f", &file])
+        self.kubectl.given(verb, object)
     }
 
     /// A file of the cluster's that says this.
