@@ -1,6 +1,8 @@
 //! What every part of a process needs: clock, supervised tasks and ordered shutdown, telemetry,
-//! certificates, files that are whole or absent. Imports nothing of ours.
+//! certificates, files that are whole or absent, files below directories of others. Imports nothing of
+//! ours.
 
+pub mod beneath;
 pub mod certificates;
 pub mod clock;
 pub mod files;
