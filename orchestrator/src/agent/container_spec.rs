@@ -15,6 +15,7 @@ use super::runtime::{
     ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
 };
 use super::sources::Sources;
+use super::volumes::Made;
 
 const CPU_PERIOD_US: i64 = 100_000;
 const LEAST_QUOTA_US: i64 = 1000;
@@ -45,8 +46,8 @@ impl SpecError {
 pub struct Surroundings<'a> {
     pub sources: &'a Sources,
     pub facts: &'a Facts,
-    /// By volume name: where it lies on the node.
-    pub volumes: &'a BTreeMap<String, PathBuf>,
+    /// By volume name.
+    pub volumes: &'a BTreeMap<String, Made>,
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
@@ -211,8 +212,8 @@ fn mounts(
             _ => None,
         };
         let source = match sub_path {
-            None => volume.clone(),
-            Some(path) => volume.join(inside(&path)?),
+            None => volume.path.clone(),
+            Some(path) => volume.path.join(inside(&path)?),
         };
         let propagation = match wanted.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,

@@ -1,7 +1,6 @@
 //! Starts one container: its values, its volumes, its spec, the engine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as Template, Pod};
@@ -13,6 +12,7 @@ use crate::agent::events::About;
 use crate::agent::pod_shape;
 use crate::agent::runtime::{ContainerSpec, Role, Runtime, RuntimeError};
 use crate::agent::sources::{self, Sources};
+use crate::agent::volumes::Made;
 use crate::agent::wiring::PodNetwork;
 
 /// Values that were read for the sandbox are good enough for containers that follow at once.
@@ -90,7 +90,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         template: &Template,
         attempt: u32,
         sources: &Sources,
-    ) -> Result<BTreeMap<String, PathBuf>, SpecError> {
+    ) -> Result<BTreeMap<String, Made>, SpecError> {
         let (dir, pod, facts) = (self.dir.clone(), pod.clone(), self.facts());
         let (sources, name) = (sources.clone(), template.name.clone());
         let make = move || {
