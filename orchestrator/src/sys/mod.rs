@@ -6,6 +6,7 @@ pub mod beneath;
 pub mod certificates;
 pub mod clock;
 pub mod files;
+pub mod mounts;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -73,14 +73,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             sources: &sources,
             facts: &facts,
             volumes: &volumes,
+            sub_paths: &self.dir.sub_paths(&template.name, attempt),
             etc: &self.dir.etc(),
             sandbox: &sandbox.unwrap_or_default(),
             last_words: &self.dir.last_words(&template.name, attempt),
             image_user: &image_user.unwrap_or_default(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
-        let mut spec = container_spec::container(pod, template, identity, &around)?;
-        self.dir.resolve_sub_paths(&mut spec.mounts)?;
+        let (spec, parts) = container_spec::container(pod, template, identity, &around)?;
+        let (dir, name) = (self.dir.clone(), template.name.clone());
+        let mount = move || dir.mount_sub_paths(&name, &parts);
+        let mounted = tokio::task::spawn_blocking(mount).await;
+        mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)
     }
 

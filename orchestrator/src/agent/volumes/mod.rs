@@ -10,19 +10,24 @@ mod sub_path;
 mod write;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use nix::mount::{MntFlags, umount2};
 
 use super::container_spec::SpecError;
 use super::downward::Facts;
 use super::sources::Sources;
+use crate::sys::beneath::Dir;
+use crate::sys::mounts;
 
 pub use etc::Dns;
+pub use sub_path::SubPath;
+
+const PODS: &str = "pods";
 
 /// Where a pod's files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +56,7 @@ pub enum Origin {
 impl PodDir {
     pub fn new(data_dir: &Path, uid: &str) -> PodDir {
         PodDir {
-            root: data_dir.join("pods").join(uid),
+            root: data_dir.join(PODS).join(uid),
         }
     }
 
@@ -102,19 +107,26 @@ impl PodDir {
         Ok(made)
     }
 
-    /// Removes everything of the pod; an absent directory is a success.
+    /// The pods that have a directory here.
+    pub fn all(data_dir: &Path) -> io::Result<Vec<String>> {
+        let names = match Dir::open(&data_dir.join(PODS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found?.names()?,
+        };
+        let text = |name: OsString| name.into_string().ok();
+        Ok(names.into_iter().filter_map(text).collect())
+    }
+
+    /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
+    /// detached first, and what stays mounted is not touched.
     pub fn remove(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.root.join("volumes"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            // EINVAL: it is no mount, as most are not.
-            let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
-        }
-        match fs::remove_dir_all(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let (Some(pods), Some(uid)) = (self.root.parent(), self.root.file_name()) else {
+            return Ok(());
+        };
+        mounts::detach_below(&self.root)?;
+        match Dir::open(pods) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            pods => pods?.remove(uid),
         }
     }
 
