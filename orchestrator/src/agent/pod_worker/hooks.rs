@@ -197,18 +197,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             {
                 continue;
             }
-            let path = self.dir.last_words(&identity.name, identity.attempt);
-            let mut words = std::fs::read(path).unwrap_or_default();
-            words.truncate(LAST_WORDS_LIMIT);
+            let (dir, name, attempt) = (self.dir.clone(), identity.name.clone(), identity.attempt);
+            let read = move || dir.read_last_words(&name, attempt, LAST_WORDS_LIMIT);
+            // What is not there, or is no file any more, says nothing.
+            let words = tokio::task::spawn_blocking(read).await.ok();
+            let mut words = words.and_then(Result::ok).unwrap_or_default();
             let template = templates.iter().find(|it| it.name == identity.name);
             let policy = template.and_then(|it| it.termination_message_policy.as_deref());
             if words.is_empty() && exit.code != 0 && policy == Some("FallbackToLogsOnError") {
                 words = log_words(&*self.node.runtime, &container.id).await;
             }
-            if !words.is_empty() {
-                let words = String::from_utf8_lossy(&words).into_owned();
-                self.memory.last_words.insert(container.id.clone(), words);
-            }
+            let words = String::from_utf8_lossy(&words).into_owned();
+            self.memory.last_words.insert(container.id.clone(), words);
         }
     }
 }
@@ -223,9 +223,11 @@ async fn log_words<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
     let mut words = Vec::new();
     while let Some(Ok(frame)) = frames.next().await {
         words.extend_from_slice(&frame);
+        // A line has the length that the container gave it.
+        let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
+        words.drain(..surplus);
     }
-    let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
-    words.split_off(surplus)
+    words
 }
 
 async fn run_hook<R: Runtime>(
