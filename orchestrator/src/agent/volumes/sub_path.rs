@@ -19,7 +19,7 @@ use crate::agent::runtime::Propagation;
 use crate::sys::beneath::Dir;
 use crate::sys::mounts;
 
-const PLACES: &str = "sub-paths";
+pub(super) const PLACES: &str = "sub-paths";
 
 /// A part of a volume, and where it is to be mounted for the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +62,7 @@ impl PodDir {
     fn mount_part(&self, part: &SubPath) -> io::Result<()> {
         let found = open(part)?;
         let is_directory = match &found {
-            Some(found) => {
-                FileType::from_raw_mode(fstat(found)?.st_mode) == FileType::Directory
-            }
+            Some(found) => FileType::from_raw_mode(fstat(found)?.st_mode) == FileType::Directory,
             None => true,
         };
         let below = part.place.strip_prefix(&self.root).unwrap_or(&part.place);
@@ -121,7 +119,13 @@ fn attach(found: &OwnedFd, part: &SubPath) -> io::Result<()> {
     );
     let tree = open_tree(found, "", flags)?;
     let onto = rustix::fs::CWD;
-    move_mount(&tree, "", onto, &part.place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    move_mount(
+        &tree,
+        "",
+        onto,
+        &part.place,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
     let propagation = match part.propagation {
         Propagation::Private => MsFlags::MS_PRIVATE,
         Propagation::HostToContainer => MsFlags::MS_SLAVE,
