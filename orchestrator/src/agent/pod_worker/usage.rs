@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Note, Worker};
@@ -12,6 +13,9 @@ use crate::agent::pod_shape;
 use crate::agent::runtime::{Container, Runtime};
 use crate::agent::volumes;
 use crate::agent::wiring::PodNetwork;
+
+/// How much longer than a measure the pause after it is, at least.
+const LEAST_PAUSE: u32 = 9;
 
 /// How volumes are measured: one at a time on a node, as it is work for its disk.
 pub struct Measuring {
@@ -46,12 +50,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let (dir, notes) = (self.dir.clone(), self.notes.clone());
         let (every, turn) = (self.node.measuring.every, self.node.measuring.turn.clone());
         let gauge = async move {
+            let mut pause = every;
             loop {
-                tokio::time::sleep(every).await;
+                tokio::time::sleep(pause).await;
                 // The semaphore is never closed.
                 let Ok(turn) = turn.clone().acquire_owned().await else {
                     return;
                 };
+                let started = Instant::now();
                 let (dir, limited) = (dir.clone(), limited.clone());
                 let measure = tokio::task::spawn_blocking(move || {
                     let _turn = turn;
@@ -62,6 +68,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     drop(notes.send(Note::Outgrown(volume.message())).await);
                     return;
                 }
+                // A pod that makes it long work has it done more rarely.
+                pause = every.max(started.elapsed() * LEAST_PAUSE);
             }
         };
         self.gauge = Some(AbortOnDropHandle::new(tokio::spawn(gauge)));

@@ -19,7 +19,7 @@ use crate::sys::beneath::Dir;
 
 /// A measure counts no more entries of one volume than this. A volume with more, or one that is
 /// too deep, is over its limit: what it holds cannot be known.
-const ENTRIES: u64 = 4_000_000;
+const ENTRIES: u64 = 1_000_000;
 
 /// A volume that may not grow beyond its `sizeLimit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
