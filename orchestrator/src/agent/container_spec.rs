@@ -15,7 +15,7 @@ use super::runtime::{
     ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
 };
 use super::sources::Sources;
-use super::volumes::{Made, SubPath};
+use super::volumes::{Made, Origin, SubPath};
 
 const CPU_PERIOD_US: i64 = 100_000;
 const LEAST_QUOTA_US: i64 = 1000;
@@ -214,7 +214,9 @@ fn mounts(
             (_, Some(path)) if !path.is_empty() => Some(env::expand(path, values)),
             _ => None,
         };
-        let propagation = match wanted.mount_propagation.as_deref() {
+        // What the agent writes is for the agent alone to change, and nothing is mounted there.
+        let written = volume.origin == Origin::Written;
+        let propagation = match wanted.mount_propagation.as_deref().filter(|_| !written) {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
             _ => Propagation::Private,
@@ -232,7 +234,7 @@ fn mounts(
                 place
             }
         };
-        let read_only = wanted.read_only.unwrap_or(false);
+        let read_only = written || wanted.read_only.unwrap_or(false);
         let target = absolute(&wanted.mount_path);
         mounts.push(Mount {
             source,

@@ -242,11 +242,11 @@ fn problem(view: &View, name: &str) -> Option<ContainerState> {
             wait("ImagePullBackOff", Some(failure.message.clone()))
         });
     }
-    let failure = view
-        .memory
-        .failures
-        .get(name)
-        .filter(|failure| !failure.reason.is_empty())?;
+    let failure = view.memory.failures.get(name)?;
+    // A container that waits for its volumes is being created; events tell for which.
+    if matches!(failure.reason.as_str(), "" | "FailedMount") {
+        return None;
+    }
     Some(wait(&failure.reason, Some(failure.message.clone())))
 }
 

@@ -15,7 +15,7 @@ use std::path::{Component, Path};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod, fchown,
-    fstat, mkdirat, openat2, readlinkat, renameat, renameat_with, symlinkat, unlinkat,
+    fstat, mkdirat, openat2, readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -201,28 +201,39 @@ impl Dir {
         Err(Errno::NOTEMPTY.into())
     }
 
-    /// Counts what is below this directory, at most `entries` of them. Mounts are not part of it.
+    /// Counts what is below this directory, at most `entries` of them. Mounts are not part of it. It costs
+    /// a descriptor a level, and no memory that grows with what others put there but for files that have
+    /// several names.
     pub fn usage(&self, entries: u64) -> io::Result<Usage> {
         let mut usage = Usage {
             complete: true,
             ..Usage::default()
         };
+        let device = fstat(&self.fd)?.st_dev;
         let mut several_names = BTreeSet::new();
-        let mut stack = vec![(self.enter(Path::new(""))?, self.names()?)];
-        while let Some((dir, names)) = stack.last_mut() {
-            let Some(name) = names.pop() else {
+        let mut stack = vec![rustix::fs::Dir::read_from(&self.fd)?];
+        loop {
+            let levels = stack.len();
+            let Some(listing) = stack.last_mut() else {
+                break;
+            };
+            let Some(Ok(entry)) = listing.next() else {
                 stack.pop();
                 continue;
             };
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
             if usage.entries == entries {
                 usage.complete = false;
                 break;
             }
             // What went meanwhile, or is a mount, does not count.
-            let Ok(place) = dir.place(Path::new(&name)) else {
+            let found = statat(listing.fd()?, name, AtFlags::SYMLINK_NOFOLLOW);
+            let Some(stat) = found.ok().filter(|stat| stat.st_dev == device) else {
                 continue;
             };
-            let stat = fstat(&place)?;
             usage.entries += 1;
             let is_directory = kind(&stat) == FileType::Directory;
             if is_directory || stat.st_nlink == 1 || several_names.insert(stat.st_ino) {
@@ -231,19 +242,14 @@ impl Dir {
             if !is_directory {
                 continue;
             }
-            if stack.len() == DEPTH_LIMIT {
+            if levels == DEPTH_LIMIT {
                 usage.complete = false;
                 continue;
             }
-            let inner = Dir {
-                fd: place,
-                across_mounts: false,
-            };
-            let inner = inner.enter(Path::new(""));
-            if let Ok(inner) = inner
-                && let Ok(names) = inner.names()
-            {
-                stack.push((inner, names));
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+            if let Ok(fd) = openat2(listing.fd()?, name, flags, Mode::empty(), how) {
+                stack.push(rustix::fs::Dir::new(fd)?);
             }
         }
         Ok(usage)

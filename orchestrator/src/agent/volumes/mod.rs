@@ -8,12 +8,13 @@ mod host_path;
 mod projected;
 mod sub_path;
 mod write;
+mod written;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -24,10 +25,18 @@ use super::sources::Sources;
 use crate::sys::beneath::Dir;
 use crate::sys::mounts;
 
+pub use empty_dir::{Limited, limited};
 pub use etc::Dns;
 pub use sub_path::SubPath;
 
 const PODS: &str = "pods";
+
+// Below a pod's directory.
+/// Which emptyDirs are complete.
+const MADE: &str = "made";
+const VOLUMES: &str = "volumes";
+/// Where the pod's own file system in memory is mounted.
+const MEMORY: &str = "memory";
 
 /// Where a pod's files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,13 +122,31 @@ impl PodDir {
         sources: &Sources,
         facts: &Facts,
     ) -> Result<BTreeMap<String, Made>, SpecError> {
-        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
         let mut made = BTreeMap::new();
-        for volume in volumes.into_iter().flatten() {
-            let one = self.make_volume(pod, volume, sources, facts)?;
+        for volume in volumes_of(pod) {
+            let one = self.make_volume(pod, volume, sources, facts);
+            let one = one.map_err(unmounted(&volume.name))?;
             made.insert(volume.name.clone(), one);
         }
         Ok(made)
+    }
+
+    /// Writes those of the pod's volumes anew that the agent writes. Each is written as far as the
+    /// others allow; the first error is given.
+    pub fn update_volumes(
+        &self,
+        pod: &Pod,
+        sources: &Sources,
+        facts: &Facts,
+    ) -> Result<(), SpecError> {
+        let written = volumes_of(pod).filter(|volume| written::is_written(volume));
+        let outcomes: Vec<_> = written
+            .map(|volume| {
+                let written = self.write_volume(pod, volume, sources, facts);
+                written.map(drop).map_err(unmounted(&volume.name))
+            })
+            .collect();
+        outcomes.into_iter().collect()
     }
 
     /// The pods that have a directory here.
@@ -130,6 +157,19 @@ impl PodDir {
         };
         let text = |name: OsString| name.into_string().ok();
         Ok(names.into_iter().filter_map(text).collect())
+    }
+
+    /// Removes the volumes of a pod that has ended; what its containers left to say stays.
+    pub fn remove_volumes(&self) -> io::Result<()> {
+        mounts::detach_below(&self.root)?;
+        let root = match Dir::open(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            root => root?,
+        };
+        for name in [MADE, sub_path::PLACES, MEMORY, VOLUMES] {
+            root.remove(name.as_ref())?;
+        }
+        Ok(())
     }
 
     /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
@@ -159,32 +199,85 @@ impl PodDir {
                 origin: Origin::Host,
             });
         }
-        let path = self.root.join("volumes").join(&volume.name);
-        let fresh = !path.exists();
-        make_dir(&path, 0o755).map_err(failed(&volume.name))?;
-        let origin = if let Some(wanted) = &volume.empty_dir {
-            if fresh {
-                empty_dir::make(&path, wanted).map_err(failed(&volume.name))?;
-            }
-            Origin::Shared
-        } else {
-            let files = projected::files(pod, volume, sources, facts)?;
-            write::write_files(&path, &files).map_err(failed(&volume.name))?;
-            Origin::Written
-        };
-        let context = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.security_context.as_ref());
-        if let Some(group) = context.and_then(|context| context.fs_group) {
-            write::own_by_group(&path, group).map_err(failed(&volume.name))?;
+        if !is_label(&volume.name) {
+            let message = format!("{:?} is no name of a volume", volume.name);
+            return Err(failed_mount(message));
         }
+        let (path, origin) = match &volume.empty_dir {
+            Some(wanted) => {
+                let path = self.make_empty_dir(pod, &volume.name, wanted, facts);
+                (path.map_err(io_failed)?, Origin::Shared)
+            }
+            None => {
+                let path = self.write_volume(pod, volume, sources, facts)?;
+                (path, Origin::Written)
+            }
+        };
         Ok(Made { path, origin })
     }
+
+    /// Where volumes lie that may be on a disk.
+    fn volumes(&self) -> PathBuf {
+        self.root.join(VOLUMES)
+    }
+}
+
+/// Whether the agent writes a volume of the pod.
+pub fn writes_any(pod: &Pod) -> bool {
+    volumes_of(pod).any(written::is_written)
+}
+
+fn volumes_of(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.into_iter().flatten()
+}
+
+/// The group that a pod's volumes belong to.
+fn fs_group(pod: &Pod) -> Result<Option<u32>, SpecError> {
+    let context = pod
+        .spec
+        .as_ref()
+        .and_then(|it| it.security_context.as_ref());
+    let group = context.and_then(|context| context.fs_group);
+    let number = group.map(u32::try_from).transpose();
+    number.map_err(|_| failed_mount(format!("invalid fsGroup {}", group.unwrap_or_default())))
+}
+
+/// A DNS label, as validation wants it: it is one name of a path.
+fn is_label(name: &str) -> bool {
+    let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(fits)
+}
+
+/// Whether something is mounted at a directory of the agent's.
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    let above = path.parent().unwrap_or(path);
+    Ok(fs::metadata(path)?.dev() != fs::metadata(above)?.dev())
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+fn failed_mount(message: String) -> SpecError {
+    SpecError {
+        reason: "FailedMount",
+        message,
+    }
+}
+
+fn io_failed(error: io::Error) -> SpecError {
+    failed_mount(error.to_string())
+}
+
+/// Kubernetes' words for it.
+fn unmounted(volume: &str) -> impl FnOnce(SpecError) -> SpecError {
+    let volume = volume.to_owned();
+    move |error| {
+        failed_mount(format!(
+            "MountVolume.SetUp failed for volume {volume:?} : {error}"
+        ))
+    }
 }
 
 fn failed(what: &str) -> impl FnOnce(io::Error) -> SpecError {

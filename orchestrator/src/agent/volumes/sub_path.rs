@@ -19,7 +19,7 @@ use crate::agent::runtime::Propagation;
 use crate::sys::beneath::Dir;
 use crate::sys::mounts;
 
-const PLACES: &str = "sub-paths";
+pub(super) const PLACES: &str = "sub-paths";
 
 /// A part of a volume, and where it is to be mounted for the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
