@@ -166,8 +166,13 @@ fn of_exec(outcome: Result<ExecOutcome, RuntimeError>) -> Result<(), Failure> {
 async fn over_network(target: &Target, probe: &Probe) -> Result<(), Failure> {
     let template = &target.template;
     if let Some(tcp) = &probe.tcp_socket {
-        let address =
-            address_of(template, tcp.host.as_deref(), &tcp.port, Some(target.address)).await?;
+        let address = address_of(
+            template,
+            tcp.host.as_deref(),
+            &tcp.port,
+            Some(target.address),
+        )
+        .await?;
         let connected = TcpStream::connect(address).await;
         return connected
             .map(drop)
@@ -290,7 +295,8 @@ mod tests {
     use super::*;
 
     fn template() -> Template {
-        let template = serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]});
+        let template =
+            serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]});
         serde_json::from_value(template).expect("a container")
     }
 

@@ -200,9 +200,14 @@ mod tests {
         assert_eq!(machine.next().map(|next| next.0), Some(Kind::Startup));
         assert!(machine.take(Kind::Startup, Outcome::Success, at(1)).started);
         assert_eq!(machine.next().map(|next| next.0), Some(Kind::Liveness));
-        assert_eq!(machine.take(Kind::Liveness, Outcome::Failure, at(2)).failed, None);
         assert_eq!(
-            machine.take(Kind::Liveness, Outcome::Failure, at(12)).failed,
+            machine.take(Kind::Liveness, Outcome::Failure, at(2)).failed,
+            None
+        );
+        assert_eq!(
+            machine
+                .take(Kind::Liveness, Outcome::Failure, at(12))
+                .failed,
             Some(Kind::Liveness)
         );
         assert_eq!(machine.next(), None);
