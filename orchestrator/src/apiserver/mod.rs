@@ -16,6 +16,7 @@ mod families;
 mod health;
 mod join;
 mod negotiate;
+mod nodes;
 mod objects;
 mod openapi;
 mod pki;
@@ -61,6 +62,8 @@ pub struct ServerConfig {
     pub service_cidrs: Vec<IpNetwork>,
     /// Ports that Services may take on every node.
     pub node_ports: RangeInclusive<u16>,
+    /// Addresses that are given to Services of type LoadBalancer.
+    pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
 }
 
 impl ServerConfig {
@@ -83,6 +86,7 @@ impl Default for ServerConfig {
             node_mask_bits: vec![24],
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
+            load_balancer_pool: Vec::new(),
         }
     }
 }

@@ -2,7 +2,6 @@
 //! Services, `preStop`, stop signals, `postStart`, and the last words of what ended. Hooks run beside
 //! the worker: a slow one must not keep the pod from being killed in time.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -257,9 +256,6 @@ async fn run_hook<R: Runtime>(
     let Some(get) = &hook.http_get else {
         return Ok(());
     };
-    let given = get.host.as_ref().and_then(|host| host.parse().ok());
-    let ip = given.or(address).ok_or("the pod has no address")?;
-    let port =
-        prober::port_of(template, &get.port).ok_or("the hook's port is not in the container")?;
-    prober::http_get(SocketAddr::new(ip, port), get).await
+    let done = prober::http_get(template, get, address).await;
+    done.map_err(|failure| failure.to_string())
 }

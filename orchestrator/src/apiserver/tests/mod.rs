@@ -1,6 +1,7 @@
 //! The server without a network: requests go through the router as they would from a client.
 
 mod admission;
+mod claims;
 mod discovery;
 mod joining;
 mod lists;
