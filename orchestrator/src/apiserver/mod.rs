@@ -26,9 +26,11 @@ mod request;
 mod rest;
 mod serve;
 mod services;
+mod shares;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 mod wire;
 
@@ -110,6 +112,7 @@ struct State {
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
+    shares: shares::Shares,
     tasks: Tasks,
 }
 
@@ -132,6 +135,7 @@ impl ApiServer {
             addresses,
             documents,
             pki,
+            shares: shares::Shares::default(),
             tasks,
         });
         bootstrap::first_objects(&state).await?;
