@@ -16,8 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::authn::{MASTERS, User};
 use crate::api::ApiError;
 
-/// Requests of one certificate's holder that are being answered; further ones wait.
-const REQUESTS: usize = 200;
+/// Requests of one certificate's holder that are being answered; further ones wait. An answer may be
+/// a long list, and its client slow.
+const REQUESTS: usize = 64;
 /// Watches and logs of one certificate's holder. An agent watches every object that its pods name.
 const WATCHES: usize = 4000;
 /// Large bodies of one certificate's holder that are being read.

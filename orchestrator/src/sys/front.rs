@@ -353,6 +353,7 @@ where
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(ends.times.head)
+        .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let ended = ends.drive(&mut connection).await;

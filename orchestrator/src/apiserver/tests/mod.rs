@@ -7,6 +7,7 @@ mod lists;
 mod objects;
 mod races;
 mod services;
+mod strangers;
 mod watches;
 
 use std::sync::Arc;
