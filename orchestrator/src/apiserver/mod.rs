@@ -27,9 +27,11 @@ mod request;
 mod rest;
 mod serve;
 mod services;
+mod shares;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 mod wire;
 
@@ -114,6 +116,7 @@ struct State {
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
+    shares: shares::Shares,
     tasks: Tasks,
 }
 
@@ -136,6 +139,7 @@ impl ApiServer {
             addresses,
             documents,
             pki,
+            shares: shares::Shares::default(),
             tasks,
         });
         bootstrap::first_objects(&state).await?;

@@ -8,6 +8,7 @@ mod lists;
 mod objects;
 mod races;
 mod services;
+mod strangers;
 mod watches;
 
 use std::sync::Arc;
