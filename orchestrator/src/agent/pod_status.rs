@@ -273,7 +273,10 @@ fn terminated(view: &View, container: &Container, exit: &Exit) -> ContainerState
         Exit { code: 0, .. } => "Completed",
         _ => "Error",
     };
-    let last_words = || view.memory.last_words.get(&container.id).cloned();
+    let last_words = || {
+        let words = view.memory.last_words.get(&container.id);
+        words.filter(|words| !words.is_empty()).cloned()
+    };
     let terminated = ContainerStateTerminated {
         container_id: Some(container_id(container)),
         exit_code: exit.code,

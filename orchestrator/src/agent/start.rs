@@ -203,7 +203,10 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = self.datapath_config(&ranges, &uplink)?;
+        let config = NodeConfig {
+            servers: server_addresses(&self.config.server).await,
+            ..self.datapath_config(&ranges, &uplink)?
+        };
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -352,6 +355,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
+            servers: Vec::new(),
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -471,6 +475,20 @@ fn client(config: &AgentConfig, multiplexed: Multiplexed) -> Result<Client, Agen
 }
 
 /// The first value that is there. None: shutdown came first.
+/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
+async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
+    let host = server.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = server.port_u16().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            Vec::new()
+        }
+    }
+}
+
 async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
     let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
     known.ok().and_then(|known| known.clone())

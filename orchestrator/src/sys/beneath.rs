@@ -282,7 +282,13 @@ impl Dir {
         };
         let mut how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         how.set(ResolveFlags::NO_XDEV, !self.across_mounts);
-        Ok(openat2(&self.fd, path, flags | OFlags::NOFOLLOW, mode, how)?)
+        Ok(openat2(
+            &self.fd,
+            path,
+            flags | OFlags::NOFOLLOW,
+            mode,
+            how,
+        )?)
     }
 }
 

@@ -95,15 +95,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
-    use nix::mount::{MsFlags, mount};
-
     use super::*;
-
-    fn bind(from: &Path, to: &Path) {
-        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-    }
 
     #[test]
     fn a_row_says_where_and_of_which_type() {
@@ -112,32 +104,5 @@ mod tests {
         assert_eq!(found.point, Path::new("/a b\\\nc"));
         assert_eq!(found.kind, "tmpfs");
         assert_eq!(row(b""), None);
-    }
-
-    #[test]
-    fn mounts_below_a_directory_go_and_what_was_mounted_stays() {
-        if !nix::unistd::geteuid().is_root() {
-            return;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let root = temp.path().join("root");
-        let treasure = temp.path().join("treasure");
-        fs::create_dir_all(root.join("a/b c\n")).unwrap();
-        fs::create_dir(&treasure).unwrap();
-        fs::write(treasure.join("file"), "x").unwrap();
-        symlink(&treasure, root.join("link")).unwrap();
-        // On a mount, twice on one place, and at a name that needs escapes.
-        bind(&treasure, &root.join("a/b c\n"));
-        bind(&treasure, &root.join("a/b c\n"));
-        bind(&root, &root);
-        bind(&treasure, &treasure);
-        detach_below(&root).unwrap();
-        let left = list().unwrap();
-        assert!(!left.iter().any(|it| it.point.starts_with(&root)));
-        assert!(left.iter().any(|it| it.point == treasure));
-        detach_below(&treasure).unwrap();
-        Dir::open(temp.path()).unwrap().remove("root".as_ref()).unwrap();
-        assert!(treasure.join("file").exists());
-        detach_below(&root).unwrap();
     }
 }

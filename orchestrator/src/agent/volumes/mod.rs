@@ -81,12 +81,27 @@ impl PodDir {
             .join(format!("{container}-{attempt}"))
     }
 
-    /// Makes that file: any user of the container may write it.
+    /// Makes that file anew: any user of the container may write it.
     pub fn make_last_words(&self, container: &str, attempt: u32) -> io::Result<()> {
-        make_dir(&self.root.join("last-words"), 0o755)?;
         let path = self.last_words(container, attempt);
-        fs::write(&path, b"")?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+        let (above, name) = (path.parent(), path.file_name().unwrap_or_default());
+        let above = above.unwrap_or(&self.root);
+        make_dir(above, 0o755)?;
+        let above = Dir::open(above)?;
+        above.remove(name)?;
+        above.create(name, 0o666).map(drop)
+    }
+
+    /// What is in that file, at most the first `limit` bytes.
+    pub fn read_last_words(
+        &self,
+        container: &str,
+        attempt: u32,
+        limit: usize,
+    ) -> io::Result<Vec<u8>> {
+        let path = self.last_words(container, attempt);
+        let above = Dir::open(path.parent().unwrap_or(&self.root))?;
+        above.read(Path::new(path.file_name().unwrap_or_default()), limit)
     }
 
     /// Writes what every container of the pod sees under `/etc`.
