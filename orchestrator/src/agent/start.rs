@@ -203,10 +203,7 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = NodeConfig {
-            servers: server_addresses(&self.config.server).await,
-            ..self.datapath_config(&ranges, &uplink)?
-        };
+        let config = self.datapath_config(&ranges, &uplink).await?;
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -327,7 +324,7 @@ impl Body {
         Ok(())
     }
 
-    fn datapath_config(
+    async fn datapath_config(
         &self,
         shares: &[IpNetwork],
         uplink: &Uplink,
@@ -355,7 +352,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: Vec::new(),
+            servers: server_addresses(&self.config.server).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
