@@ -81,7 +81,7 @@ async fn authenticate(
 async fn small_body(request: Request, next: Next) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let ticket = &Ticket::default();
-    match upload::read(&parts.headers, body, upload::JOIN_BYTES, ticket).await {
+    match upload::read(&parts.headers, body, upload::JOIN, ticket).await {
         Ok(read) => {
             next.run(Request::from_parts(parts, read.bytes.into()))
                 .await
@@ -145,7 +145,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
                 .get::<Ticket>()
                 .cloned()
                 .unwrap_or_default();
-            upload::read(&parts.headers, body, upload::OBJECT_BYTES, &ticket).await?
+            upload::read(&parts.headers, body, upload::OBJECT, &ticket).await?
         }
     };
     let large = upload.is_large();

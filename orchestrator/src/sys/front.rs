@@ -59,7 +59,7 @@ const HEAD_BYTES: u32 = 64 * 1024;
 const STREAMS: u32 = 1000;
 const STRANGER_STREAMS: u32 = 16;
 /// HTTP/2: bytes of bodies that a client may send before the server has asked for them.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+const WINDOW_BYTES: u32 = 256 * 1024;
 const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: bytes of one answer that wait for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
