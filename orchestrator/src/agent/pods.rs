@@ -15,7 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::pod_worker::{self, NodeContext, PodUpdate};
-use super::runtime::{PodRef, Runtime, RuntimeError, Sighting};
+use super::runtime::{PodRef, Runtime, RuntimeError, Sighting, is_uid};
 use super::wiring::PodNetwork;
 use crate::datapath::HostPort;
 use crate::sys::Shutdown;
@@ -108,9 +108,11 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
     }
 
     async fn update(&mut self, pod: Pod, gone: bool) {
-        let Some(uid) = pod.metadata.uid.clone() else {
-            return;
-        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if !is_uid(&uid) {
+            let name = pod.metadata.name;
+            return tracing::error!(?name, uid, "a pod whose uid is no UUID is not run");
+        }
         self.tell_host_ports(&uid, &pod, gone).await;
         let update = PodUpdate {
             pod: Arc::new(pod),

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::pod_plan::FailedProbe;
 use super::pod_worker::NodeContext;
 use super::probes::{Kind, Machine, Standing};
 use super::runtime::Runtime;
@@ -40,7 +41,7 @@ pub struct Verdict {
     pub started: bool,
     pub ready: bool,
     /// Why the container must be restarted.
-    pub restart: Option<String>,
+    pub restart: Option<FailedProbe>,
     /// What a failed probe said.
     pub unhealthy: Option<String>,
 }
@@ -82,7 +83,11 @@ where
             known = standing.clone();
             let restart = standing.failed.map(|kind| {
                 let (name, word) = (&target.template.name, kind.word().to_lowercase());
-                format!("Container {name} failed {word} probe, will be restarted")
+                FailedProbe {
+                    why: format!("Container {name} failed {word} probe, will be restarted"),
+                    grace_seconds: probe_of(&target.template, kind)
+                        .and_then(|probe| probe.termination_grace_period_seconds),
+                }
             });
             let Standing { started, ready, .. } = standing;
             if !tell(Verdict {
@@ -100,13 +105,9 @@ where
 }
 
 async fn probe<R: Runtime>(runtime: &R, target: &Target, kind: Kind) -> Result<(), String> {
-    let template = &target.template;
-    let probe = match kind {
-        Kind::Startup => &template.startup_probe,
-        Kind::Liveness => &template.liveness_probe,
-        Kind::Readiness => &template.readiness_probe,
+    let Some(probe) = probe_of(&target.template, kind) else {
+        return Ok(());
     };
-    let Some(probe) = probe else { return Ok(()) };
     let seconds = u64::try_from(probe.timeout_seconds.unwrap_or(1))
         .unwrap_or(1)
         .max(1);
@@ -126,6 +127,15 @@ async fn probe<R: Runtime>(runtime: &R, target: &Target, kind: Kind) -> Result<(
         Ok(outcome) => outcome,
         Err(_) => Err(format!("no answer within {seconds} s")),
     }
+}
+
+fn probe_of(template: &Template, kind: Kind) -> Option<&Probe> {
+    let probe = match kind {
+        Kind::Startup => &template.startup_probe,
+        Kind::Liveness => &template.liveness_probe,
+        Kind::Readiness => &template.readiness_probe,
+    };
+    probe.as_ref()
 }
 
 async fn over_network(target: &Target, probe: &Probe) -> Result<(), String> {
