@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-const REPOSITORY: &str = "orchestrator/pause";
+/// Of a registry that cannot be: no pod and no registry can put another image in this one's place.
+const REPOSITORY: &str = "orchestrator.invalid/pause";
 const EXECUTABLE: &str = "/proc/self/exe";
 const NAME: &str = "orchestrator";
 

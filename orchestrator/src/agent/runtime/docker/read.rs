@@ -1,5 +1,6 @@
 //! What the Engine's answers mean: containers, sightings, images. A container whose labels do not
-//! read is not ours and is left out.
+//! read is not ours and is left out; so is one that has another name than an agent would have given it,
+//! because labels are also what an image says.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +11,9 @@ use bollard::models::{
 use jiff::Timestamp;
 
 use super::body;
-use crate::agent::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sighting, State};
+use crate::agent::runtime::{
+    Container, Exit, Identity, Image, PodRef, Role, Sighting, State, is_uid,
+};
 use crate::datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
@@ -20,10 +23,9 @@ pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
         let Some(labels) = &summary.labels else {
             continue;
         };
-        let Some(pod) = pod_ref(labels) else { continue };
-        let Some(identity) = identity(labels) else {
-            continue;
-        };
+        let mut names = summary.names.iter().flatten();
+        let own = names.find_map(|name| recognize(name, labels));
+        let Some((pod, identity)) = own else { continue };
         let seen = pods
             .entry(pod.uid.clone())
             .or_insert_with(|| Seen::new(pod));
@@ -80,9 +82,10 @@ pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
         .as_deref()
         .and_then(timestamp)
         .unwrap_or_default();
+    let (_, identity) = recognize(found.name.as_deref()?, config.labels.as_ref()?)?;
     Some(Container {
         id: found.id.clone()?,
-        identity: identity(config.labels.as_ref()?)?,
+        identity,
         image: config.image.clone().unwrap_or_default(),
         image_id: found.image.clone().unwrap_or_default(),
         created_at,
@@ -111,6 +114,14 @@ pub fn image(found: &ImageInspect) -> Image {
     }
 }
 
+/// The pod and the place in it of a container with that name and these labels, if it is an agent's.
+fn recognize(name: &str, labels: &HashMap<String, String>) -> Option<(PodRef, Identity)> {
+    let (pod, identity) = (pod_ref(labels)?, identity(labels)?);
+    let ours = body::container_name(&pod, &identity);
+    let is_ours = name.strip_prefix('/').unwrap_or(name) == ours && is_uid(&pod.uid);
+    is_ours.then_some((pod, identity))
+}
+
 fn pod_ref(labels: &HashMap<String, String>) -> Option<PodRef> {
     Some(PodRef {
         namespace: labels.get(body::POD_NAMESPACE)?.clone(),
@@ -123,16 +134,18 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     let number = |label: &str| labels.get(label)?.parse::<u32>().ok();
     let word = labels.get(body::ROLE)?;
     let roles = [Role::Sandbox, Role::Init, Role::Main];
+    let role = roles
+        .into_iter()
+        .find(|role| body::role_text(*role) == word)?;
+    let addrs = labels.get(body::ADDRESS).and_then(|text| text.parse().ok());
     Some(Identity {
-        role: roles
-            .into_iter()
-            .find(|role| body::role_text(*role) == word)?,
+        role,
         name: labels.get(body::CONTAINER)?.clone(),
         attempt: number(body::ATTEMPT)?,
         generation: number(body::GENERATION)?,
         level: number(body::LEVEL)?,
         spec_hash: labels.get(body::SPEC)?.clone(),
-        addrs: labels.get(body::ADDRESS).and_then(|text| text.parse().ok()),
+        addrs: addrs.filter(|_| role == Role::Sandbox),
     })
 }
 
@@ -170,4 +183,57 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>()
         .ok()
         .filter(|time| time.as_second() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "0dbb31e4-11b1-4e4c-a01c-8a0ff5f5d3b7";
+
+    fn labels(role: &str, uid: &str) -> HashMap<String, String> {
+        let address = (body::ADDRESS, "10.0.0.2");
+        let words = [
+            (body::POD_NAMESPACE, "default"),
+            (body::POD_NAME, "web"),
+            (body::POD_UID, uid),
+            (body::ROLE, role),
+            (body::CONTAINER, "main"),
+            (body::ATTEMPT, "0"),
+            (body::GENERATION, "0"),
+            (body::LEVEL, "0"),
+            (body::SPEC, "x"),
+            address,
+        ];
+        words
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn seen(name: &str, labels: HashMap<String, String>) -> Vec<Sighting> {
+        sightings(&[ContainerSummary {
+            names: Some(vec![format!("/{name}")]),
+            labels: Some(labels),
+            ..Default::default()
+        }])
+    }
+
+    #[test]
+    fn labels_of_an_image_make_no_container_of_ours() {
+        let name = format!("orch_main_web_default_{UID}_0");
+        assert_eq!(seen(&name, labels("main", UID)).len(), 1);
+        assert_eq!(seen("hopeful_hopper", labels("main", UID)), []);
+        for uid in ["/etc", "", "../.."] {
+            let name = format!("orch_main_web_default_{uid}_0");
+            assert_eq!(seen(&name, labels("main", uid)), [], "{uid}");
+        }
+    }
+
+    #[test]
+    fn only_a_sandbox_tells_the_address_of_a_pod() {
+        let name = format!("orch_main_web_default_{UID}_0");
+        assert_eq!(seen(&name, labels("main", UID))[0].addrs, None);
+        let name = format!("orch_POD_web_default_{UID}_0");
+        assert!(seen(&name, labels("sandbox", UID))[0].addrs.is_some());
+    }
 }
