@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::pod_worker::{self, NodeContext, PodUpdate};
+use super::refuse;
 use super::runtime::{PodRef, Runtime, RuntimeError, Sighting, is_uid};
 use super::wiring::PodNetwork;
 use crate::datapath::HostPort;
@@ -128,7 +129,11 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
 
     /// They follow the API alone: a restarted agent knows them before anything is removed.
     async fn tell_host_ports(&mut self, uid: &str, pod: &Pod, gone: bool) {
-        let ports = if gone { Vec::new() } else { HostPort::of(pod) };
+        let mut ports = if gone { Vec::new() } else { HostPort::of(pod) };
+        // What is refused leads nowhere.
+        if !ports.is_empty() && refuse::admit(pod, self.node.abilities).refusal.is_some() {
+            ports.clear();
+        }
         let told = if ports.is_empty() {
             self.with_host_ports.remove(uid)
         } else {
