@@ -12,6 +12,7 @@ use super::*;
 use crate::agent::feed::Snapshot;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
+use crate::agent::watched::fake::FakeApi;
 use crate::agent::wiring::WiringError;
 use crate::datapath::{Addrs, HostPort, ObjectKey};
 
@@ -122,6 +123,10 @@ impl Stage {
 
     /// A stage whose agent has no list yet.
     fn early(runtime: FakeRuntime, spec: Value) -> Stage {
+        Stage::with_objects(runtime, spec, FakeApi::default())
+    }
+
+    fn with_objects(runtime: FakeRuntime, spec: Value, objects: FakeApi) -> Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
         let client = client(told.clone());
@@ -143,6 +148,8 @@ impl Stage {
             client,
             metrics: Arc::default(),
             nodes: drain::Nodes::new("n1"),
+            watched: Watched::new(objects.client(), Box::new(move || objects.client())),
+            measuring: Measuring::every(Duration::from_millis(50)),
         });
         let pod = json!({
             "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
@@ -714,3 +721,5 @@ async fn a_nul_in_what_a_container_is_given_is_an_error_and_no_shorter_text() {
         assert_eq!(stage.running(Role::Main), 0);
     }
 }
+#[path = "pod_worker_volume_tests.rs"]
+mod volumes;

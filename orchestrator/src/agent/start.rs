@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnetwork::IpNetwork;
 use kube::Client;
 use kube::client::{ClientBuilder, ConfigExt};
@@ -25,7 +26,7 @@ use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
 use super::metrics::Metrics;
 use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
-use super::pod_worker::NodeContext;
+use super::pod_worker::{Measuring, NodeContext};
 use super::pods;
 use super::refuse::Abilities;
 use super::register::{Health, KUBELET_PORT, NodeFacts};
@@ -34,6 +35,7 @@ use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
+use super::watched::Watched;
 use super::wiring::{PodNetwork, Wiring};
 use crate::datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use crate::sys::{Shutdown, files};
@@ -44,6 +46,8 @@ const KEEPALIVE: Duration = Duration::from_secs(3);
 /// What a connection reads at once, at most, and holds on to while it is idle.
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// How often the volumes of running pods are measured that have a limit.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
@@ -114,7 +118,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
             tracing::warn!(%error, "the sandbox image is not there yet");
         }
     });
-    let client = client(&config)?;
+    let client = client(&config, Multiplexed(false))?;
     let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
     let node = NodeFacts {
         name: config.node_name.clone(),
@@ -203,7 +207,10 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = self.datapath_config(&ranges, &uplink)?;
+        let config = NodeConfig {
+            servers: server_addresses(&self.config.server).await,
+            ..self.datapath_config(&ranges, &uplink)?
+        };
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -241,6 +248,8 @@ impl Body {
             recorder,
             metrics: self.metrics.clone(),
             nodes,
+            watched: self.watched(),
+            measuring: Measuring::every(MEASURE_EVERY),
         };
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
@@ -280,6 +289,20 @@ impl Body {
         let answers = health_checks::run(source, node, recorder.clone(), shutdown.clone());
         tokio::spawn(answers);
         sender
+    }
+
+    /// The objects that pods refer to. Their watches have connections of their own: they may not
+    /// keep the node's lease waiting.
+    fn watched(&self) -> Watched {
+        let (config, spare) = (self.config.clone(), self.client.clone());
+        let connect = move || match client(&config, Multiplexed(true)) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "watches share the connections of the node's requests");
+                spare.clone()
+            }
+        };
+        Watched::new(self.client.clone(), Box::new(connect))
     }
 
     /// Finds the pods that still run: their addresses stay theirs and the datapath learns of them
@@ -340,6 +363,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
+            servers: Vec::new(),
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -414,8 +438,12 @@ async fn membership(
     }
 }
 
+/// Whether requests share one connection (HTTP/2), or each has its own while it lasts.
+#[derive(Debug, Clone, Copy)]
+struct Multiplexed(bool);
+
 /// A client that shows the node's certificate.
-fn client(config: &AgentConfig) -> Result<Client, AgentError> {
+fn client(config: &AgentConfig, multiplexed: Multiplexed) -> Result<Client, AgentError> {
     let files = PkiFiles::in_data_dir(&config.data_dir);
     let failed = |e: &dyn std::fmt::Display| AgentError::Client(e.to_string());
     let authority = std::fs::read(&files.authority).map_err(io("read the cluster's authority"))?;
@@ -433,10 +461,21 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
-    let connector = settings.rustls_https_connector_with_connector(connector);
-    let connector = connector.map_err(|e| failed(&e))?;
+    let tls = settings.rustls_client_config().map_err(|e| failed(&e))?;
+    let tls = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http();
+    let Multiplexed(multiplexed) = multiplexed;
+    let connector = match multiplexed {
+        true => tls.enable_http2().wrap_connector(connector),
+        false => tls.enable_http1().wrap_connector(connector),
+    };
     let mut connections = legacy::Client::builder(TokioExecutor::new());
-    connections.http1_max_buf_size(BUFFER_BYTES);
+    connections
+        .timer(TokioTimer::new())
+        .http1_max_buf_size(BUFFER_BYTES)
+        .http2_only(multiplexed)
+        .http2_keep_alive_interval(KEEPALIVE);
     let service = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
         .service(connections.build(connector));
@@ -444,6 +483,20 @@ fn client(config: &AgentConfig) -> Result<Client, AgentError> {
 }
 
 /// The first value that is there. None: shutdown came first.
+/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
+async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
+    let host = server.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = server.port_u16().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            Vec::new()
+        }
+    }
+}
+
 async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
     let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
     known.ok().and_then(|known| known.clone())

@@ -16,6 +16,7 @@ mod families;
 mod health;
 mod join;
 mod negotiate;
+mod nodes;
 mod objects;
 mod openapi;
 mod pki;
@@ -26,9 +27,11 @@ mod request;
 mod rest;
 mod serve;
 mod services;
+mod shares;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod watch;
 mod wire;
 
@@ -61,6 +64,8 @@ pub struct ServerConfig {
     pub service_cidrs: Vec<IpNetwork>,
     /// Ports that Services may take on every node.
     pub node_ports: RangeInclusive<u16>,
+    /// Addresses that are given to Services of type LoadBalancer.
+    pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
 }
 
 impl ServerConfig {
@@ -83,6 +88,7 @@ impl Default for ServerConfig {
             node_mask_bits: vec![24],
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
+            load_balancer_pool: Vec::new(),
         }
     }
 }
@@ -110,6 +116,7 @@ struct State {
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
+    shares: shares::Shares,
     tasks: Tasks,
 }
 
@@ -132,6 +139,7 @@ impl ApiServer {
             addresses,
             documents,
             pki,
+            shares: shares::Shares::default(),
             tasks,
         });
         bootstrap::first_objects(&state).await?;

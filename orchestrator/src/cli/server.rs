@@ -205,6 +205,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_mask_bits: node_mask_bits.collect::<anyhow::Result<_>>()?,
         service_cidrs: args.service_cidr.clone(),
         node_ports: args.node_port_range.clone(),
+        load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
     })
 }
 

@@ -155,41 +155,30 @@ pub fn scheme(scheme: &Value, _: &Walk) -> Finding {
     one_of(scheme, &["", "HTTP"])
 }
 
-/// The agent asks addresses, it resolves no names. It asks from the node, so what only the node itself may
-/// ask is not a pod's to name: its loopback, unless the pod is in the same network, and its own links.
+/// The agent asks from the node, so what only the node itself may ask is not a pod's to name: its loopback,
+/// unless the pod is in the same network, and its own links. To where other names lead is not looked at.
 pub fn probe_host(host: &Value, walk: &Walk) -> Finding {
     let host = text(host);
-    if host.is_empty() {
-        return Finding::Fine;
-    }
-    let Ok(address) = host.parse::<IpAddr>() else {
-        return unsupported(&format!("{host:?} is not an IP address"));
+    let is_own = match host.parse::<IpAddr>() {
+        Ok(address) => match address.to_canonical() {
+            address if address.is_loopback() => !walk.host_network,
+            address if address.is_unspecified() || address.is_multicast() => true,
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        },
+        Err(_) => !walk.host_network && (host == "localhost" || host.ends_with(".localhost")),
     };
-    let of_a_link = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let address = address.to_canonical();
-    let own = address.is_loopback() && !walk.host_network;
-    if own || of_a_link || address.is_unspecified() || address.is_multicast() {
-        return unsupported(&format!(
+    if is_own {
+        unsupported(&format!(
             "{host} is not an address that a pod may have probed"
-        ));
+        ))
+    } else {
+        Finding::Fine
     }
-    Finding::Fine
 }
 
 pub fn recursive_read_only(mode: &Value, _: &Walk) -> Finding {
     one_of(mode, &["", "Disabled", "IfPossible"])
-}
-
-/// A size is the size of a file system in memory. On the disk the agent does not measure.
-pub fn empty_dir(volume: &Value, _: &Walk) -> Finding {
-    if volume["medium"] != "Memory" && volume.get("sizeLimit").is_some() {
-        Finding::Unmet("sizeLimit is enforced only in memory".to_owned())
-    } else {
-        Finding::Fine
-    }
 }
 
 /// The API server says the same; a mount that others see is the node's business, too.

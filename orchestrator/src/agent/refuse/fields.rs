@@ -283,7 +283,7 @@ const VOLUME: Rows = &[
     ("configMap", In(CONFIG_MAP)),
     ("csi", Only(checks::volume)),
     ("downwardAPI", In(DOWNWARD_API)),
-    ("emptyDir", Whole(checks::empty_dir, EMPTY_DIR)),
+    ("emptyDir", In(EMPTY_DIR)),
     ("ephemeral", Only(checks::volume)),
     ("fc", Only(checks::volume)),
     ("flexVolume", Only(checks::volume)),
@@ -342,7 +342,7 @@ const DOWNWARD_API_FILE: Rows = &[
 
 const EMPTY_DIR: Rows = &[
     ("medium", Only(checks::empty_dir_medium)),
-    ("sizeLimit", Done("volumes")),
+    ("sizeLimit", Done("pod_worker::usage, volumes")),
 ];
 
 const HOST_PATH: Rows = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{At, Errors, names, security, volume};
+use super::{At, Errors, names, network, security, volume};
 use crate::api::quantity::Quantity;
 
 /// What the containers of one pod share.
@@ -180,6 +180,10 @@ fn ports(ports: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
             if context.host_network && host.number() != number.number() {
                 errors.invalid(&number, "must match `hostPort` when `hostNetwork` is true");
             }
+        }
+        let host_ip = port.field("hostIP");
+        if !host_ip.is_empty() {
+            network::ip(&host_ip, errors);
         }
         errors.one_of(&port.field("protocol"), &["SCTP", "TCP", "UDP"]);
     }

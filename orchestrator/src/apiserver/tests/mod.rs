@@ -1,12 +1,14 @@
 //! The server without a network: requests go through the router as they would from a client.
 
 mod admission;
+mod claims;
 mod discovery;
 mod joining;
 mod lists;
 mod objects;
 mod races;
 mod services;
+mod strangers;
 mod watches;
 
 use std::sync::Arc;

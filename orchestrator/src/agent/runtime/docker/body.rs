@@ -99,9 +99,10 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, limits: Limits) -> Contain
     }
 }
 
+/// Every label of ours is said, or the container would have what its image says.
 fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
     let identity = &spec.identity;
-    let mut labels = HashMap::from([
+    let labels = HashMap::from([
         (CLUSTER, owner.cluster.clone()),
         (NODE, owner.node.clone()),
         (POD_NAMESPACE, spec.pod.namespace.clone()),
@@ -113,10 +114,11 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
         (GENERATION, identity.generation.to_string()),
         (LEVEL, identity.level.to_string()),
         (SPEC, identity.spec_hash.clone()),
+        (
+            ADDRESS,
+            identity.addrs.map(|it| it.to_string()).unwrap_or_default(),
+        ),
     ]);
-    // Each label is written, also an empty one: what is left out is what the image says.
-    let addrs = identity.addrs.map(|addrs| addrs.to_string());
-    labels.insert(ADDRESS, addrs.unwrap_or_default());
     labels
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))

@@ -1,6 +1,8 @@
-//! What the Engine's answers mean: containers, sightings, images. A container whose labels do not
-//! read is not ours and is left out; so is one that has another name than an agent would have given it,
-//! because labels are also what an image says.
+//! What the Engine's answers mean: containers, sightings, images.
+//!
+//! INVARIANT: labels alone make no container ours, since an image gives its labels to every container that
+//! somebody makes of it. The name must say the same as the labels, and the pod's uid, which becomes a path of
+//! the node, must be one. Whatever does not read is left out.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,25 +13,23 @@ use bollard::models::{
 use jiff::Timestamp;
 
 use super::body;
-use crate::agent::runtime::{
-    Container, Exit, Identity, Image, PodRef, Role, Sighting, State, is_uid,
-};
+use crate::agent::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sighting, State};
 use crate::datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
 pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
     let mut pods: BTreeMap<String, Seen> = BTreeMap::new();
     for summary in summaries {
-        let Some(labels) = &summary.labels else {
+        let names = summary.names.iter().flatten();
+        let owned = |labels| ours(labels, names.map(String::as_str));
+        let Some((pod, identity)) = summary.labels.as_ref().and_then(owned) else {
             continue;
         };
-        let mut names = summary.names.iter().flatten();
-        let own = names.find_map(|name| recognize(name, labels));
-        let Some((pod, identity)) = own else { continue };
         let seen = pods
             .entry(pod.uid.clone())
             .or_insert_with(|| Seen::new(pod));
         if let Some(addrs) = identity.addrs
+            && identity.role == Role::Sandbox
             && seen
                 .addrs
                 .is_none_or(|(attempt, _)| attempt <= identity.attempt)
@@ -77,12 +77,12 @@ impl Seen {
 /// An inspected container, if its labels say that it is one of a pod.
 pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
     let config = found.config.as_ref()?;
+    let (_, identity) = ours(config.labels.as_ref()?, found.name.as_deref().into_iter())?;
     let created_at = found
         .created
         .as_deref()
         .and_then(timestamp)
         .unwrap_or_default();
-    let (_, identity) = recognize(found.name.as_deref()?, config.labels.as_ref()?)?;
     Some(Container {
         id: found.id.clone()?,
         identity,
@@ -114,19 +114,25 @@ pub fn image(found: &ImageInspect) -> Image {
     }
 }
 
-/// The pod and the place in it of a container with that name and these labels, if it is an agent's.
-fn recognize(name: &str, labels: &HashMap<String, String>) -> Option<(PodRef, Identity)> {
+/// What a container of ours is and whose, if it is one: the Engine writes its names with a slash before.
+fn ours<'a>(
+    labels: &HashMap<String, String>,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Option<(PodRef, Identity)> {
     let (pod, identity) = (pod_ref(labels)?, identity(labels)?);
-    let ours = body::container_name(&pod, &identity);
-    let is_ours = name.strip_prefix('/').unwrap_or(name) == ours && is_uid(&pod.uid);
-    is_ours.then_some((pod, identity))
+    let name = body::container_name(&pod, &identity);
+    names
+        .any(|it| it.strip_prefix('/') == Some(&name))
+        .then_some((pod, identity))
 }
 
 fn pod_ref(labels: &HashMap<String, String>) -> Option<PodRef> {
+    let uid = labels.get(body::POD_UID)?;
+    let canonical = uuid::Uuid::try_parse(uid).ok()?.hyphenated().to_string();
     Some(PodRef {
         namespace: labels.get(body::POD_NAMESPACE)?.clone(),
         name: labels.get(body::POD_NAME)?.clone(),
-        uid: labels.get(body::POD_UID)?.clone(),
+        uid: Some(canonical).filter(|canonical| canonical == uid)?,
     })
 }
 
@@ -134,18 +140,16 @@ fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     let number = |label: &str| labels.get(label)?.parse::<u32>().ok();
     let word = labels.get(body::ROLE)?;
     let roles = [Role::Sandbox, Role::Init, Role::Main];
-    let role = roles
-        .into_iter()
-        .find(|role| body::role_text(*role) == word)?;
-    let addrs = labels.get(body::ADDRESS).and_then(|text| text.parse().ok());
     Some(Identity {
-        role,
+        role: roles
+            .into_iter()
+            .find(|role| body::role_text(*role) == word)?,
         name: labels.get(body::CONTAINER)?.clone(),
         attempt: number(body::ATTEMPT)?,
         generation: number(body::GENERATION)?,
         level: number(body::LEVEL)?,
         spec_hash: labels.get(body::SPEC)?.clone(),
-        addrs: addrs.filter(|_| role == Role::Sandbox),
+        addrs: labels.get(body::ADDRESS).and_then(|text| text.parse().ok()),
     })
 }
 
@@ -189,51 +193,64 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
-    const UID: &str = "0dbb31e4-11b1-4e4c-a01c-8a0ff5f5d3b7";
+    const UID: &str = "2f0a6a54-6f0c-4b3e-9a54-0b5cf1b1a001";
 
-    fn labels(role: &str, uid: &str) -> HashMap<String, String> {
-        let address = (body::ADDRESS, "10.0.0.2");
-        let words = [
+    fn summary(name: &str, labels: &[(&str, &str)]) -> ContainerSummary {
+        let rest = [
             (body::POD_NAMESPACE, "default"),
             (body::POD_NAME, "web"),
-            (body::POD_UID, uid),
-            (body::ROLE, role),
-            (body::CONTAINER, "main"),
-            (body::ATTEMPT, "0"),
+            (body::POD_UID, UID),
+            (body::ROLE, "main"),
+            (body::CONTAINER, "c"),
+            (body::ATTEMPT, "3"),
             (body::GENERATION, "0"),
             (body::LEVEL, "0"),
             (body::SPEC, "x"),
-            address,
         ];
-        words
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
-    }
-
-    fn seen(name: &str, labels: HashMap<String, String>) -> Vec<Sighting> {
-        sightings(&[ContainerSummary {
+        let labels = rest.iter().chain(labels);
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        ContainerSummary {
+            id: Some("1".to_owned()),
             names: Some(vec![format!("/{name}")]),
-            labels: Some(labels),
+            labels: Some(labels.map(owned).collect()),
             ..Default::default()
-        }])
-    }
-
-    #[test]
-    fn labels_of_an_image_make_no_container_of_ours() {
-        let name = format!("orch_main_web_default_{UID}_0");
-        assert_eq!(seen(&name, labels("main", UID)).len(), 1);
-        assert_eq!(seen("hopeful_hopper", labels("main", UID)), []);
-        for uid in ["/etc", "", "../.."] {
-            let name = format!("orch_main_web_default_{uid}_0");
-            assert_eq!(seen(&name, labels("main", uid)), [], "{uid}");
         }
     }
 
     #[test]
-    fn only_a_sandbox_tells_the_address_of_a_pod() {
-        let name = format!("orch_main_web_default_{UID}_0");
-        assert_eq!(seen(&name, labels("main", UID))[0].addrs, None);
-        let name = format!("orch_POD_web_default_{UID}_0");
-        assert!(seen(&name, labels("sandbox", UID))[0].addrs.is_some());
+    fn an_image_with_our_labels_makes_no_container_ours() {
+        let name = format!("orch_c_web_default_{UID}_3");
+        assert_eq!(sightings(&[summary(&name, &[])]).len(), 1);
+        assert_eq!(sightings(&[summary("happy_turing", &[])]), []);
+    }
+
+    #[test]
+    fn a_uid_that_leads_elsewhere_is_no_pods() {
+        for uid in [
+            "/etc",
+            "",
+            "..",
+            "../..",
+            "2f0a6a546f0c4b3e9a540b5cf1b1a001",
+        ] {
+            let name = format!("orch_c_web_default_{uid}_3");
+            assert_eq!(
+                sightings(&[summary(&name, &[(body::POD_UID, uid)])]),
+                [],
+                "{uid}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_sandbox_says_which_addresses_its_pod_has() {
+        let forged = [(body::ADDRESS, "10.100.1.7")];
+        let name = format!("orch_c_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &forged)]);
+        assert_eq!(found.first().map(|it| it.addrs), Some(None));
+        let sandbox = [(body::ADDRESS, "10.100.1.7"), (body::ROLE, "sandbox")];
+        let name = format!("orch_POD_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &sandbox)]);
+        assert!(found.first().is_some_and(|it| it.addrs.is_some()));
     }
 }
