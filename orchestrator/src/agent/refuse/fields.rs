@@ -6,7 +6,10 @@ use super::checks::{self, Check};
 pub type Rows = &'static [(&'static str, Rule)];
 
 /// What becomes of a field.
-#[expect(dead_code, reason = "who acts on a field and why none need is said to readers")]
+#[expect(
+    dead_code,
+    reason = "who acts on a field and why none need is said to readers"
+)]
 pub enum Rule {
     /// The part that acts on it. Its text has no control characters.
     Done(&'static str),

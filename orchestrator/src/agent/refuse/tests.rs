@@ -396,13 +396,7 @@ fn a_probe_asks_no_address_that_only_the_node_may_ask() {
         assert!(!probed(host, false), "{host}");
         assert!(probed(host, true), "{host}");
     }
-    for host in [
-        "169.254.169.254",
-        "0.0.0.0",
-        "::",
-        "fe80::1",
-        "224.0.0.1",
-    ] {
+    for host in ["169.254.169.254", "0.0.0.0", "::", "fe80::1", "224.0.0.1"] {
         assert!(!probed(host, false) && !probed(host, true), "{host}");
     }
     assert!(probed("", false) && probed("192.0.2.1", false));
