@@ -466,8 +466,9 @@ fn size_limit(setting: &Setting) {
     let selector = format!("--field-selector involvedObject.name={name},reason=Evicted");
     wait("people are told", || {
         let events = setting.kubectl.json(&format!("get events {selector}"))?;
-        let said = events.pointer("/items/0/message");
-        Ok(said.is_some_and(|said| said == message).then_some(()))
+        let said = events.pointer("/items/0/message").and_then(Value::as_str);
+        ensure!(said == Some(message), "the events are {events}");
+        Ok(Some(()))
     });
     delete(setting, name);
 }
