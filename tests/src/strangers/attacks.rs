@@ -58,19 +58,19 @@ const fn attack(
 pub const ATTACKS: &[Attack] = &[
     attack(
         "10,000 connections that say nothing",
-        (10_000, 5000),
+        (10_000, 60_000),
         CUT_OFF,
         once!(|to| silent(to)),
     ),
     attack(
         "idle after the handshake",
-        (1500, 5000),
+        (1500, 60_000),
         CUT_OFF,
         once!(|to| idle(to, Who::Stranger, "h2")),
     ),
     attack(
         "the same with a certificate",
-        (1500, 5000),
+        (1500, 60_000),
         CUT_OFF,
         once!(|to| idle(to, Who::Node, "http/1.1")),
     ),
@@ -89,7 +89,7 @@ pub const ATTACKS: &[Attack] = &[
     ),
     attack(
         "slow bodies to join",
-        (200, 100),
+        (50, 1000),
         "429",
         once!(|to| slow_body(to, Who::Stranger, JOIN)),
     ),
