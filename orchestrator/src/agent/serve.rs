@@ -28,8 +28,8 @@ use super::join::Membership;
 use super::metrics::{self, Metrics};
 use super::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
 use crate::sys::Shutdown;
-use crate::sys::certificates::Identity;
-use crate::sys::tls::{self, ClientCertificate, TlsError};
+use crate::sys::certificates::{Identity, Shown};
+use crate::sys::tls::{self, ClientCertificate, ShownCertificate, TlsError};
 
 /// Who may ask.
 const ADMINISTRATORS: &str = "system:masters";
@@ -96,11 +96,14 @@ async fn serve<R: Runtime>(
     served: Served<R>,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
-    let mut acceptor = acceptor(&membership.borrow_and_update())?;
+    let (acceptor, shown) = acceptor(&membership.borrow_and_update())?;
     let router = router(served);
     while let Some(accepted) = shutdown.unless(listener.accept()).await {
         if membership.has_changed().unwrap_or(false) {
-            acceptor = self::acceptor(&membership.borrow_and_update())?;
+            let renewed = shown.replace(&membership.borrow_and_update().credentials);
+            if let Err(error) = renewed {
+                tracing::error!(%error, "the node's new certificate cannot be shown");
+            }
         }
         match accepted {
             Ok((stream, _)) => {
@@ -120,10 +123,11 @@ async fn serve<R: Runtime>(
     Ok(())
 }
 
-fn acceptor(membership: &Membership) -> Result<TlsAcceptor, TlsError> {
-    let (own, authority) = (&membership.credentials, &membership.authority);
-    let config = tls::server_config(own, authority, ClientCertificate::Required)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+fn acceptor(membership: &Membership) -> Result<(TlsAcceptor, Arc<ShownCertificate>), TlsError> {
+    let shown = ShownCertificate::new(&membership.credentials)?;
+    let required = ClientCertificate::Required;
+    let config = tls::server_config(shown.clone(), &membership.authority, required)?;
+    Ok((TlsAcceptor::from(Arc::new(config)), shown))
 }
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
@@ -134,17 +138,23 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         .1
         .peer_certificates()
         .and_then(|chain| chain.first());
-    let Some(identity) = peer.and_then(|der| Identity::of_peer(der).ok()) else {
+    let who = peer.and_then(|der| {
+        let ends = Shown::of_peer(der).ok()?.ends;
+        Some((Identity::of_peer(der).ok()?, ends))
+    });
+    let Some((identity, ends)) = who else {
         return;
     };
     let router = router.layer(axum::Extension(Arc::new(identity)));
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let service = TowerToHyperService::new(router);
-    if let Err(error) = builder
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-    {
-        tracing::debug!(error, "a connection ended early");
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    // No connection outlives the certificate that it was opened with.
+    let left = Duration::try_from(ends.duration_since(Timestamp::now())).unwrap_or_default();
+    match tokio::time::timeout(left, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(error, "a connection ended early"),
+        Err(_) => tracing::debug!("a connection has ended with its peer's certificate"),
     }
 }
 

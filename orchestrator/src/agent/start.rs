@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use kube::Client;
-use kube::client::{ClientBuilder, ConfigExt};
 use tokio::sync::watch;
-use tower::ServiceBuilder;
 
+use super::client::{self, ClientError};
 use super::drain::Nodes;
 use super::drops;
 use super::events::Recorder;
@@ -21,7 +19,7 @@ use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
 use super::health_checks::HealthChecks;
 use super::heartbeat::{self, Applied};
 use super::ipam::Ipam;
-use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
+use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
 use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
@@ -38,10 +36,6 @@ use crate::datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeCo
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
-/// How long a connection to the server may be silent before it is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(3);
-/// What a connection reads at once, at most, and holds on to while it is idle.
-const BUFFER_BYTES: usize = 64 * 1024;
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
@@ -77,8 +71,8 @@ pub enum AgentError {
     Datapath(#[from] DatapathError),
     #[error(transparent)]
     Serve(#[from] serve::ServeError),
-    #[error("the client of the API server could not be made: {0}")]
-    Client(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("{what}: {source}")]
     Io {
         what: String,
@@ -110,7 +104,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
             tracing::warn!(%error, "the sandbox image is not there yet");
         }
     });
-    let client = client(&config)?;
+    let renewed = watch::Sender::new(membership.clone());
+    let client = client::start(&config.server, &renewed, &shutdown)?;
     let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
     let node = NodeFacts {
         name: config.node_name.clone(),
@@ -123,8 +118,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         runtime: runtime.clone(),
         metrics: metrics.clone(),
     };
-    let (renewed, current) = watch::channel(membership.clone());
-    let server = serve::run(KUBELET_PORT, current, served, shutdown.clone());
+    let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
     let waiting = Health {
         problems: vec!["the network is being set up".to_owned()],
     };
@@ -381,13 +375,16 @@ async fn membership(
     shutdown: &Shutdown,
 ) -> Result<Option<Membership>, AgentError> {
     let applicant = applicant(config);
+    let now = Timestamp::now();
     let known = join::remembered(&applicant)?;
+    let known = known.filter(|it| it.is_for(&applicant) && !it.has_ended(now));
     if known.as_ref().is_some_and(|it| it.covers(&applicant)) {
+        // One that is due is renewed while the node runs: the server may be away.
         return Ok(known);
     }
     let ask = async || match &known {
-        Some(known) if applicant.token.is_none() => join::renew(&applicant, known).await,
-        _ => join::join(&applicant).await,
+        Some(known) => join::renew(&applicant, known).await,
+        None => join::join(&applicant).await,
     };
     let mut pause = Duration::from_millis(100);
     loop {
@@ -404,35 +401,6 @@ async fn membership(
         }
         pause = (pause * 2).min(Duration::from_secs(2));
     }
-}
-
-/// A client that shows the node's certificate.
-fn client(config: &AgentConfig) -> Result<Client, AgentError> {
-    let files = PkiFiles::in_data_dir(&config.data_dir);
-    let failed = |e: &dyn std::fmt::Display| AgentError::Client(e.to_string());
-    let authority = std::fs::read(&files.authority).map_err(io("read the cluster's authority"))?;
-    let authority = String::from_utf8_lossy(&authority);
-    let der = crate::sys::certificates::der_of(&authority).map_err(|e| failed(&e))?;
-    let mut settings = kube::Config::new(config.server.clone());
-    settings.root_cert = Some(vec![der]);
-    settings.auth_info.client_certificate = Some(files.certificate.display().to_string());
-    settings.auth_info.client_key = Some(files.key.display().to_string());
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    // What is small must not wait for the answer to what went before.
-    connector.set_nodelay(true);
-    // A connection from an address that the node has lost is silent: a watch would wait for ever.
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE));
-    connector.set_keepalive_retries(Some(2));
-    let connector = settings.rustls_https_connector_with_connector(connector);
-    let connector = connector.map_err(|e| failed(&e))?;
-    let mut connections = legacy::Client::builder(TokioExecutor::new());
-    connections.http1_max_buf_size(BUFFER_BYTES);
-    let service = ServiceBuilder::new()
-        .layer(settings.base_uri_layer())
-        .service(connections.build(connector));
-    Ok(ClientBuilder::new(service, settings.default_namespace).build())
 }
 
 /// The first value that is there. None: shutdown came first.

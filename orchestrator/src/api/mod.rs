@@ -3,8 +3,10 @@
 //! Objects travel as `serde_json::Value` in canonical form, that is: decoded once through the
 //! k8s-openapi type of their kind. Nothing here does I/O, reads a clock or draws randomness.
 
+pub mod annotations;
 pub mod decode;
 mod defaults;
+pub mod join_token;
 pub mod meta;
 pub mod openapi;
 pub mod patch;

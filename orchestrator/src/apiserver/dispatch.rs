@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
@@ -50,7 +51,7 @@ async fn authenticate(mut request: Request, next: Next) -> Response<Body> {
     let user = if path == join::PATH {
         Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
-        authn::authenticate(known, request.headers())
+        authn::authenticate(known, request.headers(), Timestamp::now())
     };
     let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
     match allowed {
@@ -98,6 +99,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         authz::Wish {
             verb,
             target: &target,
+            query: Some(&query),
         },
     )?;
     if !is_served(&target, verb) {

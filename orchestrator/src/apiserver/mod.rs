@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod attempts;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -16,6 +17,7 @@ mod families;
 mod health;
 mod join;
 mod negotiate;
+mod node_writes;
 mod objects;
 mod openapi;
 mod pki;
@@ -29,11 +31,13 @@ mod services;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod watch;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -61,6 +65,8 @@ pub struct ServerConfig {
     pub service_cidrs: Vec<IpNetwork>,
     /// Ports that Services may take on every node.
     pub node_ports: RangeInclusive<u16>,
+    /// Where a join token is kept that is always good.
+    pub token_file: Option<PathBuf>,
 }
 
 impl ServerConfig {
@@ -83,6 +89,7 @@ impl Default for ServerConfig {
             node_mask_bits: vec![24],
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
+            token_file: None,
         }
     }
 }
@@ -111,6 +118,9 @@ struct State {
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
     tasks: Tasks,
+    /// Held while a node's name or addresses are looked up and taken.
+    node_addresses: tokio::sync::Mutex<()>,
+    attempts: attempts::Log,
 }
 
 impl ApiServer {
@@ -126,6 +136,7 @@ impl ApiServer {
         let objects = objects::Objects::new(store, cache);
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
+        let token_file = config.token_file.clone();
         let state = Arc::new(State {
             config,
             objects,
@@ -133,10 +144,14 @@ impl ApiServer {
             documents,
             pki,
             tasks,
+            node_addresses: tokio::sync::Mutex::default(),
+            attempts: attempts::Log::default(),
         });
         bootstrap::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        pki::start_renewal(&state);
+        tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }
 

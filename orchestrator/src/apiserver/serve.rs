@@ -10,13 +10,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::attempts::Remote;
 use super::authn::User;
 use super::{ApiServer, port_owner};
-use crate::sys::certificates::Identity;
-use crate::sys::tls::{ClientCertificate, TlsError, server_config};
+use crate::sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
 /// A peer that does not finish its handshake, or its request's head, in this time is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,8 +76,10 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
         .pki
         .as_ref()
         .ok_or(ServeError::NoCertificates)?;
+    let mut issued = pki.follow();
+    let shown = ShownCertificate::new(&issued.borrow_and_update().server)?;
     let tls = server_config(
-        &pki.server,
+        shown.clone(),
         pki.authority.certificate(),
         ClientCertificate::Optional,
     )?;
@@ -90,7 +93,15 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
     let accepting = listeners
         .iter()
         .map(|listener| accept(server, listener, &acceptor, &open));
-    shutdown.unless(futures::future::join_all(accepting)).await;
+    let renewing = async {
+        while issued.changed().await.is_ok() {
+            if let Err(error) = shown.replace(&issued.borrow_and_update().server) {
+                tracing::error!(%error, "the server's new certificate cannot be shown");
+            }
+        }
+    };
+    let serving = futures::future::join(futures::future::join_all(accepting), renewing);
+    shutdown.unless(serving).await;
     drop(listeners);
     if tokio::time::timeout(FAREWELL, open.shutdown())
         .await
@@ -138,18 +149,20 @@ async fn converse(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
+    let remote = Remote(stream.peer_addr()?);
     let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
     let certificate = stream
         .get_ref()
         .1
         .peer_certificates()
         .and_then(|chain| chain.first());
-    let user = certificate.map(|der| Identity::of_peer(der)).transpose()?;
+    let user = certificate.map(|der| User::of_peer(der)).transpose()?;
+    let ends = user.as_ref().and_then(|user| user.certificate.as_ref());
+    let ends = ends.map(|shown| shown.ends.duration_since(Timestamp::now()));
+    let router = server.router().layer(Extension(remote));
     let router = match user {
-        Some(identity) => server
-            .router()
-            .layer(Extension(User::from_certificate(identity))),
-        None => server.router(),
+        Some(user) => router.layer(Extension(user)),
+        None => router,
     };
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -164,5 +177,12 @@ async fn converse(
         .keep_alive_timeout(Duration::from_secs(20));
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    watcher.watch(connection.into_owned()).await
+    let connection = watcher.watch(connection.into_owned());
+    let Some(left) = ends else {
+        return connection.await;
+    };
+    // Watches end with the certificate; what is left then has a moment.
+    let left = Duration::try_from(left).unwrap_or_default() + FAREWELL;
+    let ended = tokio::time::timeout(left, connection).await;
+    ended.unwrap_or(Ok(()))
 }

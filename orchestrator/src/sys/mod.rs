@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod clock;
 pub mod files;
+pub mod random;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

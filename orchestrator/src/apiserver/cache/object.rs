@@ -1,12 +1,15 @@
 //! One cached object: its bytes with the resourceVersion in them, and what selectors ask for.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::super::wire::with_revision;
+use super::node::NodeParts;
 use super::selectable;
 use crate::api::{Resource, meta};
 use crate::store::Revision;
@@ -23,6 +26,8 @@ pub struct Cached {
     resource: &'static Resource,
     /// Read out of the bytes by the first selector that looks: most objects never meet one.
     selectable: OnceLock<Box<Selectable>>,
+    /// Of a node, once another node or an authorisation has asked.
+    node: OnceLock<Box<NodeParts>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +51,7 @@ impl Cached {
             revision,
             resource,
             selectable: OnceLock::new(),
+            node: OnceLock::new(),
         }
     }
 
@@ -57,6 +63,7 @@ impl Cached {
             revision,
             resource: self.resource,
             selectable: OnceLock::new(),
+            node: OnceLock::new(),
         }
     }
 
@@ -79,6 +86,31 @@ impl Cached {
             let fields = self.resource.selectable_fields(&skeleton);
             Box::new(Selectable { labels, fields })
         })
+    }
+
+    /// A node as other nodes see it, at a revision.
+    pub fn trimmed(&self, revision: Revision) -> Bytes {
+        with_revision(&self.node_parts().trimmed, revision)
+    }
+
+    /// The fingerprint of the key that a node's certificates are for.
+    pub fn node_key(&self) -> Option<&str> {
+        self.node_parts().key.as_deref()
+    }
+
+    /// The addresses that a node's status names.
+    pub fn node_addresses(&self) -> &[IpAddr] {
+        &self.node_parts().addresses
+    }
+
+    /// The ranges of a node's pods.
+    pub fn pod_ranges(&self) -> &[IpNetwork] {
+        &self.node_parts().pod_ranges
+    }
+
+    fn node_parts(&self) -> &NodeParts {
+        let read = || Box::new(NodeParts::of(&self.bytes));
+        self.node.get_or_init(read)
     }
 
     /// Empty for a cluster resource.

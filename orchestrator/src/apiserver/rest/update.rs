@@ -12,7 +12,7 @@ use crate::api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 use crate::apiserver::admission;
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::services::{self, Claim};
-use crate::apiserver::{negotiate, reply};
+use crate::apiserver::{negotiate, node_writes, reply};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -125,6 +125,11 @@ async fn write(
     resource
         .validate(&new, Some(old), sub)
         .map_err(WriteError::Failed)?;
+    node_writes::check(&call.user, resource, &new, Some(old)).map_err(WriteError::Failed)?;
+    node_writes::pod_addresses(state, &call.user, resource, &new, old)
+        .map_err(WriteError::Failed)?;
+    let turn = node_writes::addresses_turn(state, &call.user, resource, &new, Some(old));
+    let _turn = turn.await.map_err(WriteError::Failed)?;
     let claim = Claim::make(state, resource, &mut new, Some(old)).map_err(WriteError::Failed)?;
     if new == *old {
         return Ok(current.bytes.clone());
