@@ -13,3 +13,4 @@ pub mod peer;
 pub mod prog;
 pub mod scenarios;
 pub mod sim;
+pub mod strangers;

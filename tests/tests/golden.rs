@@ -277,5 +277,6 @@ fn facts() -> Facts {
         netns_cookie: 1,
         dsr: false,
         neighbourhood: Prefix::new(ip("172.31.0.0"), 24),
+        servers: vec![ip("172.31.0.1").into()],
     }
 }

@@ -204,5 +204,6 @@ fn facts() -> Facts {
         netns_cookie: 1,
         dsr: false,
         neighbourhood: Prefix::NONE,
+        servers: Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Certificates that last seconds: a server and a node's two sides, in one process over real TLS,
 //! renew theirs under load, and no request fails.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,12 +14,15 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use orchestrator::agent::client::Multiplexed;
 use orchestrator::agent::join::{self, Applicant, Membership};
 use orchestrator::agent::runtime::fake::FakeRuntime;
 use orchestrator::agent::serve::Served;
 use orchestrator::agent::{client, renewal, serve};
+use orchestrator::api;
+use orchestrator::apiserver::cache::object_key;
 use orchestrator::apiserver::{ApiServer, Pki, ServerConfig};
-use orchestrator::store::MemoryStore;
+use orchestrator::store::{Expect, MemoryStore, Store, Write};
 use orchestrator::sys::{Shutdown, Tasks};
 use serde_json::json;
 use tokio::sync::watch;
@@ -30,11 +33,14 @@ const LIFETIME: Duration = Duration::from_secs(9);
 const RENEWALS: usize = 3;
 /// For all renewals, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(90);
-const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Where the agent answers.
+const AGENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// A server on the loopback device with its files.
 struct Server {
     api: ApiServer,
+    store: MemoryStore,
     directory: tempfile::TempDir,
     address: SocketAddr,
     shutdown: Shutdown,
@@ -58,13 +64,14 @@ impl Server {
         };
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
-        let store = Arc::new(MemoryStore::default());
-        let api = ApiServer::build(config, store, pki.ok(), tasks).await;
+        let store = MemoryStore::default();
+        let api = ApiServer::build(config, Arc::new(store.clone()), pki.ok(), tasks).await;
         let api = api.expect("a server");
         let serving = api.clone();
         tokio::spawn(async move { serving.serve(vec![listener]).await });
         Self {
             api,
+            store,
             directory,
             address,
             shutdown,
@@ -89,15 +96,20 @@ impl Server {
         (applicant, member)
     }
 
-    /// Tells the server where the node's agent listens, which a node on this device may not say.
+    /// Tells the server where the node's agent listens: past the API, for which no node is on this
+    /// device.
     async fn place_node(&self, port: u16) {
         let nodes: Api<Node> = Api::all(self.api.client("test"));
-        let status = json!({"status": {
-            "addresses": [{"type": "InternalIP", "address": LOCAL}],
+        let node = nodes.get(NODE).await.expect("the node");
+        let mut node = serde_json::to_value(node).expect("JSON");
+        node["status"] = json!({
+            "addresses": [{"type": "InternalIP", "address": AGENT}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-        }});
-        let written = nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status));
-        written.await.expect("a status");
+        });
+        let resource = api::find("", "v1", "nodes").expect("a kind");
+        let key = object_key(resource, "", NODE);
+        let write = Write::put(key, resource.serialize(&node), Expect::Any);
+        self.store.commit(vec![write]).await.expect("a commit");
         let pods: Api<Pod> = Api::default_namespaced(self.api.client("test"));
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": NODE,
             "containers": [{"name": "c", "image": "i"}]}});
@@ -198,10 +210,13 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let first = watch::Sender::new(member.clone());
     let renewed = watch::Sender::new(member);
     let shutdown = server.shutdown.clone();
-    let asks = |of: &watch::Sender<Membership>| {
-        client::start(&applicant.server, of, &shutdown).expect("a client")
+    let asks = |of: &watch::Sender<Membership>, multiplexed: bool| {
+        let multiplexed = Multiplexed(multiplexed);
+        let client = client::start(&applicant.server, of.subscribe(), multiplexed, &shutdown);
+        client.expect("a client")
     };
-    let (client, stale) = (asks(&renewed), asks(&first));
+    let (client, stale) = (asks(&renewed, false), asks(&first, false));
+    let shared = asks(&renewed, true);
     let port = free_port();
     let served = Served {
         runtime: Arc::new(FakeRuntime::default()),
@@ -219,6 +234,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let tally = Arc::new(Tally::default());
     let asking = tokio::spawn(ask(client.clone(), tally.clone()));
     let following = tokio::spawn(follow(client, tally.clone()));
+    let sharing = tokio::spawn(follow(shared, tally.clone()));
     let logs = tokio::spawn(read_logs(server.api.client("test"), tally.clone()));
     let addrs = watch::Sender::new(applicant.node_ips);
     let renewing = renewal::run(applicant, renewed, addrs.subscribe(), shutdown.clone());
@@ -240,6 +256,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     asking.await.expect("no panic");
     logs.await.expect("no panic");
     following.abort();
+    sharing.abort();
     let failures = tally.failures.lock().expect("no panic").clone();
     assert!(failures.is_empty(), "of {done}: {failures:#?}");
     // What is not renewed ends: neither an open connection nor a new one lets it through.

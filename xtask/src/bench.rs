@@ -14,6 +14,8 @@ pub enum Bench {
     Start,
     /// The datapath beside its rivals
     Datapath,
+    /// What clients that attack the API server cost those that use it
+    Strangers,
 }
 
 pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
@@ -22,6 +24,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     let program = match bench {
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
+        Bench::Strangers => "strangers-bench",
     };
     let mut cargo = command::cargo();
     cargo

@@ -12,8 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::{self, ResponseFuture, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
 use tokio::sync::watch;
@@ -37,23 +38,35 @@ pub enum ClientError {
     Certificate(#[from] CertificateError),
 }
 
-/// A client of the server; until shutdown it takes over the certificates that `membership` brings.
+/// Whether requests share one connection (HTTP/2), or each has its own while it lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Multiplexed(pub bool);
+
+/// A client of the server; until shutdown it takes over the certificates that `renewed` brings.
 pub fn start(
     server: &http::Uri,
-    membership: &watch::Sender<Membership>,
+    mut renewed: watch::Receiver<Membership>,
+    multiplexed: Multiplexed,
     shutdown: &Shutdown,
 ) -> Result<Client, ClientError> {
-    let mut renewed = membership.subscribe();
-    let first = connections(server, &renewed.borrow_and_update())?;
+    let first = connections(server, &renewed.borrow_and_update(), multiplexed)?;
     let (sender, current) = watch::channel(first);
     let (own, shutdown) = (server.clone(), shutdown.clone());
     tokio::spawn(async move {
-        while let Some(Ok(())) = shutdown.unless(renewed.changed()).await {
-            let made = connections(&own, &renewed.borrow_and_update());
-            match made {
-                Ok(made) => drop(sender.send_replace(made)),
-                Err(error) => tracing::error!(%error, "the node's new certificate is not used"),
+        let renewing = async {
+            while renewed.changed().await.is_ok() {
+                let made = connections(&own, &renewed.borrow_and_update(), multiplexed);
+                match made {
+                    Ok(made) => drop(sender.send_replace(made)),
+                    Err(error) => tracing::error!(%error, "the node's new certificate is not used"),
+                }
             }
+        };
+        tokio::select! {
+            () = renewing => {}
+            // Every clone of the client is gone.
+            () = sender.closed() => {}
+            () = shutdown.requested() => {}
         }
     });
     let settings = Config::new(server.clone());
@@ -87,7 +100,11 @@ impl Service<Request<Body>> for Newest {
 }
 
 /// Connections that show the member's certificate.
-fn connections(server: &http::Uri, member: &Membership) -> Result<Connections, ClientError> {
+fn connections(
+    server: &http::Uri,
+    member: &Membership,
+    Multiplexed(multiplexed): Multiplexed,
+) -> Result<Connections, ClientError> {
     let mut settings = Config::new(server.clone());
     settings.root_cert = Some(vec![certificates::der_of(&member.authority)?]);
     let credentials = &member.credentials;
@@ -101,9 +118,19 @@ fn connections(server: &http::Uri, member: &Membership) -> Result<Connections, C
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
-    let connector = settings.rustls_https_connector_with_connector(connector)?;
+    let tls = HttpsConnectorBuilder::new()
+        .with_tls_config(settings.rustls_client_config()?)
+        .https_or_http();
+    let connector = match multiplexed {
+        true => tls.enable_http2().wrap_connector(connector),
+        false => tls.enable_http1().wrap_connector(connector),
+    };
     let mut connections = legacy::Client::builder(TokioExecutor::new());
-    connections.http1_max_buf_size(BUFFER_BYTES);
+    connections
+        .timer(TokioTimer::new())
+        .http1_max_buf_size(BUFFER_BYTES)
+        .http2_only(multiplexed)
+        .http2_keep_alive_interval(KEEPALIVE);
     let pool = connections.build(connector);
     Ok(Arc::new(move |request| pool.request(request)))
 }

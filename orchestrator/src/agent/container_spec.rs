@@ -15,6 +15,7 @@ use super::runtime::{
     ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
 };
 use super::sources::Sources;
+use super::volumes::{Made, Origin, SubPath};
 
 const CPU_PERIOD_US: i64 = 100_000;
 const LEAST_QUOTA_US: i64 = 1000;
@@ -45,8 +46,10 @@ impl SpecError {
 pub struct Surroundings<'a> {
     pub sources: &'a Sources,
     pub facts: &'a Facts,
-    /// By volume name: where it lies on the node.
-    pub volumes: &'a BTreeMap<String, PathBuf>,
+    /// By volume name.
+    pub volumes: &'a BTreeMap<String, Made>,
+    /// Holds the places where parts of volumes are mounted.
+    pub sub_paths: &'a Path,
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
@@ -111,13 +114,13 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
     }
 }
 
-/// One container of a pod.
+/// One container of a pod, and the parts of volumes that have to be mounted before it is made.
 pub fn container(
     pod: &Pod,
     template: &Template,
     identity: Identity,
     around: &Surroundings,
-) -> Result<ContainerSpec, SpecError> {
+) -> Result<(ContainerSpec, Vec<SubPath>), SpecError> {
     let env = env::environment(pod, template, around.sources, around.facts)?;
     let values: BTreeMap<String, String> = env.iter().cloned().collect();
     let expand = |words: &Option<Vec<String>>| {
@@ -130,9 +133,9 @@ pub fn container(
         )
     };
     let spec = pod.spec.as_ref();
-    let mounts = mounts(template, around, &values)?;
+    let (mounts, sub_paths) = mounts(template, around, &values)?;
     let lifecycle = template.lifecycle.as_ref();
-    Ok(ContainerSpec {
+    let made = ContainerSpec {
         pod: pod_ref(pod),
         identity,
         image: template.image.clone().unwrap_or_default(),
@@ -156,7 +159,8 @@ pub fn container(
         stdin: template.stdin.unwrap_or(false),
         stdin_once: template.stdin_once.unwrap_or(false),
         tty: template.tty.unwrap_or(false),
-    })
+    };
+    Ok((made, sub_paths))
 }
 
 /// What `hostname` says in the pod; the kernel takes 63 characters.
@@ -196,8 +200,8 @@ fn mounts(
     template: &Template,
     around: &Surroundings,
     values: &BTreeMap<String, String>,
-) -> Result<Vec<Mount>, SpecError> {
-    let mut mounts = Vec::new();
+) -> Result<(Vec<Mount>, Vec<SubPath>), SpecError> {
+    let (mut mounts, mut sub_paths) = (Vec::new(), Vec::new());
     for wanted in template.volume_mounts.iter().flatten() {
         let volume = around.volumes.get(&wanted.name).ok_or_else(|| {
             SpecError::config(format!(
@@ -210,16 +214,27 @@ fn mounts(
             (_, Some(path)) if !path.is_empty() => Some(env::expand(path, values)),
             _ => None,
         };
-        let source = match sub_path {
-            None => volume.clone(),
-            Some(path) => volume.join(inside(&path)?),
-        };
-        let propagation = match wanted.mount_propagation.as_deref() {
+        // What the agent writes is for the agent alone to change, and nothing is mounted there.
+        let written = volume.origin == Origin::Written;
+        let propagation = match wanted.mount_propagation.as_deref().filter(|_| !written) {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
             _ => Propagation::Private,
         };
-        let read_only = wanted.read_only.unwrap_or(false);
+        let source = match sub_path {
+            None => volume.path.clone(),
+            Some(path) => {
+                let place = around.sub_paths.join(sub_paths.len().to_string());
+                sub_paths.push(SubPath {
+                    volume: volume.clone(),
+                    path: inside(&path)?.to_owned(),
+                    place: place.clone(),
+                    propagation,
+                });
+                place
+            }
+        };
+        let read_only = written || wanted.read_only.unwrap_or(false);
         let target = absolute(&wanted.mount_path);
         mounts.push(Mount {
             source,
@@ -242,7 +257,7 @@ fn mounts(
             });
         }
     }
-    Ok(mounts)
+    Ok((mounts, sub_paths))
 }
 
 /// Where a container leaves its last words.

@@ -108,10 +108,10 @@ pub fn resource(
     Ok(((value + divisor - 1) / divisor).to_string())
 }
 
-/// Labels and annotations as the downward API writes them to a file.
+/// Labels and annotations as the downward API has them: a line each, the last one without its end.
 fn lines<'a>(map: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    map.map(|(key, value)| format!("{key}={value:?}\n"))
-        .collect()
+    let lines: Vec<String> = map.map(|(key, value)| format!("{key}={value:?}")).collect();
+    lines.join("\n")
 }
 
 fn unknown(path: &str) -> SpecError {

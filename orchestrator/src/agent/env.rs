@@ -33,7 +33,7 @@ pub fn environment(
             match sources.entries(kind, name) {
                 Some(entries) => {
                     for (key, value) in entries {
-                        env.set(&format!("{prefix}{key}"), text(value));
+                        env.set(&format!("{prefix}{key}"), text(value.clone()));
                     }
                 }
                 None if optional == Some(true) => {}
@@ -104,7 +104,7 @@ fn referenced(
     };
     let (kind, name, key, optional) = key;
     match sources.value(kind, name, key) {
-        Some(value) => Ok(Some(text(value))),
+        Some(value) => Ok(Some(text(value.clone()))),
         None if optional == Some(true) => Ok(None),
         None if sources.entries(kind, name).is_none() => Err(missing_object(kind, name)),
         None => {

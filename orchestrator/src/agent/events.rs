@@ -20,6 +20,9 @@ const COMPONENT: &str = "kubelet";
 /// More than this waiting means that the server is away or too slow for events.
 const QUEUE: usize = 256;
 
+/// The longest message of an event, in bytes; Kubernetes' limit.
+const MESSAGE_LIMIT: usize = 1024;
+
 /// How many written events are remembered to count up on.
 const REMEMBERED: usize = 256;
 
@@ -114,12 +117,30 @@ impl Recorder {
             severity,
             about,
             reason: reason.to_owned(),
-            message,
+            message: presentable(&message),
         };
         if self.queue.try_send(note).is_err() {
             tracing::debug!("event dropped: the queue is full");
         }
     }
+}
+
+/// A message as people may read it on a terminal. Containers choose parts of it (what a probe's command
+/// wrote), so it is cut, and no control character is left in it.
+fn presentable(message: &str) -> String {
+    let plain = message.chars().map(|c| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    });
+    let mut text = String::new();
+    for c in plain {
+        if text.len() + c.len_utf8() > MESSAGE_LIMIT {
+            break;
+        }
+        text.push(c);
+    }
+    text
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,4 +211,24 @@ fn event(note: &Note, namespace: &str, host: &str, now: Timestamp) -> Event {
     event.reporting_component = Some(COMPONENT.to_owned());
     event.reporting_instance = Some(host.to_owned());
     event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_writes_no_terminal_escapes_and_no_more_than_a_limit_into_an_event() {
+        let (queue, mut notes) = mpsc::channel(1);
+        let recorder = Recorder { queue };
+        // ESC and BEL are of C0, CSI is of C1, DEL is between them.
+        let written = "Readiness probe failed: \u{1b}]0;title\u{7}\u{9b}2J\u{7f}line\r\nnext é";
+        let long = format!("{written}{}", "é".repeat(10_000));
+        recorder.warning(About::pod(&Pod::default()), "Unhealthy", long);
+        let note = notes.try_recv().expect("an event");
+        assert!(note.message.len() <= MESSAGE_LIMIT);
+        assert!(!note.message.chars().any(char::is_control));
+        let kept = "Readiness probe failed: \u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}line  next é";
+        assert!(note.message.starts_with(kept), "{}", note.message);
+    }
 }

@@ -38,6 +38,7 @@ pub mod serve;
 pub mod sources;
 pub mod start;
 pub mod volumes;
+pub mod watched;
 pub mod wiring;
 
 pub use start::{AgentConfig, AgentError, run};

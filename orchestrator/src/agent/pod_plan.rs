@@ -16,6 +16,9 @@ use super::pod_shape::{self, Outcome, Policy};
 use super::runtime::{Container, Role, State};
 use crate::datapath::Addrs;
 
+/// How long the containers of an evicted pod have to end: they take more than is theirs.
+const EVICTION_GRACE: SignedDuration = SignedDuration::from_secs(1);
+
 /// Everything that decides about one pod.
 pub struct View<'a> {
     pub pod: &'a Pod,
@@ -51,9 +54,11 @@ pub struct Memory {
     pub last_words: BTreeMap<String, String>,
     /// Why the pod cannot run on this node at all.
     pub refused: Option<String>,
+    /// Why the pod may not run on, though it could.
+    pub evicted: Option<String>,
     /// The last status of a pod that ends was written.
     pub reported_end: bool,
-    /// Address and link were given back.
+    /// Address, link and volumes were given back.
     pub released: bool,
     /// The pod's files were removed.
     pub cleaned: bool,
@@ -149,7 +154,7 @@ pub enum Action {
     },
     /// Writes the status while the exit codes are still there.
     ReportEnd,
-    /// Gives back address and link.
+    /// Gives back address, link and volumes.
     Release,
     /// Removes the pod's files.
     CleanUp,
@@ -405,7 +410,11 @@ fn prune(view: &View, actions: &mut Vec<Action>) {
 /// A pod that has run to its end keeps its containers (their logs) and gives back the rest.
 fn retire(view: &View) -> Vec<Action> {
     let mut actions = Vec::new();
-    let deadline = view.now + pod_shape::grace_period(view.pod);
+    let grace = match view.memory.evicted {
+        Some(_) => EVICTION_GRACE.min(pod_shape::grace_period(view.pod)),
+        None => pod_shape::grace_period(view.pod),
+    };
+    let deadline = view.now + grace;
     let why = "Stopping container of a pod that has ended";
     if stop_all(view, why, deadline, Progress::DONE, &mut actions) {
         return actions;

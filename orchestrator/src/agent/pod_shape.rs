@@ -46,6 +46,12 @@ pub fn outcome(view: &View) -> Outcome {
         }
         _ => {}
     }
+    if let Some(why) = &view.memory.evicted {
+        return Outcome::Failed {
+            reason: Some("Evicted".to_owned()),
+            message: Some(why.clone()),
+        };
+    }
     if active_deadline(view.pod).is_some_and(|deadline| deadline <= view.now) {
         let message = "Pod was active on the node longer than the specified deadline";
         return Outcome::Failed {

@@ -242,11 +242,11 @@ fn problem(view: &View, name: &str) -> Option<ContainerState> {
             wait("ImagePullBackOff", Some(failure.message.clone()))
         });
     }
-    let failure = view
-        .memory
-        .failures
-        .get(name)
-        .filter(|failure| !failure.reason.is_empty())?;
+    let failure = view.memory.failures.get(name)?;
+    // A container that waits for its volumes is being created; events tell for which.
+    if matches!(failure.reason.as_str(), "" | "FailedMount") {
+        return None;
+    }
     Some(wait(&failure.reason, Some(failure.message.clone())))
 }
 
@@ -273,7 +273,10 @@ fn terminated(view: &View, container: &Container, exit: &Exit) -> ContainerState
         Exit { code: 0, .. } => "Completed",
         _ => "Error",
     };
-    let last_words = || view.memory.last_words.get(&container.id).cloned();
+    let last_words = || {
+        let words = view.memory.last_words.get(&container.id);
+        words.filter(|words| !words.is_empty()).cloned()
+    };
     let terminated = ContainerStateTerminated {
         container_id: Some(container_id(container)),
         exit_code: exit.code,

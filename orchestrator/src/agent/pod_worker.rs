@@ -4,9 +4,11 @@
 //! the status'. A step that fails is remembered with its reason and planned again after a pause.
 
 mod execute;
+mod files;
 mod hooks;
 mod report;
 mod start;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use k8s_openapi::api::core::v1::{Container as Template, Pod, PodStatus};
 use kube::Client;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::downward::Facts;
 use super::drain::{self, Progress};
@@ -31,10 +34,12 @@ use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
 use super::refuse;
 use super::runtime::{Container, Role, Runtime, RuntimeError, State};
-use super::sources::Sources;
 use super::volumes::{Dns, PodDir};
+use super::watched::{Reference, Watched};
 use super::wiring::PodNetwork;
 use crate::datapath::Addrs;
+
+pub use usage::Measuring;
 
 /// How often one wake-up may plan again before it lets others run: a plan that never settles is a
 /// mistake, and must not take the node with it.
@@ -60,6 +65,9 @@ pub struct NodeContext<R, N> {
     pub metrics: Arc<Metrics>,
     /// What all nodes have said of this node's endpoints.
     pub nodes: drain::Nodes,
+    /// The ConfigMaps and Secrets of all pods.
+    pub watched: Watched,
+    pub measuring: Measuring,
 }
 
 /// What the API says of a pod.
@@ -86,6 +94,8 @@ enum Note {
     /// The `preStop` of that container has ended.
     Hooked(String),
     Drained(Progress),
+    /// A volume has outgrown its limit: why the pod is evicted.
+    Outgrown(String),
 }
 
 /// What a step means for the loop.
@@ -105,7 +115,8 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     wake: Arc<Notify>,
 ) {
     let (notes, mut inbox) = mpsc::channel(16);
-    let mut worker = Worker::new(node, updates.borrow_and_update().clone(), notes);
+    let update = updates.borrow_and_update().clone();
+    let mut worker = Worker::new(node, update, notes, wake.clone());
     loop {
         let until = match worker.settle().await {
             Step::Finished => return,
@@ -135,8 +146,17 @@ struct Worker<R, N> {
     containers: Vec<Container>,
     place: Place,
     dir: PodDir,
+    /// Notified when a container or an object that the pod refers to changes.
+    wake: Arc<Notify>,
+    /// What the pod refers to, while it shall run.
+    objects: Option<Reference>,
+    /// How many changes of them the plan knows.
+    seen_changes: u64,
     /// Read when the sandbox was made; used again when the server is away.
-    sources: Option<(Instant, Sources)>,
+    service_env: Option<(Instant, BTreeMap<String, String>)>,
+    written: Option<files::Written>,
+    /// Measures the volumes that have a limit.
+    gauge: Option<AbortOnDropHandle<()>>,
     /// By container name.
     image_users: BTreeMap<String, String>,
     /// By container name: pulls that failed in a row.
@@ -150,7 +170,12 @@ struct Worker<R, N> {
 }
 
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
-    fn new(node: Arc<NodeContext<R, N>>, update: PodUpdate, notes: mpsc::Sender<Note>) -> Self {
+    fn new(
+        node: Arc<NodeContext<R, N>>,
+        update: PodUpdate,
+        notes: mpsc::Sender<Note>,
+        wake: Arc<Notify>,
+    ) -> Self {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
         let memory = Memory {
             refused: refuse::refuse(&update.pod),
@@ -167,7 +192,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             update,
             memory,
             containers: Vec::new(),
-            sources: None,
+            wake,
+            objects: None,
+            seen_changes: 0,
+            service_env: None,
+            written: None,
+            gauge: None,
             image_users: BTreeMap::new(),
             pull_failures: BTreeMap::new(),
             reported: None,
@@ -224,13 +254,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
         }
         self.forget_the_dead();
+        self.follow_objects();
         self.read_last_words().await;
         self.watch_probes();
         self.await_ends();
         self.report_loss().await;
+        self.watch_usage();
+        let mut until = self.update_volumes().await;
         let actions = pod_plan::plan(&self.view());
         let mut progress = false;
-        let mut until: Option<Instant> = None;
         for action in actions {
             tracing::debug!(pod = self.update.pod.metadata.name, ?action, "next");
             match self.execute(action).await {
@@ -284,6 +316,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 probed.ready = false;
             }
             Note::Hooked(id) => drop(self.memory.hooks.insert(id, true)),
+            Note::Outgrown(why) => self.evict(why),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {
                     drain.seen = progress;

@@ -12,6 +12,7 @@ use super::*;
 use crate::agent::feed::Snapshot;
 use crate::agent::runtime::Role;
 use crate::agent::runtime::fake::{self, FakeRuntime};
+use crate::agent::watched::fake::FakeApi;
 use crate::agent::wiring::WiringError;
 use crate::datapath::{Addrs, HostPort, ObjectKey};
 
@@ -122,6 +123,10 @@ impl Stage {
 
     /// A stage whose agent has no list yet.
     fn early(runtime: FakeRuntime, spec: Value) -> Stage {
+        Stage::with_objects(runtime, spec, FakeApi::default())
+    }
+
+    fn with_objects(runtime: FakeRuntime, spec: Value, objects: FakeApi) -> Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
         let client = client(told.clone());
@@ -142,6 +147,8 @@ impl Stage {
             client,
             metrics: Arc::default(),
             nodes: drain::Nodes::new("n1"),
+            watched: Watched::new(objects.client(), Box::new(move || objects.client())),
+            measuring: Measuring::every(Duration::from_millis(50)),
         });
         let pod = json!({
             "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
@@ -609,3 +616,6 @@ async fn a_restarted_agent_neither_restarts_nor_unreadies_a_container_with_probe
     assert_eq!(stage.node.runtime.all(), before);
     second.abort();
 }
+
+#[path = "pod_worker_volume_tests.rs"]
+mod volumes;

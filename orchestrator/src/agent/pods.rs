@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::pod_worker::{self, NodeContext, PodUpdate};
 use super::runtime::{PodRef, Runtime, RuntimeError, Sighting};
+use super::volumes::PodDir;
 use super::wiring::PodNetwork;
 use crate::datapath::HostPort;
 use crate::sys::Shutdown;
@@ -101,6 +102,7 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
                 }
                 self.complete = true;
                 self.relist().await;
+                self.end_leftovers().await;
             }
             watcher::Event::Apply(pod) => self.update(pod, false).await,
             watcher::Event::Delete(pod) => self.update(pod, true).await,
@@ -163,6 +165,37 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
         }
     }
 
+    /// Ends pods of which nothing is left but their files: an agent died while it removed them.
+    async fn end_leftovers(&mut self) {
+        let data_dir = self.node.data_dir.clone();
+        let found = tokio::task::spawn_blocking(move || PodDir::all(&data_dir)).await;
+        let uids = match found {
+            Ok(Ok(uids)) => uids,
+            Ok(Err(error)) => return tracing::warn!(%error, "directories of pods were not listed"),
+            Err(error) => return tracing::warn!(%error, "directories of pods were not listed"),
+        };
+        for uid in uids {
+            if !self.workers.contains_key(&uid) {
+                tracing::info!(uid, "removing the files of a pod that is gone");
+                let pod = PodRef {
+                    namespace: String::new(),
+                    name: String::new(),
+                    uid,
+                };
+                self.end(&pod);
+            }
+        }
+    }
+
+    /// Ends a pod that the API does not have.
+    fn end(&mut self, pod: &PodRef) {
+        let update = PodUpdate {
+            pod: Arc::new(ghost(pod)),
+            gone: true,
+        };
+        self.employ(pod.uid.clone(), update);
+    }
+
     /// Wakes whose containers are not what the last relist saw, and ends those of nobody.
     async fn relist(&mut self) {
         let sightings = match self.node.runtime.pods().await {
@@ -190,13 +223,7 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
                         uid = pod.uid,
                         "ending a pod that is not the API's"
                     );
-                    self.employ(
-                        pod.uid.clone(),
-                        PodUpdate {
-                            pod: Arc::new(ghost(&pod)),
-                            gone: true,
-                        },
-                    );
+                    self.end(&pod);
                 }
             }
         }

@@ -23,6 +23,15 @@ impl Kind {
     }
 }
 
+/// How a probe ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Failure,
+    /// The node could not ask the container: this says nothing about it.
+    Unknown,
+}
+
 /// What is known after an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -106,14 +115,15 @@ impl Machine {
     }
 
     /// Takes the outcome of a probe that ended at `now`.
-    pub fn take(&mut self, kind: Kind, success: bool, now: Timestamp) -> Standing {
+    pub fn take(&mut self, kind: Kind, outcome: Outcome, now: Timestamp) -> Standing {
         let Some(line) = self.lines.iter_mut().find(|line| line.kind == kind) else {
             return self.standing();
         };
         line.due = now + line.period;
-        line.run = match (success, line.run) {
-            (true, run) => run.max(0).saturating_add(1),
-            (false, run) => run.min(0).saturating_sub(1),
+        line.run = match (outcome, line.run) {
+            (Outcome::Success, run) => run.max(0).saturating_add(1),
+            (Outcome::Failure, run) => run.min(0).saturating_sub(1),
+            (Outcome::Unknown, _) => return self.standing(),
         };
         let succeeded = line.run >= line.success_threshold;
         let failed = -line.run >= line.failure_threshold;
@@ -166,10 +176,10 @@ mod tests {
             {"initialDelaySeconds": 5, "periodSeconds": 2, "failureThreshold": 2}}));
         assert!(!machine.standing().ready);
         assert_eq!(machine.next(), Some((Kind::Readiness, at(5))));
-        assert!(machine.take(Kind::Readiness, true, at(5)).ready);
+        assert!(machine.take(Kind::Readiness, Outcome::Success, at(5)).ready);
         assert_eq!(machine.next(), Some((Kind::Readiness, at(7))));
-        assert!(machine.take(Kind::Readiness, false, at(7)).ready);
-        assert!(!machine.take(Kind::Readiness, false, at(9)).ready);
+        assert!(machine.take(Kind::Readiness, Outcome::Failure, at(7)).ready);
+        assert!(!machine.take(Kind::Readiness, Outcome::Failure, at(9)).ready);
     }
 
     #[test]
@@ -179,8 +189,8 @@ mod tests {
         .resume(true, true);
         assert!(machine.standing().ready);
         assert_eq!(machine.next().map(|next| next.0), Some(Kind::Readiness));
-        assert!(machine.take(Kind::Readiness, false, at(1)).ready);
-        assert!(!machine.take(Kind::Readiness, false, at(2)).ready);
+        assert!(machine.take(Kind::Readiness, Outcome::Failure, at(1)).ready);
+        assert!(!machine.take(Kind::Readiness, Outcome::Failure, at(2)).ready);
     }
 
     #[test]
@@ -188,13 +198,43 @@ mod tests {
         let mut machine = machine(serde_json::json!({"name": "c",
             "startupProbe": {"periodSeconds": 1}, "livenessProbe": {"failureThreshold": 2}}));
         assert_eq!(machine.next().map(|next| next.0), Some(Kind::Startup));
-        assert!(machine.take(Kind::Startup, true, at(1)).started);
+        assert!(machine.take(Kind::Startup, Outcome::Success, at(1)).started);
         assert_eq!(machine.next().map(|next| next.0), Some(Kind::Liveness));
-        assert_eq!(machine.take(Kind::Liveness, false, at(2)).failed, None);
         assert_eq!(
-            machine.take(Kind::Liveness, false, at(12)).failed,
+            machine.take(Kind::Liveness, Outcome::Failure, at(2)).failed,
+            None
+        );
+        assert_eq!(
+            machine
+                .take(Kind::Liveness, Outcome::Failure, at(12))
+                .failed,
             Some(Kind::Liveness)
         );
         assert_eq!(machine.next(), None);
+    }
+
+    #[test]
+    fn what_the_node_could_not_ask_neither_restarts_a_container_nor_takes_it_out_of_its_services() {
+        let mut machine = machine(serde_json::json!({"name": "c",
+            "livenessProbe": {"failureThreshold": 1}, "readinessProbe": {"failureThreshold": 1}}));
+        machine.take(Kind::Readiness, Outcome::Success, at(0));
+        let before = machine.standing();
+        for second in 1..100 {
+            for kind in [Kind::Liveness, Kind::Readiness] {
+                assert_eq!(machine.take(kind, Outcome::Unknown, at(second)), before);
+            }
+        }
+        // The container is asked again, a period later.
+        assert_eq!(machine.next(), Some((Kind::Liveness, at(109))));
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_across_what_the_node_could_not_ask() {
+        let mut machine = machine(serde_json::json!({"name": "c",
+            "livenessProbe": {"failureThreshold": 2}}));
+        machine.take(Kind::Liveness, Outcome::Failure, at(0));
+        machine.take(Kind::Liveness, Outcome::Unknown, at(10));
+        let standing = machine.take(Kind::Liveness, Outcome::Failure, at(20));
+        assert_eq!(standing.failed, Some(Kind::Liveness));
     }
 }

@@ -5,7 +5,6 @@ pub mod health_checks;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,25 +15,35 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::service::TowerToHyperService;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use jiff::Timestamp;
+use rustls::ServerConfig;
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 
 use super::join::Membership;
 use super::metrics::{self, Metrics};
 use super::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
 use crate::sys::Shutdown;
-use crate::sys::certificates::{Identity, Shown};
+use crate::sys::certificates::Identity;
+use crate::sys::connections::Limits;
+use crate::sys::front::{Front, Visit};
 use crate::sys::tls::{self, ClientCertificate, ShownCertificate, TlsError};
 
 /// Who may ask.
 const ADMINISTRATORS: &str = "system:masters";
 
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at once. The API server has one for each log that is read; pods can reach the port,
+/// and get no further than the handshake.
+const LIMITS: Limits = Limits {
+    all: 640,
+    strangers: 128,
+    strangers_per_source: 64,
+    per_holder: 512,
+};
 
 /// What the handlers need.
 pub struct Served<R> {
@@ -96,66 +105,46 @@ async fn serve<R: Runtime>(
     served: Served<R>,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
-    let (acceptor, shown) = acceptor(&membership.borrow_and_update())?;
+    let (config, shown) = config(&membership.borrow_and_update())?;
     let router = router(served);
-    while let Some(accepted) = shutdown.unless(listener.accept()).await {
+    let front = Front::new(LIMITS, shutdown);
+    let serve = |visit: Visit| {
         if membership.has_changed().unwrap_or(false) {
             let renewed = shown.replace(&membership.borrow_and_update().credentials);
             if let Err(error) = renewed {
-                tracing::error!(%error, "the node's new certificate cannot be shown");
+                tracing::error!(%error, "the node's former certificate is shown");
             }
         }
-        match accepted {
-            Ok((stream, _)) => {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
-                let shutdown = shutdown.clone();
-                tokio::spawn(
-                    async move { shutdown.unless(connection(stream, acceptor, router)).await },
-                );
-            }
-            // Out of descriptors, most likely: wait until some are given back.
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+        connection(visit, config.clone(), router.clone())
+    };
+    front.accept(&listener, serve).await;
+    drop(listener);
+    front.closed().await;
     Ok(())
 }
 
-fn acceptor(membership: &Membership) -> Result<(TlsAcceptor, Arc<ShownCertificate>), TlsError> {
+fn config(membership: &Membership) -> Result<(Arc<ServerConfig>, Arc<ShownCertificate>), TlsError> {
     let shown = ShownCertificate::new(&membership.credentials)?;
     let required = ClientCertificate::Required;
     let config = tls::server_config(shown.clone(), &membership.authority, required)?;
-    Ok((TlsAcceptor::from(Arc::new(config)), shown))
+    Ok((Arc::new(config), shown))
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
-    let accepted = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await;
-    let Ok(Ok(stream)) = accepted else { return };
-    let peer = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first());
-    let who = peer.and_then(|der| {
-        let ends = Shown::of_peer(der).ok()?.ends;
-        Some((Identity::of_peer(der).ok()?, ends))
+async fn connection(
+    visit: Visit,
+    config: Arc<ServerConfig>,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let secured = visit.shake_hands(config).await?;
+    let identity = secured.identity().cloned().map(Arc::new);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
+        router.clone().oneshot(request)
     });
-    let Some((identity, ends)) = who else {
-        return;
-    };
-    let router = router.layer(axum::Extension(Arc::new(identity)));
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let service = TowerToHyperService::new(router);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
-    // No connection outlives the certificate that it was opened with.
-    let left = Duration::try_from(ends.duration_since(Timestamp::now())).unwrap_or_default();
-    match tokio::time::timeout(left, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(error, "a connection ended early"),
-        Err(_) => tracing::debug!("a connection has ended with its peer's certificate"),
-    }
+    secured.serve(service).await
 }
 
 fn router<R: Runtime>(served: Served<R>) -> Router {
@@ -283,6 +272,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
     use crate::agent::runtime::fake::FakeRuntime;
     use crate::sys::certificates::{Authority, Usage};

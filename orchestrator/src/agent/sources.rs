@@ -1,22 +1,26 @@
-//! The ConfigMaps and Secrets that a pod takes values from: which, and their contents as of now.
-//! Nothing is kept: they are read when a container is made.
+//! What a pod takes values from: which ConfigMaps and Secrets, their contents as of now, and the
+//! addresses of Services. The ConfigMaps and Secrets are those that `watched` knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
 use super::pod_shape;
 
-/// What was read for one pod.
+/// What is known for one pod.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    config_maps: BTreeMap<String, ConfigMap>,
-    secrets: BTreeMap<String, Secret>,
+    pub objects: Objects,
     /// Addresses of Services as environment variables have them, by name.
     pub service_env: BTreeMap<String, String>,
 }
+
+/// The objects of the pod's namespace that it refers to and that are there.
+pub type Objects = BTreeMap<(Kind, String), Arc<Contents>>;
 
 /// The kind of a source, in the words of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,79 +29,65 @@ pub enum Kind {
     Secret,
 }
 
+/// What is kept of a ConfigMap or a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contents {
+    pub entries: BTreeMap<String, Vec<u8>>,
+    pub immutable: bool,
+    /// The store's revision at which it was written.
+    pub revision: u64,
+}
+
+impl From<ConfigMap> for Contents {
+    fn from(object: ConfigMap) -> Contents {
+        let text = object.data.into_iter().flatten();
+        let text = text.map(|(key, value)| (key, value.into_bytes()));
+        let binary = object.binary_data.into_iter().flatten();
+        let binary = binary.map(|(key, value)| (key, value.0));
+        Contents {
+            entries: text.chain(binary).collect(),
+            immutable: object.immutable == Some(true),
+            revision: revision(&object.metadata),
+        }
+    }
+}
+
+impl From<Secret> for Contents {
+    fn from(object: Secret) -> Contents {
+        let entries = object.data.into_iter().flatten();
+        Contents {
+            entries: entries.map(|(key, value)| (key, value.0)).collect(),
+            immutable: object.immutable == Some(true),
+            revision: revision(&object.metadata),
+        }
+    }
+}
+
+/// For a deleted object, the revision of its deletion.
+fn revision(meta: &ObjectMeta) -> u64 {
+    let text = meta.resource_version.as_deref();
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 impl Sources {
     /// Every key of a source with its bytes; none when there is no such object.
-    pub fn entries(&self, kind: Kind, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-        match kind {
-            Kind::ConfigMap => {
-                let found = self.config_maps.get(name)?;
-                let text = found.data.iter().flatten();
-                let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-                let binary = found.binary_data.iter().flatten();
-                let binary = binary.map(|(key, value)| (key.clone(), value.0.clone()));
-                Some(text.chain(binary).collect())
-            }
-            Kind::Secret => {
-                let found = self.secrets.get(name)?.data.iter().flatten();
-                Some(
-                    found
-                        .map(|(key, value)| (key.clone(), value.0.clone()))
-                        .collect(),
-                )
-            }
-        }
+    pub fn entries(&self, kind: Kind, name: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
+        let found = self.objects.get(&(kind, name.to_owned()))?;
+        Some(&found.entries)
     }
 
     /// One key of a source; none when the object or the key is not there.
-    pub fn value(&self, kind: Kind, name: &str, key: &str) -> Option<Vec<u8>> {
-        self.entries(kind, name)?.remove(key)
+    pub fn value(&self, kind: Kind, name: &str, key: &str) -> Option<&Vec<u8>> {
+        self.entries(kind, name)?.get(key)
     }
-
-    /// For tests and for pods that need nothing.
-    pub fn with(config_maps: Vec<ConfigMap>, secrets: Vec<Secret>) -> Sources {
-        let named = |name: &Option<String>| name.clone().unwrap_or_default();
-        Sources {
-            config_maps: config_maps
-                .into_iter()
-                .map(|it| (named(&it.metadata.name), it))
-                .collect(),
-            secrets: secrets
-                .into_iter()
-                .map(|it| (named(&it.metadata.name), it))
-                .collect(),
-            service_env: BTreeMap::new(),
-        }
-    }
-}
-
-/// Reads everything that the pod names. What does not exist is left out.
-pub async fn read(client: &Client, pod: &Pod) -> Result<Sources, kube::Error> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let mut sources = Sources::default();
-    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    for (kind, name) in needed(pod) {
-        match kind {
-            Kind::ConfigMap => {
-                let found = config_maps.get_opt(&name).await?;
-                sources.config_maps.extend(found.map(|found| (name, found)));
-            }
-            Kind::Secret => {
-                let found = secrets.get_opt(&name).await?;
-                sources.secrets.extend(found.map(|found| (name, found)));
-            }
-        }
-    }
-    sources.service_env = service_env(client, pod, namespace).await?;
-    Ok(sources)
 }
 
 /// The variables by which a container finds the API and the Services of its namespace.
-async fn service_env(
+pub async fn service_env(
     client: &Client,
     pod: &Pod,
-    namespace: &str,
 ) -> Result<BTreeMap<String, String>, kube::Error> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut env = BTreeMap::new();
     let in_default: Api<Service> = Api::namespaced(client.clone(), "default");
     if let Some(api) = in_default.get_opt("kubernetes").await? {
@@ -153,8 +143,8 @@ fn add_service(service: &Service, env: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The names that a pod's containers and volumes refer to.
-fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
+/// The objects that a pod's containers and volumes refer to.
+pub fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
     let mut needed = BTreeSet::new();
     for template in pod_shape::init_templates(pod)
         .iter()

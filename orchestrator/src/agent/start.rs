@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::client::{self, ClientError};
+use super::client::{self, ClientError, Multiplexed};
 use super::drain::Nodes;
 use super::drops;
 use super::events::Recorder;
@@ -23,7 +23,7 @@ use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
 use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
-use super::pod_worker::NodeContext;
+use super::pod_worker::{Measuring, NodeContext};
 use super::pods;
 use super::register::{Health, KUBELET_PORT, NodeFacts};
 use super::renewal;
@@ -31,12 +31,15 @@ use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
 use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
+use super::watched::Watched;
 use super::wiring::{PodNetwork, Wiring};
 use crate::datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// How often the volumes of running pods are measured that have a limit.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
@@ -105,7 +108,9 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         }
     });
     let renewed = watch::Sender::new(membership.clone());
-    let client = client::start(&config.server, &renewed, &shutdown)?;
+    let certificates = renewed.subscribe();
+    let own = Multiplexed(false);
+    let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
     let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
     let node = NodeFacts {
         name: config.node_name.clone(),
@@ -140,6 +145,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         membership: membership.clone(),
         runtime,
         client,
+        certificates,
         node,
         metrics,
     };
@@ -159,6 +165,7 @@ struct Body {
     membership: Membership,
     runtime: Arc<DockerRuntime>,
     client: Client,
+    certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
 }
@@ -193,7 +200,10 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = self.datapath_config(&ranges, &uplink)?;
+        let config = NodeConfig {
+            servers: server_addresses(&self.config.server).await,
+            ..self.datapath_config(&ranges, &uplink)?
+        };
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -227,6 +237,8 @@ impl Body {
             recorder,
             metrics: self.metrics.clone(),
             nodes,
+            watched: self.watched(&shutdown),
+            measuring: Measuring::every(MEASURE_EVERY),
         };
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
@@ -266,6 +278,25 @@ impl Body {
         let answers = health_checks::run(source, node, recorder.clone(), shutdown.clone());
         tokio::spawn(answers);
         sender
+    }
+
+    /// The objects that pods refer to. Their watches have connections of their own: they may not
+    /// keep the node's lease waiting.
+    fn watched(&self, shutdown: &Shutdown) -> Watched {
+        let (server, spare) = (self.config.server.clone(), self.client.clone());
+        let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
+        let own = move || {
+            let certificates = certificates.clone();
+            client::start(&server, certificates, Multiplexed(true), &shutdown)
+        };
+        let connect = move || match own() {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "watches share the connections of the node's requests");
+                spare.clone()
+            }
+        };
+        Watched::new(self.client.clone(), Box::new(connect))
     }
 
     /// Finds the pods that still run: their addresses stay theirs and the datapath learns of them
@@ -326,6 +357,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
+            servers: Vec::new(),
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -400,6 +432,20 @@ async fn membership(
             return Ok(None);
         }
         pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
+async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
+    let host = server.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = server.port_u16().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            Vec::new()
+        }
     }
 }
 

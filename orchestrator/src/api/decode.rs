@@ -6,6 +6,7 @@
 
 mod document;
 mod explain;
+pub(super) mod limits;
 mod protobuf;
 mod quantities;
 
@@ -118,7 +119,7 @@ pub fn delete_options(body: &[u8], format: Format) -> Result<DeleteOptions, ApiE
         .map_err(|e| ApiError::BadRequest(format!("the body is no DeleteOptions: {e}")))
 }
 
-/// Bytes → canonical object.
+/// Bytes → canonical object, if the document is within `limits`.
 pub(super) fn body(
     resource: &Resource,
     body: &[u8],
@@ -158,7 +159,9 @@ pub(super) fn typed<T: DeserializeOwned + Serialize>(
 ) -> Result<Value, TypeError> {
     let seen = |path: serde_ignored::Path<'_>| {
         if typed.unknown.len() < MAX_PROBLEMS {
-            typed.unknown.push(field_path(&path));
+            typed
+                .unknown
+                .push(limits::path_shown(&field_path(&path)).to_owned());
         }
     };
     match serde_ignored::deserialize::<_, _, T>(value, seen) {
@@ -224,6 +227,7 @@ fn from_protobuf(resource: &Resource, body: &[u8]) -> Result<Value, ApiError> {
 
 /// Checks what the object says it is, then decodes it; also the paths of unknown fields.
 fn through_type(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
+    limits::check(&value).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
     let value = identified(resource, value)?;
     let mut typed = Typed::default();
     let object = match (resource.codec.typed)(&value, &mut typed) {

@@ -3,6 +3,7 @@
 //! Objects travel as `serde_json::Value` in canonical form, that is: decoded once through the
 //! k8s-openapi type of their kind. Nothing here does I/O, reads a clock or draws randomness.
 
+pub mod address;
 pub mod annotations;
 pub mod decode;
 mod defaults;

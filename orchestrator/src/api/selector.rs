@@ -169,7 +169,7 @@ impl Requirement {
 
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let label = labels.get(&self.key);
-        let listed = || label.is_some_and(|label| self.values.contains(label));
+        let listed = || label.is_some_and(|label| self.values.binary_search(label).is_ok());
         let compared = |ordering| {
             let label = label.and_then(|l| l.parse::<i64>().ok());
             let value = self.values.first().and_then(|v| v.parse::<i64>().ok());

@@ -3,7 +3,7 @@
 //! One variant a Kubernetes reason; codes, reasons and messages are those of Kubernetes, because
 //! clients match on them.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
@@ -317,9 +317,10 @@ struct Causes<'a>(&'a [Cause]);
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut texts: Vec<String> = Vec::new();
+        let mut said = BTreeSet::new();
         for cause in self.0 {
             let text = format!("{}: {}", cause.field, cause.message);
-            if !texts.contains(&text) {
+            if said.insert(text.clone()) {
                 texts.push(text);
             }
         }

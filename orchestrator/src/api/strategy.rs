@@ -29,6 +29,8 @@ pub(super) struct Strategy {
     pub update_status: fn(&mut Value, &Value),
     pub validate: fn(&At<'_>, &mut Errors),
     pub validate_update: fn(&At<'_>, &At<'_>, &mut Errors),
+    /// What is checked when the status is written.
+    pub validate_status: fn(&At<'_>, &mut Errors),
     /// Which names objects may have.
     pub name: validation::NameRule,
     /// Whether a client's change counts a generation, and what counts as one.
@@ -58,6 +60,7 @@ pub(super) const PLAIN: Strategy = Strategy {
     update_status: |_, _| {},
     validate: |_, _| {},
     validate_update: |_, _, _| {},
+    validate_status: |_, _| {},
     name: validation::NameRule::Subdomain,
     generation: Generation::None,
     has_status: false,
@@ -143,6 +146,7 @@ pub(super) const NODE: Strategy = Strategy {
     default: defaults::node,
     validate: validation::node,
     validate_update: validation::node_update,
+    validate_status: validation::node_status,
     has_status: true,
     fields: &[("spec.unschedulable", "/spec/unschedulable")],
     resource_lists: &["/status/capacity", "/status/allocatable"],
@@ -156,6 +160,7 @@ pub(super) const POD: Strategy = Strategy {
     update_status: pod::update_status,
     validate: validation::pod,
     validate_update: validation::pod_update,
+    validate_status: validation::pod_status,
     has_status: true,
     fields: &[
         ("spec.nodeName", "/spec/nodeName"),
@@ -180,6 +185,7 @@ pub(super) const SERVICE: Strategy = Strategy {
     update_status: service::update_status,
     validate: validation::service,
     validate_update: validation::service_update,
+    validate_status: validation::service_status,
     name: validation::NameRule::Label1035,
     has_status: true,
     fields: &[

@@ -1,6 +1,7 @@
-//! Service addresses and node ports: who has which, and the next free one.
+//! Service addresses and node ports, nodes' pod ranges and addresses, and the addresses outside at which
+//! Services answer: who has which, and the next free one.
 //!
-//! Held in memory and rebuilt from the Services at start, so it cannot disagree with them for
+//! Held in memory and rebuilt from the Services and nodes at start, so it cannot disagree with them for
 //! longer than a request lasts. A claim that is not kept is given back when it is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use super::ServerConfig;
 use super::objects::Objects;
 use super::reply;
 use crate::api;
+use crate::api::address::{parse_ip, parse_range};
 
 /// A node port with its protocol: TCP and UDP may share a number.
 pub type NodePort = (u16, String);
@@ -33,6 +35,12 @@ pub struct Addresses {
     ports: RangeInclusive<u16>,
     /// Kept for Service default/kubernetes.
     own: IpAddr,
+    /// Pods' ranges, each with the prefix length of one node's share.
+    pods: Vec<(IpNetwork, u8)>,
+    /// Where the cluster reaches this server.
+    server: IpAddr,
+    /// Given to Services of type LoadBalancer, so no node's.
+    pool: Vec<RangeInclusive<IpAddr>>,
     taken: Mutex<Taken>,
 }
 
@@ -40,6 +48,10 @@ pub struct Addresses {
 struct Taken {
     addresses: BTreeSet<IpAddr>,
     ports: BTreeSet<NodePort>,
+    pod_ranges: BTreeSet<IpNetwork>,
+    node_addresses: BTreeSet<IpAddr>,
+    /// How many Services answer at an external or load balancer address; they may share one.
+    outside: BTreeMap<IpAddr, usize>,
     /// By family, where the search for the next address begins, counted from the start of the
     /// range. It goes round, so that a freed address is not given to the next Service at once.
     next_address: BTreeMap<Family, u128>,
@@ -65,35 +77,59 @@ pub enum Refusal {
     PortOutside(u16, u16),
     #[error("range is full")]
     NoPort,
+    #[error("must be a share of the cluster's pod ranges: {0}")]
+    NotAShare(String),
+    #[error("is the pod range of another node")]
+    ShareTaken,
+    #[error("is in the cluster's range {0}")]
+    InRange(IpNetwork),
+    #[error("is the API server's address")]
+    Server,
+    #[error("is in the pool of load balancer addresses, {}-{}", .0.start(), .0.end())]
+    InPool(RangeInclusive<IpAddr>),
+    #[error("is an address of another node")]
+    NodeAddressTaken,
+    #[error("is an address of a node")]
+    NodeAddress,
+    #[error("is an external or load balancer address of a Service")]
+    Outside,
 }
 
-/// What one Service holds.
+/// What one Service or node holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
     pub addresses: BTreeSet<IpAddr>,
     pub ports: BTreeSet<NodePort>,
+    /// A Service's `externalIPs` and those of its load balancer.
+    pub outside: BTreeSet<IpAddr>,
+    pub pod_ranges: BTreeSet<IpNetwork>,
+    /// A node's `InternalIP`s.
+    pub node_addresses: BTreeSet<IpAddr>,
 }
 
 impl Addresses {
-    /// Counts what the stored Services have.
+    /// Counts what the stored Services and nodes have.
     pub fn load(config: &ServerConfig, objects: &Objects) -> Self {
+        let bits = config.node_mask_bits.iter().copied();
         let addresses = Self {
             ranges: config.service_cidrs.clone(),
             ports: config.node_ports.clone(),
             own: config.own_service_address(),
+            pods: config.pod_cidrs.iter().copied().zip(bits).collect(),
+            server: config.advertise.ip(),
+            pool: config.load_balancer_pool.clone(),
             taken: Mutex::default(),
         };
         // Kept for the server's own Service also while somebody has deleted it.
         addresses.lock().addresses.insert(addresses.own());
-        if let Some(services) = api::find("", "v1", "services") {
-            let mut taken = addresses.lock();
-            for service in objects.cache.list(services, None).1 {
-                let Ok(value) = reply::parse(&service.bytes) else {
-                    continue;
-                };
-                let holding = Holding::of(&value);
-                taken.addresses.extend(holding.addresses);
-                taken.ports.extend(holding.ports);
+        for plural in ["services", "nodes"] {
+            let Some(resource) = api::find("", "v1", plural) else {
+                continue;
+            };
+            for object in objects.cache.list(resource, None).1 {
+                if let Ok(value) = reply::parse(&object.bytes) {
+                    addresses.lock().add(Holding::of(&value));
+                }
             }
         }
         addresses
@@ -186,13 +222,88 @@ impl Addresses {
         Err(Refusal::NoPort)
     }
 
-    /// Gives back what a Service held.
+    /// Takes a node's range of pods: a share of the cluster's that no other node has.
+    pub fn claim_pod_range(&self, range: IpNetwork) -> Result<(), Refusal> {
+        let is_share = |(pods, bits): &(IpNetwork, u8)| {
+            pods.is_ipv4() == range.is_ipv4()
+                && pods.contains(range.ip())
+                && range.prefix() == *bits
+                && range.ip() == range.network()
+        };
+        if !self.pods.iter().any(is_share) {
+            let shares = self.pods.iter();
+            let shares = shares.map(|(pods, bits)| format!("a /{bits} of {pods}"));
+            return Err(Refusal::NotAShare(shares.collect::<Vec<_>>().join(" or ")));
+        }
+        let overlaps =
+            |other: &IpNetwork| other.contains(range.network()) || range.contains(other.network());
+        let mut taken = self.lock();
+        if taken.pod_ranges.iter().any(overlaps) {
+            return Err(Refusal::ShareTaken);
+        }
+        taken.pod_ranges.insert(range);
+        Ok(())
+    }
+
+    /// Takes an address of the network between nodes for one of them.
+    pub fn claim_node_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.check_foreign(address)?;
+        if let Some(block) = self.pool.iter().find(|block| block.contains(&address)) {
+            return Err(Refusal::InPool(block.clone()));
+        }
+        let mut taken = self.lock();
+        if taken.outside.contains_key(&address) {
+            return Err(Refusal::Outside);
+        }
+        match taken.node_addresses.insert(address) {
+            true => Ok(()),
+            false => Err(Refusal::NodeAddressTaken),
+        }
+    }
+
+    /// Takes an address outside the cluster for a Service, which may share it with others.
+    pub fn claim_outside(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.check_foreign(address)?;
+        let mut taken = self.lock();
+        if taken.node_addresses.contains(&address) {
+            return Err(Refusal::NodeAddress);
+        }
+        *taken.outside.entry(address).or_default() += 1;
+        Ok(())
+    }
+
+    /// The address is none of pods, Services or this server.
+    fn check_foreign(&self, address: IpAddr) -> Result<(), Refusal> {
+        let pods = self.pods.iter().map(|(range, _)| range);
+        let mut ranges = pods.chain(&self.ranges);
+        if let Some(range) = ranges.find(|range| range.contains(address)) {
+            return Err(Refusal::InRange(*range));
+        }
+        if address == self.server {
+            return Err(Refusal::Server);
+        }
+        Ok(())
+    }
+
+    /// Gives back what a Service or node held.
     pub fn release(&self, holding: &Holding) {
         let (mut taken, own) = (self.lock(), self.own());
         taken
             .addresses
             .retain(|address| *address == own || !holding.addresses.contains(address));
         taken.ports.retain(|port| !holding.ports.contains(port));
+        for range in &holding.pod_ranges {
+            taken.pod_ranges.remove(range);
+        }
+        for address in &holding.node_addresses {
+            taken.node_addresses.remove(address);
+        }
+        for address in &holding.outside {
+            if let Some(count) = taken.outside.get_mut(address) {
+                *count -= 1;
+            }
+        }
+        taken.outside.retain(|_, count| *count > 0);
     }
 
     /// All that is taken, the server's own address too.
@@ -202,6 +313,9 @@ impl Addresses {
         Holding {
             addresses: taken.addresses.clone(),
             ports: taken.ports.clone(),
+            outside: taken.outside.keys().copied().collect(),
+            pod_ranges: taken.pod_ranges.clone(),
+            node_addresses: taken.node_addresses.clone(),
         }
     }
 
@@ -217,9 +331,29 @@ impl Addresses {
     }
 }
 
+impl Taken {
+    fn add(&mut self, holding: Holding) {
+        self.addresses.extend(holding.addresses);
+        self.ports.extend(holding.ports);
+        self.pod_ranges.extend(holding.pod_ranges);
+        self.node_addresses.extend(holding.node_addresses);
+        for address in holding.outside {
+            *self.outside.entry(address).or_default() += 1;
+        }
+    }
+}
+
 impl Holding {
-    /// What a Service's spec says that it has.
-    pub fn of(service: &Value) -> Self {
+    /// What a Service or a node says that it has; nothing for another kind.
+    pub fn of(object: &Value) -> Self {
+        match object["kind"].as_str() {
+            Some("Service") => Self::of_service(object),
+            Some("Node") => Self::of_node(object),
+            _ => Self::default(),
+        }
+    }
+
+    fn of_service(service: &Value) -> Self {
         let spec = &service["spec"];
         let list = spec["clusterIPs"].as_array().into_iter().flatten();
         let texts = list
@@ -240,20 +374,69 @@ impl Holding {
         Self {
             addresses,
             ports: ports.chain(health).collect(),
+            outside: outside(service).map(|(_, address)| address).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn of_node(node: &Value) -> Self {
+        let ranges = pod_ranges(node).filter_map(|(_, range)| range);
+        Self {
+            pod_ranges: ranges.collect(),
+            node_addresses: internal_addresses(node).map(|(_, it)| it).collect(),
+            ..Self::default()
         }
     }
 
     /// What is held here and not there.
     pub fn without(&self, other: &Self) -> Self {
+        fn rest<T: Ord + Clone>(here: &BTreeSet<T>, there: &BTreeSet<T>) -> BTreeSet<T> {
+            here.difference(there).cloned().collect()
+        }
         Self {
-            addresses: self
-                .addresses
-                .difference(&other.addresses)
-                .copied()
-                .collect(),
-            ports: self.ports.difference(&other.ports).cloned().collect(),
+            addresses: rest(&self.addresses, &other.addresses),
+            ports: rest(&self.ports, &other.ports),
+            outside: rest(&self.outside, &other.outside),
+            pod_ranges: rest(&self.pod_ranges, &other.pod_ranges),
+            node_addresses: rest(&self.node_addresses, &other.node_addresses),
         }
     }
+}
+
+/// The addresses outside the cluster at which a Service answers, with their fields.
+pub fn outside(service: &Value) -> impl Iterator<Item = (String, IpAddr)> {
+    let external = service["spec"]["externalIPs"].as_array();
+    let external = external.into_iter().flatten().enumerate();
+    let external = external.map(|(index, ip)| (format!("spec.externalIPs[{index}]"), ip));
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array();
+    let ingress = ingress.into_iter().flatten().enumerate();
+    let ingress = ingress.map(|(index, entry)| {
+        let field = format!("status.loadBalancer.ingress[{index}].ip");
+        (field, &entry["ip"])
+    });
+    let all = external.chain(ingress);
+    all.filter_map(|(field, ip)| Some((field, parse_ip(ip.as_str()?)?)))
+}
+
+/// A node's ranges of pods, with their fields; `None` is one that cannot be a range.
+pub fn pod_ranges(node: &Value) -> impl Iterator<Item = (String, Option<IpNetwork>)> {
+    let listed = node["spec"]["podCIDRs"].as_array();
+    let listed = listed.into_iter().flatten().enumerate();
+    listed.map(|(index, text)| {
+        let field = format!("spec.podCIDRs[{index}]");
+        (field, text.as_str().and_then(parse_range))
+    })
+}
+
+/// Where other nodes reach a node, with the addresses' fields.
+pub fn internal_addresses(node: &Value) -> impl Iterator<Item = (String, IpAddr)> {
+    let listed = node["status"]["addresses"].as_array();
+    let listed = listed.into_iter().flatten().enumerate();
+    let internal = listed.filter(|(_, entry)| entry["type"] == "InternalIP");
+    internal.filter_map(|(index, entry)| {
+        let address = parse_ip(entry["address"].as_str()?)?;
+        Some((format!("status.addresses[{index}].address"), address))
+    })
 }
 
 impl Family {
@@ -333,6 +516,9 @@ mod tests {
             ranges: vec![range],
             ports: 30000..=30002,
             own: first_of(range),
+            pods: vec![("10.100.0.0/16".parse().expect("a range"), 24)],
+            server: "172.31.0.1".parse().expect("an address"),
+            pool: Vec::new(),
             taken: Mutex::default(),
         }
     }
@@ -427,7 +613,7 @@ mod tests {
 
     #[test]
     fn a_service_holds_its_addresses_and_ports() {
-        let service = json!({"spec": {
+        let service = json!({"kind": "Service", "spec": {
             "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
             "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 81}],
         }});

@@ -1,19 +1,16 @@
 //! Who asked to join and what came of it, in the log: every success, and of refusals as many as a
 //! log can bear. The token is in none of it.
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::shares::Peer;
 use crate::api::ApiError;
-
-/// Where a request comes from; the connection knows.
-#[derive(Clone, Copy, Debug)]
-pub struct Remote(pub SocketAddr);
 
 /// One attempt.
 pub struct Attempt<'a> {
-    pub remote: Option<Remote>,
+    /// Where the request comes from; the connection knows.
+    pub remote: Option<Peer>,
     /// The name that was asked for; empty where it is not known yet.
     pub node: &'a str,
     /// What was shown: a token's id or a certificate's user.

@@ -30,6 +30,16 @@ pub struct Wish<'a> {
     pub query: Option<&'a Query>,
 }
 
+impl<'a> Wish<'a> {
+    pub fn of(verb: Verb, target: &'a Target, query: &'a Query) -> Self {
+        Self {
+            verb,
+            target,
+            query: Some(query),
+        }
+    }
+}
+
 /// One thing that a node may do; what has no row is refused.
 struct Rule {
     group: &'static str,

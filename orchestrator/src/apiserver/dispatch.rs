@@ -9,20 +9,21 @@ use axum::extract::{Request, State as Extract};
 use axum::http::{Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
 use super::negotiate::Wanted;
-use super::request::{Query, Route, Target, Verb};
+use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
+use super::shares::{Peer, Ticket};
+use super::upload::{self, Upload};
 use super::{State, authz, discovery, health, join, openapi, reply};
 use crate::api::{ApiError, Subresource};
 
-/// The largest body that is read, as in Kubernetes.
-const BODY_LIMIT_BYTES: usize = 3 * 1024 * 1024;
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,15 +37,22 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
-        .route(join::PATH, post(join::join))
+        .route(
+            join::PATH,
+            post(join::join).layer(middleware::from_fn(small_body)),
+        )
         .fallback(resources)
-        .layer(middleware::from_fn(authenticate))
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(state)
 }
 
-/// Finds out who asks, and whether they may ask for this path at all.
-async fn authenticate(mut request: Request, next: Next) -> Response<Body> {
+/// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
+async fn authenticate(
+    Extract(state): Extract<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let path = request.uri().path();
     let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
@@ -54,11 +62,30 @@ async fn authenticate(mut request: Request, next: Next) -> Response<Body> {
         authn::authenticate(known, request.headers(), Timestamp::now())
     };
     let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
-    match allowed {
-        Ok(user) => {
-            tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
-            request.extensions_mut().insert(user);
-            next.run(request).await
+    let user = match allowed {
+        Ok(user) => user,
+        Err(error) => return reply::error(&error),
+    };
+    tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
+    let peer = request.extensions().get::<Peer>().copied();
+    let lasts = request::lasts(request.uri());
+    let ticket = match state.shares.enter(&user, peer, lasts).await {
+        Ok(ticket) => ticket,
+        Err(error) => return reply::error(&error),
+    };
+    request.extensions_mut().insert(user);
+    request.extensions_mut().insert(ticket.clone());
+    ticket.until_sent(next.run(request).await)
+}
+
+/// The body of a request whose sender is not known yet.
+async fn small_body(request: Request, next: Next) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let ticket = &Ticket::default();
+    match upload::read(&parts.headers, body, upload::JOIN_BYTES, ticket).await {
+        Ok(read) => {
+            next.run(Request::from_parts(parts, read.bytes.into()))
+                .await
         }
         Err(error) => reply::error(&error),
     }
@@ -93,15 +120,8 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         .verb(request.method(), query.flag("watch"))
         .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
     let verb = named_watch(&target, verb, &query);
-    authz::objects(
-        &state,
-        &user,
-        authz::Wish {
-            verb,
-            target: &target,
-            query: Some(&query),
-        },
-    )?;
+    let wish = authz::Wish::of(verb, &target, &query);
+    authz::objects(&state, &user, wish)?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
     }
@@ -111,14 +131,20 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
     let (parts, body) = request.into_parts();
-    let reads = verb.reads();
-    let body = if reads {
-        Bytes::new()
-    } else {
-        read(body).await?
+    // Read only now that its sender may do this at all.
+    let upload = match verb.reads() {
+        true => Upload::default(),
+        false => {
+            let ticket = parts
+                .extensions
+                .get::<Ticket>()
+                .cloned()
+                .unwrap_or_default();
+            upload::read(&parts.headers, body, upload::OBJECT_BYTES, &ticket).await?
+        }
     };
-    let streams = verb == Verb::Watch || target.subresource == Some(Subresource::Log);
-    let serve = rest::serve(Call {
+    let large = upload.is_large();
+    let call = Call {
         state,
         user,
         target,
@@ -126,12 +152,16 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         query,
         headers: parts.headers,
         wanted,
-        body,
-    });
-    match (streams, reads) {
-        (true, _) => serve.await,
-        (false, true) => in_time(serve).await,
-        (false, false) => in_time(to_the_end(serve)).await,
+        body: upload.bytes,
+    };
+    if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
+        rest::serve(call).await
+    } else if verb.reads() {
+        in_time(rest::serve(call)).await
+    } else if large {
+        in_time(write_large(call, upload.room)).await
+    } else {
+        in_time(to_the_end(tokio::spawn(rest::serve(call)))).await
     }
 }
 
@@ -144,10 +174,22 @@ async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
     answer.unwrap_or_else(|_| Err(late()))
 }
 
+/// A write that keeps a processor busy: in its turn, and not on the threads that answer others.
+async fn write_large(call: Call, uploaded: Option<OwnedSemaphorePermit>) -> Answer {
+    let room = (call.state.shares.large_body().await?, uploaded);
+    let runtime = Handle::current();
+    let work = tokio::task::spawn_blocking(move || {
+        let answer = runtime.block_on(rest::serve(call));
+        drop(room);
+        answer
+    });
+    to_the_end(work).await
+}
+
 /// A client that goes away does not end a write halfway: what belongs to a commit (addresses that
 /// are kept or given back) is done whether or not somebody waits for the answer.
-async fn to_the_end(serve: impl Future<Output = Answer> + Send + 'static) -> Answer {
-    match tokio::spawn(serve).await {
+async fn to_the_end(work: JoinHandle<Answer>) -> Answer {
+    match work.await {
         Ok(answer) => answer,
         Err(failure) => match failure.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -170,22 +212,6 @@ fn is_served(target: &Target, verb: Verb) -> bool {
     match target.subresource {
         Some(sub) => sub.verbs().contains(&verb.as_str()),
         None => target.resource.verbs.contains(&verb.as_str()),
-    }
-}
-
-async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, BODY_LIMIT_BYTES).collect();
-    match tokio::time::timeout(PATIENCE, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(format!(
-            "Request entity too large: limit is {BODY_LIMIT_BYTES}"
-        ))),
-        Ok(Err(error)) => Err(ApiError::BadRequest(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_) => Err(ApiError::Timeout(
-            "the body did not arrive in time".to_owned(),
-        )),
     }
 }
 

@@ -6,22 +6,22 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State as Extract};
 use axum::http::{Response, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attempts::{Attempt, Remote};
+use super::attempts::Attempt;
 use super::authn::{NODE_PREFIX, NODES, User, bearer};
 use super::objects::{Current, WriteError};
-use super::{Pki, State, authz, bootstrap, node_writes, reply, tokens};
+use super::services::Claim;
+use super::shares::Peer;
+use super::{Pki, State, authz, bootstrap, reply, tokens, upload};
+use crate::api::address::embeds_ipv4;
 use crate::api::{self, ApiError, Resource, annotations};
 use crate::sys::certificates::{Identity, Shown, Usage, der_of, names_of, requested_names};
 
@@ -31,10 +31,6 @@ pub const PATH: &str = "/orchestrator/v1/join";
 /// One overlay: its number and port.
 const VNI: u32 = 1;
 const VXLAN_PORT: u16 = 4789;
-
-/// The largest request that is read, and how long it may take.
-const BODY_LIMIT_BYTES: usize = 64 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a node sends.
 #[derive(Deserialize)]
@@ -73,9 +69,10 @@ enum Proof {
     Member(String, Option<Shown>),
 }
 
-/// POST. Nothing of the body is read before the token or the certificate is found good.
+/// POST. The body, which `dispatch` has bounded, is looked at once the token or the certificate is
+/// found good.
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
-    let remote = request.extensions().get::<Remote>().copied();
+    let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
     let answer = admit(&state, request, &mut by, &mut node).await;
     let attempt = Attempt {
@@ -108,8 +105,12 @@ async fn admit(
         Proof::Token(id) => format!("token {id}"),
         Proof::Member(name, _) => format!("{NODE_PREFIX}{name}"),
     };
-    let request: JoinRequest = serde_json::from_slice(&read(request.into_body()).await?)
-        .map_err(|error| ApiError::BadRequest(format!("not a join request: {error}")))?;
+    let bad = |error: &dyn std::fmt::Display| {
+        ApiError::BadRequest(format!("not a join request: {error}"))
+    };
+    let body = to_bytes(request.into_body(), upload::JOIN_BYTES).await;
+    let request: JoinRequest =
+        serde_json::from_slice(&body.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
     node.clone_from(&request.node_name);
     let name = request.node_name.as_str();
     if let Proof::Member(own, _) = &proof
@@ -127,12 +128,8 @@ async fn admit(
     }
     let names = requested_names(&request.csr).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     let addresses = check_names(pki, name, &names)?;
-    // One after the other: of two that want a name or an address, one gets it.
-    let _turn = state.node_addresses.lock().await;
-    let nodes = nodes()?;
-    if let Some(why) = node_writes::taken(state, name, &addresses)? {
-        return Err(ApiError::forbidden(nodes, name, why));
-    }
+    // One after the other: of two that want a name, one gets it.
+    let _turn = state.joining.lock().await;
     let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
     let mut names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     // The API server knows an agent by it.
@@ -178,19 +175,6 @@ fn proof(state: &State, pki: &Pki, request: &Request) -> Result<Proof, ApiError>
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, BODY_LIMIT_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(ApiError::BadRequest(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_) => Err(ApiError::Timeout(
-            "the body did not arrive in time".to_owned(),
-        )),
-    }
-}
-
 /// Makes the Node with its key, or finds the name to be that key's.
 async fn take_name(
     state: &State,
@@ -212,6 +196,15 @@ async fn take_name(
     let Ok(current) = state.objects.current(nodes, "", name) else {
         return make_node(state, name, key, addresses).await;
     };
+    // Only looked at: the node takes them when it writes its status.
+    let mut wanted = current.value.clone();
+    wanted["status"]["addresses"] = internal(addresses);
+    drop(Claim::make(
+        state,
+        nodes,
+        &mut wanted,
+        Some(&current.value),
+    )?);
     let held = current.value["metadata"]["annotations"][annotations::NODE_KEY].as_str();
     match (held, proof) {
         (Some(held), _) if held == key => Ok(()),
@@ -237,18 +230,21 @@ async fn make_node(
     key: &str,
     addresses: &[IpAddr],
 ) -> Result<(), ApiError> {
-    let address = |address: &IpAddr| json!({"type": "InternalIP", "address": address});
-    let addresses: Vec<Value> = addresses.iter().map(address).collect();
     let node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "annotations": {annotations::NODE_KEY: key}},
         "spec": {},
-        "status": {"addresses": addresses},
+        "status": {"addresses": internal(addresses)},
     });
     bootstrap::make(state, nodes()?, node)
         .await
         .map_err(|error| write_error(error, name))
+}
+
+fn internal(addresses: &[IpAddr]) -> Value {
+    let address = |address: &IpAddr| json!({"type": "InternalIP", "address": address});
+    addresses.iter().map(address).collect()
 }
 
 async fn note_key(
@@ -298,8 +294,7 @@ fn answer(state: &State, pki: &Pki, certificate: String) -> JoinAnswer {
     }
 }
 
-/// A node may be called by its own name and by addresses. An address that is written as another
-/// family's is refused: some clients take the two for one.
+/// A node may be called by its own name and by addresses that are not the server's.
 fn check_names(pki: &Pki, node: &str, names: &[String]) -> Result<Vec<IpAddr>, ApiError> {
     let server = pki.issued();
     let server = names_of(&server.server.certificate).map_err(reply::internal)?;
@@ -315,12 +310,29 @@ fn check_names(pki: &Pki, node: &str, names: &[String]) -> Result<Vec<IpAddr>, A
     let mut addresses = Vec::new();
     for name in names {
         match name.parse::<IpAddr>() {
-            Ok(address) if address == address.to_canonical() => addresses.push(address),
+            // Others' are refused when the Node takes its own.
+            Ok(address) if may_be_a_nodes(address) && !server.contains(name) => {
+                addresses.push(address);
+            }
             Err(_) if name == node => {}
             _ => return Err(refused(name)),
         }
     }
     Ok(addresses)
+}
+
+/// An address that only this machine, or nobody, is known by is no node's, nor is IPv6 that stands for
+/// IPv4: some clients take it for the other.
+fn may_be_a_nodes(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(embeds_ipv4(address)
+        || address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || is_link_local)
 }
 
 fn nodes() -> Result<&'static Resource, ApiError> {

@@ -18,6 +18,7 @@ mod health;
 mod join;
 mod negotiate;
 mod node_writes;
+mod nodes;
 mod objects;
 mod openapi;
 mod pki;
@@ -28,10 +29,12 @@ mod request;
 mod rest;
 mod serve;
 mod services;
+mod shares;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod upload;
 mod watch;
 mod wire;
 
@@ -67,6 +70,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Addresses that are given to Services of type LoadBalancer.
+    pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
 }
 
 impl ServerConfig {
@@ -90,6 +95,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            load_balancer_pool: Vec::new(),
         }
     }
 }
@@ -117,9 +123,10 @@ struct State {
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
+    shares: shares::Shares,
     tasks: Tasks,
-    /// Held while a node's name or addresses are looked up and taken.
-    node_addresses: tokio::sync::Mutex<()>,
+    /// Held while the name of a node is looked up and taken.
+    joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
 }
 
@@ -143,8 +150,9 @@ impl ApiServer {
             addresses,
             documents,
             pki,
+            shares: shares::Shares::default(),
             tasks,
-            node_addresses: tokio::sync::Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
         });
         bootstrap::first_objects(&state).await?;

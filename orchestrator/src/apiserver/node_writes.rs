@@ -5,15 +5,11 @@
 //! is whose.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use serde_json::Value;
-use tokio::sync::MutexGuard;
 
-use super::State;
 use super::authn::User;
-use crate::api::{self, ApiError, Resource, annotations, meta};
-use crate::sys::certificates::names_of;
+use crate::api::{ApiError, Resource, annotations, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
 /// Secrets, to the node.
@@ -57,165 +53,6 @@ pub fn stamp_key(user: &User, resource: &Resource, object: &mut Value) {
         && (resource.group, resource.plural) == ("", "nodes")
     {
         object["metadata"]["annotations"][annotations::NODE_KEY] = (&*shown.key).into();
-    }
-}
-
-/// While this is held, no other node takes an address. None where no node's addresses change.
-pub async fn addresses_turn<'a>(
-    state: &'a State,
-    user: &User,
-    resource: &Resource,
-    new: &Value,
-    old: Option<&Value>,
-) -> Result<Option<MutexGuard<'a, ()>>, ApiError> {
-    let (Some(node), ("", "nodes")) = (user.node(), (resource.group, resource.plural)) else {
-        return Ok(None);
-    };
-    let (wanted, had) = (addresses(new), old.map(addresses).unwrap_or_default());
-    let added: Vec<IpAddr> = wanted.difference(&had).copied().collect();
-    if added.is_empty() {
-        return Ok(None);
-    }
-    let turn = state.node_addresses.lock().await;
-    match taken(state, node, &added)? {
-        Some(why) => Err(ApiError::forbidden(resource, node, why)),
-        None => Ok(Some(turn)),
-    }
-}
-
-/// Refuses addresses of a pod that are not its node's to give: whoever follows them would reach
-/// somebody else.
-pub fn pod_addresses(
-    state: &State,
-    user: &User,
-    resource: &Resource,
-    new: &Value,
-    old: &Value,
-) -> Result<(), ApiError> {
-    let (Some(node), ("", "pods")) = (user.node(), (resource.group, resource.plural)) else {
-        return Ok(());
-    };
-    let (now, before) = (pod_ips(new), pod_ips(old));
-    let added: Vec<&str> = now.difference(&before).copied().collect();
-    if added.is_empty() {
-        return Ok(());
-    }
-    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
-    let own = state.objects.get(nodes, "", node)?;
-    let on_the_node = new["spec"]["hostNetwork"] == true;
-    let is_own = |address: &IpAddr| match on_the_node {
-        true => own.node_addresses().contains(&address.to_canonical()),
-        false => own
-            .pod_ranges()
-            .iter()
-            .any(|range| range.contains(*address)),
-    };
-    let reads = |text: &&str| text.parse().is_ok_and(|address| is_own(&address));
-    match added.iter().find(|text| !reads(text)) {
-        None => Ok(()),
-        Some(address) => Err(ApiError::forbidden(
-            resource,
-            meta::name(new),
-            format!("node \"{node}\" cannot give a pod the address {address}: it is not its own"),
-        )),
-    }
-}
-
-fn pod_ips(pod: &Value) -> BTreeSet<&str> {
-    let status = &pod["status"];
-    let list = status["podIPs"].as_array().into_iter().flatten();
-    let all = list.map(|it| &it["ip"]).chain([&status["podIP"]]);
-    all.filter_map(Value::as_str)
-        .filter(|text| !text.is_empty())
-        .collect()
-}
-
-/// Why one of these addresses cannot be this node's.
-pub fn taken(state: &State, node: &str, wanted: &[IpAddr]) -> Result<Option<String>, ApiError> {
-    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
-    let config = &state.config;
-    let mut servers = BTreeSet::from([config.advertise.ip().to_canonical()]);
-    if let Some(pki) = &state.pki {
-        let names = names_of(&pki.issued().server.certificate).map_err(super::reply::internal)?;
-        servers.extend(names.iter().filter_map(|name| name.parse::<IpAddr>().ok()));
-    }
-    for address in wanted.iter().map(IpAddr::to_canonical) {
-        let mut ranges = config.pod_cidrs.iter().chain(&config.service_cidrs);
-        let is_special = address.is_loopback()
-            || address.is_unspecified()
-            || address.is_multicast()
-            || is_link_local(address);
-        if is_special || servers.contains(&address) || ranges.any(|it| it.contains(address)) {
-            return Ok(Some(format!(
-                "node \"{node}\" cannot have the address {address}: it is not an address of a node"
-            )));
-        }
-    }
-    // What it has already was looked at then; a Service may have been given it since.
-    let own = state.objects.cache.get(nodes, "", node);
-    let had = |it: &IpAddr| {
-        own.as_ref()
-            .is_some_and(|own| own.node_addresses().contains(it))
-    };
-    let added: Vec<IpAddr> = wanted.iter().map(IpAddr::to_canonical).collect();
-    let added = added.iter().filter(|address| !had(address));
-    let services = api::find("", "v1", "services").ok_or(ApiError::NoSuchResource)?;
-    for service in state.objects.cache.list(services, None).1 {
-        let mut added = added.clone();
-        if let Some(address) = added.find(|address| is_balanced(&service.bytes, **address)) {
-            return Ok(Some(format!(
-                "node \"{node}\" cannot have the address {address}: it is Service {}/{}'s",
-                service.namespace(),
-                service.name()
-            )));
-        }
-    }
-    for other in state.objects.cache.list(nodes, None).1 {
-        let theirs = other.node_addresses();
-        let same = wanted.iter().find(|it| theirs.contains(&it.to_canonical()));
-        if let Some(address) = same.filter(|_| other.name() != node) {
-            return Ok(Some(format!(
-                "node \"{node}\" cannot have the address {address}: it is node \"{}\"'s",
-                other.name()
-            )));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a Service's load balancer has the address: nodes leave it to who holds it. Services are
-/// many, so only those that mention it are parsed.
-fn is_balanced(service: &[u8], address: IpAddr) -> bool {
-    let text = format!("\"{address}\"");
-    let mut windows = service.windows(text.len());
-    if !windows.any(|window| window == text.as_bytes()) {
-        return false;
-    }
-    let service: Value = serde_json::from_slice(service).unwrap_or_default();
-    let ingress = service["status"]["loadBalancer"]["ingress"].as_array();
-    let mut addresses = ingress.into_iter().flatten().map(|it| it["ip"].as_str());
-    addresses.any(|ip| ip.and_then(|ip| ip.parse().ok()) == Some(address))
-}
-
-/// The addresses in a Node's status, of every type that has some.
-fn addresses(node: &Value) -> BTreeSet<IpAddr> {
-    let list = node["status"]["addresses"].as_array().into_iter().flatten();
-    list.filter_map(|it| {
-        Some(
-            it["address"]
-                .as_str()?
-                .parse::<IpAddr>()
-                .ok()?
-                .to_canonical(),
-        )
-    })
-    .collect()
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

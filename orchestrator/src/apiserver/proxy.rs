@@ -22,6 +22,8 @@ use crate::sys::tls::client_config;
 
 /// How long an agent may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest error text that is taken from an agent.
 const ERROR_BYTES: usize = 8 * 1024;
 /// Where agents listen unless their node says otherwise.
@@ -168,7 +170,10 @@ impl Agent {
             .header("host", format!("{}:{}", self.node, self.port))
             .body(Empty::<Bytes>::new())
             .map_err(reply::internal)?;
-        sender.send_request(request).await.map_err(failed)
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        answer
+            .map_err(|_| self.unreachable("no answer"))?
+            .map_err(failed)
     }
 
     async fn dial(&self, pki: &Pki) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {

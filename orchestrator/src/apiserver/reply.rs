@@ -16,6 +16,9 @@ use crate::api::{ApiError, Format, Resource};
 
 /// Lists above this size go out in pieces of it.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// All warnings of an answer, and each of them if there are more: clients limit their headers.
+const WARNINGS_BYTES: usize = 4 * 1024;
+const WARNING_BYTES: usize = 256;
 
 /// A single object from its bytes.
 pub fn object(
@@ -134,9 +137,21 @@ pub fn success(code: StatusCode, details: Value) -> Value {
     })
 }
 
-/// Adds `Warning:` headers.
+/// Adds `Warning:` headers; where they are long, each is cut, and the last ones are left out.
 pub fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    let total: usize = warnings.iter().map(String::len).sum();
+    let longest = if total > WARNINGS_BYTES {
+        WARNING_BYTES
+    } else {
+        total
+    };
+    let mut left = WARNINGS_BYTES;
     for warning in warnings {
+        let warning = &warning[..warning.floor_char_boundary(longest)];
+        let Some(rest) = left.checked_sub(warning.len()) else {
+            break;
+        };
+        left = rest;
         let text = warning
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
@@ -234,6 +249,19 @@ mod tests {
             let value = collect(joined(head, vec![item.clone(); count])).await;
             assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
         }
+    }
+
+    #[test]
+    fn many_long_warnings_are_cut_to_what_clients_take() {
+        let warnings: Vec<String> = (0..100).map(|n| format!("{n:0>300}")).collect();
+        let response = warn(Response::new(Body::empty()), &warnings);
+        let values = response.headers().get_all(header::WARNING);
+        let lengths: Vec<usize> = values.iter().map(HeaderValue::len).collect();
+        assert_eq!(lengths.len(), WARNINGS_BYTES / WARNING_BYTES);
+        assert!(lengths.iter().all(|length| *length < WARNING_BYTES + 10));
+        let one = warn(Response::new(Body::empty()), &warnings[..1]);
+        let whole = one.headers().get(header::WARNING).expect("a warning");
+        assert!(whole.len() > 300);
     }
 
     #[test]

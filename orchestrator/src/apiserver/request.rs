@@ -231,6 +231,16 @@ fn percent_decode(segment: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Whether the answer to a request goes on for as long as the client likes: a watch or a log. Said
+/// before the path is understood, to count the request; what is wrong here counts elsewhere.
+pub fn lasts(uri: &Uri) -> bool {
+    let path = uri.path();
+    let query = uri.query().unwrap_or_default();
+    let watch =
+        |pair: &str| pair.starts_with("watch=") && !matches!(pair, "watch=false" | "watch=0");
+    path.ends_with("/log") || path.contains("/watch/") || query.split('&').any(watch)
+}
+
 /// The query of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -350,6 +360,21 @@ mod tests {
             "/nothing",
         ] {
             assert_eq!(Route::parse(path), Err(ApiError::NoSuchResource), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_watch_and_a_log_last() {
+        for (uri, expected) in [
+            ("/api/v1/pods?watch=true", true),
+            ("/api/v1/pods?limit=5&watch=1", true),
+            ("/api/v1/watch/pods", true),
+            ("/api/v1/namespaces/x/pods/y/log?follow=true", true),
+            ("/api/v1/pods?watch=false", false),
+            ("/api/v1/pods?fieldSelector=a%3Dwatch=true", false),
+            ("/api/v1/pods", false),
+        ] {
+            assert_eq!(lasts(&Uri::from_static(uri)), expected, "{uri}");
         }
     }
 

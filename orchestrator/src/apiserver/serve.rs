@@ -1,30 +1,34 @@
-//! HTTPS around the router: accept, shake hands, serve until told to stop.
+//! HTTPS around the router: how many connections there may be, and whose each one is.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Extension;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use jiff::Timestamp;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use rustls::ServerConfig;
+use tower::ServiceExt as _;
 
-use super::attempts::Remote;
 use super::authn::User;
+use super::shares::Peer;
 use super::{ApiServer, port_owner};
+use crate::sys::connections::Limits;
+use crate::sys::descriptors;
+use crate::sys::front::{Front, Visit};
 use crate::sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
-/// A peer that does not finish its handshake, or its request's head, in this time is dropped.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long open requests may take to end after the server was told to stop.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// Watches of one client share a connection.
-const STREAMS_PER_CONNECTION: u32 = 1000;
+/// Connections at once, as far as the process may have so many files open.
+const CONNECTIONS: usize = 16 * 1024;
+/// Files that are open besides: the store, connections to agents.
+const OTHER_FILES: usize = 256;
+/// Connections at once that have shown no certificate, and those of them from one address.
+const STRANGERS: usize = 1024;
+const STRANGERS_PER_SOURCE: usize = 256;
+/// Connections at once with certificates of one name. Over HTTP/1.1 each watch needs one.
+const PER_HOLDER: usize = 1024;
 
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -83,106 +87,68 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
         pki.authority.certificate(),
         ClientCertificate::Optional,
     )?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let open = GracefulShutdown::new();
+    let tls = Arc::new(tls);
     let shutdown = server.state.tasks.shutdown().clone();
+    let front = Front::new(limits(descriptors::raise_limit()), shutdown);
     let listeners = listeners
         .into_iter()
         .map(tokio::net::TcpListener::from_std)
         .collect::<Result<Vec<_>, _>>()?;
-    let accepting = listeners
-        .iter()
-        .map(|listener| accept(server, listener, &acceptor, &open));
+    let router = server.router();
+    let accepting = listeners.iter().map(|listener| {
+        front.accept(listener, |visit| {
+            converse(visit, tls.clone(), router.clone())
+        })
+    });
     let renewing = async {
         while issued.changed().await.is_ok() {
             if let Err(error) = shown.replace(&issued.borrow_and_update().server) {
-                tracing::error!(%error, "the server's new certificate cannot be shown");
+                tracing::error!(%error, "the server's former certificate is shown");
             }
         }
     };
-    let serving = futures::future::join(futures::future::join_all(accepting), renewing);
-    shutdown.unless(serving).await;
+    tokio::select! {
+        _ = futures::future::join_all(accepting) => {}
+        () = renewing => {}
+    }
     drop(listeners);
-    if tokio::time::timeout(FAREWELL, open.shutdown())
-        .await
-        .is_err()
-    {
+    if !front.closed().await {
         tracing::warn!("some requests did not end in time; their connections are closed");
     }
     Ok(())
 }
 
-async fn accept(
-    server: &ApiServer,
-    listener: &tokio::net::TcpListener,
-    acceptor: &TlsAcceptor,
-    open: &GracefulShutdown,
-) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _peer)) => {
-                let (server, acceptor) = (server.clone(), acceptor.clone());
-                // Counted before the handshake: stopping waits for it too, at most its patience.
-                let watcher = open.watcher();
-                tokio::spawn(async move {
-                    if let Err(error) = converse(server, stream, acceptor, watcher).await {
-                        tracing::debug!(%error, "a connection ended");
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: others have to end first.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+fn limits(descriptors: usize) -> Limits {
+    let all = descriptors
+        .saturating_sub(OTHER_FILES)
+        .clamp(64, CONNECTIONS);
+    let strangers = STRANGERS.min(all / 4);
+    Limits {
+        all,
+        strangers,
+        strangers_per_source: STRANGERS_PER_SOURCE.min(strangers),
+        per_holder: PER_HOLDER.min(all / 4),
     }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One connection, from its handshake to its end.
-async fn converse(
-    server: ApiServer,
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> Result<(), Failure> {
-    stream.set_nodelay(true)?;
-    let remote = Remote(stream.peer_addr()?);
-    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
-    let certificate = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .and_then(|chain| chain.first());
-    let user = certificate.map(|der| User::of_peer(der)).transpose()?;
-    let ends = user.as_ref().and_then(|user| user.certificate.as_ref());
-    let ends = ends.map(|shown| shown.ends.duration_since(Timestamp::now()));
-    let router = server.router().layer(Extension(remote));
-    let router = match user {
-        Some(user) => router.layer(Extension(user)),
-        None => router,
-    };
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let connection = watcher.watch(connection.into_owned());
-    let Some(left) = ends else {
-        return connection.await;
-    };
-    // Watches end with the certificate; what is left then has a moment.
-    let left = Duration::try_from(left).unwrap_or_default() + FAREWELL;
-    let ended = tokio::time::timeout(left, connection).await;
-    ended.unwrap_or(Ok(()))
+async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Result<(), Failure> {
+    let secured = visit.shake_hands(tls).await?;
+    let peer = Peer(secured.peer());
+    let user = secured.identity().cloned().map(User::from_certificate);
+    let user = user.map(|user| User {
+        certificate: secured.shown().cloned(),
+        ..user
+    });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        if let Some(user) = &user {
+            request.extensions_mut().insert(user.clone());
+        }
+        router.clone().oneshot(request)
+    });
+    secured.serve(service).await
 }

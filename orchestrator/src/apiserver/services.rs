@@ -1,5 +1,6 @@
 //! What a Service is given when it is written: its families, cluster addresses, node ports and the
-//! port of its health check.
+//! port of its health check; and that nothing outside the cluster at which it answers is a pod's, a
+//! Service's, a node's or this server's. What a node claims is `nodes`' affair.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,23 +8,24 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::State;
-use super::addresses::{Addresses, Family, Holding, NodePort, Refusal};
-use super::families;
+use super::addresses::{self, Addresses, Family, Holding, NodePort, Refusal};
+use super::{families, nodes};
 use crate::api::{ApiError, Cause, CauseKind, Resource, meta};
 
 /// Namespace and name of the Service that leads to the API server; its address is kept for it.
 pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
 
-/// Addresses and ports taken for a Service whose write is not answered yet; given back unless kept.
+/// Addresses, ports and ranges taken for a Service or node whose write is not answered yet; given back unless kept.
 pub struct Claim<'a> {
     addresses: &'a Addresses,
     taken: Holding,
-    /// What the Service held before and does not any more.
+    /// What the object held before and does not any more.
     freed: Holding,
 }
 
 impl<'a> Claim<'a> {
-    /// Gives a Service its addresses and ports, keeping what `old` has. Other kinds claim nothing.
+    /// Gives a Service its addresses and ports, keeping what `old` has, and takes what a Service or a node
+    /// names. Other kinds claim nothing.
     pub fn make(
         state: &'a State,
         resource: &Resource,
@@ -36,13 +38,13 @@ impl<'a> Claim<'a> {
             taken: none.clone(),
             freed: none.clone(),
         };
-        if !is_service(resource) || old.is_some_and(|old| old["spec"] == new["spec"]) {
-            return Ok(claim);
-        }
         let had = old.map_or(none, Holding::of);
-        claim
-            .allocate(new, old, &had)
-            .map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;
+        let claimed = match (resource.group, resource.plural) {
+            ("", "services") => claim.service(new, old, &had),
+            ("", "nodes") => nodes::claim(claim.addresses, new, &had, &mut claim.taken),
+            _ => return Ok(claim),
+        };
+        claimed.map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;
         claim.freed = had.without(&Holding::of(new));
         Ok(claim)
     }
@@ -50,6 +52,27 @@ impl<'a> Claim<'a> {
     /// The write happened: the new ones stay, the old ones are free.
     pub fn keep(mut self) {
         self.taken = std::mem::take(&mut self.freed);
+    }
+
+    fn service(
+        &mut self,
+        new: &mut Value,
+        old: Option<&Value>,
+        had: &Holding,
+    ) -> Result<(), Vec<Cause>> {
+        for (field, address) in addresses::outside(new) {
+            if had.outside.contains(&address) || self.taken.outside.contains(&address) {
+                continue;
+            }
+            self.addresses
+                .claim_outside(address)
+                .map_err(|refusal| invalid(&field, &json!(address), &refusal.to_string()))?;
+            self.taken.outside.insert(address);
+        }
+        if old.is_some_and(|old| old["spec"] == new["spec"]) {
+            return Ok(());
+        }
+        self.allocate(new, old, had)
     }
 
     fn allocate(
@@ -212,15 +235,9 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// A Service that is gone holds nothing.
-pub fn release(state: &State, resource: &Resource, object: &Value) {
-    if is_service(resource) {
-        state.addresses.release(&Holding::of(object));
-    }
-}
-
-fn is_service(resource: &Resource) -> bool {
-    (resource.group, resource.plural) == ("", "services")
+/// A Service or node that is gone holds nothing.
+pub fn release(state: &State, object: &Value) {
+    state.addresses.release(&Holding::of(object));
 }
 
 /// A port that is given. One that cannot be a port is refused as outside the range.
@@ -229,7 +246,7 @@ fn number(value: &Value) -> Option<u16> {
     Some(u16::try_from(number).unwrap_or_default())
 }
 
-fn invalid(field: &str, value: &Value, why: &str) -> Vec<Cause> {
+pub fn invalid(field: &str, value: &Value, why: &str) -> Vec<Cause> {
     vec![Cause {
         field: field.to_owned(),
         kind: CauseKind::Invalid,

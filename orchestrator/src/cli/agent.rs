@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use crate::agent::reset::{self, ResetConfig};
 use crate::agent::{self, AgentConfig};
 use crate::datapath::{Addrs, Xdp};
-use crate::sys::{Shutdown, telemetry};
+use crate::sys::{Shutdown, descriptors, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -106,6 +106,8 @@ impl From<XdpArg> for Xdp {
 /// Runs the node until SIGTERM; its pods go on running.
 pub fn run(args: Args) -> anyhow::Result<()> {
     telemetry::init(&quieted(&args.log_level))?;
+    // Before anything is open: what pods and strangers open at the node's ports must not use it up.
+    descriptors::raise_limit();
     // Fails only when another part of the process chose one before: it is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One thread does: an agent waits for the engine and the kernel, it does not compute.

@@ -199,6 +199,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         service_cidrs: args.service_cidr.clone(),
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
+        load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
     })
 }
 

@@ -1,10 +1,14 @@
 //! The addresses of one endpoint or node: at most one of each IP family. Pure.
+//!
+//! IPv6 that stands for IPv4 is none: a map's row would be of the other family.
 
 use std::fmt;
 use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use orchestrator_common::Addr;
+
+use crate::api::address::embeds_ipv4;
 
 /// At most one address of each family. Lists as the API has them, `podIPs` or the `InternalIP`s of a
 /// node, become one by `collect`: the first of a family counts.
@@ -86,7 +90,7 @@ impl From<Ipv6Addr> for Addrs {
     fn from(v6: Ipv6Addr) -> Self {
         Self {
             v4: None,
-            v6: Some(v6),
+            v6: Some(v6).filter(|v6| !embeds_ipv4(IpAddr::V6(*v6))),
         }
     }
 }
@@ -124,5 +128,13 @@ mod tests {
         assert!(Addrs::default().is_empty());
         assert_eq!(addrs.to_string().parse(), Ok(addrs));
         assert!("10.0.0.1,x".parse::<Addrs>().is_err());
+    }
+
+    #[test]
+    fn ipv4_written_as_ipv6_is_an_address_of_neither_family() {
+        let addrs: Addrs = "::ffff:10.96.0.1,::10.96.0.1".parse().unwrap();
+        assert_eq!(addrs, Addrs::default());
+        let addrs: Addrs = "::ffff:10.96.0.1,fd00::1,10.0.0.1".parse().unwrap();
+        assert_eq!(addrs.to_string(), "10.0.0.1,fd00::1");
     }
 }

@@ -35,6 +35,8 @@ pub struct NodeConfig {
     pub mtu: u32,
     pub vni: u32,
     pub vxlan_port: u16,
+    /// Where the agent reaches the API server: a Service that took these would cut it off for good.
+    pub servers: Vec<IpAddr>,
     /// Direct server return: on every node of a cluster or on none.
     pub dsr: bool,
     /// XDP on the uplink.
@@ -143,6 +145,7 @@ impl NodeConfig {
             netns_cookie: cookie
                 .map_err(|error| DatapathError::io("read the namespace's cookie", error))?,
             dsr: self.dsr,
+            servers: self.servers.iter().map(|addr| Addr::from(*addr)).collect(),
             neighbourhood: if devices.neighbourhood.contains(&self.underlay.into()) {
                 devices.neighbourhood
             } else {
@@ -253,6 +256,7 @@ mod tests {
             mtu: 1500,
             vni: 1,
             vxlan_port: 4789,
+            servers: Vec::new(),
             dsr: false,
             xdp: Xdp::Auto,
             pin_root: PathBuf::new(),

@@ -29,6 +29,7 @@ mod probe;
 mod property;
 pub mod reconcile;
 mod repliers;
+mod reserved;
 pub mod syscall;
 pub mod table;
 pub mod trace;
@@ -172,6 +173,9 @@ impl Datapath {
     }
 
     fn take(&mut self, change: Change) -> Result<(), DatapathError> {
+        if let Change::Node(name, _) = &change {
+            return self.take_node(name.clone(), change);
+        }
         let Change::Pod(uid, pod) = &change else {
             return self.reconciler.change(change);
         };
@@ -192,6 +196,20 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// Says once which of a node's claims are not believed.
+    fn take_node(&mut self, name: String, change: Change) -> Result<(), DatapathError> {
+        let lost = |reconciler: &Reconciler<Maps>| {
+            let lost = reconciler.world().lost_claims(&name);
+            lost.map(|(addr, owner)| (addr, owner.to_owned())).collect()
+        };
+        let before: BTreeSet<(Addr, String)> = lost(&self.reconciler);
+        let taken = self.reconciler.change(change);
+        for (addr, owner) in lost(&self.reconciler).difference(&before) {
+            tracing::warn!(node = name, %addr, owner, "a node claims what an older one has");
+        }
+        taken
     }
 
     /// The work of a moment in which no pod waits for its network: spares one pod's packets some of their

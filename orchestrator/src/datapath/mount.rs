@@ -1,11 +1,11 @@
 //! The two file systems that the datapath needs: bpffs for pins, cgroup v2 for the socket hooks.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
 use super::DatapathError;
+use crate::sys::mounts::{self, Mounted};
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -13,8 +13,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 pub fn cgroup_root() -> Result<PathBuf, DatapathError> {
     mounts()?
         .into_iter()
-        .find(|(_, kind)| kind == "cgroup2")
-        .map(|(path, _)| path)
+        .find(|mount| mount.kind == "cgroup2")
+        .map(|mount| mount.point)
         .ok_or_else(|| {
             DatapathError::Invalid(
                 "no cgroup v2 is mounted: run `mount -t cgroup2 none /sys/fs/cgroup/unified`"
@@ -27,7 +27,7 @@ pub fn cgroup_root() -> Result<PathBuf, DatapathError> {
 pub fn ensure_bpffs(root: &Path) -> Result<(), DatapathError> {
     let mounted = mounts()?
         .iter()
-        .any(|(path, kind)| kind == "bpf" && root.starts_with(path));
+        .any(|mount| mount.kind == "bpf" && root.starts_with(&mount.point));
     if mounted {
         return Ok(());
     }
@@ -47,13 +47,6 @@ pub fn ensure_bpffs(root: &Path) -> Result<(), DatapathError> {
     .map_err(|errno| DatapathError::io(format!("mount bpf at {BPFFS}"), errno.into()))
 }
 
-/// (mount point, type) of every mount of this process.
-fn mounts() -> Result<Vec<(PathBuf, String)>, DatapathError> {
-    let text = fs::read_to_string("/proc/self/mounts")
-        .map_err(|error| DatapathError::io("read /proc/self/mounts", error))?;
-    let row = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        Some((PathBuf::from(fields.next()?), fields.next()?.to_owned()))
-    };
-    Ok(text.lines().filter_map(row).collect())
+fn mounts() -> Result<Vec<Mounted>, DatapathError> {
+    mounts::list().map_err(|error| DatapathError::io("read /proc/self/mountinfo", error))
 }

@@ -16,7 +16,7 @@ use super::fake::Fake;
 use super::ids::Ids;
 use super::reconcile::Reconciler;
 use super::table::Tables;
-use super::view::{EndpointView, ExternalView, HostPort, PortView, Protocol, SliceView};
+use super::view::{EndpointView, ExternalView, HostPort, NodeAge, PortView, Protocol, SliceView};
 use super::{Change, LocalPod, NodeView, ObjectKey, ServiceView};
 
 #[derive(Clone, Debug)]
@@ -253,7 +253,14 @@ impl Run {
                 self.change(Change::Slice(slice_key(service, slice), None));
             }
             Step::Node { name, range } => {
-                self.change(Change::Node(format!("node-{}", name + 1), range.map(node)));
+                let aged = |range| NodeView {
+                    age: NodeAge {
+                        created_s: -i64::from(name),
+                        ..NodeAge::default()
+                    },
+                    ..node(range)
+                };
+                self.change(Change::Node(format!("node-{}", name + 1), range.map(aged)));
             }
             Step::Pod { name, addr } => {
                 self.change(Change::Pod(
@@ -504,6 +511,7 @@ fn facts() -> Facts {
         netns_cookie: 1,
         dsr: false,
         neighbourhood: Prefix::new(ip("172.31.0.0"), 24),
+        servers: Vec::new(),
     }
 }
 
@@ -586,9 +594,14 @@ fn slice_with(service: u8, slice: u8, endpoints: Vec<EndpointView>) -> Change {
     Change::Slice(slice_key(service, slice), Some(view))
 }
 
+/// One of them says that it is at an address that some Services have.
 fn node(range: u8) -> NodeView {
     let pods = format!("10.100.{range}.0/24").parse().unwrap();
-    NodeView::new(vec![pods], Ipv4Addr::new(172, 31, 0, 20 + range))
+    let addr = match range {
+        0 => Ipv4Addr::new(203, 0, 113, 1),
+        _ => Ipv4Addr::new(172, 31, 0, 20 + range),
+    };
+    NodeView::new(vec![pods], addr)
 }
 
 fn pod(name: u8, addr: u8) -> LocalPod {

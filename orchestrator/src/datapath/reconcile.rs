@@ -10,6 +10,7 @@ use super::delta::{Op, delta, replay};
 use super::desired::{self, Facts, services};
 use super::ids::Ids;
 use super::kernel::Kernel;
+use super::reserved::Reserved;
 use super::table::{Tables, Unit};
 use super::world::World;
 use super::{Change, DatapathError};
@@ -40,7 +41,7 @@ impl<K: Kernel> Reconciler<K> {
     pub fn start(kernel: K, facts: Facts) -> Result<Self, DatapathError> {
         let actual = kernel.read()?;
         let ids = Ids::read(&actual);
-        let world = World::new(&facts.name);
+        let world = World::new(&facts.name, Reserved::of(&facts));
         let own = desired::units(&world, &facts);
         let mut started = Self {
             kernel,
@@ -71,6 +72,7 @@ impl<K: Kernel> Reconciler<K> {
         due.extend(own(&facts));
         let all = self.world.units();
         due.extend(all.filter(|unit| matches!(unit, Unit::Node(_))));
+        due.extend(self.world.reserve(Reserved::of(&facts)));
         self.facts = facts;
         self.settle(due)
     }

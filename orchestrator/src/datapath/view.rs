@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv6Network};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::addrs::Addrs;
+use crate::api::address::{parse_ip, parse_range};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -30,6 +30,13 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 /// What `sessionAffinity: ClientIP` means without a timeout: three hours.
 const AFFINITY_S: u32 = 10_800;
+
+/// Stands for a range that does not read: no packet comes from there. A list without it would admit all.
+const NO_CLIENT: IpNetwork =
+    IpNetwork::V6(match Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 128) {
+        Some(range) => range,
+        None => panic!("a prefix of 128 bits is one of IPv6"),
+    });
 
 /// Namespace and name of an object: the unit of recomputation. One text, since an agent keeps some for
 /// each of thousands of objects; in the order of namespaces, then names.
@@ -161,9 +168,7 @@ impl ServiceView {
         }
         let listed = spec.cluster_ips.iter().flatten().map(String::as_str);
         let listed = listed.chain(spec.cluster_ip.as_deref());
-        let cluster_ips: Addrs = listed
-            .filter_map(|addr| addr.parse::<IpAddr>().ok())
-            .collect();
+        let cluster_ips: Addrs = listed.filter_map(parse_ip).collect();
         if cluster_ips.is_empty() {
             return None;
         }
@@ -211,7 +216,7 @@ impl ExternalView {
         let ranges = spec.load_balancer_source_ranges.iter().flatten();
         let mut source_ranges: Vec<IpNetwork> = ranges
             .filter(|_| is_load_balancer)
-            .filter_map(|range| range.trim().parse().ok())
+            .map(|range| parse_range(range.trim()).unwrap_or(NO_CLIENT))
             .collect();
         source_ranges.sort_unstable();
         source_ranges.dedup();
@@ -238,7 +243,7 @@ fn affinity_s(spec: &core::ServiceSpec) -> u32 {
 
 /// Those that are addresses, in order, once.
 fn addresses<'a>(listed: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
-    let mut addrs: Vec<IpAddr> = listed.filter_map(|addr| addr.parse().ok()).collect();
+    let mut addrs: Vec<IpAddr> = listed.filter_map(parse_ip).collect();
     addrs.sort_unstable();
     addrs.dedup();
     addrs
@@ -406,7 +411,7 @@ fn endpoint_view(
     node: &str,
     zones: &mut Vec<Box<[Box<str>]>>,
 ) -> Option<EndpointView> {
-    let addr = endpoint.addresses.first()?.parse().ok()?;
+    let addr = parse_ip(endpoint.addresses.first()?)?;
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
     let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
@@ -437,6 +442,7 @@ fn endpoint_view(
 /// A node: where packets for its pods go, and whether it can answer for addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
+    pub age: NodeAge,
     pub pod_cidrs: Vec<IpNetwork>,
     /// Its `InternalIP`s; the underlay's family is where it is tunnelled to.
     pub addrs: Addrs,
@@ -445,10 +451,19 @@ pub struct NodeView {
     pub announces: bool,
 }
 
+/// Since when a node is known, the oldest first: of two that claim the same, it decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeAge {
+    /// The object's creation, in seconds since the epoch.
+    pub created_s: i64,
+    pub uid: Box<str>,
+}
+
 impl NodeView {
     /// A node that is ready, in no zone.
     pub fn new(pod_cidrs: Vec<IpNetwork>, addrs: impl Into<Addrs>) -> Self {
         Self {
+            age: NodeAge::default(),
             pod_cidrs,
             addrs: addrs.into(),
             zone: None,
@@ -463,30 +478,34 @@ impl NodeView {
         let listed = spec.pod_cidrs.iter().flatten().map(String::as_str);
         let mut pod_cidrs: Vec<IpNetwork> = listed
             .chain(spec.pod_cidr.as_deref())
-            .filter_map(|cidr| IpNetwork::from_str(cidr).ok())
+            .filter_map(parse_range)
             .collect();
         pod_cidrs.sort_unstable();
         pod_cidrs.dedup();
         let addresses = status.addresses.iter().flatten();
         let internal = addresses.filter(|address| address.type_ == "InternalIP");
         let addrs: Addrs = internal
-            .filter_map(|address| address.address.parse().ok())
+            .filter_map(|address| parse_ip(&address.address))
             .collect();
-        let labels = node.metadata.labels.as_ref();
+        let meta = &node.metadata;
+        let age = NodeAge {
+            created_s: meta
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |time| time.0.as_second()),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+        };
+        let labels = meta.labels.as_ref();
         let label = |name: &str| labels.and_then(|labels| labels.get(name));
         let mut conditions = status.conditions.iter().flatten();
         let ready = conditions.any(|it| it.type_ == "Ready" && it.status == "True");
         (!pod_cidrs.is_empty() && !addrs.is_empty()).then(|| Self {
+            age,
             pod_cidrs,
             addrs,
             zone: label(ZONE).map(|zone| zone.as_str().into()),
             announces: ready && label(EXCLUDED).is_none(),
         })
-    }
-
-    /// The address is the node's or that of one of its pods.
-    pub fn holds(&self, addr: IpAddr) -> bool {
-        self.addrs.contains(addr) || self.pod_cidrs.iter().any(|cidr| cidr.contains(addr))
     }
 }
 
@@ -536,7 +555,7 @@ impl HostPort {
     fn from_object(port: &core::ContainerPort) -> Option<Self> {
         let host_ip = match port.host_ip.as_deref() {
             None | Some("") => None,
-            Some(text) => Some(text.parse::<IpAddr>().ok()?),
+            Some(text) => Some(parse_ip(text)?),
         };
         let host_port = u16::try_from(port.host_port?)
             .ok()

@@ -1,8 +1,11 @@
 //! Everything the datapath was told, by unit: what a change touches, and who claims which row.
 //!
 //! Pure. A claim is an object's wish for a row. Two may claim the same one (an address or range handed on
-//! before the old owner's deletion was heard, a host port that is a node port too); the first in order has
-//! it.
+//! before the old owner's deletion was heard, a host port that is a node port too, a lie); the first in
+//! order has it. Between Services the kind of address decides before the name, so that no external address
+//! takes a Service's own. Between nodes the older one has it, since a node chooses its name and not its age.
+//! A Service comes before a node that says that it is at the Service's address. What is [`Reserved`] has no
+//! claims at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,9 +16,10 @@ use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{Addr, Port, Prefix, Proto};
 
 use super::Change;
+use super::reserved::Reserved;
 use super::table::Unit;
 use super::view::{
-    HostPort, LocalPod, NodeView, ObjectKey, PortView, Protocol, ServiceView, SliceView,
+    HostPort, LocalPod, NodeAge, NodeView, ObjectKey, PortView, Protocol, ServiceView, SliceView,
 };
 
 /// The whole view. Changed only by [`World::change`].
@@ -23,6 +27,7 @@ use super::view::{
 pub struct World {
     /// This node's name.
     own: String,
+    reserved: Reserved,
     services: BTreeMap<ObjectKey, ServiceView>,
     slices: BTreeMap<ObjectKey, SliceView>,
     /// Service, and one of its slices.
@@ -37,9 +42,9 @@ pub struct World {
     routed_claims: Claims<Addr, ObjectKey>,
     /// Raised when `routed` may have changed.
     routed_version: u64,
-    node_claims: Claims<Addr, String>,
+    node_claims: Claims<Addr, NodeClaim>,
     /// Nodes by their underlay address.
-    vtep_claims: Claims<Addr, String>,
+    vtep_claims: Claims<Addr, NodeClaim>,
     endpoint_claims: Claims<Addr, String>,
     netns_claims: Claims<u64, String>,
 }
@@ -51,9 +56,9 @@ type Claims<K, C> = BTreeSet<(K, C)>;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Claimant {
     Port {
+        via: Via,
         service: ObjectKey,
         index: u16,
-        via: Via,
     },
     HostPort {
         pod: Arc<str>,
@@ -61,7 +66,14 @@ enum Claimant {
     },
 }
 
-/// By which of its addresses a Service is asked.
+/// A node that wants a range or an address, in the order of precedence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct NodeClaim {
+    age: NodeAge,
+    name: String,
+}
+
+/// By which of its addresses a Service is asked, in the order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Via {
     ClusterIp,
@@ -89,11 +101,30 @@ pub struct ServicePort<'a> {
 
 impl World {
     /// Nothing yet, seen from the node of this name.
-    pub fn new(own: &str) -> Self {
+    pub fn new(own: &str, reserved: Reserved) -> Self {
         Self {
             own: own.to_owned(),
+            reserved,
             ..Self::default()
         }
+    }
+
+    /// This node has other addresses. Returns the units whose rows may differ now.
+    pub fn reserve(&mut self, reserved: Reserved) -> BTreeSet<Unit> {
+        let mut dirty = BTreeSet::new();
+        for addr in reserved.own_of_either(&self.reserved) {
+            let from = ServiceKey {
+                addr: *addr,
+                ..ServiceKey::default()
+            };
+            let rows = self.service_claims.range((from, Claimant::least())..);
+            let rows = rows.take_while(|(key, _)| key.addr == *addr);
+            dirty.extend(rows.map(|(key, _)| Unit::Service(*key)));
+        }
+        dirty.extend(self.announced_units());
+        self.routed_version += 1;
+        self.reserved = reserved;
+        dirty
     }
 
     /// Takes a change in. Returns the units whose rows may differ now; none when the change says
@@ -144,11 +175,12 @@ impl World {
     }
 
     pub fn service_row(&self, key: &ServiceKey) -> Option<RowOwner<'_>> {
-        match first(&self.service_claims, *key)? {
+        let mut claims = claimants(&self.service_claims, *key);
+        match claims.find(|claimant| self.permits(key, claimant))? {
             Claimant::Port {
+                via,
                 service,
                 index,
-                via,
             } => {
                 let (name, view) = self.services.get_key_value(service)?;
                 Some(RowOwner::Port(ServicePort {
@@ -184,12 +216,35 @@ impl World {
 
     /// The node that has a range of pods.
     pub fn node(&self, range: &Addr) -> Option<(&str, &NodeView)> {
-        self.named_node(first(&self.node_claims, *range)?)
+        self.named_node(&first(&self.node_claims, *range)?.name)
     }
 
-    /// The node that is at an address of the underlay.
+    /// The node that is at an address of the underlay, which is no Service's.
     pub fn node_at(&self, addr: &Addr) -> Option<(&str, &NodeView)> {
-        self.named_node(first(&self.vtep_claims, *addr)?)
+        if self.outside(&self.routed_claims, addr).is_some() {
+            return None;
+        }
+        self.named_node(&first(&self.vtep_claims, *addr)?.name)
+    }
+
+    /// The name of the node that is at an address, or whose pods are.
+    pub fn holder(&self, addr: IpAddr) -> Option<&str> {
+        let addr = addr.into();
+        let of_share = || self.node(&self.reserved.share(&addr)?);
+        self.node_at(&addr).or_else(of_share).map(|(name, _)| name)
+    }
+
+    /// What a node claims and another one has, with that one's name.
+    pub fn lost_claims(&self, name: &str) -> impl Iterator<Item = (Addr, &str)> {
+        let node = self.nodes.get(name);
+        let ranges = ranges(node).into_iter();
+        let ranges = ranges.filter_map(|range| Some((range, first(&self.node_claims, range)?)));
+        let vteps = vteps(node).into_iter();
+        let vteps = vteps.filter_map(|addr| Some((addr, first(&self.vtep_claims, addr)?)));
+        let all = ranges
+            .chain(vteps)
+            .map(|(addr, claim)| (addr, &*claim.name));
+        all.filter(move |(_, owner)| *owner != name)
     }
 
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &NodeView)> + Clone {
@@ -207,15 +262,18 @@ impl World {
 
     /// The Service for which an address is announced.
     pub fn announced(&self, addr: &Addr) -> Option<(&ObjectKey, &ServiceView)> {
-        self.services
-            .get_key_value(first(&self.announced_claims, *addr)?)
+        let claims = &self.announced_claims;
+        self.services.get_key_value(self.outside(claims, addr)?)
     }
 
-    /// Load balancers' and external addresses, without those that are a node's.
+    /// Load balancers' and external addresses, without those that a node says are its own: were it true,
+    /// packets of the tunnel to that node would be led into it once more. What a lie takes is little: this
+    /// node's own datagrams to such an address go out to the node that answers for it.
     pub fn routed(&self) -> BTreeSet<IpAddr> {
         let addrs = self.routed_claims.iter().map(|(addr, _)| addr);
-        let foreign = addrs.filter(|addr| self.node_at(addr).is_none());
-        foreign.map(|addr| (*addr).into()).collect()
+        let is_node = |addr: &Addr| first(&self.vtep_claims, *addr).is_some();
+        let outside = addrs.filter(|addr| !self.reserved.is_inside(addr) && !is_node(addr));
+        outside.map(|addr| (*addr).into()).collect()
     }
 
     /// Another number whenever [`World::routed`] may be another set.
@@ -265,8 +323,17 @@ impl World {
         dirty.extend(addrs.map(Unit::Announced));
         let old = claim(routed_addrs(old_view.as_ref()));
         let new = claim(routed_addrs(view.as_ref()));
-        self.routed_version += u64::from(old != new);
-        reclaim(&mut self.routed_claims, old, new).for_each(drop);
+        if old != new {
+            self.routed_version += 1;
+            let addrs = reclaim(&mut self.routed_claims, old, new);
+            let is_claimed = |addr: &Addr| first(&self.vtep_claims, *addr).is_some();
+            let claimed: Vec<Addr> = addrs.filter(is_claimed).collect();
+            if !claimed.is_empty() {
+                // A node is at that address no more, or again, and so are endpoints on its network.
+                dirty.extend(self.announced_units());
+            }
+            dirty.extend(claimed.into_iter().map(Unit::Node));
+        }
         dirty
     }
 
@@ -298,18 +365,30 @@ impl World {
 
     fn change_node(&mut self, name: String, view: Option<NodeView>) -> BTreeSet<Unit> {
         let zone = self.own_zone().map(str::to_owned);
+        let view = view.map(|node| self.reserved.cut(node));
         let old = replace(&mut self.nodes, name.clone(), view.clone());
         if old == view {
             return BTreeSet::new();
         }
-        let claim = |addrs: Vec<Addr>| addrs.into_iter().map(|it| (it, name.clone())).collect();
+        let claims = |node: Option<&NodeView>, wanted: fn(Option<&NodeView>) -> Vec<Addr>| {
+            let claim = node.map(|node| NodeClaim {
+                age: node.age.clone(),
+                name: name.clone(),
+            });
+            let wanted = wanted(node).into_iter();
+            wanted.filter_map(|it| Some((it, claim.clone()?))).collect()
+        };
         let (old, new) = (old.as_ref(), view.as_ref());
         let ranges = reclaim(
             &mut self.node_claims,
-            claim(ranges(old)),
-            claim(ranges(new)),
+            claims(old, ranges),
+            claims(new, ranges),
         );
-        let vteps = reclaim(&mut self.vtep_claims, claim(vteps(old)), claim(vteps(new)));
+        let vteps = reclaim(
+            &mut self.vtep_claims,
+            claims(old, vteps),
+            claims(new, vteps),
+        );
         let mut dirty: BTreeSet<Unit> = ranges.chain(vteps).map(Unit::Node).collect();
         self.routed_version += 1;
         dirty.extend(self.announced_units());
@@ -358,7 +437,7 @@ impl World {
         rows.map(Unit::Service).collect()
     }
 
-    /// The rows of a pod's host ports. One on a loopback address has none: it would be every pod's.
+    /// The rows of a pod's host ports.
     fn host_port_rows(&self, uid: &str) -> Vec<(ServiceKey, Claimant)> {
         let mut rows = Vec::new();
         let pod = self.pods.get(uid).filter(|pod| !pod.host_network);
@@ -370,9 +449,7 @@ impl World {
             for own in pod.addrs.iter() {
                 let addr = match port.host_ip {
                     None => Addr::from(own).any_of_family(),
-                    Some(addr) if addr.is_ipv4() == own.is_ipv4() && !addr.is_loopback() => {
-                        addr.into()
-                    }
+                    Some(addr) if addr.is_ipv4() == own.is_ipv4() => addr.into(),
                     Some(_) => continue,
                 };
                 for key_of in [ServiceKey::new, ServiceKey::outside] {
@@ -385,6 +462,30 @@ impl World {
             }
         }
         rows
+    }
+
+    /// The Service that has an address outside the cluster.
+    fn outside<'a>(
+        &self,
+        claims: &'a Claims<Addr, ObjectKey>,
+        addr: &Addr,
+    ) -> Option<&'a ObjectKey> {
+        first(claims, *addr).filter(|_| !self.reserved.is_inside(addr))
+    }
+
+    /// A Service's own addresses are the API server's to give. Those outside are taken from what is
+    /// outside; a pod's host port is on this node.
+    fn permits(&self, key: &ServiceKey, claimant: &Claimant) -> bool {
+        match claimant {
+            Claimant::Port {
+                via: Via::ClusterIp | Via::NodePort,
+                ..
+            } => true,
+            Claimant::Port { .. } => !self.reserved.is_inside(&key.addr),
+            Claimant::HostPort { .. } => {
+                key.addr == key.addr.any_of_family() || self.reserved.is_own(&key.addr)
+            }
+        }
     }
 
     fn announced_units(&self) -> impl Iterator<Item = Unit> {
@@ -443,9 +544,9 @@ fn service_rows(key: &ObjectKey, service: Option<&ServiceView>) -> Vec<(ServiceK
         let proto = proto(port.protocol);
         let mut claim = |key_of: fn(Addr, Port, Proto) -> ServiceKey, addr: Addr, port, via| {
             let claimant = Claimant::Port {
+                via,
                 service: key.clone(),
                 index,
-                via,
             };
             rows.push((key_of(addr, Port::new(port), proto), claimant));
         };
@@ -537,6 +638,19 @@ impl Least for String {
     }
 }
 
+impl Least for NodeClaim {
+    fn least() -> Self {
+        let age = NodeAge {
+            created_s: i64::MIN,
+            uid: Box::default(),
+        };
+        Self {
+            age,
+            name: String::new(),
+        }
+    }
+}
+
 impl Least for ObjectKey {
     fn least() -> Self {
         ObjectKey::least()
@@ -546,9 +660,12 @@ impl Least for ObjectKey {
 impl Least for Claimant {
     fn least() -> Self {
         Self::Port {
+            via: Via::ClusterIp,
             service: ObjectKey::least(),
             index: 0,
-            via: Via::ClusterIp,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,15 @@
 //! What every part of a process needs: clock, supervised tasks and ordered shutdown, telemetry,
-//! certificates, files that are whole or absent. Imports nothing of ours.
+//! certificates, files that are whole or absent, files below directories that others write, mounts, and
+//! the front of a server: its connections and what a client may cost on one. Imports nothing of ours.
 
+pub mod beneath;
 pub mod certificates;
 pub mod clock;
+pub mod connections;
+pub mod descriptors;
 pub mod files;
+pub mod front;
+pub mod mounts;
 pub mod random;
 pub mod shutdown;
 pub mod tasks;

@@ -77,6 +77,7 @@ impl Node {
             mtu,
             vni: 1,
             vxlan_port: 4789,
+            servers: Vec::new(),
             dsr: false,
             xdp: Xdp::Auto,
             pin_root,

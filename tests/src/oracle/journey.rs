@@ -436,6 +436,7 @@ fn facts(world: &World, node: usize) -> Facts {
         netns_cookie: cookie(node),
         dsr: world.direct,
         neighbourhood: Prefix::new(underlay(true, 0), 24),
+        servers: Vec::new(),
     }
 }
 

@@ -178,22 +178,22 @@ impl Nodes {
         }
         let mut seen = Progress {
             left: true,
-            idle: self.count(&leaver).await == 0,
+            idle: !self.has_connections(&leaver).await,
         };
         tell(seen).await;
         while !seen.idle {
             tokio::time::sleep(LOOK_EVERY).await;
-            seen.idle = self.count(&leaver).await == 0;
+            seen.idle = !self.has_connections(&leaver).await;
         }
         tell(seen).await;
     }
 
-    async fn count(&self, leaver: &Leaver) -> usize {
-        let Some(pid) = leaver.pid else { return 0 };
+    async fn has_connections(&self, leaver: &Leaver) -> bool {
+        let Some(pid) = leaver.pid else { return false };
         let ports = leaver.ports.clone();
-        let counted =
-            tokio::task::spawn_blocking(move || connections::inbound(pid, ports.as_ref()));
-        counted.await.unwrap_or(0)
+        let look =
+            tokio::task::spawn_blocking(move || connections::any_inbound(pid, ports.as_ref()));
+        look.await.unwrap_or(false)
     }
 
     async fn follow(&self, client: Client) {

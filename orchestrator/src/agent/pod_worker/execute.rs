@@ -13,7 +13,6 @@ use crate::agent::events::About;
 use crate::agent::pod_plan::{Action, Attached, Failure, ImageState};
 use crate::agent::pod_shape;
 use crate::agent::runtime::{Identity, Image, Role, Runtime, RuntimeError};
-use crate::agent::sources;
 use crate::agent::wiring::PodNetwork;
 use crate::datapath::Addrs;
 
@@ -237,10 +236,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Ok(())
         };
         // What containers need from the API is read while the engine works.
-        let (made, sources) = tokio::join!(make, sources::read(&node.client, &pod));
-        if let Ok(sources) = sources {
-            self.sources = Some((Instant::now(), sources));
-        }
+        let (made, _) = tokio::join!(make, self.sources(&pod));
         made
     }
 
@@ -331,6 +327,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return self.later("release a pod's address", &error);
         }
         self.memory.attached = None;
+        let dir = self.dir.clone();
+        let removed = tokio::task::spawn_blocking(move || dir.remove_volumes()).await;
+        if let Ok(Err(error)) = removed {
+            return self.later("remove a pod's volumes", &error);
+        }
         self.memory.released = true;
         Step::Progress
     }

@@ -2,7 +2,6 @@
 //! Services, `preStop`, stop signals, `postStart`, and the last words of what ended. Hooks run beside
 //! the worker: a slow one must not keep the pod from being killed in time.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -197,18 +196,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             {
                 continue;
             }
-            let path = self.dir.last_words(&identity.name, identity.attempt);
-            let mut words = std::fs::read(path).unwrap_or_default();
-            words.truncate(LAST_WORDS_LIMIT);
+            let (dir, name, attempt) = (self.dir.clone(), identity.name.clone(), identity.attempt);
+            let read = move || dir.read_last_words(&name, attempt, LAST_WORDS_LIMIT);
+            // What is not there, or is no file any more, says nothing.
+            let words = tokio::task::spawn_blocking(read).await.ok();
+            let mut words = words.and_then(Result::ok).unwrap_or_default();
             let template = templates.iter().find(|it| it.name == identity.name);
             let policy = template.and_then(|it| it.termination_message_policy.as_deref());
             if words.is_empty() && exit.code != 0 && policy == Some("FallbackToLogsOnError") {
                 words = log_words(&*self.node.runtime, &container.id).await;
             }
-            if !words.is_empty() {
-                let words = String::from_utf8_lossy(&words).into_owned();
-                self.memory.last_words.insert(container.id.clone(), words);
-            }
+            let words = String::from_utf8_lossy(&words).into_owned();
+            self.memory.last_words.insert(container.id.clone(), words);
         }
     }
 }
@@ -223,9 +222,11 @@ async fn log_words<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
     let mut words = Vec::new();
     while let Some(Ok(frame)) = frames.next().await {
         words.extend_from_slice(&frame);
+        // A line has the length that the container gave it.
+        let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
+        words.drain(..surplus);
     }
-    let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
-    words.split_off(surplus)
+    words
 }
 
 async fn run_hook<R: Runtime>(
@@ -255,9 +256,6 @@ async fn run_hook<R: Runtime>(
     let Some(get) = &hook.http_get else {
         return Ok(());
     };
-    let given = get.host.as_ref().and_then(|host| host.parse().ok());
-    let ip = given.or(address).ok_or("the pod has no address")?;
-    let port =
-        prober::port_of(template, &get.port).ok_or("the hook's port is not in the container")?;
-    prober::http_get(SocketAddr::new(ip, port), get).await
+    let done = prober::http_get(template, get, address).await;
+    done.map_err(|failure| failure.to_string())
 }

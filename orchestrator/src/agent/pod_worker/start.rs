@@ -1,8 +1,6 @@
 //! Starts one container: its values, its volumes, its spec, the engine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container as Template, Pod};
 use tokio::time::Instant;
@@ -12,11 +10,9 @@ use crate::agent::container_spec::{self, SpecError, Surroundings};
 use crate::agent::events::About;
 use crate::agent::pod_shape;
 use crate::agent::runtime::{ContainerSpec, Role, Runtime, RuntimeError};
-use crate::agent::sources::{self, Sources};
+use crate::agent::sources::Sources;
+use crate::agent::volumes::Made;
 use crate::agent::wiring::PodNetwork;
-
-/// Values that were read for the sandbox are good enough for containers that follow at once.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// Role, attempt, generation, level.
 pub(super) type Place = (Role, u32, u32, u32);
@@ -42,15 +38,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 self.memory.failures.remove(name);
             }
             Err(error) => {
-                let about = About::container(&pod, name);
-                let reason = if error.reason == "FailedMount" {
-                    error.reason
+                let recorder = &self.node.recorder;
+                if error.reason == "FailedMount" {
+                    let about = About::pod(&pod);
+                    recorder.warning(about, error.reason, error.message.clone());
                 } else {
-                    "Failed"
-                };
-                self.node
-                    .recorder
-                    .warning(about, reason, format!("Error: {error}"));
+                    let about = About::container(&pod, name);
+                    recorder.warning(about, "Failed", format!("Error: {error}"));
+                }
                 self.remember_failure(name, error.reason, error.message);
             }
         }
@@ -64,23 +59,30 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         template: &Template,
         (role, attempt, generation, level): Place,
     ) -> Result<ContainerSpec, SpecError> {
+        // What changes from here on is written by an update.
+        let inputs = self.inputs();
         let sources = self.sources(pod).await?;
         let facts = self.facts();
         let volumes = self.make_files(pod, template, attempt, &sources).await?;
+        self.note_written(inputs);
         let sandbox = self.memory.attached.as_ref().map(|it| it.sandbox.clone());
         let image_user = self.image_users.get(&template.name).cloned();
         let around = Surroundings {
             sources: &sources,
             facts: &facts,
             volumes: &volumes,
+            sub_paths: &self.dir.sub_paths(&template.name, attempt),
             etc: &self.dir.etc(),
             sandbox: &sandbox.unwrap_or_default(),
             last_words: &self.dir.last_words(&template.name, attempt),
             image_user: &image_user.unwrap_or_default(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
-        let mut spec = container_spec::container(pod, template, identity, &around)?;
-        self.dir.resolve_sub_paths(&mut spec.mounts)?;
+        let (spec, parts) = container_spec::container(pod, template, identity, &around)?;
+        let (dir, name) = (self.dir.clone(), template.name.clone());
+        let mount = move || dir.mount_sub_paths(&name, &parts);
+        let mounted = tokio::task::spawn_blocking(mount).await;
+        mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)
     }
 
@@ -90,7 +92,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         template: &Template,
         attempt: u32,
         sources: &Sources,
-    ) -> Result<BTreeMap<String, PathBuf>, SpecError> {
+    ) -> Result<BTreeMap<String, Made>, SpecError> {
         let (dir, pod, facts) = (self.dir.clone(), pod.clone(), self.facts());
         let (sources, name) = (sources.clone(), template.name.clone());
         let make = move || {
@@ -136,27 +138,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 Ok(())
             }
             Err(error) => Err(failed("RunContainerError")(error)),
-        }
-    }
-
-    /// ConfigMaps, Secrets and Services; the last known ones when the server is away.
-    async fn sources(&mut self, pod: &Pod) -> Result<Sources, SpecError> {
-        if let Some((read_at, sources)) = &self.sources
-            && read_at.elapsed() < FRESH
-        {
-            return Ok(sources.clone());
-        }
-        match sources::read(&self.node.client, pod).await {
-            Ok(sources) => {
-                self.sources = Some((Instant::now(), sources.clone()));
-                Ok(sources)
-            }
-            Err(error) => match &self.sources {
-                Some((_, sources)) => Ok(sources.clone()),
-                None => Err(SpecError::config(format!(
-                    "read from the API server: {error}"
-                ))),
-            },
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The sandbox's image, made from the product itself: this executable, the shared libraries that it
 //! runs with and their loader. Nothing is pulled for it.
 //!
-//! Owns what is in the image and its name. Handing it to an engine is the runtime's work.
+//! Owns what is in the image and its name. Handing it to an engine is the runtime's work, which takes no
+//! image for ours by its name: its one layer has the digest of the tar that is written here.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -14,27 +15,23 @@ const REPOSITORY: &str = "orchestrator/pause";
 const EXECUTABLE: &str = "/proc/self/exe";
 const NAME: &str = "orchestrator";
 
-/// The files of an image, and the hash that names it.
+/// The files of an image, and what they hash to.
 pub struct Parts {
     libraries: BTreeMap<String, PathBuf>,
     loader: Option<String>,
-    hash: String,
+    /// SHA-256 of the tar, in hexadecimal digits.
+    digest: String,
 }
 
 /// Reads what this process is made of.
 pub fn parts() -> io::Result<Parts> {
     let libraries = libraries(&std::fs::read_to_string("/proc/self/maps")?);
     let loader = libraries.keys().find(|name| is_loader(name)).cloned();
-    let mut hasher = Sha256::new();
-    hash_file(&mut hasher, Path::new(EXECUTABLE))?;
-    for path in libraries.values() {
-        hash_file(&mut hasher, path)?;
-    }
-    let hash = hex::encode(hasher.finalize())[..12].to_owned();
+    let digest = hex::encode(archive(&libraries, Sha256::new())?.finalize());
     Ok(Parts {
         libraries,
         loader,
-        hash,
+        digest,
     })
 }
 
@@ -46,7 +43,12 @@ pub fn split(reference: &str) -> (&str, &str) {
 impl Parts {
     /// The image's name; the same files give the same one.
     pub fn reference(&self) -> String {
-        format!("{REPOSITORY}:{}", self.hash)
+        format!("{REPOSITORY}:{}", &self.digest[..12])
+    }
+
+    /// What the Engine calls the image's only layer.
+    pub fn layer(&self) -> String {
+        format!("sha256:{}", self.digest)
     }
 
     /// Calls the loader by name: the image then needs no link at the path that the executable
@@ -69,26 +71,35 @@ impl Parts {
 
     /// Writes the image's tar to a file that has no name any more, and rewinds it.
     pub fn write_tar(&self, scratch: &Path) -> io::Result<File> {
-        let path = scratch.join(format!("pause-{}-{}.tar", self.hash, std::process::id()));
-        let options = File::options()
+        let path = scratch.join(format!(
+            "pause-{}-{}.tar",
+            &self.digest[..12],
+            std::process::id()
+        ));
+        let file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(true)
-            .open(&path);
-        let mut tar = tar::Builder::new(options?);
+            .open(&path)?;
         std::fs::remove_file(&path)?;
-        append(&mut tar, NAME, Path::new(EXECUTABLE))?;
-        for (name, path) in &self.libraries {
-            append(&mut tar, &format!("lib/{name}"), path)?;
-        }
-        let mut file = tar.into_inner()?;
+        let mut file = archive(&self.libraries, file)?;
         file.rewind()?;
         Ok(file)
     }
 }
 
-fn append(tar: &mut tar::Builder<File>, name: &str, path: &Path) -> io::Result<()> {
+/// Writes the tar: the same files give the same bytes.
+fn archive<W: Write>(libraries: &BTreeMap<String, PathBuf>, to: W) -> io::Result<W> {
+    let mut tar = tar::Builder::new(to);
+    append(&mut tar, NAME, Path::new(EXECUTABLE))?;
+    for (name, path) in libraries {
+        append(&mut tar, &format!("lib/{name}"), path)?;
+    }
+    tar.into_inner()
+}
+
+fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut header = tar::Header::new_gnu();
     header.set_size(file.metadata()?.len());
@@ -112,18 +123,6 @@ fn libraries(maps: &str) -> BTreeMap<String, PathBuf> {
 
 fn is_loader(name: &str) -> bool {
     name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("ld-2")
-}
-
-fn hash_file(hasher: &mut Sha256, path: &Path) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        let length = file.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
-        }
-        hasher.update(&buffer[..length]);
-    }
 }
 
 #[cfg(test)]

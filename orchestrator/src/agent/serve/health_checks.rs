@@ -8,21 +8,34 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
 
 use crate::agent::events::{About, Recorder};
 use crate::agent::health_checks::HealthChecks;
 use crate::datapath::ObjectKey;
 use crate::sys::Shutdown;
+use crate::sys::connections::Limits;
+use crate::sys::front::{Front, Visit};
 
 const RETRY: Duration = Duration::from_secs(5);
+/// Connections at once to all ports together: pods can reach them, and so may the world.
+const LIMITS: Limits = Limits {
+    all: 512,
+    strangers: 512,
+    strangers_per_source: 64,
+    per_holder: 0,
+};
 
 /// Load balancers that weigh nodes read the number of local endpoints here.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -40,6 +53,8 @@ pub async fn run(mut source: Source, node: String, recorder: Recorder, shutdown:
     let mut open: BTreeMap<u16, Listening> = BTreeMap::new();
     // By port: for which Service it could not be bound; each hears of it once.
     let mut failed: BTreeMap<u16, ObjectKey> = BTreeMap::new();
+    let serving = shutdown.child();
+    let front = Front::new(LIMITS, serving.clone());
     loop {
         let checks = source.checks.borrow_and_update().clone();
         let wanted = checks.ports();
@@ -57,7 +72,10 @@ pub async fn run(mut source: Source, node: String, recorder: Recorder, shutdown:
             match listen(port).await {
                 Ok(listener) => {
                     failed.remove(&port);
-                    open.insert(port, Listening::start(listener, port, source.clone()));
+                    open.insert(
+                        port,
+                        Listening::start(listener, port, source.clone(), &front, serving.child()),
+                    );
                 }
                 Err(error) if failed.insert(port, key.clone()).is_none() => {
                     let message = format!(
@@ -80,7 +98,7 @@ pub async fn run(mut source: Source, node: String, recorder: Recorder, shutdown:
         };
         tokio::select! {
             () = shutdown.requested() => return,
-            changed = source.checks.changed() => if changed.is_err() { return },
+            changed = source.checks.changed() => if changed.is_err() { return serving.trigger() },
             () = again => {}
         }
     }
@@ -99,33 +117,38 @@ async fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 /// One bound port.
 struct Listening {
-    stop: oneshot::Sender<()>,
+    stop: Shutdown,
     task: JoinHandle<()>,
 }
 
 impl Listening {
-    fn start(listener: TcpListener, port: u16, source: Source) -> Listening {
-        let (stop, stopped) = oneshot::channel();
+    fn start(
+        listener: TcpListener,
+        port: u16,
+        source: Source,
+        front: &Front,
+        stop: Shutdown,
+    ) -> Listening {
+        let front = front.beside(stop.clone());
         let router = router(port, source);
         let task = tokio::spawn(async move {
-            let serve = axum::serve(listener, router);
-            // Either end of the channel says that it is over.
-            let serve = serve.with_graceful_shutdown(async { drop(stopped.await) });
-            if let Err(error) = serve.await {
-                tracing::warn!(%error, port, "health checks are not answered any more");
-            }
+            let serve = |visit: Visit| {
+                let router = router.clone();
+                let answer = move |request: Request<Incoming>| {
+                    router.clone().oneshot(request.map(Body::new))
+                };
+                visit.serve_plain(service_fn(answer))
+            };
+            front.accept(&listener, serve).await;
         });
         Listening { stop, task }
     }
 
-    /// Returns when the port is free.
+    /// Returns when the port is free. Clients that hold their connections do not hold the port.
     async fn close(self) {
-        drop(self.stop);
-        // A client that holds its connection must not hold the port.
-        let patience = Duration::from_millis(200);
-        let abort = self.task.abort_handle();
-        if tokio::time::timeout(patience, self.task).await.is_err() {
-            abort.abort();
+        self.stop.trigger();
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "health checks were not answered any more");
         }
     }
 }

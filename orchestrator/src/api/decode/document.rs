@@ -1,4 +1,7 @@
 //! JSON and YAML text → value, with the paths of keys that an object names twice.
+//!
+//! A document may be no deeper, have no more parts and be no larger than `limits` says, all aliases
+//! of YAML written out.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -7,7 +10,8 @@ use k8s_openapi::serde::de::{
 };
 use serde_json::{Map, Value};
 
-use super::Format;
+use super::limits::{Limits, path_shown};
+use super::{Format, MAX_PROBLEMS};
 
 /// A parsed document.
 pub struct Document {
@@ -20,7 +24,7 @@ pub struct Document {
 pub fn parse(body: &[u8], format: Format) -> Result<Document, String> {
     let mut duplicates = Vec::new();
     let value = walk(body, format, |path, again| {
-        if again {
+        if again && duplicates.len() < MAX_PROBLEMS {
             duplicates.push(path.to_owned());
         }
     })?;
@@ -35,6 +39,8 @@ pub fn walk(
 ) -> Result<Value, String> {
     let node = Node {
         path: &mut String::new(),
+        limits: &mut Limits::default(),
+        depth: 0,
         seen: &mut seen,
     };
     match format {
@@ -58,6 +64,8 @@ pub fn walk(
 /// The place in the document that is parsed next.
 struct Node<'a, F> {
     path: &'a mut String,
+    limits: &'a mut Limits,
+    depth: usize,
     seen: &'a mut F,
 }
 
@@ -107,44 +115,55 @@ impl<'de, F: FnMut(&str, bool)> Visitor<'de> for Node<'_, F> {
             .ok_or_else(|| E::custom("a number must be finite"))
     }
 
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, v: &str) -> Result<Value, E> {
+        self.limits.text(v.len()).map_err(E::custom)?;
         Ok(v.into())
     }
 
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+    fn visit_string<E: Error>(self, v: String) -> Result<Value, E> {
+        self.limits.text(v.len()).map_err(E::custom)?;
         Ok(v.into())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        self.limits.part(self.depth).map_err(A::Error::custom)?;
         let mut list = Vec::new();
         let before = self.path.len();
         loop {
             self.path.push_str(&format!("[{}]", list.len()));
             let next = Node {
                 path: self.path,
+                limits: self.limits,
+                depth: self.depth + 1,
                 seen: self.seen,
             };
             let item = seq.next_element_seed(next)?;
             self.path.truncate(before);
-            match item {
-                Some(item) => list.push(item),
-                None => return Ok(Value::Array(list)),
-            }
+            let Some(item) = item else {
+                return Ok(Value::Array(list));
+            };
+            // The comma, at least: a list of aliases of nothing grows too.
+            self.limits.text(1).map_err(A::Error::custom)?;
+            list.push(item);
         }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.limits.part(self.depth).map_err(A::Error::custom)?;
         let mut object = Map::new();
         let mut keys = BTreeSet::new();
         let before = self.path.len();
         while let Some(Key(key)) = map.next_key()? {
+            self.limits.text(key.len() + 1).map_err(A::Error::custom)?;
             if before > 0 {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            (self.seen)(self.path, !keys.insert(key.clone()));
+            (self.seen)(path_shown(self.path), !keys.insert(key.clone()));
             let value = map.next_value_seed(Node {
                 path: self.path,
+                limits: self.limits,
+                depth: self.depth + 1,
                 seen: self.seen,
             })?;
             self.path.truncate(before);

@@ -5,6 +5,8 @@
 
 mod list;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::api::{
@@ -182,7 +184,8 @@ fn retain_keys(
     let keys = keys
         .as_array()
         .ok_or_else(|| ApiError::BadRequest(BAD.into()))?;
-    let kept = |key: &str| keys.iter().any(|k| k == key);
+    let keys: BTreeSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let kept = |key: &str| keys.contains(key);
     for (key, value) in patch {
         if !key.starts_with('$') && !value.is_null() && !kept(key) {
             return Err(ApiError::BadRequest(BAD.into()));

@@ -3,6 +3,9 @@
 use super::{FieldTerm, Operator, Requirement};
 use crate::api::validation::names;
 
+/// Requirements of one selector, and terms: each is looked at for every object of a list.
+const MAX_REQUIREMENTS: usize = 1000;
+
 /// `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`
 pub fn labels(text: &str) -> Result<Vec<Requirement>, String> {
     let mut parser = Parser {
@@ -15,6 +18,7 @@ pub fn labels(text: &str) -> Result<Vec<Requirement>, String> {
     }
     loop {
         requirements.push(parser.requirement()?);
+        check_number(requirements.len())?;
         match parser.next() {
             Token::End => return Ok(requirements),
             Token::Comma => {
@@ -37,11 +41,19 @@ pub fn labels(text: &str) -> Result<Vec<Requirement>, String> {
 
 /// `a=b,c==d,e!=f`; a backslash keeps `,`, `=` and itself in a value.
 pub fn fields(text: &str) -> Result<Vec<FieldTerm>, String> {
-    split_terms(text)
-        .into_iter()
-        .filter(|term| !term.is_empty())
-        .map(field)
-        .collect()
+    let terms = split_terms(text).into_iter();
+    let terms: Vec<&str> = terms.filter(|term| !term.is_empty()).collect();
+    check_number(terms.len())?;
+    terms.into_iter().map(field).collect()
+}
+
+fn check_number(requirements: usize) -> Result<(), String> {
+    match requirements > MAX_REQUIREMENTS {
+        true => Err(format!(
+            "the selector has more than {MAX_REQUIREMENTS} requirements"
+        )),
+        false => Ok(()),
+    }
 }
 
 fn field(term: &str) -> Result<FieldTerm, String> {

@@ -144,3 +144,28 @@ fn field_selectors_compare_whole_values() {
     let by_name = FieldSelector::parse(r"metadata.name=a\,b").unwrap();
     assert_eq!(by_name.required("metadata.name"), Some("a,b"));
 }
+
+#[test]
+fn a_selector_has_so_many_requirements_and_no_more() {
+    let labels = |count: usize| {
+        let all: Vec<String> = (0..count).map(|n| format!("!l{n}")).collect();
+        LabelSelector::parse(&all.join(","))
+    };
+    assert!(labels(1000).is_ok());
+    let error = labels(1001).unwrap_err();
+    assert_eq!(error.code(), 400);
+    assert!(error.to_string().contains("more than 1000 requirements"));
+    let fields = "metadata.name!=x,".repeat(1001);
+    assert_eq!(FieldSelector::parse(&fields).unwrap_err().code(), 400);
+}
+
+#[test]
+fn a_selector_of_a_million_bytes_is_read_in_the_time_that_reading_it_takes() {
+    let values: Vec<String> = (0..100_000).map(|n| format!("v{n:08}")).collect();
+    let text = format!("a in ({})", values.join(","));
+    let began = std::time::Instant::now();
+    let selector = LabelSelector::parse(&text).unwrap();
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    let labels = BTreeMap::from([("a".to_owned(), "v00099999".to_owned())]);
+    assert!(selector.matches(&labels));
+}

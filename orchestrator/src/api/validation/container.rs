@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{At, Errors, names};
+use super::{At, Errors, names, network};
 use crate::api::quantity::Quantity;
 
 /// What the containers of one pod share.
@@ -170,6 +170,10 @@ fn ports(ports: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
             if context.host_network && host.number() != number.number() {
                 errors.invalid(&number, "must match `hostPort` when `hostNetwork` is true");
             }
+        }
+        let host_ip = port.field("hostIP");
+        if !host_ip.is_empty() {
+            network::ip(&host_ip, errors);
         }
         errors.one_of(&port.field("protocol"), &["SCTP", "TCP", "UDP"]);
     }

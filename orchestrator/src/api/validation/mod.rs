@@ -17,11 +17,11 @@ use serde_json::Value;
 pub(super) use {
     config::{config_map, config_map_update, secret, secret_update},
     errors::{At, Errors},
-    network::{endpoint_slice, endpoint_slice_update, endpoints},
-    node::{event, lease, node, node_update},
+    network::{endpoint_slice, endpoint_slice_update, endpoints, pod_status},
+    node::{event, lease, node, node_status, node_update},
     pod::pod,
     pod_update::pod_update,
-    service::{service, service_update},
+    service::{service, service_status, service_update},
     workload::{deployment, replica_set, replication_controller, scale, selector_is_immutable},
 };
 
@@ -64,6 +64,9 @@ pub(super) fn validate(
         if let Some(old) = old {
             (resource.strategy.validate_update)(&at, &At::root(old), &mut errors);
         }
+    }
+    if sub == Some(Subresource::Status) {
+        (resource.strategy.validate_status)(&at, &mut errors);
     }
     errors.finish(resource, meta::name(new))
 }

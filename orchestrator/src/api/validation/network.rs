@@ -5,12 +5,15 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnetwork::IpNetwork;
 
 use super::{At, Errors, names};
+use crate::api::address;
 
 /// Most that one slice may hold.
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_SLICE_PORTS: usize = 100;
 
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const NO_IPV4_IN_IPV6: &str = "must not be an IPv4-mapped IPv6 address";
+const NO_IPV4_RANGE_IN_IPV6: &str = "must not have an IPv4-mapped IPv6 address";
 const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 pub fn endpoints(object: &At<'_>, errors: &mut Errors) {
@@ -81,20 +84,38 @@ pub fn endpoint_slice_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     errors.immutable(&new.field("addressType"), &old.field("addressType"));
 }
 
-/// Says whether the text is an address.
+/// A pod's addresses as its node tells them: endpoints are made of these.
+pub fn pod_status(pod: &At<'_>, errors: &mut Errors) {
+    let status = pod.field("status");
+    for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let (first, all) = (status.field(first), status.field(all));
+        if !first.is_empty() {
+            ip(&first, errors);
+        }
+        for item in all.items() {
+            ip(&item.field("ip"), errors);
+        }
+    }
+}
+
+/// Says whether the text is an address. The one place for all fields that hold one.
 pub fn ip(at: &At<'_>, errors: &mut Errors) -> bool {
-    let fits = at.text().parse::<IpAddr>().is_ok();
+    let fits = address::parse_ip(at.text()).is_some();
     if !fits {
-        errors.invalid(at, IP);
+        let parses = at.text().parse::<IpAddr>().is_ok();
+        errors.invalid(at, if parses { NO_IPV4_IN_IPV6 } else { IP });
     }
     fits
 }
 
-pub fn cidr(at: &At<'_>, errors: &mut Errors) {
-    // A range is written with its prefix; an address alone is none.
-    if !at.text().contains('/') || at.text().parse::<IpNetwork>().is_err() {
-        errors.invalid(at, CIDR);
+/// The range that the text is. The one place for all fields that hold one.
+pub fn cidr(at: &At<'_>, errors: &mut Errors) -> Option<IpNetwork> {
+    let range = address::parse_range(at.text());
+    if range.is_none() {
+        let parses = at.text().contains('/') && at.text().parse::<IpNetwork>().is_ok();
+        errors.invalid(at, if parses { NO_IPV4_RANGE_IN_IPV6 } else { CIDR });
     }
+    range
 }
 
 fn too_many(list: &At<'_>, max: usize, errors: &mut Errors) {
@@ -107,7 +128,9 @@ fn too_many(list: &At<'_>, max: usize, errors: &mut Errors) {
 fn slice_address(address: &At<'_>, kind: &str, errors: &mut Errors) {
     match (kind, address.text().parse::<IpAddr>()) {
         ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) => {
-            usual_address(address, errors);
+            if ip(address, errors) {
+                usual_address(address, errors);
+            }
         }
         ("IPv4", _) => errors.invalid(address, "must be a valid IPv4 address"),
         ("IPv6", _) => errors.invalid(address, "must be a valid IPv6 address"),

@@ -6,17 +6,8 @@ use super::{At, Errors, names, network};
 
 pub fn node(object: &At<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
-    let ranges = spec.field("podCIDRs");
-    let mut families = BTreeSet::new();
-    for range in ranges.items() {
-        network::cidr(&range, errors);
-        if !families.insert(range.text().contains(':')) {
-            errors.invalid(
-                &ranges,
-                "may specify no more than one CIDR for each IP family",
-            );
-        }
-    }
+    pod_ranges(&spec, errors);
+    node_status(object, errors);
     let taints = spec.field("taints");
     let mut seen = BTreeSet::new();
     for taint in taints.items() {
@@ -31,6 +22,24 @@ pub fn node(object: &At<'_>, errors: &mut Errors) {
         errors.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
         if !seen.insert((key.text().to_owned(), effect.text().to_owned())) {
             errors.duplicate(&taint);
+        }
+    }
+}
+
+/// Other nodes send packets to a node's internal addresses.
+pub fn node_status(object: &At<'_>, errors: &mut Errors) {
+    let status = object.field("status");
+    let all = status.field("addresses");
+    for item in all.items() {
+        let (kind, address) = (item.field("type"), item.field("address"));
+        match kind.text() {
+            "InternalIP" if network::ip(&address, errors) => {
+                network::usual_address(&address, errors);
+            }
+            "ExternalIP" => {
+                network::ip(&address, errors);
+            }
+            _ => {}
         }
     }
 }
@@ -79,5 +88,34 @@ pub fn event(object: &At<'_>, errors: &mut Errors) {
     };
     if !fits {
         errors.invalid(&about, "does not match event.namespace");
+    }
+}
+
+/// One range a family, written in the one way that it can be compared. Whether it is one of the cluster's
+/// and free is `apiserver::services`' to say.
+fn pod_ranges(spec: &At<'_>, errors: &mut Errors) {
+    let (first, ranges) = (spec.field("podCIDR"), spec.field("podCIDRs"));
+    let mut families = BTreeSet::new();
+    for (index, at) in ranges.items().enumerate() {
+        if index == 0 && first.text() != at.text() {
+            errors.invalid(&first, "must match the first of `podCIDRs`");
+        }
+        let Some(range) = network::cidr(&at, errors) else {
+            continue;
+        };
+        if range.ip() != range.network() || range.to_string() != at.text() {
+            let network = range.network();
+            let why = format!(
+                "must be in canonical form (\"{network}/{}\")",
+                range.prefix()
+            );
+            errors.invalid(&at, why);
+        }
+        if !families.insert(range.is_ipv6()) {
+            errors.invalid(
+                &ranges,
+                "may specify no more than one CIDR for each IP family",
+            );
+        }
     }
 }

@@ -70,6 +70,32 @@ pub fn service_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Where a load balancer answers, as a controller says it.
+pub fn service_status(object: &At<'_>, errors: &mut Errors) {
+    let status = object.field("status");
+    let balancer = status.field("loadBalancer");
+    let all = balancer.field("ingress");
+    for ingress in all.items() {
+        let (address, mode) = (ingress.field("ip"), ingress.field("ipMode"));
+        if !address.is_empty() && network::ip(&address, errors) {
+            network::usual_address(&address, errors);
+        }
+        if !mode.is_null() {
+            errors.one_of(&mode, &["Proxy", "VIP"]);
+            if address.is_empty() {
+                errors.forbidden(&mode, "may not be specified when `ip` is not set");
+            }
+        }
+        let name = ingress.field("hostname");
+        if !name.is_empty() {
+            errors.check(&name, names::subdomain(name.text()));
+            if name.text().parse::<IpAddr>().is_ok() {
+                errors.invalid(&name, "must be a DNS name, not an IP address");
+            }
+        }
+    }
+}
+
 fn class_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     let balanced = |spec: &At<'_>| spec.field("type").text() == "LoadBalancer";
     if balanced(new) && balanced(old) {
@@ -238,9 +264,9 @@ fn load_balancer(spec: &At<'_>, errors: &mut Errors) {
         errors.check(&class, names::label_key(class.text()));
     }
     let ranges = spec.field("loadBalancerSourceRanges");
-    ranges
-        .items()
-        .for_each(|range| network::cidr(&range, errors));
+    for range in ranges.items() {
+        network::cidr(&range, errors);
+    }
 }
 
 fn policies(spec: &At<'_>, errors: &mut Errors) {

@@ -306,6 +306,126 @@ fn a_node_keeps_the_range_it_was_given() {
 }
 
 #[test]
+fn ipv4_written_as_ipv6_is_refused_wherever_an_address_or_a_range_is() {
+    const ADDRESS: &str = "must not be an IPv4-mapped IPv6 address";
+    const RANGE: &str = "must not have an IPv4-mapped IPv6 address";
+    let status = Some(Subresource::Status);
+    let mapped = "::ffff:10.96.0.1";
+    let spec = |field: &str, value: Value| {
+        let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+        spec[field] = value;
+        json!({"metadata": {"name": "s"}, "spec": spec})
+    };
+    let node = |part: &str, value: Value| json!({"metadata": {"name": "n"}, part: value});
+    let ingress = json!({"loadBalancer": {"ingress": [{"ip": mapped}]}});
+    let mut balanced = spec("sessionAffinity", "None".into());
+    balanced["status"] = ingress;
+    let mut running = container(json!({}));
+    running["status"] = json!({"podIP": mapped, "podIPs": [{"ip": mapped}]});
+    let internal = json!({"addresses": [{"type": "InternalIP", "address": mapped}]});
+    let cases = [
+        (
+            "services",
+            spec("externalIPs", json!([mapped])),
+            None,
+            ADDRESS,
+        ),
+        (
+            "services",
+            spec("clusterIPs", json!([mapped])),
+            None,
+            ADDRESS,
+        ),
+        (
+            "services",
+            spec("loadBalancerSourceRanges", json!(["::ffff:10.0.0.0/104"])),
+            None,
+            RANGE,
+        ),
+        ("services", balanced, status, ADDRESS),
+        (
+            "endpoints",
+            json!({"metadata": {"name": "e"}, "subsets": [
+                {"addresses": [{"ip": "::ffff:127.0.0.1"}], "ports": [{"port": 80}]}]}),
+            None,
+            ADDRESS,
+        ),
+        (
+            "endpointslices",
+            json!({"metadata": {"name": "e"}, "addressType": "IPv6",
+                "endpoints": [{"addresses": ["::ffff:169.254.169.254"]}]}),
+            None,
+            ADDRESS,
+        ),
+        (
+            "nodes",
+            node(
+                "spec",
+                json!({"podCIDRs": ["10.100.1.0/24", "::ffff:10.100.2.0/120"]}),
+            ),
+            None,
+            RANGE,
+        ),
+        ("nodes", node("status", internal), status, ADDRESS),
+        ("pods", running, status, ADDRESS),
+        (
+            "pods",
+            container(json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": mapped}]})),
+            None,
+            ADDRESS,
+        ),
+    ];
+    for (plural, value, sub, expected) in cases {
+        let object = object(plural, value);
+        let outcome = resource(plural).validate(&object, None, sub);
+        let wrong = outcome.map_err(|error| error.to_string()).unwrap_err();
+        assert!(wrong.contains(expected), "{plural} {object}: {wrong}");
+    }
+}
+
+#[test]
+fn a_nodes_ranges_are_canonical_one_a_family_and_their_first_is_the_old_field() {
+    let node = |spec: Value| wrong("nodes", json!({"metadata": {"name": "n"}, "spec": spec}));
+    assert_eq!(
+        node(json!({"podCIDRs": ["10.100.1.0/24", "fd00:100:0:1::/64"]})),
+        ""
+    );
+    for odd in ["10.100.1.7/24", "fd00:100:0:1:0:0:0:0/64"] {
+        let why = node(json!({"podCIDRs": [odd]}));
+        assert!(why.contains("must be in canonical form"), "{odd}: {why}");
+    }
+    let why = node(json!({"podCIDRs": ["10.100.1.0/24", "10.100.2.0/24"]}));
+    assert!(
+        why.contains("no more than one CIDR for each IP family"),
+        "{why}"
+    );
+    let why = node(json!({"podCIDR": "10.100.2.0/24", "podCIDRs": ["10.100.1.0/24"]}));
+    assert!(why.contains("must match the first of `podCIDRs`"), "{why}");
+}
+
+#[test]
+fn a_load_balancer_answers_at_addresses_that_others_can_reach() {
+    let with = |ingress: Value| {
+        let mut service = object(
+            "services",
+            json!({"metadata": {"name": "s"},
+                "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}),
+        );
+        service["status"]["loadBalancer"]["ingress"] = json!([ingress]);
+        let status = Some(Subresource::Status);
+        let outcome = resource("services").validate(&service, None, status);
+        outcome.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert_eq!(with(json!({"ip": "203.0.113.1", "ipMode": "VIP"})), "");
+    assert_eq!(with(json!({"hostname": "lb.example.com"})), "");
+    assert!(with(json!({"ip": "nowhere"})).contains("must be a valid IP address"));
+    assert!(with(json!({"ip": "169.254.169.254"})).contains("may not be in the link-local range"));
+    assert!(with(json!({"ip": "203.0.113.1", "ipMode": "x"})).contains("Unsupported value"));
+    assert!(with(json!({"ipMode": "VIP"})).contains("may not be specified when `ip` is not set"));
+    assert!(with(json!({"hostname": "10.0.0.1"})).contains("must be a DNS name"));
+}
+
+#[test]
 fn what_is_immutable_stays() {
     let map = json!({"metadata": {"name": "a"}, "data": {"a": "b"}, "immutable": true});
     let old = object("configmaps", map);

@@ -1,10 +1,7 @@
 //! A node as other nodes see it: where it is, which pods' addresses lead there, and whether it is
 //! Ready. Nothing else of it concerns them.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
-use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Resource, annotations};
@@ -24,10 +21,6 @@ pub(super) struct NodeParts {
     pub trimmed: Bytes,
     /// The fingerprint of the key that the node's certificates are for.
     pub key: Option<Box<str>>,
-    /// All that its status names, in their canonical form.
-    pub addresses: Box<[IpAddr]>,
-    /// Where its pods' addresses are from.
-    pub pod_ranges: Box<[IpNetwork]>,
 }
 
 impl NodeParts {
@@ -35,15 +28,9 @@ impl NodeParts {
         // Stored bytes are JSON: of what has been damaged nothing is shown.
         let node: Value = serde_json::from_slice(object).unwrap_or_default();
         let key = node["metadata"]["annotations"][annotations::NODE_KEY].as_str();
-        let listed = node["status"]["addresses"].as_array().into_iter().flatten();
-        let addresses = listed.filter_map(|it| it["address"].as_str()?.parse::<IpAddr>().ok());
-        let ranges = node["spec"]["podCIDRs"].as_array().into_iter().flatten();
-        let ranges = ranges.filter_map(|range| range.as_str()?.parse().ok());
         Self {
-            pod_ranges: ranges.collect(),
             trimmed: trim(&node),
             key: key.map(Into::into),
-            addresses: addresses.map(|it| it.to_canonical()).collect(),
         }
     }
 }
@@ -73,9 +60,8 @@ pub fn trim(node: &Value) -> Bytes {
     let status = json!({"addresses": of_type("addresses", "InternalIP"), "conditions": ready});
     let (metadata, spec) = (Value::Object(metadata), Value::Object(spec));
     // Metadata first, as in all bytes of the cache: the resourceVersion is put there.
-    Bytes::from(format!(
-        r#"{{"kind":"Node","apiVersion":"v1","metadata":{metadata},"spec":{spec},"status":{status}}}"#
-    ))
+    let head = format!(r#"{{"kind":"Node","apiVersion":"v1","metadata":{metadata}"#);
+    Bytes::from(format!(r#"{head},"spec":{spec},"status":{status}}}"#))
 }
 
 fn part(object: &Value, fields: &[&str]) -> Map<String, Value> {

@@ -1,11 +1,9 @@
 //! One cached object: its bytes with the resourceVersion in them, and what selectors ask for.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::super::wire::with_revision;
@@ -96,16 +94,6 @@ impl Cached {
     /// The fingerprint of the key that a node's certificates are for.
     pub fn node_key(&self) -> Option<&str> {
         self.node_parts().key.as_deref()
-    }
-
-    /// The addresses that a node's status names.
-    pub fn node_addresses(&self) -> &[IpAddr] {
-        &self.node_parts().addresses
-    }
-
-    /// The ranges of a node's pods.
-    pub fn pod_ranges(&self) -> &[IpNetwork] {
-        &self.node_parts().pod_ranges
     }
 
     fn node_parts(&self) -> &NodeParts {

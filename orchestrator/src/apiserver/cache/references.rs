@@ -43,7 +43,7 @@ impl References {
         let (node, named) = match read(&pod.bytes) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(key = &*pod.key, %error, "the store holds a pod that does not read");
+                tracing::error!(key = &*pod.key, %error, "a stored pod does not read");
                 return;
             }
         };
@@ -211,7 +211,8 @@ mod tests {
                 "env": [
                     {"name": "A", "value": "v"},
                     {"name": "B", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}},
-                    {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "map-key", "key": "k"}}},
+                    {"name": "C",
+                        "valueFrom": {"configMapKeyRef": {"name": "map-key", "key": "k"}}},
                     {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                 ],
                 "envFrom": [from("secretRef", "all"), from("configMapRef", "map-all")],

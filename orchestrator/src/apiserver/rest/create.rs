@@ -71,8 +71,6 @@ async fn write(
         return Err((WriteError::Changed, name));
     }
     let claim = Claim::make(&call.state, resource, &mut object, None).map_err(failed)?;
-    let turn = node_writes::addresses_turn(&call.state, &call.user, resource, &object, None);
-    let _turn = turn.await.map_err(failed)?;
     if dry_run {
         return Ok(resource.serialize(&object).into());
     }

@@ -229,7 +229,7 @@ async fn delete_one(
                     .remove(resource, namespace, name, current.revision)
                     .await;
                 removed.map(|()| {
-                    services::release(state, resource, &current.value);
+                    services::release(state, &current.value);
                     Outcome::Gone(current)
                 })
             }

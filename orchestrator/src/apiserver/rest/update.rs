@@ -12,7 +12,7 @@ use crate::api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 use crate::apiserver::admission;
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::services::{self, Claim};
-use crate::apiserver::{negotiate, node_writes, reply};
+use crate::apiserver::{negotiate, node_writes, nodes, reply};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -126,10 +126,7 @@ async fn write(
         .validate(&new, Some(old), sub)
         .map_err(WriteError::Failed)?;
     node_writes::check(&call.user, resource, &new, Some(old)).map_err(WriteError::Failed)?;
-    node_writes::pod_addresses(state, &call.user, resource, &new, old)
-        .map_err(WriteError::Failed)?;
-    let turn = node_writes::addresses_turn(state, &call.user, resource, &new, Some(old));
-    let _turn = turn.await.map_err(WriteError::Failed)?;
+    check_pod_addresses(call, &new, old).map_err(WriteError::Failed)?;
     let claim = Claim::make(state, resource, &mut new, Some(old)).map_err(WriteError::Failed)?;
     if new == *old {
         return Ok(current.bytes.clone());
@@ -145,7 +142,7 @@ async fn write(
             .remove(resource, namespace, name, current.revision)
             .await?;
         drop(claim);
-        services::release(state, resource, old);
+        services::release(state, old);
         let bytes = resource.serialize(&new);
         return Ok(super::super::wire::with_revision(&bytes, current.revision));
     }
@@ -155,6 +152,22 @@ async fn write(
         .await?;
     claim.keep();
     Ok(bytes)
+}
+
+/// A node tells only addresses of its own for its pods.
+fn check_pod_addresses(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let resource = call.resource();
+    let Some(node) = call.user.node() else {
+        return Ok(());
+    };
+    if (resource.group, resource.plural) != ("", "pods") {
+        return Ok(());
+    }
+    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
+    let objects = &call.state.objects;
+    let node = objects.current(nodes, "", node)?.value;
+    nodes::check_pod_addresses(&node, new, old)
+        .map_err(|why| ApiError::forbidden(resource, meta::name(new), why))
 }
 
 /// Metadata that no client changes, and the uid as a precondition.

@@ -1,6 +1,7 @@
 //! The server without a network: requests go through the router as they would from a client.
 
 mod admission;
+mod claims;
 mod discovery;
 mod joining;
 mod lists;
@@ -8,6 +9,7 @@ mod node_rights;
 mod objects;
 mod races;
 mod services;
+mod strangers;
 mod watches;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
@@ -36,6 +37,10 @@ impl Block {
 
     pub fn first(&self) -> IpAddr {
         self.first
+    }
+
+    pub fn range(&self) -> RangeInclusive<IpAddr> {
+        self.first..=self.last
     }
 
     /// Every address that is not below `from`, lowest first.

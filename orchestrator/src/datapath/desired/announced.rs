@@ -3,16 +3,16 @@
 //! One node for each address: the one that draws the highest number among those that may (rendezvous
 //! hashing), so that a node that comes or goes moves no address but its own share.
 
+use std::collections::BTreeSet;
+
 use orchestrator_common::{Addr, maglev};
 
 use crate::datapath::view::{EndpointView, NodeView, ObjectKey, ServiceView};
 use crate::datapath::world::World;
 
-/// Whether this node answers for an address. Nodes' own addresses are their stacks' to answer for.
+/// Whether this node answers for an address. A node that says that it is at that address changes nothing:
+/// no Service has an address that is a node's, and any node can say so.
 pub fn announced(addr: Addr, world: &World) -> bool {
-    if world.node_at(&addr).is_some() {
-        return false;
-    }
     let Some((key, service)) = world.announced(&addr) else {
         return false;
     };
@@ -39,9 +39,9 @@ fn speaker<'a>(
         let pools: [fn(&EndpointView) -> bool; 2] =
             [|it| it.ready(), |it| it.serving() && it.terminating()];
         for usable in pools {
-            let holds = |(_, node): &(&str, &NodeView)| {
-                endpoints().any(|it| usable(it) && node.holds(it.addr))
-            };
+            let usable = endpoints().filter(|it| usable(it));
+            let holders: BTreeSet<&str> = usable.filter_map(|it| world.holder(it.addr)).collect();
+            let holds = |(name, _): &(&str, &NodeView)| holders.contains(name);
             if let Some(winner) = able.clone().filter(holds).max_by_key(draw) {
                 return Some(name(winner));
             }

@@ -48,6 +48,8 @@ pub struct Facts {
     pub dsr: bool,
     /// Nodes in this range are on the uplink's own link.
     pub neighbourhood: Prefix,
+    /// Where this node's agent reaches the API server.
+    pub servers: Vec<Addr>,
 }
 
 impl Facts {

@@ -2,10 +2,10 @@
 
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::nodes::Node;
-use orchestrator_common::{Addr, Port, Prefix};
+use orchestrator_common::{Addr, Port};
 
 use super::Facts;
-use crate::datapath::world::{World, range_key};
+use crate::datapath::world::World;
 
 pub fn config(facts: &Facts) -> Config {
     Config {
@@ -27,9 +27,9 @@ pub fn config(facts: &Facts) -> Config {
     }
 }
 
-/// A range of pods: no row for this node's own, nor for one of another size, as the programs look a
-/// destination up under the cluster's one mask; nor for a node without an address of the underlay's family.
-/// Or, for direct server return, an address of another node: who may send for clients outside, and is
+/// A range of pods: no row for this node's own, nor for a node without an address of the underlay's family.
+/// The world has shares of the cluster's ranges only, as the programs look a destination up under its one
+/// mask. Or, for direct server return, an address of another node: who may send for clients outside, and is
 /// none itself.
 pub fn node(key: Addr, world: &World, facts: &Facts) -> Option<Node> {
     let other = key != facts.underlay && key != facts.family(&key).node;
@@ -41,14 +41,11 @@ pub fn node(key: Addr, world: &World, facts: &Facts) -> Option<Node> {
         });
     }
     let (_, node) = world.node(&key)?;
-    let cidr = node.pod_cidrs.iter().find(|cidr| range_key(cidr) == key)?;
-    let family = facts.family(&key);
-    let sized = Prefix::new(cidr.ip(), cidr.prefix()).mask == family.node_mask;
-    let own = key == family.translation;
+    let own = key == facts.family(&key).translation;
     let vtep = node.addrs.like(facts.underlay.into())?;
     let vtep = Addr::from(vtep);
     let is_near = facts.neighbourhood.contains(&vtep);
-    (sized && !own).then_some(Node {
+    (!own).then_some(Node {
         vtep,
         flags: if is_near { Node::NEIGHBOUR } else { 0 },
         reserved: 0,

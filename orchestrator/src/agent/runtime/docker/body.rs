@@ -9,7 +9,7 @@ use bollard::models::{
 };
 
 use super::Owner;
-use crate::agent::runtime::{ContainerSpec, Mount, Network, Propagation, Role};
+use crate::agent::runtime::{ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Role};
 
 pub const CLUSTER: &str = "orchestrator.cluster";
 pub const NODE: &str = "orchestrator.node";
@@ -38,14 +38,12 @@ pub fn owner_filter(owner: &Owner, uid: Option<&str>) -> Vec<String> {
 }
 
 /// The container's name: one attempt of one container can exist once only.
-pub fn container_name(spec: &ContainerSpec) -> String {
-    let identity = &spec.identity;
+pub fn container_name(pod: &PodRef, identity: &Identity) -> String {
     let name = if identity.role == Role::Sandbox {
         "POD"
     } else {
         &identity.name
     };
-    let pod = &spec.pod;
     format!(
         "orch_{name}_{}_{}_{}_{}",
         pod.name, pod.namespace, pod.uid, identity.attempt
@@ -93,9 +91,10 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, oom_floor: i64) -> Contain
     }
 }
 
+/// Every label of ours is said, or the container would have what its image says.
 fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
     let identity = &spec.identity;
-    let mut labels = HashMap::from([
+    let labels = HashMap::from([
         (CLUSTER, owner.cluster.clone()),
         (NODE, owner.node.clone()),
         (POD_NAMESPACE, spec.pod.namespace.clone()),
@@ -107,10 +106,11 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
         (GENERATION, identity.generation.to_string()),
         (LEVEL, identity.level.to_string()),
         (SPEC, identity.spec_hash.clone()),
+        (
+            ADDRESS,
+            identity.addrs.map(|it| it.to_string()).unwrap_or_default(),
+        ),
     ]);
-    if let Some(addrs) = identity.addrs {
-        labels.insert(ADDRESS, addrs.to_string());
-    }
     labels
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))

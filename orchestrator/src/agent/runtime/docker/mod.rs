@@ -151,11 +151,11 @@ impl DockerRuntime {
         let parts = parts
             .map_err(|e| RuntimeError::PauseImage(e.to_string()))?
             .map_err(failed)?;
-        let reference = parts.reference();
-        if self.image(&reference).await?.is_some() {
-            return Ok(reference);
-        }
+        let (reference, layer) = (parts.reference(), parts.layer());
         let entrypoint = parts.entrypoint();
+        if let Some(id) = self.image_of(&reference, &layer, &entrypoint).await? {
+            return Ok(id);
+        }
         let file = tokio::task::spawn_blocking(move || parts.write_tar(&scratch)).await;
         let file = file
             .map_err(|e| RuntimeError::PauseImage(e.to_string()))?
@@ -174,7 +174,33 @@ impl DockerRuntime {
         while let Some(step) = progress.next().await {
             step.map_err(|e| RuntimeError::PauseImage(e.to_string()))?;
         }
-        Ok(reference)
+        let made = self.image_of(&reference, &layer, &entrypoint).await?;
+        let other =
+            || RuntimeError::PauseImage(format!("the Engine made {reference} of other bytes"));
+        made.ok_or_else(other)
+    }
+
+    /// The id of the image of that name, if it is this layer started like this: a name can be anybody's,
+    /// and sandboxes hold what their pods' network is made of.
+    async fn image_of(
+        &self,
+        reference: &str,
+        layer: &str,
+        entrypoint: &[String],
+    ) -> Result<Option<String>, RuntimeError> {
+        let found = match self.docker.inspect_image(reference).await {
+            Err(BollardError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(None),
+            found => found.map_err(error)?,
+        };
+        let layers = found.root_fs.and_then(|it| it.layers).unwrap_or_default();
+        let config = found.config.unwrap_or_default();
+        let same = layers == [layer]
+            && config.entrypoint.as_deref() == Some(entrypoint)
+            && config.cmd.unwrap_or_default().is_empty()
+            && config.env.unwrap_or_default().is_empty();
+        Ok(found.id.filter(|_| same))
     }
 }
 
@@ -239,7 +265,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {
-        let name = body::container_name(spec);
+        let name = body::container_name(&spec.pod, &spec.identity);
         match self.create_once(spec, &name).await {
             // A request that was cut off may have done its work: that container never ran.
             Err(RuntimeError::Refused { status: 409, .. }) => {

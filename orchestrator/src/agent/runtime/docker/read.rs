@@ -1,5 +1,8 @@
-//! What the Engine's answers mean: containers, sightings, images. A container whose labels do not
-//! read is not ours and is left out.
+//! What the Engine's answers mean: containers, sightings, images.
+//!
+//! INVARIANT: labels alone make no container ours, since an image gives its labels to every container that
+//! somebody makes of it. The name must say the same as the labels, and the pod's uid, which becomes a path of
+//! the node, must be one. Whatever does not read is left out.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,17 +20,16 @@ use crate::datapath::Addrs;
 pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
     let mut pods: BTreeMap<String, Seen> = BTreeMap::new();
     for summary in summaries {
-        let Some(labels) = &summary.labels else {
-            continue;
-        };
-        let Some(pod) = pod_ref(labels) else { continue };
-        let Some(identity) = identity(labels) else {
+        let names = summary.names.iter().flatten();
+        let owned = |labels| ours(labels, names.map(String::as_str));
+        let Some((pod, identity)) = summary.labels.as_ref().and_then(owned) else {
             continue;
         };
         let seen = pods
             .entry(pod.uid.clone())
             .or_insert_with(|| Seen::new(pod));
         if let Some(addrs) = identity.addrs
+            && identity.role == Role::Sandbox
             && seen
                 .addrs
                 .is_none_or(|(attempt, _)| attempt <= identity.attempt)
@@ -75,6 +77,7 @@ impl Seen {
 /// An inspected container, if its labels say that it is one of a pod.
 pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
     let config = found.config.as_ref()?;
+    let (_, identity) = ours(config.labels.as_ref()?, found.name.as_deref().into_iter())?;
     let created_at = found
         .created
         .as_deref()
@@ -82,7 +85,7 @@ pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
         .unwrap_or_default();
     Some(Container {
         id: found.id.clone()?,
-        identity: identity(config.labels.as_ref()?)?,
+        identity,
         image: config.image.clone().unwrap_or_default(),
         image_id: found.image.clone().unwrap_or_default(),
         created_at,
@@ -111,11 +114,25 @@ pub fn image(found: &ImageInspect) -> Image {
     }
 }
 
+/// What a container of ours is and whose, if it is one: the Engine writes its names with a slash before.
+fn ours<'a>(
+    labels: &HashMap<String, String>,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Option<(PodRef, Identity)> {
+    let (pod, identity) = (pod_ref(labels)?, identity(labels)?);
+    let name = body::container_name(&pod, &identity);
+    names
+        .any(|it| it.strip_prefix('/') == Some(&name))
+        .then_some((pod, identity))
+}
+
 fn pod_ref(labels: &HashMap<String, String>) -> Option<PodRef> {
+    let uid = labels.get(body::POD_UID)?;
+    let canonical = uuid::Uuid::try_parse(uid).ok()?.hyphenated().to_string();
     Some(PodRef {
         namespace: labels.get(body::POD_NAMESPACE)?.clone(),
         name: labels.get(body::POD_NAME)?.clone(),
-        uid: labels.get(body::POD_UID)?.clone(),
+        uid: Some(canonical).filter(|canonical| canonical == uid)?,
     })
 }
 
@@ -170,4 +187,70 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>()
         .ok()
         .filter(|time| time.as_second() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "2f0a6a54-6f0c-4b3e-9a54-0b5cf1b1a001";
+
+    fn summary(name: &str, labels: &[(&str, &str)]) -> ContainerSummary {
+        let rest = [
+            (body::POD_NAMESPACE, "default"),
+            (body::POD_NAME, "web"),
+            (body::POD_UID, UID),
+            (body::ROLE, "main"),
+            (body::CONTAINER, "c"),
+            (body::ATTEMPT, "3"),
+            (body::GENERATION, "0"),
+            (body::LEVEL, "0"),
+            (body::SPEC, "x"),
+        ];
+        let labels = rest.iter().chain(labels);
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        ContainerSummary {
+            id: Some("1".to_owned()),
+            names: Some(vec![format!("/{name}")]),
+            labels: Some(labels.map(owned).collect()),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_image_with_our_labels_makes_no_container_ours() {
+        let name = format!("orch_c_web_default_{UID}_3");
+        assert_eq!(sightings(&[summary(&name, &[])]).len(), 1);
+        assert_eq!(sightings(&[summary("happy_turing", &[])]), []);
+    }
+
+    #[test]
+    fn a_uid_that_leads_elsewhere_is_no_pods() {
+        for uid in [
+            "/etc",
+            "",
+            "..",
+            "../..",
+            "2f0a6a546f0c4b3e9a540b5cf1b1a001",
+        ] {
+            let name = format!("orch_c_web_default_{uid}_3");
+            assert_eq!(
+                sightings(&[summary(&name, &[(body::POD_UID, uid)])]),
+                [],
+                "{uid}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_sandbox_says_which_addresses_its_pod_has() {
+        let forged = [(body::ADDRESS, "10.100.1.7")];
+        let name = format!("orch_c_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &forged)]);
+        assert_eq!(found.first().map(|it| it.addrs), Some(None));
+        let sandbox = [(body::ADDRESS, "10.100.1.7"), (body::ROLE, "sandbox")];
+        let name = format!("orch_POD_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &sandbox)]);
+        assert!(found.first().is_some_and(|it| it.addrs.is_some()));
+    }
 }

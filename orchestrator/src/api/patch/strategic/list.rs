@@ -1,5 +1,7 @@
 //! Lists of a strategic merge patch: matched by merge key, or as sets of scalars; and their order.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::{DIRECTIVE, Rule, merge_map, unknown_directive};
@@ -15,8 +17,9 @@ pub fn merge(
     let scalars = !original.iter().chain(patch).any(Value::is_object);
     if scalars {
         let before = original.clone();
+        let mut known: BTreeSet<String> = original.iter().map(Value::to_string).collect();
         for item in patch {
-            if !original.contains(item) {
+            if known.insert(item.to_string()) {
                 original.push(item.clone());
             }
         }
@@ -31,15 +34,16 @@ pub fn merge(
     let (special, patch): (Vec<&Value>, Vec<&Value>) =
         patch.iter().partition(|item| item.get(DIRECTIVE).is_some());
     let patch: Vec<Value> = patch.into_iter().cloned().collect();
+    let mut deleted = BTreeSet::new();
     for item in special {
         match item[DIRECTIVE].as_str() {
-            Some("delete") => {
-                let value = key_of(item, key)?;
-                original.retain(|o| o.get(key) != Some(value));
-            }
+            Some("delete") => deleted.insert(key_of(item, key)?.to_string()),
             Some("replace") => return Ok(patch),
             _ => return Err(unknown_directive(&item[DIRECTIVE])),
-        }
+        };
+    }
+    if !deleted.is_empty() {
+        original.retain(|item| !identity(item, Some(key)).is_some_and(|it| deleted.contains(&it)));
     }
     let before = original.clone();
     merge_items(&mut original, &patch, rule, key)?;
@@ -54,13 +58,14 @@ fn merge_items(
     rule: &Rule<'_>,
     key: &str,
 ) -> Result<(), ApiError> {
+    let mut places = places(original, Some(key));
     for item in patch {
         let value = key_of(item, key)?;
         let Value::Object(patch) = item else {
             return Err(no_merge_key(item, key));
         };
-        if let Some(Value::Object(found)) = original.iter_mut().find(|o| o.get(key) == Some(value))
-        {
+        let place = *places.entry(value.to_string()).or_insert(original.len());
+        if let Some(Value::Object(found)) = original.get_mut(place) {
             merge_map(found, patch, rule.item())?;
         } else {
             let mut new = Map::new();
@@ -83,7 +88,8 @@ pub fn delete_primitives(
         ));
     };
     if let Some(Value::Array(list)) = original.get_mut(list) {
-        list.retain(|item| !values.contains(item));
+        let values: BTreeSet<String> = values.iter().map(Value::to_string).collect();
+        list.retain(|item| !values.contains(&item.to_string()));
     }
     Ok(())
 }
@@ -134,18 +140,21 @@ fn ordering(
 /// The items that the patch orders, in its order, among the others in the order of the server:
 /// an item of the server's goes first only if it stood before the next ordered one.
 fn arrange(items: Vec<Value>, order: &[Value], before: &[Value], key: Option<&str>) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|o| same(o, item, key));
+    let (order, before) = (places(order, key), places(before, key));
+    let place = |places: &BTreeMap<String, usize>, item: &Value| {
+        identity(item, key).and_then(|identity| places.get(&identity).copied())
+    };
     let (mut ordered, others): (Vec<Value>, Vec<Value>) = items
         .into_iter()
-        .partition(|item| place(order, item).is_some());
-    ordered.sort_by_key(|item| place(order, item));
+        .partition(|item| place(&order, item).is_some());
+    ordered.sort_by_cached_key(|item| place(&order, item));
     let mut arranged = Vec::with_capacity(ordered.len() + others.len());
     let (mut ordered, mut others) = (
         ordered.into_iter().peekable(),
         others.into_iter().peekable(),
     );
     while let (Some(next), Some(other)) = (ordered.peek(), others.peek()) {
-        let server_first = match (place(before, other), place(before, next)) {
+        let server_first = match (place(&before, other), place(&before, next)) {
             (Some(other), Some(next)) => other < next,
             _ => false,
         };
@@ -158,6 +167,26 @@ fn arrange(items: Vec<Value>, order: &[Value], before: &[Value], key: Option<&st
     arranged.extend(ordered);
     arranged.extend(others);
     arranged
+}
+
+/// Where each item stands, the first of those that are the same. A list of many items is merged with
+/// another one in the time that it takes to read them.
+fn places(list: &[Value], key: Option<&str>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (at, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item, key) {
+            places.entry(identity).or_insert(at);
+        }
+    }
+    places
+}
+
+/// What makes an item the same as another one: its key, or all of it. Without a key it is like none.
+fn identity(item: &Value, key: Option<&str>) -> Option<String> {
+    match key {
+        Some(key) => item.get(key).map(Value::to_string),
+        None => Some(item.to_string()),
+    }
 }
 
 fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {

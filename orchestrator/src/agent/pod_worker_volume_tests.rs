@@ -1,0 +1,168 @@
+//! The volumes of a pod while it runs, with the stage of the worker's tests.
+
+use std::path::Path;
+
+use super::*;
+
+/// A container with a volume of the ConfigMap `conf` and one of the pod's label `key`.
+fn spec() -> Value {
+    let field = json!({ "fieldPath": "metadata.labels['key']" });
+    json!({
+        "containers": [{ "name": "main", "image": "i:1", "volumeMounts": [
+            { "name": "conf", "mountPath": "/conf" },
+        ]}],
+        "volumes": [{ "name": "conf", "configMap": { "name": "conf" } }, {
+            "name": "field",
+            "projected": { "sources": [
+                { "downwardAPI": { "items": [{ "path": "key", "fieldRef": field }] } },
+            ]},
+        }],
+    })
+}
+
+fn only_config_map() -> Value {
+    let mut spec = spec();
+    spec["volumes"].as_array_mut().expect("a list").truncate(1);
+    spec
+}
+
+fn conf(value: &str) -> Value {
+    json!({ "data": { "key": value } })
+}
+
+fn volume(stage: &Stage, path: &str) -> Option<String> {
+    let volumes = stage.node.data_dir.join("pods/u1").join(path);
+    std::fs::read_to_string(volumes).ok()
+}
+
+fn waiting(stage: &Stage) -> Value {
+    stage.status()["containerStatuses"][0]["state"]["waiting"]["reason"].clone()
+}
+
+async fn running(api: &FakeApi, spec: Value) -> Stage {
+    let stage = Stage::with_objects(runtime(), spec, api.clone());
+    stage.list();
+    let what = |it: &Stage| it.status()["phase"] == "Running";
+    stage.until("running", what).await;
+    stage
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_its_config_map_and_starts_at_once_when_it_is_made() {
+    let api = FakeApi::default();
+    let stage = Stage::with_objects(runtime(), only_config_map(), api.clone());
+    let held = |it: &Stage| waiting(it) == "ContainerCreating" && it.running(Role::Sandbox) == 1;
+    stage.until("held", held).await;
+    let failed = |it: &Stage| {
+        let told = it.told.lock().expect("whole");
+        let mut events = told.iter().map(|(_, _, body)| body);
+        events.any(|it| it["reason"] == "FailedMount" && it["involvedObject"]["uid"] == "u1")
+    };
+    stage.until("told of", failed).await;
+    assert_eq!(stage.running(Role::Main), 0);
+    let made = Instant::now();
+    api.put("configmaps", "conf", conf("one"));
+    // Nobody else wakes the worker.
+    let deadline = made + PATIENCE;
+    while stage.running(Role::Main) == 0 {
+        assert!(Instant::now() < deadline, "never started");
+        tokio::task::yield_now().await;
+    }
+    let took = made.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(volume(&stage, "volumes/conf/key").as_deref(), Some("one"));
+}
+
+#[tokio::test]
+async fn an_update_of_an_object_reaches_the_files_of_a_pod_that_runs_and_of_one_that_was_adopted() {
+    let api = FakeApi::default();
+    api.put("configmaps", "conf", conf("one"));
+    let stage = running(&api, only_config_map()).await;
+    let file = "volumes/conf/key";
+    assert_eq!(volume(&stage, file).as_deref(), Some("one"));
+    api.put("configmaps", "conf", conf("two"));
+    let follows =
+        |wanted: &'static str| move |it: &Stage| volume(it, file).as_deref() == Some(wanted);
+    stage.until("two", follows("two")).await;
+    stage.worker.abort();
+    stage.until("unfollowed", |_| api.watches() == 0).await;
+    api.put("configmaps", "conf", conf("three"));
+    let receiver = stage.updates.subscribe();
+    let second = tokio::spawn(run(stage.node.clone(), receiver, stage.wake.clone()));
+    stage.until("three", follows("three")).await;
+    api.put("configmaps", "conf", conf("four"));
+    stage.until("four", follows("four")).await;
+    api.delete("configmaps", "conf");
+    let failed = |it: &Stage| {
+        let told = it.told.lock().expect("whole");
+        told.iter()
+            .any(|(_, _, body)| body["reason"] == "FailedMount")
+    };
+    stage.until("told of", failed).await;
+    assert_eq!(volume(&stage, file).as_deref(), Some("four"));
+    assert_eq!(stage.node.runtime.all().len(), 2, "nothing was restarted");
+    second.abort();
+}
+
+/// The projected volume is a tmpfs: this needs root, as the whole of CI has.
+#[tokio::test]
+async fn an_update_of_the_pods_own_labels_reaches_its_files() {
+    let api = FakeApi::default();
+    api.put("configmaps", "conf", conf("one"));
+    let stage = running(&api, spec()).await;
+    let label = |value: &str| {
+        stage.updates.send_modify(|update| {
+            let mut pod = Pod::clone(&update.pod);
+            let labels = [("key".to_owned(), value.to_owned())];
+            pod.metadata.labels = Some(labels.into());
+            update.pod = Arc::new(pod);
+        });
+    };
+    for value in ["a", "b"] {
+        label(value);
+        let follows = |it: &Stage| volume(it, "memory/field/key").as_deref() == Some(value);
+        stage.until(value, follows).await;
+    }
+    stage.delete(0);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert!(!Path::new(&stage.node.data_dir).join("pods/u1").exists());
+}
+
+#[tokio::test]
+async fn a_pod_that_has_ended_follows_nothing() {
+    let api = FakeApi::default();
+    api.put("configmaps", "conf", conf("one"));
+    let mut spec = only_config_map();
+    spec["restartPolicy"] = json!("Never");
+    let stage = running(&api, spec).await;
+    assert_eq!(api.watches(), 1);
+    stage.node.runtime.end("main", 0, Timestamp::now());
+    stage
+        .until("ended", |it| it.status()["phase"] == "Succeeded")
+        .await;
+    stage.until("unfollowed", |_| api.watches() == 0).await;
+    let volumes = stage.node.data_dir.join("pods/u1/volumes");
+    stage.until("given back", |_| !volumes.exists()).await;
+}
+
+#[tokio::test]
+async fn an_evicted_pod_fails_with_the_reason_and_its_containers_end_soon() {
+    let spec = json!({
+        "terminationGracePeriodSeconds": 3600,
+        "containers": [{ "name": "main", "image": "i:1" }],
+        "volumes": [{ "name": "e", "emptyDir": { "sizeLimit": "1Mi" } }],
+    });
+    let stage = running(&FakeApi::default(), spec).await;
+    stage.node.runtime.be_stubborn();
+    let volume = stage.node.data_dir.join("pods/u1/volumes/e/big");
+    std::fs::write(volume, vec![1; 2 << 20]).expect("written");
+    stage.until("ended", |it| it.running(Role::Main) == 0).await;
+    stage
+        .until("failed", |it| it.status()["phase"] == "Failed")
+        .await;
+    assert_eq!(stage.status()["reason"], "Evicted");
+    assert_eq!(
+        stage.status()["message"],
+        "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". "
+    );
+}
