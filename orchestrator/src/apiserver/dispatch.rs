@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -59,7 +60,7 @@ async fn authenticate(
     let user = if path == join::PATH {
         Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
-        authn::authenticate(known, request.headers())
+        authn::authenticate(known, request.headers(), Timestamp::now())
     };
     let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
     let user = match allowed {
@@ -120,14 +121,8 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         .verb(request.method(), query.flag("watch"))
         .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
     let verb = named_watch(&target, verb, &query);
-    authz::objects(
-        &state,
-        &user,
-        authz::Wish {
-            verb,
-            target: &target,
-        },
-    )?;
+    let wish = authz::Wish::of(verb, &target, &query);
+    authz::objects(&state, &user, wish)?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
     }
