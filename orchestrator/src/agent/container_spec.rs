@@ -24,6 +24,9 @@ const LEAST_SHARES: i64 = 2;
 /// Sandboxes are the last that the kernel kills.
 const SANDBOX_OOM_SCORE: i64 = -998;
 
+/// The user and the group of sandboxes, which own nothing.
+const NOBODY: &str = "65534:65534";
+
 /// Why a container cannot be made as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -102,15 +105,24 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
             oom_score_adj: SANDBOX_OOM_SCORE,
             ..Default::default()
         },
-        security: Security {
-            no_new_privileges: true,
-            ..Default::default()
-        },
+        security: sandbox_security(host),
         sysctls: sysctls.collect(),
         stop_signal: None,
         stdin: false,
         stdin_once: false,
         tty: false,
+    }
+}
+
+/// A sandbox has no rights. One of the node's network needs some to enter it, and gives them up then.
+fn sandbox_security(host_network: bool) -> Security {
+    let entering = ["SYS_ADMIN", "SETGID", "SETUID"].map(str::to_owned);
+    Security {
+        user: (!host_network).then(|| NOBODY.to_owned()),
+        no_new_privileges: true,
+        add_capabilities: entering.into_iter().filter(|_| host_network).collect(),
+        drop_capabilities: vec!["ALL".to_owned()],
+        ..Default::default()
     }
 }
 
@@ -123,6 +135,9 @@ pub fn container(
 ) -> Result<(ContainerSpec, Vec<SubPath>), SpecError> {
     let env = env::environment(pod, template, around.sources, around.facts)?;
     let values: BTreeMap<String, String> = env.iter().cloned().collect();
+    for (name, value) in &env {
+        whole(&format!("the variable {name:?}"), &[name, value])?;
+    }
     let expand = |words: &Option<Vec<String>>| {
         let words = words.as_ref().filter(|words| !words.is_empty())?;
         Some(
@@ -132,6 +147,12 @@ pub fn container(
                 .collect::<Vec<_>>(),
         )
     };
+    let (command, args) = (expand(&template.command), expand(&template.args));
+    for (what, words) in [("the command", &command), ("an argument", &args)] {
+        for word in words.iter().flatten() {
+            whole(what, &[word])?;
+        }
+    }
     let spec = pod.spec.as_ref();
     let (mounts, sub_paths) = mounts(template, around, &values)?;
     let lifecycle = template.lifecycle.as_ref();
@@ -139,8 +160,8 @@ pub fn container(
         pod: pod_ref(pod),
         identity,
         image: template.image.clone().unwrap_or_default(),
-        command: expand(&template.command),
-        args: expand(&template.args),
+        command,
+        args,
         env,
         working_dir: template.working_dir.clone().filter(|dir| !dir.is_empty()),
         hostname: None,
@@ -161,6 +182,14 @@ pub fn container(
         tty: template.tty.unwrap_or(false),
     };
     Ok((made, sub_paths))
+}
+
+/// The kernel's texts end at a NUL: what follows would be lost in silence.
+fn whole(what: &str, texts: &[&String]) -> Result<(), SpecError> {
+    if texts.iter().any(|text| text.contains('\0')) {
+        return Err(SpecError::config(format!("{what} contains a NUL")));
+    }
+    Ok(())
 }
 
 /// What `hostname` says in the pod; the kernel takes 63 characters.
@@ -361,7 +390,27 @@ fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
+        app_armor_unconfined: app_armor(pod, template) == Some("Unconfined"),
     })
+}
+
+/// The type of the AppArmor profile; the annotation is the older way to ask for one.
+fn app_armor<'a>(pod: &'a Pod, template: &'a Template) -> Option<&'a str> {
+    let own = template.security_context.as_ref();
+    let own = own.and_then(|context| context.app_armor_profile.as_ref());
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|all| all.get(&app_armor_annotation(&template.name)));
+    let spec = pod.spec.as_ref();
+    let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
+    let of_pod = of_pod.and_then(|context| context.app_armor_profile.as_ref());
+    let unconfined = annotated.filter(|profile| *profile == "unconfined");
+    own.map(|profile| profile.type_.as_str())
+        .or(unconfined.map(|_| "Unconfined"))
+        .or(of_pod.map(|profile| profile.type_.as_str()))
+}
+
+fn app_armor_annotation(container: &str) -> String {
+    format!("container.apparmor.security.beta.kubernetes.io/{container}")
 }
 
 fn must_not_be_root(user: Option<i64>, image_user: &str) -> Result<(), SpecError> {

@@ -95,6 +95,12 @@ pub fn lowest_oom_score() -> i64 {
     read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0)
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+pub fn app_armor() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.trim() == "Y")
+}
+
 fn has_sys_resource(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod client;
 pub mod container_spec;
+pub mod defaults;
 pub mod downward;
 pub mod drain;
 pub mod drops;
@@ -16,6 +17,7 @@ pub mod facts;
 pub mod feed;
 pub mod health_checks;
 pub mod heartbeat;
+pub mod image_name;
 pub mod ipam;
 pub mod join;
 pub mod metrics;

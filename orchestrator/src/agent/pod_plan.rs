@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Container as Template, Pod};
 use super::backoff;
 use super::drain::{self, Drain, Progress};
 use super::pod_shape::{self, Outcome, Policy};
+use super::refuse::Refusal;
 use super::runtime::{Container, Role, State};
 use crate::datapath::Addrs;
 
@@ -52,8 +53,8 @@ pub struct Memory {
     pub probes: BTreeMap<String, Probed>,
     /// By container id: what a container that ended left to say.
     pub last_words: BTreeMap<String, String>,
-    /// Why the pod cannot run on this node at all.
-    pub refused: Option<String>,
+    /// Why this node does not run the pod at all.
+    pub refused: Option<Refusal>,
     /// Why the pod may not run on, though it could.
     pub evicted: Option<String>,
     /// The last status of a pod that ends was written.
@@ -102,7 +103,15 @@ pub struct Probed {
     pub started: bool,
     pub ready: bool,
     /// Why the container must be restarted.
-    pub failed: Option<String>,
+    pub failed: Option<FailedProbe>,
+}
+
+/// A probe because of which a container must be restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedProbe {
+    pub why: String,
+    /// How long the container may take to stop, where the probe says that itself.
+    pub grace_seconds: Option<i64>,
 }
 
 /// One step of the executor.
@@ -178,9 +187,6 @@ pub fn plan(view: &View) -> Vec<Action> {
 
 /// A pod that shall run.
 fn run(view: &View) -> Vec<Action> {
-    if view.memory.refused.is_some() {
-        return Vec::new();
-    }
     let mut actions = Vec::new();
     let sandbox = pod_shape::sandbox(view.containers);
     match sandbox.map(|sandbox| (sandbox, &sandbox.state)) {
@@ -334,16 +340,16 @@ fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec
         .get(&latest.id)
         .and_then(|probed| probed.failed.clone());
     let changed = latest.identity.spec_hash != pod_shape::spec_hash(template);
-    let why = failed.or_else(|| {
-        changed.then(|| {
-            format!(
-                "Container {} definition changed, will be restarted",
-                template.name
-            )
-        })
+    let changed = changed.then(|| FailedProbe {
+        why: format!(
+            "Container {} definition changed, will be restarted",
+            template.name
+        ),
+        grace_seconds: None,
     });
-    if let Some(why) = why {
-        let grace = pod_shape::grace_period(view.pod);
+    if let Some(FailedProbe { why, grace_seconds }) = failed.or(changed) {
+        let own = grace_seconds.map(SignedDuration::from_secs);
+        let grace = own.unwrap_or_else(|| pod_shape::grace_period(view.pod));
         stop(view, latest, why, view.now + grace, Progress::DONE, actions);
     }
 }

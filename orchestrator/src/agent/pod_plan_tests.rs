@@ -440,13 +440,36 @@ fn a_short_grace_leaves_the_pod_half_of_it() {
 #[test]
 fn a_container_that_is_restarted_in_place_is_not_waited_for() {
     let mut memory = settled();
-    let failed = Probed {
+    memory.probes = stuck(None);
+    assert_eq!(step(&pod(json!({})), &memory, 0), Some("stop"));
+}
+
+#[test]
+fn a_container_whose_probe_failed_has_the_grace_of_the_probe_or_of_its_pod() {
+    let alive = [sandbox(), container(Role::Main, "main", 0, running())];
+    for (own, expected) in [(None, 30), (Some(5), 5)] {
+        let mut memory = settled();
+        memory.probes = stuck(own);
+        let actions = planned(&pod(json!({})), &alive, &memory, 0);
+        let stop = actions.iter().find_map(|action| match action {
+            Action::Stop { kill_at, .. } => Some(*kill_at),
+            _ => None,
+        });
+        assert_eq!(stop, Some(at(expected)), "{own:?}");
+    }
+}
+
+fn stuck(grace_seconds: Option<i64>) -> BTreeMap<String, Probed> {
+    let failed = FailedProbe {
+        why: "it is stuck".to_owned(),
+        grace_seconds,
+    };
+    let probed = Probed {
         started: true,
         ready: true,
-        failed: Some("it is stuck".to_owned()),
+        failed: Some(failed),
     };
-    memory.probes = BTreeMap::from([("main-0".to_owned(), failed)]);
-    assert_eq!(step(&pod(json!({})), &memory, 0), Some("stop"));
+    BTreeMap::from([("main-0".to_owned(), probed)])
 }
 
 #[test]
@@ -469,12 +492,23 @@ fn a_pod_that_the_api_lost_is_killed_at_once() {
 }
 
 #[test]
-fn a_refused_pod_does_nothing() {
+fn a_refused_pod_has_failed_unless_it_has_begun() {
     let memory = Memory {
-        refused: Some("no".to_owned()),
+        refused: Some(Refusal {
+            reason: "Unsupported",
+            message: "no".to_owned(),
+        }),
         ..Default::default()
     };
-    assert_eq!(planned(&pod(json!({})), &[], &memory, 0), []);
+    assert_eq!(planned(&pod(json!({})), &[], &memory, 0), [Action::Release]);
+    let begun = [sandbox()];
+    let plan = planned(&pod(json!({})), &begun, &settled(), 0);
+    let memory = Memory {
+        refused: memory.refused,
+        ..settled()
+    };
+    assert!(!plan.is_empty(), "it goes on");
+    assert_eq!(planned(&pod(json!({})), &begun, &memory, 0), plan);
 }
 
 #[test]

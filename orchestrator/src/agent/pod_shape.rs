@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as Template, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container as Template, ContainerStatus, Pod, PodStatus};
 use sha2::{Digest, Sha256};
 
 use super::pod_plan::View;
+use super::refuse::Refusal;
 use super::runtime::{Container, Role};
 
 /// How long a failed pull is called `ErrImagePull` before it is called `ImagePullBackOff`.
@@ -45,6 +46,12 @@ pub fn outcome(view: &View) -> Outcome {
             return Outcome::Failed { reason, message };
         }
         _ => {}
+    }
+    if let Some(refusal) = refusal(view) {
+        return Outcome::Failed {
+            reason: Some(refusal.reason.to_owned()),
+            message: Some(format!("Pod was rejected: {}", refusal.message)),
+        };
     }
     if let Some(why) = &view.memory.evicted {
         return Outcome::Failed {
@@ -87,6 +94,17 @@ pub fn outcome(view: &View) -> Outcome {
     } else {
         Outcome::Succeeded
     }
+}
+
+/// Why the pod may not begin. One that has begun, under an agent that refused less, goes on.
+pub fn refusal<'a>(view: &View<'a>) -> Option<&'a Refusal> {
+    let ran = |status: &PodStatus| {
+        let init = status.init_container_statuses.iter().flatten();
+        let mut all = init.chain(status.container_statuses.iter().flatten());
+        all.any(|container| container.container_id.is_some())
+    };
+    let has_begun = !view.containers.is_empty() || view.pod.status.as_ref().is_some_and(ran);
+    view.memory.refused.as_ref().filter(|_| !has_begun)
 }
 
 /// The pod's restart policy.

@@ -29,13 +29,17 @@ pub struct Place {
 
 /// The pod's status as of now.
 pub fn status(view: &View, place: &Place) -> PodStatus {
-    let init = statuses(view, pod_shape::init_templates(view.pod), Role::Init);
-    let main = statuses(view, pod_shape::main_templates(view.pod), Role::Main);
+    let (mut init, mut main) = (Vec::new(), Vec::new());
+    // As a kubelet does: of a pod that it rejects it names no container.
+    if pod_shape::refusal(view).is_none() {
+        init = statuses(view, pod_shape::init_templates(view.pod), Role::Init);
+        main = statuses(view, pod_shape::main_templates(view.pod), Role::Main);
+    }
     let outcome = pod_shape::outcome(view);
     let phase = phase(view, &outcome, &init, &main);
     let (reason, message) = match outcome {
         Outcome::Failed { reason, message } => (reason, message),
-        _ => (None, view.memory.refused.clone()),
+        _ => (None, None),
     };
     let known = view.pod.status.as_ref();
     let addrs = pod_addrs(view, place);
@@ -43,7 +47,7 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     let start_time = known.and_then(|status| status.start_time.clone());
     PodStatus {
         conditions: Some(conditions(view, phase, &init, &main)),
-        container_statuses: Some(main),
+        container_statuses: (!main.is_empty()).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
         host_ip: texts(place.node_ips).next(),
         host_ips: Some(texts(place.node_ips).map(|ip| HostIP { ip }).collect()),
@@ -210,9 +214,6 @@ fn next_start(
 
 /// The state of a container that has never run.
 fn waiting(view: &View, template: &Template, role: Role) -> ContainerState {
-    if let Some(refused) = &view.memory.refused {
-        return wait("Unsupported", Some(refused.clone()));
-    }
     if let Some(problem) = problem(view, &template.name) {
         return problem;
     }

@@ -32,7 +32,7 @@ use super::pod_shape;
 use super::pod_status::{self, Place};
 use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
-use super::refuse;
+use super::refuse::{self, Abilities};
 use super::runtime::{Container, Role, Runtime, RuntimeError, State};
 use super::volumes::{Dns, PodDir};
 use super::watched::{Reference, Watched};
@@ -57,6 +57,7 @@ pub struct NodeContext<R, N> {
     /// Where the node's own network namespace lies, for sandboxes that join it.
     pub netns: PathBuf,
     pub capacity: Capacity,
+    pub abilities: Abilities,
     pub dns: Dns,
     pub runtime: Arc<R>,
     pub network: N,
@@ -162,6 +163,8 @@ struct Worker<R, N> {
     /// By container name: pulls that failed in a row.
     pull_failures: BTreeMap<String, u32>,
     reported: Option<PodStatus>,
+    /// What the pod runs without, until it was told.
+    unmet: Vec<String>,
     /// By container id.
     probers: BTreeMap<String, prober::Prober>,
     /// By container id: those whose process is waited for.
@@ -177,8 +180,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         wake: Arc<Notify>,
     ) -> Self {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
+        let admission = refuse::admit(&update.pod, node.abilities);
         let memory = Memory {
-            refused: refuse::refuse(&update.pod),
+            refused: admission.refusal,
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();
@@ -201,6 +205,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             image_users: BTreeMap::new(),
             pull_failures: BTreeMap::new(),
             reported: None,
+            unmet: admission.unmet,
             probers: BTreeMap::new(),
             awaited: BTreeSet::new(),
             notes,

@@ -140,6 +140,7 @@ impl Stage {
                 memory_bytes: 1 << 30,
                 disk_bytes: 1 << 30,
             },
+            abilities: Abilities::default(),
             dns: Dns::default(),
             runtime: Arc::new(runtime),
             network: FakeNetwork::default(),
@@ -617,5 +618,108 @@ async fn a_restarted_agent_neither_restarts_nor_unreadies_a_container_with_probe
     second.abort();
 }
 
+/// The events that were written: reason and message.
+fn events(stage: &Stage) -> Vec<(String, String)> {
+    let told = stage.told.lock().expect("whole");
+    let events = told.iter().filter(|(_, path, _)| path.ends_with("/events"));
+    let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
+    events
+        .map(|(_, _, body)| (text(body, "reason"), text(body, "message")))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_refused_pod_has_failed_for_good_and_never_gets_a_container() {
+    let mut spec = one_container();
+    spec["securityContext"] = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("failed", |it| it.status()["phase"] == "Failed")
+        .await;
+    let why = "spec.securityContext.sysctls[0].name: forbidden sysctl: \"kernel.msgmax\" not \
+               allowlisted";
+    assert_eq!(stage.status()["reason"], "SysctlForbidden");
+    assert_eq!(
+        stage.status()["message"],
+        format!("Pod was rejected: {why}")
+    );
+    assert_eq!(stage.status()["containerStatuses"], Value::Null);
+    let expected = ("SysctlForbidden".to_owned(), why.to_owned());
+    stage
+        .until("told", |it| events(it) == [expected.clone()])
+        .await;
+    // The API's answer comes back, and the worker looks again.
+    let status = serde_json::from_value(stage.status()).expect("a status");
+    stage.updates.send_modify(|update| {
+        let pod = Pod::clone(&update.pod);
+        let status = Some(status);
+        update.pod = Arc::new(Pod { status, ..pod });
+    });
+    stage.delete(30);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert_eq!(events(&stage), [expected]);
+    assert!(stage.node.runtime.all().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_pod_runs_without_is_said_once() {
+    let mut spec = one_container();
+    spec["automountServiceAccountToken"] = json!(true);
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    let unsupported = |it: &Stage| {
+        let all = events(it);
+        let ours = all
+            .into_iter()
+            .filter(|(reason, _)| reason == "Unsupported");
+        ours.map(|(_, message)| message).collect::<Vec<_>>()
+    };
+    let expected = "spec.automountServiceAccountToken: no token of a service account is mounted";
+    stage
+        .until("told", |it| unsupported(it) == [expected])
+        .await;
+    stage.node.runtime.end("main", 1, Timestamp::now());
+    stage
+        .until("restarted", |it| {
+            it.status()["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    assert_eq!(unsupported(&stage), [expected]);
+}
+
+#[tokio::test]
+async fn what_is_no_image_name_never_gets_to_the_engine() {
+    let image = "../containers/x/json?";
+    let spec = json!({ "containers": [{ "name": "main", "image": image }] });
+    let stage = Stage::new(runtime(), spec);
+    let waiting = |it: &Stage| it.status()["containerStatuses"][0]["state"]["waiting"].clone();
+    stage
+        .until("told", |it| waiting(it)["reason"] == "InvalidImageName")
+        .await;
+    assert_eq!(stage.running(Role::Main), 0);
+}
+
+#[tokio::test]
+async fn a_nul_in_what_a_container_is_given_is_an_error_and_no_shorter_text() {
+    for container in [
+        json!({"name": "main", "image": "i:1", "args": ["a\0b"]}),
+        json!({"name": "main", "image": "i:1", "command": ["a\0b"]}),
+        json!({"name": "main", "image": "i:1", "env": [{"name": "A", "value": "a\0b"}]}),
+    ] {
+        let stage = Stage::new(runtime(), json!({ "containers": [container] }));
+        let waiting = |it: &Stage| it.status()["containerStatuses"][0]["state"]["waiting"].clone();
+        let told = |it: &Stage| {
+            waiting(it)["reason"] == "CreateContainerConfigError"
+                && waiting(it)["message"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .contains("NUL")
+        };
+        stage.until("told", told).await;
+        assert_eq!(stage.running(Role::Main), 0);
+    }
+}
 #[path = "pod_worker_volume_tests.rs"]
 mod volumes;

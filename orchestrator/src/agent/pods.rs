@@ -15,7 +15,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::pod_worker::{self, NodeContext, PodUpdate};
-use super::runtime::{PodRef, Runtime, RuntimeError, Sighting};
+use super::refuse;
+use super::runtime::{PodRef, Runtime, RuntimeError, Sighting, is_uid};
 use super::volumes::PodDir;
 use super::wiring::PodNetwork;
 use crate::datapath::HostPort;
@@ -110,9 +111,11 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
     }
 
     async fn update(&mut self, pod: Pod, gone: bool) {
-        let Some(uid) = pod.metadata.uid.clone() else {
-            return;
-        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if !is_uid(&uid) {
+            let name = pod.metadata.name;
+            return tracing::error!(?name, uid, "a pod whose uid is no UUID is not run");
+        }
         self.tell_host_ports(&uid, &pod, gone).await;
         let update = PodUpdate {
             pod: Arc::new(pod),
@@ -128,7 +131,11 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
 
     /// They follow the API alone: a restarted agent knows them before anything is removed.
     async fn tell_host_ports(&mut self, uid: &str, pod: &Pod, gone: bool) {
-        let ports = if gone { Vec::new() } else { HostPort::of(pod) };
+        let mut ports = if gone { Vec::new() } else { HostPort::of(pod) };
+        // What is refused leads nowhere.
+        if !ports.is_empty() && refuse::admit(pod, self.node.abilities).refusal.is_some() {
+            ports.clear();
+        }
         let told = if ports.is_empty() {
             self.with_host_ports.remove(uid)
         } else {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::pod_plan::FailedProbe;
 use super::pod_worker::NodeContext;
 use super::probes::{Kind, Machine, Outcome, Standing};
 use super::runtime::{ExecOutcome, Runtime, RuntimeError};
@@ -51,7 +52,7 @@ pub struct Verdict {
     pub started: bool,
     pub ready: bool,
     /// Why the container must be restarted.
-    pub restart: Option<String>,
+    pub restart: Option<FailedProbe>,
     /// What a failed probe said.
     pub unhealthy: Option<String>,
 }
@@ -113,7 +114,11 @@ where
             known = standing.clone();
             let restart = standing.failed.map(|kind| {
                 let (name, word) = (&target.template.name, kind.word().to_lowercase());
-                format!("Container {name} failed {word} probe, will be restarted")
+                FailedProbe {
+                    why: format!("Container {name} failed {word} probe, will be restarted"),
+                    grace_seconds: probe_of(&target.template, kind)
+                        .and_then(|probe| probe.termination_grace_period_seconds),
+                }
             });
             let Standing { started, ready, .. } = standing;
             if !tell(Verdict {
@@ -131,13 +136,9 @@ where
 }
 
 async fn probe<R: Runtime>(runtime: &R, target: &Target, kind: Kind) -> Result<(), Failure> {
-    let template = &target.template;
-    let probe = match kind {
-        Kind::Startup => &template.startup_probe,
-        Kind::Liveness => &template.liveness_probe,
-        Kind::Readiness => &template.readiness_probe,
+    let Some(probe) = probe_of(&target.template, kind) else {
+        return Ok(());
     };
-    let Some(probe) = probe else { return Ok(()) };
     let seconds = u64::try_from(probe.timeout_seconds.unwrap_or(1))
         .unwrap_or(1)
         .max(1);
@@ -151,6 +152,15 @@ async fn probe<R: Runtime>(runtime: &R, target: &Target, kind: Kind) -> Result<(
         Ok(outcome) => outcome,
         Err(_) => Err(Failure::Container(format!("no answer within {seconds} s"))),
     }
+}
+
+fn probe_of(template: &Template, kind: Kind) -> Option<&Probe> {
+    let probe = match kind {
+        Kind::Startup => &template.startup_probe,
+        Kind::Liveness => &template.liveness_probe,
+        Kind::Readiness => &template.readiness_probe,
+    };
+    probe.as_ref()
 }
 
 /// Only a command that ran, or did not end, says something about its container.

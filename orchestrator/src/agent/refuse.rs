@@ -1,180 +1,186 @@
-//! What this agent cannot do yet, said before a pod starts: nothing is silently ignored. Pure.
+//! What this agent does not do, said before a pod starts: nothing that a pod asks for is ignored in
+//! silence. Pure.
+//!
+//! [`fields`] has a row for every field that a pod can have; a test fails when Kubernetes' schema has one
+//! more. The walk goes through what a pod sets: the first field that this node does not honour refuses
+//! the pod, fields that are only wished for are named in an event.
 
-use k8s_openapi::api::core::v1::{Container as Template, Pod, PodSpec, Volume};
+mod checks;
+mod fields;
 
-use super::pod_shape;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
 
-/// Why this node cannot run the pod as it is written; none when it can.
-pub fn refuse(pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let of_pod = pod_wide(spec);
-    let of_volumes = spec.volumes.iter().flatten().find_map(|volume| {
-        let kind = unknown_volume(volume)?;
-        Some(format!(
-            "volume {:?}: volumes of type {kind} are not supported",
-            volume.name
-        ))
-    });
-    let templates = pod_shape::init_templates(pod)
-        .iter()
-        .chain(pod_shape::main_templates(pod));
-    let of_containers = templates.flat_map(|template| {
-        let problem = container_wide(template, pod_shape::host_network(pod))?;
-        Some(format!("container {:?}: {problem}", template.name))
-    });
-    let of_containers = of_containers.into_iter().next();
-    of_pod.or(of_volumes).or(of_containers)
+use checks::{Check, Finding};
+use fields::{POD_SPEC, Rows, Rule};
+
+/// Kubernetes has no reason of its own for most of what a node cannot do.
+const UNSUPPORTED: &str = "Unsupported";
+
+/// What this node can do that another node may not be able to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// The kernel enforces AppArmor profiles.
+    pub app_armor: bool,
+    /// Pods are told of a DNS server of the cluster.
+    pub cluster_dns: bool,
 }
 
-fn pod_wide(spec: &PodSpec) -> Option<String> {
-    if let Some(class) = spec
-        .runtime_class_name
-        .as_ref()
-        .filter(|class| !class.is_empty())
-    {
-        return Some(format!("runtimeClassName {class:?} is not supported"));
-    }
-    if spec.host_users == Some(false) {
-        return Some("hostUsers: false is not supported".to_owned());
-    }
-    if spec
-        .resource_claims
-        .as_ref()
-        .is_some_and(|claims| !claims.is_empty())
-    {
-        return Some("resourceClaims are not supported".to_owned());
-    }
-    let os = spec.os.as_ref().map(|os| os.name.as_str());
-    os.filter(|os| *os != "linux")
-        .map(|os| format!("operating system {os:?} is not supported"))
+/// Why this node does not run a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A kubelet's reason where it has one.
+    pub reason: &'static str,
+    pub message: String,
 }
 
-fn container_wide(template: &Template, host_network: bool) -> Option<String> {
-    if template.restart_policy.is_some() {
-        return Some("a restartPolicy of its own (a sidecar) is not supported".to_owned());
-    }
-    if let Some(lifecycle) = &template.lifecycle {
-        let hooks = [
-            ("postStart", &lifecycle.post_start),
-            ("preStop", &lifecycle.pre_stop),
-        ];
-        let tcp = hooks
-            .into_iter()
-            .find(|(_, hook)| hook.as_ref().is_some_and(|hook| hook.tcp_socket.is_some()));
-        if let Some((hook, _)) = tcp {
-            return Some(format!("a {hook} hook of type tcpSocket is not supported"));
+/// What the agent says to a pod before it does anything for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admission {
+    pub refusal: Option<Refusal>,
+    /// What the pod runs without, each with the field's path.
+    pub unmet: Vec<String>,
+}
+
+/// Whether this node runs the pod as it is written.
+pub fn admit(pod: &Pod, node: Abilities) -> Admission {
+    let mut walk = Walk {
+        node,
+        host_network: super::pod_shape::host_network(pod),
+        host_ipc: pod.spec.as_ref().and_then(|spec| spec.host_ipc) == Some(true),
+        admission: Admission::default(),
+    };
+    for (field, name) in [
+        ("metadata.name", &pod.metadata.name),
+        ("metadata.namespace", &pod.metadata.namespace),
+    ] {
+        let name = name.as_deref().unwrap_or_default();
+        if !name.split('.').all(checks::is_label) {
+            walk.refuse(field, UNSUPPORTED, format!("{name:?} is not a DNS name"));
         }
     }
-    if template
-        .volume_devices
-        .as_ref()
-        .is_some_and(|devices| !devices.is_empty())
-    {
-        return Some("volumeDevices are not supported".to_owned());
+    for (key, value) in pod.metadata.annotations.iter().flatten() {
+        if key.starts_with(checks::APP_ARMOR_ANNOTATION) {
+            let finding = checks::app_armor_annotation(value, &walk);
+            walk.take(&format!("metadata.annotations[{key}]"), finding);
+        }
     }
-    let ports = template.ports.iter().flatten();
-    let mapped = ports
-        .filter_map(|port| port.host_port)
-        .find(|port| *port != 0);
-    if let Some(port) = mapped.filter(|_| !host_network) {
-        return Some(format!(
-            "hostPort {port} is not supported without hostNetwork"
-        ));
-    }
-    let seccomp = template
-        .security_context
-        .as_ref()
-        .and_then(|it| it.seccomp_profile.as_ref());
-    if seccomp.is_some_and(|profile| profile.type_ == "Localhost") {
-        return Some("seccomp profiles of type Localhost are not supported".to_owned());
-    }
-    let probes = [
-        &template.liveness_probe,
-        &template.readiness_probe,
-        &template.startup_probe,
-    ];
-    let grpc = probes
-        .into_iter()
-        .flatten()
-        .any(|probe| probe.grpc.is_some());
-    if grpc {
-        return Some("gRPC probes are not supported".to_owned());
-    }
-    let tls = probes.into_iter().flatten().any(|probe| {
-        probe
-            .http_get
-            .as_ref()
-            .is_some_and(|get| get.scheme.as_deref() == Some("HTTPS"))
-    });
-    tls.then(|| "HTTPS probes are not supported".to_owned())
+    let spec = serde_json::to_value(&pod.spec).unwrap_or_default();
+    walk.object(POD_SPEC, &spec, "spec");
+    walk.admission
 }
 
-/// The type of a volume that is not one of ours.
-fn unknown_volume(volume: &Volume) -> Option<String> {
-    let known = volume.empty_dir.is_some()
-        || volume.host_path.is_some()
-        || volume.config_map.is_some()
-        || volume.secret.is_some()
-        || volume.downward_api.is_some();
-    if known {
-        return None;
+/// A walk through one pod, and what of the pod its checks depend on.
+struct Walk {
+    node: Abilities,
+    host_network: bool,
+    host_ipc: bool,
+    admission: Admission,
+}
+
+impl Walk {
+    fn object(&mut self, rows: Rows, object: &Value, path: &str) {
+        for (field, value) in object.as_object().into_iter().flatten() {
+            let at = format!("{path}.{field}");
+            match rows.iter().find(|(name, _)| name == field) {
+                Some((_, rule)) => self.field(rule, value, &at),
+                None => self.refuse(
+                    &at,
+                    UNSUPPORTED,
+                    "this agent does not know the field".into(),
+                ),
+            }
+        }
     }
-    if let Some(projected) = &volume.projected {
-        let unknown = projected.sources.iter().flatten().any(|source| {
-            source.service_account_token.is_some() || source.cluster_trust_bundle.is_some()
+
+    fn field(&mut self, rule: &Rule, value: &Value, at: &str) {
+        match rule {
+            Rule::Done(_) | Rule::Idle(_) => self.plain_text(value, at),
+            Rule::Text(_) => {}
+            Rule::In(rows) => self.inside(rows, None, value, at),
+            Rule::Whole(check, rows) => self.inside(rows, Some(*check), value, at),
+            Rule::Unmet(why) if is_set(value) => {
+                self.take(at, Finding::Unmet((*why).to_owned()));
+            }
+            Rule::Refused(why) if is_set(value) => {
+                self.refuse(at, UNSUPPORTED, (*why).to_owned());
+            }
+            Rule::Unmet(_) | Rule::Refused(_) => {}
+            Rule::Only(check) => {
+                self.plain_text(value, at);
+                let finding = check(value, self);
+                self.take(at, finding);
+            }
+        }
+    }
+
+    /// An object with fields of its own, or a list of such objects.
+    fn inside(&mut self, rows: Rows, check: Option<Check>, value: &Value, at: &str) {
+        if let Value::Array(items) = value {
+            for (index, item) in items.iter().enumerate() {
+                self.inside(rows, check, item, &format!("{at}[{index}]"));
+            }
+            return;
+        }
+        if let Some(check) = check {
+            let finding = check(value, self);
+            self.take(at, finding);
+        }
+        self.object(rows, value, at);
+    }
+
+    /// A name or a path with a control character is no honest one: it could end a line of a file or a
+    /// path of the node.
+    fn plain_text(&mut self, value: &Value, at: &str) {
+        let bad = |text: &str| text.contains(char::is_control);
+        match value {
+            Value::String(text) if bad(text) => {
+                self.refuse(at, UNSUPPORTED, format!("{text:?} has control characters"));
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.plain_text(item, &format!("{at}[{index}]"));
+                }
+            }
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    if bad(key) {
+                        self.refuse(at, UNSUPPORTED, format!("{key:?} has control characters"));
+                    }
+                    self.plain_text(value, &format!("{at}.{key}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&mut self, at: &str, finding: Finding) {
+        match finding {
+            Finding::Fine => {}
+            Finding::Unmet(why) => self.admission.unmet.push(format!("{at}: {why}")),
+            Finding::Refused { reason, why } => self.refuse(at, reason, why),
+        }
+    }
+
+    /// The first refusal stands for all.
+    fn refuse(&mut self, at: &str, reason: &'static str, why: String) {
+        self.admission.refusal.get_or_insert_with(|| Refusal {
+            reason,
+            message: format!("{at}: {why}"),
         });
-        return unknown.then(|| "projected with tokens or trust bundles".to_owned());
     }
-    let written = serde_json::to_value(volume).unwrap_or_default();
-    let mut fields = written
-        .as_object()
-        .into_iter()
-        .flat_map(|fields| fields.keys());
-    Some(
-        fields
-            .find(|key| *key != "name")
-            .cloned()
-            .unwrap_or_else(|| "none".to_owned()),
-    )
+}
+
+/// Whether a value says more than leaving the field out would.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({ "spec": spec })).expect("a pod")
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_named() {
-        let cases = [
-            (
-                serde_json::json!({"containers": [], "volumes": [{"name": "v", "nfs":
-                    {"server": "s", "path": "/"}}]}),
-                "volume \"v\": volumes of type nfs are not supported",
-            ),
-            (
-                serde_json::json!({"containers": [{"name": "c", "ports":
-                    [{"containerPort": 80, "hostPort": 8080}]}]}),
-                "container \"c\": hostPort 8080 is not supported without hostNetwork",
-            ),
-            (
-                serde_json::json!({"containers": [], "runtimeClassName": "gvisor"}),
-                "runtimeClassName \"gvisor\" is not supported",
-            ),
-        ];
-        for (spec, expected) in cases {
-            assert_eq!(refuse(&pod(spec)).as_deref(), Some(expected));
-        }
-    }
-
-    #[test]
-    fn an_ordinary_pod_is_not_refused() {
-        let spec = serde_json::json!({
-            "containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}],
-            "volumes": [{"name": "v", "emptyDir": {}}],
-        });
-        assert_eq!(refuse(&pod(spec)), None);
-    }
-}
+mod tests;

@@ -28,7 +28,7 @@ pub async fn run(config: &ResetConfig) -> Result<Removed, AgentError> {
         cluster: String::new(),
         node: config.node_name.clone(),
     };
-    let runtime = DockerRuntime::connect(&config.docker_host, owner, PathBuf::new()).await?;
+    let runtime = DockerRuntime::connect(&config.docker_host, owner, PathBuf::new(), 0).await?;
     let containers = runtime.remove_all().await?;
     let links = PodLinks::new()?.remove_others(&[]).await?.len();
     Ok(Removed { containers, links })

@@ -25,6 +25,7 @@ use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
 use super::pod_worker::{Measuring, NodeContext};
 use super::pods;
+use super::refuse::Abilities;
 use super::register::{Health, KUBELET_PORT, NodeFacts};
 use super::renewal;
 use super::runtime::docker::{DockerRuntime, Owner};
@@ -53,6 +54,8 @@ pub struct AgentConfig {
     pub underlay: IpAddr,
     pub data_dir: PathBuf,
     pub docker_host: String,
+    /// Processes of one container, at most; zero means no limit.
+    pub pids_limit: u32,
     /// Have the kernel count runs of programs, for the metrics.
     pub program_stats: bool,
     /// A backend's node answers clients outside itself.
@@ -98,7 +101,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         node: config.node_name.clone(),
     };
     let scratch = config.data_dir.clone();
-    let runtime = DockerRuntime::connect(&config.docker_host, owner, scratch).await?;
+    let runtime =
+        DockerRuntime::connect(&config.docker_host, owner, scratch, config.pids_limit).await?;
     let runtime = Arc::new(runtime);
     // The first pod must not wait for it.
     let early = runtime.clone();
@@ -200,10 +204,7 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = NodeConfig {
-            servers: server_addresses(&self.config.server).await,
-            ..self.datapath_config(&ranges, &uplink)?
-        };
+        let config = self.datapath_config(&ranges, &uplink).await?;
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -230,6 +231,10 @@ impl Body {
             netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
             data_dir: self.config.data_dir.clone(),
             capacity: self.node.capacity.clone(),
+            abilities: Abilities {
+                app_armor: facts::app_armor(),
+                cluster_dns: self.membership.settings.cluster_dns.is_some(),
+            },
             dns: self.dns(),
             runtime: self.runtime.clone(),
             network,
@@ -329,7 +334,7 @@ impl Body {
         Ok(())
     }
 
-    fn datapath_config(
+    async fn datapath_config(
         &self,
         shares: &[IpNetwork],
         uplink: &Uplink,
@@ -357,7 +362,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: Vec::new(),
+            servers: server_addresses(&self.config.server).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),

@@ -34,21 +34,44 @@ pub fn namespace_is_open(
     Ok(())
 }
 
-/// Fills in what a new object gets before it is validated.
-pub fn complete(resource: &Resource, object: &mut Value) {
-    if (resource.group, resource.plural) == ("", "pods") {
-        let spec = &mut object["spec"];
-        let given = |field: &Value| field.as_str().is_some_and(|text| !text.is_empty());
-        if !given(&spec["serviceAccountName"]) {
-            let old_name = spec["serviceAccount"].clone();
-            spec["serviceAccountName"] = if given(&old_name) {
-                old_name
-            } else {
-                "default".into()
-            };
-        }
-        spec["serviceAccount"] = spec["serviceAccountName"].clone();
+/// The priority classes that every cluster has; others are not served.
+const PRIORITY_CLASSES: [(&str, i64); 2] = [
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
+
+/// What a new object refers to must be there; a pod gets the priority of its class.
+pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    if (resource.group, resource.plural) != ("", "pods") {
+        return Ok(());
     }
+    let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object));
+    let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;
+    let account = object["spec"]["serviceAccountName"].as_str();
+    let account = account.unwrap_or_default();
+    if state
+        .objects
+        .cache
+        .get(accounts, namespace, account)
+        .is_none()
+    {
+        let why = format!(
+            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" \
+             not found"
+        );
+        return Err(ApiError::forbidden(resource, &name, why));
+    }
+    let class = object["spec"]["priorityClassName"].as_str();
+    let Some(class) = class.filter(|class| !class.is_empty()) else {
+        return Ok(());
+    };
+    let known = PRIORITY_CLASSES.iter().find(|(known, _)| *known == class);
+    let Some((_, priority)) = known else {
+        let why = format!("no PriorityClass with name {class} was found");
+        return Err(ApiError::forbidden(resource, &name, why));
+    };
+    object["spec"]["priority"] = (*priority).into();
+    Ok(())
 }
 
 /// A pod that is sent back as its manifest keeps what it was given when it was made.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
+use axum::http::request::Parts;
 use axum::http::{Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
@@ -82,7 +83,7 @@ async fn authenticate(
 async fn small_body(request: Request, next: Next) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let ticket = &Ticket::default();
-    match upload::read(&parts.headers, body, upload::JOIN_BYTES, ticket).await {
+    match upload::read(&parts.headers, body, upload::JOIN, ticket).await {
         Ok(read) => {
             next.run(Request::from_parts(parts, read.bytes.into()))
                 .await
@@ -131,18 +132,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
     let (parts, body) = request.into_parts();
-    // Read only now that its sender may do this at all.
-    let upload = match verb.reads() {
-        true => Upload::default(),
-        false => {
-            let ticket = parts
-                .extensions
-                .get::<Ticket>()
-                .cloned()
-                .unwrap_or_default();
-            upload::read(&parts.headers, body, upload::OBJECT_BYTES, &ticket).await?
-        }
-    };
+    let upload = read(verb, &parts, body).await?;
     let large = upload.is_large();
     let call = Call {
         state,
@@ -163,6 +153,21 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     } else {
         in_time(to_the_end(tokio::spawn(rest::serve(call)))).await
     }
+}
+
+/// The body of a request whose sender may do this.
+async fn read(verb: Verb, parts: &Parts, body: Body) -> Result<Upload, ApiError> {
+    if verb.reads() {
+        return Ok(Upload::default());
+    }
+    let ticket = parts.extensions.get::<Ticket>().cloned();
+    upload::read(
+        &parts.headers,
+        body,
+        upload::OBJECT,
+        &ticket.unwrap_or_default(),
+    )
+    .await
 }
 
 async fn in_time(serve: impl Future<Output = Answer>) -> Answer {

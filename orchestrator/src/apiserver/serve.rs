@@ -25,8 +25,8 @@ const CONNECTIONS: usize = 16 * 1024;
 /// Files that are open besides: the store, connections to agents.
 const OTHER_FILES: usize = 256;
 /// Connections at once that have shown no certificate, and those of them from one address.
-const STRANGERS: usize = 1024;
-const STRANGERS_PER_SOURCE: usize = 256;
+const STRANGERS: usize = 2048;
+const STRANGERS_PER_SOURCE: usize = 1024;
 /// Connections at once with certificates of one name. Over HTTP/1.1 each watch needs one.
 const PER_HOLDER: usize = 1024;
 

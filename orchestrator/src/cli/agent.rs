@@ -55,6 +55,10 @@ pub struct Args {
     #[arg(long, env = "DOCKER_HOST", default_value = DOCKER_HOST)]
     docker_host: String,
 
+    /// How many processes and threads one container may have; 0: as many as the machine.
+    #[arg(long, value_name = "N", default_value_t = agent::defaults::PIDS_LIMIT)]
+    pids_limit: u32,
+
     /// What to log: error, warn, info, debug, trace or module=level,….
     #[arg(long, default_value = "info")]
     log_level: String,
@@ -172,6 +176,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         underlay: *args.node_ip.first().context("--node-ip is missing")?,
         data_dir: args.data_dir,
         docker_host: args.docker_host,
+        pids_limit: args.pids_limit,
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),

@@ -32,6 +32,12 @@ pub struct View<'a> {
 /// Pods created or deleted by one plan, at most.
 const BURST: usize = 500;
 
+/// Between a pod that failed at once and its replacement.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// 1 s · 2^9 is more than the longest pause.
+const LONGEST_SHIFT: u32 = 9;
+
 /// Collects the view of the set at `key`.
 pub fn gather<'a>(
     world: &'a World,
@@ -69,17 +75,22 @@ pub fn gather<'a>(
 /// Claims pods, writes the status, and creates or deletes the difference.
 pub fn plan(view: &View) -> Plan {
     let (mut actions, mine) = claim(view);
+    let hold = hold(view, &mine);
     let active: Vec<_> = mine
         .into_iter()
         .filter(|(pod, row)| active(pod, row))
         .collect();
-    let (status, again) = status(view, &active);
+    let (status, mut again) = status(view, &active);
     if status != view.row.status {
         actions.push(write_status(view, &status));
     }
     if view.set.meta.deleting.is_none() {
         let wanted = usize::try_from(view.row.replicas).unwrap_or(0);
-        if active.len() < wanted && !view.namespace_ending {
+        if active.len() < wanted
+            && let Some(wait) = hold
+        {
+            again = Some(again.map_or(wait, |other| other.min(wait)));
+        } else if active.len() < wanted && !view.namespace_ending {
             let count = (wanted - active.len()).min(BURST);
             actions.extend((0..count).map(|_| create(view)));
         } else if active.len() > wanted {
@@ -94,6 +105,20 @@ pub fn plan(view: &View) -> Plan {
         }
     }
     Plan { actions, again }
+}
+
+/// How long to wait before failed pods are replaced: an agent that refuses one refuses its successor. The
+/// pause doubles with every round of failures, and begins when the newest failed pod was made, so that a
+/// pod that fails late is replaced at once.
+fn hold(view: &View, mine: &[PodRef]) -> Option<SignedDuration> {
+    let failed = mine.iter().filter(|(_, row)| row.phase == Phase::Failed);
+    let newest = failed.clone().map(|(pod, _)| pod.meta.created).max()?;
+    let wanted = usize::try_from(view.row.replicas).unwrap_or(0).max(1);
+    let rounds = failed.count().div_ceil(wanted) - 1;
+    let shift = u32::try_from(rounds).unwrap_or(u32::MAX).min(LONGEST_SHIFT);
+    let pause = (FIRST_PAUSE * (1 << shift)).min(LONGEST_PAUSE);
+    let wait = view.now.duration_until(newest + pause);
+    (wait > SignedDuration::ZERO).then_some(wait)
 }
 
 /// It counts: neither finished nor on its way out.

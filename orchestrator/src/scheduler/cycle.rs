@@ -21,6 +21,12 @@ pub enum Decision {
 /// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
 /// spreads.
 pub fn decide(snapshot: &Snapshot, pod: &PodRow) -> Decision {
+    if !pod.unplaceable.is_empty() {
+        let (total, fields) = (snapshot.nodes().count(), pod.unplaceable.join(", "));
+        let message =
+            format!("0/{total} nodes are available: this scheduler does not support {fields}.");
+        return Decision::Unschedulable { message };
+    }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut feasible: Vec<NodeView> = Vec::new();
     let mut total = 0;

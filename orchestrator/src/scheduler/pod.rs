@@ -25,6 +25,8 @@ pub struct PodRow {
     pub node_selector: Vec<(String, String)>,
     pub affinity: Option<Box<NodeAffinity>>,
     pub tolerations: Vec<Toleration>,
+    /// Fields with demands that this scheduler cannot meet yet: no node will do.
+    pub unplaceable: Vec<String>,
     /// Pods of one family are spread over nodes: those of one controller, else of equal labels.
     pub family: String,
     /// The message of the condition PodScheduled, if it is false.
@@ -98,6 +100,7 @@ impl From<Pod> for PodRow {
         Self {
             requests: requests(&spec),
             ports: host_ports(&spec),
+            unplaceable: unplaceable(&spec),
             uid: metadata.uid.unwrap_or_default(),
             revision: metadata
                 .resource_version
@@ -161,6 +164,55 @@ fn of_container(container: &Container) -> Resources {
     let mut quantities = resources.limits.clone().unwrap_or_default();
     quantities.extend(resources.requests.clone().unwrap_or_default());
     Resources::from_quantities(&quantities)
+}
+
+/// What Kubernetes' scheduler would look at and this one does not. Preferences are not among it: a pod is
+/// placed without, which its agent says.
+fn unplaceable(spec: &PodSpec) -> Vec<String> {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let mut fields = Vec::new();
+    if let Some(affinity) = &spec.affinity {
+        let near = affinity.pod_affinity.as_ref();
+        let near = near.and_then(|it| {
+            it.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let far = affinity.pod_anti_affinity.as_ref();
+        let far = far.and_then(|it| {
+            it.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        for (kind, terms) in [("podAffinity", near), ("podAntiAffinity", far)] {
+            if terms.is_some_and(|terms| !terms.is_empty()) {
+                fields.push(format!("spec.affinity.{kind}.{REQUIRED}"));
+            }
+        }
+    }
+    let constraints = spec.topology_spread_constraints.iter().flatten();
+    for (index, constraint) in constraints.enumerate() {
+        if constraint.when_unsatisfiable != "ScheduleAnyway" {
+            fields.push(format!("spec.topologySpreadConstraints[{index}]"));
+        }
+    }
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        let claims = [
+            (
+                "persistentVolumeClaim",
+                volume.persistent_volume_claim.is_some(),
+            ),
+            ("ephemeral", volume.ephemeral.is_some()),
+        ];
+        let claims = claims.into_iter().filter(|(_, is_one)| *is_one);
+        fields.extend(claims.map(|(kind, _)| format!("spec.volumes[{index}].{kind}")));
+    }
+    if spec
+        .resource_claims
+        .as_ref()
+        .is_some_and(|claims| !claims.is_empty())
+    {
+        fields.push("spec.resourceClaims".to_owned());
+    }
+    fields
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -60,7 +60,7 @@ const HEAD_BYTES: u32 = 64 * 1024;
 const STREAMS: u32 = 1000;
 const STRANGER_STREAMS: u32 = 16;
 /// HTTP/2: bytes of bodies that a client may send before the server has asked for them.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+const WINDOW_BYTES: u32 = 256 * 1024;
 const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: bytes of one answer that wait for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -199,9 +199,10 @@ impl Visit {
             front,
         } = self;
         stream.set_nodelay(true)?;
+        let closing = place.closing_token();
         let stream = tokio::select! {
-            stream = front.handshake(stream, config) => stream?,
-            () = place.closing() => return Err("closed for a newer connection".into()),
+            stream = front.handshake(stream, config, &mut place) => stream?,
+            () = closing.cancelled() => return Err("closed for a newer connection".into()),
             () = front.shutdown.requested() => return Err("the server is stopping".into()),
         };
         let chain = stream.get_ref().1.peer_certificates();
@@ -217,6 +218,7 @@ impl Visit {
             });
             return Err("this client has too many connections".into());
         }
+        place.shakes_hands(false);
         Ok(Secured {
             stream,
             peer,
@@ -245,9 +247,11 @@ impl Front {
         &self,
         stream: TcpStream,
         config: Arc<ServerConfig>,
+        place: &mut Place,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         tokio::time::timeout(self.times.handshake, async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            place.shakes_hands(true);
             // To answer a hello is what costs the server most. Answered one after the other, with
             // the other tasks' turns in between, a thousand of them do not hold up the requests of
             // clients that are connected.

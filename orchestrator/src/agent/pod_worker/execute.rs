@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Note, RETRY, Step, Worker, alarm, is_pulling, pod_name};
 use crate::agent::container_spec;
 use crate::agent::events::About;
+use crate::agent::image_name;
 use crate::agent::pod_plan::{Action, Attached, Failure, ImageState};
 use crate::agent::pod_shape;
 use crate::agent::runtime::{Identity, Image, Role, Runtime, RuntimeError};
@@ -76,6 +77,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if is_pulling(&self.memory, &container) {
             return Step::Settled;
         }
+        if !image_name::is_reference(&image) {
+            let message = format!("couldn't parse image name {image:?}: invalid reference format");
+            let about = About::container(&self.update.pod, &container);
+            let recorder = &self.node.recorder;
+            recorder.warning(about, "InspectFailed", message.clone());
+            self.image_failed(container, "InvalidImageName", message);
+            return Step::Progress;
+        }
         let found = match self.node.runtime.image(&image).await {
             Ok(found) => found,
             Err(error) => return self.later("look for an image", &error),
@@ -112,18 +121,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.node
             .recorder
             .normal(about, "Pulling", format!("Pulling image \"{image}\""));
-        let secrets = self
-            .update
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.image_pull_secrets.as_ref());
-        if secrets.is_some_and(|secrets| !secrets.is_empty()) {
-            let message = "imagePullSecrets are not supported: the image is pulled without them";
-            self.node
-                .recorder
-                .warning(About::pod(&self.update.pod), "Unsupported", message);
-        }
         self.memory
             .images
             .insert(container.clone(), ImageState::Pulling);

@@ -47,9 +47,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// started for want of them is tried again when one of them changes.
     pub(super) fn follow_objects(&mut self) {
         let ends = self.update.gone || self.update.pod.metadata.deletion_timestamp.is_some();
-        let runs = !ends
-            && self.memory.refused.is_none()
-            && pod_shape::outcome(&self.view()) == Outcome::Active;
+        let runs = !ends && pod_shape::outcome(&self.view()) == Outcome::Active;
         if !runs {
             self.objects = None;
             return;

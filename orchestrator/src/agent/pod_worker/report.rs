@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::{Worker, pod_name};
 use crate::agent::events::About;
 use crate::agent::pod_plan::Probed;
+use crate::agent::pod_shape;
 use crate::agent::pod_status;
 use crate::agent::prober::Verdict;
+use crate::agent::refuse::Refusal;
 use crate::agent::runtime::Runtime;
 use crate::agent::wiring::PodNetwork;
 
@@ -22,6 +24,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if known.is_some_and(|known| same(known, &status)) {
             return Ok(());
         }
+        self.tell_admission(&pod);
         self.tell_back_off(&pod, &status);
         let meta = &pod.metadata;
         let namespace = meta.namespace.as_deref().unwrap_or("default");
@@ -65,16 +68,27 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
     }
 
+    /// The events of the first look at a pod: why it is refused, or what it runs without.
+    fn tell_admission(&mut self, pod: &Pod) {
+        let known = self.reported.as_ref().or(pod.status.as_ref());
+        let unmet = std::mem::take(&mut self.unmet);
+        if known.is_some_and(|status| status.start_time.is_some()) {
+            return;
+        }
+        let about = About::pod(pod);
+        if let Some(refusal) = pod_shape::refusal(&self.view()) {
+            let Refusal { reason, message } = refusal.clone();
+            return self.node.recorder.warning(about, reason, message);
+        }
+        for what in unmet {
+            let recorder = &self.node.recorder;
+            recorder.warning(about.clone(), "Unsupported", what);
+        }
+    }
+
     /// The events of containers that have to wait since this status.
     fn tell_back_off(&self, pod: &Pod, status: &PodStatus) {
         let before = self.reported.as_ref().or(pod.status.as_ref());
-        if let Some(refused) = &self.memory.refused
-            && self.reported.is_none()
-        {
-            self.node
-                .recorder
-                .warning(About::pod(pod), "Unsupported", refused.clone());
-        }
         for container in all(status) {
             let Some(reason) = waiting_reason(container) else {
                 continue;

@@ -262,7 +262,9 @@ pub struct Security {
     pub drop_capabilities: Vec<String>,
     pub read_only_root: bool,
     pub no_new_privileges: bool,
+    /// Without the Engine's seccomp profile.
     pub unconfined: bool,
+    pub app_armor_unconfined: bool,
 }
 
 /// An image on the node.
@@ -308,4 +310,32 @@ pub enum RuntimeError {
     PauseImage(String),
     #[error("command did not end within {0:?}")]
     ExecTimeout(Duration),
+}
+
+/// A UUID as the API server writes it: the uid of a pod is a part of paths of the node.
+pub fn is_uid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let hex = |part: &&str| part.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    lengths == [8, 4, 4, 4, 12] && parts.iter().all(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_uid;
+
+    #[test]
+    fn only_a_uuid_is_a_uid() {
+        assert!(is_uid("0dbb31e4-11b1-4e4c-a01c-8a0ff5f5d3b7"));
+        for text in [
+            "",
+            "..",
+            "u1",
+            "0dbb31e4-11b1-4e4c-a01c-8a0ff5f5d3b7/..",
+            "0dbb31e4-11b1-4e4c-a01c-/../../etc/x",
+            "0DBB31E4-11B1-4E4C-A01C-8A0FF5F5D3B7",
+        ] {
+            assert!(!is_uid(text), "{text:?}");
+        }
+    }
 }

@@ -10,6 +10,14 @@ const TOLERATION_SECONDS: i64 = 300;
 
 pub fn create(object: &mut Value) {
     object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
+    if object["spec"]["schedulingGates"][0].is_object() {
+        object["status"]["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
     let spec = &mut object["spec"];
     if spec["priority"].is_null() {
         spec["priority"] = 0.into();

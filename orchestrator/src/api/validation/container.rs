@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{At, Errors, names, network};
+use super::{At, Errors, names, network, security, volume};
 use crate::api::quantity::Quantity;
 
 /// What the containers of one pod share.
 pub struct Context<'a> {
     pub volumes: &'a BTreeSet<&'a str>,
     pub host_network: bool,
+    /// Users of the pod are users of the node.
+    pub host_users: bool,
     /// `spec.os.name`.
     pub os: &'a str,
 }
@@ -98,7 +100,9 @@ fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Er
     );
     ports(&container.field("ports"), context, errors);
     environment(&container.field("env"), errors);
-    mounts(&container.field("volumeMounts"), context, errors);
+    environment_from(&container.field("envFrom"), errors);
+    volume::mounts(container, context.volumes, errors);
+    security::of_container(container, context.host_users, errors);
     resources(&container.field("resources"), errors);
     let policy = container.field("restartPolicy");
     if is_init {
@@ -120,6 +124,12 @@ fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Er
         }
     }
     let lifecycle = container.field("lifecycle");
+    if is_init && !sidecar && !lifecycle.is_null() {
+        errors.forbidden(
+            &lifecycle,
+            "may not be set for init containers without restartPolicy=Always",
+        );
+    }
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.field(hook);
         if !hook.is_null() {
@@ -231,26 +241,25 @@ fn environment(env: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn mounts(mounts: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for mount in mounts.items() {
-        let name = mount.field("name");
-        if name.is_empty() {
-            errors.required(&name, "");
-        } else if !context.volumes.contains(name.text()) {
-            errors.not_found(&name);
+fn environment_from(sources: &At<'_>, errors: &mut Errors) {
+    for source in sources.items() {
+        let prefix = source.field("prefix");
+        if !prefix.is_empty() {
+            errors.check(&prefix, names::env_name(prefix.text()));
         }
-        let path = mount.field("mountPath");
-        if path.is_empty() {
-            errors.required(&path, "");
-        } else if !seen.insert(path.text().to_owned()) {
-            errors.invalid(&path, "must be unique");
-        }
-        let sub = mount.field("subPath");
-        if sub.text().starts_with('/') {
-            errors.invalid(&sub, "must be a relative path");
-        } else if sub.text().split('/').any(|part| part == "..") {
-            errors.invalid(&sub, "must not contain '..'");
+        let (map, secret) = (source.field("configMapRef"), source.field("secretRef"));
+        match (map.is_null(), secret.is_null()) {
+            (true, true) => errors.invalid_value(
+                &source,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            ),
+            (false, false) => errors.invalid_value(
+                &source,
+                "",
+                "may not have more than one field specified at a time",
+            ),
+            _ => {}
         }
     }
 }
@@ -323,7 +332,7 @@ fn can_overcommit(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage")
 }
 
-fn probe(probe: &At<'_>, only_one_success: bool, errors: &mut Errors) {
+fn probe(probe: &At<'_>, restarts: bool, errors: &mut Errors) {
     handler(probe, errors);
     for field in [
         "initialDelaySeconds",
@@ -335,11 +344,13 @@ fn probe(probe: &At<'_>, only_one_success: bool, errors: &mut Errors) {
         errors.not_negative(&probe.field(field));
     }
     let successes = probe.field("successThreshold");
-    if only_one_success && successes.number() != 1 {
+    if restarts && successes.number() != 1 {
         errors.invalid(&successes, "must be 1");
     }
     let grace = probe.field("terminationGracePeriodSeconds");
-    if !grace.is_null() && grace.number() <= 0 {
+    if !grace.is_null() && !restarts {
+        errors.invalid(&grace, "must not be set for readinessProbes");
+    } else if !grace.is_null() && grace.number() <= 0 {
         errors.invalid(&grace, "must be greater than 0");
     }
 }
@@ -367,6 +378,7 @@ fn handler(handler: &At<'_>, errors: &mut Errors) {
                     errors.required(&path, "");
                 }
                 port(&action.field("port"), errors);
+                headers(&action.field("httpHeaders"), errors);
                 errors.one_of(&action.field("scheme"), &["HTTP", "HTTPS"]);
             }
             "tcpSocket" | "grpc" => port(&action.field("port"), errors),
@@ -375,6 +387,13 @@ fn handler(handler: &At<'_>, errors: &mut Errors) {
     }
     if given == 0 {
         errors.required(handler, "must specify a handler type");
+    }
+}
+
+fn headers(headers: &At<'_>, errors: &mut Errors) {
+    for header in headers.items() {
+        let name = header.field("name");
+        errors.check(&name, names::header(name.text()));
     }
 }
 

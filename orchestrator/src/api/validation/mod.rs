@@ -7,9 +7,12 @@ pub(super) mod names;
 mod network;
 mod node;
 mod object;
+mod placement;
 mod pod;
 mod pod_update;
+mod security;
 mod service;
+mod volume;
 mod workload;
 
 use serde_json::Value;

@@ -117,6 +117,16 @@ pub fn env_name(text: &str) -> Result<(), String> {
     )
 }
 
+/// The name of a header of an HTTP request.
+pub fn header(text: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    ensure(
+        !text.is_empty() && text.chars().all(fits),
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. \
+         'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')",
+    )
+}
+
 fn length(text: &str, max: usize) -> Result<(), String> {
     if text.len() > max {
         Err(format!("must be no more than {max} bytes"))

@@ -24,6 +24,11 @@ pub fn pod_update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         errors,
     );
     tolerations(&new.field("tolerations"), &old.field("tolerations"), errors);
+    gates(
+        &new.field("schedulingGates"),
+        &old.field("schedulingGates"),
+        errors,
+    );
     let mut rest = new.value.clone();
     allow(&mut rest, old.value);
     if rest != *old.value {
@@ -67,6 +72,20 @@ fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// A gate can only be opened.
+fn gates(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    for gate in new.items() {
+        if !old.items().any(|before| before.value == gate.value) {
+            let name = gate.field("name");
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                name.text()
+            );
+            errors.forbidden(new, &detail);
+        }
+    }
+}
+
 /// Puts the old values in place of what may change.
 fn allow(new: &mut Value, old: &Value) {
     for list in ["containers", "initContainers"] {
@@ -82,7 +101,7 @@ fn allow(new: &mut Value, old: &Value) {
             }
         }
     }
-    for field in ["activeDeadlineSeconds", "tolerations"] {
+    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         replace(new, old, field);
     }
     let grace = "terminationGracePeriodSeconds";

@@ -305,81 +305,68 @@ fn a_node_keeps_the_range_it_was_given() {
     assert!(wrong("nodes", odd).contains("must be a valid CIDR value"));
 }
 
+const MAPPED: &str = "::ffff:10.96.0.1";
+const NO_ADDRESS: &str = "must not be an IPv4-mapped IPv6 address";
+const NO_RANGE: &str = "must not have an IPv4-mapped IPv6 address";
+
 #[test]
 fn ipv4_written_as_ipv6_is_refused_wherever_an_address_or_a_range_is() {
-    const ADDRESS: &str = "must not be an IPv4-mapped IPv6 address";
-    const RANGE: &str = "must not have an IPv4-mapped IPv6 address";
-    let status = Some(Subresource::Status);
-    let mapped = "::ffff:10.96.0.1";
     let spec = |field: &str, value: Value| {
         let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
         spec[field] = value;
         json!({"metadata": {"name": "s"}, "spec": spec})
     };
-    let node = |part: &str, value: Value| json!({"metadata": {"name": "n"}, part: value});
-    let ingress = json!({"loadBalancer": {"ingress": [{"ip": mapped}]}});
-    let mut balanced = spec("sessionAffinity", "None".into());
-    balanced["status"] = ingress;
-    let mut running = container(json!({}));
-    running["status"] = json!({"podIP": mapped, "podIPs": [{"ip": mapped}]});
-    let internal = json!({"addresses": [{"type": "InternalIP", "address": mapped}]});
+    let ranges = json!(["10.100.1.0/24", "::ffff:10.100.2.0/120"]);
+    let ports = json!([{"containerPort": 80, "hostPort": 80, "hostIP": MAPPED}]);
+    let subset = json!({"addresses": [{"ip": MAPPED}], "ports": [{"port": 80}]});
+    let sources = json!(["::ffff:10.0.0.0/104"]);
     let cases = [
+        ("services", spec("externalIPs", json!([MAPPED])), NO_ADDRESS),
+        ("services", spec("clusterIPs", json!([MAPPED])), NO_ADDRESS),
         (
             "services",
-            spec("externalIPs", json!([mapped])),
-            None,
-            ADDRESS,
+            spec("loadBalancerSourceRanges", sources),
+            NO_RANGE,
         ),
-        (
-            "services",
-            spec("clusterIPs", json!([mapped])),
-            None,
-            ADDRESS,
-        ),
-        (
-            "services",
-            spec("loadBalancerSourceRanges", json!(["::ffff:10.0.0.0/104"])),
-            None,
-            RANGE,
-        ),
-        ("services", balanced, status, ADDRESS),
         (
             "endpoints",
-            json!({"metadata": {"name": "e"}, "subsets": [
-                {"addresses": [{"ip": "::ffff:127.0.0.1"}], "ports": [{"port": 80}]}]}),
-            None,
-            ADDRESS,
+            json!({"metadata": {"name": "e"}, "subsets": [subset]}),
+            NO_ADDRESS,
         ),
         (
             "endpointslices",
             json!({"metadata": {"name": "e"}, "addressType": "IPv6",
                 "endpoints": [{"addresses": ["::ffff:169.254.169.254"]}]}),
-            None,
-            ADDRESS,
+            NO_ADDRESS,
         ),
         (
             "nodes",
-            node(
-                "spec",
-                json!({"podCIDRs": ["10.100.1.0/24", "::ffff:10.100.2.0/120"]}),
-            ),
-            None,
-            RANGE,
+            json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ranges}}),
+            NO_RANGE,
         ),
-        ("nodes", node("status", internal), status, ADDRESS),
-        ("pods", running, status, ADDRESS),
-        (
-            "pods",
-            container(json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": mapped}]})),
-            None,
-            ADDRESS,
-        ),
+        ("pods", container(json!({"ports": ports})), NO_ADDRESS),
     ];
-    for (plural, value, sub, expected) in cases {
+    for (plural, value, expected) in cases {
+        let why = wrong(plural, value);
+        assert!(why.contains(expected), "{plural}: {why}");
+    }
+}
+
+#[test]
+fn ipv4_written_as_ipv6_is_refused_in_a_status() {
+    let mut service = json!({"metadata": {"name": "s"},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": MAPPED}]}});
+    let internal = json!({"type": "InternalIP", "address": MAPPED});
+    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [internal]}});
+    let mut pod = container(json!({}));
+    pod["status"] = json!({"podIP": MAPPED, "podIPs": [{"ip": MAPPED}]});
+    for (plural, value) in [("services", service), ("nodes", node), ("pods", pod)] {
         let object = object(plural, value);
-        let outcome = resource(plural).validate(&object, None, sub);
-        let wrong = outcome.map_err(|error| error.to_string()).unwrap_err();
-        assert!(wrong.contains(expected), "{plural} {object}: {wrong}");
+        let status = Some(Subresource::Status);
+        let outcome = resource(plural).validate(&object, None, status);
+        let why = outcome.map_err(|error| error.to_string()).unwrap_err();
+        assert!(why.contains(NO_ADDRESS), "{plural}: {why}");
     }
 }
 
@@ -451,4 +438,266 @@ fn a_uid_and_a_name_stay() {
         wrong_change("configmaps", &old, &new)
             .contains(r#"metadata.uid: Invalid value: "v": field is immutable"#)
     );
+}
+
+#[test]
+fn names_and_paths_of_pods_cannot_leave_their_place() {
+    let with = |volume: Value, mount: Value| {
+        pod(json!({
+            "volumes": [volume],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+        }))
+    };
+    let empty = || json!({"name": "v", "emptyDir": {}});
+    let at = |mut mount: Value| {
+        mount["name"] = "v".into();
+        mount["mountPath"] = "/v".into();
+        with(empty(), mount)
+    };
+    let items = |kind: &str, path: &str| {
+        let items = json!([{"key": "k", "path": path}]);
+        let name = if kind == "secret" {
+            "secretName"
+        } else {
+            "name"
+        };
+        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
+        with(volume, json!({"name": "v", "mountPath": "/v"}))
+    };
+    let label = "a lowercase RFC 1123 label must consist of";
+    let cases = [
+        (
+            at(json!({"subPath": "/etc"})),
+            "subPath: Invalid value: \"/etc\": must be a relative path",
+        ),
+        (
+            at(json!({"subPath": "a/../../b"})),
+            "subPath: Invalid value: \"a/../../b\": must not contain '..'",
+        ),
+        (
+            at(json!({"subPathExpr": "../$(A)"})),
+            "subPathExpr: Invalid value: \"../$(A)\": must not contain '..'",
+        ),
+        (
+            at(json!({"subPath": "a", "subPathExpr": "b"})),
+            "subPathExpr: Invalid value: \"b\": subPathExpr and subPath are mutually exclusive",
+        ),
+        (
+            at(json!({"mountPropagation": "Bidirectional"})),
+            "mountPropagation: Forbidden: Bidirectional mount propagation is available only to \
+             privileged containers",
+        ),
+        (
+            at(json!({"recursiveReadOnly": "Enabled"})),
+            "recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
+        ),
+        (
+            items("configMap", "/a"),
+            "items[0].path: Invalid value: \"/a\": must be a relative path",
+        ),
+        (
+            items("secret", "a/../b"),
+            "items[0].path: Invalid value: \"a/../b\": must not contain '..'",
+        ),
+        (
+            items("configMap", "..data"),
+            "items[0].path: Invalid value: \"..data\": must not start with '..'",
+        ),
+        (
+            with(
+                json!({"name": "v", "configMap": {"name": "c", "defaultMode": 0o1777}}),
+                json!({"name": "v", "mountPath": "/v"}),
+            ),
+            "defaultMode: Invalid value: 1023: must be a number between 0 and 0777 (octal), both inclusive",
+        ),
+        (
+            with(
+                json!({"name": "../../etc", "emptyDir": {}}),
+                json!({"name": "v", "mountPath": "/v"}),
+            ),
+            label,
+        ),
+        (
+            pod(json!({"containers": [{"name": "a\nb", "image": "i"}]})),
+            label,
+        ),
+        (
+            pod(json!({"containers": [{"name": "a\0b", "image": "i"}]})),
+            label,
+        ),
+        (
+            container(json!({"image": " i"})),
+            "must not have leading or trailing whitespace",
+        ),
+        (
+            container(json!({"env": [{"name": "A\nB", "value": "x"}]})),
+            "a valid environment variable name must consist only of printable ASCII",
+        ),
+        (
+            container(json!({"envFrom": [{"prefix": "A=", "configMapRef": {"name": "c"}}]})),
+            "envFrom[0].prefix: Invalid value: \"A=\"",
+        ),
+        (
+            container(json!({"livenessProbe": {"httpGet":
+                {"port": 80, "httpHeaders": [{"name": "A\r\nB", "value": "x"}]}}})),
+            "httpHeaders[0].name: Invalid value",
+        ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+    assert_eq!(wrong("pods", at(json!({"subPath": "a..b/..c"}))), "");
+    assert_eq!(wrong("pods", items("configMap", "a/..b")), "");
+}
+
+#[test]
+fn no_field_of_a_pod_adds_a_line_to_its_files() {
+    let with = |field: &str, value: Value| {
+        pod(json!({field: value, "containers": [{"name": "c", "image": "i"}]}))
+    };
+    let cases = [
+        with(
+            "hostAliases",
+            json!([{"ip": "10.0.0.1\n10.0.0.2 bank", "hostnames": ["a"]}]),
+        ),
+        with(
+            "hostAliases",
+            json!([{"ip": "10.0.0.1", "hostnames": ["a\n10.0.0.2 bank"]}]),
+        ),
+        with(
+            "dnsConfig",
+            json!({"nameservers": ["10.0.0.1\nsearch evil"]}),
+        ),
+        with("dnsConfig", json!({"searches": ["a\nnameserver 10.0.0.1"]})),
+        with("hostname", json!("a\nb")),
+        with("subdomain", json!("a b")),
+    ];
+    for value in cases {
+        assert!(
+            wrong("pods", value.clone()).contains("Invalid value"),
+            "{value}"
+        );
+    }
+    let right = json!({"nameservers": ["10.0.0.1"], "searches": ["a.b.", ".", "_tcp.c"],
+        "options": [{"name": "ndots", "value": "2"}]});
+    assert_eq!(wrong("pods", with("dnsConfig", right)), "");
+}
+
+#[test]
+fn security_contexts_say_one_thing() {
+    let of_pod = |context: Value| {
+        pod(json!({"securityContext": context, "containers": [{"name": "c", "image": "i"}]}))
+    };
+    let own = |context: Value| container(json!({"securityContext": context}));
+    let cases = [
+        (
+            own(json!({"allowPrivilegeEscalation": false, "privileged": true})),
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ),
+        (
+            own(json!({"procMount": "Unmasked"})),
+            "securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to \
+             use `Unmasked`",
+        ),
+        (
+            own(json!({"seccompProfile": {"type": "Localhost"}})),
+            "seccompProfile.localhostProfile: Required value: must be set when seccomp type is \
+             Localhost",
+        ),
+        (
+            own(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../a"}})),
+            "seccompProfile.localhostProfile: Invalid value: \"../a\": must not contain '..'",
+        ),
+        (
+            own(json!({"appArmorProfile": {"type": "Unconfined", "localhostProfile": "a"}})),
+            "appArmorProfile.localhostProfile: Invalid value: \"a\": can only be set when \
+             AppArmor type is Localhost",
+        ),
+        (
+            own(json!({"runAsUser": -1})),
+            "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            of_pod(json!({"sysctls": [{"name": "a=b", "value": "1"}]})),
+            "sysctls[0].name: Invalid value: \"a=b\": must have at most 253 characters",
+        ),
+        (
+            of_pod(
+                json!({"sysctls": [{"name": "a.b", "value": "1"}, {"name": "a.b", "value": "1"}]}),
+            ),
+            "sysctls[1].name: Duplicate value: \"a.b\"",
+        ),
+        (
+            pod(json!({
+                "hostNetwork": true,
+                "securityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "1"}]},
+                "containers": [{"name": "c", "image": "i"}],
+            })),
+            "sysctls[0].name: Invalid value: \"net.core.somaxconn\": may not be specified when \
+             'hostNetwork' is true",
+        ),
+        (
+            pod(json!({
+                "hostPID": true,
+                "shareProcessNamespace": true,
+                "containers": [{"name": "c", "image": "i"}],
+            })),
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+    // Valid, whether or not a node does it.
+    let spec = json!({
+        "sysctls": [{"name": "kernel/msgmax", "value": "1"}],
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b"},
+        "appArmorProfile": {"type": "RuntimeDefault"},
+        "seLinuxOptions": {"level": "s0"},
+        "supplementalGroupsPolicy": "Strict",
+    });
+    assert_eq!(wrong("pods", of_pod(spec)), "");
+}
+
+#[test]
+fn a_gate_holds_a_pod_back_from_every_node_and_can_only_be_opened() {
+    let gated = |node: Value| {
+        pod(json!({
+            "nodeName": node,
+            "schedulingGates": [{"name": "wait"}],
+            "containers": [{"name": "c", "image": "i"}],
+        }))
+    };
+    assert!(wrong("pods", gated("n".into())).contains(
+        "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared"
+    ));
+    let old = object("pods", gated(Value::Null));
+    let mut new = old.clone();
+    new["spec"]["schedulingGates"] = json!([{"name": "other"}]);
+    assert!(wrong_change("pods", &old, &new).contains(
+        "spec.schedulingGates: Forbidden: only deletion is allowed, but found new scheduling gate \
+         'other'"
+    ));
+    new["spec"]["schedulingGates"] = json!([]);
+    assert_eq!(wrong_change("pods", &old, &new), "");
+}
+
+#[test]
+fn ephemeral_containers_are_not_smuggled_in() {
+    let spec = json!({
+        "containers": [{"name": "c", "image": "i"}],
+        "ephemeralContainers": [{"name": "e", "image": "i"}],
+    });
+    assert!(
+        wrong("pods", pod(spec.clone()))
+            .contains("spec.ephemeralContainers: Forbidden: cannot be set on create")
+    );
+    let mut value = deployment(json!({"app": "web"}));
+    value["spec"]["template"]["spec"] = spec;
+    assert!(wrong("deployments", value).contains(
+        "spec.template.spec.ephemeralContainers: Forbidden: ephemeral containers not allowed in \
+         pod template"
+    ));
 }

@@ -60,7 +60,7 @@ async fn write(
     resource.prepare_for_create(&mut object);
     meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
     resource.default(&mut object);
-    admission::complete(resource, &mut object);
+    admission::complete(&call.state, resource, &mut object).map_err(failed)?;
     resource.validate(&object, None, None).map_err(failed)?;
     let existing = call
         .state

@@ -119,7 +119,6 @@ async fn write(
     resource.prepare_for_update(&mut new, old, sub);
     resource.default(&mut new);
     if sub.is_none() {
-        admission::complete(resource, &mut new);
         admission::keep_given(resource, &mut new, old);
     }
     resource

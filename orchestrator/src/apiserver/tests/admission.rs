@@ -230,3 +230,67 @@ async fn everybody_with_a_name_learns_what_it_may_do() {
     nobody.post(path, ask("list", "pods")).await.expect(403);
     admin.get(path).await.expect(405);
 }
+
+#[tokio::test]
+async fn a_pod_of_a_service_account_that_is_not_there_is_refused() {
+    let cluster = Cluster::start().await;
+    let mut stranger = pod("web");
+    stranger["spec"]["serviceAccountName"] = "nobody".into();
+    let refused = cluster.post(PODS, stranger.clone()).await;
+    assert_eq!(
+        refused.message(),
+        "pods \"web\" is forbidden: error looking up service account default/nobody: \
+         serviceaccount \"nobody\" not found"
+    );
+    refused.expect(403);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "nobody"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    cluster.post(accounts, account).await.expect(201);
+    cluster.post(PODS, stranger).await.expect(201);
+    // A namespace and the account of its pods are there in the same moment.
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}});
+    cluster
+        .post("/api/v1/namespaces", namespace)
+        .await
+        .expect(201);
+    let made = cluster
+        .post("/api/v1/namespaces/new/pods", pod("web"))
+        .await
+        .expect(201);
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    assert_eq!(made["spec"]["serviceAccount"], "default");
+}
+
+#[tokio::test]
+async fn a_pod_has_the_priority_of_a_class_that_there_is() {
+    let cluster = Cluster::start().await;
+    let mut critical = pod("dns");
+    critical["spec"]["priorityClassName"] = "system-cluster-critical".into();
+    let made = cluster.post(PODS, critical).await.expect(201);
+    assert_eq!(made["spec"]["priority"], 2_000_000_000);
+    let mut unknown = pod("web");
+    unknown["spec"]["priorityClassName"] = "high".into();
+    let refused = cluster.post(PODS, unknown).await;
+    assert!(
+        refused
+            .message()
+            .ends_with("no PriorityClass with name high was found")
+    );
+    refused.expect(403);
+}
+
+#[tokio::test]
+async fn nobody_chooses_the_uid_of_an_object() {
+    let cluster = Cluster::start().await;
+    let mut named = pod("web");
+    named["metadata"]["uid"] = "../../etc".into();
+    let made = cluster.post(PODS, named).await.expect(201);
+    let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
+    assert_eq!(uid.len(), 36, "{uid}");
+    let path = format!("{PODS}/web");
+    let changed = json!({"metadata": {"uid": "0dbb31e4-11b1-4e4c-a01c-8a0ff5f5d3b7"}});
+    for path in [path.clone(), format!("{path}/status")] {
+        assert_eq!(cluster.merge(&path, changed.clone()).await.code, 409);
+    }
+}

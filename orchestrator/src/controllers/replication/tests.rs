@@ -91,6 +91,29 @@ fn finished_and_ending_pods_do_not_count() {
 }
 
 #[test]
+fn pods_that_fail_at_once_are_replaced_with_growing_pauses() {
+    // It is ten minutes past the hour.
+    let failed = |name: &str, second: u8| {
+        let made = json!(format!("2026-01-01T00:09:{second:02}Z"));
+        let pod = pod(name, json!({"phase": "Failed"}));
+        with(pod, "/metadata/creationTimestamp", made)
+    };
+    let pause = |replicas: i32, count: u8, second: u8| {
+        let pods = (0..count).map(|n| failed(&format!("p{n}"), second));
+        let plan = planned([controller(replicas)].into_iter().chain(pods).collect());
+        let created = pod_words(&plan).len();
+        assert_eq!(created == 0, plan.again.is_some(), "it waits or it creates");
+        plan.again.map_or(0, |wait| wait.as_secs())
+    };
+    assert_eq!(pause(1, 1, 59), 0, "one second after one failure");
+    assert_eq!(pause(1, 2, 59), 1);
+    assert_eq!(pause(1, 3, 59), 3);
+    assert_eq!(pause(3, 3, 59), 0, "one round of three");
+    assert_eq!(pause(3, 4, 59), 1, "the next one");
+    assert_eq!(pause(1, 50, 0), 240, "at most five minutes");
+}
+
+#[test]
 fn a_matching_orphan_is_adopted_and_counts() {
     let orphan = with(pod("a", json!({})), "/metadata/ownerReferences", json!([]));
     let plan = planned(vec![controller(1), orphan]);

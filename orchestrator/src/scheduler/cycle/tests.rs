@@ -271,3 +271,48 @@ fn ties_are_broken_by_the_pod_so_that_no_node_is_favoured() {
         .collect();
     assert_eq!(chosen.len(), 3);
 }
+
+#[test]
+fn a_demand_that_this_scheduler_cannot_meet_keeps_the_pod_waiting_and_a_wish_does_not() {
+    let nodes = || vec![plain("a"), plain("b")];
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+    let spread = |what: &str| {
+        json!({"topologySpreadConstraints":
+            [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": what}]})
+    };
+    let cases = [
+        (
+            json!({"affinity": {"podAffinity": {required: [term]}}}),
+            "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        ),
+        (
+            json!({"affinity": {"podAntiAffinity": {required: [term]}}}),
+            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        ),
+        (spread("DoNotSchedule"), "spec.topologySpreadConstraints[0]"),
+        (
+            json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+            "spec.volumes[0].persistentVolumeClaim",
+        ),
+        (
+            json!({"resourceClaims": [{"name": "gpu"}]}),
+            "spec.resourceClaims",
+        ),
+    ];
+    for (spec, field) in cases {
+        assert_eq!(
+            refusal(&cluster(nodes(), vec![]), &pod("p", spec)),
+            format!("0/2 nodes are available: this scheduler does not support {field}.")
+        );
+    }
+    let wish = json!([{"weight": 1, "podAffinityTerm": term}]);
+    let wishes = [
+        json!({"affinity": {"podAntiAffinity": {preferred: wish}}}),
+        spread("ScheduleAnyway"),
+    ];
+    for wish in wishes {
+        chosen(&cluster(nodes(), vec![]), &pod("p", wish));
+    }
+}

@@ -24,6 +24,15 @@ pub const LEVEL: &str = "orchestrator.level";
 pub const SPEC: &str = "orchestrator.spec";
 pub const ADDRESS: &str = "orchestrator.address";
 
+/// What the node gives to one container, whatever its pod asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Where the Engine may not lower its own score, the start of a container with a lower one fails.
+    pub lowest_oom_score: i64,
+    /// Processes and threads; zero means no limit.
+    pub pids: i64,
+}
+
 /// Where a sandbox of the node's own network finds that namespace.
 const NODE_NETNS: &str = "/run/node-netns";
 
@@ -60,9 +69,8 @@ pub fn pullable(reference: &str) -> String {
     }
 }
 
-/// The Engine's create request. No container is given an OOM score below `oom_floor`: where the
-/// Engine may not lower its own, the start of such a container fails.
-pub fn container(spec: &ContainerSpec, owner: &Owner, oom_floor: i64) -> ContainerCreateBody {
+/// The Engine's create request.
+pub fn container(spec: &ContainerSpec, owner: &Owner, limits: Limits) -> ContainerCreateBody {
     let mut cmd = spec.args.clone();
     if let Network::Node(_) = spec.network {
         cmd.get_or_insert_default()
@@ -86,7 +94,7 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, oom_floor: i64) -> Contain
         open_stdin: Some(spec.stdin),
         stdin_once: Some(spec.stdin_once),
         tty: Some(spec.tty),
-        host_config: Some(host_config(spec, oom_floor)),
+        host_config: Some(host_config(spec, limits)),
         ..Default::default()
     }
 }
@@ -126,10 +134,9 @@ pub fn role_text(role: Role) -> &'static str {
     }
 }
 
-fn host_config(spec: &ContainerSpec, oom_floor: i64) -> HostConfig {
+fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
     let security = &spec.security;
     let mut mounts: Vec<DockerMount> = spec.mounts.iter().map(mount).collect();
-    let mut cap_add = security.add_capabilities.clone();
     let network_mode = match &spec.network {
         Network::Fresh => "none".to_owned(),
         Network::Sandbox(id) => format!("container:{id}"),
@@ -140,7 +147,6 @@ fn host_config(spec: &ContainerSpec, oom_floor: i64) -> HostConfig {
                 read_only: true,
                 propagation: Propagation::Private,
             }));
-            cap_add.push("SYS_ADMIN".to_owned());
             "none".to_owned()
         }
     };
@@ -170,9 +176,10 @@ fn host_config(spec: &ContainerSpec, oom_floor: i64) -> HostConfig {
         cpu_shares: positive(spec.resources.cpu_shares),
         cpu_quota: positive(spec.resources.cpu_quota_us),
         cpu_period: positive(spec.resources.cpu_period_us),
-        oom_score_adj: Some(spec.resources.oom_score_adj.max(oom_floor)),
+        oom_score_adj: Some(spec.resources.oom_score_adj.max(limits.lowest_oom_score)),
+        pids_limit: positive(limits.pids),
         privileged: Some(security.privileged),
-        cap_add: Some(cap_add),
+        cap_add: Some(security.add_capabilities.clone()),
         cap_drop: Some(security.drop_capabilities.clone()),
         readonly_rootfs: Some(security.read_only_root),
         group_add: Some(security.groups.clone()),
@@ -194,6 +201,9 @@ fn security_options(spec: &ContainerSpec) -> Vec<String> {
     }
     if spec.security.unconfined {
         options.push("seccomp=unconfined".to_owned());
+    }
+    if spec.security.app_armor_unconfined {
+        options.push("apparmor=unconfined".to_owned());
     }
     options
 }
@@ -228,17 +238,4 @@ fn mount(mount: &Mount) -> DockerMount {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::pullable;
-
-    #[test]
-    fn a_reference_without_a_tag_means_latest() {
-        assert_eq!(pullable("nginx"), "nginx:latest");
-        assert_eq!(
-            pullable("registry:5000/a/nginx"),
-            "registry:5000/a/nginx:latest"
-        );
-        assert_eq!(pullable("nginx:1.7.9"), "nginx:1.7.9");
-        assert_eq!(pullable("nginx@sha256:00"), "nginx@sha256:00");
-    }
-}
+mod tests;

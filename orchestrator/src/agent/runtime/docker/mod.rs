@@ -51,17 +51,17 @@ pub struct DockerRuntime {
     owner: Owner,
     scratch: PathBuf,
     pause: Arc<OnceCell<String>>,
-    /// The Engine is taken to have the same powers as this process.
-    oom_floor: i64,
+    limits: body::Limits,
 }
 
 impl DockerRuntime {
     /// Connects and checks that the Engine is new enough. `scratch` is where the sandbox image is
-    /// written before it is handed over.
+    /// written before it is handed over. No container gets more than `pids` processes; zero means no limit.
     pub async fn connect(
         host: &str,
         owner: Owner,
         scratch: PathBuf,
+        pids: u32,
     ) -> Result<DockerRuntime, RuntimeError> {
         let docker = Docker::connect_with_host(host).map_err(unreachable)?;
         let docker = docker.negotiate_version().await.map_err(unreachable)?;
@@ -82,7 +82,11 @@ impl DockerRuntime {
             owner,
             scratch,
             pause: Arc::default(),
-            oom_floor: facts::lowest_oom_score(),
+            limits: body::Limits {
+                // The Engine is taken to have the same powers as this process.
+                lowest_oom_score: facts::lowest_oom_score(),
+                pids: pids.into(),
+            },
         })
     }
 
@@ -135,7 +139,7 @@ impl DockerRuntime {
             name: Some(name.to_owned()),
             ..Default::default()
         };
-        let body = body::container(spec, &self.owner, self.oom_floor);
+        let body = body::container(spec, &self.owner, self.limits);
         let made = self
             .docker
             .create_container(Some(options), body)
