@@ -184,17 +184,10 @@ impl Body {
     ) -> Result<(), AgentError> {
         let (own_range, range) = watch::channel(self.remembered_range());
         let (ready, datapath_known) = watch::channel(None);
-        let name = &self.config.node_name;
+        let (client, name) = (&self.client, &self.config.node_name);
         let nodes = Nodes::new(name);
-        nodes.start(self.client.clone(), &shutdown);
-        feed::start_nodes(
-            &self.client,
-            name,
-            &nodes,
-            own_range,
-            datapath_known,
-            &shutdown,
-        );
+        nodes.start(client.clone(), &shutdown);
+        feed::start_nodes(client, name, &nodes, own_range, datapath_known, &shutdown);
         let Some(range) = first(range, &shutdown).await else {
             return Ok(());
         };
