@@ -104,13 +104,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let runtime =
         DockerRuntime::connect(&config.docker_host, owner, scratch, config.pids_limit).await?;
     let runtime = Arc::new(runtime);
-    // The first pod must not wait for it.
-    let early = runtime.clone();
-    tokio::spawn(async move {
-        if let Err(error) = early.pause_image().await {
-            tracing::warn!(%error, "the sandbox image is not there yet");
-        }
-    });
+    make_pause_image(runtime.clone());
     let renewed = watch::Sender::new(membership.clone());
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
@@ -161,6 +155,15 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     };
     shutdown.trigger();
     ended
+}
+
+/// Early: the first pod must not wait for it.
+fn make_pause_image(runtime: Arc<DockerRuntime>) {
+    tokio::spawn(async move {
+        if let Err(error) = runtime.pause_image().await {
+            tracing::warn!(%error, "the sandbox image is not there yet");
+        }
+    });
 }
 
 /// The parts that need the node's network.
@@ -224,10 +227,7 @@ impl Body {
             netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
             data_dir: self.config.data_dir.clone(),
             capacity: self.node.capacity.clone(),
-            abilities: Abilities {
-                app_armor: facts::app_armor(),
-                cluster_dns: self.membership.settings.cluster_dns.is_some(),
-            },
+            abilities: self.abilities(),
             dns: self.dns(),
             runtime: self.runtime.clone(),
             network,
@@ -241,6 +241,13 @@ impl Body {
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            app_armor: facts::app_armor(),
+            cluster_dns: self.membership.settings.cluster_dns.is_some(),
+        }
     }
 
     /// Starts the datapath's own task, and measures it from now on.

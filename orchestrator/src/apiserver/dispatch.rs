@@ -38,10 +38,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
-        .route(
-            join::PATH,
-            post(join::join).layer(middleware::from_fn(small_body)),
-        )
+        .route(join::PATH, post(join::join))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -77,19 +74,6 @@ async fn authenticate(
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
     ticket.until_sent(next.run(request).await)
-}
-
-/// The body of a request whose sender is not known yet.
-async fn small_body(request: Request, next: Next) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let ticket = &Ticket::default();
-    match upload::read(&parts.headers, body, upload::JOIN, ticket).await {
-        Ok(read) => {
-            next.run(Request::from_parts(parts, read.bytes.into()))
-                .await
-        }
-        Err(error) => reply::error(&error),
-    }
 }
 
 /// `/api` and `/apis`: discovery and objects.

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::http::{Response, StatusCode};
 use ipnetwork::IpNetwork;
@@ -19,7 +19,7 @@ use super::attempts::Attempt;
 use super::authn::{NODE_PREFIX, NODES, User, bearer};
 use super::objects::{Current, WriteError};
 use super::services::Claim;
-use super::shares::Peer;
+use super::shares::{Peer, Ticket};
 use super::{Pki, State, authz, bootstrap, reply, tokens, upload};
 use crate::api::address::embeds_ipv4;
 use crate::api::{self, ApiError, Resource, annotations};
@@ -69,8 +69,7 @@ enum Proof {
     Member(String, Option<Shown>),
 }
 
-/// POST. The body, which `dispatch` has bounded, is looked at once the token or the certificate is
-/// found good.
+/// POST. The body is read once the token or the certificate is found good.
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
     let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
@@ -108,9 +107,9 @@ async fn admit(
     let bad = |error: &dyn std::fmt::Display| {
         ApiError::BadRequest(format!("not a join request: {error}"))
     };
-    let body = to_bytes(request.into_body(), upload::JOIN_BYTES).await;
-    let request: JoinRequest =
-        serde_json::from_slice(&body.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
+    let (parts, body) = request.into_parts();
+    let body = upload::read(&parts.headers, body, upload::JOIN, &Ticket::default()).await?;
+    let request: JoinRequest = serde_json::from_slice(&body.bytes).map_err(|error| bad(&error))?;
     node.clone_from(&request.node_name);
     let name = request.node_name.as_str();
     if let Proof::Member(own, _) = &proof

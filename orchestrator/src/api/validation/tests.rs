@@ -441,7 +441,7 @@ fn a_uid_and_a_name_stay() {
 }
 
 #[test]
-fn names_and_paths_of_pods_cannot_leave_their_place() {
+fn mounts_of_pods_cannot_leave_their_place() {
     let with = |volume: Value, mount: Value| {
         pod(json!({
             "volumes": [volume],
@@ -454,17 +454,6 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
         mount["mountPath"] = "/v".into();
         with(empty(), mount)
     };
-    let items = |kind: &str, path: &str| {
-        let items = json!([{"key": "k", "path": path}]);
-        let name = if kind == "secret" {
-            "secretName"
-        } else {
-            "name"
-        };
-        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
-        with(volume, json!({"name": "v", "mountPath": "/v"}))
-    };
-    let label = "a lowercase RFC 1123 label must consist of";
     let cases = [
         (
             at(json!({"subPath": "/etc"})),
@@ -491,6 +480,33 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
             at(json!({"recursiveReadOnly": "Enabled"})),
             "recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn items_of_volumes_cannot_leave_their_place() {
+    let with = |volume: Value, mount: Value| {
+        pod(json!({
+            "volumes": [volume],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+        }))
+    };
+    let items = |kind: &str, path: &str| {
+        let items = json!([{"key": "k", "path": path}]);
+        let name = if kind == "secret" {
+            "secretName"
+        } else {
+            "name"
+        };
+        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
+        with(volume, json!({"name": "v", "mountPath": "/v"}))
+    };
+    let label = "a lowercase RFC 1123 label must consist of";
+    let cases = [
         (
             items("configMap", "/a"),
             "items[0].path: Invalid value: \"/a\": must be a relative path",
@@ -517,6 +533,39 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
             ),
             label,
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn names_of_a_pods_parts_stay_in_their_place() {
+    let with = |volume: Value, mount: Value| {
+        pod(json!({
+            "volumes": [volume],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+        }))
+    };
+    let empty = || json!({"name": "v", "emptyDir": {}});
+    let at = |mut mount: Value| {
+        mount["name"] = "v".into();
+        mount["mountPath"] = "/v".into();
+        with(empty(), mount)
+    };
+    let items = |kind: &str, path: &str| {
+        let items = json!([{"key": "k", "path": path}]);
+        let name = if kind == "secret" {
+            "secretName"
+        } else {
+            "name"
+        };
+        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
+        with(volume, json!({"name": "v", "mountPath": "/v"}))
+    };
+    let label = "a lowercase RFC 1123 label must consist of";
+    let cases = [
         (
             pod(json!({"containers": [{"name": "a\nb", "image": "i"}]})),
             label,
@@ -585,10 +634,7 @@ fn no_field_of_a_pod_adds_a_line_to_its_files() {
 }
 
 #[test]
-fn security_contexts_say_one_thing() {
-    let of_pod = |context: Value| {
-        pod(json!({"securityContext": context, "containers": [{"name": "c", "image": "i"}]}))
-    };
+fn security_contexts_of_containers_say_one_thing() {
     let own = |context: Value| container(json!({"securityContext": context}));
     let cases = [
         (
@@ -618,6 +664,19 @@ fn security_contexts_say_one_thing() {
             own(json!({"runAsUser": -1})),
             "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn security_contexts_of_pods_say_one_thing() {
+    let of_pod = |context: Value| {
+        pod(json!({"securityContext": context, "containers": [{"name": "c", "image": "i"}]}))
+    };
+    let cases = [
         (
             of_pod(json!({"sysctls": [{"name": "a=b", "value": "1"}]})),
             "sysctls[0].name: Invalid value: \"a=b\": must have at most 253 characters",
