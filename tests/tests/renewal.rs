@@ -28,6 +28,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 const NODE: &str = "node-1";
+/// What the node's certificate names; nothing listens there.
+const ADDRESS: &str = "172.31.0.11";
 /// Renewed after four to six of these seconds.
 const LIFETIME: Duration = Duration::from_secs(9);
 const RENEWALS: usize = 3;
@@ -89,7 +91,7 @@ impl Server {
             server: format!("https://{}", self.address).parse().expect("a URL"),
             token: Some(token),
             node_name: NODE.to_owned(),
-            node_ips: "172.31.0.11".parse().expect("an address"),
+            node_ips: ADDRESS.parse().expect("an address"),
             data_dir: self.file("agent"),
         };
         let member = join::join(&applicant).await.expect("the node joins");
@@ -103,7 +105,10 @@ impl Server {
         let node = nodes.get(NODE).await.expect("the node");
         let mut node = serde_json::to_value(node).expect("JSON");
         node["status"] = json!({
-            "addresses": [{"type": "InternalIP", "address": AGENT}],
+            "addresses": [
+                {"type": "InternalIP", "address": AGENT},
+                {"type": "InternalIP", "address": ADDRESS},
+            ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         });
         let resource = api::find("", "v1", "nodes").expect("a kind");
@@ -139,6 +144,15 @@ impl Tally {
 
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends the load however the test ends.
+struct Stop(Arc<Tally>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -232,6 +246,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
         .expect("the first certificate is good at first");
 
     let tally = Arc::new(Tally::default());
+    let load = Stop(tally.clone());
     let asking = tokio::spawn(ask(client.clone(), tally.clone()));
     let following = tokio::spawn(follow(client, tally.clone()));
     let sharing = tokio::spawn(follow(shared, tally.clone()));
@@ -252,7 +267,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     while tally.done.load(Ordering::Relaxed) < done + 20 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tally.stop.store(true, Ordering::Relaxed);
+    drop(load);
     asking.await.expect("no panic");
     logs.await.expect("no panic");
     following.abort();

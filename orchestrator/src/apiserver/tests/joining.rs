@@ -290,7 +290,7 @@ async fn the_servers_own_token_is_renewed_and_those_that_ended_are_removed() {
     testing::upkeep(state, &file, later(24)).await;
     assert_eq!(secrets().await, 1, "the first one has ended");
     let joined = setting
-        .join(&By::Token(read()), "node-1", &key(), &[])
+        .join(&By::Token(read().trim().to_owned()), "node-1", &key(), &[])
         .await;
     joined.expect(200);
 }
