@@ -42,6 +42,9 @@ pub struct Times {
     pub handshake: Duration,
     /// HTTP/1.1: from the end of one request to the end of the next one's head, idle time included.
     pub head: Duration,
+    /// The same for clients with a certificate. They keep idle connections for 90 s: a server that
+    /// closes one before may do so in the moment in which it is used again.
+    pub known_head: Duration,
     /// From the handshake to the end. A client without a certificate has one or two short requests,
     /// and comes again for more.
     pub stranger: Duration,
@@ -50,6 +53,7 @@ pub struct Times {
 const TIMES: Times = Times {
     handshake: Duration::from_secs(10),
     head: Duration::from_secs(10),
+    known_head: Duration::from_secs(120),
     stranger: Duration::from_secs(30),
 };
 
@@ -361,10 +365,14 @@ where
     B: Body + 'static,
     B::Error: Into<Failure>,
 {
+    let head_timeout = match ends.stranger {
+        true => ends.times.head,
+        false => ends.times.known_head,
+    };
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(ends.times.head)
+        .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
