@@ -3,7 +3,12 @@
 //! It ends only processes whose pid file and command line both say that they are ours, and removes
 //! only namespaces, links, pins and containers that carry the cluster's names.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -156,6 +161,7 @@ fn pins(cluster: &Cluster) -> Vec<PathBuf> {
 /// The data of server and agents, and what `up` wrote. Logs and caches stay.
 fn remove_state(cluster: &Cluster, others: bool) -> Result<()> {
     let dir = cluster.dir();
+    detach_mounts(&dir)?;
     for name in ["server", "agents", "run"] {
         match fs::remove_dir_all(dir.join(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -170,6 +176,19 @@ fn remove_state(cluster: &Cluster, others: bool) -> Result<()> {
     }
     for name in ["kubeconfig", "env", "dev.json", "cluster.json"] {
         let _ = fs::remove_file(dir.join(name));
+    }
+    Ok(())
+}
+
+/// What agents mounted for pods that were there to the end, the newest mount first.
+fn detach_mounts(dir: &Path) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot list mounts")?;
+    let points = table
+        .lines()
+        .rev()
+        .filter_map(|line| line.split(' ').nth(4));
+    for point in points.filter(|point| Path::new(point).starts_with(dir)) {
+        command::run("umount", ["--lazy", point])?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub enum Level {
     Unit,
     /// API objects in, map dump out
     Golden,
-    /// A whole cluster on a simulated clock
+    /// A whole cluster on a simulated clock, and certificates that last seconds on the real one
     Sim,
     /// The real programs under BPF_PROG_TEST_RUN
     Packet,
@@ -136,7 +136,15 @@ impl Level {
                 "oracle",
                 "--no-fail-fast",
             ],
-            Self::Sim => &["--package", "tests", "--test", "sim", "--no-fail-fast"],
+            Self::Sim => &[
+                "--package",
+                "tests",
+                "--test",
+                "sim",
+                "--test",
+                "renewal",
+                "--no-fail-fast",
+            ],
             Self::Packet => &["--package", "tests", "--test", "packet*", "--no-fail-fast"],
             Self::Netns => &["--package", "tests", "--test", "netns*", "--no-fail-fast"],
             Self::E2e => &["--package", "tests", "--test", "e2e*", "--no-fail-fast"],

@@ -2,20 +2,22 @@
 //! the cluster; what comes back is a certificate and the cluster's ranges.
 //!
 //! Owns the files under `<data>/pki`. A node that has joined needs no token any more: its certificate
-//! is good for the next one.
+//! is good for the next one. Its key is made first, and stays: the server gives the node's name to that
+//! key alone.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::api::join_token::JoinToken;
 use crate::datapath::Addrs;
 use crate::sys::certificates::{self, Credentials};
 use crate::sys::{files, tls};
@@ -24,9 +26,6 @@ const PATH: &str = "/orchestrator/v1/join";
 const DEFAULT_MASK_BITS: u8 = 24;
 const DEFAULT_VNI: u32 = 1;
 const DEFAULT_VXLAN_PORT: u16 = 4789;
-
-/// A certificate that ends sooner than this is not worth keeping.
-const RENEWAL_MARGIN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a node has once it has joined.
 #[derive(Debug, Clone)]
@@ -115,11 +114,15 @@ impl Applicant {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(
-        "this node has not joined a cluster yet: give it --token or --token-file (the server \
-         writes one to <data-dir>/node-token)"
+        "this node has not joined a cluster yet, or its certificate has ended: give it --token or \
+         --token-file (`orchestrator token create` makes one, and the server keeps one in \
+         <data-dir>/node-token)"
     )]
     NoToken,
-    #[error("the token does not read: it is <64 hex digits>.<secret>, as the server wrote it")]
+    #[error(
+        "the token does not read: it is <64 hex digits>.<6 letters>.<16 letters>, as \
+         `orchestrator token create` prints it"
+    )]
     BadToken,
     #[error("{0} is no https URL of a server")]
     BadServer(http::Uri),
@@ -145,13 +148,40 @@ impl Membership {
         certificates::fingerprint(&der)[..12].to_owned()
     }
 
-    /// Its certificate names all that the applicant is called, and is not about to end.
+    /// Its certificate is for a node of that name.
+    pub fn is_for(&self, applicant: &Applicant) -> bool {
+        let names = certificates::names_of(&self.credentials.certificate).unwrap_or_default();
+        names.contains(&applicant.node_name)
+    }
+
+    /// Its certificate names all that the applicant is called, and is the key's.
     pub fn covers(&self, applicant: &Applicant) -> bool {
+        let names = certificates::names_of(&self.credentials.certificate).unwrap_or_default();
+        let whole = self.credentials.belong_together().unwrap_or(false);
+        whole && applicant.names().all(|name| names.contains(&name))
+    }
+
+    /// When it is time for the next certificate: a little earlier on one node than on another, so that
+    /// nodes that joined together do not ask together.
+    pub fn due(&self, applicant: &Applicant) -> Timestamp {
         let certificate = &self.credentials.certificate;
-        let names = certificates::names_of(certificate).unwrap_or_default();
-        let now = jiff::Timestamp::now();
-        let ending = certificates::expires_within(certificate, RENEWAL_MARGIN, now);
-        applicant.names().all(|name| names.contains(&name)) && !ending.unwrap_or(true)
+        // One that does not read is due at once.
+        let due = certificates::renewal_due(certificate).unwrap_or(Timestamp::MIN);
+        let ends = certificates::ends(certificate).unwrap_or(Timestamp::MIN);
+        let spread = applicant
+            .node_name
+            .bytes()
+            .fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+        // Due leaves a third of the life: at most half of that, a sixth, is given up.
+        let early = ends.duration_since(due) / 2 * i32::from(spread) / i32::from(u8::MAX);
+        due.checked_sub(early).unwrap_or(due)
+    }
+
+    /// Its certificate proves nothing any more.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        let ended = certificates::has_ended(&self.credentials.certificate, now);
+        let whole = self.credentials.belong_together().unwrap_or(false);
+        ended.unwrap_or(true) || !whole
     }
 }
 
@@ -190,7 +220,7 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
     };
     let der = certificates::der_of(&authority).map_err(local("read the cluster's authority"))?;
     if let Some(token) = &applicant.token
-        && split_token(token)?.0 != certificates::fingerprint(&der)
+        && read_token(token)?.authority != certificates::fingerprint(&der)
     {
         return Ok(None);
     }
@@ -204,8 +234,8 @@ pub fn remembered(applicant: &Applicant) -> Result<Option<Membership>, JoinError
 /// Asks the server for a certificate by the token, and keeps it.
 pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
     let token = applicant.token.as_deref().ok_or(JoinError::NoToken)?;
-    let (pin, _) = split_token(token)?;
-    ask(applicant, Proof::Token { pin, token }).await
+    let token = read_token(token)?;
+    ask(applicant, Proof::Token(&token)).await
 }
 
 /// The same by the certificate that the node has.
@@ -216,7 +246,7 @@ pub async fn renew(applicant: &Applicant, member: &Membership) -> Result<Members
 /// How the two prove themselves to each other.
 #[derive(Clone, Copy)]
 enum Proof<'a> {
-    Token { pin: &'a str, token: &'a str },
+    Token(&'a JoinToken),
     Certificate(&'a Membership),
 }
 
@@ -226,7 +256,8 @@ async fn ask(applicant: &Applicant, proof: Proof<'_>) -> Result<Membership, Join
         &format!("system:node:{}", applicant.node_name),
         &["system:nodes"],
     );
-    let (key, request) = certificates::make_request(&identity, &names)
+    let key = own_key(&applicant.data_dir)?;
+    let request = certificates::make_request(&key, &identity, &names)
         .map_err(local("make a certificate request"))?;
     let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request });
     let answer = post(&applicant.server, proof, body.to_string()).await?;
@@ -244,6 +275,20 @@ async fn ask(applicant: &Applicant, proof: Proof<'_>) -> Result<Membership, Join
     Ok(membership)
 }
 
+/// The node's key, made and kept at the first call: an agent that dies before it has an answer asks
+/// again with the same one.
+fn own_key(data_dir: &Path) -> Result<String, JoinError> {
+    let paths = PkiFiles::in_data_dir(data_dir);
+    if let Some(key) = files::read_if_present(&paths.key).map_err(local("read the node's key"))? {
+        return Ok(key);
+    }
+    files::create_private_dir(&data_dir.join("pki")).map_err(local("make the pki directory"))?;
+    let key = certificates::make_key().map_err(local("make the node's key"))?;
+    files::write_atomic(&paths.key, key.as_bytes(), files::PRIVATE)
+        .map_err(local("keep the node's key"))?;
+    Ok(key)
+}
+
 #[derive(Deserialize)]
 struct Answer {
     certificate: String,
@@ -254,24 +299,17 @@ struct Answer {
 
 fn keep(membership: &Membership, data_dir: &Path) -> Result<(), JoinError> {
     let paths = PkiFiles::in_data_dir(data_dir);
-    files::create_private_dir(&data_dir.join("pki")).map_err(local("make the pki directory"))?;
     let settings = serde_json::to_vec_pretty(&membership.settings).map_err(local("write"))?;
     let authority = membership.authority.as_bytes();
     files::write_atomic(&paths.authority, authority, files::PUBLIC).map_err(local("write"))?;
     files::write_atomic(&paths.settings, &settings, files::PUBLIC).map_err(local("write"))?;
-    let save = membership.credentials.save(&paths.certificate, &paths.key);
-    save.map_err(local("keep the node's certificate"))
+    let certificate = membership.credentials.certificate.as_bytes();
+    files::write_atomic(&paths.certificate, certificate, files::PUBLIC)
+        .map_err(local("keep the node's certificate"))
 }
 
-/// The authority's fingerprint and the secret.
-fn split_token(token: &str) -> Result<(&str, &str), JoinError> {
-    let (pin, secret) = token.trim().split_once('.').ok_or(JoinError::BadToken)?;
-    let reads = pin.len() == 64 && pin.bytes().all(|b| b.is_ascii_hexdigit()) && !secret.is_empty();
-    if reads {
-        Ok((pin, secret))
-    } else {
-        Err(JoinError::BadToken)
-    }
+fn read_token(token: &str) -> Result<JoinToken, JoinError> {
+    JoinToken::parse(token).ok_or(JoinError::BadToken)
 }
 
 /// One request over a connection that trusts only the cluster's authority.
@@ -293,7 +331,7 @@ async fn post(
         why: why.to_string(),
     };
     let config = match proof {
-        Proof::Token { pin, .. } => tls::pinned_client_config(pin),
+        Proof::Token(token) => tls::pinned_client_config(&token.authority),
         Proof::Certificate(of) => tls::client_config(&of.authority, Some(&of.credentials)),
     };
     let mut config = config.map_err(local("set up TLS"))?;
@@ -312,8 +350,8 @@ async fn post(
             server.authority().map_or("", |it| it.as_str()),
         )
         .header(http::header::CONTENT_TYPE, "application/json");
-    if let Proof::Token { token, .. } = proof {
-        let bearer = format!("Bearer {}", token.trim());
+    if let Proof::Token(token) = proof {
+        let bearer = format!("Bearer {}", token.text());
         request = request.header(http::header::AUTHORIZATION, bearer);
     }
     let request = request
@@ -405,16 +443,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_a_fingerprint_and_a_secret() {
-        let pin = "a".repeat(64);
-        let token = format!("{pin}.secret\n");
-        assert_eq!(
-            split_token(&token).expect("reads"),
-            (pin.as_str(), "secret")
-        );
-        for bad in ["", "abc.def", &pin, &format!("{pin}.")] {
-            assert!(split_token(bad).is_err(), "{bad}");
-        }
+    fn a_nodes_key_is_made_once_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = own_key(directory.path()).expect("a key");
+        assert_eq!(own_key(directory.path()).expect("the same"), first);
+        let path = PkiFiles::in_data_dir(directory.path()).key;
+        let mode = std::fs::metadata(path)
+            .expect("a file")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, files::PRIVATE);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! An agent that stops or dies leaves pods, links and the datapath at work; the next one adopts them.
 
 pub mod backoff;
+pub mod client;
 pub mod container_spec;
 pub mod defaults;
 pub mod downward;

@@ -165,4 +165,10 @@ async fn an_evicted_pod_fails_with_the_reason_and_its_containers_end_soon() {
         stage.status()["message"],
         "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". "
     );
+    let told = |it: &Stage| {
+        let told = it.told.lock().expect("whole");
+        let mut events = told.iter().map(|(_, _, body)| body);
+        events.any(|it| it["reason"] == "Evicted" && it["involvedObject"]["uid"] == "u1")
+    };
+    stage.until("told of", told).await;
 }

@@ -31,7 +31,7 @@ use crate::sys::Shutdown;
 use crate::sys::certificates::Identity;
 use crate::sys::connections::Limits;
 use crate::sys::front::{Front, Visit};
-use crate::sys::tls::{self, ClientCertificate, TlsError};
+use crate::sys::tls::{self, ClientCertificate, ShownCertificate, TlsError};
 
 /// Who may ask.
 const ADMINISTRATORS: &str = "system:masters";
@@ -105,14 +105,14 @@ async fn serve<R: Runtime>(
     served: Served<R>,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
-    let mut config = config(&membership.borrow_and_update())?;
+    let (config, shown) = config(&membership.borrow_and_update())?;
     let router = router(served);
     let front = Front::new(LIMITS, shutdown);
     let serve = |visit: Visit| {
         if membership.has_changed().unwrap_or(false) {
-            match self::config(&membership.borrow_and_update()) {
-                Ok(renewed) => config = renewed,
-                Err(error) => tracing::error!(%error, "the former certificate is shown"),
+            let renewed = shown.replace(&membership.borrow_and_update().credentials);
+            if let Err(error) = renewed {
+                tracing::error!(%error, "the node's former certificate is shown");
             }
         }
         connection(visit, config.clone(), router.clone())
@@ -123,9 +123,11 @@ async fn serve<R: Runtime>(
     Ok(())
 }
 
-fn config(membership: &Membership) -> Result<Arc<ServerConfig>, TlsError> {
-    let (own, authority) = (&membership.credentials, &membership.authority);
-    tls::server_config(own, authority, ClientCertificate::Required).map(Arc::new)
+fn config(membership: &Membership) -> Result<(Arc<ServerConfig>, Arc<ShownCertificate>), TlsError> {
+    let shown = ShownCertificate::new(&membership.credentials)?;
+    let required = ClientCertificate::Required;
+    let config = tls::server_config(shown.clone(), &membership.authority, required)?;
+    Ok((Arc::new(config), shown))
 }
 
 async fn connection(

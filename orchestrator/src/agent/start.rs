@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use kube::Client;
-use kube::client::{ClientBuilder, ConfigExt};
 use tokio::sync::watch;
-use tower::ServiceBuilder;
 
+use super::client::{self, ClientError, Multiplexed};
 use super::drain::Nodes;
 use super::drops;
 use super::events::Recorder;
@@ -22,7 +19,7 @@ use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
 use super::health_checks::HealthChecks;
 use super::heartbeat::{self, Applied};
 use super::ipam::Ipam;
-use super::join::{self, Applicant, JoinError, Membership, PkiFiles};
+use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
 use super::pod_net::uplink::{self, Uplink};
 use super::pod_net::{NetError, PodLinks};
@@ -41,10 +38,6 @@ use crate::datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeCo
 use crate::sys::{Shutdown, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
-/// How long a connection to the server may be silent before it is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(3);
-/// What a connection reads at once, at most, and holds on to while it is idle.
-const BUFFER_BYTES: usize = 64 * 1024;
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -84,8 +77,8 @@ pub enum AgentError {
     Datapath(#[from] DatapathError),
     #[error(transparent)]
     Serve(#[from] serve::ServeError),
-    #[error("the client of the API server could not be made: {0}")]
-    Client(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("{what}: {source}")]
     Io {
         what: String,
@@ -111,14 +104,11 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let runtime =
         DockerRuntime::connect(&config.docker_host, owner, scratch, config.pids_limit).await?;
     let runtime = Arc::new(runtime);
-    // The first pod must not wait for it.
-    let early = runtime.clone();
-    tokio::spawn(async move {
-        if let Err(error) = early.pause_image().await {
-            tracing::warn!(%error, "the sandbox image is not there yet");
-        }
-    });
-    let client = client(&config, Multiplexed(false))?;
+    make_pause_image(runtime.clone());
+    let renewed = watch::Sender::new(membership.clone());
+    let certificates = renewed.subscribe();
+    let own = Multiplexed(false);
+    let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
     let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
     let node = NodeFacts {
         name: config.node_name.clone(),
@@ -131,8 +121,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         runtime: runtime.clone(),
         metrics: metrics.clone(),
     };
-    let (renewed, current) = watch::channel(membership.clone());
-    let server = serve::run(KUBELET_PORT, current, served, shutdown.clone());
+    let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
     let waiting = Health {
         problems: vec!["the network is being set up".to_owned()],
     };
@@ -154,6 +143,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         membership: membership.clone(),
         runtime,
         client,
+        certificates,
         node,
         metrics,
     };
@@ -167,12 +157,22 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     ended
 }
 
+/// Early: the first pod must not wait for it.
+fn make_pause_image(runtime: Arc<DockerRuntime>) {
+    tokio::spawn(async move {
+        if let Err(error) = runtime.pause_image().await {
+            tracing::warn!(%error, "the sandbox image is not there yet");
+        }
+    });
+}
+
 /// The parts that need the node's network.
 struct Body {
     config: AgentConfig,
     membership: Membership,
     runtime: Arc<DockerRuntime>,
     client: Client,
+    certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
 }
@@ -207,10 +207,7 @@ impl Body {
 
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
-        let config = NodeConfig {
-            servers: server_addresses(&self.config.server).await,
-            ..self.datapath_config(&ranges, &uplink)?
-        };
+        let config = self.datapath_config(&ranges, &uplink).await?;
         let gateways = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
@@ -237,10 +234,7 @@ impl Body {
             netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
             data_dir: self.config.data_dir.clone(),
             capacity: self.node.capacity.clone(),
-            abilities: Abilities {
-                app_armor: facts::app_armor(),
-                cluster_dns: self.membership.settings.cluster_dns.is_some(),
-            },
+            abilities: self.abilities(),
             dns: self.dns(),
             runtime: self.runtime.clone(),
             network,
@@ -248,12 +242,19 @@ impl Body {
             recorder,
             metrics: self.metrics.clone(),
             nodes,
-            watched: self.watched(),
+            watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
         };
         tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            app_armor: facts::app_armor(),
+            cluster_dns: self.membership.settings.cluster_dns.is_some(),
+        }
     }
 
     /// Starts the datapath's own task, and measures it from now on.
@@ -293,9 +294,14 @@ impl Body {
 
     /// The objects that pods refer to. Their watches have connections of their own: they may not
     /// keep the node's lease waiting.
-    fn watched(&self) -> Watched {
-        let (config, spare) = (self.config.clone(), self.client.clone());
-        let connect = move || match client(&config, Multiplexed(true)) {
+    fn watched(&self, shutdown: &Shutdown) -> Watched {
+        let (server, spare) = (self.config.server.clone(), self.client.clone());
+        let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
+        let own = move || {
+            let certificates = certificates.clone();
+            client::start(&server, certificates, Multiplexed(true), &shutdown)
+        };
+        let connect = move || match own() {
             Ok(client) => client,
             Err(error) => {
                 tracing::warn!(%error, "watches share the connections of the node's requests");
@@ -335,7 +341,7 @@ impl Body {
         Ok(())
     }
 
-    fn datapath_config(
+    async fn datapath_config(
         &self,
         shares: &[IpNetwork],
         uplink: &Uplink,
@@ -363,7 +369,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: Vec::new(),
+            servers: server_addresses(&self.config.server).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -413,13 +419,16 @@ async fn membership(
     shutdown: &Shutdown,
 ) -> Result<Option<Membership>, AgentError> {
     let applicant = applicant(config);
+    let now = Timestamp::now();
     let known = join::remembered(&applicant)?;
+    let known = known.filter(|it| it.is_for(&applicant) && !it.has_ended(now));
     if known.as_ref().is_some_and(|it| it.covers(&applicant)) {
+        // One that is due is renewed while the node runs: the server may be away.
         return Ok(known);
     }
     let ask = async || match &known {
-        Some(known) if applicant.token.is_none() => join::renew(&applicant, known).await,
-        _ => join::join(&applicant).await,
+        Some(known) => join::renew(&applicant, known).await,
+        None => join::join(&applicant).await,
     };
     let mut pause = Duration::from_millis(100);
     loop {
@@ -438,51 +447,6 @@ async fn membership(
     }
 }
 
-/// Whether requests share one connection (HTTP/2), or each has its own while it lasts.
-#[derive(Debug, Clone, Copy)]
-struct Multiplexed(bool);
-
-/// A client that shows the node's certificate.
-fn client(config: &AgentConfig, multiplexed: Multiplexed) -> Result<Client, AgentError> {
-    let files = PkiFiles::in_data_dir(&config.data_dir);
-    let failed = |e: &dyn std::fmt::Display| AgentError::Client(e.to_string());
-    let authority = std::fs::read(&files.authority).map_err(io("read the cluster's authority"))?;
-    let authority = String::from_utf8_lossy(&authority);
-    let der = crate::sys::certificates::der_of(&authority).map_err(|e| failed(&e))?;
-    let mut settings = kube::Config::new(config.server.clone());
-    settings.root_cert = Some(vec![der]);
-    settings.auth_info.client_certificate = Some(files.certificate.display().to_string());
-    settings.auth_info.client_key = Some(files.key.display().to_string());
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    // What is small must not wait for the answer to what went before.
-    connector.set_nodelay(true);
-    // A connection from an address that the node has lost is silent: a watch would wait for ever.
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector.set_keepalive_interval(Some(KEEPALIVE));
-    connector.set_keepalive_retries(Some(2));
-    let tls = settings.rustls_client_config().map_err(|e| failed(&e))?;
-    let tls = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http();
-    let Multiplexed(multiplexed) = multiplexed;
-    let connector = match multiplexed {
-        true => tls.enable_http2().wrap_connector(connector),
-        false => tls.enable_http1().wrap_connector(connector),
-    };
-    let mut connections = legacy::Client::builder(TokioExecutor::new());
-    connections
-        .timer(TokioTimer::new())
-        .http1_max_buf_size(BUFFER_BYTES)
-        .http2_only(multiplexed)
-        .http2_keep_alive_interval(KEEPALIVE);
-    let service = ServiceBuilder::new()
-        .layer(settings.base_uri_layer())
-        .service(connections.build(connector));
-    Ok(ClientBuilder::new(service, settings.default_namespace).build())
-}
-
-/// The first value that is there. None: shutdown came first.
 /// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
 async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
     let host = server.host().unwrap_or_default();
@@ -497,6 +461,7 @@ async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
     }
 }
 
+/// The first value that is there. None: shutdown came first.
 async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
     let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
     known.ok().and_then(|known| known.clone())

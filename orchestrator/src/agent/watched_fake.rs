@@ -97,11 +97,7 @@ impl FakeApi {
         self.state.lock().expect("whole")
     }
 
-    fn answer(
-        &self,
-        method: &http::Method,
-        uri: &http::Uri,
-    ) -> Result<Answer, std::io::Error> {
+    fn answer(&self, method: &http::Method, uri: &http::Uri) -> Result<Answer, std::io::Error> {
         let mut state = self.state();
         if state.away {
             return Err(std::io::Error::other("the server is away"));

@@ -4,8 +4,10 @@
 //! k8s-openapi type of their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
+pub mod annotations;
 pub mod decode;
 mod defaults;
+pub mod join_token;
 pub mod meta;
 pub mod openapi;
 pub mod patch;

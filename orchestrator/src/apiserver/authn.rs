@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use jiff::Timestamp;
 
 use crate::api::ApiError;
-use crate::sys::certificates::Identity;
+use crate::sys::certificates::{CertificateError, Identity, Shown};
 
 /// A caller, as authorisation sees it. Put into the extensions of a request by whoever knows:
 /// the TLS connection or the in-process client.
@@ -16,6 +17,8 @@ pub struct User {
     pub name: Arc<str>,
     /// Without the groups that everybody has.
     pub groups: Arc<[String]>,
+    /// The certificate that says so, where there is a connection that showed one.
+    pub certificate: Option<Shown>,
 }
 
 /// Everything is allowed to this group.
@@ -33,6 +36,21 @@ impl User {
         Self {
             name: identity.common_name.into(),
             groups: identity.organizations.into(),
+            certificate: None,
+        }
+    }
+
+    /// The holder of the certificate (DER) that a TLS connection has verified.
+    pub fn of_peer(der: &[u8]) -> Result<Self, CertificateError> {
+        let user = Self::from_certificate(Identity::of_peer(der)?);
+        Ok(user.showing(Shown::of_peer(der)?))
+    }
+
+    /// The same caller with what else its certificate says.
+    pub fn showing(self, shown: Shown) -> Self {
+        Self {
+            certificate: Some(shown),
+            ..self
         }
     }
 
@@ -41,6 +59,7 @@ impl User {
         Self {
             name: name.into(),
             groups: [MASTERS.to_owned()].into(),
+            certificate: None,
         }
     }
 
@@ -49,7 +68,14 @@ impl User {
         Self {
             name: ANONYMOUS.into(),
             groups: [].into(),
+            certificate: None,
         }
+    }
+
+    /// Its certificate is over.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        let certificate = self.certificate.as_ref();
+        certificate.is_some_and(|shown| shown.ends <= now)
     }
 
     pub fn is_anonymous(&self) -> bool {
@@ -67,10 +93,17 @@ impl User {
     }
 }
 
-/// The caller of a request. Credentials that are shown and not known are an error, not nobody:
-/// a wrong token must not look like missing rights.
-pub fn authenticate(user: Option<&User>, headers: &HeaderMap) -> Result<User, ApiError> {
+/// The caller of a request. Credentials that are shown and not known, or have ended since, are an
+/// error, not nobody: a wrong token must not look like missing rights.
+pub fn authenticate(
+    user: Option<&User>,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<User, ApiError> {
     match user {
+        Some(user) if user.has_ended(now) => Err(ApiError::Unauthorized(
+            "the client certificate has ended while the connection was open".to_owned(),
+        )),
         Some(user) => Ok(user.clone()),
         None if headers.contains_key(header::AUTHORIZATION) => {
             Err(ApiError::Unauthorized("Unauthorized".to_owned()))
@@ -96,14 +129,29 @@ mod tests {
 
     #[test]
     fn a_token_that_nobody_knows_is_not_anonymous() {
+        let now = Timestamp::UNIX_EPOCH;
         let mut headers = HeaderMap::new();
-        assert!(authenticate(None, &headers).is_ok_and(|user| user.is_anonymous()));
+        assert!(authenticate(None, &headers, now).is_ok_and(|user| user.is_anonymous()));
         headers.insert(
             header::AUTHORIZATION,
             HeaderValue::from_static("Bearer abc"),
         );
         assert_eq!(bearer(&headers), Some("abc"));
-        assert_eq!(authenticate(None, &headers).map_err(|e| e.code()), Err(401));
+        let refused = authenticate(None, &headers, now).map_err(|e| e.code());
+        assert_eq!(refused, Err(401));
+    }
+
+    #[test]
+    fn a_certificate_that_ends_while_its_connection_is_open_is_worth_nothing_from_then_on() {
+        let (headers, ends) = (HeaderMap::new(), Timestamp::UNIX_EPOCH);
+        let user = User::internal("a").showing(Shown {
+            key: "k".into(),
+            ends,
+        });
+        let second = jiff::SignedDuration::from_secs(1);
+        assert!(authenticate(Some(&user), &headers, ends - second).is_ok());
+        let refused = authenticate(Some(&user), &headers, ends).map_err(|e| e.code());
+        assert_eq!(refused, Err(401));
     }
 
     #[test]

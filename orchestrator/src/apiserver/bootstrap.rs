@@ -81,13 +81,13 @@ fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiErro
 }
 
 /// Writes an object that is missing; one that is there is made to say the same if `update`.
-async fn ensure(
+pub async fn ensure(
     state: &State,
     resource: &'static Resource,
     object: Value,
     update: bool,
 ) -> Result<(), ApiError> {
-    let mut object = resource.canonical(object, FieldValidation::Strict)?.object;
+    let object = resource.canonical(object, FieldValidation::Strict)?.object;
     let (namespace, name) = (
         meta::namespace(&object).to_owned(),
         meta::name(&object).to_owned(),
@@ -95,23 +95,31 @@ async fn ensure(
     let written = match state.objects.current(resource, &namespace, &name) {
         Ok(current) if update => replace(state, resource, &current, object).await,
         Ok(_) => return Ok(()),
-        Err(_) => {
-            resource.prepare_for_create(&mut object);
-            meta::stamp(&mut object, &new_uid(), Timestamp::now());
-            resource.default(&mut object);
-            let claim = Claim::make(state, resource, &mut object, None)?;
-            resource.validate(&object, None, None)?;
-            let companions = companions(state, resource, &object)?;
-            let written = state.objects.create(resource, &object, companions).await;
-            claim.keep();
-            written.map(|_| ())
-        }
+        Err(_) => make(state, resource, object).await,
     };
     match written {
         // Another writer was there first: nothing runs beside this one at start.
         Ok(()) | Err(WriteError::Changed) => Ok(()),
         Err(WriteError::Failed(error)) => Err(error),
     }
+}
+
+/// Writes a new object.
+pub async fn make(
+    state: &State,
+    resource: &'static Resource,
+    mut object: Value,
+) -> Result<(), WriteError> {
+    resource.prepare_for_create(&mut object);
+    meta::stamp(&mut object, &new_uid(), Timestamp::now());
+    resource.default(&mut object);
+    let failed = WriteError::Failed;
+    let claim = Claim::make(state, resource, &mut object, None).map_err(failed)?;
+    resource.validate(&object, None, None).map_err(failed)?;
+    let companions = companions(state, resource, &object).map_err(failed)?;
+    state.objects.create(resource, &object, companions).await?;
+    claim.keep();
+    Ok(())
 }
 
 /// Puts the wanted content into an object that is there, keeping who it is.

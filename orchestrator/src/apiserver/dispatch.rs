@@ -6,9 +6,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
+use axum::http::request::Parts;
 use axum::http::{Method, Response};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -36,10 +38,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
-        .route(
-            join::PATH,
-            post(join::join).layer(middleware::from_fn(small_body)),
-        )
+        .route(join::PATH, post(join::join))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -58,7 +57,7 @@ async fn authenticate(
     let user = if path == join::PATH {
         Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
-        authn::authenticate(known, request.headers())
+        authn::authenticate(known, request.headers(), Timestamp::now())
     };
     let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
     let user = match allowed {
@@ -75,19 +74,6 @@ async fn authenticate(
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
     ticket.until_sent(next.run(request).await)
-}
-
-/// The body of a request whose sender is not known yet.
-async fn small_body(request: Request, next: Next) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let ticket = &Ticket::default();
-    match upload::read(&parts.headers, body, upload::JOIN_BYTES, ticket).await {
-        Ok(read) => {
-            next.run(Request::from_parts(parts, read.bytes.into()))
-                .await
-        }
-        Err(error) => reply::error(&error),
-    }
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -119,14 +105,8 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         .verb(request.method(), query.flag("watch"))
         .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
     let verb = named_watch(&target, verb, &query);
-    authz::objects(
-        &state,
-        &user,
-        authz::Wish {
-            verb,
-            target: &target,
-        },
-    )?;
+    let wish = authz::Wish::of(verb, &target, &query);
+    authz::objects(&state, &user, wish)?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
     }
@@ -136,18 +116,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
     let (parts, body) = request.into_parts();
-    // Read only now that its sender may do this at all.
-    let upload = match verb.reads() {
-        true => Upload::default(),
-        false => {
-            let ticket = parts
-                .extensions
-                .get::<Ticket>()
-                .cloned()
-                .unwrap_or_default();
-            upload::read(&parts.headers, body, upload::OBJECT_BYTES, &ticket).await?
-        }
-    };
+    let upload = read(verb, &parts, body).await?;
     let large = upload.is_large();
     let call = Call {
         state,
@@ -168,6 +137,21 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     } else {
         in_time(to_the_end(tokio::spawn(rest::serve(call)))).await
     }
+}
+
+/// The body of a request whose sender may do this.
+async fn read(verb: Verb, parts: &Parts, body: Body) -> Result<Upload, ApiError> {
+    if verb.reads() {
+        return Ok(Upload::default());
+    }
+    let ticket = parts.extensions.get::<Ticket>().cloned();
+    upload::read(
+        &parts.headers,
+        body,
+        upload::OBJECT,
+        &ticket.unwrap_or_default(),
+    )
+    .await
 }
 
 async fn in_time(serve: impl Future<Output = Answer>) -> Answer {

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod attempts;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -16,6 +17,7 @@ mod families;
 mod health;
 mod join;
 mod negotiate;
+mod node_writes;
 mod nodes;
 mod objects;
 mod openapi;
@@ -31,12 +33,14 @@ mod shares;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod upload;
 mod watch;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -64,6 +68,8 @@ pub struct ServerConfig {
     pub service_cidrs: Vec<IpNetwork>,
     /// Ports that Services may take on every node.
     pub node_ports: RangeInclusive<u16>,
+    /// Where a join token is kept that is always good.
+    pub token_file: Option<PathBuf>,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
 }
@@ -88,6 +94,7 @@ impl Default for ServerConfig {
             node_mask_bits: vec![24],
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
+            token_file: None,
             load_balancer_pool: Vec::new(),
         }
     }
@@ -118,6 +125,9 @@ struct State {
     pki: Option<Pki>,
     shares: shares::Shares,
     tasks: Tasks,
+    /// Held while the name of a node is looked up and taken.
+    joining: tokio::sync::Mutex<()>,
+    attempts: attempts::Log,
 }
 
 impl ApiServer {
@@ -133,6 +143,7 @@ impl ApiServer {
         let objects = objects::Objects::new(store, cache);
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
+        let token_file = config.token_file.clone();
         let state = Arc::new(State {
             config,
             objects,
@@ -141,10 +152,14 @@ impl ApiServer {
             pki,
             shares: shares::Shares::default(),
             tasks,
+            joining: tokio::sync::Mutex::default(),
+            attempts: attempts::Log::default(),
         });
         bootstrap::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        pki::start_renewal(&state);
+        tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }
 

@@ -177,11 +177,13 @@ impl Agent {
     }
 
     async fn dial(&self, pki: &Pki) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-        let mut config = client_config(pki.authority.certificate(), Some(&pki.agent_client))?;
+        let issued = pki.issued();
+        let mut config = client_config(pki.authority.certificate(), Some(&issued.agent_client))?;
         // One request a connection: HTTP/1.1 does.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let stream = TcpStream::connect((self.address, self.port)).await?;
-        let name = ServerName::IpAddress(self.address.into());
+        // By name: a node may claim any address, and be given none of what is meant for others.
+        let name = ServerName::try_from(self.node.clone())?;
         Ok(TlsConnector::from(std::sync::Arc::new(config))
             .connect(name, stream)
             .await?)

@@ -18,15 +18,15 @@ use super::{ApiServer, port_owner};
 use crate::sys::connections::Limits;
 use crate::sys::descriptors;
 use crate::sys::front::{Front, Visit};
-use crate::sys::tls::{ClientCertificate, TlsError, server_config};
+use crate::sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
 /// Connections at once, as far as the process may have so many files open.
 const CONNECTIONS: usize = 16 * 1024;
 /// Files that are open besides: the store, connections to agents.
 const OTHER_FILES: usize = 256;
 /// Connections at once that have shown no certificate, and those of them from one address.
-const STRANGERS: usize = 1024;
-const STRANGERS_PER_SOURCE: usize = 256;
+const STRANGERS: usize = 2048;
+const STRANGERS_PER_SOURCE: usize = 1024;
 /// Connections at once with certificates of one name. Over HTTP/1.1 each watch needs one.
 const PER_HOLDER: usize = 1024;
 
@@ -80,8 +80,10 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
         .pki
         .as_ref()
         .ok_or(ServeError::NoCertificates)?;
+    let mut issued = pki.follow();
+    let shown = ShownCertificate::new(&issued.borrow_and_update().server)?;
     let tls = server_config(
-        &pki.server,
+        shown.clone(),
         pki.authority.certificate(),
         ClientCertificate::Optional,
     )?;
@@ -98,7 +100,17 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
             converse(visit, tls.clone(), router.clone())
         })
     });
-    futures::future::join_all(accepting).await;
+    let renewing = async {
+        while issued.changed().await.is_ok() {
+            if let Err(error) = shown.replace(&issued.borrow_and_update().server) {
+                tracing::error!(%error, "the server's former certificate is shown");
+            }
+        }
+    };
+    tokio::select! {
+        _ = futures::future::join_all(accepting) => {}
+        () = renewing => {}
+    }
     drop(listeners);
     if !front.closed().await {
         tracing::warn!("some requests did not end in time; their connections are closed");
@@ -126,6 +138,10 @@ async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Resul
     let secured = visit.shake_hands(tls).await?;
     let peer = Peer(secured.peer());
     let user = secured.identity().cloned().map(User::from_certificate);
+    let user = user.map(|user| User {
+        certificate: secured.shown().cloned(),
+        ..user
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);

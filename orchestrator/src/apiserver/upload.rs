@@ -11,25 +11,31 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::shares::Ticket;
 use crate::api::ApiError;
 
-/// The largest body of a request for objects, as in Kubernetes.
-pub const OBJECT_BYTES: usize = 3 * 1024 * 1024;
-/// The largest body of a request to join: a name and a certificate request.
-pub const JOIN_BYTES: usize = 64 * 1024;
-/// Above this a body is large: few of them are read and worked on at once.
-const SMALL_BYTES: usize = 64 * 1024;
-const TIMES: Times = Times {
-    whole: Duration::from_secs(60),
-    piece: Duration::from_secs(10),
-};
-
-/// How long a client may take.
+/// How much a client may send, and how long it may take.
 #[derive(Clone, Copy)]
-struct Times {
+pub struct Limit {
+    bytes: usize,
     /// From the first byte to the last.
     whole: Duration,
     /// From one piece to the next.
     piece: Duration,
 }
+
+/// A body of a request for objects: as large as in Kubernetes.
+pub const OBJECT: Limit = Limit {
+    bytes: 3 * 1024 * 1024,
+    whole: Duration::from_secs(60),
+    piece: Duration::from_secs(10),
+};
+/// The body of a request to join, of a client that is not known yet: a name and a certificate
+/// request.
+pub const JOIN: Limit = Limit {
+    bytes: 64 * 1024,
+    whole: Duration::from_secs(10),
+    piece: Duration::from_secs(5),
+};
+/// Above this a body is large: few of them are read and worked on at once.
+const SMALL_BYTES: usize = 64 * 1024;
 
 /// A body that has been read.
 #[derive(Default)]
@@ -49,40 +55,24 @@ impl Upload {
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
+    limit: Limit,
     ticket: &Ticket,
-) -> Result<Upload, ApiError> {
-    read_within(headers, body, limit, ticket, TIMES).await
-}
-
-async fn read_within(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-    ticket: &Ticket,
-    times: Times,
 ) -> Result<Upload, ApiError> {
     refuse_encoding(headers)?;
     // Refused before a byte of it is read.
-    if body.size_hint().lower() > limit as u64 {
+    if body.size_hint().lower() > limit.bytes as u64 {
         return Err(too_large(limit));
     }
-    let whole = collect(body, limit, ticket, times.piece);
-    let whole = tokio::time::timeout(times.whole, whole).await;
-    whole.unwrap_or_else(|_| Err(too_slow("whole body", times.whole)))
+    let whole = tokio::time::timeout(limit.whole, collect(body, limit, ticket)).await;
+    whole.unwrap_or_else(|_| Err(too_slow("whole body", limit.whole)))
 }
 
-async fn collect(
-    mut body: Body,
-    limit: usize,
-    ticket: &Ticket,
-    pause: Duration,
-) -> Result<Upload, ApiError> {
+async fn collect(mut body: Body, limit: Limit, ticket: &Ticket) -> Result<Upload, ApiError> {
     let mut whole = BytesMut::new();
     let mut room = None;
     loop {
-        let piece = tokio::time::timeout(pause, body.frame()).await;
-        let piece = piece.map_err(|_| too_slow("next part of the body", pause))?;
+        let piece = tokio::time::timeout(limit.piece, body.frame()).await;
+        let piece = piece.map_err(|_| too_slow("next part of the body", limit.piece))?;
         let Some(piece) = piece else {
             let bytes = whole.freeze();
             return Ok(Upload { bytes, room });
@@ -94,7 +84,7 @@ async fn collect(
             continue;
         };
         let length = whole.len() + data.len();
-        if length > limit {
+        if length > limit.bytes {
             return Err(too_large(limit));
         }
         if length > SMALL_BYTES && room.is_none() {
@@ -119,8 +109,11 @@ fn refuse_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn too_large(limit: usize) -> ApiError {
-    ApiError::TooLarge(format!("Request entity too large: limit is {limit}"))
+fn too_large(limit: Limit) -> ApiError {
+    ApiError::TooLarge(format!(
+        "Request entity too large: limit is {}",
+        limit.bytes
+    ))
 }
 
 fn too_slow(what: &str, limit: Duration) -> ApiError {
@@ -140,15 +133,17 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Times = Times {
+    const SHORT: Limit = Limit {
+        bytes: 0,
         whole: Duration::from_millis(400),
         piece: Duration::from_millis(100),
     };
 
-    async fn code(headers: &HeaderMap, body: Body, limit: usize) -> Result<usize, u16> {
-        let read = read_within(headers, body, limit, &Ticket::default(), SHORT).await;
-        read.map(|read| read.bytes.len())
-            .map_err(|error| error.code())
+    async fn code(headers: &HeaderMap, body: Body, bytes: usize) -> Result<usize, u16> {
+        let limit = Limit { bytes, ..SHORT };
+        let read = read(headers, body, limit, &Ticket::default()).await;
+        let length = read.map(|read| read.bytes.len());
+        length.map_err(|error| error.code())
     }
 
     fn pieces(count: usize) -> Body {

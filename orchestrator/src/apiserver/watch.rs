@@ -17,6 +17,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::authn::User;
+use super::authz::{Sight, Standing};
 use super::cache::{Cached, Change, Gone, Watch, WatchEvent};
 use super::negotiate::Shape;
 use super::request::Query;
@@ -61,6 +63,8 @@ pub async fn watch(call: &Call) -> Answer {
         Err(gone) => (None, Some(gone)),
     };
     let stream = Stream {
+        sight: call.sight(),
+        standing: Standing::of(&call.state, &call.user, &call.target),
         encoder: Encoder {
             resource,
             shape: call.wanted.shape,
@@ -73,7 +77,7 @@ pub async fn watch(call: &Call) -> Answer {
         gone,
         bookmarks: options.bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
-        deadline: Instant::now() + options.timeout,
+        deadline: Instant::now() + options.timeout.min(until_end(&call.user, Timestamp::now())),
         shutdown: call.state.tasks.shutdown().clone(),
     };
     let frames = stream::unfold(stream, |mut stream| async move {
@@ -85,6 +89,14 @@ pub async fn watch(call: &Call) -> Answer {
         StatusCode::OK,
         Body::from_stream(frames),
     ))
+}
+
+/// A watch ends with the certificate that it was asked for with, and is resumed with the next one.
+fn until_end(user: &User, now: Timestamp) -> Duration {
+    match &user.certificate {
+        Some(shown) => Duration::try_from(shown.ends.duration_since(now)).unwrap_or_default(),
+        None => Duration::MAX,
+    }
 }
 
 /// Where a watch begins.
@@ -171,6 +183,9 @@ impl Selection {
 
 /// One client's watch.
 struct Stream {
+    sight: Sight,
+    /// What entitles the client to the next event, where that may end.
+    standing: Option<Standing>,
     encoder: Encoder,
     selection: Selection,
     /// Objects that are still to be sent as ADDED.
@@ -195,7 +210,8 @@ impl Stream {
             while frame.len() < FRAME_BYTES
                 && let Some(object) = self.initial.pop_front()
             {
-                self.encoder.event(&mut frame, "ADDED", &object.bytes);
+                let bytes = self.sight.bytes(&object);
+                self.encoder.event(&mut frame, "ADDED", &bytes);
             }
             return Some(frame.freeze());
         }
@@ -238,6 +254,11 @@ impl Stream {
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
+                // Nothing is told any more, and the watch is over.
+                Ok(event) if !self.is_entitled(&event) => {
+                    self.watch = None;
+                    return;
+                }
                 Ok(event) => self.encode(frame, &event),
                 Err(gone) => {
                     self.gone = Some(gone);
@@ -253,21 +274,29 @@ impl Stream {
         }
     }
 
+    /// Events of what the client may no longer read are not for it.
+    fn is_entitled(&self, event: &WatchEvent) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_none_or(|standing| standing.holds(event.object.name()))
+            || transition(&self.selection, event).is_none()
+    }
+
     fn encode(&mut self, frame: &mut BytesMut, event: &WatchEvent) {
+        let bytes = self.sight.bytes(&event.object);
         match transition(&self.selection, event) {
             Some(Transition::Entered) => {
-                self.encoder.event(frame, "ADDED", &event.object.bytes);
+                self.encoder.event(frame, "ADDED", &bytes);
             }
             Some(Transition::Changed) => {
-                self.encoder.event(frame, "MODIFIED", &event.object.bytes);
+                self.encoder.event(frame, "MODIFIED", &bytes);
             }
             Some(Transition::Left) if event.change == Change::Deleted => {
-                self.encoder.event(frame, "DELETED", &event.object.bytes);
+                self.encoder.event(frame, "DELETED", &bytes);
             }
             Some(Transition::Left) => {
                 // What the client knows of it: the state before, at the revision of the change.
                 let previous = event.previous.as_ref().unwrap_or(&event.object);
-                let bytes = previous.at_revision(event.object.revision);
+                let bytes = self.sight.at_revision(previous, event.object.revision);
                 self.encoder.event(frame, "DELETED", &bytes);
             }
             None => {}

@@ -24,7 +24,8 @@ pub struct Args {
     #[arg(long, required_unless_present = "reset")]
     server: Option<http::Uri>,
 
-    /// What the server wrote to <data-dir>/node-token; needed until the node has joined.
+    /// What `orchestrator token create` printed, or the server keeps in <data-dir>/node-token; needed
+    /// until the node has joined, and again if its certificate has ended while it was off.
     #[arg(long, env = "ORCHESTRATOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
 

@@ -4,8 +4,10 @@ mod agent;
 mod completion;
 mod datapath;
 mod dev;
+mod duration;
 mod pause;
 mod server;
+mod token;
 mod version;
 mod workload;
 
@@ -27,6 +29,7 @@ enum Command {
     Server(server::Args),
     Dev(dev::Args),
     Agent(agent::Args),
+    Token(token::Args),
     #[command(hide = true)]
     Pause(pause::Args),
     Datapath(datapath::Args),
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Server(args) => server::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Agent(args) => agent::run(args),
+        Command::Token(args) => token::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Datapath(args) => datapath::run(args),
         Command::Version(args) => version::run(args),

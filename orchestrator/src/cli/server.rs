@@ -19,13 +19,16 @@ use crate::scheduler;
 use crate::store::EmbeddedStore;
 use crate::sys::{Shutdown, Tasks, files, telemetry};
 
+use super::duration;
+
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
 /// Run the control plane: API server, scheduler and controllers
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where certificates, kubeconfig, join token and the store are kept
+    /// Where certificates, kubeconfig, a join token (node-token, good for 24 h, renewed) and the store
+    /// are kept
     #[arg(
         long,
         value_name = "DIR",
@@ -70,6 +73,11 @@ pub struct Args {
     /// Ports that Services may take on every node
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     node_port_range: RangeInclusive<u16>,
+    /// How long certificates of the server and of nodes are valid, ten seconds or more: 90s, 30m, 12h,
+    /// 365d. They are renewed after two thirds of it, without a restart; the authority lasts ten
+    /// years and is not renewed
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
+    certificate_lifetime: Duration,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -145,7 +153,7 @@ fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, task
     tasks.essential("scheduler", scheduler::run(client, token));
 }
 
-/// Certificates, kubeconfig and join token: made at the first start.
+/// Certificates and kubeconfig: made at the first start.
 fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
     let directory = &args.data_dir;
     files::create_private_dir(directory)
@@ -153,25 +161,10 @@ fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
     let mut addresses: Vec<IpAddr> = args.bind.iter().map(SocketAddr::ip).collect();
     addresses.push(config.advertise.ip());
     let names = server_names(&addresses, config.own_service_address());
-    let pki = Pki::load_or_create(&directory.join("pki"), &names, Timestamp::now())?;
-    let kubeconfig = pki.kubeconfig(&format!("https://{}", reachable(args.bind[0])));
-    write(args, "admin.kubeconfig", &kubeconfig)?;
-    write(args, "node-token", &format!("{}\n", pki.join_token()?))?;
-    Ok(pki)
-}
-
-/// Writes a private file unless it says so already.
-fn write(args: &Args, name: &str, contents: &str) -> anyhow::Result<()> {
-    let path = args.data_dir.join(name);
-    let context = || format!("{} cannot be written", path.display());
-    if files::read_if_present(&path)
-        .with_context(context)?
-        .as_deref()
-        == Some(contents)
-    {
-        return Ok(());
-    }
-    files::write_atomic(&path, contents.as_bytes(), files::PRIVATE).with_context(context)
+    let (pki, life) = (directory.join("pki"), args.certificate_lifetime);
+    let pki = Pki::load_or_create(&pki, &names, life, Timestamp::now())?;
+    let server = format!("https://{}", reachable(args.bind[0]));
+    Ok(pki.with_kubeconfig(directory.join("admin.kubeconfig"), &server)?)
 }
 
 fn announce(args: &Args, started: Instant) {
@@ -205,6 +198,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_mask_bits: node_mask_bits.collect::<anyhow::Result<_>>()?,
         service_cidrs: args.service_cidr.clone(),
         node_ports: args.node_port_range.clone(),
+        token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
     })
 }
@@ -296,6 +290,19 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
 
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
+}
+
+/// Below that, a certificate could end on its way to its holder.
+fn certificate_lifetime(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(10);
+    let lifetime = duration::parse(text)?;
+    if lifetime < SHORTEST {
+        return Err(format!(
+            "{text} is too short: at least {} s",
+            SHORTEST.as_secs()
+        ));
+    }
+    Ok(lifetime)
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -18,8 +18,8 @@ use super::files;
 
 /// How long an authority is valid.
 pub const AUTHORITY_VALIDITY: Duration = days(3650);
-/// How long a certificate that an authority signs is valid. Holders renew at every start when
-/// `expires_within` says so.
+/// How long a certificate that an authority signs is valid, unless it is told otherwise. Holders
+/// renew when `renewal_due` says so.
 pub const LEAF_VALIDITY: Duration = days(365);
 /// Clocks of a cluster differ: a certificate is valid from a little before it was made.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -71,6 +71,7 @@ pub struct Identity {
 pub struct Authority {
     credentials: Credentials,
     issuer: Issuer<'static, KeyPair>,
+    leaf_validity: Duration,
 }
 
 impl Authority {
@@ -102,7 +103,16 @@ impl Authority {
         Ok(Self {
             credentials,
             issuer,
+            leaf_validity: LEAF_VALIDITY,
         })
+    }
+
+    /// The same authority; what it signs is valid that long.
+    pub fn with_leaf_validity(self, leaf_validity: Duration) -> Self {
+        Self {
+            leaf_validity,
+            ..self
+        }
     }
 
     /// The authority kept in these files; made (and the key's file kept to the owner) at the first
@@ -135,7 +145,8 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Credentials, CertificateError> {
         let key = KeyPair::generate()?;
-        let params = leaf(identity, names, usage, now)?;
+        let mut params = leaf(identity, names, usage)?;
+        valid(&mut params, now, self.leaf_validity);
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Credentials {
             certificate,
@@ -154,7 +165,8 @@ impl Authority {
         now: Timestamp,
     ) -> Result<String, CertificateError> {
         let request = parse_request(request)?;
-        let params = leaf(identity, names, usage, now)?;
+        let mut params = leaf(identity, names, usage)?;
+        valid(&mut params, now, self.leaf_validity);
         Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 }
@@ -167,6 +179,14 @@ impl Credentials {
         Ok(certificate
             .zip(key)
             .map(|(certificate, key)| Self { certificate, key }))
+    }
+
+    /// Whether the certificate is for this key.
+    pub fn belong_together(&self) -> Result<bool, CertificateError> {
+        let key = KeyPair::from_pem(&self.key)?;
+        let der = der_of(&self.certificate)?;
+        let certificate = parse_der(&der)?;
+        Ok(certificate.public_key().raw == key.subject_public_key_info())
     }
 
     /// Writes the key first: a certificate without its key would be found and used.
@@ -224,16 +244,41 @@ impl Identity {
     }
 }
 
-/// A new key (PEM) and a request (PEM) to have it signed.
+/// What TLS has verified of a peer, beyond who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The SHA-256 of its public key, in hex.
+    pub key: std::sync::Arc<str>,
+    /// When its certificate ends.
+    pub ends: Timestamp,
+}
+
+impl Shown {
+    /// Reads a certificate (DER).
+    pub fn of_peer(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = parse_der(der)?;
+        Ok(Self {
+            key: fingerprint(certificate.public_key().raw).into(),
+            ends: second(certificate.validity().not_after.timestamp())?,
+        })
+    }
+}
+
+/// A new key (PEM).
+pub fn make_key() -> Result<String, CertificateError> {
+    Ok(KeyPair::generate()?.serialize_pem())
+}
+
+/// A request (PEM) to have a key (PEM) signed.
 pub fn make_request(
+    key: &str,
     identity: &Identity,
     names: &[String],
-) -> Result<(String, String), CertificateError> {
-    let key = KeyPair::generate()?;
+) -> Result<String, CertificateError> {
+    let key = KeyPair::from_pem(key)?;
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = distinguished_name(identity);
-    let request = params.serialize_request(&key)?.pem()?;
-    Ok((key.serialize_pem(), request))
+    Ok(params.serialize_request(&key)?.pem()?)
 }
 
 /// The names and addresses that a request (PEM) asks for, as text; for the caller to judge.
@@ -265,15 +310,29 @@ pub fn der_of(pem: &str) -> Result<Vec<u8>, CertificateError> {
         .map_err(|e| CertificateError::Reading(e.to_string()))
 }
 
-/// Whether the certificate (PEM) ends before `now + margin`.
-pub fn expires_within(
-    pem: &str,
-    margin: Duration,
-    now: Timestamp,
-) -> Result<bool, CertificateError> {
+/// When the holder of a certificate (PEM) should have another one: after two thirds of its life.
+pub fn renewal_due(pem: &str) -> Result<Timestamp, CertificateError> {
     let der = der_of(pem)?;
-    let ends = parse_der(&der)?.validity().not_after.timestamp();
-    Ok(ends <= now.as_second().saturating_add_unsigned(margin.as_secs()))
+    let certificate = parse_der(&der)?;
+    let validity = certificate.validity();
+    let skew = i64::try_from(CLOCK_SKEW.as_secs()).unwrap_or_default();
+    let ends = validity.not_after.timestamp();
+    let made = validity.not_before.timestamp().saturating_add(skew);
+    second(ends - (ends - made).max(0) / 3)
+}
+
+/// When the certificate (PEM) ends.
+pub fn ends(pem: &str) -> Result<Timestamp, CertificateError> {
+    Ok(Shown::of_peer(&der_of(pem)?)?.ends)
+}
+
+/// Whether the certificate (PEM) has ended.
+pub fn has_ended(pem: &str, now: Timestamp) -> Result<bool, CertificateError> {
+    Ok(ends(pem)? <= now)
+}
+
+fn second(second: i64) -> Result<Timestamp, CertificateError> {
+    Timestamp::from_second(second).map_err(|e| CertificateError::Reading(e.to_string()))
 }
 
 /// The DNS names and addresses that a certificate (PEM) is valid for, as text, sorted.
@@ -305,7 +364,6 @@ fn leaf(
     identity: &Identity,
     names: &[String],
     usage: Usage,
-    now: Timestamp,
 ) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = distinguished_name(identity);
@@ -322,7 +380,6 @@ fn leaf(
             ]
         }
     };
-    valid(&mut params, now, LEAF_VALIDITY);
     Ok(params)
 }
 
@@ -396,15 +453,43 @@ mod tests {
             names_of(&made.certificate).unwrap(),
             ["172.31.0.11", "fd00::1", "one"]
         );
-        assert!(!expires_within(&made.certificate, days(364), now()).unwrap());
-        assert!(expires_within(&made.certificate, days(366), now()).unwrap());
+        assert!(!has_ended(&made.certificate, now()).unwrap());
+        let ends = now() + LEAF_VALIDITY;
+        assert_eq!(Shown::of_peer(&der).unwrap().ends, ends);
+        assert!(has_ended(&made.certificate, ends).unwrap());
+    }
+
+    #[test]
+    fn a_certificate_is_due_after_two_thirds_of_the_life_that_its_authority_gives() {
+        let authority = Authority::create("test", now()).unwrap();
+        let authority = authority.with_leaf_validity(Duration::from_secs(60));
+        let who = Identity::new("a", &[]);
+        let made = authority.issue(&who, &[], Usage::Client, now()).unwrap();
+        let due = renewal_due(&made.certificate).unwrap();
+        assert_eq!(due, now() + Duration::from_secs(40));
+    }
+
+    #[test]
+    fn a_renewed_certificate_of_the_same_key_has_its_fingerprint() {
+        let authority = Authority::create("test", now()).unwrap();
+        let who = Identity::new("a", &[]);
+        let key = |pem: &str| {
+            let request = make_request(pem, &who, &[]).unwrap();
+            let signed = authority.sign_request(&request, &who, &[], Usage::Client, now());
+            let der = der_of(&signed.unwrap()).unwrap();
+            Shown::of_peer(&der).unwrap().key
+        };
+        let (one, other) = (make_key().unwrap(), make_key().unwrap());
+        assert_eq!(key(&one), key(&one));
+        assert_ne!(key(&one), key(&other));
     }
 
     #[test]
     fn a_signed_request_keeps_its_key_and_none_of_its_claims() {
         let authority = Authority::create("test", now()).unwrap();
         let claim = Identity::new("admin", &["system:masters"]);
-        let (_key, request) = make_request(&claim, &["evil.example".to_owned()]).unwrap();
+        let key = make_key().unwrap();
+        let request = make_request(&key, &claim, &["evil.example".to_owned()]).unwrap();
         assert_eq!(requested_names(&request).unwrap(), ["evil.example"]);
         let who = Identity::new("system:node:two", &["system:nodes"]);
         let names = ["two".to_owned()];

@@ -1,9 +1,10 @@
 //! Which connections a listener keeps open: so many in all, fewer of clients that have shown no
 //! certificate, and of those only a few from one address.
 //!
-//! A client without a certificate is a stranger. The oldest stranger is closed where a new
-//! connection finds no room: a client that is about to show its certificate is let in however many
-//! strangers hold on, and strangers never take room from clients with certificates.
+//! A client without a certificate is a stranger. Where a new connection finds no room, the oldest
+//! stranger is closed that is silent or idle, or else the oldest one in its handshake: a client that
+//! is about to show its certificate is let in however many strangers hold on, and strangers never
+//! take room from clients with certificates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,11 +36,18 @@ pub struct Connections {
 struct Open {
     next: u64,
     count: usize,
-    /// By age, the oldest first.
-    strangers: BTreeMap<u64, Stranger>,
+    /// In the order in which they are closed.
+    strangers: BTreeMap<Turn, Stranger>,
     /// The same ones, by where they are.
-    sources: BTreeMap<IpAddr, BTreeSet<u64>>,
+    sources: BTreeMap<IpAddr, BTreeSet<Turn>>,
     holders: BTreeMap<Arc<str>, usize>,
+}
+
+/// First those that are not in their handshake; of both the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    shakes_hands: bool,
+    number: u64,
 }
 
 #[derive(Debug)]
@@ -52,7 +60,7 @@ struct Stranger {
 #[derive(Debug)]
 pub struct Place {
     connections: Connections,
-    number: u64,
+    turn: Turn,
     closing: CancellationToken,
     holder: Option<Arc<str>>,
 }
@@ -84,7 +92,10 @@ impl Connections {
                 None => {}
             }
         }
-        let number = open.next;
+        let turn = Turn {
+            shakes_hands: false,
+            number: open.next,
+        };
         open.next += 1;
         open.count += 1;
         let closing = CancellationToken::new();
@@ -92,11 +103,10 @@ impl Connections {
             source,
             closing: closing.clone(),
         };
-        open.strangers.insert(number, stranger);
-        open.sources.entry(source).or_default().insert(number);
+        open.remember_stranger(turn, stranger);
         Some(Place {
             connections: self.clone(),
-            number,
+            turn,
             closing,
             holder: None,
         })
@@ -117,16 +127,24 @@ impl Connections {
 }
 
 impl Open {
-    fn close(&mut self, number: u64) {
-        if let Some(stranger) = self.forget_stranger(number) {
+    fn close(&mut self, turn: Turn) {
+        if let Some(stranger) = self.forget_stranger(turn) {
             stranger.closing.cancel();
         }
     }
 
-    fn forget_stranger(&mut self, number: u64) -> Option<Stranger> {
-        let stranger = self.strangers.remove(&number)?;
+    fn remember_stranger(&mut self, turn: Turn, stranger: Stranger) {
+        self.sources
+            .entry(stranger.source)
+            .or_default()
+            .insert(turn);
+        self.strangers.insert(turn, stranger);
+    }
+
+    fn forget_stranger(&mut self, turn: Turn) -> Option<Stranger> {
+        let stranger = self.strangers.remove(&turn)?;
         if let Some(all) = self.sources.get_mut(&stranger.source) {
-            all.remove(&number);
+            all.remove(&turn);
             if all.is_empty() {
                 self.sources.remove(&stranger.source);
             }
@@ -136,11 +154,20 @@ impl Open {
 }
 
 impl Place {
+    /// The client has begun its handshake, or ended it without a certificate.
+    pub fn shakes_hands(&mut self, shakes_hands: bool) {
+        let mut open = self.connections.lock();
+        if let Some(stranger) = open.forget_stranger(self.turn) {
+            self.turn.shakes_hands = shakes_hands;
+            open.remember_stranger(self.turn, stranger);
+        }
+    }
+
     /// The client has shown a certificate with this name: it is a stranger no longer. False if
     /// clients with this name have all their connections already.
     pub fn take_for(&mut self, holder: &str) -> bool {
         let mut open = self.connections.lock();
-        open.forget_stranger(self.number);
+        open.forget_stranger(self.turn);
         let holder: Arc<str> = holder.into();
         let count = open.holders.entry(holder.clone()).or_default();
         *count += 1;
@@ -154,6 +181,11 @@ impl Place {
         self.closing.cancelled()
     }
 
+    /// The same, for those that change the place meanwhile.
+    pub fn closing_token(&self) -> CancellationToken {
+        self.closing.clone()
+    }
+
     pub fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
     }
@@ -162,7 +194,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
-        open.forget_stranger(self.number);
+        open.forget_stranger(self.turn);
         open.count -= 1;
         let Some(holder) = self.holder.take() else {
             return;
@@ -211,6 +243,25 @@ mod tests {
         let places: Vec<Place> = (0..3).filter_map(|n| connections.admit(ip(n))).collect();
         let state: Vec<bool> = places.iter().map(closed).collect();
         assert_eq!(state, [true, false, false]);
+    }
+
+    #[test]
+    fn a_client_in_its_handshake_is_closed_after_those_that_are_silent_or_idle() {
+        let connections = connections(10, 3, 3);
+        let mut first: Vec<Place> = (0..3).filter_map(|n| connections.admit(ip(n))).collect();
+        first[0].shakes_hands(true);
+        first[1].shakes_hands(true);
+        let _later = [connections.admit(ip(4)), connections.admit(ip(5))];
+        let state: Vec<bool> = first.iter().map(closed).collect();
+        assert_eq!(state, [false, false, true]);
+        first[1].shakes_hands(false);
+        let _last = connections.admit(ip(6));
+        let state: Vec<bool> = first.iter().map(closed).collect();
+        assert_eq!(
+            state,
+            [false, true, true],
+            "idle after its handshake, and the oldest"
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -31,7 +32,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::Shutdown;
-use super::certificates::Identity;
+use super::certificates::{Identity, Shown};
 use super::connections::{Connections, Limits, Place};
 
 /// How long a client may take.
@@ -59,7 +60,7 @@ const HEAD_BYTES: u32 = 64 * 1024;
 const STREAMS: u32 = 1000;
 const STRANGER_STREAMS: u32 = 16;
 /// HTTP/2: bytes of bodies that a client may send before the server has asked for them.
-const WINDOW_BYTES: u32 = 1024 * 1024;
+const WINDOW_BYTES: u32 = 256 * 1024;
 const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2: bytes of one answer that wait for a client that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -105,6 +106,7 @@ pub struct Secured {
     stream: TlsStream<TcpStream>,
     peer: IpAddr,
     identity: Option<Identity>,
+    shown: Option<Shown>,
     place: Place,
     front: Front,
 }
@@ -197,16 +199,16 @@ impl Visit {
             front,
         } = self;
         stream.set_nodelay(true)?;
+        let closing = place.closing_token();
         let stream = tokio::select! {
-            stream = front.handshake(stream, config) => stream?,
-            () = place.closing() => return Err("closed for a newer connection".into()),
+            stream = front.handshake(stream, config, &mut place) => stream?,
+            () = closing.cancelled() => return Err("closed for a newer connection".into()),
             () = front.shutdown.requested() => return Err("the server is stopping".into()),
         };
         let chain = stream.get_ref().1.peer_certificates();
-        let identity = chain
-            .and_then(|chain| chain.first())
-            .map(|der| Identity::of_peer(der))
-            .transpose()?;
+        let leaf = chain.and_then(|chain| chain.first());
+        let identity = leaf.map(|der| Identity::of_peer(der)).transpose()?;
+        let shown = leaf.map(|der| Shown::of_peer(der)).transpose()?;
         if let Some(identity) = &identity
             && !place.take_for(&identity.common_name)
         {
@@ -216,10 +218,12 @@ impl Visit {
             });
             return Err("this client has too many connections".into());
         }
+        place.shakes_hands(false);
         Ok(Secured {
             stream,
             peer,
             identity,
+            shown,
             place,
             front,
         })
@@ -233,7 +237,7 @@ impl Visit {
         B: Body + 'static,
         B::Error: Into<Failure>,
     {
-        let ends = Ends::of(&self.place, &self.front, true);
+        let ends = Ends::of(&self.place, &self.front, None);
         serve_http1(self.stream, service, ends).await
     }
 }
@@ -243,9 +247,11 @@ impl Front {
         &self,
         stream: TcpStream,
         config: Arc<ServerConfig>,
+        place: &mut Place,
     ) -> Result<TlsStream<TcpStream>, Failure> {
         tokio::time::timeout(self.times.handshake, async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            place.shakes_hands(true);
             // To answer a hello is what costs the server most. Answered one after the other, with
             // the other tasks' turns in between, a thousand of them do not hold up the requests of
             // clients that are connected.
@@ -269,6 +275,11 @@ impl Secured {
         self.identity.as_ref()
     }
 
+    /// What else the certificate says.
+    pub fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
+    }
+
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
@@ -283,8 +294,7 @@ impl Secured {
         B::Data: Send,
         B::Error: Into<Failure>,
     {
-        let stranger = self.identity.is_none();
-        let ends = Ends::of(&self.place, &self.front, stranger);
+        let ends = Ends::of(&self.place, &self.front, self.shown.as_ref());
         // Not guessed from the first bytes, for which a client could be waited for without end.
         if self.stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             serve_http2(self.stream, service, ends).await
@@ -300,15 +310,22 @@ struct Ends<'a> {
     shutdown: &'a Shutdown,
     times: Times,
     stranger: bool,
+    /// No connection outlives the certificate that it was opened with.
+    life: Duration,
 }
 
 impl<'a> Ends<'a> {
-    fn of(place: &'a Place, front: &'a Front, stranger: bool) -> Self {
+    fn of(place: &'a Place, front: &'a Front, shown: Option<&Shown>) -> Self {
+        let life = shown.map(|shown| {
+            let left = shown.ends.duration_since(Timestamp::now());
+            Duration::try_from(left).unwrap_or_default()
+        });
         Self {
             place,
             shutdown: &front.shutdown,
             times: front.times,
-            stranger,
+            stranger: shown.is_none(),
+            life: life.unwrap_or(front.times.stranger),
         }
     }
 
@@ -319,12 +336,7 @@ impl<'a> Ends<'a> {
         C::Error: Into<Failure>,
     {
         let driven = async {
-            let too_old = async {
-                match self.stranger {
-                    true => tokio::time::sleep(self.times.stranger).await,
-                    false => std::future::pending().await,
-                }
-            };
+            let too_old = tokio::time::sleep(self.life);
             tokio::select! {
                 ended = &mut *connection => return ended.map_err(Into::into),
                 () = self.shutdown.requested() => {}

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod files;
 pub mod front;
 pub mod mounts;
+pub mod random;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -1,13 +1,16 @@
 //! TLS configurations from credentials: a server that asks for or insists on client certificates,
 //! a client of the cluster, and the one client that knows an authority only by its fingerprint.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::certificates::{Credentials, fingerprint};
@@ -32,7 +35,7 @@ pub enum ClientCertificate {
 /// A server that speaks HTTP/2 and HTTP/1.1 and checks client certificates against `authority`
 /// (PEM). The peer's certificate is then in the connection (`Identity::of_peer`).
 pub fn server_config(
-    credentials: &Credentials,
+    shown: Arc<ShownCertificate>,
     authority: &str,
     clients: ClientCertificate,
 ) -> Result<ServerConfig, TlsError> {
@@ -42,13 +45,44 @@ pub fn server_config(
         ClientCertificate::Optional => verifier.allow_unauthenticated().build()?,
         ClientCertificate::Required => verifier.build()?,
     };
-    let (chain, key) = parse(credentials)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(shown);
+    // A resumed session would go on with a certificate that nobody looks at again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     config.alpn_protocols = alpn();
     Ok(config)
+}
+
+/// The certificate that a server shows, which may be replaced while it serves.
+#[derive(Debug)]
+pub struct ShownCertificate(RwLock<Arc<CertifiedKey>>);
+
+impl ShownCertificate {
+    pub fn new(credentials: &Credentials) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(RwLock::new(certified(credentials)?))))
+    }
+
+    /// Handshakes from now on show this one.
+    pub fn replace(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        let certified = certified(credentials)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ShownCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(shown.clone())
+    }
+}
+
+fn certified(credentials: &Credentials) -> Result<Arc<CertifiedKey>, TlsError> {
+    let (chain, key) = parse(credentials)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
 }
 
 /// A client that trusts `authority` (PEM) and shows its own certificate if it has one.
@@ -240,8 +274,12 @@ mod tests {
             .issue(&who, &[], Usage::Client, Timestamp::now())
             .unwrap();
         let root = authority.certificate();
-        let optional = || server_config(&server, root, ClientCertificate::Optional).unwrap();
-        let required = || server_config(&server, root, ClientCertificate::Required).unwrap();
+        let config = |clients| {
+            let shown = ShownCertificate::new(&server).unwrap();
+            server_config(shown, root, clients).unwrap()
+        };
+        let optional = || config(ClientCertificate::Optional);
+        let required = || config(ClientCertificate::Required);
         let known = || client_config(root, Some(&admin)).unwrap();
         let unknown = || client_config(root, None).unwrap();
         assert_eq!(
@@ -263,8 +301,10 @@ mod tests {
     async fn a_pinned_client_trusts_only_the_authority_that_it_names() {
         let ((one, server_one), (_, server_two)) = (cluster("one"), cluster("two"));
         let pin = fingerprint(&der_of(one.certificate()).unwrap());
-        let config =
-            |server| server_config(server, one.certificate(), ClientCertificate::Optional).unwrap();
+        let config = |server| {
+            let shown = ShownCertificate::new(server).unwrap();
+            server_config(shown, one.certificate(), ClientCertificate::Optional).unwrap()
+        };
         let client = || pinned_client_config(&pin).unwrap();
         assert!(
             talk(config(&server_one), client(), "localhost")
@@ -294,8 +334,8 @@ mod tests {
         foreign.certificate.truncate(leaf_end);
         foreign.certificate.push_str(one.certificate());
         let pin = fingerprint(&der_of(one.certificate()).unwrap());
-        let server =
-            server_config(&foreign, one.certificate(), ClientCertificate::Optional).unwrap();
+        let shown = ShownCertificate::new(&foreign).unwrap();
+        let server = server_config(shown, one.certificate(), ClientCertificate::Optional).unwrap();
         assert!(
             talk(server, pinned_client_config(&pin).unwrap(), "localhost")
                 .await

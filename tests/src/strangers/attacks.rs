@@ -58,19 +58,19 @@ const fn attack(
 pub const ATTACKS: &[Attack] = &[
     attack(
         "10,000 connections that say nothing",
-        (10_000, 5000),
+        (10_000, 60_000),
         CUT_OFF,
         once!(|to| silent(to)),
     ),
     attack(
         "idle after the handshake",
-        (1500, 5000),
+        (1500, 60_000),
         CUT_OFF,
         once!(|to| idle(to, Who::Stranger, "h2")),
     ),
     attack(
         "the same with a certificate",
-        (1500, 5000),
+        (1500, 60_000),
         CUT_OFF,
         once!(|to| idle(to, Who::Node, "http/1.1")),
     ),
@@ -89,7 +89,7 @@ pub const ATTACKS: &[Attack] = &[
     ),
     attack(
         "slow bodies to join",
-        (200, 100),
+        (50, 1000),
         "429",
         once!(|to| slow_body(to, Who::Stranger, JOIN)),
     ),
@@ -300,14 +300,14 @@ async fn resets(target: Target) -> Result<String> {
     heard.map(|_| CUT_OFF.to_owned())
 }
 
-/// Watches and lists whose answers stay in the server.
+/// Asks on and on and reads no answer: the server stops reading, and ends the connection.
 async fn unread(target: Target) -> Result<String> {
     let mut stream = target.secure(Who::Stranger, "http/1.1").await?;
-    let ask = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2000);
-    // It reads no more than the kernel's buffers take.
-    let _ = timeout(Duration::from_secs(60), stream.write_all(&ask)).await;
-    sleep(Duration::from_secs(60)).await;
-    Ok("nothing".to_owned())
+    let ask = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    loop {
+        stream.write_all(&ask).await?;
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn post(target: &Target, fields: &str, body: &[u8]) -> Result<String> {

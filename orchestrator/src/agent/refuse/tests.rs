@@ -66,7 +66,7 @@ fn every_field_that_kubernetes_knows_of_a_pod_has_a_rule_and_no_rule_is_of_anoth
 }
 
 #[test]
-fn what_a_node_does_not_do_is_refused_with_its_field_and_a_kubelets_reason() {
+fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
     let volume = |kind: Value| json!({"volumes": [kind]});
     let context = |context: Value| json!({"securityContext": context});
     let none = || json!({});
@@ -112,6 +112,17 @@ fn what_a_node_does_not_do_is_refused_with_its_field_and_a_kubelets_reason() {
             "spec.securityContext.sysctls[0].name: forbidden sysctl: \"kernel.shm_rmid_forced\" \
              not allowed with host ipc enabled",
         ),
+    ];
+    for (spec, container, reason, message) in cases {
+        assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
+    }
+}
+
+#[test]
+fn security_that_a_node_does_not_do_is_refused_with_its_field() {
+    let context = |context: Value| json!({"securityContext": context});
+    let none = || json!({});
+    let cases = [
         (
             context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}})),
             none(),
@@ -151,6 +162,16 @@ fn what_a_node_does_not_do_is_refused_with_its_field_and_a_kubelets_reason() {
             "spec.securityContext.supplementalGroupsPolicy: SupplementalGroupsPolicy=Strict is \
              not supported in this node",
         ),
+    ];
+    for (spec, container, reason, message) in cases {
+        assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
+    }
+}
+
+#[test]
+fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
+    let none = || json!({});
+    let cases = [
         (
             json!({"hostUsers": false}),
             none(),

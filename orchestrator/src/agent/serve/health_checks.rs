@@ -301,6 +301,24 @@ mod tests {
             "serviceProxyHealthy": true,
         });
         assert_eq!(ask(port).await, Some((200, "1".to_owned(), body.clone())));
+        // Clients that say nothing take no more descriptors than are meant for them.
+        let mut silent = Vec::new();
+        for _ in 0..3 * LIMITS.strangers_per_source {
+            silent.push(
+                TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .expect("it listens"),
+            );
+        }
+        until("the oldest of them closed", async || {
+            let open = silent.iter().filter(|stream| {
+                let read = stream.try_read(&mut [0]);
+                read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+            });
+            (open.count() <= LIMITS.strangers_per_source).then_some(())
+        })
+        .await;
+        assert_eq!(ask(port).await, Some((200, "1".to_owned(), body.clone())));
         checks.send_modify(|checks| checks.slice(key(), Some(&slice(false)), "n1"));
         let (status, weight, _) = ask(port).await.expect("an answer");
         assert_eq!(

@@ -305,81 +305,68 @@ fn a_node_keeps_the_range_it_was_given() {
     assert!(wrong("nodes", odd).contains("must be a valid CIDR value"));
 }
 
+const MAPPED: &str = "::ffff:10.96.0.1";
+const NO_ADDRESS: &str = "must not be an IPv4-mapped IPv6 address";
+const NO_RANGE: &str = "must not have an IPv4-mapped IPv6 address";
+
 #[test]
 fn ipv4_written_as_ipv6_is_refused_wherever_an_address_or_a_range_is() {
-    const ADDRESS: &str = "must not be an IPv4-mapped IPv6 address";
-    const RANGE: &str = "must not have an IPv4-mapped IPv6 address";
-    let status = Some(Subresource::Status);
-    let mapped = "::ffff:10.96.0.1";
     let spec = |field: &str, value: Value| {
         let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
         spec[field] = value;
         json!({"metadata": {"name": "s"}, "spec": spec})
     };
-    let node = |part: &str, value: Value| json!({"metadata": {"name": "n"}, part: value});
-    let ingress = json!({"loadBalancer": {"ingress": [{"ip": mapped}]}});
-    let mut balanced = spec("sessionAffinity", "None".into());
-    balanced["status"] = ingress;
-    let mut running = container(json!({}));
-    running["status"] = json!({"podIP": mapped, "podIPs": [{"ip": mapped}]});
-    let internal = json!({"addresses": [{"type": "InternalIP", "address": mapped}]});
+    let ranges = json!(["10.100.1.0/24", "::ffff:10.100.2.0/120"]);
+    let ports = json!([{"containerPort": 80, "hostPort": 80, "hostIP": MAPPED}]);
+    let subset = json!({"addresses": [{"ip": MAPPED}], "ports": [{"port": 80}]});
+    let sources = json!(["::ffff:10.0.0.0/104"]);
     let cases = [
+        ("services", spec("externalIPs", json!([MAPPED])), NO_ADDRESS),
+        ("services", spec("clusterIPs", json!([MAPPED])), NO_ADDRESS),
         (
             "services",
-            spec("externalIPs", json!([mapped])),
-            None,
-            ADDRESS,
+            spec("loadBalancerSourceRanges", sources),
+            NO_RANGE,
         ),
-        (
-            "services",
-            spec("clusterIPs", json!([mapped])),
-            None,
-            ADDRESS,
-        ),
-        (
-            "services",
-            spec("loadBalancerSourceRanges", json!(["::ffff:10.0.0.0/104"])),
-            None,
-            RANGE,
-        ),
-        ("services", balanced, status, ADDRESS),
         (
             "endpoints",
-            json!({"metadata": {"name": "e"}, "subsets": [
-                {"addresses": [{"ip": "::ffff:127.0.0.1"}], "ports": [{"port": 80}]}]}),
-            None,
-            ADDRESS,
+            json!({"metadata": {"name": "e"}, "subsets": [subset]}),
+            NO_ADDRESS,
         ),
         (
             "endpointslices",
             json!({"metadata": {"name": "e"}, "addressType": "IPv6",
                 "endpoints": [{"addresses": ["::ffff:169.254.169.254"]}]}),
-            None,
-            ADDRESS,
+            NO_ADDRESS,
         ),
         (
             "nodes",
-            node(
-                "spec",
-                json!({"podCIDRs": ["10.100.1.0/24", "::ffff:10.100.2.0/120"]}),
-            ),
-            None,
-            RANGE,
+            json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ranges}}),
+            NO_RANGE,
         ),
-        ("nodes", node("status", internal), status, ADDRESS),
-        ("pods", running, status, ADDRESS),
-        (
-            "pods",
-            container(json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": mapped}]})),
-            None,
-            ADDRESS,
-        ),
+        ("pods", container(json!({"ports": ports})), NO_ADDRESS),
     ];
-    for (plural, value, sub, expected) in cases {
+    for (plural, value, expected) in cases {
+        let why = wrong(plural, value);
+        assert!(why.contains(expected), "{plural}: {why}");
+    }
+}
+
+#[test]
+fn ipv4_written_as_ipv6_is_refused_in_a_status() {
+    let mut service = json!({"metadata": {"name": "s"},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    service["status"] = json!({"loadBalancer": {"ingress": [{"ip": MAPPED}]}});
+    let internal = json!({"type": "InternalIP", "address": MAPPED});
+    let node = json!({"metadata": {"name": "n"}, "status": {"addresses": [internal]}});
+    let mut pod = container(json!({}));
+    pod["status"] = json!({"podIP": MAPPED, "podIPs": [{"ip": MAPPED}]});
+    for (plural, value) in [("services", service), ("nodes", node), ("pods", pod)] {
         let object = object(plural, value);
-        let outcome = resource(plural).validate(&object, None, sub);
-        let wrong = outcome.map_err(|error| error.to_string()).unwrap_err();
-        assert!(wrong.contains(expected), "{plural} {object}: {wrong}");
+        let status = Some(Subresource::Status);
+        let outcome = resource(plural).validate(&object, None, status);
+        let why = outcome.map_err(|error| error.to_string()).unwrap_err();
+        assert!(why.contains(NO_ADDRESS), "{plural}: {why}");
     }
 }
 
@@ -454,7 +441,7 @@ fn a_uid_and_a_name_stay() {
 }
 
 #[test]
-fn names_and_paths_of_pods_cannot_leave_their_place() {
+fn mounts_of_pods_cannot_leave_their_place() {
     let with = |volume: Value, mount: Value| {
         pod(json!({
             "volumes": [volume],
@@ -467,17 +454,6 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
         mount["mountPath"] = "/v".into();
         with(empty(), mount)
     };
-    let items = |kind: &str, path: &str| {
-        let items = json!([{"key": "k", "path": path}]);
-        let name = if kind == "secret" {
-            "secretName"
-        } else {
-            "name"
-        };
-        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
-        with(volume, json!({"name": "v", "mountPath": "/v"}))
-    };
-    let label = "a lowercase RFC 1123 label must consist of";
     let cases = [
         (
             at(json!({"subPath": "/etc"})),
@@ -504,6 +480,33 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
             at(json!({"recursiveReadOnly": "Enabled"})),
             "recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn items_of_volumes_cannot_leave_their_place() {
+    let with = |volume: Value, mount: Value| {
+        pod(json!({
+            "volumes": [volume],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+        }))
+    };
+    let items = |kind: &str, path: &str| {
+        let items = json!([{"key": "k", "path": path}]);
+        let name = if kind == "secret" {
+            "secretName"
+        } else {
+            "name"
+        };
+        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
+        with(volume, json!({"name": "v", "mountPath": "/v"}))
+    };
+    let label = "a lowercase RFC 1123 label must consist of";
+    let cases = [
         (
             items("configMap", "/a"),
             "items[0].path: Invalid value: \"/a\": must be a relative path",
@@ -530,6 +533,39 @@ fn names_and_paths_of_pods_cannot_leave_their_place() {
             ),
             label,
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn names_of_a_pods_parts_stay_in_their_place() {
+    let with = |volume: Value, mount: Value| {
+        pod(json!({
+            "volumes": [volume],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+        }))
+    };
+    let empty = || json!({"name": "v", "emptyDir": {}});
+    let at = |mut mount: Value| {
+        mount["name"] = "v".into();
+        mount["mountPath"] = "/v".into();
+        with(empty(), mount)
+    };
+    let items = |kind: &str, path: &str| {
+        let items = json!([{"key": "k", "path": path}]);
+        let name = if kind == "secret" {
+            "secretName"
+        } else {
+            "name"
+        };
+        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
+        with(volume, json!({"name": "v", "mountPath": "/v"}))
+    };
+    let label = "a lowercase RFC 1123 label must consist of";
+    let cases = [
         (
             pod(json!({"containers": [{"name": "a\nb", "image": "i"}]})),
             label,
@@ -598,10 +634,7 @@ fn no_field_of_a_pod_adds_a_line_to_its_files() {
 }
 
 #[test]
-fn security_contexts_say_one_thing() {
-    let of_pod = |context: Value| {
-        pod(json!({"securityContext": context, "containers": [{"name": "c", "image": "i"}]}))
-    };
+fn security_contexts_of_containers_say_one_thing() {
     let own = |context: Value| container(json!({"securityContext": context}));
     let cases = [
         (
@@ -631,6 +664,19 @@ fn security_contexts_say_one_thing() {
             own(json!({"runAsUser": -1})),
             "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
         ),
+    ];
+    for (value, why) in cases {
+        let wrong = wrong("pods", value);
+        assert!(wrong.contains(why), "{why}: {wrong}");
+    }
+}
+
+#[test]
+fn security_contexts_of_pods_say_one_thing() {
+    let of_pod = |context: Value| {
+        pod(json!({"securityContext": context, "containers": [{"name": "c", "image": "i"}]}))
+    };
+    let cases = [
         (
             of_pod(json!({"sysctls": [{"name": "a=b", "value": "1"}]})),
             "sysctls[0].name: Invalid value: \"a=b\": must have at most 253 characters",

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::object::Cached;
+use super::references::References;
 use super::{Change, WatchEvent, prefix};
 use crate::api::Resource;
 use crate::store::{Event, Revision};
@@ -31,6 +32,8 @@ pub(super) struct State {
     /// The revision of the last change here.
     pub applied: Revision,
     pub recent: Recent,
+    /// Of pods; empty for all other resources.
+    pub references: References,
 }
 
 /// Changes that happened not long ago, numbered; bounded by number and by bytes.
@@ -55,6 +58,7 @@ impl Kind {
             objects: BTreeMap::new(),
             applied: 0,
             recent,
+            references: References::default(),
         };
         Self {
             resource,
@@ -67,9 +71,9 @@ impl Kind {
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
         let object = Arc::new(Cached::of(self.resource, key.into(), stored, revision));
-        self.state_to_change()
-            .objects
-            .insert(object.key.clone(), object);
+        let mut state = self.state_to_change();
+        state.refer(self.resource, None, Some(&object));
+        state.objects.insert(object.key.clone(), object);
     }
 
     /// Loading is over: what comes now is newer than `revision`.
@@ -134,6 +138,7 @@ impl State {
                     None => Change::Added,
                 };
                 let object = Arc::new(object);
+                self.refer(resource, previous.as_deref(), Some(&object));
                 self.objects.insert(object.key.clone(), object.clone());
                 Some(WatchEvent {
                     change,
@@ -143,6 +148,7 @@ impl State {
             }
             None => {
                 let previous = previous?;
+                self.refer(resource, Some(&previous), None);
                 self.objects.remove(&event.key);
                 let object = Arc::new(previous.moved_to(revision));
                 Some(WatchEvent {
@@ -151,6 +157,21 @@ impl State {
                     previous: Some(previous),
                 })
             }
+        }
+    }
+}
+
+impl State {
+    /// Keeps what pods refer to as pods change.
+    fn refer(&mut self, resource: &Resource, before: Option<&Cached>, now: Option<&Cached>) {
+        if (resource.group, resource.plural) != ("", "pods") {
+            return;
+        }
+        if let Some(before) = before {
+            self.references.remove(before);
+        }
+        if let Some(now) = now {
+            self.references.add(now);
         }
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! One task follows the store and applies its commits; GET, LIST and WATCH read here and never
 //! touch the store, but for a watch that begins before the recent past. Objects are not kept
-//! parsed: bytes, and labels and selectable fields once a selector looked. Writes go to the store, never here; who must
+//! parsed: bytes, and labels and selectable fields once a selector looked; of bound pods also what
+//! they refer to, by which a node's rights are judged. Writes go to the store, never here; who must
 //! read its own write waits for its revision (`wait_for`).
 
 mod kind;
+mod node;
 mod object;
+mod references;
 mod selectable;
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,9 @@ use crate::api::{self, Resource};
 use crate::store::{Commit, CommitStream, Revision, Store, StoreError};
 use crate::sys::{Shutdown, Tasks};
 
+pub use node::{is_trimmed, trim};
 pub use object::Cached;
+pub use references::Referent;
 pub use watch::Watch;
 
 use kind::Kind;
@@ -154,6 +159,16 @@ impl Cache {
         };
         // Under the lock: no change of this resource can lie between the two.
         (self.revision().max(state.applied), objects)
+    }
+
+    /// Whether a pod that is bound to the node refers to that object of its own namespace.
+    pub fn refers(&self, node: &str, kind: Referent, namespace: &str, name: &str) -> bool {
+        let pods = api::find("", "v1", "pods");
+        let Some((pods, of_kind)) = pods.and_then(|pods| Some((pods, self.kind(pods)?))) else {
+            return false;
+        };
+        let prefix = prefix(pods, Some(namespace));
+        of_kind.state().references.has(node, &prefix, kind, name)
     }
 
     /// Everything up to this revision is visible.

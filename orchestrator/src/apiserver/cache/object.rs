@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::wire::with_revision;
+use super::node::NodeParts;
 use super::selectable;
 use crate::api::{Resource, meta};
 use crate::store::Revision;
@@ -23,6 +24,8 @@ pub struct Cached {
     resource: &'static Resource,
     /// Read out of the bytes by the first selector that looks: most objects never meet one.
     selectable: OnceLock<Box<Selectable>>,
+    /// Of a node, once another node or an authorisation has asked.
+    node: OnceLock<Box<NodeParts>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl Cached {
             revision,
             resource,
             selectable: OnceLock::new(),
+            node: OnceLock::new(),
         }
     }
 
@@ -57,6 +61,7 @@ impl Cached {
             revision,
             resource: self.resource,
             selectable: OnceLock::new(),
+            node: OnceLock::new(),
         }
     }
 
@@ -79,6 +84,21 @@ impl Cached {
             let fields = self.resource.selectable_fields(&skeleton);
             Box::new(Selectable { labels, fields })
         })
+    }
+
+    /// A node as other nodes see it, at a revision.
+    pub fn trimmed(&self, revision: Revision) -> Bytes {
+        with_revision(&self.node_parts().trimmed, revision)
+    }
+
+    /// The fingerprint of the key that a node's certificates are for.
+    pub fn node_key(&self) -> Option<&str> {
+        self.node_parts().key.as_deref()
+    }
+
+    fn node_parts(&self) -> &NodeParts {
+        let read = || Box::new(NodeParts::of(&self.bytes));
+        self.node.get_or_init(read)
     }
 
     /// Empty for a cluster resource.

@@ -208,8 +208,8 @@ impl Watch {
     }
 }
 
-/// Commits that one read of the log takes: what a slow client holds.
-const CHUNK: usize = 256;
+/// Commits that one read of the log takes: what a slow client holds. An object may have 3 MiB.
+const CHUNK: usize = 32;
 
 /// What a look at the recent changes found.
 enum Step {

@@ -10,7 +10,7 @@ use crate::api::{ApiError, Decoded, meta};
 use crate::apiserver::admission;
 use crate::apiserver::objects::WriteError;
 use crate::apiserver::services::Claim;
-use crate::apiserver::{authz, reply};
+use crate::apiserver::{node_writes, reply};
 
 /// Decodes, completes, checks and writes a new object.
 pub async fn create(call: &Call) -> Answer {
@@ -26,7 +26,8 @@ pub async fn create(call: &Call) -> Answer {
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
-    authz::creation(&call.user, &call.target, meta::name(&object))?;
+    node_writes::check(&call.user, resource, &object, None)?;
+    node_writes::stamp_key(&call.user, resource, &mut object);
     admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(&object))?;
     for attempt in 1.. {
         let mut object = object.clone();

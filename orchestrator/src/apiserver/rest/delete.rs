@@ -34,6 +34,8 @@ struct Options {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// The node that asks: it deletes pods that are bound to it.
+    bound_to: Option<String>,
 }
 
 /// What becomes of the objects that the deleted one owns.
@@ -385,6 +387,7 @@ fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
 impl Options {
     fn of(call: &Call) -> Result<Self, ApiError> {
         let mut options = Self::from_query(&call.query)?;
+        options.bound_to = call.user.node().map(str::to_owned);
         if call.body.is_empty() {
             return Ok(options);
         }
@@ -429,6 +432,13 @@ impl Options {
     fn check(&self, resource: &Resource, current: &Current) -> Result<(), ApiError> {
         let uid = meta::uid(&current.value);
         let name = meta::name(&current.value);
+        // Another pod may have taken the name since the request was let pass.
+        let bound = &current.value["spec"]["nodeName"];
+        if let Some(node) = self.bound_to.as_deref().filter(|node| bound != *node) {
+            let why =
+                format!("node \"{node}\" can only delete pods with spec.nodeName set to itself");
+            return Err(ApiError::forbidden(resource, name, why));
+        }
         if let Some(asked) = self.uid.as_deref().filter(|asked| *asked != uid) {
             let why = format!(
                 "the UID in the precondition ({asked}) does not match the UID in record ({uid}). \

@@ -12,10 +12,6 @@ pub fn get(call: &Call) -> Answer {
         .state
         .objects
         .get(call.resource(), call.namespace(), call.name())?;
-    reply::object(
-        &call.wanted,
-        call.resource(),
-        found.bytes.clone(),
-        StatusCode::OK,
-    )
+    let bytes = call.sight().bytes(&found);
+    reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK)
 }

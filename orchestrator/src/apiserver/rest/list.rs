@@ -176,7 +176,8 @@ fn whole(call: &Call, selection: &Selection, limit: usize) -> Option<(ListMeta, 
         return None;
     }
     let selected = all.iter().filter(|object| selection.selects(object));
-    let items = selected.map(|object| object.bytes.clone()).collect();
+    let sight = call.sight();
+    let items = selected.map(|object| sight.bytes(object)).collect();
     let page = ListMeta {
         revision,
         ..ListMeta::default()
@@ -194,6 +195,7 @@ async fn pages(
 ) -> Result<(ListMeta, Vec<Bytes>), ApiError> {
     let resource = call.resource();
     let prefix = prefix(resource, call.target.namespace.as_deref());
+    let sight = call.sight();
     let mut items = Vec::new();
     loop {
         let wanted = match limit {
@@ -218,7 +220,8 @@ async fn pages(
         for (index, entry) in entries.into_iter().enumerate() {
             let bytes = wire::with_revision(&entry.value, entry.modified);
             if selection.selects_bytes(resource, &bytes)? {
-                items.push(bytes);
+                let name = entry.key.rsplit('/').next().unwrap_or_default();
+                items.push(sight.past(name, bytes, entry.modified));
             }
             let left = count - index - 1 + remaining;
             if limit > 0 && items.len() == limit && left > 0 {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::State;
 use super::authn::User;
+use super::authz::Sight;
 use super::negotiate::{self, Wanted};
 use super::request::{Query, Target, Verb};
 use crate::api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
@@ -67,6 +68,11 @@ pub async fn serve(call: Call) -> Answer {
 }
 
 impl Call {
+    /// How much of the resource's objects the caller sees.
+    pub fn sight(&self) -> Sight {
+        Sight::of(&self.user, self.target.resource)
+    }
+
     fn resource(&self) -> &'static Resource {
         self.target.resource
     }

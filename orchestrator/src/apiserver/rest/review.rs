@@ -43,7 +43,12 @@ fn may(call: &Call, object: &Value) -> bool {
         return false;
     };
     let target = &target;
-    authz::objects(&call.state, &call.user, authz::Wish { verb, target }).is_ok()
+    let wish = authz::Wish {
+        verb,
+        target,
+        query: None,
+    };
+    authz::objects(&call.state, &call.user, wish).is_ok()
 }
 
 fn target(object: &Value) -> Option<Target> {

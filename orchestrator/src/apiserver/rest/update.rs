@@ -12,7 +12,7 @@ use crate::api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 use crate::apiserver::admission;
 use crate::apiserver::objects::{Current, WriteError};
 use crate::apiserver::services::{self, Claim};
-use crate::apiserver::{negotiate, nodes, reply};
+use crate::apiserver::{negotiate, node_writes, nodes, reply};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -124,6 +124,7 @@ async fn write(
     resource
         .validate(&new, Some(old), sub)
         .map_err(WriteError::Failed)?;
+    node_writes::check(&call.user, resource, &new, Some(old)).map_err(WriteError::Failed)?;
     check_pod_addresses(call, &new, old).map_err(WriteError::Failed)?;
     let claim = Claim::make(state, resource, &mut new, Some(old)).map_err(WriteError::Failed)?;
     if new == *old {

@@ -188,7 +188,7 @@ async fn a_node_writes_about_itself_and_its_pods_only() {
     node.merge(&format!("{PODS}/mine"), json!({"metadata": {"labels": {}}}))
         .await
         .expect(403);
-    node.get(PODS).await.expect(200);
+    node.get(PODS).await.expect(403);
     node.post(CONFIG_MAPS, config_map("a")).await.expect(403);
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
     node.post(leases, object("one")).await.expect(201);
@@ -211,7 +211,8 @@ async fn everybody_with_a_name_learns_what_it_may_do() {
             "spec": {"resourceAttributes": attributes}})
     };
     let cases = [
-        (&node, "list", "pods", true),
+        (&node, "list", "services", true),
+        (&node, "list", "pods", false),
         (&node, "create", "pods", false),
         (&node, "get", "nothing", false),
         (&admin, "create", "pods", true),

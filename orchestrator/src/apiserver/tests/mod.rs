@@ -5,6 +5,7 @@ mod claims;
 mod discovery;
 mod joining;
 mod lists;
+mod node_rights;
 mod objects;
 mod races;
 mod services;
@@ -85,16 +86,7 @@ impl Cluster {
             .method(method)
             .uri(path)
             .header("content-type", kind);
-        let response = self.send(request.body(body).expect("a request")).await;
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("a body").to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Answer {
-            code: parts.status,
-            headers: parts.headers,
-            body,
-        }
+        Answer::of(self.send(request.body(body).expect("a request")).await).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -122,19 +114,23 @@ impl Cluster {
         let request = Request::get(path)
             .header(header::ACCEPT, accept)
             .body(Body::empty());
-        let response = self.send(request.expect("a request")).await;
+        Answer::of(self.send(request.expect("a request")).await).await
+    }
+}
+
+impl Answer {
+    async fn of(response: axum::http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Self {
             code: parts.status,
             headers: parts.headers,
             body,
         }
     }
-}
 
-impl Answer {
     #[track_caller]
     fn expect(self, code: u16) -> Value {
         assert_eq!(self.code.as_u16(), code, "{}", self.body);

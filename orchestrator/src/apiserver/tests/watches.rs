@@ -6,13 +6,13 @@ use futures::StreamExt;
 use super::*;
 
 /// A client's end of a watch.
-struct Watcher {
+pub struct Watcher {
     body: BodyDataStream,
     buffer: String,
 }
 
 impl Watcher {
-    async fn open(cluster: &Cluster, path: &str, accept: &str) -> Self {
+    pub async fn open(cluster: &Cluster, path: &str, accept: &str) -> Self {
         let request = Request::get(path)
             .header("accept", accept)
             .body(Body::empty());
@@ -25,7 +25,7 @@ impl Watcher {
     }
 
     /// The next event; None at the end.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((line, rest)) = self.buffer.split_once('\n') {
                 let event = serde_json::from_str(line).expect("an event");

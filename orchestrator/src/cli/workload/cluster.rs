@@ -16,6 +16,7 @@ use kube::{
 use serde_json::Value;
 
 use crate::api::{self, Resource};
+use crate::sys::certificates;
 
 /// Which cluster and namespace; shared by every verb.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Cluster {
     client: Client,
     pub namespace: String,
     url: String,
+    /// DER, as the kubeconfig has it.
+    authority: Option<Vec<u8>>,
 }
 
 /// What a request carries besides its path.
@@ -65,11 +68,16 @@ impl ClusterArgs {
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let url = config.cluster_url.to_string();
+        let authority = config
+            .root_cert
+            .as_ref()
+            .and_then(|all| all.first().cloned());
         let client = Client::try_from(config)?;
         Ok(Cluster {
             client,
             namespace,
             url,
+            authority,
         })
     }
 }
@@ -144,6 +152,18 @@ impl Cluster {
     /// The path of a resource's collection or, with a name, of one object.
     pub fn path(&self, resource: &Resource, name: Option<&str>) -> String {
         path(resource, Some(&self.namespace), name)
+    }
+
+    /// The URL that the kubeconfig names.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// By which a join token names the cluster.
+    pub fn authority_fingerprint(&self) -> Result<String> {
+        let authority = self.authority.as_ref();
+        let authority = authority.context("the kubeconfig names no certificate authority")?;
+        Ok(certificates::fingerprint(authority))
     }
 
     fn lost(&self, error: kube::Error) -> anyhow::Error {
