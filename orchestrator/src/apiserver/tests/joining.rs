@@ -313,3 +313,19 @@ async fn a_node_from_before_keys_were_noted_gets_its_own_by_its_certificate() {
     assert_eq!(noted.map(str::len), Some(64));
     setting.join(&token, "node-1", &own, &[]).await.expect(200);
 }
+
+#[tokio::test]
+async fn the_body_of_a_join_is_small_and_not_read_before_the_token_is_good() {
+    let setting = Setting::start().await;
+    let large = "x".repeat(64 * 1024 + 1);
+    let wrong = By::Token("a.b.c".to_owned());
+    assert_eq!(setting.ask(&wrong, &large).await.code, 401);
+    let good = By::Token(setting.token(None).await);
+    let refused = setting.ask(&good, &large).await;
+    assert_eq!(refused.code, 413);
+    assert!(
+        refused.message().contains("limit is 65536"),
+        "{:?}",
+        refused.body
+    );
+}
