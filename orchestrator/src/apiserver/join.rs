@@ -73,7 +73,9 @@ enum Proof {
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
     let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
-    let answer = admit(&state, request, &mut by, &mut node).await;
+    // A body that is not read is kept until the answer is made: h2 resets a stream whose body is dropped.
+    let mut request = request;
+    let answer = admit(&state, &mut request, &mut by, &mut node).await;
     let attempt = Attempt {
         remote,
         node: &node,
@@ -94,12 +96,12 @@ pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Resp
 /// The answer and what has happened. `by` and `node` are told as soon as they are known.
 async fn admit(
     state: &State,
-    request: Request,
+    request: &mut Request,
     by: &mut String,
     node: &mut String,
 ) -> Result<(Response<Body>, &'static str), ApiError> {
     let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
-    let proof = proof(state, pki, &request)?;
+    let proof = proof(state, pki, request)?;
     *by = match &proof {
         Proof::Token(id) => format!("token {id}"),
         Proof::Member(name, _) => format!("{NODE_PREFIX}{name}"),
@@ -107,8 +109,11 @@ async fn admit(
     let bad = |error: &dyn std::fmt::Display| {
         ApiError::BadRequest(format!("not a join request: {error}"))
     };
-    let (parts, body) = request.into_parts();
-    let body = upload::read(&parts.headers, body, upload::JOIN, &Ticket::default()).await?;
+    let (headers, body) = (
+        request.headers().clone(),
+        std::mem::take(request.body_mut()),
+    );
+    let body = upload::read(&headers, body, upload::JOIN, &Ticket::default()).await?;
     let request: JoinRequest = serde_json::from_slice(&body.bytes).map_err(|error| bad(&error))?;
     node.clone_from(&request.node_name);
     let name = request.node_name.as_str();

@@ -166,7 +166,7 @@ fn the_certificate_of_a_node_reads_what_its_pods_refer_to_and_nothing_of_other_n
     let node = |verb: &str| format!("{verb} {other}");
     for words in REFUSED.iter().copied().chain([
         node("delete node").as_str(),
-        node("cordon").as_str(),
+        format!("annotate node {other} a=b").as_str(),
         format!("label node {other} a=b").as_str(),
     ]) {
         thief.may_not(words);

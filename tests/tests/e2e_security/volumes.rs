@@ -363,8 +363,11 @@ fn modes(setting: &Setting) {
     }
     assert!(of("memory").contains("size=4096k"), "{mounts}");
     delete(setting, name);
-    let left = memory_mounts(setting);
-    assert_eq!(left, Vec::<String>::new(), "memory goes with its pod");
+    wait("memory goes with its pod", || {
+        let left = memory_mounts(setting);
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(Some(()))
+    });
 }
 
 /// The file systems in memory of the cluster's pods.
