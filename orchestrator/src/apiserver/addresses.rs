@@ -38,7 +38,8 @@ pub struct Addresses {
     /// Pods' ranges, each with the prefix length of one node's share.
     pods: Vec<(IpNetwork, u8)>,
     /// Where the cluster reaches this server.
-    server: IpAddr,
+    /// Every address that clients reach this server at.
+    server: BTreeSet<IpAddr>,
     /// Given to Services of type LoadBalancer, so no node's.
     pool: Vec<RangeInclusive<IpAddr>>,
     taken: Mutex<Taken>,
@@ -116,7 +117,7 @@ impl Addresses {
             ports: config.node_ports.clone(),
             own: config.own_service_address(),
             pods: config.pod_cidrs.iter().copied().zip(bits).collect(),
-            server: config.advertise.ip(),
+            server: server_addresses(config),
             pool: config.load_balancer_pool.clone(),
             taken: Mutex::default(),
         };
@@ -279,7 +280,7 @@ impl Addresses {
         if let Some(range) = ranges.find(|range| range.contains(address)) {
             return Err(Refusal::InRange(*range));
         }
-        if address == self.server {
+        if self.server.contains(&address) {
             return Err(Refusal::Server);
         }
         Ok(())
@@ -504,6 +505,14 @@ fn offset(range: IpNetwork, address: IpAddr) -> u128 {
     bits(address).saturating_sub(bits(range.network()))
 }
 
+/// Not those by which every machine knows itself.
+fn server_addresses(config: &ServerConfig) -> BTreeSet<IpAddr> {
+    let all = config.bound.iter().copied();
+    let all = all.chain([config.advertise.ip()]);
+    all.filter(|address| !address.is_loopback() && !address.is_unspecified())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -517,7 +526,7 @@ mod tests {
             ports: 30000..=30002,
             own: first_of(range),
             pods: vec![("10.100.0.0/16".parse().expect("a range"), 24)],
-            server: "172.31.0.1".parse().expect("an address"),
+            server: ["172.31.0.1".parse().expect("an address")].into(),
             pool: Vec::new(),
             taken: Mutex::default(),
         }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::attempts::Attempt;
 use super::authn::{NODE_PREFIX, NODES, User, bearer};
+use super::node_writes::one_of_each_family;
 use super::objects::{Current, WriteError};
 use super::services::Claim;
 use super::shares::{Peer, Ticket};
@@ -321,6 +322,10 @@ fn check_names(pki: &Pki, node: &str, names: &[String]) -> Result<Vec<IpAddr>, A
             Err(_) if name == node => {}
             _ => return Err(refused(name)),
         }
+    }
+    if !one_of_each_family(&addresses) {
+        let why = "the request names more than one address of an IP family";
+        return Err(ApiError::BadRequest(why.to_owned()));
     }
     Ok(addresses)
 }

@@ -60,6 +60,8 @@ pub use serve::ServeError;
 pub struct ServerConfig {
     /// Where the cluster reaches this server: the endpoint of Service default/kubernetes.
     pub advertise: SocketAddr,
+    /// All addresses that it answers on: nobody else may take one.
+    pub bound: Vec<IpAddr>,
     /// Pod addresses of the whole cluster: one range a family, the primary one first.
     pub pod_cidrs: Vec<IpNetwork>,
     /// Prefix length of one node's share of them, range by range.
@@ -90,6 +92,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             advertise: SocketAddr::from(([172, 31, 0, 1], 6443)),
+            bound: Vec::new(),
             pod_cidrs: vec![network([10, 100, 0, 0], 16)],
             node_mask_bits: vec![24],
             service_cidrs: vec![default_service_cidr()],

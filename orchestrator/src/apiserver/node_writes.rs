@@ -5,9 +5,11 @@
 //! is whose.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
+use super::addresses::internal_addresses;
 use super::authn::User;
 use crate::api::{ApiError, Resource, annotations, meta};
 
@@ -90,11 +92,23 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
             "node \"{node}\" is not allowed to modify metadata.{field}"
         ));
     }
+    let addresses: Vec<IpAddr> = internal_addresses(new).map(|(_, it)| it).collect();
+    if !one_of_each_family(&addresses) {
+        return Some(format!(
+            "node \"{node}\" can only have one InternalIP of each IP family"
+        ));
+    }
     let spec = different(old.map_or(&none, |old| &old["spec"]), &new["spec"]);
     spec.into_iter().next().map(|field| match field {
         "taints" => format!("node \"{node}\" is not allowed to modify taints"),
         field => format!("node \"{node}\" is not allowed to modify spec.{field}"),
     })
+}
+
+/// A node takes no more of the network between nodes: what it has, nobody else can be given.
+pub fn one_of_each_family(addresses: &[IpAddr]) -> bool {
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    v4 <= 1 && addresses.len() - v4 <= 1
 }
 
 fn pod_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
@@ -197,6 +211,12 @@ mod tests {
             ("/spec/taints", json!([{"key": "k"}]), "taints"),
             ("/spec/unschedulable", json!(true), "spec.unschedulable"),
             ("/spec/providerID", json!("p"), "spec.providerID"),
+            (
+                "/status/addresses",
+                json!([{"type": "InternalIP", "address": "172.31.0.11"},
+                    {"type": "InternalIP", "address": "172.31.0.12"}]),
+                "one InternalIP of each IP family",
+            ),
         ];
         for (pointer, value, expected) in cases {
             let why = refused(pointer, value.clone());

@@ -158,7 +158,7 @@ fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
     let directory = &args.data_dir;
     files::create_private_dir(directory)
         .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
-    let mut addresses: Vec<IpAddr> = args.bind.iter().map(SocketAddr::ip).collect();
+    let mut addresses = config.bound.clone();
     addresses.push(config.advertise.ip());
     let names = server_names(&addresses, config.own_service_address());
     let (pki, life) = (directory.join("pki"), args.certificate_lifetime);
@@ -194,6 +194,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
     };
     Ok(ServerConfig {
         advertise,
+        bound: args.bind.iter().map(SocketAddr::ip).collect(),
         pod_cidrs: args.pod_cidr.clone(),
         node_mask_bits: node_mask_bits.collect::<anyhow::Result<_>>()?,
         service_cidrs: args.service_cidr.clone(),

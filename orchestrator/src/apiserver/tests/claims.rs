@@ -182,6 +182,7 @@ async fn a_range_and_an_address_are_free_again_when_their_node_has_gone() {
 async fn a_node_is_at_no_address_of_another_node_a_pod_a_service_or_the_server() {
     let pool = "203.0.113.200".parse().expect("an address");
     let cluster = Cluster::with(ServerConfig {
+        bound: vec!["fd00:31::1".parse().expect("an address")],
         load_balancer_pool: vec![pool..=pool],
         ..ServerConfig::default()
     })
@@ -203,6 +204,7 @@ async fn a_node_is_at_no_address_of_another_node_a_pod_a_service_or_the_server()
         ("10.100.2.7", "is in the cluster's range 10.100.0.0/16"),
         ("10.96.0.1", "is in the cluster's range 10.96.0.0/16"),
         ("172.31.0.1", "is the API server's address"),
+        ("fd00:31::1", "is the API server's address"),
         (
             "203.0.113.9",
             "is an external or load balancer address of a Service",

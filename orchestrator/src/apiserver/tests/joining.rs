@@ -329,3 +329,19 @@ async fn the_body_of_a_join_is_small_and_not_read_before_the_token_is_good() {
         refused.body
     );
 }
+
+#[tokio::test]
+async fn a_token_takes_one_address_of_each_family_and_no_more() {
+    let setting = Setting::start().await;
+    let token = By::Token(setting.token(None).await);
+    let many = ["172.31.0.11", "172.31.0.12"];
+    let refused = setting.join(&token, "node-1", &key(), &many).await;
+    assert_eq!(refused.code, 400);
+    assert!(
+        refused
+            .message()
+            .contains("more than one address of an IP family"),
+        "{:?}",
+        refused.body
+    );
+}
