@@ -146,6 +146,15 @@ pub const ATTACKS: &[Attack] = &[
 ];
 
 impl Attack {
+    /// The same of at most so many clients: each handshake costs the attacker as much as the server, and
+    /// here they share a machine.
+    pub fn of(&self, clients: usize) -> Self {
+        Self {
+            clients: self.clients.min(clients),
+            ..*self
+        }
+    }
+
     /// Attacks until it is dropped; tells what each client hears.
     pub async fn run(&self, target: &Target, mut heard: impl FnMut(String)) {
         let (sender, mut answers) = tokio::sync::mpsc::channel(16);

@@ -81,36 +81,39 @@ fn attacks_are_answered(setting: &Setting) {
     assert_eq!(server_pid(setting), server, "it was not started anew");
 }
 
+/// How long it waits is measured by `cargo xtask bench strangers`.
 fn kubectl_is_served(setting: &Setting) {
+    /// Those that shake hands; who only connects costs nothing.
+    const CLIENTS: usize = 100;
     let (target, runtime) = (target(setting), runtime());
     let server = server_pid(setting);
     let before = resident_bytes(server).expect("it runs");
     let held = |attack: &&Attack| attack.hears == CUT_OFF || attack.clients >= 200;
     for attack in ATTACKS.iter().filter(held) {
+        let attack = match attack.clients {
+            10_000.. => attack.of(usize::MAX),
+            _ => attack.of(CLIENTS),
+        };
         let attacking = async {
             let run = attack.run(&target, |_| {});
-            let _ = tokio::time::timeout(Duration::from_secs(8), run).await;
+            let _ = tokio::time::timeout(Duration::from_secs(6), run).await;
         };
-        std::thread::scope(|scope| {
+        let served = std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
                 let began = Instant::now();
-                let mut slowest = Duration::ZERO;
-                while began.elapsed() < Duration::from_secs(7) {
-                    let asked = Instant::now();
+                let mut served = Ok(String::new());
+                while served.is_ok() && began.elapsed() < Duration::from_secs(5) {
                     let get = "get --raw /api/v1/namespaces/default";
-                    setting.kubectl.run(get).expect("it is served");
-                    slowest = slowest.max(asked.elapsed());
+                    served = setting.kubectl.run(get);
                 }
-                slowest
+                served
             });
             runtime.block_on(attacking);
-            let slowest = asking.join().expect("kubectl is served");
-            assert!(
-                slowest < Duration::from_secs(5),
-                "{}: {slowest:?}",
-                attack.name
-            );
+            asking.join().expect("no panic")
         });
+        if let Err(error) = served {
+            panic!("{}: {error:#}", attack.name);
+        }
         let grown = resident_bytes(server)
             .expect("it runs")
             .saturating_sub(before);
