@@ -70,13 +70,19 @@ enum Proof {
     Member(String, Option<Shown>),
 }
 
-/// POST. The body is read once the token or the certificate is found good.
+/// POST. The body is looked at once the token or the certificate is found good.
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
     let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
-    // A body that is not read is kept until the answer is made: h2 resets a stream whose body is dropped.
     let mut request = request;
     let answer = admit(&state, &mut request, &mut by, &mut node).await;
+    if answer.is_err() {
+        // Over HTTP/2 an answer that overtakes its request is lost with the stream: the rest is read, as
+        // far as a good one may be long, and dropped.
+        let rest = std::mem::take(request.body_mut());
+        let unread = &Ticket::default();
+        drop(upload::read(request.headers(), rest, upload::JOIN, unread).await);
+    }
     let attempt = Attempt {
         remote,
         node: &node,

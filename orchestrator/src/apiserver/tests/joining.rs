@@ -315,7 +315,7 @@ async fn a_node_from_before_keys_were_noted_gets_its_own_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_join_is_small_and_not_read_before_the_token_is_good() {
+async fn the_body_of_a_join_is_small_and_not_looked_at_before_the_token_is_good() {
     let setting = Setting::start().await;
     let large = "x".repeat(64 * 1024 + 1);
     let wrong = By::Token("a.b.c".to_owned());
