@@ -1,14 +1,5 @@
-//! An orchestrator whose network is the kernel: one library, one binary.
+//! An orchestrator whose network is the kernel: the command line. Its parts are the crates beside `src`.
 //!
-//! `ARCHITECTURE.md` beside this crate is the map; `cargo xtask tidy` checks who may import whom.
+//! `ARCHITECTURE.md` beside this crate is the map.
 
-pub mod agent;
-pub mod api;
-pub mod apiserver;
 pub mod cli;
-pub mod client;
-pub mod controllers;
-pub mod datapath;
-pub mod scheduler;
-pub mod store;
-pub mod sys;

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use orchestrator::datapath::lookup::packet::{Packet, Part};
-use orchestrator::datapath::lookup::state::{Opened, State};
-use orchestrator::datapath::lookup::{Arrival, Left, Outcome, outcomes};
-use orchestrator::datapath::table::Tables;
+use datapath::lookup::packet::{Packet, Part};
+use datapath::lookup::state::{Opened, State};
+use datapath::lookup::{Arrival, Left, Outcome, outcomes};
+use datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::services::ServiceKey;
 use orchestrator_common::{Addr, Port, Scope, Tuple, Verdict};

@@ -34,7 +34,7 @@ pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 pub fn ready(test: &str) -> bool {
     let lacks = if !nix::unistd::geteuid().is_root() {
         "it needs root"
-    } else if !orchestrator::datapath::object::is_embedded() {
+    } else if !datapath::object::is_embedded() {
         "no datapath is built in: run `cargo xtask build-ebpf` and build again"
     } else {
         return true;
@@ -285,8 +285,8 @@ fn sweep_dead_runs() -> Result<()> {
     }
     for name in names(BPFFS) {
         let root = Path::new(BPFFS).join(name);
-        for node in orchestrator::datapath::nodes(&root)? {
-            orchestrator::datapath::remove_pins(&root, &node)?;
+        for node in datapath::nodes(&root)? {
+            datapath::remove_pins(&root, &node)?;
         }
         fs::remove_dir(root)?;
     }

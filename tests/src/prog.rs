@@ -16,8 +16,8 @@ use aya::maps::{
 };
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use orchestrator::datapath::lookup::tunnel::Wrapped;
-use orchestrator::datapath::table::Tables;
+use datapath::lookup::tunnel::Wrapped;
+use datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::INNER_MAP;
 use orchestrator_common::maps::config::Config;

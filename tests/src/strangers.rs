@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use orchestrator::sys::certificates::{Authority, Credentials, Identity, Usage};
-use orchestrator::sys::tls;
 use rustls::pki_types::ServerName;
+use sys::certificates::{Authority, Credentials, Identity, Usage};
+use sys::tls;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;

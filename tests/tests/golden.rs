@@ -9,15 +9,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use datapath::check::check;
+use datapath::desired::Facts;
+use datapath::dump::dump;
+use datapath::fake::Fake;
+use datapath::reconcile::Reconciler;
+use datapath::{Addrs, Change, HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 use expect_test::expect_file;
-use orchestrator::datapath::check::check;
-use orchestrator::datapath::desired::Facts;
-use orchestrator::datapath::dump::dump;
-use orchestrator::datapath::fake::Fake;
-use orchestrator::datapath::reconcile::Reconciler;
-use orchestrator::datapath::{
-    Addrs, Change, HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView,
-};
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 use serde::Deserialize;

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use datapath::view::Protocol::{Tcp, Udp};
 use nix::time::{ClockId, clock_gettime};
-use orchestrator::datapath::view::Protocol::{Tcp, Udp};
 use tests::capture::{Capture, Packet};
 use tests::netns::{Cluster, OUTSIDE, Plan, ready};
 use tests::peer::{Client, Server, Sink, receive, udp};
@@ -150,7 +150,7 @@ fn removal_leaves_nothing() -> Result<()> {
     cluster.nodes[0].add_pod(5)?;
     cluster.in_sync()?;
     let root = cluster.nodes[0].config.pin_root.clone();
-    assert_eq!(orchestrator::datapath::nodes(&root)?, ["node-1"]);
+    assert_eq!(datapath::nodes(&root)?, ["node-1"]);
     let links = [
         "orch-host",
         "orch-net",
@@ -162,7 +162,7 @@ fn removal_leaves_nothing() -> Result<()> {
         cluster.nodes[0].netns.link(link)?;
     }
     cluster.nodes[0].remove()?;
-    assert!(orchestrator::datapath::nodes(&root)?.is_empty());
+    assert!(datapath::nodes(&root)?.is_empty());
     for link in links {
         assert!(cluster.nodes[0].netns.link(link).is_err(), "{link} is left");
     }
@@ -176,7 +176,7 @@ fn removal_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-fn now() -> Result<Duration, orchestrator::datapath::DatapathError> {
+fn now() -> Result<Duration, datapath::DatapathError> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has this clock");
     Ok(now.into())
 }

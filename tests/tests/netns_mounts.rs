@@ -6,13 +6,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use agent::container_spec::SpecError;
+use agent::runtime::Propagation;
+use agent::volumes::{Made, Origin, PodDir, SubPath};
 use nix::mount::{MsFlags, mount};
-use orchestrator::agent::container_spec::SpecError;
-use orchestrator::agent::runtime::Propagation;
-use orchestrator::agent::volumes::{Made, Origin, PodDir, SubPath};
-use orchestrator::sys::beneath::Dir;
-use orchestrator::sys::mounts;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sys::beneath::Dir;
+use sys::mounts;
 
 /// A pod with one volume, which its containers write, and a directory beside it.
 struct Stage {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use orchestrator::datapath::Xdp;
+use datapath::Xdp;
 use tests::capture::{Capture, Segment};
 use tests::netns::{Cluster, Narrow, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::{Client, Server, ask_udp, udp_for};

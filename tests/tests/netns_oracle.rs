@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use orchestrator::datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
+use datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
 use tests::netns::{Cluster, Netns};
 use tests::oracle::cases::{Asker, Case, Setting, generated, named};
 use tests::oracle::run::{Executor, run};
@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_millis(150);
 fn main() -> ExitCode {
     let skipped = if !nix::unistd::geteuid().is_root() {
         Some("it needs root")
-    } else if !orchestrator::datapath::object::is_embedded() {
+    } else if !datapath::object::is_embedded() {
         Some("no datapath is built in: run `cargo xtask build-ebpf` and build again")
     } else {
         None

@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use agent::pod_net::{PodLinks, Wire, uplink};
 use anyhow::{Context, Result};
+use datapath::{Addrs, Change, LocalPod};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
-use orchestrator::agent::pod_net::{PodLinks, Wire, uplink};
-use orchestrator::datapath::{Addrs, Change, LocalPod};
-use orchestrator::sys::Shutdown;
+use sys::Shutdown;
 use tests::capture::inject;
 use tests::netns::{Cluster, Netns, OUTSIDE, OUTSIDE_V6, Object, Plan, Svc, pod_addr, ready};
 use tests::packet;

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use orchestrator::datapath::desired::Facts;
-use orchestrator::datapath::dump::dump;
-use orchestrator::datapath::fake::Fake;
-use orchestrator::datapath::reconcile::Reconciler;
-use orchestrator::datapath::view::{ExternalView, PortView, Protocol};
-use orchestrator::datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
+use datapath::desired::Facts;
+use datapath::dump::dump;
+use datapath::fake::Fake;
+use datapath::reconcile::Reconciler;
+use datapath::view::{ExternalView, PortView, Protocol};
+use datapath::{Change, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 use tests::netns::{Cluster, ready, ready_endpoint};

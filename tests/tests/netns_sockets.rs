@@ -8,21 +8,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use agent::drops;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 use aya::{Pod, maps};
+use datapath::events::{self, RECORD, describe};
+use datapath::names::Names;
+use datapath::view::Protocol::{Tcp, Udp};
 use nix::time::{ClockId, clock_gettime};
-use orchestrator::agent::drops;
-use orchestrator::datapath;
-use orchestrator::datapath::events::{self, RECORD, describe};
-use orchestrator::datapath::names::Names;
-use orchestrator::datapath::view::Protocol::{Tcp, Udp};
-use orchestrator::sys::Shutdown;
 use orchestrator_common::maps::affinity::{Affinity, AffinityKey};
 use orchestrator_common::maps::flows::Flow;
 use orchestrator_common::maps::services::{Service, ServiceKey};
 use orchestrator_common::maps::sockets::{SOCKET_SERVICES, SocketService};
 use orchestrator_common::{Addr, DropEvent, Port, Proto, Scope, Tuple};
+use sys::Shutdown;
 use tests::netns::{Cluster, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::{Client, Server, ask_udp, receive, refused_tcp, udp};
 

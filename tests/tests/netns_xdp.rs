@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
-use orchestrator::datapath::{DatapathError, Xdp};
+use datapath::{DatapathError, Xdp};
 use tests::netns::{Cluster, Plan, Svc, ready};
 use tests::peer::{Client, Server, receive, udp_for};
 use tests::prog::Datapath;

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use datapath::view::Protocol;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-use orchestrator::datapath::view::Protocol;
 use tests::netns::{Cluster, Netns, OUTSIDE, Plan, Svc, ready};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
@@ -30,7 +30,7 @@ impl World {
         if !ready(test) {
             return Ok(None);
         }
-        let root = orchestrator::datapath::mount::cgroup_root()?;
+        let root = datapath::mount::cgroup_root()?;
         let cgroup = if with_sockets {
             None
         } else {

@@ -1,9 +1,9 @@
 //! The control plane under chance: whatever goes wrong, it ends where its users wanted it.
 
+use agent::drain::LIMIT;
+use client::{Kind, PatchKind};
+use controllers::object::Key;
 use jiff::SignedDuration;
-use orchestrator::agent::drain::LIMIT;
-use orchestrator::client::{Kind, PatchKind};
-use orchestrator::controllers::object::Key;
 use serde_json::{Value, json};
 use tests::sim::Faults;
 use tests::sim::check;

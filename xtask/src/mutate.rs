@@ -19,10 +19,7 @@ const PACKET: [&str; 3] = ["packet_oracle", "packet_fuzz", "packet"];
 
 /// Levels that judge what is computed for the maps.
 const DESIRED: [(&str, &[&str]); 3] = [
-    (
-        "unit",
-        &["--package", "orchestrator", "--lib", "datapath::"],
-    ),
+    ("unit", &["--package", "datapath", "--lib"]),
     ("golden", &["--package", "tests", "--test", "golden"]),
     ("oracle", &["--package", "tests", "--test", "oracle"]),
 ];

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::agent::reset::{self, ResetConfig};
-use crate::agent::{self, AgentConfig};
-use crate::datapath::{Addrs, Xdp};
-use crate::sys::{Shutdown, descriptors, telemetry};
+use agent::reset::{self, ResetConfig};
+use agent::{self, AgentConfig};
+use datapath::{Addrs, Xdp};
+use sys::{Shutdown, descriptors, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -127,7 +127,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// would fill the log.
 fn quieted(level: &str) -> String {
     match level {
-        "debug" | "trace" => format!("info,orchestrator={level},kube_client=off"),
+        "debug" | "trace" => format!("{},kube_client=off", telemetry::of_our_crates(level)),
         level if level.contains(['=', ',']) => level.to_owned(),
         level => format!("{level},kube_client=off"),
     }

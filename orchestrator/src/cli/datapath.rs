@@ -13,10 +13,9 @@ use nix::time::{ClockId, clock_gettime};
 use orchestrator_common::{DropEvent, Proto};
 
 use super::workload::cluster::ClusterArgs;
-use crate::agent::drops;
-use crate::datapath;
-use crate::datapath::events::{self, describe};
-use crate::datapath::trace::{self, Question};
+use agent::drops;
+use datapath::events::{self, describe};
+use datapath::trace::{self, Question};
 
 /// Look at a node's datapath, or remove it
 #[derive(clap::Args)]

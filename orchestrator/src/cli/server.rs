@@ -11,13 +11,12 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::apiserver::{ApiServer, Pki, ServerConfig, server_names};
-use crate::controllers::pod_cidr::Range;
-use crate::controllers::service::pool::Block;
-use crate::controllers::{self, ControllersConfig};
-use crate::scheduler;
-use crate::store::EmbeddedStore;
-use crate::sys::{Shutdown, Tasks, files, telemetry};
+use apiserver::{ApiServer, Pki, ServerConfig, server_names};
+use controllers::pod_cidr::Range;
+use controllers::service::pool::Block;
+use controllers::{self, ControllersConfig};
+use store::EmbeddedStore;
+use sys::{Shutdown, Tasks, files, telemetry};
 
 use super::duration;
 

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use super::duration;
 use super::workload::cluster::{self, Cluster, ClusterArgs, Payload};
-use crate::api::join_token::{self, JoinToken, Kept};
-use crate::api::{self, Resource};
-use crate::sys::random;
+use api::join_token::{self, JoinToken, Kept};
+use api::{self, Resource};
+use sys::random;
 
 /// Make, list and delete the tokens that machines join with
 ///

@@ -1,6 +1,6 @@
 //! `orchestrator version`: what this binary is.
 
-use crate::apiserver::KUBERNETES_VERSION;
+use apiserver::KUBERNETES_VERSION;
 
 /// Show the version of this binary and of the API that it serves
 #[derive(clap::Args)]

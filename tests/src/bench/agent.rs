@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use agent::pod_net::{PodLinks, Wire};
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
-use orchestrator::agent::pod_net::{PodLinks, Wire};
-use orchestrator::datapath::{Change, Datapath, pin_name};
+use datapath::{Change, Datapath, pin_name};
 use orchestrator_common::maps::flows::FLOWS;
 
 use super::case::{Mark, Outcome};

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
-use orchestrator::datapath::table::Tables;
+use datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use orchestrator::datapath::view::Protocol;
+use datapath::view::Protocol;
 
 use super::service::{Size, server_addr, service_addr};
 

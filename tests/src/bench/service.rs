@@ -2,9 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use datapath::view::{PortView, Protocol};
+use datapath::{Change, ObjectKey, ServiceView, SliceView};
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use orchestrator::datapath::view::{PortView, Protocol};
-use orchestrator::datapath::{Change, ObjectKey, ServiceView, SliceView};
 
 use super::load::{CRR_PORT, Kind, RR_PORT, STREAM_PORT};
 use crate::netns::ready_endpoint;

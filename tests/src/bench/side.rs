@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use datapath::{Change, Datapath, NodeView, Xdp, mount};
 use k8s_openapi::api::core::v1 as core;
-use orchestrator::datapath::{Change, Datapath, NodeView, Xdp, mount};
 
 use super::load::{Place, Server};
 use super::rival::{self, Rival};

@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         "the bench makes namespaces: run it as root"
     );
     ensure!(
-        orchestrator::datapath::object::is_embedded(),
+        datapath::object::is_embedded(),
         "no datapath is built in: run `cargo xtask build-ebpf` first"
     );
     let short = arguments.iter().any(|argument| argument == "--short");

@@ -13,8 +13,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
-use orchestrator::sys::descriptors;
 use serde_json::json;
+use sys::descriptors;
 use tests::bench::stage::client;
 use tests::bench::statistics::median;
 use tests::cluster::workspace;

@@ -2,8 +2,8 @@
 //! is dropped for the reason that the model gives.
 
 use anyhow::{Context, Result, ensure};
-use orchestrator::datapath::lookup::packet::Packet;
-use orchestrator::datapath::table::Tables;
+use datapath::lookup::packet::Packet;
+use datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::{DropReason, Verdict};
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use orchestrator::datapath::table::{Admitted, Tables};
+use datapath::table::{Admitted, Tables};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::{Config, Family};
 use orchestrator_common::maps::endpoints::Endpoint;

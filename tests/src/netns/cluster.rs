@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
-use orchestrator::datapath::view::{EndpointView, Protocol};
-use orchestrator::datapath::{Change, Datapath, mount};
+use datapath::view::{EndpointView, Protocol};
+use datapath::{Change, Datapath, mount};
 
 use super::service::{Ep, Object, Svc};
 use super::{

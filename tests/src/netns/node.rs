@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1 as core;
-use orchestrator::datapath::{
+use datapath::{
     self, Addrs, Change, Datapath, DatapathError, FamilyConfig, LocalPod, NodeConfig, Xdp, syscall,
 };
+use k8s_openapi::api::core::v1 as core;
 use serde_json::json;
 
 use super::service::{Ep, Object};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
+use datapath::{Addrs, Change, NodeView, ObjectKey, ServiceView, SliceView};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use orchestrator::datapath::{Addrs, Change, NodeView, ObjectKey, ServiceView, SliceView};
 use serde_json::{Map, Value, json};
 
 use super::{Node, service_addr};

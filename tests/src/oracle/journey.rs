@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use orchestrator::datapath::desired::Facts;
-use orchestrator::datapath::fake::Fake;
-use orchestrator::datapath::lookup::state::State;
-use orchestrator::datapath::lookup::{self, Arrival, Connect, Outcome};
-use orchestrator::datapath::reconcile::Reconciler;
-use orchestrator::datapath::table::Tables;
-use orchestrator::datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
+use datapath::desired::Facts;
+use datapath::fake::Fake;
+use datapath::lookup::state::State;
+use datapath::lookup::{self, Arrival, Connect, Outcome};
+use datapath::reconcile::Reconciler;
+use datapath::table::Tables;
+use datapath::{Change, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::maps::flows::Flow;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use orchestrator::datapath::maps::Maps;
-use orchestrator::datapath::{mount, remove_pins};
+use datapath::maps::Maps;
+use datapath::{mount, remove_pins};
 use orchestrator_common::MAPS;
 
 use super::Datapath;

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use api::{self, FieldValidation, Resource, Subresource, meta, patch};
+use client::{ClientError, Kind, PatchKind};
+use controllers::object::Key;
 use jiff::{SignedDuration, Timestamp};
-use orchestrator::api::{self, FieldValidation, Resource, Subresource, meta, patch};
-use orchestrator::client::{ClientError, Kind, PatchKind};
-use orchestrator::controllers::object::Key;
 use serde_json::{Value, json};
 
 /// What happened, in order.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator::api::meta;
-use orchestrator::client::Kind;
+use api::meta;
+use client::Kind;
 use serde_json::{Value, json};
 
 use super::api::Api;

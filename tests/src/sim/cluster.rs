@@ -1,10 +1,10 @@
 //! One simulated cluster: the API, its clients, nodes with agents, users, and chance.
 
+use agent::drain::LIMIT;
+use api::meta;
+use client::{Kind, PatchKind};
+use controllers::object::Key;
 use jiff::{SignedDuration, Timestamp};
-use orchestrator::agent::drain::LIMIT;
-use orchestrator::api::meta;
-use orchestrator::client::{Kind, PatchKind};
-use orchestrator::controllers::object::Key;
 use serde_json::{Value, json};
 
 use super::api::{Api, key_of};

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use agent::drain::endpoints::Standing;
+use agent::drain::nodes::Known;
+use agent::drain::{APPLIED, Drain, Progress, until};
+use agent::pod_plan::{self, Action, Memory, View};
+use agent::runtime::{Container, Identity, Role, State};
+use api::meta;
+use client::{Kind, PatchKind};
+use controllers::object::Key;
+use datapath::{ObjectKey, SliceView};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use orchestrator::agent::drain::endpoints::Standing;
-use orchestrator::agent::drain::nodes::Known;
-use orchestrator::agent::drain::{APPLIED, Drain, Progress, until};
-use orchestrator::agent::pod_plan::{self, Action, Memory, View};
-use orchestrator::agent::runtime::{Container, Identity, Role, State};
-use orchestrator::api::meta;
-use orchestrator::client::{Kind, PatchKind};
-use orchestrator::controllers::object::Key;
-use orchestrator::datapath::{ObjectKey, SliceView};
 use serde_json::{Value, json};
 
 use super::api::{Api, key_of};

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use client::{ClientError, Kind};
+use controllers::action::{Action, Delete};
+use controllers::engine::{Ending, Engine};
+use controllers::object::{Key, Object};
+use controllers::task::Task;
+use controllers::world::Change;
+use controllers::{ControllersConfig, pod_cidr};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use orchestrator::client::{ClientError, Kind};
-use orchestrator::controllers::action::{Action, Delete};
-use orchestrator::controllers::engine::{Ending, Engine};
-use orchestrator::controllers::object::{Key, Object};
-use orchestrator::controllers::task::Task;
-use orchestrator::controllers::world::Change;
-use orchestrator::controllers::{ControllersConfig, pod_cidr};
-use orchestrator::scheduler::engine::{self as scheduling, Bound, Order};
-use orchestrator::scheduler::pod::PodRow;
-use orchestrator::scheduler::snapshot::NodeRow;
+use scheduler::engine::{self as scheduling, Bound, Order};
+use scheduler::pod::PodRow;
+use scheduler::snapshot::NodeRow;
 use serde_json::{Value, json};
 
 use super::api::{Api, key_of};

@@ -5,10 +5,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use agent::defaults::{CAPABILITIES, MASKED_PATHS, NODE_PORTS, PIDS_LIMIT, READ_ONLY_PATHS};
 use anyhow::{Context as _, Result};
-use orchestrator::agent::defaults::{
-    CAPABILITIES, MASKED_PATHS, NODE_PORTS, PIDS_LIMIT, READ_ONLY_PATHS,
-};
 use serde_json::{Value, json};
 use tests::cluster::{output, wait};
 use tests::scenarios::Scenario;

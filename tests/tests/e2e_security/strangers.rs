@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use kube::config::Kubeconfig;
-use orchestrator::sys::descriptors;
+use sys::descriptors;
 use tests::cluster::wait;
 use tests::scenarios::Scenario;
 use tests::strangers::attacks::{ATTACKS, Attack, CUT_OFF};

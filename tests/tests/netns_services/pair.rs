@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use anyhow::Result;
+use datapath::Change;
+use datapath::view::{HostPort, Protocol};
 use etherparse::TcpHeader;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
-use orchestrator::datapath::Change;
-use orchestrator::datapath::view::{HostPort, Protocol};
 use tests::netns::{Cluster, Ep, Netns, OUTSIDE, OUTSIDE_V6, Plan, Svc, ready};
 use tests::peer::{Client, Server};
 

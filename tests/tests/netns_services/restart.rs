@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
+use datapath::{attach, syscall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
-use orchestrator::datapath::{attach, syscall};
 use orchestrator_common::{DropReason, Verdict};
 use tests::netns::{Netns, Svc};
 use tests::peer::{Client, PATIENCE, receive, udp_for};

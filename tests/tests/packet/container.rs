@@ -1,6 +1,6 @@
 //! `from_container` and `to_container`: what an endpoint sends, and what reaches one through the stack.
 
-use orchestrator::datapath::lookup::tunnel::Wrapped;
+use datapath::lookup::tunnel::Wrapped;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use datapath::gc::{CROWDED, ROOMY, sweep_flows};
 use nix::time::{ClockId, clock_gettime};
-use orchestrator::datapath::gc::{CROWDED, ROOMY, sweep_flows};
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::endpoints::Endpoint;

@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
+use datapath::lookup::packet::Packet;
+use datapath::table::Tables;
 use nix::net::if_::if_nametoindex;
-use orchestrator::datapath::lookup::packet::Packet;
-use orchestrator::datapath::table::Tables;
 use orchestrator_common::event::Hook;
 use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::flows::Flow;

@@ -2,36 +2,28 @@
 //!
 //! Tables first: they are the architecture, `orchestrator/ARCHITECTURE.md` says them in words.
 
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::modules;
 use super::source::{Mark, Source};
 
-/// The modules of the crate `orchestrator`, and what each may import of it.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    (
-        "cli",
-        &[
-            "agent",
-            "api",
-            "apiserver",
-            "client",
-            "controllers",
-            "datapath",
-            "scheduler",
-            "store",
-            "sys",
-        ],
-    ),
-    ("apiserver", &["api", "store", "sys"]),
-    ("store", &["api", "sys"]),
-    ("scheduler", &["api", "client", "sys"]),
-    ("controllers", &["api", "client", "sys"]),
-    ("client", &["api", "sys"]),
-    ("agent", &["api", "client", "datapath", "sys"]),
-    ("datapath", &["api", "sys"]),
-    ("api", &[]),
+/// The crates below `orchestrator`, and what each may depend on of ours. Cargo keeps what the manifests say
+/// and this keeps the manifests.
+const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("sys", &[]),
+    ("api", &[]),
+    ("store", &["api", "sys"]),
+    ("apiserver", &["api", "store", "sys"]),
+    ("client", &["api", "sys"]),
+    ("controllers", &["api", "client", "sys"]),
+    ("scheduler", &["api", "client", "sys"]),
+    ("datapath", &["api", "sys", "orchestrator-common"]),
+    ("agent", &["api", "client", "datapath", "sys"]),
 ];
 
-/// A crate and the only modules of `orchestrator` that name it.
+/// A crate and the only modules of the product that name it.
 const ONLY_IN: &[(&str, &[&str])] = &[
     (
         "aya",
@@ -137,7 +129,7 @@ const IMPURE: &[&str] = &[
 const UNSAFE: &[&str] = &[
     "orchestrator-ebpf/",
     "orchestrator-common/src/layout.rs",
-    "orchestrator/src/datapath/syscall.rs",
+    "orchestrator/datapath/src/syscall.rs",
 ];
 
 pub fn check(source: &Source) -> Vec<String> {
@@ -148,8 +140,7 @@ pub fn check(source: &Source) -> Vec<String> {
             findings.push(source.finding(at.line, "`unsafe` has no place here"));
         }
     }
-    if source.module[0] == "orchestrator" && !source.test {
-        findings.extend(inner(source));
+    if source.path.starts_with("orchestrator") && !source.test {
         findings.extend(crates(source));
         if PURE.iter().any(|pure| is_below(source, pure)) {
             findings.extend(purity(source));
@@ -158,34 +149,49 @@ pub fn check(source: &Source) -> Vec<String> {
     findings
 }
 
-/// Imports between the modules of `orchestrator`.
-fn inner(source: &Source) -> Vec<String> {
-    let Some(own) = source.module.get(1) else {
-        return Vec::new();
-    };
-    let Some((_, allowed)) = MAY_IMPORT.iter().find(|(module, _)| module == own) else {
-        return vec![source.finding(
-            1,
-            format!("module `{own}` is in no rule of tidy/imports.rs"),
-        )];
-    };
+/// What the manifests of the product's crates depend on, against the table.
+pub fn manifests(workspace: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for named in source
-        .facts
-        .paths
-        .iter()
-        .filter(|n| !n.at.test && n.path[0] == "orchestrator")
-    {
-        let Some(target) = named.path.get(1) else {
+    for directory in modules::CRATES {
+        let Some(name) = directory.strip_prefix("orchestrator/") else {
             continue;
         };
-        let module = MAY_IMPORT.iter().any(|(module, _)| module == target);
-        if module && target != own && !allowed.contains(&target.as_str()) {
-            findings
-                .push(source.finding(named.at.line, format!("`{own}` must not import `{target}`")));
-        }
+        let path = workspace.join(directory).join("Cargo.toml");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let found = dependencies(name, &text);
+        findings.extend(found.map(|(line, what)| format!("{directory}/Cargo.toml:{line}: {what}")));
     }
-    findings
+    Ok(findings)
+}
+
+/// The lines of one manifest that name a crate of ours which this one may not depend on.
+fn dependencies(name: &str, manifest: &str) -> impl Iterator<Item = (usize, String)> {
+    let row = MAY_DEPEND
+        .iter()
+        .find(|(crate_name, _)| *crate_name == name);
+    let allowed = row.map_or(&[][..], |(_, allowed)| allowed);
+    let unknown = row.is_none().then(|| {
+        (
+            1,
+            format!("crate `{name}` is in no rule of tidy/imports.rs"),
+        )
+    });
+    let lines = manifest.lines().enumerate();
+    let wrong = lines.filter_map(move |(number, line)| {
+        let target = line.split(['.', ' ', '=']).next()?;
+        let ours = target.starts_with("orchestrator")
+            || MAY_DEPEND
+                .iter()
+                .any(|(crate_name, _)| *crate_name == target);
+        (ours && !allowed.contains(&target)).then(|| {
+            (
+                number + 1,
+                format!("`{name}` must not depend on `{target}`"),
+            )
+        })
+    });
+    unknown.into_iter().chain(wrong.collect::<Vec<_>>())
 }
 
 /// Crates that have one place each.
@@ -231,7 +237,7 @@ fn purity(source: &Source) -> Vec<String> {
 
 /// True for the module itself and everything below it.
 fn is_below(source: &Source, module: &str) -> bool {
-    let own = source.module[1..].join("::");
+    let own = source.module.join("::");
     own.strip_prefix(module)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
@@ -245,7 +251,7 @@ mod tests {
     fn findings(module: &str, text: &str) -> Vec<String> {
         let module: Vec<String> = module.split("::").map(str::to_owned).collect();
         let facts = source::read(text, &module, false).unwrap();
-        let path = PathBuf::from(format!("{}.rs", module.join("/src/")));
+        let path = PathBuf::from(format!("orchestrator/{}.rs", module.join("/src/")));
         check(&Source {
             path,
             module,
@@ -256,27 +262,21 @@ mod tests {
     }
 
     #[test]
-    fn an_import_against_the_rules_is_found_however_it_is_spelled() {
-        for text in [
-            "use crate::agent::Agent;",
-            "use crate::{agent::{self, Agent}, api};",
-            "use super::super::agent;",
-            "fn f() { crate::agent::run() }",
-            "fn f() -> crate::agent::Agent { x() }",
-            "fn f() { println!(\"{}\", crate::agent::NAME) }",
-        ] {
-            let found = findings("orchestrator::datapath::table", text);
-            assert!(
-                found.iter().any(|f| f.contains("must not import `agent`")),
-                "{text}: {found:?}"
-            );
-        }
-        assert!(findings("orchestrator::datapath::maps", "use crate::api::meta;").is_empty());
+    fn a_dependency_against_the_rules_is_found() {
+        let found = |name, text| dependencies(name, text).collect::<Vec<_>>();
+        let text = "[dependencies]\nagent.workspace = true\nserde.workspace = true\n";
+        assert_eq!(
+            found("datapath", text),
+            [(2, "`datapath` must not depend on `agent`".to_owned())]
+        );
+        assert!(found("datapath", "api = { path = \"../api\" }\n").is_empty());
+        assert_eq!(found("sys", "api = { path = \"../api\" }\n").len(), 1);
+        assert_eq!(found("nobody", "").len(), 1);
     }
 
     #[test]
     fn a_pure_module_has_no_clock_no_async_and_no_hash_order() {
-        let module = "orchestrator::datapath::delta";
+        let module = "datapath::delta";
         assert!(!findings(module, "use std::collections::{BTreeMap, HashMap};").is_empty());
         assert!(!findings(module, "async fn f() {}").is_empty());
         assert!(!findings(module, "fn f() { std::time::Instant::now(); }").is_empty());
@@ -287,23 +287,14 @@ mod tests {
 
     #[test]
     fn a_crate_with_one_place_is_found_elsewhere() {
-        assert!(!findings("orchestrator::agent::node", "use bollard::Docker;").is_empty());
-        assert!(
-            findings(
-                "orchestrator::agent::runtime::docker",
-                "use bollard::Docker;"
-            )
-            .is_empty()
-        );
+        assert!(!findings("agent::node", "use bollard::Docker;").is_empty());
+        assert!(findings("agent::runtime::docker", "use bollard::Docker;").is_empty());
     }
 
     #[test]
     fn unsafe_is_found_outside_its_places() {
         let text = "fn f() { unsafe { g() } }";
-        assert_eq!(findings("orchestrator::sys::files", text).len(), 1);
-        assert_eq!(
-            findings("orchestrator::sys::files", "unsafe fn f() {}").len(),
-            1
-        );
+        assert_eq!(findings("sys::files", text).len(), 1);
+        assert_eq!(findings("sys::files", "unsafe fn f() {}").len(), 1);
     }
 }

@@ -33,6 +33,7 @@ pub fn run() -> Result<ExitCode> {
 pub fn check() -> Result<Vec<String>> {
     let tree = modules::Tree::read(workspace())?;
     let mut findings = tree.findings.clone();
+    findings.extend(imports::manifests(workspace())?);
     for file in &tree.files {
         findings.extend(lengths::check(file));
         findings.extend(imports::check(file));

@@ -11,8 +11,17 @@ use anyhow::Result;
 use super::source::Source;
 
 /// The crates, by directory. Everything below them that ends in `.rs` belongs to one of them.
-const CRATES: &[&str] = &[
+pub const CRATES: &[&str] = &[
     "orchestrator",
+    "orchestrator/agent",
+    "orchestrator/api",
+    "orchestrator/apiserver",
+    "orchestrator/client",
+    "orchestrator/controllers",
+    "orchestrator/datapath",
+    "orchestrator/scheduler",
+    "orchestrator/store",
+    "orchestrator/sys",
     "orchestrator-common",
     "orchestrator-ebpf",
     "tests",
@@ -37,8 +46,9 @@ impl Tree {
         Ok(tree)
     }
 
-    fn read_crate(&mut self, workspace: &Path, name: &str) -> Result<()> {
-        let dir = workspace.join(name);
+    fn read_crate(&mut self, workspace: &Path, directory: &str) -> Result<()> {
+        let dir = workspace.join(directory);
+        let name = directory.rsplit('/').next().unwrap_or(directory);
         let mut all = BTreeSet::new();
         rust_files(&dir, &mut all);
         let mut seen = BTreeSet::new();
@@ -130,8 +140,11 @@ fn rust_files(dir: &Path, found: &mut BTreeSet<PathBuf>) {
         .flatten()
         .map(|entry| entry.path())
     {
-        if path.is_dir() && !path.ends_with("target") {
-            rust_files(&path, found);
+        if path.is_dir() {
+            // A directory with a manifest is a crate of its own.
+            if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
+                rust_files(&path, found);
+            }
         } else if is_rust(&path) {
             found.insert(path);
         }

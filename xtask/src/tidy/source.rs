@@ -14,7 +14,7 @@ use syn::{
 pub struct Source {
     /// Relative to the workspace.
     pub path: PathBuf,
-    /// The crate's directory name and the modules down to this file: `orchestrator::api::meta`.
+    /// The crate's name and the modules down to this file: `api::patch::merge`.
     pub module: Vec<String>,
     /// Compiled for tests only.
     pub test: bool,
@@ -41,7 +41,7 @@ pub struct Function {
 }
 
 pub struct Named {
-    /// With `crate` and `super` resolved where they lead: `orchestrator::api::meta`.
+    /// With `crate` and `super` resolved where they lead: `api::meta`.
     pub path: Vec<String>,
     pub at: At,
 }

@@ -15,8 +15,8 @@ use kube::{
 };
 use serde_json::Value;
 
-use crate::api::{self, Resource};
-use crate::sys::certificates;
+use api::{self, Resource};
+use sys::certificates;
 
 /// Which cluster and namespace; shared by every verb.
 #[derive(Args, Clone, Debug)]

@@ -13,7 +13,7 @@ use super::{
     get::qualified_singular,
     manifest,
 };
-use crate::api::Resource;
+use api::Resource;
 
 /// Delete objects by file, by name or by label, and wait until they are gone
 ///

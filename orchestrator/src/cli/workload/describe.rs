@@ -10,7 +10,7 @@ use super::{
     cluster::{self, Cluster, Payload},
     output::{self, TABLE},
 };
-use crate::api::Resource;
+use api::Resource;
 
 /// Show an object in full, with its events
 ///

@@ -11,7 +11,7 @@ use super::{
     cluster::{self, Cluster, Payload},
     output::{self, Output, TABLE},
 };
-use crate::api::Resource;
+use api::Resource;
 
 /// List objects, or show some by name
 ///

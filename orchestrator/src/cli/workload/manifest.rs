@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::cluster::{self, Cluster};
-use crate::api::{self, Resource};
+use api::{self, Resource};
 
 /// Every object of the files, Lists unfolded, in order.
 pub fn read(files: &[PathBuf]) -> Result<Vec<Value>> {

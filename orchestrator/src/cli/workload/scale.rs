@@ -10,7 +10,7 @@ use super::{
     cluster::{self, MERGE_PATCH, Payload},
     get::full_name,
 };
-use crate::api::Subresource;
+use api::Subresource;
 
 /// Set the number of replicas
 ///

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{
+use api::{
     Resource,
     schema::{self, Definition, Field, Strategy, Type},
 };
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_left_the_file_is_removed_and_the_rest_is_merged() {
-        let deployment = crate::api::find_kind("apps", "v1", "Deployment").unwrap();
+        let deployment = api::find_kind("apps", "v1", "Deployment").unwrap();
         let with = |containers: Value, labels: Value| {
             json!({"metadata": {"labels": labels},
                    "spec": {"template": {"spec": {"containers": containers}}}})
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_first_apply_only_sets() {
-        let service = crate::api::find_kind("", "v1", "Service").unwrap();
+        let service = api::find_kind("", "v1", "Service").unwrap();
         let new = json!({"spec": {"ports": [{"port": 80}]}});
         assert_eq!(patch(service, &Value::Null, &new), new);
     }

@@ -1,0 +1,424 @@
+//! The tables against Kubernetes' schema, and a pod for each kind of refusal.
+
+use serde_json::json;
+
+use super::*;
+use api::schema::{self, Type};
+
+const PLAIN: Abilities = Abilities {
+    app_armor: false,
+    cluster_dns: false,
+};
+
+/// A pod with one container; what is given replaces fields of both.
+fn pod(spec: Value, container: Value) -> Pod {
+    let mut object = json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "nginx"}]},
+    });
+    let merge = |into: &mut Value, from: Value| {
+        for (field, value) in from.as_object().expect("an object") {
+            into[field] = value.clone();
+        }
+    };
+    merge(&mut object["spec"]["containers"][0], container);
+    merge(&mut object["spec"], spec);
+    serde_json::from_value(object).expect("a pod")
+}
+
+fn refused(spec: Value, container: Value) -> Option<(&'static str, String)> {
+    let refusal = admit(&pod(spec, container), PLAIN).refusal?;
+    Some((refusal.reason, refusal.message))
+}
+
+/// Every type below the spec that has rows, beside its definition in the schema.
+fn compare(rows: Rows, type_name: &str, problems: &mut Vec<String>) {
+    let definition = schema::definition(type_name).expect("a served type");
+    for field in definition.fields.keys() {
+        if rows.iter().all(|(name, _)| **name != **field) {
+            problems.push(format!("{type_name}.{field} has no row"));
+        }
+    }
+    for (name, rule) in rows {
+        let Some(field) = definition.fields.get(*name) else {
+            problems.push(format!("{type_name} has no field {name}"));
+            continue;
+        };
+        let (Rule::In(rows) | Rule::Whole(_, rows)) = rule else {
+            continue;
+        };
+        match &field.ty {
+            Type::Ref(inner) => compare(rows, inner, problems),
+            Type::List(item) => match &**item {
+                Type::Ref(inner) => compare(rows, inner, problems),
+                other => problems.push(format!("{type_name}.{name} is a list of {other:?}")),
+            },
+            other => problems.push(format!("{type_name}.{name} is {other:?}")),
+        }
+    }
+}
+
+#[test]
+fn every_field_that_kubernetes_knows_of_a_pod_has_a_rule_and_no_rule_is_of_another() {
+    let mut problems = Vec::new();
+    compare(POD_SPEC, "io.k8s.api.core.v1.PodSpec", &mut problems);
+    assert_eq!(problems, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
+    let volume = |kind: Value| json!({"volumes": [kind]});
+    let context = |context: Value| json!({"securityContext": context});
+    let none = || json!({});
+    let cases = [
+        (
+            volume(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
+            none(),
+            "Unsupported",
+            "spec.volumes[0].nfs: volumes of this type are not supported",
+        ),
+        (
+            none(),
+            json!({"ports": [{"containerPort": 80, "hostPort": 8080}]}),
+            "Unsupported",
+            "spec.containers[0].ports[0].hostPort: 8080 is not supported without hostNetwork",
+        ),
+        (
+            json!({"runtimeClassName": "gvisor"}),
+            none(),
+            "Unsupported",
+            "spec.runtimeClassName: runtime classes are not supported",
+        ),
+        (
+            context(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]})),
+            none(),
+            "SysctlForbidden",
+            "spec.securityContext.sysctls[0].name: forbidden sysctl: \"kernel.msgmax\" not \
+             allowlisted",
+        ),
+        (
+            json!({"hostNetwork": true, "securityContext":
+                {"sysctls": [{"name": "net/ipv4/tcp_rmem", "value": "1"}]}}),
+            none(),
+            "SysctlForbidden",
+            "spec.securityContext.sysctls[0].name: forbidden sysctl: \"net/ipv4/tcp_rmem\" not \
+             allowed with host net enabled",
+        ),
+        (
+            json!({"hostIPC": true, "securityContext":
+                {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}}),
+            none(),
+            "SysctlForbidden",
+            "spec.securityContext.sysctls[0].name: forbidden sysctl: \"kernel.shm_rmid_forced\" \
+             not allowed with host ipc enabled",
+        ),
+    ];
+    for (spec, container, reason, message) in cases {
+        assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
+    }
+}
+
+#[test]
+fn security_that_a_node_does_not_do_is_refused_with_its_field() {
+    let context = |context: Value| json!({"securityContext": context});
+    let none = || json!({});
+    let cases = [
+        (
+            context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}})),
+            none(),
+            "Unsupported",
+            "spec.securityContext.seccompProfile.type: \"Localhost\" is not supported",
+        ),
+        (
+            none(),
+            context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}})),
+            "Unsupported",
+            "spec.containers[0].securityContext.seccompProfile.type: \"Localhost\" is not \
+             supported",
+        ),
+        (
+            context(json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
+            none(),
+            "AppArmor",
+            "spec.securityContext.appArmorProfile.type: Cannot enforce AppArmor: AppArmor is not \
+             enabled on the host",
+        ),
+        (
+            none(),
+            context(json!({"seLinuxOptions": {"level": "s0:c1"}})),
+            "Unsupported",
+            "spec.containers[0].securityContext.seLinuxOptions: SELinux options are not supported",
+        ),
+        (
+            none(),
+            context(json!({"procMount": "Unmasked"})),
+            "Unsupported",
+            "spec.containers[0].securityContext.procMount: \"Unmasked\" is not supported",
+        ),
+        (
+            context(json!({"supplementalGroupsPolicy": "Strict"})),
+            none(),
+            "SupplementalGroupsPolicyNotSupported",
+            "spec.securityContext.supplementalGroupsPolicy: SupplementalGroupsPolicy=Strict is \
+             not supported in this node",
+        ),
+    ];
+    for (spec, container, reason, message) in cases {
+        assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
+    }
+}
+
+#[test]
+fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
+    let none = || json!({});
+    let cases = [
+        (
+            json!({"hostUsers": false}),
+            none(),
+            "Unsupported",
+            "spec.hostUsers: false is not supported",
+        ),
+        (
+            json!({"os": {"name": "windows"}}),
+            none(),
+            "PodOSNotSupported",
+            "spec.os.name: Failed to admit pod as the OS field doesn't match node OS",
+        ),
+        (
+            json!({"setHostnameAsFQDN": true}),
+            none(),
+            "Unsupported",
+            "spec.setHostnameAsFQDN: true is not supported",
+        ),
+        (
+            json!({"initContainers": [{"name": "i", "restartPolicy": "Always"}]}),
+            none(),
+            "Unsupported",
+            "spec.initContainers[0].restartPolicy: a restartPolicy of its own (a sidecar) is not \
+             supported",
+        ),
+        (
+            none(),
+            json!({"livenessProbe": {"httpGet": {"port": 443, "scheme": "HTTPS"}}}),
+            "Unsupported",
+            "spec.containers[0].livenessProbe.httpGet.scheme: \"HTTPS\" is not supported",
+        ),
+        (
+            none(),
+            json!({"lifecycle": {"preStop": {"httpGet": {"port": 443, "scheme": "HTTPS"}}}}),
+            "Unsupported",
+            "spec.containers[0].lifecycle.preStop.httpGet.scheme: \"HTTPS\" is not supported",
+        ),
+        (
+            none(),
+            json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}),
+            "Unsupported",
+            "spec.containers[0].resources.limits: hugepages-2Mi is not supported",
+        ),
+        (
+            none(),
+            json!({"volumeMounts":
+                [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}),
+            "Unsupported",
+            "spec.containers[0]: Bidirectional mount propagation is available only to privileged \
+             containers",
+        ),
+        (
+            none(),
+            json!({"volumeMounts":
+                [{"name": "v", "mountPath": "/v", "recursiveReadOnly": "Enabled"}]}),
+            "Unsupported",
+            "spec.containers[0].volumeMounts[0].recursiveReadOnly: \"Enabled\" is not supported",
+        ),
+    ];
+    for (spec, container, reason, message) in cases {
+        assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
+    }
+}
+
+#[test]
+fn names_and_paths_that_would_leave_their_place_are_refused_again_here() {
+    let mount = |mount: Value| json!({"volumeMounts": [mount]});
+    let cases = [
+        (
+            json!({}),
+            json!({"name": "../../etc"}),
+            "spec.containers[0].name",
+        ),
+        (
+            json!({}),
+            json!({"name": "a\nb"}),
+            "spec.containers[0].name",
+        ),
+        (
+            json!({"volumes": [{"name": "..", "emptyDir": {}}]}),
+            json!({}),
+            "spec.volumes[0].name",
+        ),
+        (
+            json!({"volumes": [{"name": "a\0b", "emptyDir": {}}]}),
+            json!({}),
+            "spec.volumes[0].name",
+        ),
+        (
+            json!({}),
+            mount(json!({"name": "v", "mountPath": "/a", "subPath": "a/../../b"})),
+            "spec.containers[0].volumeMounts[0].subPath",
+        ),
+        (
+            json!({}),
+            mount(json!({"name": "v", "mountPath": "/a", "subPathExpr": "/b"})),
+            "spec.containers[0].volumeMounts[0].subPathExpr",
+        ),
+        (
+            json!({}),
+            mount(json!({"name": "v", "mountPath": "/a\n/b"})),
+            "spec.containers[0].volumeMounts[0].mountPath",
+        ),
+        (
+            json!({"volumes": [{"name": "v", "hostPath": {"path": "/a/../etc"}}]}),
+            json!({}),
+            "spec.volumes[0].hostPath.path",
+        ),
+        (
+            json!({"volumes": [{"name": "v", "configMap":
+                {"name": "c", "items": [{"key": "k", "path": "../x"}]}}]}),
+            json!({}),
+            "spec.volumes[0].configMap.items[0].path",
+        ),
+        (
+            json!({"hostAliases": [{"ip": "10.0.0.1\n10.0.0.2 bank", "hostnames": ["a"]}]}),
+            json!({}),
+            "spec.hostAliases[0].ip",
+        ),
+        (
+            json!({"dnsConfig": {"searches": ["a\nnameserver 10.0.0.1"]}}),
+            json!({}),
+            "spec.dnsConfig.searches[0]",
+        ),
+        (json!({"hostname": "a b"}), json!({}), "spec.hostname"),
+    ];
+    for (spec, container, field) in cases {
+        let (_, message) = refused(spec, container).expect("it is refused");
+        assert!(
+            message.starts_with(&format!("{field}: ")),
+            "{field}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_whose_own_name_is_a_path_is_refused() {
+    for name in ["../x", "a/b", "", "a\nb"] {
+        let mut pod = pod(json!({}), json!({}));
+        pod.metadata.name = Some(name.to_owned());
+        assert!(admit(&pod, PLAIN).refusal.is_some(), "{name:?}");
+    }
+}
+
+#[test]
+fn the_annotation_for_app_armor_is_read_like_the_field() {
+    let annotated = |profile: &str| {
+        let mut pod = pod(json!({}), json!({}));
+        let key = "container.apparmor.security.beta.kubernetes.io/c".to_owned();
+        pod.metadata.annotations = Some([(key, profile.to_owned())].into());
+        pod
+    };
+    let reason = |profile: &str, node: Abilities| {
+        admit(&annotated(profile), node).refusal.map(|it| it.reason)
+    };
+    let armed = Abilities {
+        app_armor: true,
+        ..PLAIN
+    };
+    assert_eq!(reason("unconfined", PLAIN), None);
+    assert_eq!(reason("runtime/default", PLAIN), Some("AppArmor"));
+    assert_eq!(reason("runtime/default", armed), None);
+    assert_eq!(reason("localhost/mine", armed), Some("AppArmor"));
+}
+
+#[test]
+fn an_ordinary_pod_is_taken_and_has_all_that_it_asks_for() {
+    let spec = json!({
+        "automountServiceAccountToken": false,
+        "dnsPolicy": "ClusterFirst",
+        "enableServiceLinks": false,
+        "hostUsers": true,
+        "os": {"name": "linux"},
+        "priority": 0,
+        "preemptionPolicy": "PreemptLowerPriority",
+        "securityContext": {
+            "runAsNonRoot": true,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "appArmorProfile": {"type": "Unconfined"},
+            "seLinuxOptions": {},
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+        },
+        "serviceAccountName": "default",
+        "tolerations": [{"operator": "Exists"}],
+        "volumes": [
+            {"name": "v", "emptyDir": {}},
+            {"name": "w", "configMap": {"name": "c", "items": [{"key": "k", "path": "a/b"}]}},
+        ],
+    });
+    let container = json!({
+        "args": ["-c", "echo a\necho b"],
+        "env": [{"name": "TEXT", "value": "two\nlines"}],
+        "livenessProbe": {"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}},
+        "ports": [{"containerPort": 80}],
+        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+            "procMount": "Default",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a..b"}],
+    });
+    assert_eq!(admit(&pod(spec, container), PLAIN), Admission::default());
+}
+
+#[test]
+fn what_is_only_wished_for_is_named_and_the_pod_runs() {
+    let preferred = json!([{"weight": 1, "podAffinityTerm": {"topologyKey": "zone"}}]);
+    let spec = json!({
+        "affinity": {"podAntiAffinity":
+            {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
+        "automountServiceAccountToken": true,
+        "imagePullSecrets": [{"name": "registry"}],
+        "topologySpreadConstraints":
+            [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    });
+    let container = json!({"resources": {"limits": {"ephemeral-storage": "1Gi"}}});
+    let admission = admit(&pod(spec, container), PLAIN);
+    assert_eq!(admission.refusal, None);
+    assert_eq!(
+        admission.unmet,
+        [
+            "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution: the \
+             scheduler does not consider it",
+            "spec.automountServiceAccountToken: no token of a service account is mounted",
+            "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
+            "spec.imagePullSecrets: images are pulled without credentials",
+            "spec.topologySpreadConstraints: the scheduler does not consider ScheduleAnyway",
+        ]
+    );
+}
+
+#[test]
+fn a_probe_asks_no_address_that_only_the_node_may_ask() {
+    let probed = |host: &str, host_network: bool| {
+        let probe = json!({"tcpSocket": {"host": host, "port": 80}});
+        let spec = json!({"hostNetwork": host_network});
+        refused(spec, json!({"readinessProbe": probe})).is_none()
+    };
+    for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost"] {
+        assert!(!probed(host, false), "{host}");
+        assert!(probed(host, true), "{host}");
+    }
+    for host in ["169.254.169.254", "0.0.0.0", "::", "fe80::1", "224.0.0.1"] {
+        assert!(!probed(host, false) && !probed(host, true), "{host}");
+    }
+    assert!(probed("", false) && probed("192.0.2.1", false));
+}

@@ -1,0 +1,241 @@
+//! What the requests to the Engine say: a [`ContainerSpec`] in the Engine's words, and the labels
+//! by which a restarted agent recognises its containers.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType,
+};
+
+use super::Owner;
+use crate::runtime::{ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Role};
+
+pub const CLUSTER: &str = "orchestrator.cluster";
+pub const NODE: &str = "orchestrator.node";
+pub const POD_NAMESPACE: &str = "orchestrator.pod.namespace";
+pub const POD_NAME: &str = "orchestrator.pod.name";
+pub const POD_UID: &str = "orchestrator.pod.uid";
+pub const ROLE: &str = "orchestrator.role";
+pub const CONTAINER: &str = "orchestrator.container";
+pub const ATTEMPT: &str = "orchestrator.attempt";
+pub const GENERATION: &str = "orchestrator.generation";
+pub const LEVEL: &str = "orchestrator.level";
+pub const SPEC: &str = "orchestrator.spec";
+pub const ADDRESS: &str = "orchestrator.address";
+
+/// What the node gives to one container, whatever its pod asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Where the Engine may not lower its own score, the start of a container with a lower one fails.
+    pub lowest_oom_score: i64,
+    /// Processes and threads; zero means no limit.
+    pub pids: i64,
+}
+
+/// Where a sandbox of the node's own network finds that namespace.
+const NODE_NETNS: &str = "/run/node-netns";
+
+/// The label filter that selects an owner's containers, or those of one pod.
+pub fn owner_filter(owner: &Owner, uid: Option<&str>) -> Vec<String> {
+    let mut labels = vec![format!("{NODE}={}", owner.node)];
+    if !owner.cluster.is_empty() {
+        labels.push(format!("{CLUSTER}={}", owner.cluster));
+    }
+    labels.extend(uid.map(|uid| format!("{POD_UID}={uid}")));
+    labels
+}
+
+/// The container's name: one attempt of one container can exist once only.
+pub fn container_name(pod: &PodRef, identity: &Identity) -> String {
+    let name = if identity.role == Role::Sandbox {
+        "POD"
+    } else {
+        &identity.name
+    };
+    format!(
+        "orch_{name}_{}_{}_{}_{}",
+        pod.name, pod.namespace, pod.uid, identity.attempt
+    )
+}
+
+/// A reference that names one image: without a tag the Engine would fetch every tag there is.
+pub fn pullable(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || last.contains('@') {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
+}
+
+/// The Engine's create request.
+pub fn container(spec: &ContainerSpec, owner: &Owner, limits: Limits) -> ContainerCreateBody {
+    let mut cmd = spec.args.clone();
+    if let Network::Node(_) = spec.network {
+        cmd.get_or_insert_default()
+            .extend(["--netns".to_owned(), NODE_NETNS.to_owned()]);
+    }
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        hostname: spec.hostname.clone(),
+        user: spec.security.user.clone(),
+        env: Some(
+            spec.env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+        ),
+        entrypoint: spec.command.clone(),
+        cmd,
+        working_dir: spec.working_dir.clone(),
+        labels: Some(labels(spec, owner)),
+        stop_signal: spec.stop_signal.clone(),
+        open_stdin: Some(spec.stdin),
+        stdin_once: Some(spec.stdin_once),
+        tty: Some(spec.tty),
+        host_config: Some(host_config(spec, limits)),
+        ..Default::default()
+    }
+}
+
+/// Every label of ours is said, or the container would have what its image says.
+fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
+    let identity = &spec.identity;
+    let labels = HashMap::from([
+        (CLUSTER, owner.cluster.clone()),
+        (NODE, owner.node.clone()),
+        (POD_NAMESPACE, spec.pod.namespace.clone()),
+        (POD_NAME, spec.pod.name.clone()),
+        (POD_UID, spec.pod.uid.clone()),
+        (ROLE, role_text(identity.role).to_owned()),
+        (CONTAINER, identity.name.clone()),
+        (ATTEMPT, identity.attempt.to_string()),
+        (GENERATION, identity.generation.to_string()),
+        (LEVEL, identity.level.to_string()),
+        (SPEC, identity.spec_hash.clone()),
+        (
+            ADDRESS,
+            identity.addrs.map(|it| it.to_string()).unwrap_or_default(),
+        ),
+    ]);
+    labels
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// The word of a role in its label.
+pub fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Sandbox => "sandbox",
+        Role::Init => "init",
+        Role::Main => "main",
+    }
+}
+
+fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
+    let security = &spec.security;
+    let mut mounts: Vec<DockerMount> = spec.mounts.iter().map(mount).collect();
+    let network_mode = match &spec.network {
+        Network::Fresh => "none".to_owned(),
+        Network::Sandbox(id) => format!("container:{id}"),
+        Network::Node(path) => {
+            mounts.push(mount(&Mount {
+                source: path.clone(),
+                target: NODE_NETNS.to_owned(),
+                read_only: true,
+                propagation: Propagation::Private,
+            }));
+            "none".to_owned()
+        }
+    };
+    let joined = |wanted: bool| {
+        spec.sandbox
+            .as_ref()
+            .filter(|_| wanted)
+            .map(|id| format!("container:{id}"))
+    };
+    let ipc_mode = match (&spec.sandbox, spec.host_ipc) {
+        (_, true) => Some("host".to_owned()),
+        (Some(_), false) => joined(true),
+        (None, false) => Some("shareable".to_owned()),
+    };
+    HostConfig {
+        network_mode: Some(network_mode),
+        ipc_mode,
+        pid_mode: if spec.host_pids {
+            Some("host".to_owned())
+        } else {
+            joined(spec.share_pids)
+        },
+        mounts: Some(mounts),
+        memory: positive(spec.resources.memory_bytes),
+        // Swap would make a memory limit mean something else.
+        memory_swap: positive(spec.resources.memory_bytes),
+        cpu_shares: positive(spec.resources.cpu_shares),
+        cpu_quota: positive(spec.resources.cpu_quota_us),
+        cpu_period: positive(spec.resources.cpu_period_us),
+        oom_score_adj: Some(spec.resources.oom_score_adj.max(limits.lowest_oom_score)),
+        pids_limit: positive(limits.pids),
+        privileged: Some(security.privileged),
+        cap_add: Some(security.add_capabilities.clone()),
+        cap_drop: Some(security.drop_capabilities.clone()),
+        readonly_rootfs: Some(security.read_only_root),
+        group_add: Some(security.groups.clone()),
+        security_opt: Some(security_options(spec)),
+        sysctls: Some(spec.sysctls.clone().into_iter().collect()),
+        log_config: Some(log_config()),
+        ..Default::default()
+    }
+}
+
+fn positive(value: i64) -> Option<i64> {
+    (value > 0).then_some(value)
+}
+
+fn security_options(spec: &ContainerSpec) -> Vec<String> {
+    let mut options = Vec::new();
+    if spec.security.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if spec.security.unconfined {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    if spec.security.app_armor_unconfined {
+        options.push("apparmor=unconfined".to_owned());
+    }
+    options
+}
+
+/// The one driver that the Engine can always read back; bounded, so that logs cannot fill a disk.
+fn log_config() -> HostConfigLogConfig {
+    let bounds = [("max-size", "10m"), ("max-file", "5")];
+    let bounds = bounds.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    HostConfigLogConfig {
+        typ: Some("json-file".to_owned()),
+        config: Some(bounds.into()),
+    }
+}
+
+fn mount(mount: &Mount) -> DockerMount {
+    let propagation = match mount.propagation {
+        Propagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
+        Propagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
+        Propagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+    };
+    DockerMount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.source.display().to_string()),
+        target: Some(mount.target.clone()),
+        read_only: Some(mount.read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(propagation),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::container_spec;
+
+const LIMITS: Limits = Limits {
+    lowest_oom_score: -1000,
+    pids: 4096,
+};
+
+fn owner() -> Owner {
+    Owner {
+        cluster: "c".to_owned(),
+        node: "n".to_owned(),
+    }
+}
+
+/// What the Engine is asked for the sandbox of a pod with this spec.
+fn sandbox(spec: Value) -> ContainerCreateBody {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+        "spec": spec,
+    }))
+    .expect("a pod");
+    let identity = Identity {
+        role: Role::Sandbox,
+        name: String::new(),
+        attempt: 0,
+        generation: 0,
+        level: 0,
+        spec_hash: String::new(),
+        addrs: None,
+    };
+    let spec = container_spec::sandbox(&pod, identity, "pause".to_owned(), "/netns".into());
+    container(&spec, &owner(), LIMITS)
+}
+
+#[test]
+fn a_reference_without_a_tag_means_latest() {
+    assert_eq!(pullable("nginx"), "nginx:latest");
+    assert_eq!(
+        pullable("registry:5000/a/nginx"),
+        "registry:5000/a/nginx:latest"
+    );
+    assert_eq!(pullable("nginx:1.7.9"), "nginx:1.7.9");
+    assert_eq!(pullable("nginx@sha256:00"), "nginx@sha256:00");
+}
+
+#[test]
+fn a_sandbox_is_nobody_and_has_no_rights() {
+    let body = sandbox(json!({"containers": []}));
+    assert_eq!(body.user.as_deref(), Some("65534:65534"));
+    let host = body.host_config.expect("a host config");
+    assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+    assert_eq!(host.cap_add, Some(Vec::new()));
+    assert_eq!(host.privileged, Some(false));
+    assert_eq!(
+        host.security_opt,
+        Some(vec!["no-new-privileges".to_owned()])
+    );
+    assert_eq!(host.pids_limit, Some(4096));
+}
+
+#[test]
+fn a_sandbox_of_the_nodes_network_has_the_rights_to_enter_it_and_to_give_them_up() {
+    let body = sandbox(json!({"containers": [], "hostNetwork": true}));
+    let host = body.host_config.expect("a host config");
+    assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+    let added = ["SYS_ADMIN", "SETGID", "SETUID"].map(str::to_owned);
+    assert_eq!(host.cap_add, Some(added.to_vec()));
+}
+
+#[test]
+fn every_label_of_ours_is_written_so_that_an_image_cannot_say_it() {
+    let body = sandbox(json!({"containers": []}));
+    let labels = body.labels.expect("labels");
+    for label in [
+        CLUSTER,
+        NODE,
+        POD_NAMESPACE,
+        POD_NAME,
+        POD_UID,
+        ROLE,
+        CONTAINER,
+        ATTEMPT,
+        GENERATION,
+        LEVEL,
+        SPEC,
+        ADDRESS,
+    ] {
+        assert!(labels.contains_key(label), "{label}");
+    }
+}

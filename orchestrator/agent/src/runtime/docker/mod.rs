@@ -1,0 +1,463 @@
+//! The Docker Engine (API 1.41 and newer) as a [`Runtime`].
+//!
+//! Owns the conversation with the Engine: one call a method, errors told apart. What the requests
+//! say is in [`body`], what the answers mean in [`read`]. Must not decide anything about a pod.
+
+mod body;
+mod read;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as BollardError;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptions, EventsOptions, InspectContainerOptions,
+    KillContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions,
+    StartContainerOptions,
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, future};
+use tokio::sync::OnceCell;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    Container, ContainerSpec, Description, ExecOutcome, Image, LogOptions, Runtime, RuntimeError,
+    Sighting, pause_image, process,
+};
+use crate::facts;
+
+/// The oldest Engine API that has all the agent asks for (Docker 20.10).
+const OLDEST_API: (usize, usize) = (1, 41);
+
+/// A command's output is kept for a probe's message, not for its bulk.
+const EXEC_OUTPUT_LIMIT: usize = 10 * 1024;
+
+/// Whose containers are ours: two nodes, and two clusters, can share one Engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub cluster: String,
+    pub node: String,
+}
+
+/// One Engine, for one node.
+pub struct DockerRuntime {
+    docker: Docker,
+    owner: Owner,
+    scratch: PathBuf,
+    pause: Arc<OnceCell<String>>,
+    limits: body::Limits,
+}
+
+impl DockerRuntime {
+    /// Connects and checks that the Engine is new enough. `scratch` is where the sandbox image is
+    /// written before it is handed over. No container gets more than `pids` processes; zero means no limit.
+    pub async fn connect(
+        host: &str,
+        owner: Owner,
+        scratch: PathBuf,
+        pids: u32,
+    ) -> Result<DockerRuntime, RuntimeError> {
+        let docker = Docker::connect_with_host(host).map_err(unreachable)?;
+        let docker = docker.negotiate_version().await.map_err(unreachable)?;
+        let api = docker.client_version();
+        if (api.major_version, api.minor_version) < OLDEST_API {
+            let message = format!(
+                "the Docker Engine at {host} speaks API {}.{}, and {}.{} is the oldest that works: \
+                 install Docker 20.10 or newer",
+                api.major_version, api.minor_version, OLDEST_API.0, OLDEST_API.1,
+            );
+            return Err(RuntimeError::Refused {
+                status: 400,
+                message,
+            });
+        }
+        Ok(DockerRuntime {
+            docker,
+            owner,
+            scratch,
+            pause: Arc::default(),
+            limits: body::Limits {
+                // The Engine is taken to have the same powers as this process.
+                lowest_oom_score: facts::lowest_oom_score(),
+                pids: pids.into(),
+            },
+        })
+    }
+
+    /// Removes every container of this owner (of every cluster's node of that name when the
+    /// owner's cluster is empty); gives their number.
+    pub async fn remove_all(&self) -> Result<usize, RuntimeError> {
+        let summaries = self.list(None).await?;
+        let count = summaries.len();
+        let ids = summaries.into_iter().filter_map(|summary| summary.id);
+        let removals = ids.map(|id| async move { self.remove(&id).await });
+        for outcome in future::join_all(removals).await {
+            outcome?;
+        }
+        Ok(count)
+    }
+
+    async fn list(
+        &self,
+        uid: Option<&str>,
+    ) -> Result<Vec<bollard::models::ContainerSummary>, RuntimeError> {
+        let labels = body::owner_filter(&self.owner, uid);
+        let filters = HashMap::from([("label".to_owned(), labels)]);
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(filters),
+            ..Default::default()
+        };
+        self.docker
+            .list_containers(Some(options))
+            .await
+            .map_err(error)
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        match self
+            .docker
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await
+        {
+            Ok(found) => Ok(Some(found)),
+            Err(BollardError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(None),
+            Err(other) => Err(error(other)),
+        }
+    }
+
+    async fn create_once(&self, spec: &ContainerSpec, name: &str) -> Result<String, RuntimeError> {
+        let options = CreateContainerOptions {
+            name: Some(name.to_owned()),
+            ..Default::default()
+        };
+        let body = body::container(spec, &self.owner, self.limits);
+        let made = self
+            .docker
+            .create_container(Some(options), body)
+            .await
+            .map_err(error)?;
+        Ok(made.id)
+    }
+
+    async fn make_pause_image(&self) -> Result<String, RuntimeError> {
+        let scratch = self.scratch.clone();
+        let failed = |e: std::io::Error| RuntimeError::PauseImage(e.to_string());
+        let parts = tokio::task::spawn_blocking(pause_image::parts).await;
+        let parts = parts
+            .map_err(|e| RuntimeError::PauseImage(e.to_string()))?
+            .map_err(failed)?;
+        let (reference, layer) = (parts.reference(), parts.layer());
+        let entrypoint = parts.entrypoint();
+        if let Some(id) = self.image_of(&reference, &layer, &entrypoint).await? {
+            return Ok(id);
+        }
+        let file = tokio::task::spawn_blocking(move || parts.write_tar(&scratch)).await;
+        let file = file
+            .map_err(|e| RuntimeError::PauseImage(e.to_string()))?
+            .map_err(failed)?;
+        let stream = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 256 * 1024);
+        let (repository, tag) = pause_image::split(&reference);
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(repository.to_owned()),
+            tag: Some(tag.to_owned()),
+            changes: vec![format!("ENTRYPOINT {}", serde_json::json!(entrypoint))],
+            ..Default::default()
+        };
+        let upload = bollard::body_try_stream(stream);
+        let mut progress = self.docker.create_image(Some(options), Some(upload), None);
+        while let Some(step) = progress.next().await {
+            step.map_err(|e| RuntimeError::PauseImage(e.to_string()))?;
+        }
+        let made = self.image_of(&reference, &layer, &entrypoint).await?;
+        let other =
+            || RuntimeError::PauseImage(format!("the Engine made {reference} of other bytes"));
+        made.ok_or_else(other)
+    }
+
+    /// The id of the image of that name, if it is this layer started like this: a name can be anybody's,
+    /// and sandboxes hold what their pods' network is made of.
+    async fn image_of(
+        &self,
+        reference: &str,
+        layer: &str,
+        entrypoint: &[String],
+    ) -> Result<Option<String>, RuntimeError> {
+        let found = match self.docker.inspect_image(reference).await {
+            Err(BollardError::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(None),
+            found => found.map_err(error)?,
+        };
+        let layers = found.root_fs.and_then(|it| it.layers).unwrap_or_default();
+        let config = found.config.unwrap_or_default();
+        let same = layers == [layer]
+            && config.entrypoint.as_deref() == Some(entrypoint)
+            && config.cmd.unwrap_or_default().is_empty()
+            && config.env.unwrap_or_default().is_empty();
+        Ok(found.id.filter(|_| same))
+    }
+}
+
+impl Runtime for DockerRuntime {
+    async fn describe(&self) -> Result<Description, RuntimeError> {
+        let version = self.docker.version().await.map_err(error)?;
+        let version = version.version.unwrap_or_default();
+        Ok(Description {
+            version: format!("docker://{version}"),
+            cgroup_driver: String::new(),
+        })
+    }
+
+    async fn pods(&self) -> Result<Vec<Sighting>, RuntimeError> {
+        Ok(read::sightings(&self.list(None).await?))
+    }
+
+    async fn containers(&self, uid: &str) -> Result<Vec<Container>, RuntimeError> {
+        let ids = self
+            .list(Some(uid))
+            .await?
+            .into_iter()
+            .filter_map(|summary| summary.id);
+        let inspections = ids.map(|id| async move { self.inspect(&id).await });
+        let inspected = future::try_join_all(inspections).await?;
+        Ok(inspected
+            .into_iter()
+            .flatten()
+            .filter_map(|found| read::container(&found))
+            .collect())
+    }
+
+    fn events(&self) -> BoxStream<'static, Result<String, RuntimeError>> {
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            (
+                "event".to_owned(),
+                ["start", "die", "oom", "destroy"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            ),
+            ("label".to_owned(), body::owner_filter(&self.owner, None)),
+        ]);
+        let options = EventsOptions {
+            filters: Some(filters),
+            ..Default::default()
+        };
+        let docker = self.docker.clone();
+        futures::stream::once(async move { docker.events(Some(options)) })
+            .flatten()
+            .filter_map(|event| {
+                future::ready(event.map_err(error).map(read::event_uid).transpose())
+            })
+            .boxed()
+    }
+
+    async fn ended(&self, pid: u32) {
+        if let Err(error) = process::ended(pid).await {
+            tracing::debug!(%error, pid, "only the engine will say when a process ends");
+            future::pending().await
+        }
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {
+        let name = body::container_name(&spec.pod, &spec.identity);
+        match self.create_once(spec, &name).await {
+            // A request that was cut off may have done its work: that container never ran.
+            Err(RuntimeError::Refused { status: 409, .. }) => {
+                self.remove(&name).await?;
+                self.create_once(spec, &name).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        self.docker
+            .start_container(id, None::<StartContainerOptions>)
+            .await
+            .map_err(error)
+    }
+
+    async fn signal(&self, id: &str, kill: bool) -> Result<(), RuntimeError> {
+        let signal = if kill {
+            "SIGKILL".to_owned()
+        } else {
+            let config = self.inspect(id).await?.and_then(|found| found.config);
+            config
+                .and_then(|config| config.stop_signal)
+                .unwrap_or_else(|| "SIGTERM".to_owned())
+        };
+        let options = KillContainerOptions { signal };
+        match self
+            .docker
+            .kill_container(id, Some(options))
+            .await
+            .map_err(error)
+        {
+            // 409: it is not running any more.
+            Err(RuntimeError::NotFound(_) | RuntimeError::Refused { status: 409, .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptions {
+            force: true,
+            v: true,
+            ..Default::default()
+        };
+        match self
+            .docker
+            .remove_container(id, Some(options))
+            .await
+            .map_err(error)
+        {
+            // 409: somebody else's removal is in progress.
+            Err(RuntimeError::NotFound(_) | RuntimeError::Refused { status: 409, .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
+        match self.docker.inspect_image(reference).await.map_err(error) {
+            Ok(found) => Ok(Some(read::image(&found))),
+            Err(RuntimeError::NotFound(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
+        let options = CreateImageOptions {
+            from_image: Some(body::pullable(reference)),
+            ..Default::default()
+        };
+        let mut progress = self.docker.create_image(Some(options), None, None);
+        while let Some(step) = progress.next().await {
+            step.map_err(|e| match error(e) {
+                RuntimeError::Unreachable(why) => RuntimeError::Unreachable(why),
+                other => RuntimeError::Pull(other.to_string()),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn pause_image(&self) -> Result<String, RuntimeError> {
+        self.pause
+            .get_or_try_init(|| self.make_pause_image())
+            .await
+            .cloned()
+    }
+
+    fn logs(
+        &self,
+        id: &str,
+        options: &LogOptions,
+    ) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let query = LogsOptions {
+            follow: options.follow,
+            stdout: true,
+            stderr: true,
+            since: options
+                .since
+                .and_then(|since| i32::try_from(since).ok())
+                .unwrap_or(0),
+            timestamps: options.timestamps,
+            tail: options
+                .tail
+                .map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
+            ..Default::default()
+        };
+        let (docker, id) = (self.docker.clone(), id.to_owned());
+        futures::stream::once(async move { docker.logs(&id, Some(query)) })
+            .flatten()
+            .map(|frame| frame.map(|frame| frame.into_bytes()).map_err(error))
+            .boxed()
+    }
+
+    async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.to_vec()),
+            ..Default::default()
+        };
+        let exec = self
+            .docker
+            .create_exec(id, options)
+            .await
+            .map_err(error)?
+            .id;
+        let run = async {
+            let started = self
+                .docker
+                .start_exec(&exec, None::<StartExecOptions>)
+                .await;
+            let mut output = Vec::new();
+            if let StartExecResults::Attached {
+                output: mut frames, ..
+            } = started.map_err(error)?
+            {
+                while let Some(frame) = frames.next().await {
+                    let frame = frame.map_err(error)?.into_bytes();
+                    let room = EXEC_OUTPUT_LIMIT
+                        .saturating_sub(output.len())
+                        .min(frame.len());
+                    output.extend_from_slice(&frame[..room]);
+                }
+            }
+            Ok(String::from_utf8_lossy(&output).into_owned())
+        };
+        let output = tokio::time::timeout(timeout, run).await;
+        let output = output.map_err(|_| RuntimeError::ExecTimeout(timeout))??;
+        let code = self
+            .docker
+            .inspect_exec(&exec)
+            .await
+            .map_err(error)?
+            .exit_code;
+        Ok(ExecOutcome {
+            code: code.unwrap_or(-1),
+            output,
+        })
+    }
+}
+
+fn unreachable(error: BollardError) -> RuntimeError {
+    RuntimeError::Unreachable(error.to_string())
+}
+
+/// Tells apart: it is not there, the Engine said no, the Engine did not answer.
+fn error(error: BollardError) -> RuntimeError {
+    match error {
+        BollardError::DockerResponseServerError {
+            status_code: 404,
+            message,
+        } => RuntimeError::NotFound(message),
+        BollardError::DockerResponseServerError {
+            status_code,
+            message,
+        } => RuntimeError::Refused {
+            status: status_code,
+            message,
+        },
+        BollardError::DockerStreamError { error } => RuntimeError::Refused {
+            status: 500,
+            message: error,
+        },
+        other => RuntimeError::Unreachable(other.to_string()),
+    }
+}

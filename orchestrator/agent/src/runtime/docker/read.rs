@@ -1,0 +1,256 @@
+//! What the Engine's answers mean: containers, sightings, images.
+//!
+//! INVARIANT: labels alone make no container ours, since an image gives its labels to every container that
+//! somebody makes of it. The name must say the same as the labels, and the pod's uid, which becomes a path of
+//! the node, must be one. Whatever does not read is left out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+    EventMessage, ImageInspect,
+};
+use jiff::Timestamp;
+
+use super::body;
+use crate::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sighting, State};
+use datapath::Addrs;
+
+/// Every pod of a listing, in the order of its uid.
+pub fn sightings(summaries: &[ContainerSummary]) -> Vec<Sighting> {
+    let mut pods: BTreeMap<String, Seen> = BTreeMap::new();
+    for summary in summaries {
+        let names = summary.names.iter().flatten();
+        let owned = |labels| ours(labels, names.map(String::as_str));
+        let Some((pod, identity)) = summary.labels.as_ref().and_then(owned) else {
+            continue;
+        };
+        let seen = pods
+            .entry(pod.uid.clone())
+            .or_insert_with(|| Seen::new(pod));
+        if let Some(addrs) = identity.addrs
+            && identity.role == Role::Sandbox
+            && seen
+                .addrs
+                .is_none_or(|(attempt, _)| attempt <= identity.attempt)
+        {
+            seen.addrs = Some((identity.attempt, addrs));
+        }
+        let id = summary.id.as_deref().unwrap_or_default();
+        let state = summary
+            .state
+            .map(|state| state.to_string())
+            .unwrap_or_default();
+        seen.states.push(format!("{id}:{state}"));
+    }
+    pods.into_values().map(Seen::sighting).collect()
+}
+
+/// One pod of a listing, as far as it was read.
+struct Seen {
+    pod: PodRef,
+    /// Of the newest sandbox: its attempt and the addresses that it was given.
+    addrs: Option<(u32, Addrs)>,
+    states: Vec<String>,
+}
+
+impl Seen {
+    fn new(pod: PodRef) -> Seen {
+        Seen {
+            pod,
+            addrs: None,
+            states: Vec::new(),
+        }
+    }
+
+    fn sighting(mut self) -> Sighting {
+        self.states.sort();
+        let addrs = self.addrs.map(|(_, addrs)| addrs);
+        Sighting {
+            pod: self.pod,
+            addrs,
+            fingerprint: self.states.join(" "),
+        }
+    }
+}
+
+/// An inspected container, if its labels say that it is one of a pod.
+pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
+    let config = found.config.as_ref()?;
+    let (_, identity) = ours(config.labels.as_ref()?, found.name.as_deref().into_iter())?;
+    let created_at = found
+        .created
+        .as_deref()
+        .and_then(timestamp)
+        .unwrap_or_default();
+    Some(Container {
+        id: found.id.clone()?,
+        identity,
+        image: config.image.clone().unwrap_or_default(),
+        image_id: found.image.clone().unwrap_or_default(),
+        created_at,
+        state: state(found.state.as_ref()?, created_at),
+    })
+}
+
+/// The pod's uid of an event, out of the container's labels.
+pub fn event_uid(event: EventMessage) -> Option<String> {
+    event.actor?.attributes?.remove(body::POD_UID)
+}
+
+/// An image as the agent's pull policy sees it.
+pub fn image(found: &ImageInspect) -> Image {
+    Image {
+        id: found.id.clone().unwrap_or_default(),
+        has_origin: found
+            .repo_digests
+            .as_ref()
+            .is_some_and(|digests| !digests.is_empty()),
+        user: found
+            .config
+            .as_ref()
+            .and_then(|config| config.user.clone())
+            .unwrap_or_default(),
+    }
+}
+
+/// What a container of ours is and whose, if it is one: the Engine writes its names with a slash before.
+fn ours<'a>(
+    labels: &HashMap<String, String>,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Option<(PodRef, Identity)> {
+    let (pod, identity) = (pod_ref(labels)?, identity(labels)?);
+    let name = body::container_name(&pod, &identity);
+    names
+        .any(|it| it.strip_prefix('/') == Some(&name))
+        .then_some((pod, identity))
+}
+
+fn pod_ref(labels: &HashMap<String, String>) -> Option<PodRef> {
+    let uid = labels.get(body::POD_UID)?;
+    let canonical = uuid::Uuid::try_parse(uid).ok()?.hyphenated().to_string();
+    Some(PodRef {
+        namespace: labels.get(body::POD_NAMESPACE)?.clone(),
+        name: labels.get(body::POD_NAME)?.clone(),
+        uid: Some(canonical).filter(|canonical| canonical == uid)?,
+    })
+}
+
+fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
+    let number = |label: &str| labels.get(label)?.parse::<u32>().ok();
+    let word = labels.get(body::ROLE)?;
+    let roles = [Role::Sandbox, Role::Init, Role::Main];
+    Some(Identity {
+        role: roles
+            .into_iter()
+            .find(|role| body::role_text(*role) == word)?,
+        name: labels.get(body::CONTAINER)?.clone(),
+        attempt: number(body::ATTEMPT)?,
+        generation: number(body::GENERATION)?,
+        level: number(body::LEVEL)?,
+        spec_hash: labels.get(body::SPEC)?.clone(),
+        addrs: labels.get(body::ADDRESS).and_then(|text| text.parse().ok()),
+    })
+}
+
+fn state(state: &ContainerState, created_at: Timestamp) -> State {
+    use ContainerStateStatusEnum as Status;
+    let time = |text: &Option<String>| text.as_deref().and_then(timestamp);
+    let error = state.error.clone().filter(|error| !error.is_empty());
+    let exit = |start_error: Option<String>| Exit {
+        code: state
+            .exit_code
+            .and_then(|code| i32::try_from(code).ok())
+            .unwrap_or(-1),
+        oom_killed: state.oom_killed.unwrap_or(false),
+        start_error,
+        started_at: time(&state.started_at).unwrap_or(created_at),
+        finished_at: time(&state.finished_at).unwrap_or(created_at),
+    };
+    match state.status {
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING) => State::Running {
+            pid: state
+                .pid
+                .and_then(|pid| u32::try_from(pid).ok())
+                .unwrap_or(0),
+            started_at: time(&state.started_at).unwrap_or(created_at),
+        },
+        // The Engine leaves what it could not start in "created", with the reason.
+        Some(Status::CREATED) if error.is_some() => State::Exited(exit(error)),
+        Some(Status::CREATED) => State::Created,
+        _ => State::Exited(exit(None)),
+    }
+}
+
+/// The Engine writes year 1 for "never".
+fn timestamp(text: &str) -> Option<Timestamp> {
+    text.parse::<Timestamp>()
+        .ok()
+        .filter(|time| time.as_second() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "2f0a6a54-6f0c-4b3e-9a54-0b5cf1b1a001";
+
+    fn summary(name: &str, labels: &[(&str, &str)]) -> ContainerSummary {
+        let rest = [
+            (body::POD_NAMESPACE, "default"),
+            (body::POD_NAME, "web"),
+            (body::POD_UID, UID),
+            (body::ROLE, "main"),
+            (body::CONTAINER, "c"),
+            (body::ATTEMPT, "3"),
+            (body::GENERATION, "0"),
+            (body::LEVEL, "0"),
+            (body::SPEC, "x"),
+        ];
+        let labels = rest.iter().chain(labels);
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        ContainerSummary {
+            id: Some("1".to_owned()),
+            names: Some(vec![format!("/{name}")]),
+            labels: Some(labels.map(owned).collect()),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_image_with_our_labels_makes_no_container_ours() {
+        let name = format!("orch_c_web_default_{UID}_3");
+        assert_eq!(sightings(&[summary(&name, &[])]).len(), 1);
+        assert_eq!(sightings(&[summary("happy_turing", &[])]), []);
+    }
+
+    #[test]
+    fn a_uid_that_leads_elsewhere_is_no_pods() {
+        for uid in [
+            "/etc",
+            "",
+            "..",
+            "../..",
+            "2f0a6a546f0c4b3e9a540b5cf1b1a001",
+        ] {
+            let name = format!("orch_c_web_default_{uid}_3");
+            assert_eq!(
+                sightings(&[summary(&name, &[(body::POD_UID, uid)])]),
+                [],
+                "{uid}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_sandbox_says_which_addresses_its_pod_has() {
+        let forged = [(body::ADDRESS, "10.100.1.7")];
+        let name = format!("orch_c_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &forged)]);
+        assert_eq!(found.first().map(|it| it.addrs), Some(None));
+        let sandbox = [(body::ADDRESS, "10.100.1.7"), (body::ROLE, "sandbox")];
+        let name = format!("orch_POD_web_default_{UID}_3");
+        let found = sightings(&[summary(&name, &sandbox)]);
+        assert!(found.first().is_some_and(|it| it.addrs.is_some()));
+    }
+}

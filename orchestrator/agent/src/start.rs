@@ -1,0 +1,527 @@
+//! Puts the parts of an agent together and runs them until shutdown.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+
+use super::client::{self, ClientError, Multiplexed};
+use super::drain::Nodes;
+use super::drops;
+use super::events::Recorder;
+use super::facts;
+use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
+use super::health_checks::HealthChecks;
+use super::heartbeat::{self, Applied};
+use super::ipam::Ipam;
+use super::join::{self, Applicant, JoinError, Membership};
+use super::metrics::Metrics;
+use super::pod_net::uplink::{self, Uplink};
+use super::pod_net::{NetError, PodLinks};
+use super::pod_worker::{Measuring, NodeContext};
+use super::pods;
+use super::refuse::Abilities;
+use super::register::{Health, KUBELET_PORT, NodeFacts};
+use super::renewal;
+use super::runtime::docker::{DockerRuntime, Owner};
+use super::runtime::{Runtime, RuntimeError, State};
+use super::serve::{self, Served, health_checks};
+use super::volumes::Dns;
+use super::watched::Watched;
+use super::wiring::{PodNetwork, Wiring};
+use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
+use sys::{Shutdown, files};
+
+const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// How often the volumes of running pods are measured that have a limit.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// Everything that an agent is told.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    pub server: http::Uri,
+    pub token: Option<String>,
+    pub node_name: String,
+    /// The node's addresses on its uplink.
+    pub node_ips: Addrs,
+    /// The one of them that other nodes tunnel to.
+    pub underlay: IpAddr,
+    pub data_dir: PathBuf,
+    pub docker_host: String,
+    /// Processes of one container, at most; zero means no limit.
+    pub pids_limit: u32,
+    /// Have the kernel count runs of programs, for the metrics.
+    pub program_stats: bool,
+    /// A backend's node answers clients outside itself.
+    pub dsr: bool,
+    /// XDP on the uplink.
+    pub xdp: Xdp,
+}
+
+/// Why an agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+    #[error(
+        "the pod range {0:?} of this node does not read, or the cluster has none of its family"
+    )]
+    PodRange(String),
+}
+
+/// Runs the node until shutdown; pods are left running.
+pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentError> {
+    files::create_private_dir(&config.data_dir).map_err(io("make the data directory"))?;
+    let Some(membership) = membership(&config, &shutdown).await? else {
+        return Ok(());
+    };
+    let owner = Owner {
+        cluster: membership.cluster(),
+        node: config.node_name.clone(),
+    };
+    let scratch = config.data_dir.clone();
+    let runtime =
+        DockerRuntime::connect(&config.docker_host, owner, scratch, config.pids_limit).await?;
+    let runtime = Arc::new(runtime);
+    make_pause_image(runtime.clone());
+    let renewed = watch::Sender::new(membership.clone());
+    let certificates = renewed.subscribe();
+    let own = Multiplexed(false);
+    let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
+    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
+    let node = NodeFacts {
+        name: config.node_name.clone(),
+        addrs: config.node_ips,
+        capacity,
+        system: facts::system(&runtime.describe().await?.version),
+    };
+    let metrics = Arc::new(Metrics::default());
+    let served = Served {
+        runtime: runtime.clone(),
+        metrics: metrics.clone(),
+    };
+    let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
+    let waiting = Health {
+        problems: vec!["the network is being set up".to_owned()],
+    };
+    let (health, healthy) = watch::channel(waiting);
+    let (applied, told) = watch::channel(Applied::default());
+    let (node_ips, addrs) = watch::channel(config.node_ips);
+    let renewal = renewal::run(applicant(&config), renewed, addrs.clone(), shutdown.clone());
+    tokio::spawn(renewal);
+    let beat = heartbeat::run(
+        client.clone(),
+        node.clone(),
+        addrs,
+        healthy,
+        told,
+        shutdown.clone(),
+    );
+    let body = Body {
+        config,
+        membership: membership.clone(),
+        runtime,
+        client,
+        certificates,
+        node,
+        metrics,
+    };
+    let work = body.run(health, applied, node_ips, shutdown.clone());
+    let ended = tokio::select! {
+        ended = server => ended.map_err(AgentError::from),
+        ended = work => ended,
+        () = beat => Ok(()),
+    };
+    shutdown.trigger();
+    ended
+}
+
+/// Early: the first pod must not wait for it.
+fn make_pause_image(runtime: Arc<DockerRuntime>) {
+    tokio::spawn(async move {
+        if let Err(error) = runtime.pause_image().await {
+            tracing::warn!(%error, "the sandbox image is not there yet");
+        }
+    });
+}
+
+/// The parts that need the node's network.
+struct Body {
+    config: AgentConfig,
+    membership: Membership,
+    runtime: Arc<DockerRuntime>,
+    client: Client,
+    certificates: watch::Receiver<Membership>,
+    node: NodeFacts,
+    metrics: Arc<Metrics>,
+}
+
+impl Body {
+    async fn run(
+        self,
+        health: watch::Sender<Health>,
+        applied: watch::Sender<Applied>,
+        node_ips: watch::Sender<Addrs>,
+        shutdown: Shutdown,
+    ) -> Result<(), AgentError> {
+        let (own_range, range) = watch::channel(self.remembered_range());
+        let (ready, datapath_known) = watch::channel(None);
+        let (name, client) = (&self.config.node_name, &self.client);
+        let nodes = Nodes::new(name);
+        nodes.start(client.clone(), &shutdown);
+        feed::start_nodes(client, name, &nodes, own_range, datapath_known, &shutdown);
+        let Some(range) = first(range, &shutdown).await else {
+            return Ok(());
+        };
+        self.remember_range(&range)?;
+        let ranges = ranges_of(&range).ok_or_else(|| AgentError::PodRange(range.clone()))?;
+        tracing::info!(range, "this node has its pod range");
+
+        let links = PodLinks::new()?;
+        let uplink = links.uplink(self.config.node_ips).await?;
+        let config = self.datapath_config(&ranges, &uplink).await?;
+        let gateways = config.families().map(FamilyConfig::gateway).collect();
+        let mtu = config.overlay_mtu();
+        let datapath = Datapath::open(config).await?;
+        let dropped = datapath::drops_pinned(Path::new(PIN_ROOT), name)?;
+        tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
+        let (in_sync, synced) = watch::channel(false);
+        let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
+        ready.send_replace(Some(datapath.clone()));
+        let recorder = Recorder::start(self.client.clone(), name.clone());
+        let checks = self.answer_health_checks(synced, &recorder, &shutdown);
+        let hearers = Hearers {
+            nodes: nodes.clone(),
+            checks,
+        };
+        feed::start(&self.client, name, &hearers, &datapath, &shutdown);
+        let (ipam, metrics) = (Ipam::new(ranges), self.metrics.clone());
+        let network = Wiring::new(links, ipam, datapath.clone(), gateways, mtu, metrics);
+        self.adopt(&network, &datapath).await?;
+        let addrs = follow_uplink(uplink.index, node_ips, datapath, &shutdown);
+
+        let context = NodeContext {
+            name: name.clone(),
+            addrs,
+            netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
+            data_dir: self.config.data_dir.clone(),
+            capacity: self.node.capacity.clone(),
+            abilities: self.abilities(),
+            dns: self.dns(),
+            runtime: self.runtime.clone(),
+            network,
+            client: self.client.clone(),
+            recorder,
+            metrics: self.metrics.clone(),
+            nodes,
+            watched: self.watched(&shutdown),
+            measuring: Measuring::every(MEASURE_EVERY),
+        };
+        tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
+        pods::run(Arc::new(context), shutdown).await;
+        Ok(())
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            app_armor: facts::app_armor(),
+            cluster_dns: self.membership.settings.cluster_dns.is_some(),
+        }
+    }
+
+    /// Starts the datapath's own task, and measures it from now on.
+    fn own(
+        &self,
+        datapath: Datapath,
+        applied: watch::Sender<Applied>,
+        in_sync: watch::Sender<bool>,
+        shutdown: &Shutdown,
+    ) -> Result<DatapathHandle, AgentError> {
+        let metrics = self.metrics.clone();
+        let meter = datapath.meter(self.config.program_stats)?;
+        let told = Told {
+            applied,
+            in_sync,
+            metrics: metrics.clone(),
+        };
+        let datapath = feed::own(datapath, told, shutdown.clone());
+        metrics.measure(meter, datapath.clone());
+        Ok(datapath)
+    }
+
+    /// Starts the answers to load balancers; what they are made from is sent to them.
+    fn answer_health_checks(
+        &self,
+        in_sync: watch::Receiver<bool>,
+        recorder: &Recorder,
+        shutdown: &Shutdown,
+    ) -> watch::Sender<HealthChecks> {
+        let (sender, checks) = watch::channel(HealthChecks::default());
+        let source = health_checks::Source { checks, in_sync };
+        let node = self.config.node_name.clone();
+        let answers = health_checks::run(source, node, recorder.clone(), shutdown.clone());
+        tokio::spawn(answers);
+        sender
+    }
+
+    /// The objects that pods refer to. Their watches have connections of their own: they may not
+    /// keep the node's lease waiting.
+    fn watched(&self, shutdown: &Shutdown) -> Watched {
+        let (server, spare) = (self.config.server.clone(), self.client.clone());
+        let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
+        let own = move || {
+            let certificates = certificates.clone();
+            client::start(&server, certificates, Multiplexed(true), &shutdown)
+        };
+        let connect = move || match own() {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "watches share the connections of the node's requests");
+                spare.clone()
+            }
+        };
+        Watched::new(self.client.clone(), Box::new(connect))
+    }
+
+    /// Finds the pods that still run: their addresses stay theirs and the datapath learns of them
+    /// before anything is removed.
+    async fn adopt(&self, network: &Wiring, datapath: &DatapathHandle) -> Result<(), AgentError> {
+        let mut keep = Vec::new();
+        for sighting in self.runtime.pods().await? {
+            let uid = sighting.pod.uid;
+            let Some(addrs) = sighting.addrs else {
+                continue;
+            };
+            if !network.restore(&uid, addrs) {
+                tracing::warn!(%uid, %addrs, "a pod's addresses are not this node's any more");
+                continue;
+            }
+            keep.push(uid.clone());
+            let containers = self.runtime.containers(&uid).await?;
+            let sandbox = super::pod_shape::sandbox(&containers);
+            if let Some(State::Running { pid, .. }) = sandbox.map(|sandbox| &sandbox.state)
+                && let Err(error) = network.attach(&uid, *pid, addrs).await
+            {
+                tracing::warn!(%uid, %error, "a running pod could not be adopted yet");
+            }
+        }
+        let removed = network.remove_others(&keep).await?;
+        if !removed.is_empty() {
+            tracing::info!(?removed, "links of pods that are gone were removed");
+        }
+        datapath.delivered(Snapshot::Pods).await;
+        Ok(())
+    }
+
+    async fn datapath_config(
+        &self,
+        shares: &[IpNetwork],
+        uplink: &Uplink,
+    ) -> Result<NodeConfig, AgentError> {
+        let settings = &self.membership.settings;
+        let mut families = [None, None];
+        for share in shares {
+            let unknown = || AgentError::PodRange(share.to_string());
+            let ranges = settings.ranges(*share).ok_or_else(unknown)?;
+            families[usize::from(share.is_ipv6())] = Some(FamilyConfig {
+                node_ip: self.config.node_ips.like(share.ip()),
+                pod_cidr: *share,
+                cluster_cidr: ranges.pods,
+                service_cidr: ranges.services,
+                pod_mask_bits: ranges.mask_bits,
+            });
+        }
+        let [v4, v6] = families;
+        Ok(NodeConfig {
+            node_name: self.config.node_name.clone(),
+            underlay: self.config.underlay,
+            v4,
+            v6,
+            uplink: uplink.name.clone(),
+            mtu: uplink.mtu,
+            vni: settings.vni,
+            vxlan_port: settings.vxlan_port,
+            servers: server_addresses(&self.config.server).await,
+            dsr: self.config.dsr,
+            xdp: self.config.xdp,
+            pin_root: PathBuf::from(PIN_ROOT),
+            cgroup_root: mount::cgroup_root()?,
+        })
+    }
+
+    fn dns(&self) -> Dns {
+        let settings = &self.membership.settings;
+        let domain = settings.cluster_domain.clone();
+        let domain = domain.unwrap_or_else(|| "cluster.local".to_owned());
+        Dns {
+            server: settings.cluster_dns,
+            domain,
+        }
+    }
+
+    /// The range that this node had before: a restarted agent goes on without the server.
+    fn remembered_range(&self) -> Option<String> {
+        let text = files::read_if_present(&self.range_file()).ok().flatten()?;
+        Some(text.trim().to_owned()).filter(|text| ranges_of(text).is_some())
+    }
+
+    fn remember_range(&self, range: &str) -> Result<(), AgentError> {
+        let written = files::write_atomic(&self.range_file(), range.as_bytes(), files::PUBLIC);
+        written.map_err(io("remember the node's pod range"))
+    }
+
+    fn range_file(&self) -> PathBuf {
+        self.config.data_dir.join("pod-range")
+    }
+}
+
+fn applicant(config: &AgentConfig) -> Applicant {
+    Applicant {
+        server: config.server.clone(),
+        token: config.token.clone(),
+        node_name: config.node_name.clone(),
+        node_ips: config.node_ips,
+        data_dir: config.data_dir.clone(),
+    }
+}
+
+/// Joins, or goes on as the member that this node is. None: shutdown came first.
+async fn membership(
+    config: &AgentConfig,
+    shutdown: &Shutdown,
+) -> Result<Option<Membership>, AgentError> {
+    let applicant = applicant(config);
+    let now = Timestamp::now();
+    let known = join::remembered(&applicant)?;
+    let known = known.filter(|it| it.is_for(&applicant) && !it.has_ended(now));
+    if known.as_ref().is_some_and(|it| it.covers(&applicant)) {
+        // One that is due is renewed while the node runs: the server may be away.
+        return Ok(known);
+    }
+    let ask = async || match &known {
+        Some(known) => join::renew(&applicant, known).await,
+        None => join::join(&applicant).await,
+    };
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match shutdown.unless(ask()).await {
+            None => return Ok(None),
+            Some(Ok(membership)) => return Ok(Some(membership)),
+            Some(Err(error)) if error.is_temporary() => {
+                tracing::warn!(%error, "joining again in {pause:?}");
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        if shutdown.unless(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(None);
+        }
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
+async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
+    let host = server.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = server.port_u16().unwrap_or(443);
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            Vec::new()
+        }
+    }
+}
+
+/// The first value that is there. None: shutdown came first.
+async fn first(mut range: watch::Receiver<Option<String>>, shutdown: &Shutdown) -> Option<String> {
+    let known = shutdown.unless(range.wait_for(Option::is_some)).await?;
+    known.ok().and_then(|known| known.clone())
+}
+
+/// The node's shares of the pod ranges, as a text with commas between them.
+fn ranges_of(text: &str) -> Option<Vec<IpNetwork>> {
+    text.split(',').map(|range| range.parse().ok()).collect()
+}
+
+/// Starts to watch the uplink's addresses, for the datapath and for who listens.
+fn follow_uplink(
+    uplink: u32,
+    node_ips: watch::Sender<Addrs>,
+    datapath: DatapathHandle,
+    shutdown: &Shutdown,
+) -> watch::Receiver<Addrs> {
+    let addrs = node_ips.subscribe();
+    tokio::spawn(readdress(datapath, addrs.clone(), shutdown.clone()));
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        if let Err(error) = uplink::follow(uplink, node_ips, shutdown).await {
+            tracing::error!(%error, "a new address of the node will not be noticed");
+        }
+    });
+    addrs
+}
+
+/// Hands the node's addresses to the datapath as they change.
+async fn readdress(
+    datapath: DatapathHandle,
+    mut addrs: watch::Receiver<Addrs>,
+    shutdown: Shutdown,
+) {
+    while let Some(Ok(())) = shutdown.unless(addrs.changed()).await {
+        let now = *addrs.borrow_and_update();
+        match datapath.readdress(now).await {
+            Ok(()) => tracing::info!(addrs = %now, "the node has other addresses"),
+            Err(error) => tracing::error!(addrs = %now, error, "the node's addresses were refused"),
+        }
+    }
+}
+
+/// The node is ready while its engine answers; the datapath works on its own once it is open.
+async fn watch_health(
+    runtime: Arc<DockerRuntime>,
+    health: watch::Sender<Health>,
+    shutdown: Shutdown,
+) {
+    let mut tick = tokio::time::interval(HEALTH_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shutdown.unless(tick.tick()).await.is_some() {
+        let answer = tokio::time::timeout(HEALTH_EVERY, runtime.describe()).await;
+        let problems = match answer {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(_) => vec!["the container engine does not answer".to_owned()],
+        };
+        health.send_if_modified(|known| {
+            let changed = known.problems != problems;
+            known.problems = problems;
+            changed
+        });
+    }
+}
+
+fn io(what: &str) -> impl FnOnce(std::io::Error) -> AgentError {
+    let what = what.to_owned();
+    move |source| AgentError::Io { what, source }
+}

@@ -1,0 +1,289 @@
+//! A pod's files on the node: its directory, its volumes, its `/etc`.
+//!
+//! Owns `<data>/pods/<uid>`. Made when the pod starts, gone when it is released.
+
+mod empty_dir;
+mod etc;
+mod host_path;
+mod projected;
+mod sub_path;
+mod write;
+mod written;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
+
+use super::container_spec::SpecError;
+use super::downward::Facts;
+use super::sources::Sources;
+use sys::beneath::Dir;
+use sys::mounts;
+
+pub use empty_dir::{Limited, limited};
+pub use etc::Dns;
+pub use sub_path::SubPath;
+
+const PODS: &str = "pods";
+
+// Below a pod's directory.
+/// Which emptyDirs are complete.
+const MADE: &str = "made";
+const VOLUMES: &str = "volumes";
+/// Where the pod's own file system in memory is mounted.
+const MEMORY: &str = "memory";
+
+/// Where a pod's files lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodDir {
+    root: PathBuf,
+}
+
+/// A volume that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    pub path: PathBuf,
+    pub origin: Origin,
+}
+
+/// Who writes a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The agent alone: no container may.
+    Written,
+    /// The pod's containers.
+    Shared,
+    /// The volume is a path of the node.
+    Host,
+}
+
+impl PodDir {
+    pub fn new(data_dir: &Path, uid: &str) -> PodDir {
+        PodDir {
+            root: data_dir.join(PODS).join(uid),
+        }
+    }
+
+    /// Holds the pod's `hosts` and `resolv.conf`.
+    pub fn etc(&self) -> PathBuf {
+        self.root.join("etc")
+    }
+
+    /// The file in which one attempt of a container may leave its last words.
+    pub fn last_words(&self, container: &str, attempt: u32) -> PathBuf {
+        self.root
+            .join("last-words")
+            .join(format!("{container}-{attempt}"))
+    }
+
+    /// Makes that file anew: any user of the container may write it.
+    pub fn make_last_words(&self, container: &str, attempt: u32) -> io::Result<()> {
+        let path = self.last_words(container, attempt);
+        let (above, name) = (path.parent(), path.file_name().unwrap_or_default());
+        let above = above.unwrap_or(&self.root);
+        make_dir(above, 0o755)?;
+        let above = Dir::open(above)?;
+        above.remove(name)?;
+        above.create(name, 0o666).map(drop)
+    }
+
+    /// What is in that file, at most the first `limit` bytes.
+    pub fn read_last_words(
+        &self,
+        container: &str,
+        attempt: u32,
+        limit: usize,
+    ) -> io::Result<Vec<u8>> {
+        let path = self.last_words(container, attempt);
+        let above = Dir::open(path.parent().unwrap_or(&self.root))?;
+        above.read(Path::new(path.file_name().unwrap_or_default()), limit)
+    }
+
+    /// Writes what every container of the pod sees under `/etc`.
+    pub fn write_etc(&self, pod: &Pod, facts: &Facts, dns: &Dns) -> io::Result<()> {
+        make_dir(&self.etc(), 0o755)?;
+        fs::write(self.etc().join("hosts"), etc::hosts(pod, facts))?;
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        fs::write(
+            self.etc().join("resolv.conf"),
+            etc::resolv_conf(pod, &host, dns),
+        )
+    }
+
+    /// Makes the pod's volumes; gives where each lies.
+    pub fn make_volumes(
+        &self,
+        pod: &Pod,
+        sources: &Sources,
+        facts: &Facts,
+    ) -> Result<BTreeMap<String, Made>, SpecError> {
+        let mut made = BTreeMap::new();
+        for volume in volumes_of(pod) {
+            let one = self.make_volume(pod, volume, sources, facts);
+            let one = one.map_err(unmounted(&volume.name))?;
+            made.insert(volume.name.clone(), one);
+        }
+        Ok(made)
+    }
+
+    /// Writes those of the pod's volumes anew that the agent writes. Each is written as far as the
+    /// others allow; the first error is given.
+    pub fn update_volumes(
+        &self,
+        pod: &Pod,
+        sources: &Sources,
+        facts: &Facts,
+    ) -> Result<(), SpecError> {
+        let written = volumes_of(pod).filter(|volume| written::is_written(volume));
+        let outcomes: Vec<_> = written
+            .map(|volume| {
+                let written = self.write_volume(pod, volume, sources, facts);
+                written.map(drop).map_err(unmounted(&volume.name))
+            })
+            .collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// The pods that have a directory here.
+    pub fn all(data_dir: &Path) -> io::Result<Vec<String>> {
+        let names = match Dir::open(&data_dir.join(PODS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found?.names()?,
+        };
+        let text = |name: OsString| name.into_string().ok();
+        Ok(names.into_iter().filter_map(text).collect())
+    }
+
+    /// Removes the volumes of a pod that has ended; what its containers left to say stays.
+    pub fn remove_volumes(&self) -> io::Result<()> {
+        mounts::detach_below(&self.root)?;
+        let root = match Dir::open(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            root => root?,
+        };
+        for name in [MADE, sub_path::PLACES, MEMORY, VOLUMES] {
+            root.remove(name.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
+    /// detached first, and what stays mounted is not touched.
+    pub fn remove(&self) -> io::Result<()> {
+        let (Some(pods), Some(uid)) = (self.root.parent(), self.root.file_name()) else {
+            return Ok(());
+        };
+        mounts::detach_below(&self.root)?;
+        match Dir::open(pods) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            pods => pods?.remove(uid),
+        }
+    }
+
+    fn make_volume(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        sources: &Sources,
+        facts: &Facts,
+    ) -> Result<Made, SpecError> {
+        if let Some(wanted) = &volume.host_path {
+            let path = host_path::find_or_make(wanted)?;
+            return Ok(Made {
+                path,
+                origin: Origin::Host,
+            });
+        }
+        if !is_label(&volume.name) {
+            let message = format!("{:?} is no name of a volume", volume.name);
+            return Err(failed_mount(message));
+        }
+        let (path, origin) = match &volume.empty_dir {
+            Some(wanted) => {
+                let path = self.make_empty_dir(pod, &volume.name, wanted, facts);
+                (path.map_err(io_failed)?, Origin::Shared)
+            }
+            None => {
+                let path = self.write_volume(pod, volume, sources, facts)?;
+                (path, Origin::Written)
+            }
+        };
+        Ok(Made { path, origin })
+    }
+
+    /// Where volumes lie that may be on a disk.
+    fn volumes(&self) -> PathBuf {
+        self.root.join(VOLUMES)
+    }
+}
+
+/// Whether the agent writes a volume of the pod.
+pub fn writes_any(pod: &Pod) -> bool {
+    volumes_of(pod).any(written::is_written)
+}
+
+fn volumes_of(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.into_iter().flatten()
+}
+
+/// The group that a pod's volumes belong to.
+fn fs_group(pod: &Pod) -> Result<Option<u32>, SpecError> {
+    let context = pod
+        .spec
+        .as_ref()
+        .and_then(|it| it.security_context.as_ref());
+    let group = context.and_then(|context| context.fs_group);
+    let number = group.map(u32::try_from).transpose();
+    number.map_err(|_| failed_mount(format!("invalid fsGroup {}", group.unwrap_or_default())))
+}
+
+/// A DNS label, as validation wants it: it is one name of a path.
+fn is_label(name: &str) -> bool {
+    let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(fits)
+}
+
+/// Whether something is mounted at a directory of the agent's.
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    let above = path.parent().unwrap_or(path);
+    Ok(fs::metadata(path)?.dev() != fs::metadata(above)?.dev())
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+fn failed_mount(message: String) -> SpecError {
+    SpecError {
+        reason: "FailedMount",
+        message,
+    }
+}
+
+fn io_failed(error: io::Error) -> SpecError {
+    failed_mount(error.to_string())
+}
+
+/// Kubernetes' words for it.
+fn unmounted(volume: &str) -> impl FnOnce(SpecError) -> SpecError {
+    let volume = volume.to_owned();
+    move |error| {
+        failed_mount(format!(
+            "MountVolume.SetUp failed for volume {volume:?} : {error}"
+        ))
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> SpecError {
+    let what = what.to_owned();
+    move |e| SpecError {
+        reason: "FailedMount",
+        message: format!("volume {what:?}: {e}"),
+    }
+}

@@ -1,0 +1,189 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::sources::Contents;
+
+fn facts() -> Facts {
+    Facts {
+        node_name: "n1".to_owned(),
+        node_ips: Default::default(),
+        pod_ips: None,
+        node_cpus: 2,
+        node_memory_bytes: 1 << 30,
+    }
+}
+
+fn sources() -> Sources {
+    let contents = |entries: &[(&str, &[u8])]| {
+        let entries = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.to_vec()));
+        Arc::new(Contents {
+            entries: entries.collect(),
+            ..Default::default()
+        })
+    };
+    let conf = contents(&[("a", b"one"), ("bin", &[0, 1, 2, 255])]);
+    let objects = [
+        ((Kind::ConfigMap, "conf".to_owned()), conf),
+        (
+            (Kind::Secret, "sec".to_owned()),
+            contents(&[("pass", b"s3cret")]),
+        ),
+        ((Kind::ConfigMap, "empty".to_owned()), contents(&[])),
+    ];
+    Sources {
+        objects: objects.into(),
+        service_env: BTreeMap::new(),
+    }
+}
+
+fn of(volume: Value) -> Result<Vec<(String, Vec<u8>, u32)>, String> {
+    let pod = json!({
+        "metadata": { "name": "p", "labels": { "b": "2", "a": "1" } },
+        "spec": { "containers": [{ "name": "c" }] },
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    let mut volume = volume;
+    volume["name"] = json!("v");
+    let volume = serde_json::from_value(volume).expect("a volume");
+    let files = files(&pod, &volume, &sources(), &facts()).map_err(|error| {
+        assert_eq!(error.reason, "FailedMount");
+        error.message
+    })?;
+    let listed = files.into_iter();
+    Ok(listed
+        .map(|(path, file)| (path, file.bytes, file.mode))
+        .collect())
+}
+
+fn file(path: &str, bytes: &[u8], mode: u32) -> (String, Vec<u8>, u32) {
+    (path.to_owned(), bytes.to_owned(), mode)
+}
+
+#[test]
+fn every_key_is_a_file_also_a_binary_one() {
+    let expected = vec![
+        file("a", b"one", 0o644),
+        file("bin", &[0, 1, 2, 255], 0o644),
+    ];
+    assert_eq!(of(json!({ "configMap": { "name": "conf" } })), Ok(expected));
+    let secret = json!({ "secret": { "secretName": "sec", "defaultMode": 0o400 } });
+    assert_eq!(of(secret), Ok(vec![file("pass", b"s3cret", 0o400)]));
+    let nothing = json!({ "configMap": { "name": "empty" } });
+    assert_eq!(of(nothing), Ok(Vec::new()));
+}
+
+#[test]
+fn items_choose_keys_paths_and_modes() {
+    let items = json!([
+        { "key": "a", "path": "dir/./deep//renamed", "mode": 0o400 },
+        { "key": "bin", "path": "bin" },
+    ]);
+    let volume = json!({ "configMap": { "name": "conf", "items": items, "defaultMode": 0o600 } });
+    let expected = vec![
+        file("bin", &[0, 1, 2, 255], 0o600),
+        file("dir/deep/renamed", b"one", 0o400),
+    ];
+    assert_eq!(of(volume), Ok(expected));
+}
+
+#[test]
+fn what_is_missing_and_not_optional_is_named() {
+    let missing = [
+        (
+            json!({ "configMap": { "name": "absent" } }),
+            "configmap \"absent\" not found",
+        ),
+        (
+            json!({ "secret": { "secretName": "absent" } }),
+            "secret \"absent\" not found",
+        ),
+        (
+            json!({ "configMap": { "name": "conf", "items": [{ "key": "z", "path": "z" }] } }),
+            "configmap references non-existent config key: z",
+        ),
+        (
+            json!({ "secret": { "secretName": "sec", "items": [{ "key": "z", "path": "z" }] } }),
+            "references non-existent secret key: z",
+        ),
+    ];
+    for (volume, message) in missing {
+        assert_eq!(of(volume.clone()), Err(message.to_owned()));
+        let mut optional = volume;
+        let kind = if optional.get("secret").is_some() {
+            "secret"
+        } else {
+            "configMap"
+        };
+        optional[kind]["optional"] = json!(true);
+        assert_eq!(of(optional), Ok(Vec::new()));
+    }
+}
+
+#[test]
+fn the_later_source_of_a_projection_has_a_path_that_both_have() {
+    let fields = json!([{ "path": "a", "fieldRef": { "fieldPath": "metadata.labels" } }]);
+    let volume = json!({ "projected": { "defaultMode": 0o440, "sources": [
+        { "configMap": { "name": "conf" } },
+        { "secret": { "name": "sec" } },
+        { "downwardAPI": { "items": fields } },
+    ]}});
+    let expected = vec![
+        file("a", b"a=\"1\"\nb=\"2\"", 0o440),
+        file("bin", &[0, 1, 2, 255], 0o440),
+        file("pass", b"s3cret", 0o440),
+    ];
+    assert_eq!(of(volume), Ok(expected));
+}
+
+#[test]
+fn a_path_that_leaves_the_volume_or_is_the_writers_own_is_refused() {
+    let long = "x".repeat(256);
+    let refused = [
+        "",
+        ".",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../../x",
+        "a/..",
+        "..data",
+        "..data/a",
+        "./..data",
+        "..anything",
+        "a\0b",
+        long.as_str(),
+    ];
+    for path in refused {
+        let items = json!([{ "key": "a", "path": path }]);
+        let refused = of(json!({ "configMap": { "name": "conf", "items": items } }));
+        let message = refused.expect_err(path);
+        assert!(message.starts_with("invalid path"), "{path}: {message}");
+    }
+    let items = json!([{ "key": "a", "path": "x" }, { "key": "bin", "path": "x/y/z" }]);
+    let refused = of(json!({ "configMap": { "name": "conf", "items": items } }));
+    assert_eq!(
+        refused,
+        Err("path \"x\" is a file and a directory".to_owned())
+    );
+}
+
+#[test]
+fn a_path_may_have_dots_that_lead_nowhere() {
+    for path in ["...a/b/..c", ".hidden", "a..b", "x/..y"] {
+        let items = json!([{ "key": "a", "path": path }]);
+        let files = of(json!({ "configMap": { "name": "conf", "items": items } }));
+        let starts_with_dots = path.starts_with("..");
+        assert_eq!(files.is_err(), starts_with_dots, "{path}");
+    }
+}
+
+#[test]
+fn a_mode_has_no_other_bits_than_those_of_access() {
+    let volume = json!({ "configMap": { "name": "conf", "defaultMode": 0o4777 } });
+    let modes = of(volume).expect("files").into_iter().map(|it| it.2);
+    assert!(modes.into_iter().all(|mode| mode == 0o777));
+}

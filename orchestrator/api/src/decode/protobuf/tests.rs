@@ -1,0 +1,127 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{FieldValidation, Format, find};
+
+/// `kubectl create deployment d --image=nginx:1 --port=80 --replicas=0` of kubectl 1.33.
+const DEPLOYMENT: &str = "\
+    6b3873000a150a07617070732f7631120a4465706c6f796d656e7412b2010a1b0a016412001a0022002a003200\
+    380042005a080a036170701201641284010800120a0a080a036170701201641a6c0a1a0a0012001a0022002a00\
+    3200380042005a080a03617070120164124e12300a056e67696e7812076e67696e783a312a00320a0a00100018\
+    5022002a0042006a007200800100880100900100a201001a00320042004a0052005800600068008201008a0100\
+    9a0100c2010022020a00280038001a0c0800100018002000280038001a002200";
+
+/// `kubectl create service nodeport x --tcp=80:http` of kubectl 1.33.
+const SERVICE: &str = "\
+    6b3873000a0d0a02763112075365727669636512650a1b0a017812001a0022002a003200380042005a080a0361\
+    707012017812420a1e0a0738302d6874747012035443501850220a080110001a0468747470280012080a036170\
+    701201781a0022084e6f6465506f72743a00420052005a00600068001a020a001a002200";
+
+/// `kubectl create secret generic s --from-literal=a=b` of kubectl 1.33.
+const SECRET: &str = "\
+    6b3873000a0c0a0276311206536563726574121d0a110a017312001a0022002a0032003800420012060a016112\
+    01621a001a002200";
+
+fn decoded(group: &str, plural: &str, body: &str) -> Value {
+    let body = hex::decode(body).unwrap();
+    let resource = find(group, "v1", plural).unwrap();
+    resource
+        .decode(&body, Format::Protobuf, FieldValidation::Strict)
+        .unwrap()
+        .object
+}
+
+#[test]
+fn a_deployment_of_kubectl_is_read_as_its_json_would_be() {
+    assert_eq!(
+        decoded("apps", "deployments", DEPLOYMENT),
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"labels": {"app": "d"}, "name": "d"},
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": {"app": "d"}},
+                "strategy": {},
+                "template": {
+                    "metadata": {"labels": {"app": "d"}},
+                    "spec": {"containers": [{
+                        "image": "nginx:1",
+                        "name": "nginx",
+                        "ports": [{"containerPort": 80}],
+                        "resources": {},
+                    }]},
+                },
+            },
+            "status": {"replicas": 0},
+        })
+    );
+}
+
+#[test]
+fn a_service_keeps_the_name_of_its_target_port() {
+    let service = decoded("", "services", SERVICE);
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([{"name": "80-http", "port": 80, "protocol": "TCP", "targetPort": "http"}])
+    );
+    assert_eq!(service["spec"]["type"], "NodePort");
+    assert_eq!(service["spec"].get("publishNotReadyAddresses"), None);
+}
+
+#[test]
+fn bytes_become_base64() {
+    assert_eq!(decoded("", "secrets", SECRET)["data"], json!({"a": "Yg=="}));
+}
+
+#[test]
+fn a_body_of_another_kind_is_refused_before_it_is_read() {
+    let body = hex::decode(SERVICE).unwrap();
+    let pods = find("", "v1", "pods").unwrap();
+    let error = pods
+        .decode(&body, Format::Protobuf, FieldValidation::Warn)
+        .unwrap_err();
+    assert!(
+        error.to_string().starts_with("Service in version"),
+        "{error}"
+    );
+    assert_eq!(error.code(), 400);
+}
+
+#[test]
+fn every_field_of_every_served_type_has_a_number() {
+    for name in crate::schema::published().keys() {
+        let Some(definition) = schema::definition(name) else {
+            continue;
+        };
+        let own = &numbers()[name.as_str()];
+        let inner = own.values().filter_map(|name| name.strip_prefix('@'));
+        let all = inner
+            .flat_map(|name| numbers()[name].values())
+            .chain(own.values());
+        let all: Vec<&str> = all.map(|name| &**name).collect();
+        for field in definition.fields.keys() {
+            let kind = ["apiVersion", "kind"].contains(&&**field);
+            assert!(kind || all.contains(&&**field), "{name}.{field}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_upset_the_reader(
+        at in 0usize..200, byte: u8, cut in 0usize..200,
+        noise in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let deployments = find("apps", "v1", "deployments").unwrap();
+        let mut body = hex::decode(DEPLOYMENT).unwrap();
+        let at = at.min(body.len() - 1);
+        body[at] = byte;
+        body.truncate(body.len() - cut.min(body.len()));
+        for body in [body, [MAGIC, &noise].concat(), noise] {
+            let outcome = deployments.decode(&body, Format::Protobuf, FieldValidation::Warn);
+            prop_assert!(outcome.is_ok() || outcome.unwrap_err().code() == 400);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The scale subresource: a view of a workload's replicas.
+
+use serde_json::{Value, json};
+
+use super::{
+    meta,
+    scheme::{Resource, SCALE},
+    selector::LabelSelector,
+    status::ApiError,
+};
+
+/// The Scale of a workload, with the workload's metadata.
+pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {
+    let selector = selector_text(&object["spec"]["selector"])?;
+    let mut metadata = serde_json::Map::new();
+    for field in [
+        "creationTimestamp",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "uid",
+    ] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let count = |part: &str| object[part]["replicas"].as_i64().unwrap_or_default();
+    let mut status = json!({"replicas": count("status")});
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    Ok(json!({
+        "apiVersion": SCALE.api_version(),
+        "kind": SCALE.kind,
+        "metadata": metadata,
+        "spec": {"replicas": count("spec")},
+        "status": status,
+    }))
+}
+
+/// The workload with the replicas that `scale` asks for. Whether the resourceVersion of the Scale
+/// is still the workload's is the caller's to check: stored objects do not carry theirs.
+pub fn apply(_resource: &Resource, object: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let name = meta::name(object);
+    if !meta::name(scale).is_empty() && meta::name(scale) != name {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            meta::name(scale)
+        )));
+    }
+    SCALE.validate(scale, None, None)?;
+    let mut scaled = object.clone();
+    scaled["spec"]["replicas"] = scale["spec"]["replicas"]
+        .as_i64()
+        .unwrap_or_default()
+        .into();
+    Ok(scaled)
+}
+
+/// The selector as a query string; a ReplicationController's is a plain map.
+fn selector_text(selector: &Value) -> Result<String, ApiError> {
+    let plain = selector
+        .as_object()
+        .is_some_and(|map| map.values().all(Value::is_string));
+    let selector = if plain {
+        LabelSelector::from_map(&meta::string_map(selector))
+    } else {
+        let typed = serde_json::from_value(selector.clone())
+            .map_err(|e| ApiError::Internal(format!("the stored selector is broken: {e}")))?;
+        LabelSelector::from_object(Some(&typed))?
+    };
+    Ok(selector.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::find;
+
+    #[test]
+    fn scaling_changes_the_replicas_and_nothing_else() {
+        let deployments = find("apps", "v1", "deployments").unwrap();
+        let object = json!({
+            "metadata": {"name": "web", "namespace": "default", "resourceVersion": "7"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}},
+            "status": {"replicas": 1},
+        });
+        let mut scale = of(deployments, &object).unwrap();
+        assert_eq!(
+            scale["status"],
+            json!({"replicas": 1, "selector": "app=web"})
+        );
+        scale["spec"]["replicas"] = 5.into();
+        let mut expected = object.clone();
+        expected["spec"]["replicas"] = 5.into();
+        assert_eq!(apply(deployments, &object, &scale).unwrap(), expected);
+        scale["spec"]["replicas"] = (-1).into();
+        assert_eq!(
+            apply(deployments, &object, &scale).unwrap_err().to_string(),
+            "Scale.autoscaling \"web\" is invalid: spec.replicas: Invalid value: -1: must be \
+             greater than or equal to 0"
+        );
+    }
+}

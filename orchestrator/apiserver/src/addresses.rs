@@ -1,0 +1,637 @@
+//! Service addresses and node ports, nodes' pod ranges and addresses, and the addresses outside at which
+//! Services answer: who has which, and the next free one.
+//!
+//! Held in memory and rebuilt from the Services and nodes at start, so it cannot disagree with them for
+//! longer than a request lasts. A claim that is not kept is given back when it is dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::ServerConfig;
+use super::objects::Objects;
+use super::reply;
+use api::address::{parse_ip, parse_range};
+
+/// A node port with its protocol: TCP and UDP may share a number.
+pub type NodePort = (u16, String);
+
+/// An address family, in the order in which Kubernetes names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// What Services have taken.
+pub struct Addresses {
+    /// At most one a family; the first is what a Service gets that asks for none.
+    ranges: Vec<IpNetwork>,
+    ports: RangeInclusive<u16>,
+    /// Kept for Service default/kubernetes.
+    own: IpAddr,
+    /// Pods' ranges, each with the prefix length of one node's share.
+    pods: Vec<(IpNetwork, u8)>,
+    /// Where the cluster reaches this server.
+    /// Every address that clients reach this server at.
+    server: BTreeSet<IpAddr>,
+    /// Given to Services of type LoadBalancer, so no node's.
+    pool: Vec<RangeInclusive<IpAddr>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeSet<NodePort>,
+    pod_ranges: BTreeSet<IpNetwork>,
+    node_addresses: BTreeSet<IpAddr>,
+    /// How many Services answer at an external or load balancer address; they may share one.
+    outside: BTreeMap<IpAddr, usize>,
+    /// By family, where the search for the next address begins, counted from the start of the
+    /// range. It goes round, so that a freed address is not given to the next Service at once.
+    next_address: BTreeMap<Family, u128>,
+    next_port: u16,
+}
+
+/// Why an address or a port was not given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("provided IP is already allocated")]
+    AddressTaken,
+    #[error(
+        "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+    )]
+    AddressOutside { address: IpAddr, range: IpNetwork },
+    #[error("{} is not configured on this cluster", .0.name())]
+    NoFamily(Family),
+    #[error("range is full")]
+    NoAddress,
+    #[error("provided port is already allocated")]
+    PortTaken,
+    #[error("provided port is not in the valid range. The range of valid ports is {0}-{1}")]
+    PortOutside(u16, u16),
+    #[error("range is full")]
+    NoPort,
+    #[error("must be a share of the cluster's pod ranges: {0}")]
+    NotAShare(String),
+    #[error("is the pod range of another node")]
+    ShareTaken,
+    #[error("is in the cluster's range {0}")]
+    InRange(IpNetwork),
+    #[error("is the API server's address")]
+    Server,
+    #[error("is in the pool of load balancer addresses, {}-{}", .0.start(), .0.end())]
+    InPool(RangeInclusive<IpAddr>),
+    #[error("is an address of another node")]
+    NodeAddressTaken,
+    #[error("is an address of a node")]
+    NodeAddress,
+    #[error("is an external or load balancer address of a Service")]
+    Outside,
+}
+
+/// What one Service or node holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    pub addresses: BTreeSet<IpAddr>,
+    pub ports: BTreeSet<NodePort>,
+    /// A Service's `externalIPs` and those of its load balancer.
+    pub outside: BTreeSet<IpAddr>,
+    pub pod_ranges: BTreeSet<IpNetwork>,
+    /// A node's `InternalIP`s.
+    pub node_addresses: BTreeSet<IpAddr>,
+}
+
+impl Addresses {
+    /// Counts what the stored Services and nodes have.
+    pub fn load(config: &ServerConfig, objects: &Objects) -> Self {
+        let bits = config.node_mask_bits.iter().copied();
+        let addresses = Self {
+            ranges: config.service_cidrs.clone(),
+            ports: config.node_ports.clone(),
+            own: config.own_service_address(),
+            pods: config.pod_cidrs.iter().copied().zip(bits).collect(),
+            server: server_addresses(config),
+            pool: config.load_balancer_pool.clone(),
+            taken: Mutex::default(),
+        };
+        // Kept for the server's own Service also while somebody has deleted it.
+        addresses.lock().addresses.insert(addresses.own());
+        for plural in ["services", "nodes"] {
+            let Some(resource) = api::find("", "v1", plural) else {
+                continue;
+            };
+            for object in objects.cache.list(resource, None).1 {
+                if let Ok(value) = reply::parse(&object.bytes) {
+                    addresses.lock().add(Holding::of(&value));
+                }
+            }
+        }
+        addresses
+    }
+
+    /// The one of Service default/kubernetes.
+    pub fn own(&self) -> IpAddr {
+        self.own
+    }
+
+    /// The families that Services can have here, the primary one first.
+    pub fn families(&self) -> Vec<Family> {
+        self.ranges
+            .iter()
+            .map(|range| Family::of(range.network()))
+            .collect()
+    }
+
+    /// Takes a given address.
+    pub fn claim_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        let range = self.range(Family::of(address))?;
+        if !range.contains(address) || !usable(range, offset(range, address)) {
+            return Err(Refusal::AddressOutside { address, range });
+        }
+        match self.lock().addresses.insert(address) {
+            true => Ok(()),
+            false => Err(Refusal::AddressTaken),
+        }
+    }
+
+    /// Takes the next free address of a family. The first part of the range is left for given
+    /// ones while there are others.
+    pub fn next_address(&self, family: Family) -> Result<IpAddr, Refusal> {
+        let range = self.range(family)?;
+        let size = size(range);
+        let reserved = (size / 16).clamp(16.min(size / 2), 256);
+        let mut taken = self.lock();
+        let next = taken.next_address.get(&family).copied();
+        let start = next.unwrap_or_default().max(reserved);
+        let candidates = (start..size)
+            .chain(reserved..start.min(size))
+            .chain(1..reserved);
+        for candidate in candidates.filter(|candidate| usable(range, *candidate)) {
+            let address = at(range, candidate);
+            if taken.addresses.insert(address) {
+                taken.next_address.insert(family, candidate + 1);
+                return Ok(address);
+            }
+        }
+        Err(Refusal::NoAddress)
+    }
+
+    /// Takes a given port.
+    pub fn claim_port(&self, port: NodePort) -> Result<(), Refusal> {
+        if !self.ports.contains(&port.0) {
+            return Err(Refusal::PortOutside(*self.ports.start(), *self.ports.end()));
+        }
+        match self.lock().ports.insert(port) {
+            true => Ok(()),
+            false => Err(Refusal::PortTaken),
+        }
+    }
+
+    /// Takes the next port that no protocol uses. The first part of the range is left for given
+    /// ones while there are others (KEP-3668).
+    pub fn next_port(&self, protocol: &str) -> Result<u16, Refusal> {
+        let mut taken = self.lock();
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        let size = last - first;
+        let reserved = if size < 16 {
+            0
+        } else {
+            (size / 32).clamp(16, 128)
+        };
+        let start = taken.next_port.clamp(first + reserved.min(size), last);
+        let candidates = (start..=last).chain(first + reserved..start);
+        let candidates = candidates.chain(first..first + reserved);
+        for port in candidates {
+            let used = taken
+                .ports
+                .range((port, String::new())..)
+                .next()
+                .is_some_and(|p| p.0 == port);
+            if !used {
+                taken.ports.insert((port, protocol.to_owned()));
+                taken.next_port = port.saturating_add(1);
+                return Ok(port);
+            }
+        }
+        Err(Refusal::NoPort)
+    }
+
+    /// Takes a node's range of pods: a share of the cluster's that no other node has.
+    pub fn claim_pod_range(&self, range: IpNetwork) -> Result<(), Refusal> {
+        let is_share = |(pods, bits): &(IpNetwork, u8)| {
+            pods.is_ipv4() == range.is_ipv4()
+                && pods.contains(range.ip())
+                && range.prefix() == *bits
+                && range.ip() == range.network()
+        };
+        if !self.pods.iter().any(is_share) {
+            let shares = self.pods.iter();
+            let shares = shares.map(|(pods, bits)| format!("a /{bits} of {pods}"));
+            return Err(Refusal::NotAShare(shares.collect::<Vec<_>>().join(" or ")));
+        }
+        let overlaps =
+            |other: &IpNetwork| other.contains(range.network()) || range.contains(other.network());
+        let mut taken = self.lock();
+        if taken.pod_ranges.iter().any(overlaps) {
+            return Err(Refusal::ShareTaken);
+        }
+        taken.pod_ranges.insert(range);
+        Ok(())
+    }
+
+    /// Takes an address of the network between nodes for one of them.
+    pub fn claim_node_address(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.check_foreign(address)?;
+        if let Some(block) = self.pool.iter().find(|block| block.contains(&address)) {
+            return Err(Refusal::InPool(block.clone()));
+        }
+        let mut taken = self.lock();
+        if taken.outside.contains_key(&address) {
+            return Err(Refusal::Outside);
+        }
+        match taken.node_addresses.insert(address) {
+            true => Ok(()),
+            false => Err(Refusal::NodeAddressTaken),
+        }
+    }
+
+    /// Takes an address outside the cluster for a Service, which may share it with others.
+    pub fn claim_outside(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.check_foreign(address)?;
+        let mut taken = self.lock();
+        if taken.node_addresses.contains(&address) {
+            return Err(Refusal::NodeAddress);
+        }
+        *taken.outside.entry(address).or_default() += 1;
+        Ok(())
+    }
+
+    /// The address is none of pods, Services or this server.
+    fn check_foreign(&self, address: IpAddr) -> Result<(), Refusal> {
+        let pods = self.pods.iter().map(|(range, _)| range);
+        let mut ranges = pods.chain(&self.ranges);
+        if let Some(range) = ranges.find(|range| range.contains(address)) {
+            return Err(Refusal::InRange(*range));
+        }
+        if self.server.contains(&address) {
+            return Err(Refusal::Server);
+        }
+        Ok(())
+    }
+
+    /// Gives back what a Service or node held.
+    pub fn release(&self, holding: &Holding) {
+        let (mut taken, own) = (self.lock(), self.own());
+        taken
+            .addresses
+            .retain(|address| *address == own || !holding.addresses.contains(address));
+        taken.ports.retain(|port| !holding.ports.contains(port));
+        for range in &holding.pod_ranges {
+            taken.pod_ranges.remove(range);
+        }
+        for address in &holding.node_addresses {
+            taken.node_addresses.remove(address);
+        }
+        for address in &holding.outside {
+            if let Some(count) = taken.outside.get_mut(address) {
+                *count -= 1;
+            }
+        }
+        taken.outside.retain(|_, count| *count > 0);
+    }
+
+    /// All that is taken, the server's own address too.
+    #[cfg(test)]
+    pub fn taken(&self) -> Holding {
+        let taken = self.lock();
+        Holding {
+            addresses: taken.addresses.clone(),
+            ports: taken.ports.clone(),
+            outside: taken.outside.keys().copied().collect(),
+            pod_ranges: taken.pod_ranges.clone(),
+            node_addresses: taken.node_addresses.clone(),
+        }
+    }
+
+    fn range(&self, family: Family) -> Result<IpNetwork, Refusal> {
+        let mut ranges = self.ranges.iter();
+        let range = ranges.find(|range| Family::of(range.network()) == family);
+        range.copied().ok_or(Refusal::NoFamily(family))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Every change under the lock is one insert or retain: a panic leaves nothing half done.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn add(&mut self, holding: Holding) {
+        self.addresses.extend(holding.addresses);
+        self.ports.extend(holding.ports);
+        self.pod_ranges.extend(holding.pod_ranges);
+        self.node_addresses.extend(holding.node_addresses);
+        for address in holding.outside {
+            *self.outside.entry(address).or_default() += 1;
+        }
+    }
+}
+
+impl Holding {
+    /// What a Service or a node says that it has; nothing for another kind.
+    pub fn of(object: &Value) -> Self {
+        match object["kind"].as_str() {
+            Some("Service") => Self::of_service(object),
+            Some("Node") => Self::of_node(object),
+            _ => Self::default(),
+        }
+    }
+
+    fn of_service(service: &Value) -> Self {
+        let spec = &service["spec"];
+        let list = spec["clusterIPs"].as_array().into_iter().flatten();
+        let texts = list
+            .chain(std::iter::once(&spec["clusterIP"]))
+            .filter_map(Value::as_str);
+        let addresses = texts.filter_map(|text| text.parse().ok()).collect();
+        let ports = spec["ports"].as_array().into_iter().flatten();
+        let ports = ports.filter_map(|port| {
+            let number = u16::try_from(port["nodePort"].as_u64()?).ok()?;
+            let protocol = port["protocol"].as_str().unwrap_or("TCP");
+            (number != 0).then(|| (number, protocol.to_owned()))
+        });
+        let health = u16::try_from(spec["healthCheckNodePort"].as_u64().unwrap_or_default());
+        let health = health
+            .ok()
+            .filter(|port| *port != 0)
+            .map(|port| (port, "TCP".to_owned()));
+        Self {
+            addresses,
+            ports: ports.chain(health).collect(),
+            outside: outside(service).map(|(_, address)| address).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn of_node(node: &Value) -> Self {
+        let ranges = pod_ranges(node).filter_map(|(_, range)| range);
+        Self {
+            pod_ranges: ranges.collect(),
+            node_addresses: internal_addresses(node).map(|(_, it)| it).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What is held here and not there.
+    pub fn without(&self, other: &Self) -> Self {
+        fn rest<T: Ord + Clone>(here: &BTreeSet<T>, there: &BTreeSet<T>) -> BTreeSet<T> {
+            here.difference(there).cloned().collect()
+        }
+        Self {
+            addresses: rest(&self.addresses, &other.addresses),
+            ports: rest(&self.ports, &other.ports),
+            outside: rest(&self.outside, &other.outside),
+            pod_ranges: rest(&self.pod_ranges, &other.pod_ranges),
+            node_addresses: rest(&self.node_addresses, &other.node_addresses),
+        }
+    }
+}
+
+/// The addresses outside the cluster at which a Service answers, with their fields.
+pub fn outside(service: &Value) -> impl Iterator<Item = (String, IpAddr)> {
+    let external = service["spec"]["externalIPs"].as_array();
+    let external = external.into_iter().flatten().enumerate();
+    let external = external.map(|(index, ip)| (format!("spec.externalIPs[{index}]"), ip));
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array();
+    let ingress = ingress.into_iter().flatten().enumerate();
+    let ingress = ingress.map(|(index, entry)| {
+        let field = format!("status.loadBalancer.ingress[{index}].ip");
+        (field, &entry["ip"])
+    });
+    let all = external.chain(ingress);
+    all.filter_map(|(field, ip)| Some((field, parse_ip(ip.as_str()?)?)))
+}
+
+/// A node's ranges of pods, with their fields; `None` is one that cannot be a range.
+pub fn pod_ranges(node: &Value) -> impl Iterator<Item = (String, Option<IpNetwork>)> {
+    let listed = node["spec"]["podCIDRs"].as_array();
+    let listed = listed.into_iter().flatten().enumerate();
+    listed.map(|(index, text)| {
+        let field = format!("spec.podCIDRs[{index}]");
+        (field, text.as_str().and_then(parse_range))
+    })
+}
+
+/// Where other nodes reach a node, with the addresses' fields.
+pub fn internal_addresses(node: &Value) -> impl Iterator<Item = (String, IpAddr)> {
+    let listed = node["status"]["addresses"].as_array();
+    let listed = listed.into_iter().flatten().enumerate();
+    let internal = listed.filter(|(_, entry)| entry["type"] == "InternalIP");
+    internal.filter_map(|(index, entry)| {
+        let address = parse_ip(entry["address"].as_str()?)?;
+        Some((format!("status.addresses[{index}].address"), address))
+    })
+}
+
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// As the API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::V4, Self::V6]
+            .into_iter()
+            .find(|family| family.name() == name)
+    }
+
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
+/// The address that Service default/kubernetes has in a range.
+pub fn first_of(range: IpNetwork) -> IpAddr {
+    at(range, 1)
+}
+
+/// The network's own address and, for IPv4, the broadcast address are nobody's.
+fn usable(range: IpNetwork, offset: u128) -> bool {
+    offset > 0 && (range.is_ipv6() || offset + 1 < size(range))
+}
+
+fn size(range: IpNetwork) -> u128 {
+    let bits = if range.is_ipv4() { 32 } else { 128 };
+    1_u128
+        .checked_shl(u32::from(bits - range.prefix()))
+        .unwrap_or(u128::MAX)
+}
+
+fn at(range: IpNetwork, offset: u128) -> IpAddr {
+    match range.network() {
+        IpAddr::V4(base) => {
+            // Below the size of an IPv4 range.
+            Ipv4Addr::from_bits(base.to_bits() + u32::try_from(offset).unwrap_or(u32::MAX)).into()
+        }
+        IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + offset).into(),
+    }
+}
+
+fn offset(range: IpNetwork, address: IpAddr) -> u128 {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    bits(address).saturating_sub(bits(range.network()))
+}
+
+/// Not those by which every machine knows itself.
+fn server_addresses(config: &ServerConfig) -> BTreeSet<IpAddr> {
+    let all = config.bound.iter().copied();
+    let all = all.chain([config.advertise.ip()]);
+    all.filter(|address| !address.is_loopback() && !address.is_unspecified())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn addresses(range: &str) -> Addresses {
+        let range: IpNetwork = range.parse().expect("a range");
+        Addresses {
+            ranges: vec![range],
+            ports: 30000..=30002,
+            own: first_of(range),
+            pods: vec![("10.100.0.0/16".parse().expect("a range"), 24)],
+            server: ["172.31.0.1".parse().expect("an address")].into(),
+            pool: Vec::new(),
+            taken: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn given_addresses_are_left_room_and_freed_ones_rest() {
+        let addresses = addresses("10.96.0.0/16");
+        let first = addresses.next_address(Family::V4).expect("free");
+        assert_eq!(first.to_string(), "10.96.1.0");
+        let holding = Holding {
+            addresses: [first].into(),
+            ..Holding::default()
+        };
+        addresses.release(&holding);
+        assert_eq!(
+            addresses
+                .next_address(Family::V4)
+                .expect("free")
+                .to_string(),
+            "10.96.1.1"
+        );
+    }
+
+    #[test]
+    fn a_small_range_is_used_up_before_it_is_full() {
+        let addresses = addresses("10.0.0.0/29");
+        for _ in 0..6 {
+            addresses.next_address(Family::V4).expect("free");
+        }
+        assert_eq!(addresses.next_address(Family::V4), Err(Refusal::NoAddress));
+    }
+
+    #[test]
+    fn each_family_has_its_own_range() {
+        let mut addresses = addresses("10.96.0.0/16");
+        assert_eq!(
+            addresses.next_address(Family::V6),
+            Err(Refusal::NoFamily(Family::V6))
+        );
+        addresses
+            .ranges
+            .push("fd00:10:96::/112".parse().expect("a range"));
+        let v6 = addresses.next_address(Family::V6).expect("free");
+        assert_eq!(v6.to_string(), "fd00:10:96::100");
+        assert_eq!(addresses.claim_address(v6), Err(Refusal::AddressTaken));
+        let v4 = addresses.next_address(Family::V4).expect("free");
+        assert_eq!(v4.to_string(), "10.96.1.0");
+    }
+
+    #[test]
+    fn a_given_address_must_be_free_and_inside() {
+        let addresses = addresses("10.96.0.0/16");
+        let address: IpAddr = "10.96.0.10".parse().expect("an address");
+        assert_eq!(addresses.claim_address(address), Ok(()));
+        assert_eq!(addresses.claim_address(address), Err(Refusal::AddressTaken));
+        for outside in ["10.97.0.1", "10.96.0.0", "10.96.255.255"] {
+            let refused = addresses.claim_address(outside.parse().expect("an address"));
+            assert!(
+                matches!(refused, Err(Refusal::AddressOutside { .. })),
+                "{outside}"
+            );
+        }
+    }
+
+    #[test]
+    fn protocols_share_a_given_port_and_never_a_chosen_one() {
+        let addresses = addresses("10.96.0.0/16");
+        assert_eq!(addresses.claim_port((30000, "UDP".to_owned())), Ok(()));
+        assert_eq!(addresses.claim_port((30000, "TCP".to_owned())), Ok(()));
+        assert_eq!(
+            addresses.claim_port((30000, "TCP".to_owned())),
+            Err(Refusal::PortTaken)
+        );
+        assert_eq!(addresses.next_port("TCP"), Ok(30001));
+        assert_eq!(addresses.next_port("UDP"), Ok(30002));
+        assert_eq!(addresses.next_port("TCP"), Err(Refusal::NoPort));
+    }
+
+    #[test]
+    fn the_first_ports_are_left_for_given_ones_while_there_are_others() {
+        let with = |ports| Addresses {
+            ports,
+            ..addresses("10.96.0.0/16")
+        };
+        assert_eq!(with(30000..=32767).next_port("TCP"), Ok(30086));
+        let addresses = with(30000..=30017);
+        let all: Vec<_> = (0..18).map(|_| addresses.next_port("TCP")).collect();
+        assert_eq!(all[..3], [Ok(30016), Ok(30017), Ok(30000)]);
+        assert_eq!(all[17], Ok(30015));
+        assert_eq!(addresses.next_port("TCP"), Err(Refusal::NoPort));
+    }
+
+    #[test]
+    fn a_service_holds_its_addresses_and_ports() {
+        let service = json!({"kind": "Service", "spec": {
+            "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
+            "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 81}],
+        }});
+        let holding = Holding::of(&service);
+        assert_eq!(holding.addresses.len(), 1);
+        assert_eq!(holding.ports, [(30080, "TCP".to_owned())].into());
+        assert!(
+            Holding::of(&json!({"spec": {"clusterIP": "None"}}))
+                .addresses
+                .is_empty()
+        );
+    }
+}

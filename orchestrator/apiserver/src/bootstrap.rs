@@ -1,0 +1,236 @@
+//! What the server writes by itself: the first namespaces, its own Service, and the end of old
+//! events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::State;
+use super::admission::{companions, new_uid};
+use super::objects::{Current, WriteError};
+use super::services::{Claim, OWN_SERVICE};
+use api::{self, ApiError, FieldValidation, Resource, meta};
+use sys::Shutdown;
+
+/// How long an event is kept after it was last seen.
+const EVENT_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+/// How often old events are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often what every cluster has is looked after.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Makes sure that what every cluster has is there, and says what it should.
+pub async fn first_objects(state: &State) -> Result<(), ApiError> {
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
+        ensure(state, find("", "namespaces")?, namespace, false).await?;
+    }
+    let [service, endpoints, slice] = own_service(state)?;
+    ensure(state, service.0, service.1, true).await?;
+    // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
+    if state.config.advertise.ip().is_loopback() {
+        return Ok(());
+    }
+    for (resource, object) in [endpoints, slice] {
+        ensure(state, resource, object, true).await?;
+    }
+    Ok(())
+}
+
+/// Service default/kubernetes and where it leads: this server.
+fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiError> {
+    let config = &state.config;
+    let (namespace, name) = OWN_SERVICE;
+    let advertise = config.advertise;
+    let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+    let metadata = |labels: Value| json!({"name": name, "namespace": namespace, "labels": labels});
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata(labels),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": state.addresses.own().to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP",
+                "targetPort": advertise.port()}],
+        },
+    });
+    let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata(mirrored),
+        "subsets": [{
+            "addresses": [{"ip": advertise.ip().to_string()}],
+            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+        }],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": metadata(json!({"kubernetes.io/service-name": name})),
+        "addressType": family,
+        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+    });
+    Ok([
+        (find("", "services")?, service),
+        (find("", "endpoints")?, endpoints),
+        (find("discovery.k8s.io", "endpointslices")?, slice),
+    ])
+}
+
+/// Writes an object that is missing; one that is there is made to say the same if `update`.
+pub async fn ensure(
+    state: &State,
+    resource: &'static Resource,
+    object: Value,
+    update: bool,
+) -> Result<(), ApiError> {
+    let object = resource.canonical(object, FieldValidation::Strict)?.object;
+    let (namespace, name) = (
+        meta::namespace(&object).to_owned(),
+        meta::name(&object).to_owned(),
+    );
+    let written = match state.objects.current(resource, &namespace, &name) {
+        Ok(current) if update => replace(state, resource, &current, object).await,
+        Ok(_) => return Ok(()),
+        Err(_) => make(state, resource, object).await,
+    };
+    match written {
+        // Another writer was there first: nothing runs beside this one at start.
+        Ok(()) | Err(WriteError::Changed) => Ok(()),
+        Err(WriteError::Failed(error)) => Err(error),
+    }
+}
+
+/// Writes a new object.
+pub async fn make(
+    state: &State,
+    resource: &'static Resource,
+    mut object: Value,
+) -> Result<(), WriteError> {
+    resource.prepare_for_create(&mut object);
+    meta::stamp(&mut object, &new_uid(), Timestamp::now());
+    resource.default(&mut object);
+    let failed = WriteError::Failed;
+    let claim = Claim::make(state, resource, &mut object, None).map_err(failed)?;
+    resource.validate(&object, None, None).map_err(failed)?;
+    let companions = companions(state, resource, &object).map_err(failed)?;
+    state.objects.create(resource, &object, companions).await?;
+    claim.keep();
+    Ok(())
+}
+
+/// Puts the wanted content into an object that is there, keeping who it is.
+async fn replace(
+    state: &State,
+    resource: &Resource,
+    current: &Current,
+    mut wanted: Value,
+) -> Result<(), WriteError> {
+    let old = &current.value;
+    let labels = wanted["metadata"]["labels"].take();
+    wanted["metadata"] = old["metadata"].clone();
+    wanted["metadata"]["labels"] = labels;
+    resource.prepare_for_update(&mut wanted, old, None);
+    resource.default(&mut wanted);
+    if (resource.group, resource.plural) == ("", "services") {
+        // The address is given once and stays with the object.
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            wanted["spec"][field] = old["spec"][field].clone();
+        }
+    }
+    if wanted == *old {
+        return Ok(());
+    }
+    state
+        .objects
+        .update(resource, &wanted, current.revision)
+        .await
+        .map(|_| ())
+}
+
+/// Puts back what somebody has deleted or changed.
+pub fn start_upkeep(state: &Arc<State>) {
+    let (tasks, state) = (state.tasks.clone(), state.clone());
+    let shutdown = tasks.shutdown().clone();
+    let look_after = move || look_after(state.clone(), shutdown.clone());
+    tasks.restarting("upkeep", look_after);
+}
+
+async fn look_after(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
+    while shutdown
+        .unless(tokio::time::sleep(UPKEEP_INTERVAL))
+        .await
+        .is_some()
+    {
+        first_objects(&state).await?;
+    }
+    Ok(())
+}
+
+/// Removes events that nobody has repeated for an hour.
+pub fn start_expiry(state: &Arc<State>) {
+    let (tasks, state) = (state.tasks.clone(), state.clone());
+    let shutdown = tasks.shutdown().clone();
+    let expire = move || expire_events(state.clone(), shutdown.clone());
+    tasks.restarting("event expiry", expire);
+}
+
+async fn expire_events(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
+    let events = find("", "events")?;
+    while shutdown
+        .unless(tokio::time::sleep(EXPIRY_INTERVAL))
+        .await
+        .is_some()
+    {
+        let oldest = Timestamp::now() - EVENT_LIFETIME;
+        for event in state.objects.cache.list(events, None).1 {
+            let current = Current::of(&event)?;
+            if last_seen(&current.value).is_some_and(|seen| seen < oldest) {
+                let (namespace, name) = (event.namespace(), event.name());
+                // One that was repeated in between is kept.
+                match state
+                    .objects
+                    .remove(events, namespace, name, current.revision)
+                    .await
+                {
+                    Ok(()) | Err(WriteError::Changed) => {}
+                    Err(WriteError::Failed(error)) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn last_seen(event: &Value) -> Option<Timestamp> {
+    let stamps = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    stamps
+        .into_iter()
+        .filter_map(|stamp| stamp.as_str()?.parse().ok())
+        .max()
+}
+
+fn find(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {
+    api::find(group, "v1", plural).ok_or(ApiError::NoSuchResource)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_as_old_as_its_last_repetition() {
+        let event = json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+            "lastTimestamp": "2026-01-01T02:00:00Z"});
+        assert_eq!(last_seen(&event), "2026-01-01T02:00:00Z".parse().ok());
+        assert_eq!(last_seen(&json!({})), None);
+    }
+}

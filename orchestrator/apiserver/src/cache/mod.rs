@@ -1,0 +1,248 @@
+//! The watch cache: every object as the bytes that clients get, and the recent past.
+//!
+//! One task follows the store and applies its commits; GET, LIST and WATCH read here and never
+//! touch the store, but for a watch that begins before the recent past. Objects are not kept
+//! parsed: bytes, and labels and selectable fields once a selector looked; of bound pods also what
+//! they refer to, by which a node's rights are judged. Writes go to the store, never here; who must
+//! read its own write waits for its revision (`wait_for`).
+
+mod kind;
+mod node;
+mod object;
+mod references;
+mod selectable;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+
+use api::{self, Resource};
+use store::{Commit, CommitStream, Revision, Store, StoreError};
+use sys::{Shutdown, Tasks};
+
+pub use node::{is_trimmed, trim};
+pub use object::Cached;
+pub use references::Referent;
+pub use watch::Watch;
+
+use kind::Kind;
+
+/// What happened to an object of a resource (before any selector).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One change, with what a selector needs to see an object enter or leave its set.
+#[derive(Clone, Debug)]
+pub struct WatchEvent {
+    pub change: Change,
+    /// The new state; of a deletion the last state, at the revision of the deletion.
+    pub object: Arc<Cached>,
+    /// The state before, unless it was added.
+    pub previous: Option<Arc<Cached>>,
+}
+
+/// The revision that a watch asked for lies before everything that is kept: the client has to
+/// list again (410, reason Expired).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {asked} ({oldest})")]
+pub struct Gone {
+    pub asked: Revision,
+    pub oldest: Revision,
+}
+
+/// The cache of a whole store. Clones share it.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    /// In the order of `api::resources`.
+    kinds: Vec<Kind>,
+    /// Everything up to this is visible.
+    revision: tokio::sync::watch::Sender<Revision>,
+    /// The revision that was loaded at the start.
+    loaded: Revision,
+    shutdown: Shutdown,
+}
+
+/// The store's key of an object (`namespace` empty for a cluster resource).
+pub fn object_key(resource: &Resource, namespace: &str, name: &str) -> String {
+    let mut key = prefix(resource, Some(namespace));
+    key.push_str(name);
+    key
+}
+
+/// What the keys of a resource, or of its objects in a namespace, begin with.
+pub fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
+    let group = if resource.group.is_empty() {
+        "core"
+    } else {
+        resource.group
+    };
+    let plural = resource.plural;
+    match namespace {
+        Some(namespace) if !namespace.is_empty() => {
+            format!("{ROOT}{group}/{plural}/{namespace}/")
+        }
+        _ => format!("{ROOT}{group}/{plural}/"),
+    }
+}
+
+impl Cache {
+    /// Loads the store and follows it until the tasks are stopped. Returns when every object is
+    /// there.
+    pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Self, StoreError> {
+        let kinds: Vec<Kind> = api::resources().iter().map(Kind::new).collect();
+        let mut load = |key: &str, revision: Revision, stored: &[u8]| match kinds
+            .iter()
+            .find(|kind| key.starts_with(&kind.prefix))
+        {
+            Some(kind) => kind.load(key, stored, revision),
+            None => tracing::warn!(key, "the store holds an object of an unknown kind"),
+        };
+        let loaded = store.visit(ROOT, &mut load).await?;
+        kinds.iter().for_each(|kind| kind.loaded(loaded));
+        let changes = store.watch(ROOT, loaded)?;
+        let revision = tokio::sync::watch::Sender::new(loaded);
+        let shutdown = tasks.shutdown().clone();
+        let inner = Arc::new(Inner {
+            store,
+            kinds,
+            revision,
+            loaded,
+            shutdown: shutdown.clone(),
+        });
+        let following = inner.clone();
+        tasks.essential("watch cache", async move {
+            shutdown
+                .unless(following.follow(changes))
+                .await
+                .unwrap_or(Ok(()))
+        });
+        Ok(Self(inner))
+    }
+
+    /// `namespace` is empty for a cluster resource.
+    pub fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Cached>> {
+        let key = object_key(resource, namespace, name);
+        self.kind(resource)?
+            .state()
+            .objects
+            .get(key.as_str())
+            .cloned()
+    }
+
+    /// All objects in key order (namespace, then name), and the revision at which this is true: a
+    /// watch from it misses nothing and repeats nothing.
+    pub fn list(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+    ) -> (Revision, Vec<Arc<Cached>>) {
+        let Some(kind) = self.kind(resource) else {
+            return (self.revision(), Vec::new());
+        };
+        let state = kind.state();
+        let objects = match namespace {
+            Some(namespace) if !namespace.is_empty() => state
+                .range(&prefix(resource, Some(namespace)))
+                .cloned()
+                .collect(),
+            _ => state.objects.values().cloned().collect(),
+        };
+        // Under the lock: no change of this resource can lie between the two.
+        (self.revision().max(state.applied), objects)
+    }
+
+    /// Whether a pod that is bound to the node refers to that object of its own namespace.
+    pub fn refers(&self, node: &str, kind: Referent, namespace: &str, name: &str) -> bool {
+        let pods = api::find("", "v1", "pods");
+        let Some((pods, of_kind)) = pods.and_then(|pods| Some((pods, self.kind(pods)?))) else {
+            return false;
+        };
+        let prefix = prefix(pods, Some(namespace));
+        of_kind.state().references.has(node, &prefix, kind, name)
+    }
+
+    /// Everything up to this revision is visible.
+    pub fn revision(&self) -> Revision {
+        *self.0.revision.borrow()
+    }
+
+    /// Returns once `revision` is visible: after a commit (read your writes), or before a
+    /// consistent read (`wait_for(store.revision())`). Also when the server stops: nothing becomes
+    /// visible any more then.
+    pub async fn wait_for(&self, revision: Revision) {
+        let mut seen = self.0.revision.subscribe();
+        self.0
+            .shutdown
+            .unless(seen.wait_for(|reached| *reached >= revision))
+            .await;
+    }
+
+    /// Every change behind `from`. Bodies of watch events share the cache's bytes.
+    pub async fn watch(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        from: Revision,
+    ) -> Result<Watch, Gone> {
+        let Some(kind) = self.position(resource) else {
+            return Err(Gone {
+                asked: from,
+                oldest: from,
+            });
+        };
+        Watch::new(
+            self.0.clone(),
+            kind,
+            prefix(resource, namespace).into(),
+            from,
+        )
+        .await
+    }
+
+    fn kind(&self, resource: &Resource) -> Option<&Kind> {
+        self.position(resource).map(|index| &self.0.kinds[index])
+    }
+
+    fn position(&self, resource: &Resource) -> Option<usize> {
+        let is_it = |kind: &Kind| {
+            kind.resource.plural == resource.plural && kind.resource.group == resource.group
+        };
+        self.0.kinds.iter().position(is_it)
+    }
+}
+
+/// What every key of an object begins with.
+const ROOT: &str = "/registry/";
+
+impl Inner {
+    async fn follow(&self, mut changes: CommitStream) -> Result<(), StoreError> {
+        while let Some(commit) = changes.next().await {
+            self.apply(&*commit?);
+        }
+        Err(StoreError::Closed)
+    }
+
+    fn apply(&self, commit: &Commit) {
+        for kind in &self.kinds {
+            let of_kind = |event: &&_| is_of(kind, event);
+            if commit.events.iter().any(|event| is_of(kind, event)) {
+                kind.apply(commit.revision, commit.events.iter().filter(of_kind));
+            }
+        }
+        self.revision.send_replace(commit.revision);
+    }
+}
+
+fn is_of(kind: &Kind, event: &store::Event) -> bool {
+    event.key.starts_with(&kind.prefix)
+}

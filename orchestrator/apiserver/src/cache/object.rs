@@ -1,0 +1,123 @@
+//! One cached object: its bytes with the resourceVersion in them, and what selectors ask for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::super::wire::with_revision;
+use super::node::NodeParts;
+use super::selectable;
+use api::{Resource, meta};
+use store::Revision;
+
+/// One object, ready to send. Shared by every reader.
+#[derive(Debug)]
+pub struct Cached {
+    /// The store's key.
+    pub key: Arc<str>,
+    /// The JSON, `metadata.resourceVersion` included.
+    pub bytes: Bytes,
+    /// What `metadata.resourceVersion` says.
+    pub revision: Revision,
+    resource: &'static Resource,
+    /// Read out of the bytes by the first selector that looks: most objects never meet one.
+    selectable: OnceLock<Box<Selectable>>,
+    /// Of a node, once another node or an authorisation has asked.
+    node: OnceLock<Box<NodeParts>>,
+}
+
+#[derive(Debug)]
+struct Selectable {
+    labels: BTreeMap<String, String>,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Cached {
+    /// From what the store holds.
+    pub(super) fn of(
+        resource: &'static Resource,
+        key: Arc<str>,
+        stored: &[u8],
+        revision: Revision,
+    ) -> Self {
+        let bytes = with_revision(stored, revision);
+        Self {
+            key,
+            bytes,
+            revision,
+            resource,
+            selectable: OnceLock::new(),
+            node: OnceLock::new(),
+        }
+    }
+
+    /// The same state at another revision: what is said of an object that is gone.
+    pub(super) fn moved_to(&self, revision: Revision) -> Self {
+        Self {
+            key: self.key.clone(),
+            bytes: self.at_revision(revision),
+            revision,
+            resource: self.resource,
+            selectable: OnceLock::new(),
+            node: OnceLock::new(),
+        }
+    }
+
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.selectable().labels
+    }
+
+    /// What a field selector may ask for.
+    pub fn fields(&self) -> &BTreeMap<&'static str, String> {
+        &self.selectable().fields
+    }
+
+    fn selectable(&self) -> &Selectable {
+        self.selectable.get_or_init(|| {
+            let skeleton = selectable::skeleton(&self.bytes).unwrap_or_else(|error| {
+                tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
+                Value::Null
+            });
+            let labels = meta::labels(&skeleton);
+            let fields = self.resource.selectable_fields(&skeleton);
+            Box::new(Selectable { labels, fields })
+        })
+    }
+
+    /// A node as other nodes see it, at a revision.
+    pub fn trimmed(&self, revision: Revision) -> Bytes {
+        with_revision(&self.node_parts().trimmed, revision)
+    }
+
+    /// The fingerprint of the key that a node's certificates are for.
+    pub fn node_key(&self) -> Option<&str> {
+        self.node_parts().key.as_deref()
+    }
+
+    fn node_parts(&self) -> &NodeParts {
+        let read = || Box::new(NodeParts::of(&self.bytes));
+        self.node.get_or_init(read)
+    }
+
+    /// Empty for a cluster resource.
+    pub fn namespace(&self) -> &str {
+        // "", registry, group, plural, then [namespace,] name.
+        let mut words = self.key.split('/').skip(4);
+        match (words.next(), words.next()) {
+            (Some(namespace), Some(_name)) => namespace,
+            _ => "",
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The same object saying another resourceVersion: for a DELETED event of an object that only
+    /// left a selector's set.
+    pub fn at_revision(&self, revision: Revision) -> Bytes {
+        with_revision(&self.bytes, revision)
+    }
+}

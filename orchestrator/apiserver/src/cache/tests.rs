@@ -1,0 +1,367 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::*;
+use api::{Lifetime, find};
+use store::{EmbeddedStore, Expect, MemoryStore, Write};
+
+fn resource(plural: &str) -> &'static Resource {
+    let found = ["", "apps", "coordination.k8s.io"]
+        .iter()
+        .find_map(|g| find(g, "v1", plural));
+    found.expect("a served resource")
+}
+
+fn write(plural: &str, namespace: &str, name: &str, label: &str, expect: Expect) -> Write {
+    let resource = resource(plural);
+    let object = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"name":"{name}","namespace":"{namespace}","labels":{{"l":"{label}"}}}}}}"#,
+        resource.kind,
+        resource.api_version(),
+    );
+    let write = Write::put(object_key(resource, namespace, name), object, expect);
+    if resource.lifetime == Lifetime::Volatile {
+        write.volatile()
+    } else {
+        write
+    }
+}
+
+async fn put(store: &dyn Store, plural: &str, namespace: &str, name: &str, label: &str) -> u64 {
+    store
+        .commit(vec![write(plural, namespace, name, label, Expect::Any)])
+        .await
+        .unwrap()
+}
+
+async fn delete(store: &dyn Store, plural: &str, namespace: &str, name: &str) -> u64 {
+    let key = object_key(resource(plural), namespace, name);
+    store
+        .commit(vec![Write::delete(key, Expect::Any)])
+        .await
+        .unwrap()
+}
+
+async fn cache_of(store: &MemoryStore) -> Cache {
+    Cache::start(Arc::new(store.clone()), &Tasks::new(Shutdown::new()))
+        .await
+        .unwrap()
+}
+
+/// The events that are there, as `change name revision`.
+fn told(watch: &mut Watch) -> Vec<String> {
+    let next = || watch.next().now_or_never();
+    std::iter::from_fn(next)
+        .map(|event| line(&event.unwrap()))
+        .collect()
+}
+
+fn line(event: &WatchEvent) -> String {
+    let WatchEvent { change, object, .. } = event;
+    assert!(text(object).contains(&format!(r#""resourceVersion":"{}""#, object.revision)));
+    format!("{change:?} {} {}", object.name(), object.revision)
+}
+
+fn text(object: &Cached) -> &str {
+    std::str::from_utf8(&object.bytes).unwrap()
+}
+
+#[tokio::test]
+async fn objects_of_before_and_after_the_start_are_read_alike() {
+    let store = MemoryStore::new();
+    let first = put(&store, "pods", "a", "one", "x").await;
+    put(&store, "configmaps", "a", "other", "x").await;
+    let cache = cache_of(&store).await;
+    let second = put(&store, "pods", "b", "two", "x").await;
+    cache.wait_for(second).await;
+    let pods = resource("pods");
+    let names = |namespace| {
+        let (revision, objects) = cache.list(pods, namespace);
+        let names: Vec<String> = objects.iter().map(|object| object.name().into()).collect();
+        (revision, names)
+    };
+    assert_eq!(names(None), (second, vec!["one".into(), "two".into()]));
+    assert_eq!(names(Some("a")), (second, vec!["one".into()]));
+    assert_eq!(names(Some("")), names(None));
+    let one = cache.get(pods, "a", "one").unwrap();
+    assert_eq!(
+        (one.namespace(), one.name(), one.revision),
+        ("a", "one", first)
+    );
+    assert_eq!(one.labels()["l"], "x");
+    assert_eq!(one.fields()["metadata.name"], "one");
+    assert!(text(&one).starts_with(&format!(
+        r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"resourceVersion":"{first}","name""#
+    )));
+    assert!(cache.get(pods, "b", "one").is_none());
+}
+
+#[tokio::test]
+async fn a_watch_tells_each_change_once_with_the_state_before() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let from = cache.revision();
+    put(&store, "pods", "a", "one", "x").await;
+    put(&store, "pods", "b", "foreign", "x").await;
+    put(&store, "pods", "a", "one", "y").await;
+    let gone = delete(&store, "pods", "a", "one").await;
+    cache.wait_for(gone).await;
+    let mut watch = cache
+        .watch(resource("pods"), Some("a"), from)
+        .await
+        .unwrap();
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        let event = watch.next().await.unwrap();
+        let previous = event
+            .previous
+            .as_ref()
+            .map(|object| object.labels()["l"].clone());
+        states.push((line(&event), previous));
+    }
+    let expected = [
+        (format!("Added one {}", gone - 3), None),
+        (format!("Modified one {}", gone - 1), Some("x".to_owned())),
+        (format!("Deleted one {gone}"), Some("y".to_owned())),
+    ];
+    assert_eq!(states, expected);
+    assert!(watch.try_next().is_none());
+    assert_eq!(cache.list(resource("pods"), Some("a")).1.len(), 0);
+}
+
+#[tokio::test]
+async fn a_waiting_watch_wakes_for_its_kind_and_not_for_others() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let mut watch = cache
+        .watch(resource("pods"), None, cache.revision())
+        .await
+        .unwrap();
+    let other = put(&store, "configmaps", "a", "other", "x").await;
+    cache.wait_for(other).await;
+    assert!(watch.next().now_or_never().is_none());
+    let (event, revision) = tokio::join!(watch.next(), put(&store, "pods", "a", "one", "x"));
+    assert_eq!(line(&event.unwrap()), format!("Added one {revision}"));
+}
+
+#[tokio::test]
+async fn progress_counts_changes_of_other_kinds_but_no_undelivered_one() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let mut watch = cache
+        .watch(resource("pods"), None, cache.revision())
+        .await
+        .unwrap();
+    let other = put(&store, "configmaps", "a", "other", "x").await;
+    cache.wait_for(other).await;
+    assert_eq!(watch.progress(), other);
+    let both = [
+        write("pods", "a", "one", "x", Expect::Any),
+        write("pods", "a", "two", "x", Expect::Any),
+    ];
+    let pod = store.commit(both.into()).await.unwrap();
+    let last = put(&store, "configmaps", "a", "other", "y").await;
+    cache.wait_for(last).await;
+    assert_eq!(watch.progress(), other);
+    watch.next().await.unwrap();
+    assert_eq!(watch.progress(), pod - 1);
+    watch.next().await.unwrap();
+    assert_eq!(watch.progress(), last);
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_recent_past_is_served_from_the_log() {
+    let store = MemoryStore::new();
+    let start = store.revision();
+    let mut expected = vec![format!("Added one {}", start + 1)];
+    put(&store, "pods", "a", "one", "0").await;
+    for _ in 0..600 {
+        let revision = put(&store, "pods", "a", "one", "x").await;
+        expected.push(format!("Modified one {revision}"));
+    }
+    // The cache begins here: nothing before is among its recent changes.
+    let cache = cache_of(&store).await;
+    expected.push(format!(
+        "Deleted one {}",
+        delete(&store, "pods", "a", "one").await
+    ));
+    let now = put(&store, "configmaps", "a", "other", "x").await;
+    cache.wait_for(now).await;
+    let mut watch = cache.watch(resource("pods"), None, start).await.unwrap();
+    assert_eq!(told(&mut watch), expected);
+    assert_eq!(watch.progress(), now);
+}
+
+#[tokio::test]
+async fn a_quiet_watch_that_began_in_the_log_makes_progress() {
+    let store = MemoryStore::new();
+    let start = put(&store, "pods", "a", "one", "x").await;
+    put(&store, "configmaps", "a", "other", "x").await;
+    let cache = cache_of(&store).await;
+    let mut watch = cache.watch(resource("pods"), None, start).await.unwrap();
+    assert!(watch.next().now_or_never().is_none());
+    assert_eq!(watch.progress(), cache.revision());
+}
+
+#[tokio::test]
+async fn a_slow_watch_misses_nothing_and_others_do_not_wait_for_it() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let from = cache.revision();
+    let mut slow = cache.watch(resource("pods"), None, from).await.unwrap();
+    let mut fast = cache.watch(resource("pods"), None, from).await.unwrap();
+    put(&store, "pods", "a", "one", "x").await;
+    slow.next().await.unwrap();
+    fast.next().await.unwrap();
+    // More than is kept for watches.
+    let mut expected = Vec::new();
+    for _ in 0..3000 {
+        let revision = put(&store, "pods", "a", "one", "x").await;
+        expected.push(format!("Modified one {revision}"));
+        assert_eq!(
+            line(&fast.next().await.unwrap()),
+            expected[expected.len() - 1]
+        );
+    }
+    assert_eq!(told(&mut slow), expected);
+}
+
+#[tokio::test]
+async fn a_watch_from_before_compaction_is_gone_and_a_later_one_is_not() {
+    let store = MemoryStore::new();
+    let start = store.revision();
+    put(&store, "pods", "a", "one", "x").await;
+    let compacted = put(&store, "pods", "a", "two", "x").await;
+    let last = put(&store, "pods", "a", "three", "x").await;
+    store.compact(compacted).await.unwrap();
+    let cache = cache_of(&store).await;
+    let gone = cache.watch(resource("pods"), None, start).await.err();
+    assert_eq!(
+        gone,
+        Some(Gone {
+            asked: start,
+            oldest: compacted
+        })
+    );
+    let mut watch = cache
+        .watch(resource("pods"), None, compacted)
+        .await
+        .unwrap();
+    assert_eq!(told(&mut watch), [format!("Added three {last}")]);
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_behind_compaction_is_told_once_and_ends() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let mut slow = cache
+        .watch(resource("pods"), None, cache.revision())
+        .await
+        .unwrap();
+    for _ in 0..3000 {
+        put(&store, "pods", "a", "one", "x").await;
+    }
+    cache.wait_for(store.revision()).await;
+    store.compact(store.revision()).await.unwrap();
+    assert!(slow.next().await.is_err());
+    assert!(slow.next().await.is_err());
+}
+
+#[tokio::test]
+async fn volatile_objects_are_gone_after_a_restart_and_so_are_their_watches() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let tasks = Tasks::new(Shutdown::new());
+    let store = EmbeddedStore::open(&path).unwrap();
+    let made = put(&store, "leases", "a", "one", "x").await;
+    let pod = put(&store, "pods", "a", "one", "x").await;
+    drop(store);
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&path).unwrap());
+    let cache = Cache::start(store, &tasks).await.unwrap();
+    let leases = resource("leases");
+    assert!(cache.get(leases, "a", "one").is_none());
+    for from in [made, pod] {
+        assert!(cache.watch(leases, None, from).await.is_err());
+    }
+    let mut pods = cache.watch(resource("pods"), None, made).await.unwrap();
+    assert_eq!(told(&mut pods), [format!("Added one {pod}")]);
+    let (now, none) = cache.list(leases, None);
+    assert!(none.is_empty() && cache.watch(leases, None, now).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_and_a_watch_from_its_revision_add_up_while_others_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> =
+        Arc::new(EmbeddedStore::open(&directory.path().join("db")).unwrap());
+    let tasks = Tasks::new(Shutdown::new());
+    let cache = Cache::start(store.clone(), &tasks).await.unwrap();
+    let writer = |me: usize| {
+        let store = store.clone();
+        async move {
+            for round in 0..200 {
+                let name = format!("p{}", (me * 7 + round) % 5);
+                match round % 3 {
+                    2 => delete(&*store, "pods", "a", &name).await,
+                    _ => put(&*store, "pods", "a", &name, &round.to_string()).await,
+                };
+            }
+        }
+    };
+    let writers: Vec<_> = (0..4).map(|me| tokio::spawn(writer(me))).collect();
+    let readers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(reflected(cache.clone())))
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let last = put(&*store, "pods", "a", "end", "x").await;
+    cache.wait_for(last).await;
+    let (_, objects) = cache.list(resource("pods"), Some("a"));
+    let expected: Vec<_> = objects
+        .iter()
+        .map(|object| (object.name().to_owned(), object.revision))
+        .collect();
+    for reader in readers {
+        assert_eq!(
+            reader.await.unwrap().into_iter().collect::<Vec<_>>(),
+            expected
+        );
+    }
+}
+
+/// What a client knows that lists and then watches until it has seen the object `end`.
+async fn reflected(cache: Cache) -> BTreeMap<String, Revision> {
+    let pods = resource("pods");
+    let (mut revision, objects) = cache.list(pods, Some("a"));
+    let mut watch = cache.watch(pods, Some("a"), revision).await.unwrap();
+    let mut state: BTreeMap<_, _> = objects
+        .iter()
+        .map(|object| (object.name().to_owned(), object.revision))
+        .collect();
+    while let Ok(event) = tokio::time::timeout(Duration::from_secs(30), watch.next()).await {
+        let WatchEvent {
+            change,
+            object,
+            previous,
+        } = event.unwrap();
+        assert!(
+            object.revision > revision,
+            "in order, once, and behind the list"
+        );
+        revision = object.revision;
+        let known = state.get(object.name()).copied();
+        assert_eq!(known, previous.map(|previous| previous.revision));
+        assert_eq!(known.is_none(), change == Change::Added);
+        match change {
+            Change::Deleted => state.remove(object.name()),
+            _ => state.insert(object.name().to_owned(), object.revision),
+        };
+        if state.contains_key("end") {
+            break;
+        }
+    }
+    state
+}

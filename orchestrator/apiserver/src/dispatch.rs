@@ -1,0 +1,219 @@
+//! From a request to its handler: limits, authentication, authorisation, panics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State as Extract};
+use axum::http::request::Parts;
+use axum::http::{Method, Response};
+use axum::middleware::{self, Next};
+use axum::routing::{get, post};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::authn::{self, User};
+use super::negotiate::Wanted;
+use super::request::{self, Query, Route, Target, Verb};
+use super::rest::{self, Answer, Call};
+use super::shares::{Peer, Ticket};
+use super::upload::{self, Upload};
+use super::{State, authz, discovery, health, join, openapi, reply};
+use api::{ApiError, Subresource};
+
+/// How long a request may take that is no watch and no log.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything that the server answers.
+pub fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::livez))
+        .route("/version", get(health::version))
+        .route("/openapi/v2", get(openapi::v2))
+        .route("/openapi/v3", get(openapi::v3_index))
+        .route("/openapi/v3/{*path}", get(openapi::v3))
+        .route(join::PATH, post(join::join))
+        .fallback(resources)
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(state)
+}
+
+/// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
+async fn authenticate(
+    Extract(state): Extract<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let known = request.extensions().get::<User>();
+    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
+    let user = if path == join::PATH {
+        Ok(known.cloned().unwrap_or_else(User::anonymous))
+    } else {
+        authn::authenticate(known, request.headers(), Timestamp::now())
+    };
+    let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
+    let user = match allowed {
+        Ok(user) => user,
+        Err(error) => return reply::error(&error),
+    };
+    tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
+    let peer = request.extensions().get::<Peer>().copied();
+    let lasts = request::lasts(request.uri());
+    let ticket = match state.shares.enter(&user, peer, lasts).await {
+        Ok(ticket) => ticket,
+        Err(error) => return reply::error(&error),
+    };
+    request.extensions_mut().insert(user);
+    request.extensions_mut().insert(ticket.clone());
+    ticket.until_sent(next.run(request).await)
+}
+
+/// `/api` and `/apis`: discovery and objects.
+async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
+    answer(state, request)
+        .await
+        .unwrap_or_else(|error| reply::error(&error))
+}
+
+async fn answer(state: Arc<State>, request: Request) -> Answer {
+    let path = request.uri().path();
+    if path == "/" {
+        return Ok(discovery::paths());
+    }
+    let target = match Route::parse(path)? {
+        Route::Objects(target) => target,
+        route if request.method() == Method::GET => {
+            return discovery::answer(&state, &route, request.headers());
+        }
+        _ => return Err(ApiError::NoSuchResource),
+    };
+    let user = request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .unwrap_or_else(User::anonymous);
+    let query = Query::of(request.uri());
+    let verb = target
+        .verb(request.method(), query.flag("watch"))
+        .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
+    let verb = named_watch(&target, verb, &query);
+    let wish = authz::Wish::of(verb, &target, &query);
+    authz::objects(&state, &user, wish)?;
+    if !is_served(&target, verb) {
+        return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
+    }
+    let wanted = match target.subresource {
+        // A log is text, whatever the client accepts.
+        Some(Subresource::Log) => Wanted::JSON,
+        _ => Wanted::negotiate(request.headers(), &query)?,
+    };
+    // A body that is not read is kept until the answer is made: h2 resets a stream whose body is dropped.
+    let (parts, mut body) = request.into_parts();
+    let upload = read(verb, &parts, &mut body).await?;
+    let large = upload.is_large();
+    let call = Call {
+        state,
+        user,
+        target,
+        verb,
+        query,
+        headers: parts.headers,
+        wanted,
+        body: upload.bytes,
+    };
+    if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
+        rest::serve(call).await
+    } else if verb.reads() {
+        in_time(rest::serve(call)).await
+    } else if large {
+        in_time(write_large(call, upload.room)).await
+    } else {
+        in_time(to_the_end(tokio::spawn(rest::serve(call)))).await
+    }
+}
+
+/// The body of a request whose sender may do this.
+async fn read(verb: Verb, parts: &Parts, body: &mut Body) -> Result<Upload, ApiError> {
+    if verb.reads() {
+        return Ok(Upload::default());
+    }
+    let ticket = parts.extensions.get::<Ticket>().cloned();
+    upload::read(
+        &parts.headers,
+        std::mem::take(body),
+        upload::OBJECT,
+        &ticket.unwrap_or_default(),
+    )
+    .await
+}
+
+async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
+    let late = || {
+        let seconds = PATIENCE.as_secs();
+        ApiError::Timeout(format!("the request did not complete within {seconds} s"))
+    };
+    let answer = tokio::time::timeout(PATIENCE, serve).await;
+    answer.unwrap_or_else(|_| Err(late()))
+}
+
+/// A write that keeps a processor busy: in its turn, and not on the threads that answer others.
+async fn write_large(call: Call, uploaded: Option<OwnedSemaphorePermit>) -> Answer {
+    let room = (call.state.shares.large_body().await?, uploaded);
+    let runtime = Handle::current();
+    let work = tokio::task::spawn_blocking(move || {
+        let answer = runtime.block_on(rest::serve(call));
+        drop(room);
+        answer
+    });
+    to_the_end(work).await
+}
+
+/// A client that goes away does not end a write halfway: what belongs to a commit (addresses that
+/// are kept or given back) is done whether or not somebody waits for the answer.
+async fn to_the_end(work: JoinHandle<Answer>) -> Answer {
+    match work.await {
+        Ok(answer) => answer,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ApiError::ServiceUnavailable(
+                "the server is stopping".to_owned(),
+            )),
+        },
+    }
+}
+
+/// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
+fn named_watch(target: &Target, verb: Verb, query: &Query) -> Verb {
+    match verb {
+        Verb::Get if target.subresource.is_none() && query.flag("watch") => Verb::Watch,
+        verb => verb,
+    }
+}
+
+fn is_served(target: &Target, verb: Verb) -> bool {
+    match target.subresource {
+        Some(sub) => sub.verbs().contains(&verb.as_str()),
+        None => target.resource.verbs.contains(&verb.as_str()),
+    }
+}
+
+/// One broken request must not look like a broken server.
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    reply::error(&reply::internal(
+        "this request hit a defect of the server; its log says more",
+    ))
+}

@@ -1,0 +1,202 @@
+//! The API server: HTTP in front of the store, in Kubernetes' words.
+//!
+//! The only part that sees the store. A request passes `authn`, `authz` and the handler of its verb
+//! in `rest`; a write passes `admission` too. `router()` is the whole of it without a network:
+//! `serve` puts TLS around it, the scheduler and the controllers call it in process.
+
+mod addresses;
+mod admission;
+mod attempts;
+mod authn;
+mod authz;
+mod bootstrap;
+pub mod cache;
+mod discovery;
+mod dispatch;
+mod families;
+mod health;
+mod join;
+mod negotiate;
+mod node_writes;
+mod nodes;
+mod objects;
+mod openapi;
+mod pki;
+mod port_owner;
+mod proxy;
+mod reply;
+mod request;
+mod rest;
+mod serve;
+mod services;
+mod shares;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod upload;
+mod watch;
+mod wire;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use ipnetwork::IpNetwork;
+
+use api::ApiError;
+use store::{Store, StoreError};
+use sys::Tasks;
+
+pub use authn::User;
+pub use health::KUBERNETES as KUBERNETES_VERSION;
+pub use pki::{Pki, PkiError, server_names};
+pub use serve::ServeError;
+
+/// What the server is told at start.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where the cluster reaches this server: the endpoint of Service default/kubernetes.
+    pub advertise: SocketAddr,
+    /// All addresses that it answers on: nobody else may take one.
+    pub bound: Vec<IpAddr>,
+    /// Pod addresses of the whole cluster: one range a family, the primary one first.
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Prefix length of one node's share of them, range by range.
+    pub node_mask_bits: Vec<u8>,
+    /// Service addresses: one range a family, the primary one first.
+    pub service_cidrs: Vec<IpNetwork>,
+    /// Ports that Services may take on every node.
+    pub node_ports: RangeInclusive<u16>,
+    /// Where a join token is kept that is always good.
+    pub token_file: Option<PathBuf>,
+    /// Addresses that are given to Services of type LoadBalancer.
+    pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+}
+
+impl ServerConfig {
+    /// The address of the API server's own Service: the first of the range of the family in which
+    /// the server is reached, since its endpoint is there.
+    pub fn own_service_address(&self) -> IpAddr {
+        let v4 = self.advertise.is_ipv4();
+        let mut ranges = self.service_cidrs.iter();
+        let fits = ranges.find(|range| range.is_ipv4() == v4);
+        let range = fits.or(self.service_cidrs.first()).copied();
+        addresses::first_of(range.unwrap_or_else(default_service_cidr))
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            advertise: SocketAddr::from(([172, 31, 0, 1], 6443)),
+            bound: Vec::new(),
+            pod_cidrs: vec![network([10, 100, 0, 0], 16)],
+            node_mask_bits: vec![24],
+            service_cidrs: vec![default_service_cidr()],
+            node_ports: 30000..=32767,
+            token_file: None,
+            load_balancer_pool: Vec::new(),
+        }
+    }
+}
+
+/// Why a server could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    #[error("the first objects of the cluster could not be written: {0}")]
+    Bootstrap(#[from] ApiError),
+}
+
+/// A server that is ready to answer. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer {
+    state: Arc<State>,
+}
+
+/// What every handler may use.
+struct State {
+    config: ServerConfig,
+    objects: objects::Objects,
+    addresses: addresses::Addresses,
+    documents: openapi::Documents,
+    /// None in process without a network: no joining, no logs.
+    pki: Option<Pki>,
+    shares: shares::Shares,
+    tasks: Tasks,
+    /// Held while the name of a node is looked up and taken.
+    joining: tokio::sync::Mutex<()>,
+    attempts: attempts::Log,
+}
+
+impl ApiServer {
+    /// Loads the store, writes the first objects of the cluster if they are missing, and starts
+    /// what the server does on its own (event expiry). `tasks` end when the server should.
+    pub async fn build(
+        config: ServerConfig,
+        store: Arc<dyn Store>,
+        pki: Option<Pki>,
+        tasks: Tasks,
+    ) -> Result<Self, BuildError> {
+        let cache = cache::Cache::start(store.clone(), &tasks).await?;
+        let objects = objects::Objects::new(store, cache);
+        let addresses = addresses::Addresses::load(&config, &objects);
+        let documents = openapi::Documents::default();
+        let token_file = config.token_file.clone();
+        let state = Arc::new(State {
+            config,
+            objects,
+            addresses,
+            documents,
+            pki,
+            shares: shares::Shares::default(),
+            tasks,
+            joining: tokio::sync::Mutex::default(),
+            attempts: attempts::Log::default(),
+        });
+        bootstrap::first_objects(&state).await?;
+        bootstrap::start_expiry(&state);
+        bootstrap::start_upkeep(&state);
+        pki::start_renewal(&state);
+        tokens::start_upkeep(&state, token_file).await?;
+        Ok(Self { state })
+    }
+
+    /// The server as a service. A request without a [`User`] in its extensions is anonymous.
+    pub fn router(&self) -> Router {
+        dispatch::router(self.state.clone())
+    }
+
+    /// A client of this server in the same process, under the given name. It may do everything.
+    pub fn client(&self, user: &str) -> kube::Client {
+        let user = User::internal(user);
+        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
+    }
+
+    /// Answers on these addresses until the server's tasks are told to stop; then open requests
+    /// get a moment to end.
+    pub async fn serve(&self, listeners: Vec<std::net::TcpListener>) -> Result<(), ServeError> {
+        serve::serve(self, listeners).await
+    }
+
+    /// Takes an address to serve on; the error says who has it and what to do.
+    pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+        serve::bind(address)
+    }
+}
+
+fn default_service_cidr() -> IpNetwork {
+    network([10, 96, 0, 0], 16)
+}
+
+fn network(address: [u8; 4], prefix: u8) -> IpNetwork {
+    match ipnetwork::Ipv4Network::new(address.into(), prefix) {
+        Ok(network) => IpNetwork::V4(network),
+        // A constant of this file is wrong.
+        Err(error) => unreachable!("{error}"),
+    }
+}

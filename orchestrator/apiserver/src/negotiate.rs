@@ -1,0 +1,236 @@
+//! What the client wants to get: encoding, shape (object, table, metadata), indentation. Pure.
+
+use axum::http::{HeaderMap, header};
+
+use super::request::Query;
+use super::tables::IncludeObject;
+use api::{ApiError, Format};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wanted {
+    /// JSON or YAML.
+    pub format: Format,
+    /// Objects as they are, or made into something else.
+    pub shape: Shape,
+    /// Indented JSON, for people.
+    pub pretty: bool,
+}
+
+/// What becomes of the objects of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shape {
+    /// As they are.
+    Object,
+    /// Rows of a table; the version of meta.k8s.io.
+    Table(&'static str, IncludeObject),
+    /// Metadata only; the version of meta.k8s.io.
+    Metadata(&'static str),
+}
+
+/// One entry of `Accept`.
+#[derive(Debug, Default)]
+pub struct MediaRange {
+    /// `application/json`
+    pub media: String,
+    /// `as=`: the kind to convert to.
+    pub convert_to: String,
+    /// `g=`
+    pub group: String,
+    /// `v=`
+    pub version: String,
+    quality: f32,
+}
+
+impl Wanted {
+    /// JSON as it is stored.
+    pub const JSON: Self = Self {
+        format: Format::Json,
+        shape: Shape::Object,
+        pretty: false,
+    };
+
+    /// The first form that the client accepts and the server has.
+    pub fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Self, ApiError> {
+        let include = query.get("includeObject").unwrap_or_default();
+        let include = IncludeObject::parse(include).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "includeObject: Unsupported value: {include:?}: supported values: \"Metadata\", \
+                 \"None\", \"Object\""
+            ))
+        })?;
+        let (format, shape) = accepted(headers)
+            .iter()
+            .find_map(|range| Some((format_of(&range.media)?, shape_of(range, include)?)))
+            .ok_or_else(not_acceptable)?;
+        Ok(Self {
+            format,
+            shape,
+            pretty: pretty(headers, query),
+        })
+    }
+
+    /// The content type of an answer in this form.
+    pub fn content_type(&self) -> &'static str {
+        match self.format {
+            Format::Json | Format::Protobuf => "application/json",
+            Format::Yaml => "application/yaml",
+        }
+    }
+
+    /// True if stored bytes can go out as they are.
+    pub fn is_plain(&self) -> bool {
+        self.format == Format::Json && self.shape == Shape::Object && !self.pretty
+    }
+}
+
+/// The entries of `Accept`, the most wanted first; without the header everything is welcome.
+pub fn accepted(headers: &HeaderMap) -> Vec<MediaRange> {
+    let mut ranges: Vec<MediaRange> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter(|entry| !entry.trim().is_empty())
+        .map(MediaRange::parse)
+        .collect();
+    if ranges.is_empty() {
+        ranges.push(MediaRange::parse("*/*"));
+    }
+    // Stable: among equals the client's order counts.
+    ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    ranges
+}
+
+impl MediaRange {
+    fn parse(entry: &str) -> Self {
+        let mut parts = entry.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let mut range = Self {
+            media,
+            quality: 1.0,
+            ..Self::default()
+        };
+        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+            let value = value.trim_matches('"');
+            match key {
+                "as" => range.convert_to = value.to_owned(),
+                "g" => range.group = value.to_owned(),
+                "v" => range.version = value.to_owned(),
+                "q" => range.quality = value.parse().unwrap_or(1.0),
+                _ => {}
+            }
+        }
+        range
+    }
+}
+
+/// The format of a request's body; Kubernetes reads a body without a type as JSON.
+pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    match content_type(headers).as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
+        _ => Err(ApiError::UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The body's media type without parameters.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = value
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    media.trim().to_ascii_lowercase()
+}
+
+fn format_of(media: &str) -> Option<Format> {
+    match media {
+        "application/json" | "application/*" | "*/*" => Some(Format::Json),
+        "application/yaml" => Some(Format::Yaml),
+        _ => None,
+    }
+}
+
+fn shape_of(range: &MediaRange, include: IncludeObject) -> Option<Shape> {
+    if range.convert_to.is_empty() {
+        return Some(Shape::Object);
+    }
+    let version = match (range.group.as_str(), range.version.as_str()) {
+        ("meta.k8s.io", "v1") => "v1",
+        ("meta.k8s.io", "v1beta1") => "v1beta1",
+        _ => return None,
+    };
+    match range.convert_to.as_str() {
+        "Table" => Some(Shape::Table(version, include)),
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Shape::Metadata(version)),
+        _ => None,
+    }
+}
+
+fn not_acceptable() -> ApiError {
+    ApiError::NotAcceptable(
+        "only the following media types are accepted: application/json, application/yaml"
+            .to_owned(),
+    )
+}
+
+/// People get indented JSON without asking, programs when they ask.
+fn pretty(headers: &HeaderMap, query: &Query) -> bool {
+    query.optional_flag("pretty").unwrap_or_else(|| {
+        let agent = headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        let agent = agent.unwrap_or_default();
+        ["curl/", "Wget/", "Mozilla/5.0"]
+            .iter()
+            .any(|prefix| agent.starts_with(prefix))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, Uri};
+
+    use super::*;
+
+    fn negotiate(accept: &'static str) -> Result<Wanted, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        Wanted::negotiate(&headers, &Query::of(&Uri::from_static("/")))
+    }
+
+    #[test]
+    fn kubectl_get_gets_a_table() {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                      application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let shape = negotiate(accept).expect("acceptable").shape;
+        assert_eq!(shape, Shape::Table("v1", IncludeObject::Metadata));
+    }
+
+    #[test]
+    fn a_client_that_prefers_protobuf_gets_json_if_it_takes_it() {
+        let both = negotiate("application/vnd.kubernetes.protobuf, application/json");
+        assert_eq!(both, Ok(Wanted::JSON));
+        let only = negotiate("application/vnd.kubernetes.protobuf").expect_err("not served");
+        assert_eq!(only.code(), 406);
+    }
+
+    #[test]
+    fn quality_orders_what_is_accepted() {
+        let wanted = negotiate("application/json;q=0.5, application/yaml").expect("acceptable");
+        assert_eq!(wanted.format, Format::Yaml);
+    }
+
+    #[test]
+    fn an_unknown_conversion_is_skipped() {
+        let wanted = negotiate("application/json;as=Odd;g=meta.k8s.io;v=v1, */*");
+        assert_eq!(wanted, Ok(Wanted::JSON));
+    }
+}

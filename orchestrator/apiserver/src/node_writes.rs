@@ -1,0 +1,264 @@
+//! What a node may say in the objects that it may write: judged when the new state is known.
+//!
+//! A node tells of itself: its status, its five labels, the status of its pods, its lease, events.
+//! It decides nothing that others trust: where pods are placed, which addresses lead where, which key
+//! is whose.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::addresses::internal_addresses;
+use super::authn::User;
+use api::{ApiError, Resource, annotations, meta};
+
+/// The labels that an agent writes on its node. Any other one could draw pods, and with them their
+/// Secrets, to the node.
+const OWN_LABELS: [&str; 5] = [
+    HOSTNAME,
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Refuses what a node may not write; `old` is given for changes. Other callers write as they like.
+pub fn check(
+    user: &User,
+    resource: &Resource,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    let Some(node) = user.node() else {
+        return Ok(());
+    };
+    let refused = match (resource.group, resource.plural) {
+        ("", "nodes") => node_refused(node, new, old),
+        ("", "pods") => pod_refused(node, new, old),
+        ("", "events") => event_refused(node, new, old),
+        ("coordination.k8s.io", "leases") => (meta::name(new) != node).then(|| {
+            "can only access node lease with the same name as the requesting node".to_owned()
+        }),
+        _ => None,
+    };
+    match refused {
+        Some(why) => Err(ApiError::forbidden(resource, meta::name(new), why)),
+        None => Ok(()),
+    }
+}
+
+/// Notes on a new Node which key its maker has shown: the name is that key's from now on.
+pub fn stamp_key(user: &User, resource: &Resource, object: &mut Value) {
+    if let Some(shown) = user.certificate.as_ref().filter(|_| user.node().is_some())
+        && (resource.group, resource.plural) == ("", "nodes")
+    {
+        object["metadata"]["annotations"][annotations::NODE_KEY] = (&*shown.key).into();
+    }
+}
+
+fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    let name = meta::name(new);
+    if name != node {
+        return Some(format!(
+            "node \"{node}\" is not allowed to modify node \"{name}\""
+        ));
+    }
+    let none = Value::Null;
+    let (before, now) = (old.map_or(&none, |old| &old["metadata"]), &new["metadata"]);
+    let labels = different(&before["labels"], &now["labels"]);
+    let foreign: Vec<&str> = labels
+        .into_iter()
+        .filter(|label| {
+            !OWN_LABELS.contains(label) || (*label == HOSTNAME && now["labels"][HOSTNAME] != node)
+        })
+        .collect();
+    if !foreign.is_empty() {
+        let labels = foreign.join(", ");
+        return Some(format!(
+            "node \"{node}\" is not allowed to modify labels: {labels}"
+        ));
+    }
+    let fields = different(before, now);
+    // What the server writes of a new object is not there yet.
+    let mut changed = fields.into_iter().filter(|field| match *field {
+        "labels" => false,
+        "name" | "uid" | "creationTimestamp" | "generation" => old.is_some(),
+        _ => true,
+    });
+    if let Some(field) = changed.next() {
+        return Some(format!(
+            "node \"{node}\" is not allowed to modify metadata.{field}"
+        ));
+    }
+    let addresses: Vec<IpAddr> = internal_addresses(new).map(|(_, it)| it).collect();
+    if !one_of_each_family(&addresses) {
+        return Some(format!(
+            "node \"{node}\" can only have one InternalIP of each IP family"
+        ));
+    }
+    let spec = different(old.map_or(&none, |old| &old["spec"]), &new["spec"]);
+    spec.into_iter().next().map(|field| match field {
+        "taints" => format!("node \"{node}\" is not allowed to modify taints"),
+        field => format!("node \"{node}\" is not allowed to modify spec.{field}"),
+    })
+}
+
+/// A node takes no more of the network between nodes: what it has, nobody else can be given.
+pub fn one_of_each_family(addresses: &[IpAddr]) -> bool {
+    let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+    v4 <= 1 && addresses.len() - v4 <= 1
+}
+
+fn pod_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    let old = old?;
+    // Another pod may have taken the name since the request was let pass.
+    if old["spec"]["nodeName"] != node {
+        return Some(format!(
+            "node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"
+        ));
+    }
+    let changed = different(&old["metadata"], &new["metadata"]);
+    changed
+        .into_iter()
+        .next()
+        .map(|field| format!("node \"{node}\" cannot update metadata.{field} through pod status"))
+}
+
+/// An event of a node says so: nobody takes it for another node's.
+fn event_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    let is_own = |event: &Value| event["source"]["host"] == node;
+    let allowed = is_own(new) && old.is_none_or(is_own);
+    (!allowed)
+        .then(|| format!("node \"{node}\" can only write events with source.host set to itself"))
+}
+
+/// The keys under which two objects differ. What is empty is as good as absent.
+fn different<'a>(before: &'a Value, now: &'a Value) -> BTreeSet<&'a str> {
+    let keys = |object: &'a Value| object.as_object().into_iter().flatten();
+    let all = keys(before).chain(keys(now));
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    };
+    all.map(|(key, _)| key.as_str())
+        .filter(|key| {
+            let (before, now) = (&before[*key], &now[*key]);
+            before != now && !(is_empty(before) && is_empty(now))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn own() -> Value {
+        json!({"metadata": {"name": "one", "uid": "u",
+                "labels": {HOSTNAME: "one", "zone": "a"},
+                "annotations": {annotations::NODE_KEY: "ab"}},
+            "spec": {"podCIDR": "10.100.1.0/24", "podCIDRs": ["10.100.1.0/24"]},
+            "status": {"phase": "x"}})
+    }
+
+    /// Why a change of the node's own object is refused.
+    fn refused(pointer: &str, value: Value) -> String {
+        let (before, mut after) = (own(), own());
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        after.pointer_mut(parent).expect("a parent")[key] = value;
+        node_refused("one", &after, Some(&before)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_node_changes_its_labels_that_say_what_it_runs_and_nothing_that_others_trust() {
+        let mut labels = own()["metadata"]["labels"].clone();
+        labels["kubernetes.io/arch"] = "arm64".into();
+        assert_eq!(refused("/metadata/labels", labels), "");
+        assert_eq!(refused("/status", json!({"phase": "y"})), "");
+        let cases = [
+            ("/metadata/labels/zone", json!("b"), "labels: zone"),
+            (
+                "/metadata/labels/node-restriction.kubernetes.io",
+                json!("b"),
+                "labels: node-r",
+            ),
+            (
+                "/metadata/labels",
+                json!({HOSTNAME: "two", "zone": "a"}),
+                "labels: kubernetes.io/h",
+            ),
+            ("/metadata/labels", json!({HOSTNAME: "one"}), "labels: zone"),
+            ("/metadata/annotations", json!({}), "metadata.annotations"),
+            (
+                "/metadata/finalizers",
+                json!(["a/b"]),
+                "metadata.finalizers",
+            ),
+            (
+                "/metadata/ownerReferences",
+                json!([{}]),
+                "metadata.ownerReferences",
+            ),
+            ("/metadata/name", json!("two"), "node \"two\""),
+            ("/spec/podCIDR", json!("10.100.2.0/24"), "spec.podCIDR"),
+            ("/spec/podCIDRs", json!(["10.100.2.0/24"]), "spec.podCIDRs"),
+            ("/spec/taints", json!([{"key": "k"}]), "taints"),
+            ("/spec/unschedulable", json!(true), "spec.unschedulable"),
+            ("/spec/providerID", json!("p"), "spec.providerID"),
+            (
+                "/status/addresses",
+                json!([{"type": "InternalIP", "address": "172.31.0.11"},
+                    {"type": "InternalIP", "address": "172.31.0.12"}]),
+                "one InternalIP of each IP family",
+            ),
+        ];
+        for (pointer, value, expected) in cases {
+            let why = refused(pointer, value.clone());
+            assert!(why.contains(expected), "{pointer} {value}: {why:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_node_says_its_name_and_labels() {
+        let new = json!({"metadata": {"name": "one", "labels": {HOSTNAME: "one"}}, "spec": {}});
+        assert_eq!(node_refused("one", &new, None), None);
+        for (part, value) in [
+            ("metadata", json!({"name": "two"})),
+            ("metadata", json!({"name": "one", "labels": {"a": "b"}})),
+            (
+                "metadata",
+                json!({"name": "one", "annotations": {"a": "b"}}),
+            ),
+            ("spec", json!({"podCIDR": "10.100.2.0/24"})),
+        ] {
+            let mut other = new.clone();
+            other[part] = value;
+            assert!(node_refused("one", &other, None).is_some(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_pods_status_takes_nothing_else_along_and_an_event_names_its_node() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "one"}, "status": {}});
+        let mut labelled = pod.clone();
+        labelled["metadata"]["labels"] = json!({"app": "db"});
+        assert_eq!(pod_refused("one", &pod, Some(&pod)), None);
+        assert!(pod_refused("one", &labelled, Some(&pod)).is_some());
+        assert!(pod_refused("two", &pod, Some(&pod)).is_some());
+        let (ours, theirs) = (
+            json!({"source": {"host": "one"}}),
+            json!({"source": {"host": "two"}}),
+        );
+        assert_eq!(event_refused("one", &ours, None), None);
+        assert_eq!(event_refused("one", &ours, Some(&ours)), None);
+        for (new, old) in [(&theirs, None), (&ours, Some(&theirs)), (&json!({}), None)] {
+            assert!(event_refused("one", new, old).is_some(), "{new} {old:?}");
+        }
+    }
+}

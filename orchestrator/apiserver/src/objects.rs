@@ -1,0 +1,180 @@
+//! Objects of the API in the store: read from the cache, written with an expectation, and visible
+//! to every reader before the write is answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::cache::{Cache, Cached, object_key};
+use super::reply::{self, internal};
+use super::wire;
+use api::{ApiError, Lifetime, Resource};
+use store::{self, Expect, Revision, Store, StoreError, Write};
+
+/// The store behind its cache.
+pub struct Objects {
+    pub store: Arc<dyn Store>,
+    pub cache: Cache,
+}
+
+/// An object as it is now, to be changed.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// Without resourceVersion, as it is stored.
+    pub value: Value,
+    /// What its resourceVersion says.
+    pub revision: Revision,
+    /// With resourceVersion, as clients get it.
+    pub bytes: Bytes,
+}
+
+/// Why a write did not happen.
+#[derive(Debug)]
+pub enum WriteError {
+    /// Somebody wrote the object (or made, or deleted it) in between.
+    Changed,
+    /// Anything else.
+    Failed(ApiError),
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn Store>, cache: Cache) -> Self {
+        Self { store, cache }
+    }
+
+    /// The object as clients get it.
+    pub fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Cached>, ApiError> {
+        let found = self.cache.get(resource, namespace, name);
+        found.ok_or_else(|| ApiError::not_found(resource, name))
+    }
+
+    /// The object to be changed.
+    pub fn current(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Current, ApiError> {
+        Current::of(&*self.get(resource, namespace, name)?)
+    }
+
+    /// Writes a new object, and `with` it in the same commit.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        with: Vec<Write>,
+    ) -> Result<Bytes, WriteError> {
+        let write = put(resource, object, Expect::Absent);
+        let bytes = write.value.clone().unwrap_or_default();
+        let mut writes = vec![write];
+        writes.extend(with);
+        let revision = self.commit(writes).await?;
+        Ok(wire::with_revision(&bytes, revision))
+    }
+
+    /// Replaces an object that is still at `revision`.
+    pub async fn update(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        revision: Revision,
+    ) -> Result<Bytes, WriteError> {
+        let write = put(resource, object, Expect::At(revision));
+        let bytes = write.value.clone().unwrap_or_default();
+        let revision = self.commit(vec![write]).await?;
+        Ok(wire::with_revision(&bytes, revision))
+    }
+
+    /// Removes an object that is still at `revision`.
+    pub async fn remove(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        revision: Revision,
+    ) -> Result<(), WriteError> {
+        let write = Write {
+            key: object_key(resource, namespace, name),
+            value: None,
+            expect: Expect::At(revision),
+            lifetime: lifetime(resource),
+        };
+        self.commit(vec![write]).await.map(|_| ())
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, WriteError> {
+        let revision = match self.store.commit(writes).await {
+            Ok(revision) => revision,
+            Err(StoreError::Conflict { .. }) => {
+                // Whoever tries again must see what was in the way.
+                self.cache.wait_for(self.store.revision()).await;
+                return Err(WriteError::Changed);
+            }
+            Err(other) => return Err(WriteError::Failed(store_error(&other))),
+        };
+        self.cache.wait_for(revision).await;
+        Ok(revision)
+    }
+}
+
+impl Current {
+    pub fn of(cached: &Cached) -> Result<Self, ApiError> {
+        let mut value = reply::parse(&cached.bytes)?;
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        Ok(Self {
+            value,
+            revision: cached.revision,
+            bytes: cached.bytes.clone(),
+        })
+    }
+
+    /// The object with its resourceVersion, as a patch sees it.
+    pub fn with_revision(&self) -> Value {
+        let mut value = self.value.clone();
+        value["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        value
+    }
+}
+
+/// The write of an object; its name and namespace are its own.
+pub fn put(resource: &Resource, object: &Value, expect: Expect) -> Write {
+    let (namespace, name) = (api::meta::namespace(object), api::meta::name(object));
+    Write {
+        key: object_key(resource, namespace, name),
+        value: Some(resource.serialize(object).into()),
+        expect,
+        lifetime: lifetime(resource),
+    }
+}
+
+/// What the client hears about a failure of the store.
+pub fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { .. } => ApiError::Expired(
+            "The provided continue parameter is too old to display a consistent list result. You \
+             must start a new list without the continue parameter."
+                .to_owned(),
+        ),
+        StoreError::Future { current } => {
+            ApiError::Timeout(format!("Too large resource version, current: {current}"))
+        }
+        StoreError::Closed => ApiError::ServiceUnavailable("the server is stopping".to_owned()),
+        other => internal(other),
+    }
+}
+
+fn lifetime(resource: &Resource) -> store::Lifetime {
+    match resource.lifetime {
+        Lifetime::Durable => store::Lifetime::Durable,
+        Lifetime::Volatile => store::Lifetime::Volatile,
+    }
+}

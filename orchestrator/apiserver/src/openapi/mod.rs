@@ -1,0 +1,290 @@
+//! OpenAPI: the schemas of every kind and the operations on it, as v3 (JSON, a document a group
+//! and version) and as v2 (JSON or protobuf, one document).
+//!
+//! kubectl reads them before it creates anything. They are made when first asked for and kept
+//! compressed: most clients take them as they are kept, and an idle server stays small.
+
+mod gnostic;
+mod paths;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::discovery::{prefix, versions};
+use super::negotiate::accepted;
+use super::reply::internal;
+use super::{State, reply};
+use api::{self, ApiError};
+
+/// The documents that were asked for already.
+#[derive(Default)]
+pub struct Documents(Mutex<BTreeMap<Which, Arc<Document>>>);
+
+/// Which document.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Which {
+    V2Json,
+    V2Protobuf,
+    V3(&'static str, &'static str),
+}
+
+/// One document, compressed.
+struct Document {
+    gzip: bytes::Bytes,
+    /// SHA-256 of the plain bytes.
+    hash: String,
+}
+
+const JSON: &str = "application/json";
+/// What clients ask with is not a legal media type to answer with: it contains an `@`.
+const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `/openapi/v3`: where the documents are.
+pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
+    let mut paths = Map::new();
+    for (group, version) in versions() {
+        let document = match document(&state, Which::V3(group, version)).await {
+            Ok(document) => document,
+            Err(error) => return reply::error(&error),
+        };
+        let path = prefix(group, version);
+        let url = format!("/openapi/v3/{path}?hash={}", document.hash);
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
+    reply::json(StatusCode::OK, &json!({"paths": paths}))
+}
+
+/// `/openapi/v3/api/v1` and so on.
+pub async fn v3(
+    Extract(state): Extract<Arc<State>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let known = versions()
+        .into_iter()
+        .find(|(group, version)| prefix(group, version) == path);
+    match known {
+        Some((group, version)) => answer(&state, Which::V3(group, version), &headers).await,
+        None => reply::error(&ApiError::NoSuchResource),
+    }
+}
+
+/// `/openapi/v2`.
+pub async fn v2(Extract(state): Extract<Arc<State>>, headers: HeaderMap) -> Response<Body> {
+    let protobuf = accepted(&headers)
+        .into_iter()
+        .find_map(|range| match range.media.as_str() {
+            V2_PROTOBUF_ASKED | V2_PROTOBUF => Some(true),
+            JSON | "application/*" | "*/*" => Some(false),
+            _ => None,
+        });
+    let which = match protobuf {
+        Some(true) => Which::V2Protobuf,
+        Some(false) => Which::V2Json,
+        None => {
+            let message = format!("only {JSON} and {V2_PROTOBUF} are served here");
+            return reply::error(&ApiError::NotAcceptable(message));
+        }
+    };
+    answer(&state, which, &headers).await
+}
+
+async fn answer(state: &Arc<State>, which: Which, headers: &HeaderMap) -> Response<Body> {
+    let content_type = if which == Which::V2Protobuf {
+        V2_PROTOBUF
+    } else {
+        JSON
+    };
+    let document = match document(state, which).await {
+        Ok(document) => document,
+        Err(error) => return reply::error(&error),
+    };
+    let tag = format!("\"{}\"", document.hash);
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    let mut response = if known {
+        reply::response(content_type, StatusCode::NOT_MODIFIED, Body::empty())
+    } else {
+        match body(&document, headers) {
+            Ok((body, compressed)) => {
+                let mut response = reply::response(content_type, StatusCode::OK, body);
+                if compressed {
+                    let gzip = HeaderValue::from_static("gzip");
+                    response
+                        .headers_mut()
+                        .insert(header::CONTENT_ENCODING, gzip);
+                }
+                response
+            }
+            Err(error) => return reply::error(&error),
+        }
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response.headers_mut().insert(
+        header::VARY,
+        HeaderValue::from_static("Accept, Accept-Encoding"),
+    );
+    response
+}
+
+/// The document as the client can read it, and whether it is compressed.
+fn body(document: &Document, headers: &HeaderMap) -> Result<(Body, bool), ApiError> {
+    let encodings = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    if encodings.is_some_and(|encodings| encodings.contains("gzip")) {
+        return Ok((Body::from(document.gzip.clone()), true));
+    }
+    let mut plain = Vec::new();
+    GzDecoder::new(&document.gzip[..])
+        .read_to_end(&mut plain)
+        .map_err(internal)?;
+    Ok((Body::from(plain), false))
+}
+
+/// The document, made now if nobody asked before.
+async fn document(state: &Arc<State>, which: Which) -> Result<Arc<Document>, ApiError> {
+    let state = state.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        // Held while the document is made: two clients that ask at once wait for the same one.
+        let mut documents = state
+            .documents
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(document) = documents.get(&which) {
+            return Ok(document.clone());
+        }
+        let document = Arc::new(Document::pack(&make(&which))?);
+        documents.insert(which, document.clone());
+        Ok(document)
+    });
+    made.await.map_err(internal)?
+}
+
+impl Document {
+    fn pack(plain: &[u8]) -> Result<Self, ApiError> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
+        encoder.write_all(plain).map_err(internal)?;
+        let gzip = encoder.finish().map_err(internal)?;
+        let hash = hex::encode_upper(Sha256::digest(plain));
+        Ok(Self {
+            gzip: gzip.into(),
+            hash,
+        })
+    }
+}
+
+fn make(which: &Which) -> Vec<u8> {
+    match which {
+        Which::V3(group, version) => v3_document(group, version).to_string().into_bytes(),
+        Which::V2Json => v2_document().to_string().into_bytes(),
+        Which::V2Protobuf => gnostic::encode(&v2_document()),
+    }
+}
+
+fn v3_document(group: &str, version: &str) -> Value {
+    let schemas = api::openapi::v3_schemas(group, version);
+    json!({
+        "openapi": "3.0.0",
+        "info": info(),
+        "paths": paths::of(paths::Dialect::V3, group, version, &schemas),
+        "components": {"schemas": schemas},
+    })
+}
+
+fn v2_document() -> Value {
+    let definitions = api::openapi::v2_definitions();
+    let mut all = Map::new();
+    for (group, version) in versions() {
+        all.extend(paths::of(paths::Dialect::V2, group, version, &definitions));
+    }
+    json!({"swagger": "2.0", "info": info(), "paths": all, "definitions": definitions})
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": super::health::KUBERNETES})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_in_every_document_leads_somewhere() {
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str));
+                    fields.values().for_each(|field| references(field, found));
+                }
+                Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let mut documents = vec![v2_document()];
+        documents.extend(
+            versions()
+                .into_iter()
+                .map(|(group, version)| v3_document(group, version)),
+        );
+        for document in &documents {
+            let mut found = Vec::new();
+            references(document, &mut found);
+            assert!(!found.is_empty());
+            for reference in found {
+                let pointer = reference.trim_start_matches('#');
+                assert!(document.pointer(pointer).is_some(), "{reference}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_can_be_patched_with_validation_and_dry_run() {
+        for (group, version) in versions() {
+            let document = v3_document(group, version);
+            let paths = document["paths"].as_object().expect("paths");
+            let resources = super::super::discovery::resources_of(group, version);
+            for resource in resources.filter(|resource| resource.verbs.contains(&"patch")) {
+                let wanted = json!({"group": group, "version": version, "kind": resource.kind});
+                let patch = paths
+                    .values()
+                    .map(|path| &path["patch"])
+                    .find(|operation| operation["x-kubernetes-group-version-kind"] == wanted);
+                let patch = patch.unwrap_or_else(|| panic!("{} has no patch", resource.kind));
+                for name in ["fieldValidation", "dryRun"] {
+                    let parameters = patch["parameters"].as_array().expect("parameters");
+                    assert!(
+                        parameters.iter().any(|p| p["name"] == name),
+                        "{}",
+                        resource.kind
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_comes_out_as_it_went_in() {
+        let document = Document::pack(b"{\"a\":1}").expect("packed");
+        let mut plain = String::new();
+        GzDecoder::new(&document.gzip[..])
+            .read_to_string(&mut plain)
+            .expect("unpacked");
+        assert_eq!(plain, "{\"a\":1}");
+    }
+}

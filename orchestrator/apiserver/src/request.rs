@@ -1,0 +1,392 @@
+//! What a request is about, read off its method, path and query. Pure.
+//!
+//! Kubernetes' paths are regular enough that one parser beats a table of routes: authorisation,
+//! dispatch and errors all work on what it finds.
+
+use axum::http::{Method, Uri};
+
+use api::{self, ApiError, Resource, Subresource};
+
+/// Where a path leads.
+#[derive(Debug, PartialEq)]
+pub enum Route {
+    /// `/api`
+    CoreVersions,
+    /// `/apis`
+    Groups,
+    /// `/apis/apps`
+    Group(String),
+    /// `/api/v1`, `/apis/apps/v1`
+    Resources { group: String, version: String },
+    /// Objects.
+    Objects(Target),
+}
+
+/// Objects, an object, or a part of one.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The row of the scheme.
+    pub resource: &'static Resource,
+    /// None for cluster-scoped resources and for lists over all namespaces.
+    pub namespace: Option<String>,
+    /// None for a collection.
+    pub name: Option<String>,
+    /// The part of the object, if not the whole.
+    pub subresource: Option<Subresource>,
+    /// The path begins with the old `watch/`.
+    pub watch: bool,
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.resource, other.resource)
+            && self.namespace == other.namespace
+            && self.name == other.name
+            && self.subresource == other.subresource
+            && self.watch == other.watch
+    }
+}
+
+/// What is done to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    /// The word that discovery, authorisation and messages use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+
+    /// The verb of a word, if it is one of these.
+    pub fn of(word: &str) -> Option<Self> {
+        let all = [
+            Self::Get,
+            Self::List,
+            Self::Watch,
+            Self::Create,
+            Self::Update,
+            Self::Patch,
+            Self::Delete,
+            Self::DeleteCollection,
+        ];
+        all.into_iter().find(|verb| verb.as_str() == word)
+    }
+
+    /// True for verbs that change nothing.
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Get | Self::List | Self::Watch)
+    }
+}
+
+impl Route {
+    /// Parses a path below `/api` or `/apis`.
+    pub fn parse(path: &str) -> Result<Self, ApiError> {
+        let segments: Vec<String> = path
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .map(percent_decode)
+            .collect();
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["api"] => Ok(Self::CoreVersions),
+            ["apis"] => Ok(Self::Groups),
+            ["apis", group] => Ok(Self::Group((*group).to_owned())),
+            ["api", version] => Ok(Self::resources("", version)),
+            ["apis", group, version] => Ok(Self::resources(group, version)),
+            ["api", version, rest @ ..] => objects("", version, rest).map(Self::Objects),
+            ["apis", group, version, rest @ ..] => objects(group, version, rest).map(Self::Objects),
+            _ => Err(ApiError::NoSuchResource),
+        }
+    }
+
+    fn resources(group: &str, version: &str) -> Self {
+        Self::Resources {
+            group: group.to_owned(),
+            version: version.to_owned(),
+        }
+    }
+}
+
+impl Target {
+    /// The verb of a request; None where the method means nothing here.
+    pub fn verb(&self, method: &Method, watch: bool) -> Option<Verb> {
+        let single = self.name.is_some();
+        match *method {
+            Method::GET | Method::HEAD if self.watch || (watch && !single) => Some(Verb::Watch),
+            Method::GET | Method::HEAD if single => Some(Verb::Get),
+            Method::GET | Method::HEAD => Some(Verb::List),
+            Method::POST => Some(Verb::Create),
+            Method::PUT if single => Some(Verb::Update),
+            Method::PATCH if single => Some(Verb::Patch),
+            Method::DELETE if single => Some(Verb::Delete),
+            Method::DELETE => Some(Verb::DeleteCollection),
+            _ => None,
+        }
+    }
+
+    /// `pods` or `pods/status`, as authorisation and messages name it.
+    pub fn resource_name(&self) -> String {
+        match self.subresource {
+            Some(sub) => format!("{}/{}", self.resource.plural, sub.name()),
+            None => self.resource.plural.to_owned(),
+        }
+    }
+}
+
+fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, ApiError> {
+    match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => {
+            let target = objects(group, version, rest)?;
+            Ok(Target {
+                watch: true,
+                ..target
+            })
+        }
+        // `namespaces/x/status` is a part of the namespace, `namespaces/x/pods` lies in it.
+        ["namespaces", name, sub @ ("status" | "finalize")] => {
+            target(group, version, None, &["namespaces", name, sub])
+        }
+        ["namespaces", namespace, inner @ ..] if !inner.is_empty() => {
+            target(group, version, Some(namespace), inner)
+        }
+        _ => target(group, version, None, rest),
+    }
+}
+
+fn target(
+    group: &str,
+    version: &str,
+    namespace: Option<&str>,
+    words: &[&str],
+) -> Result<Target, ApiError> {
+    let (plural, name, sub) = match words {
+        [plural] => (plural, None, None),
+        [plural, name] => (plural, Some(*name), None),
+        [plural, name, sub] => (plural, Some(*name), Some(*sub)),
+        _ => return Err(ApiError::NoSuchResource),
+    };
+    let resource = api::find(group, version, plural).ok_or(ApiError::NoSuchResource)?;
+    let wrong_scope = match resource.namespaced() {
+        true => namespace.is_none() && name.is_some(),
+        false => namespace.is_some(),
+    };
+    if wrong_scope {
+        return Err(ApiError::NoSuchResource);
+    }
+    let subresource = match sub {
+        None => None,
+        Some(word) => {
+            let found = resource.subresources.iter().find(|s| s.name() == word);
+            Some(*found.ok_or(ApiError::NoSuchResource)?)
+        }
+    };
+    Ok(Target {
+        resource,
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        subresource,
+        watch: false,
+    })
+}
+
+/// `%3A` and the like; what is no valid escape stays as it is.
+fn percent_decode(segment: &str) -> String {
+    let bytes = segment.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = segment
+            .get(at + 1..at + 3)
+            .filter(|_| bytes[at] == b'%')
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escape {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether the answer to a request goes on for as long as the client likes: a watch or a log. Said
+/// before the path is understood, to count the request; what is wrong here counts elsewhere.
+pub fn lasts(uri: &Uri) -> bool {
+    let path = uri.path();
+    let query = uri.query().unwrap_or_default();
+    let watch =
+        |pair: &str| pair.starts_with("watch=") && !matches!(pair, "watch=false" | "watch=0");
+    path.ends_with("/log") || path.contains("/watch/") || query.split('&').any(watch)
+}
+
+/// The query of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads the query string; one that cannot be read counts as empty, as in Kubernetes.
+    pub fn of(uri: &Uri) -> Self {
+        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+        Self(pairs.map(|query| query.0).unwrap_or_default())
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A switch: present and neither `false` nor `0`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.optional_flag(name).unwrap_or_default()
+    }
+
+    /// A switch that may be unset.
+    pub fn optional_flag(&self, name: &str) -> Option<bool> {
+        self.get(name)
+            .map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    /// A number; one that does not parse is a bad request.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.get(name) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                ApiError::BadRequest(format!("query parameter {name}: invalid value {text:?}"))
+            }),
+        }
+    }
+
+    /// Whether nothing may be written (`dryRun=All`).
+    pub fn dry_run(&self) -> Result<bool, ApiError> {
+        dry_run(self.all("dryRun"))
+    }
+}
+
+/// The meaning of the values of `dryRun`.
+pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiError> {
+    let mut dry = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(ApiError::BadRequest(format!(
+                "dryRun: Unsupported value: {value:?}: supported values: \"All\""
+            )));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(path: &str) -> Target {
+        match Route::parse(path) {
+            Ok(Route::Objects(target)) => target,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_path_names_resource_namespace_name_and_part() {
+        let target = parse("/api/v1/namespaces/default/pods/web-1/log");
+        assert_eq!(target.resource.kind, "Pod");
+        assert_eq!(target.namespace.as_deref(), Some("default"));
+        assert_eq!(target.name.as_deref(), Some("web-1"));
+        assert_eq!(target.subresource, Some(Subresource::Log));
+    }
+
+    #[test]
+    fn a_namespace_is_an_object_and_a_place() {
+        let object = parse("/api/v1/namespaces/status");
+        assert_eq!(
+            (object.resource.kind, object.name.as_deref()),
+            ("Namespace", Some("status"))
+        );
+        let part = parse("/api/v1/namespaces/x/finalize");
+        assert_eq!(part.subresource, Some(Subresource::Finalize));
+        let inside = parse("/apis/apps/v1/namespaces/x/deployments");
+        assert_eq!((inside.resource.kind, inside.name), ("Deployment", None));
+    }
+
+    #[test]
+    fn the_old_watch_paths_watch() {
+        let target = parse("/api/v1/watch/namespaces/default/pods");
+        assert_eq!(target.verb(&Method::GET, false), Some(Verb::Watch));
+    }
+
+    #[test]
+    fn a_path_with_the_wrong_scope_or_part_leads_nowhere() {
+        for path in [
+            "/api/v1/namespaces/x/nodes",
+            "/api/v1/pods/x",
+            "/api/v1/nodes/x/scale",
+            "/api/v2/pods",
+            "/apis/apps/v1/pods",
+            "/api/v1/namespaces/x/pods/y/log/z",
+            "/nothing",
+        ] {
+            assert_eq!(Route::parse(path), Err(ApiError::NoSuchResource), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_watch_and_a_log_last() {
+        for (uri, expected) in [
+            ("/api/v1/pods?watch=true", true),
+            ("/api/v1/pods?limit=5&watch=1", true),
+            ("/api/v1/watch/pods", true),
+            ("/api/v1/namespaces/x/pods/y/log?follow=true", true),
+            ("/api/v1/pods?watch=false", false),
+            ("/api/v1/pods?fieldSelector=a%3Dwatch=true", false),
+            ("/api/v1/pods", false),
+        ] {
+            assert_eq!(lasts(&Uri::from_static(uri)), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn names_may_be_escaped() {
+        assert_eq!(percent_decode("system%3Anode%"), "system:node%");
+    }
+
+    #[test]
+    fn dry_run_knows_one_value() {
+        assert_eq!(dry_run(["All"].into_iter()), Ok(true));
+        assert_eq!(dry_run([].into_iter()), Ok(false));
+        assert!(dry_run(["Some"].into_iter()).is_err());
+    }
+}

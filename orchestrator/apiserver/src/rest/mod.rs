@@ -1,0 +1,120 @@
+//! The verbs, generic over the rows of the scheme: one file a verb.
+
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod review;
+pub mod subresource;
+pub mod update;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Response};
+use bytes::Bytes;
+
+use super::State;
+use super::authn::User;
+use super::authz::Sight;
+use super::negotiate::{self, Wanted};
+use super::request::{Query, Target, Verb};
+use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
+
+/// How often a write that lost a race is tried again when the client set no precondition.
+const RETRIES: usize = 10;
+
+/// One request for objects, ready to be served.
+pub struct Call {
+    pub state: Arc<State>,
+    pub user: User,
+    pub target: Target,
+    pub verb: Verb,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub wanted: Wanted,
+    pub body: Bytes,
+}
+
+/// The answer to a request for objects.
+pub type Answer = Result<Response<Body>, ApiError>;
+
+/// Serves a request that may be served.
+pub async fn serve(call: Call) -> Answer {
+    match (call.target.subresource, call.verb) {
+        (Some(Subresource::Log), Verb::Get) => super::proxy::log(&call).await,
+        (Some(Subresource::Binding), Verb::Create) => subresource::bind(&call).await,
+        (Some(Subresource::Eviction), Verb::Create) => delete::evict(&call).await,
+        (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(&call),
+        (Some(Subresource::Status) | None, Verb::Get) => get::get(&call),
+        (None, Verb::List) => list::list(&call).await,
+        (None, Verb::Watch) => super::watch::watch(&call).await,
+        (None, Verb::Create) if review::is_of(&call) => review::review(&call),
+        (None, Verb::Create) if call.target.name.is_none() => create::create(&call).await,
+        (
+            Some(Subresource::Status | Subresource::Finalize | Subresource::Scale) | None,
+            Verb::Update,
+        ) => update::replace(&call).await,
+        (Some(Subresource::Status | Subresource::Scale) | None, Verb::Patch) => {
+            update::patch(&call).await
+        }
+        (None, Verb::Delete) => delete::delete(&call).await,
+        (None, Verb::DeleteCollection) => delete::delete_collection(&call).await,
+        (_, verb) => Err(ApiError::method_not_allowed(
+            call.target.resource,
+            verb.as_str(),
+        )),
+    }
+}
+
+impl Call {
+    /// How much of the resource's objects the caller sees.
+    pub fn sight(&self) -> Sight {
+        Sight::of(&self.user, self.target.resource)
+    }
+
+    fn resource(&self) -> &'static Resource {
+        self.target.resource
+    }
+
+    /// Empty for cluster-scoped resources.
+    fn namespace(&self) -> &str {
+        self.target.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Empty for collections.
+    fn name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or_default()
+    }
+
+    fn field_validation(&self) -> Result<FieldValidation, ApiError> {
+        FieldValidation::parse(self.query.get("fieldValidation").unwrap_or_default())
+    }
+
+    /// The body as an object of a kind.
+    fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
+        let format = negotiate::body_format(&self.headers)?;
+        kind.decode(&self.body, format, self.field_validation()?)
+    }
+
+    /// Refuses an object that says it lives elsewhere than the path.
+    fn check_namespace(&self, object: &mut serde_json::Value) -> Result<(), ApiError> {
+        let metadata = &mut object["metadata"];
+        let said = metadata["namespace"].as_str().unwrap_or_default();
+        if !self.resource().namespaced() {
+            if let Some(metadata) = metadata.as_object_mut() {
+                metadata.remove("namespace");
+            }
+            return Ok(());
+        }
+        if !said.is_empty() && said != self.namespace() {
+            return Err(ApiError::BadRequest(
+                "the namespace of the provided object does not match the namespace sent on the \
+                 request"
+                    .to_owned(),
+            ));
+        }
+        metadata["namespace"] = self.namespace().into();
+        Ok(())
+    }
+}

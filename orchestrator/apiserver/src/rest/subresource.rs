@@ -1,0 +1,116 @@
+//! Parts of an object with a shape of their own: the scale of a workload, the binding of a pod.
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Answer, Call, RETRIES};
+use crate::objects::WriteError;
+use crate::reply;
+use api::{self, ApiError, meta, scheme};
+
+/// GET of a Scale.
+pub fn get_scale(call: &Call) -> Answer {
+    let found = call
+        .state
+        .objects
+        .get(call.resource(), call.namespace(), call.name())?;
+    scale_answer(call, &found.bytes)
+}
+
+/// The Scale of a workload's bytes.
+pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
+    let scale = api::scale::of(call.resource(), &reply::parse(bytes)?)?;
+    reply::value_as(&call.wanted, StatusCode::OK, &scale)
+}
+
+/// POST of a Binding: gives a pod to a node, once.
+pub async fn bind(call: &Call) -> Answer {
+    let dry_run = call.query.dry_run()?;
+    let binding = call.decode(&scheme::BINDING)?.object;
+    let named = meta::name(&binding);
+    if !named.is_empty() && named != call.name() {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            call.name()
+        )));
+    }
+    let node = binding["target"]["name"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(ApiError::BadRequest(
+            "target.name: Required value".to_owned(),
+        ));
+    }
+    for _ in 0..RETRIES {
+        let objects = &call.state.objects;
+        let current = objects.current(call.resource(), call.namespace(), call.name())?;
+        let new = bound(call, &current.value, &binding, node)?;
+        if !dry_run {
+            match objects
+                .update(call.resource(), &new, current.revision)
+                .await
+            {
+                Ok(_) => {}
+                Err(WriteError::Changed) => continue,
+                Err(WriteError::Failed(error)) => return Err(error),
+            }
+        }
+        let status = reply::success(StatusCode::CREATED, Value::Null);
+        return Ok(reply::json(StatusCode::CREATED, &status));
+    }
+    Err(ApiError::modified(call.resource(), call.name()))
+}
+
+/// The pod on its node, or why it cannot be there.
+fn bound(call: &Call, pod: &Value, binding: &Value, node: &str) -> Result<Value, ApiError> {
+    let name = call.name();
+    let conflict = |why: String| ApiError::conflict(call.resource(), name, why);
+    let asked = meta::uid(binding);
+    if !asked.is_empty() && asked != meta::uid(pod) {
+        return Err(conflict(format!(
+            "Precondition failed: UID in precondition: {asked}, UID in object meta: {}",
+            meta::uid(pod)
+        )));
+    }
+    if meta::is_terminating(pod) {
+        return Err(conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        )));
+    }
+    if let Some(has) = pod["spec"]["nodeName"]
+        .as_str()
+        .filter(|has| !has.is_empty())
+    {
+        return Err(conflict(format!(
+            "pod {name} is already assigned to node \"{has}\""
+        )));
+    }
+    let mut new = pod.clone();
+    new["spec"]["nodeName"] = node.into();
+    if let Some(annotations) = binding["metadata"]["annotations"].as_object() {
+        for (key, value) in annotations {
+            new["metadata"]["annotations"][key] = value.clone();
+        }
+    }
+    set_scheduled(&mut new);
+    Ok(new)
+}
+
+fn set_scheduled(pod: &mut Value) {
+    let now = meta::timestamp(Timestamp::now());
+    let scheduled = json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": now,
+    });
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(conditions) = conditions.as_array_mut() {
+        conditions.retain(|condition| condition["type"] != "PodScheduled");
+        conditions.push(scheduled);
+    }
+}

@@ -1,0 +1,265 @@
+//! How much of the server one caller may have at once: requests, watches, large bodies.
+//!
+//! A caller is the holder of a certificate, or for those without one the address that they come
+//! from. The control plane in this process and administrators have no share: they may have all.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Response;
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::authn::{MASTERS, User};
+use api::ApiError;
+
+/// Requests of one certificate's holder that are being answered; further ones wait. An answer may be
+/// a long list, and its client slow.
+const REQUESTS: usize = 64;
+/// Watches and logs of one certificate's holder. An agent watches every object that its pods name.
+const WATCHES: usize = 4000;
+/// Large bodies of one certificate's holder that are being read.
+const LARGE_BODIES: usize = 2;
+/// Large bodies of all callers that are being worked on. Decoded, one may take a hundred times its
+/// bytes, and a processor for a second.
+const LARGE_BODIES_IN_WORK: usize = 1;
+/// Requests without a certificate from one address, and from all.
+const STRANGER_REQUESTS: usize = 16;
+const ALL_STRANGER_REQUESTS: usize = 256;
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client that was turned away should wait before it comes again.
+const RETRY_AFTER_SECONDS: i32 = 1;
+
+/// Where a request comes from. In its extensions if it came over a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+/// The shares of the callers that there are.
+pub struct Shares {
+    turn_timeout: Duration,
+    callers: Mutex<BTreeMap<Caller, Weak<Share>>>,
+    strangers: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Caller {
+    Holder(Arc<str>),
+    Stranger(IpAddr),
+}
+
+/// What one caller may have.
+pub struct Share {
+    caller: Caller,
+    requests: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
+}
+
+/// A request that is being answered. It counts until the last clone is dropped, which goes with the
+/// last byte of its answer.
+#[derive(Clone, Default)]
+pub struct Ticket(Option<Arc<Held>>);
+
+struct Held {
+    share: Arc<Share>,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self {
+            turn_timeout: TURN_TIMEOUT,
+            callers: Mutex::default(),
+            strangers: Arc::new(Semaphore::new(ALL_STRANGER_REQUESTS)),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_IN_WORK)),
+        }
+    }
+}
+
+impl Shares {
+    /// Counts a request of this caller, once it is its turn; `lasts` says that it is a watch or log.
+    pub async fn enter(
+        &self,
+        user: &User,
+        peer: Option<Peer>,
+        lasts: bool,
+    ) -> Result<Ticket, ApiError> {
+        let Some(share) = self.of(user, peer) else {
+            return Ok(Ticket::default());
+        };
+        let mut permits = Vec::new();
+        if let Caller::Stranger(_) = share.caller {
+            // Strangers do not wait: they would hold what they wait with.
+            for semaphore in [&share.requests, &self.strangers] {
+                let permit = semaphore.clone().try_acquire_owned();
+                permits.push(permit.map_err(|_| too_many("without a client certificate"))?);
+            }
+        } else {
+            let semaphore = if lasts {
+                &share.watches
+            } else {
+                &share.requests
+            };
+            permits.push(in_turn(semaphore, self.turn_timeout).await?);
+        }
+        Ok(Ticket(Some(Arc::new(Held {
+            share,
+            _permits: permits,
+        }))))
+    }
+
+    /// Room to work on a large body.
+    pub async fn large_body(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let room = self.large_bodies.clone().acquire_owned().await;
+        room.map_err(|_| ApiError::ServiceUnavailable("the server is stopping".to_owned()))
+    }
+
+    fn of(&self, user: &User, peer: Option<Peer>) -> Option<Arc<Share>> {
+        let Peer(address) = peer?;
+        if user.is_in(MASTERS) {
+            return None;
+        }
+        let caller = match user.is_anonymous() {
+            true => Caller::Stranger(address),
+            false => Caller::Holder(user.name.clone()),
+        };
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = callers.get(&caller).and_then(Weak::upgrade) {
+            return Some(share);
+        }
+        // Those of callers that are gone.
+        callers.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share::new(caller.clone()));
+        callers.insert(caller, Arc::downgrade(&share));
+        Some(share)
+    }
+}
+
+impl Share {
+    fn new(caller: Caller) -> Self {
+        let requests = match caller {
+            Caller::Holder(_) => REQUESTS,
+            Caller::Stranger(_) => STRANGER_REQUESTS,
+        };
+        Self {
+            caller,
+            requests: Arc::new(Semaphore::new(requests)),
+            watches: Arc::new(Semaphore::new(WATCHES)),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
+        }
+    }
+}
+
+impl Ticket {
+    /// Room to read a large body; None is room without a limit.
+    pub async fn large_body(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        match &self.0 {
+            Some(held) => in_turn(&held.share.large_bodies, TURN_TIMEOUT)
+                .await
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps the ticket until the answer has been sent, or its client is gone.
+    pub fn until_sent(self, answer: Response<Body>) -> Response<Body> {
+        if self.0.is_none() {
+            return answer;
+        }
+        answer.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _kept = &self;
+                frame
+            }))
+        })
+    }
+}
+
+async fn in_turn(
+    semaphore: &Arc<Semaphore>,
+    within: Duration,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let turn = tokio::time::timeout(within, semaphore.clone().acquire_owned()).await;
+    turn.ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| too_many("of this client"))
+}
+
+fn too_many(whose: &str) -> ApiError {
+    ApiError::TooManyRequests {
+        message: format!(
+            "too many requests {whose} are being answered: wait for some of them, then try again"
+        ),
+        retry_after_seconds: RETRY_AFTER_SECONDS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authn::NODES;
+    use sys::certificates::Identity;
+
+    const HERE: Option<Peer> = Some(Peer(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)));
+
+    fn node(name: &str) -> User {
+        User::from_certificate(Identity::new(&format!("system:node:{name}"), &[NODES]))
+    }
+
+    #[tokio::test]
+    async fn strangers_of_one_address_have_a_share_of_what_strangers_have() {
+        let shares = Shares::default();
+        let user = User::anonymous();
+        let mut held = Vec::new();
+        for _ in 0..STRANGER_REQUESTS {
+            held.push(shares.enter(&user, HERE, false).await.expect("room"));
+        }
+        let refused = shares.enter(&user, HERE, false).await.err();
+        assert_eq!(refused.map(|error| error.code()), Some(429));
+        let elsewhere = Some(Peer(IpAddr::from([192, 0, 2, 1])));
+        assert!(shares.enter(&user, elsewhere, false).await.is_ok());
+        assert!(shares.enter(&node("a"), HERE, false).await.is_ok());
+        held.pop();
+        assert!(shares.enter(&user, HERE, false).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_node_waits_for_itself_only() {
+        let shares = Shares {
+            turn_timeout: Duration::from_millis(50),
+            ..Shares::default()
+        };
+        let mut held = Vec::new();
+        for _ in 0..REQUESTS {
+            held.push(shares.enter(&node("a"), HERE, false).await.expect("room"));
+        }
+        assert!(shares.enter(&node("a"), HERE, false).await.is_err());
+        assert!(
+            shares.enter(&node("a"), HERE, true).await.is_ok(),
+            "a watch"
+        );
+        assert!(shares.enter(&node("b"), HERE, false).await.is_ok());
+        assert!(
+            shares
+                .enter(&User::internal("x"), None, false)
+                .await
+                .is_ok()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_given_back_with_the_last_byte_of_the_answer() {
+        let shares = Shares::default();
+        let ticket = shares.enter(&node("a"), HERE, false).await.expect("room");
+        let share = shares.of(&node("a"), HERE).expect("a share");
+        let answer = ticket.until_sent(Response::new(Body::from("text")));
+        assert_eq!(share.requests.available_permits(), REQUESTS - 1);
+        answer.into_body().collect().await.expect("a body");
+        assert_eq!(share.requests.available_permits(), REQUESTS);
+    }
+}

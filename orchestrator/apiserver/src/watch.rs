@@ -1,0 +1,447 @@
+//! WATCH: a stream of what happens to a selection, one JSON object a line.
+//!
+//! The cache tells what happened to each object; here that becomes what happened to the selection:
+//! an object that begins to match is ADDED to it, one that ceases to is DELETED from it. A stream
+//! ends at its timeout and when the server stops; a client resumes from the last revision it saw.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::authn::User;
+use super::authz::{Sight, Standing};
+use super::cache::{Cached, Change, Gone, Watch, WatchEvent};
+use super::negotiate::Shape;
+use super::request::Query;
+use super::rest::list::{Selection, catch_up, revision};
+use super::rest::{Answer, Call};
+use super::{reply, tables};
+use api::{ApiError, Resource};
+use store::Revision;
+use sys::Shutdown;
+
+/// Events that are there already go out together up to this size.
+const FRAME_BYTES: usize = 64 * 1024;
+/// Quiet watches hear of the progress this often, if they want to.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(50);
+/// Without a timeout of the client a watch lasts between one and two of these.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Answers with the stream. What is wrong with the request is said before it begins; a revision
+/// that is gone is said in it, as clients expect.
+pub async fn watch(call: &Call) -> Answer {
+    let resource = call.target.resource;
+    let objects = &call.state.objects;
+    let selection = Selection::of(resource, &call.query)?.with_name(call)?;
+    let options = Options::of(&call.query)?;
+    let namespace = call.target.namespace.as_deref();
+    let mut initial = VecDeque::new();
+    let from = match options.from {
+        From::Revision(from) => {
+            catch_up(objects, from).await?;
+            from
+        }
+        From::Now => objects.cache.revision(),
+        From::Snapshot(at_least) => {
+            catch_up(objects, at_least).await?;
+            let (revision, all) = objects.cache.list(resource, namespace);
+            initial.extend(all.into_iter().filter(|object| selection.selects(object)));
+            revision
+        }
+    };
+    let (watch, gone) = match objects.cache.watch(resource, namespace, from).await {
+        Ok(watch) => (Some(watch), None),
+        Err(gone) => (None, Some(gone)),
+    };
+    let stream = Stream {
+        sight: call.sight(),
+        standing: Standing::of(&call.state, &call.user, &call.target),
+        encoder: Encoder {
+            resource,
+            shape: call.wanted.shape,
+            headed: false,
+        },
+        selection,
+        initial,
+        marks_end: options.marks_end.then_some(from),
+        watch,
+        gone,
+        bookmarks: options.bookmarks,
+        next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
+        deadline: Instant::now() + options.timeout.min(until_end(&call.user, Timestamp::now())),
+        shutdown: call.state.tasks.shutdown().clone(),
+    };
+    let frames = stream::unfold(stream, |mut stream| async move {
+        let frame = stream.next().await?;
+        Some((Ok::<_, Infallible>(frame), stream))
+    });
+    Ok(reply::response(
+        "application/json",
+        StatusCode::OK,
+        Body::from_stream(frames),
+    ))
+}
+
+/// A watch ends with the certificate that it was asked for with, and is resumed with the next one.
+fn until_end(user: &User, now: Timestamp) -> Duration {
+    match &user.certificate {
+        Some(shown) => Duration::try_from(shown.ends.duration_since(now)).unwrap_or_default(),
+        None => Duration::MAX,
+    }
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// With what there is now, at least as new as this, as ADDED events.
+    Snapshot(Revision),
+    /// Behind this revision.
+    Revision(Revision),
+    /// With the next change.
+    Now,
+}
+
+#[derive(Debug, PartialEq)]
+struct Options {
+    from: From,
+    /// A bookmark says where the first events end.
+    marks_end: bool,
+    bookmarks: bool,
+    timeout: Duration,
+}
+
+impl Options {
+    fn of(query: &Query) -> Result<Self, ApiError> {
+        let version = revision(query)?;
+        let initial = query.optional_flag("sendInitialEvents");
+        let bookmarks = query.flag("allowWatchBookmarks");
+        let matching = query.get("resourceVersionMatch").unwrap_or_default();
+        match initial {
+            Some(_) if matching != "NotOlderThan" => {
+                return Err(ApiError::BadRequest(
+                    "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+                     resourceVersionMatch to NotOlderThan"
+                        .to_owned(),
+                ));
+            }
+            None if !matching.is_empty() => {
+                return Err(ApiError::BadRequest(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch \
+                     unless sendInitialEvents is provided"
+                        .to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        let from = match (initial, version) {
+            (Some(true), at_least) => From::Snapshot(at_least.unwrap_or_default()),
+            (None, None | Some(0)) => From::Snapshot(0),
+            (Some(false), None | Some(0)) => From::Now,
+            (_, Some(revision)) => From::Revision(revision),
+        };
+        let timeout = match query
+            .number::<u64>("timeoutSeconds")?
+            .filter(|seconds| *seconds > 0)
+        {
+            Some(seconds) => Duration::from_secs(seconds),
+            None => DEFAULT_TIMEOUT + DEFAULT_TIMEOUT.mul_f64(spread()),
+        };
+        let marks_end = initial == Some(true) && bookmarks;
+        Ok(Self {
+            from,
+            marks_end,
+            bookmarks,
+            timeout,
+        })
+    }
+}
+
+impl Selection {
+    /// The old `watch/…/name` path selects one object.
+    fn with_name(self, call: &Call) -> Result<Self, ApiError> {
+        match &call.target.name {
+            Some(name) => {
+                let query = format!("metadata.name={name}");
+                Ok(Self {
+                    fields: api::selector::FieldSelector::parse(&query)?,
+                    ..self
+                })
+            }
+            None => Ok(self),
+        }
+    }
+}
+
+/// One client's watch.
+struct Stream {
+    sight: Sight,
+    /// What entitles the client to the next event, where that may end.
+    standing: Option<Standing>,
+    encoder: Encoder,
+    selection: Selection,
+    /// Objects that are still to be sent as ADDED.
+    initial: VecDeque<Arc<Cached>>,
+    /// The revision to be said in the bookmark behind the initial events.
+    marks_end: Option<Revision>,
+    /// None once the watch is over.
+    watch: Option<Watch>,
+    /// To be said before the end.
+    gone: Option<Gone>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    shutdown: Shutdown,
+}
+
+impl Stream {
+    /// The next bytes for the client; None at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut frame = BytesMut::new();
+        if !self.initial.is_empty() {
+            while frame.len() < FRAME_BYTES
+                && let Some(object) = self.initial.pop_front()
+            {
+                let bytes = self.sight.bytes(&object);
+                self.encoder.event(&mut frame, "ADDED", &bytes);
+            }
+            return Some(frame.freeze());
+        }
+        if let Some(revision) = self.marks_end.take() {
+            self.encoder.bookmark(&mut frame, revision, true);
+            return Some(frame.freeze());
+        }
+        while frame.is_empty() {
+            let watch = match (&mut self.watch, self.gone.take()) {
+                (_, Some(gone)) => {
+                    self.watch = None;
+                    return Some(error_event(&gone));
+                }
+                (Some(watch), None) => watch,
+                (None, None) => return None,
+            };
+            tokio::select! {
+                () = self.shutdown.requested() => return None,
+                () = tokio::time::sleep_until(self.deadline) => {
+                    let progress = watch.progress();
+                    self.watch = None;
+                    if self.bookmarks {
+                        self.encoder.bookmark(&mut frame, progress, false);
+                    } else {
+                        return None;
+                    }
+                }
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    self.encoder.bookmark(&mut frame, watch.progress(), false);
+                }
+                event = watch.next() => self.take(&mut frame, event),
+            }
+        }
+        Some(frame.freeze())
+    }
+
+    /// Encodes an event, and those that are there already.
+    fn take(&mut self, frame: &mut BytesMut, event: Result<WatchEvent, Gone>) {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                // Nothing is told any more, and the watch is over.
+                Ok(event) if !self.is_entitled(&event) => {
+                    self.watch = None;
+                    return;
+                }
+                Ok(event) => self.encode(frame, &event),
+                Err(gone) => {
+                    self.gone = Some(gone);
+                    return;
+                }
+            }
+            let room = frame.len() < FRAME_BYTES;
+            next = self
+                .watch
+                .as_mut()
+                .filter(|_| room)
+                .and_then(Watch::try_next);
+        }
+    }
+
+    /// Events of what the client may no longer read are not for it.
+    fn is_entitled(&self, event: &WatchEvent) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_none_or(|standing| standing.holds(event.object.name()))
+            || transition(&self.selection, event).is_none()
+    }
+
+    fn encode(&mut self, frame: &mut BytesMut, event: &WatchEvent) {
+        let bytes = self.sight.bytes(&event.object);
+        match transition(&self.selection, event) {
+            Some(Transition::Entered) => {
+                self.encoder.event(frame, "ADDED", &bytes);
+            }
+            Some(Transition::Changed) => {
+                self.encoder.event(frame, "MODIFIED", &bytes);
+            }
+            Some(Transition::Left) if event.change == Change::Deleted => {
+                self.encoder.event(frame, "DELETED", &bytes);
+            }
+            Some(Transition::Left) => {
+                // What the client knows of it: the state before, at the revision of the change.
+                let previous = event.previous.as_ref().unwrap_or(&event.object);
+                let bytes = self.sight.at_revision(previous, event.object.revision);
+                self.encoder.event(frame, "DELETED", &bytes);
+            }
+            None => {}
+        }
+    }
+}
+
+/// What an event is to a selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transition {
+    Entered,
+    Changed,
+    Left,
+}
+
+fn transition(selection: &Selection, event: &WatchEvent) -> Option<Transition> {
+    let before = event
+        .previous
+        .as_ref()
+        .is_some_and(|object| selection.selects(object));
+    let after = event.change != Change::Deleted && selection.selects(&event.object);
+    match (before, after) {
+        (false, true) => Some(Transition::Entered),
+        (true, true) => Some(Transition::Changed),
+        (true, false) => Some(Transition::Left),
+        (false, false) => None,
+    }
+}
+
+/// Writes events in the client's form.
+struct Encoder {
+    resource: &'static Resource,
+    shape: Shape,
+    /// The table's columns have been sent.
+    headed: bool,
+}
+
+impl Encoder {
+    fn event(&mut self, out: &mut BytesMut, kind: &str, object: &Bytes) {
+        match self.shape {
+            Shape::Object => line(out, kind, object),
+            shape => {
+                // Stored bytes are JSON: an object that is not has been damaged; leave it out.
+                let Ok(value) = reply::parse(object) else {
+                    return;
+                };
+                line(out, kind, self.shaped(shape, value).to_string().as_bytes());
+            }
+        }
+    }
+
+    fn shaped(&mut self, shape: Shape, value: Value) -> Value {
+        match shape {
+            Shape::Object => value,
+            Shape::Metadata(version) => tables::partial_metadata(version, value),
+            Shape::Table(version, include) => {
+                let printer = tables::printer(self.resource.group, self.resource.plural);
+                let revision = value.pointer("/metadata/resourceVersion").cloned();
+                let row = tables::row(version, printer, value, include, Timestamp::now());
+                let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
+                let first = !std::mem::replace(&mut self.headed, true);
+                tables::table(version, printer, metadata, vec![row], first)
+            }
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, ends_initial: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if ends_initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.shape {
+            Shape::Table(version, include) => {
+                let object = json!({"metadata": metadata});
+                let printer = tables::printer(self.resource.group, self.resource.plural);
+                let row = tables::row(version, printer, object, include, Timestamp::now());
+                let list = json!({"resourceVersion": revision.to_string()});
+                tables::table(version, printer, list, vec![row], false)
+            }
+            Shape::Metadata(version) => {
+                tables::partial_metadata(version, json!({"metadata": metadata}))
+            }
+            Shape::Object => json!({
+                "kind": self.resource.kind,
+                "apiVersion": self.resource.api_version(),
+                "metadata": metadata,
+            }),
+        };
+        line(out, "BOOKMARK", object.to_string().as_bytes());
+    }
+}
+
+fn line(out: &mut BytesMut, kind: &str, object: &[u8]) {
+    out.reserve(object.len() + kind.len() + 24);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}
+
+fn error_event(gone: &Gone) -> Bytes {
+    let error = ApiError::too_old(gone.asked, gone.oldest);
+    let mut status = serde_json::to_value(error.status()).unwrap_or_default();
+    status["kind"] = "Status".into();
+    status["apiVersion"] = "v1".into();
+    let mut out = BytesMut::new();
+    line(&mut out, "ERROR", status.to_string().as_bytes());
+    out.freeze()
+}
+
+/// A number in 0..1 that differs between watches, so that they do not all end at once.
+fn spread() -> f64 {
+    let bits = uuid::Uuid::new_v4().as_u64_pair().0;
+    f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Uri;
+
+    use super::*;
+
+    fn options(query: &'static str) -> Result<Options, ApiError> {
+        Options::of(&Query::of(&Uri::from_static(query)))
+    }
+
+    #[test]
+    fn a_watch_begins_where_its_parameters_say() {
+        let from = |query| options(query).map(|options| options.from);
+        assert_eq!(from("/x?watch=1"), Ok(From::Snapshot(0)));
+        assert_eq!(from("/x?watch=1&resourceVersion=0"), Ok(From::Snapshot(0)));
+        assert_eq!(from("/x?watch=1&resourceVersion=9"), Ok(From::Revision(9)));
+        let list = "/x?sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=9";
+        assert_eq!(from(list), Ok(From::Snapshot(9)));
+        let now = "/x?sendInitialEvents=false&resourceVersionMatch=NotOlderThan";
+        assert_eq!(from(now), Ok(From::Now));
+        assert!(options("/x?sendInitialEvents=true").is_err());
+        assert!(options("/x?resourceVersionMatch=Exact").is_err());
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let mut out = BytesMut::new();
+        line(&mut out, "ADDED", b"{}");
+        assert_eq!(&out[..], b"{\"type\":\"ADDED\",\"object\":{}}\n");
+    }
+}

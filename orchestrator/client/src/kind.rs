@@ -1,0 +1,143 @@
+//! Kinds as rows: enough to build a path, an owner reference or an event's involved object. Pure.
+
+/// One kind of the API, as its clients need it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Kind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub namespaced: bool,
+}
+
+const fn core(kind: &'static str, plural: &'static str, namespaced: bool) -> Kind {
+    Kind {
+        group: "",
+        version: "v1",
+        kind,
+        plural,
+        namespaced,
+    }
+}
+
+const fn grouped(group: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    Kind {
+        group,
+        version: "v1",
+        kind,
+        plural,
+        namespaced: true,
+    }
+}
+
+impl Kind {
+    pub const POD: Kind = core("Pod", "pods", true);
+    pub const NODE: Kind = core("Node", "nodes", false);
+    pub const NAMESPACE: Kind = core("Namespace", "namespaces", false);
+    pub const SERVICE: Kind = core("Service", "services", true);
+    pub const ENDPOINTS: Kind = core("Endpoints", "endpoints", true);
+    pub const CONFIG_MAP: Kind = core("ConfigMap", "configmaps", true);
+    pub const SECRET: Kind = core("Secret", "secrets", true);
+    pub const SERVICE_ACCOUNT: Kind = core("ServiceAccount", "serviceaccounts", true);
+    pub const EVENT: Kind = core("Event", "events", true);
+    pub const REPLICATION_CONTROLLER: Kind =
+        core("ReplicationController", "replicationcontrollers", true);
+    pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
+    pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
+    pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
+    pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
+
+    /// Every kind that controllers watch. Events are not among them: they own and hold nothing.
+    pub const WATCHED: [Kind; 13] = [
+        Kind::NAMESPACE,
+        Kind::NODE,
+        Kind::POD,
+        Kind::SERVICE,
+        Kind::ENDPOINTS,
+        Kind::ENDPOINT_SLICE,
+        Kind::REPLICATION_CONTROLLER,
+        Kind::REPLICA_SET,
+        Kind::DEPLOYMENT,
+        Kind::CONFIG_MAP,
+        Kind::SECRET,
+        Kind::SERVICE_ACCOUNT,
+        Kind::LEASE,
+    ];
+
+    /// The row of an owner reference's kind, where it is one that is watched.
+    pub fn find(api_version: &str, kind: &str) -> Option<Kind> {
+        Kind::WATCHED
+            .into_iter()
+            .find(|k| k.kind == kind && k.api_version() == api_version)
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The path of the collection in `namespace` (all namespaces if empty), of one object in it, or
+    /// of that object's subresource.
+    pub fn path(&self, namespace: &str, name: &str, subresource: &str) -> String {
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
+        if self.namespaced && !namespace.is_empty() {
+            path.push_str("/namespaces/");
+            path.push_str(namespace);
+        }
+        for part in [self.plural, name, subresource] {
+            if !part.is_empty() {
+                path.push('/');
+                path.push_str(part);
+            }
+        }
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_group_scope_and_subresource() {
+        assert_eq!(
+            Kind::POD.path("a", "b", "status"),
+            "/api/v1/namespaces/a/pods/b/status"
+        );
+        assert_eq!(Kind::POD.path("", "", ""), "/api/v1/pods");
+        assert_eq!(Kind::NODE.path("ignored", "n", ""), "/api/v1/nodes/n");
+        assert_eq!(
+            Kind::DEPLOYMENT.path("a", "", ""),
+            "/apis/apps/v1/namespaces/a/deployments"
+        );
+    }
+
+    #[test]
+    fn every_kind_that_is_kept_is_watched_but_events() {
+        let served = api::resources()
+            .iter()
+            .filter(|row| row.verbs.contains(&"watch"))
+            .map(|row| (row.group, row.plural));
+        let mut watched: Vec<_> = Kind::WATCHED
+            .iter()
+            .chain([&Kind::EVENT])
+            .map(|k| (k.group, k.plural))
+            .collect();
+        for row in served {
+            assert!(
+                watched.contains(&row),
+                "{row:?} is served, but neither collected nor emptied"
+            );
+            watched.retain(|known| *known != row);
+        }
+        assert_eq!(watched, []);
+    }
+}

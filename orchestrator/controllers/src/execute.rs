@@ -1,0 +1,266 @@
+//! Carries out plans against the server. It chooses nothing; what it learns it hands back.
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::action::{Action, Create, Delete, Patch, Plan, Tell};
+use super::engine::Ending;
+use super::object::{Key, Object};
+use client::{About, ClientError, Kind, Recorder, Verbs};
+
+/// What the server's answers tell the engine.
+#[derive(Debug)]
+pub enum Answer {
+    Object(Box<Object>),
+    Gone { kind: Kind, key: Key, uid: String },
+}
+
+/// One executor for all plans.
+#[derive(Clone)]
+pub struct Executor {
+    verbs: Verbs,
+    recorder: Recorder,
+    answers: mpsc::UnboundedSender<Answer>,
+}
+
+/// The first batch of creates; each next one is twice as large while all succeed.
+const FIRST_BATCH: usize = 1;
+
+impl Executor {
+    pub fn new(verbs: Verbs, recorder: Recorder, answers: mpsc::UnboundedSender<Answer>) -> Self {
+        Self {
+            verbs,
+            recorder,
+            answers,
+        }
+    }
+
+    /// Carries out the plan up to its first failure. All answers are sent before this returns.
+    pub async fn run(&self, plan: Plan) -> Ending {
+        let mut actions = plan.actions.into_iter().peekable();
+        let mut batch_size = FIRST_BATCH;
+        while let Some(action) = actions.next() {
+            let creating = matches!(action, Action::Create(_));
+            let outcome = match action {
+                Action::Create(first) => {
+                    let mut batch = vec![first];
+                    while batch.len() < batch_size
+                        && let Some(Action::Create(create)) =
+                            actions.next_if(|next| matches!(next, Action::Create(_)))
+                    {
+                        batch.push(create);
+                    }
+                    batch_size *= 2;
+                    self.create_all(batch).await
+                }
+                Action::Delete(first) => {
+                    let mut batch = vec![first];
+                    while let Some(Action::Delete(delete)) =
+                        actions.next_if(|next| matches!(next, Action::Delete(_)))
+                    {
+                        batch.push(delete);
+                    }
+                    self.delete_all(batch).await
+                }
+                other => self.one(other).await,
+            };
+            if let Err(error) = outcome {
+                match &error {
+                    ClientError::Conflict(_) => tracing::debug!(%error, "planned anew"),
+                    other => tracing::info!(error = %other, "will be tried again"),
+                }
+                return Ending::Failed {
+                    creating,
+                    message: error.to_string(),
+                };
+            }
+        }
+        Ending::Done
+    }
+
+    async fn one(&self, action: Action) -> Result<(), ClientError> {
+        match action {
+            Action::Create(create) => self.create(create).await,
+            Action::Delete(delete) => self.delete(delete).await,
+            Action::Patch(patch) => self.patch(patch).await,
+            Action::Empty { kind, namespace } => self
+                .verbs
+                .delete(kind, &namespace, "", &json!({}))
+                .await
+                .map(drop),
+            Action::Finalize { namespace, uid } => self.finalize(&namespace, &uid).await,
+            Action::Tell(tell) => {
+                self.tell(tell);
+                Ok(())
+            }
+        }
+    }
+
+    async fn create_all(&self, batch: Vec<Create>) -> Result<(), ClientError> {
+        let creates: FuturesUnordered<_> = batch
+            .into_iter()
+            .map(|create| self.create(create))
+            .collect();
+        let outcomes: Vec<_> = creates.collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn delete_all(&self, batch: Vec<Delete>) -> Result<(), ClientError> {
+        let deletes: FuturesUnordered<_> = batch
+            .into_iter()
+            .map(|delete| self.delete(delete))
+            .collect();
+        let outcomes: Vec<_> = deletes.collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn create(&self, create: Create) -> Result<(), ClientError> {
+        let kind = create.kind;
+        match self
+            .verbs
+            .create(kind, &create.namespace, ("", ""), &create.object)
+            .await
+        {
+            Ok(object) => {
+                if let Some(about) = create.about {
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                    let text = format!("Created {}: {name}", kind.kind.to_lowercase());
+                    self.recorder.normal(about, "SuccessfulCreate", text);
+                }
+                self.answer(kind, object);
+                Ok(())
+            }
+            Err(ClientError::AlreadyExists(_)) if create.if_absent => Ok(()),
+            Err(error) => {
+                if let Some(about) = create.about {
+                    let text = format!("Error creating: {error}");
+                    self.recorder.warning(about, "FailedCreate", text);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn patch(&self, patch: Patch) -> Result<(), ClientError> {
+        let target = (
+            patch.key.namespace.as_str(),
+            patch.key.name.as_str(),
+            patch.subresource,
+        );
+        match self
+            .verbs
+            .patch(patch.kind, target, patch.how, &patch.body)
+            .await
+        {
+            Ok(object) => {
+                self.answer(patch.kind, object);
+                Ok(())
+            }
+            Err(ClientError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete(&self, delete: Delete) -> Result<(), ClientError> {
+        let Some(kind) = delete.kind else {
+            return Ok(());
+        };
+        for (kind, key, uid) in &delete.unless_any {
+            match self.verbs.get(*kind, &key.namespace, &key.name).await {
+                Err(ClientError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+                Ok(object) if !uid.is_empty() && object["metadata"]["uid"] != json!(uid) => {}
+                Ok(_) => return Ok(()),
+            }
+        }
+        let mut options = json!({"preconditions": {"uid": delete.uid}});
+        if let Some(seconds) = delete.grace_seconds {
+            options["gracePeriodSeconds"] = json!(seconds);
+        }
+        if let Some(policy) = delete.propagation {
+            options["propagationPolicy"] = json!(policy);
+        }
+        let Key { namespace, name } = &delete.key;
+        match self.verbs.delete(kind, namespace, name, &options).await {
+            Ok(object) => {
+                if object["metadata"]["deletionTimestamp"].is_string() {
+                    self.answer(kind, object);
+                } else {
+                    let (key, uid) = (delete.key.clone(), delete.uid.clone());
+                    self.send(Answer::Gone { kind, key, uid });
+                }
+                self.tell_deleted(kind, delete);
+                Ok(())
+            }
+            Err(ClientError::NotFound(_) | ClientError::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tell_deleted(&self, kind: Kind, delete: Delete) {
+        let about = delete.about.filter(|about| about.kind != kind);
+        if let Some(about) = about {
+            let text = format!("Deleted {}: {}", kind.kind.to_lowercase(), delete.key.name);
+            self.recorder.normal(about, "SuccessfulDelete", text);
+        }
+    }
+
+    /// Asks the server itself whether anything is left, and lets the namespace go if not.
+    async fn finalize(&self, namespace: &str, uid: &str) -> Result<(), ClientError> {
+        for kind in Kind::WATCHED.into_iter().filter(|kind| kind.namespaced) {
+            if self.verbs.any(kind, namespace).await? {
+                let text = format!("{namespace} still holds {}", kind.plural);
+                return Err(ClientError::Conflict(text));
+            }
+        }
+        let mut object = match self.verbs.get(Kind::NAMESPACE, "", namespace).await {
+            Err(ClientError::NotFound(_)) => return Ok(()),
+            other => other?,
+        };
+        if object["metadata"]["uid"] != json!(uid) {
+            return Ok(());
+        }
+        if let Some(finalizers) = object["spec"]["finalizers"].as_array_mut() {
+            finalizers.retain(|name| name != "kubernetes");
+        }
+        match self
+            .verbs
+            .replace(Kind::NAMESPACE, ("", namespace, "finalize"), &object)
+            .await
+        {
+            Ok(_) | Err(ClientError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tell(
+        &self,
+        Tell {
+            about,
+            warning,
+            reason,
+            message,
+        }: Tell,
+    ) {
+        let tell: fn(&Recorder, About, &str, String) = if warning {
+            Recorder::warning
+        } else {
+            Recorder::normal
+        };
+        tell(&self.recorder, about, reason, message);
+    }
+
+    fn answer(&self, kind: Kind, object: Value) {
+        match Object::from_json(kind, object) {
+            Some(object) => self.send(Answer::Object(Box::new(object))),
+            None => tracing::warn!(kind = kind.kind, "the server's answer is no such object"),
+        }
+    }
+
+    fn send(&self, answer: Answer) {
+        // The engine is gone only when everything stops.
+        let _ = self.answers.send(answer);
+    }
+}

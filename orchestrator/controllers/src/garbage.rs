@@ -1,0 +1,193 @@
+//! Garbage collection by owner: in the background, in the foreground, and orphaning. Pure.
+//!
+//! What is absent here may only be late: a deletion names the owners whose absence it rests on, and
+//! the executor asks the server for them first.
+
+use serde_json::{Value, json};
+
+use super::action::{Action, Delete, Plan, release};
+use super::object::{Key, Object, Owner};
+use super::world::World;
+use client::Kind;
+
+pub const FOREGROUND: &str = "foregroundDeletion";
+pub const ORPHAN: &str = "orphan";
+
+/// What a plan for one object is made from.
+pub struct View<'a> {
+    pub object: &'a Object,
+    pub owners: Vec<(&'a Owner, OwnerState)>,
+    pub dependents: Vec<&'a Object>,
+}
+
+/// What is known of an owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerState {
+    /// It exists, or its kind is not watched, so nothing can be said against it.
+    Solid,
+    /// It is going in the foreground and waits for this object.
+    Waiting,
+    /// It is not there; the row tells how to ask for it.
+    Absent(Kind),
+}
+
+/// Collects the view of the object at `kind`, `key`.
+pub fn gather<'a>(world: &'a World, kind: Kind, key: &Key) -> Option<View<'a>> {
+    let object = world.get(kind, key)?;
+    let owners = object
+        .meta
+        .owners
+        .iter()
+        .map(|owner| (owner, state(world, object, owner)));
+    Some(View {
+        object,
+        owners: owners.collect(),
+        dependents: world
+            .dependents(&object.meta.uid)
+            .map(AsRef::as_ref)
+            .collect(),
+    })
+}
+
+/// Whether the collector has anything to say about the object at all.
+pub fn concerns(object: &Object) -> bool {
+    !object.meta.owners.is_empty()
+        || object
+            .meta
+            .finalizers
+            .iter()
+            .any(|name| name == FOREGROUND || name == ORPHAN)
+}
+
+/// Deletes an object whose owners are gone; carries out what an ending owner's finalizers ask for.
+pub fn plan(view: &View) -> Plan {
+    let actions = if view.object.meta.deleting.is_some() {
+        end(view)
+    } else {
+        attempt(view)
+    };
+    Plan {
+        actions,
+        again: None,
+    }
+}
+
+fn state(world: &World, object: &Object, owner: &Owner) -> OwnerState {
+    let Some(kind) = Kind::find(&owner.api_version, &owner.kind) else {
+        return OwnerState::Solid;
+    };
+    let known = world.by_uid(&owner.uid).filter(|known| {
+        known.key.namespace.is_empty() || known.key.namespace == object.key.namespace
+    });
+    match known {
+        None => OwnerState::Absent(kind),
+        Some(known) => {
+            let foreground = known.meta.deleting.is_some() && has(known, FOREGROUND);
+            if foreground {
+                OwnerState::Waiting
+            } else {
+                OwnerState::Solid
+            }
+        }
+    }
+}
+
+fn attempt(view: &View) -> Vec<Action> {
+    let solid = view
+        .owners
+        .iter()
+        .any(|(_, state)| *state == OwnerState::Solid);
+    let mut gone = Vec::new();
+    let mut waiting = false;
+    for (owner, state) in &view.owners {
+        match state {
+            OwnerState::Absent(kind) => {
+                let namespace = if kind.namespaced {
+                    view.object.key.namespace.as_str()
+                } else {
+                    ""
+                };
+                gone.push((*kind, Key::new(namespace, &owner.name), owner.uid.clone()));
+            }
+            OwnerState::Waiting => waiting = true,
+            OwnerState::Solid => {}
+        }
+    }
+    if view.owners.is_empty() || (gone.is_empty() && !waiting) {
+        return Vec::new();
+    }
+    if solid {
+        // Some owner still wants it: only the references of those that go are taken off.
+        let going = view
+            .owners
+            .iter()
+            .filter(|(_, state)| *state == OwnerState::Waiting);
+        return going
+            .map(|(owner, _)| release(view.object, &owner.uid))
+            .collect();
+    }
+    let propagation = if waiting && !view.dependents.is_empty() {
+        "Foreground"
+    } else if has(view.object, ORPHAN) {
+        "Orphan"
+    } else if has(view.object, FOREGROUND) {
+        "Foreground"
+    } else {
+        "Background"
+    };
+    vec![Action::Delete(Delete {
+        propagation: Some(propagation),
+        unless_any: gone,
+        ..Delete::of(view.object)
+    })]
+}
+
+/// The object is on its way out and its finalizers concern its dependents.
+fn end(view: &View) -> Vec<Action> {
+    let uid = &view.object.meta.uid;
+    if has(view.object, ORPHAN) {
+        let mut actions: Vec<Action> = view
+            .dependents
+            .iter()
+            .map(|dependent| release(dependent, uid))
+            .collect();
+        actions.push(drop_finalizer(view.object, ORPHAN));
+        return actions;
+    }
+    if !has(view.object, FOREGROUND) {
+        return Vec::new();
+    }
+    let blocking = view.dependents.iter().filter(|dependent| {
+        dependent
+            .meta
+            .owners
+            .iter()
+            .any(|owner| owner.uid == *uid && owner.blocks)
+    });
+    if blocking.count() == 0 {
+        return vec![drop_finalizer(view.object, FOREGROUND)];
+    }
+    Vec::new()
+}
+
+fn drop_finalizer(object: &Object, name: &str) -> Action {
+    let rest: Vec<&String> = object
+        .meta
+        .finalizers
+        .iter()
+        .filter(|other| *other != name)
+        .collect();
+    let value = if rest.is_empty() {
+        Value::Null
+    } else {
+        json!(rest)
+    };
+    Action::merge_exact(object, "", json!({"metadata": {"finalizers": value}}))
+}
+
+fn has(object: &Object, finalizer: &str) -> bool {
+    object.meta.finalizers.iter().any(|name| name == finalizer)
+}
+
+#[cfg(test)]
+mod tests;

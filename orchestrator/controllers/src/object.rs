@@ -1,0 +1,539 @@
+//! Objects as controllers see them: metadata plus the few fields of a kind that a plan reads. Pods,
+//! nodes and leases come in the largest numbers and are kept as small rows. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
+    Toleration,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use api::selector::LabelSelector;
+use client::Kind;
+
+/// Namespace (empty for cluster-wide kinds) and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// One object: what is common to all kinds, and its kind's row.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub kind: Kind,
+    pub key: Key,
+    pub meta: Meta,
+    pub body: Body,
+}
+
+/// The metadata that controllers read.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    pub uid: String,
+    pub revision: u64,
+    pub generation: i64,
+    pub created: Timestamp,
+    pub deleting: Option<Timestamp>,
+    pub labels: BTreeMap<String, String>,
+    pub owners: Vec<Owner>,
+    pub finalizers: Vec<String>,
+}
+
+/// An owner reference.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Owner {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    pub controller: bool,
+    pub blocks: bool,
+}
+
+/// The row of a kind. Kinds that only ownership concerns are `Bare`.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Pod(Box<PodRow>),
+    Node(NodeRow),
+    Lease(LeaseRow),
+    Namespace(NamespaceRow),
+    Service(Arc<Service>),
+    Endpoints(Arc<Endpoints>),
+    Slice(Arc<EndpointSlice>),
+    Set(Arc<SetRow>),
+    Deployment(Arc<Deployment>),
+    Bare,
+}
+
+/// A pod's phase.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Phase {
+    #[default]
+    Pending,
+    Unknown,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+/// What controllers read of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct PodRow {
+    pub node: String,
+    pub phase: Phase,
+    pub ready: bool,
+    /// When the condition Ready last changed.
+    pub ready_since: Option<Timestamp>,
+    pub restarts: i32,
+    pub deletion_cost: i32,
+    pub ips: Vec<String>,
+    pub hostname: String,
+    pub subdomain: String,
+    pub ports: Vec<NamedPort>,
+    pub tolerations: Vec<Toleration>,
+}
+
+/// A container port that Services can name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedPort {
+    pub name: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+/// What controllers read of a node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeRow {
+    pub pod_cidrs: Vec<String>,
+    pub taints: Vec<Taint>,
+    /// The status of the condition Ready; empty before the agent first posts it.
+    pub ready: String,
+    /// The types of the conditions that there are.
+    pub conditions: Vec<String>,
+}
+
+/// What controllers read of a node's lease.
+#[derive(Clone, Debug, Default)]
+pub struct LeaseRow {
+    pub renewed: Option<Timestamp>,
+}
+
+/// What controllers read of a namespace.
+#[derive(Clone, Debug, Default)]
+pub struct NamespaceRow {
+    pub spec_finalizers: Vec<String>,
+}
+
+/// A ReplicaSet or a ReplicationController: they differ only in how they write their selector.
+#[derive(Clone, Debug)]
+pub struct SetRow {
+    pub annotations: BTreeMap<String, String>,
+    pub replicas: i32,
+    pub selector: LabelSelector,
+    pub template: Option<PodTemplateSpec>,
+    pub min_ready_seconds: i32,
+    pub status: SetStatus,
+}
+
+/// The status of a set.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SetStatus {
+    pub replicas: i32,
+    pub fully_labeled: i32,
+    pub ready: i32,
+    pub available: i32,
+    pub observed_generation: i64,
+    /// The message of the condition ReplicaFailure, if it is true: reason and text.
+    pub failure: Option<(String, String)>,
+}
+
+impl Object {
+    /// From an object's JSON, such as the answer to a write. None if it is not of `kind`'s type.
+    pub fn from_json(kind: Kind, value: Value) -> Option<Self> {
+        fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Option<T> {
+            serde_json::from_value(value).ok()
+        }
+        Some(match kind {
+            Kind::POD => Self::from(typed::<Pod>(value)?),
+            Kind::NODE => Self::from(typed::<Node>(value)?),
+            Kind::LEASE => Self::from(typed::<Lease>(value)?),
+            Kind::NAMESPACE => Self::from(typed::<Namespace>(value)?),
+            Kind::SERVICE => Self::from(typed::<Service>(value)?),
+            Kind::ENDPOINTS => Self::from(typed::<Endpoints>(value)?),
+            Kind::ENDPOINT_SLICE => Self::from(typed::<EndpointSlice>(value)?),
+            Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
+            Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
+            Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            other => Self::bare(other, typed(value["metadata"].clone())?),
+        })
+    }
+
+    /// An object of which only the metadata is kept.
+    pub fn bare(kind: Kind, metadata: ObjectMeta) -> Self {
+        Self::new(kind, metadata, Body::Bare)
+    }
+
+    /// The owner that controls this object.
+    pub fn controller(&self) -> Option<&Owner> {
+        self.meta.owners.iter().find(|owner| owner.controller)
+    }
+
+    pub fn as_pod(&self) -> Option<&PodRow> {
+        if let Body::Pod(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_node(&self) -> Option<&NodeRow> {
+        if let Body::Node(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_lease(&self) -> Option<&LeaseRow> {
+        if let Body::Lease(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_namespace(&self) -> Option<&NamespaceRow> {
+        if let Body::Namespace(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_service(&self) -> Option<&Arc<Service>> {
+        if let Body::Service(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_endpoints(&self) -> Option<&Arc<Endpoints>> {
+        if let Body::Endpoints(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_slice(&self) -> Option<&Arc<EndpointSlice>> {
+        if let Body::Slice(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_set(&self) -> Option<&Arc<SetRow>> {
+        if let Body::Set(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_deployment(&self) -> Option<&Arc<Deployment>> {
+        if let Body::Deployment(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
+        let key = Key {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        };
+        Self {
+            kind,
+            key,
+            meta: Meta::from(metadata),
+            body,
+        }
+    }
+}
+
+impl PodRow {
+    /// Succeeded or failed: it will not run again.
+    pub fn finished(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+}
+
+impl From<ObjectMeta> for Meta {
+    fn from(meta: ObjectMeta) -> Self {
+        let owner =
+            |reference: k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| Owner {
+                api_version: reference.api_version,
+                kind: reference.kind,
+                name: reference.name,
+                uid: reference.uid,
+                controller: reference.controller.unwrap_or(false),
+                blocks: reference.block_owner_deletion.unwrap_or(false),
+            };
+        Self {
+            uid: meta.uid.unwrap_or_default(),
+            revision: meta
+                .resource_version
+                .and_then(|r| r.parse().ok())
+                .unwrap_or(0),
+            generation: meta.generation.unwrap_or(0),
+            created: meta.creation_timestamp.map(|t| t.0).unwrap_or_default(),
+            deleting: meta.deletion_timestamp.map(|t| t.0),
+            labels: meta.labels.unwrap_or_default(),
+            owners: meta
+                .owner_references
+                .into_iter()
+                .flatten()
+                .map(owner)
+                .collect(),
+            finalizers: meta.finalizers.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Pod> for Object {
+    fn from(pod: Pod) -> Self {
+        let spec = pod.spec.unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "Ready");
+        let cost = pod.metadata.annotations.iter().flatten();
+        let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
+        // Init containers that go on running serve as well (KEP-753).
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let containers = spec.containers.iter().chain(sidecars);
+        let ports = containers.flat_map(|c| c.ports.iter().flatten());
+        let mut ips: Vec<String> = status
+            .pod_ips
+            .into_iter()
+            .flatten()
+            .map(|ip| ip.ip)
+            .collect();
+        if ips.is_empty() {
+            ips.extend(status.pod_ip);
+        }
+        let row = PodRow {
+            phase: match status.phase.as_deref() {
+                Some("Running") => Phase::Running,
+                Some("Succeeded") => Phase::Succeeded,
+                Some("Failed") => Phase::Failed,
+                Some("Unknown") => Phase::Unknown,
+                _ => Phase::Pending,
+            },
+            ready: ready.is_some_and(|c| c.status == "True"),
+            ready_since: ready
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
+            restarts: status
+                .container_statuses
+                .iter()
+                .flatten()
+                .map(|c| c.restart_count)
+                .sum(),
+            deletion_cost: cost.map(|(_, v)| v.parse().unwrap_or(0)).sum(),
+            ips,
+            ports: ports
+                .map(|p| NamedPort {
+                    name: p.name.clone().unwrap_or_default(),
+                    protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                    port: p.container_port,
+                })
+                .collect(),
+            node: spec.node_name.unwrap_or_default(),
+            hostname: spec.hostname.unwrap_or_default(),
+            subdomain: spec.subdomain.unwrap_or_default(),
+            tolerations: spec.tolerations.unwrap_or_default(),
+        };
+        Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
+    }
+}
+
+impl From<Node> for Object {
+    fn from(node: Node) -> Self {
+        let spec = node.spec.unwrap_or_default();
+        let conditions = node
+            .status
+            .unwrap_or_default()
+            .conditions
+            .unwrap_or_default();
+        let row = NodeRow {
+            pod_cidrs: match spec.pod_cidrs {
+                Some(ranges) if !ranges.is_empty() => ranges,
+                _ => spec.pod_cidr.into_iter().collect(),
+            },
+            taints: spec.taints.unwrap_or_default(),
+            ready: conditions
+                .iter()
+                .find(|c| c.type_ == "Ready")
+                .map(|c| c.status.clone())
+                .unwrap_or_default(),
+            conditions: conditions.into_iter().map(|c| c.type_).collect(),
+        };
+        Self::new(Kind::NODE, node.metadata, Body::Node(row))
+    }
+}
+
+impl From<Lease> for Object {
+    fn from(lease: Lease) -> Self {
+        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        Self::new(
+            Kind::LEASE,
+            lease.metadata,
+            Body::Lease(LeaseRow { renewed }),
+        )
+    }
+}
+
+impl From<Namespace> for Object {
+    fn from(namespace: Namespace) -> Self {
+        let spec_finalizers = namespace
+            .spec
+            .and_then(|spec| spec.finalizers)
+            .unwrap_or_default();
+        let row = NamespaceRow { spec_finalizers };
+        Self::new(Kind::NAMESPACE, namespace.metadata, Body::Namespace(row))
+    }
+}
+
+impl From<Service> for Object {
+    fn from(mut service: Service) -> Self {
+        let metadata = slim(&mut service.metadata);
+        Self::new(Kind::SERVICE, metadata, Body::Service(Arc::new(service)))
+    }
+}
+
+impl From<Endpoints> for Object {
+    fn from(mut endpoints: Endpoints) -> Self {
+        let metadata = slim(&mut endpoints.metadata);
+        Self::new(
+            Kind::ENDPOINTS,
+            metadata,
+            Body::Endpoints(Arc::new(endpoints)),
+        )
+    }
+}
+
+impl From<EndpointSlice> for Object {
+    fn from(mut slice: EndpointSlice) -> Self {
+        let metadata = slim(&mut slice.metadata);
+        Self::new(Kind::ENDPOINT_SLICE, metadata, Body::Slice(Arc::new(slice)))
+    }
+}
+
+impl From<Deployment> for Object {
+    fn from(mut deployment: Deployment) -> Self {
+        let metadata = slim(&mut deployment.metadata);
+        Self::new(
+            Kind::DEPLOYMENT,
+            metadata,
+            Body::Deployment(Arc::new(deployment)),
+        )
+    }
+}
+
+impl From<ReplicaSet> for Object {
+    fn from(set: ReplicaSet) -> Self {
+        let mut metadata = set.metadata;
+        let spec = set.spec.unwrap_or_default();
+        let status = set.status.unwrap_or_default();
+        let mut conditions = status.conditions.into_iter().flatten();
+        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
+        let row = SetRow {
+            annotations: metadata.annotations.take().unwrap_or_default(),
+            replicas: spec.replicas.unwrap_or(1),
+            selector: selector_or_nothing(LabelSelector::from_object(Some(&spec.selector)).ok()),
+            template: spec.template,
+            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
+            status: SetStatus {
+                replicas: status.replicas,
+                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+                ready: status.ready_replicas.unwrap_or(0),
+                available: status.available_replicas.unwrap_or(0),
+                observed_generation: status.observed_generation.unwrap_or(0),
+                failure: failure
+                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
+            },
+        };
+        Self::new(Kind::REPLICA_SET, metadata, Body::Set(Arc::new(row)))
+    }
+}
+
+impl From<ReplicationController> for Object {
+    fn from(set: ReplicationController) -> Self {
+        let mut metadata = set.metadata;
+        let spec = set.spec.unwrap_or_default();
+        let status = set.status.unwrap_or_default();
+        let mut conditions = status.conditions.into_iter().flatten();
+        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
+        let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty());
+        let row = SetRow {
+            annotations: metadata.annotations.take().unwrap_or_default(),
+            replicas: spec.replicas.unwrap_or(1),
+            selector: selector_or_nothing(selector.map(LabelSelector::from_map)),
+            template: spec.template,
+            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
+            status: SetStatus {
+                replicas: status.replicas,
+                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
+                ready: status.ready_replicas.unwrap_or(0),
+                available: status.available_replicas.unwrap_or(0),
+                observed_generation: status.observed_generation.unwrap_or(0),
+                failure: failure
+                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
+            },
+        };
+        Self::new(
+            Kind::REPLICATION_CONTROLLER,
+            metadata,
+            Body::Set(Arc::new(row)),
+        )
+    }
+}
+
+const FAILURE: &str = "ReplicaFailure";
+
+/// A set with an unreadable or empty selector manages nothing.
+fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
+    selector
+        .filter(|s| !s.is_everything())
+        .unwrap_or_else(LabelSelector::nothing)
+}
+
+/// The metadata for the common part; managed fields are dropped everywhere.
+fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
+    metadata.managed_fields = None;
+    metadata.clone()
+}

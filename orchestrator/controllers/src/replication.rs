@@ -1,0 +1,304 @@
+//! ReplicaSets and ReplicationControllers: as many active pods as they say. Pure.
+//!
+//! A stale cache never makes too many pods: a task runs once at a time, and the answers to its
+//! creates are in the world before it runs again.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::action::{self, Action, Create, Delete, Plan};
+use super::object::{Key, Object, Phase, PodRow, SetRow, SetStatus};
+use super::world::World;
+use client::Kind;
+
+/// What a plan for one set is made from.
+pub struct View<'a> {
+    pub set: &'a Object,
+    pub row: &'a SetRow,
+    /// The pods of the set's namespace.
+    pub pods: Vec<(&'a Object, &'a PodRow)>,
+    /// How many active pods of sets with the same owner run on a node.
+    pub crowd: BTreeMap<String, usize>,
+    /// The namespace is going away: nothing can be created in it.
+    pub namespace_ending: bool,
+    /// Why the last create failed.
+    pub refused: Option<&'a str>,
+    pub now: Timestamp,
+}
+
+/// Pods created or deleted by one plan, at most.
+const BURST: usize = 500;
+
+/// Between a pod that failed at once and its replacement.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// 1 s · 2^9 is more than the longest pause.
+const LONGEST_SHIFT: u32 = 9;
+
+/// Collects the view of the set at `key`.
+pub fn gather<'a>(
+    world: &'a World,
+    kind: Kind,
+    key: &Key,
+    refused: Option<&'a str>,
+    now: Timestamp,
+) -> Option<View<'a>> {
+    let set = world.get(kind, key)?;
+    let mut crowd = BTreeMap::new();
+    let siblings = match set.controller() {
+        Some(owner) => world
+            .dependents(&owner.uid)
+            .map(|set| set.meta.uid.as_str())
+            .collect(),
+        None => vec![set.meta.uid.as_str()],
+    };
+    for pod in siblings.into_iter().flat_map(|uid| world.dependents(uid)) {
+        if let Some(row) = pod.as_pod().filter(|row| active(pod, row)) {
+            *crowd.entry(row.node.clone()).or_insert(0) += 1;
+        }
+    }
+    let namespace = world.get(Kind::NAMESPACE, &Key::new("", &key.namespace));
+    Some(View {
+        set,
+        row: set.as_set()?,
+        pods: world.pods(&set.key.namespace),
+        crowd,
+        namespace_ending: namespace.is_some_and(|namespace| namespace.meta.deleting.is_some()),
+        refused,
+        now,
+    })
+}
+
+/// Claims pods, writes the status, and creates or deletes the difference.
+pub fn plan(view: &View) -> Plan {
+    let (mut actions, mine) = claim(view);
+    let hold = hold(view, &mine);
+    let active: Vec<_> = mine
+        .into_iter()
+        .filter(|(pod, row)| active(pod, row))
+        .collect();
+    let (status, mut again) = status(view, &active);
+    if status != view.row.status {
+        actions.push(write_status(view, &status));
+    }
+    if view.set.meta.deleting.is_none() {
+        let wanted = usize::try_from(view.row.replicas).unwrap_or(0);
+        if active.len() < wanted
+            && let Some(wait) = hold
+        {
+            again = Some(again.map_or(wait, |other| other.min(wait)));
+        } else if active.len() < wanted && !view.namespace_ending {
+            let count = (wanted - active.len()).min(BURST);
+            actions.extend((0..count).map(|_| create(view)));
+        } else if active.len() > wanted {
+            let victims = choose_victims(view, active, wanted);
+            actions.extend(victims.into_iter().map(|pod| {
+                let about = Some(action::about(view.set));
+                Action::Delete(Delete {
+                    about,
+                    ..Delete::of(pod)
+                })
+            }));
+        }
+    }
+    Plan { actions, again }
+}
+
+/// How long to wait before failed pods are replaced: an agent that refuses one refuses its successor. The
+/// pause doubles with every round of failures, and begins when the newest failed pod was made, so that a
+/// pod that fails late is replaced at once.
+fn hold(view: &View, mine: &[PodRef]) -> Option<SignedDuration> {
+    let failed = mine.iter().filter(|(_, row)| row.phase == Phase::Failed);
+    let newest = failed.clone().map(|(pod, _)| pod.meta.created).max()?;
+    let wanted = usize::try_from(view.row.replicas).unwrap_or(0).max(1);
+    let rounds = failed.count().div_ceil(wanted) - 1;
+    let shift = u32::try_from(rounds).unwrap_or(u32::MAX).min(LONGEST_SHIFT);
+    let pause = (FIRST_PAUSE * (1 << shift)).min(LONGEST_PAUSE);
+    let wait = view.now.duration_until(newest + pause);
+    (wait > SignedDuration::ZERO).then_some(wait)
+}
+
+/// It counts: neither finished nor on its way out.
+pub fn active(pod: &Object, row: &PodRow) -> bool {
+    !row.finished() && pod.meta.deleting.is_none()
+}
+
+/// When a ready pod counts as available, if it does one day.
+pub fn available_at(row: &PodRow, min_ready_seconds: i32) -> Option<Timestamp> {
+    if !row.ready {
+        return None;
+    }
+    if min_ready_seconds <= 0 {
+        return Some(Timestamp::MIN);
+    }
+    Some(row.ready_since? + SignedDuration::from_secs(min_ready_seconds.into()))
+}
+
+type PodRef<'a> = (&'a Object, &'a PodRow);
+
+/// Adopts matching orphans, releases own pods that match no more; gives the pods that are ours.
+fn claim<'a>(view: &View<'a>) -> (Vec<Action>, Vec<PodRef<'a>>) {
+    let uid = &view.set.meta.uid;
+    let mut actions = Vec::new();
+    let mut mine = Vec::new();
+    for &(pod, row) in &view.pods {
+        let matches = || view.row.selector.matches(&pod.meta.labels);
+        match pod.controller() {
+            Some(owner) if owner.uid != *uid => {}
+            Some(_) if matches() => mine.push((pod, row)),
+            Some(_) if view.set.meta.deleting.is_none() => {
+                actions.push(action::release(pod, uid));
+            }
+            Some(_) => {}
+            None => {
+                if view.set.meta.deleting.is_none() && active(pod, row) && matches() {
+                    let owner = action::controller_reference(view.set);
+                    actions.push(action::adopt(pod, owner));
+                    mine.push((pod, row));
+                }
+            }
+        }
+    }
+    (actions, mine)
+}
+
+fn status(view: &View, active: &[PodRef]) -> (SetStatus, Option<SignedDuration>) {
+    let labels = view
+        .row
+        .template
+        .as_ref()
+        .and_then(|template| template.metadata.as_ref());
+    let labels = labels
+        .and_then(|meta| meta.labels.clone())
+        .unwrap_or_default();
+    let full = |pod: &Object| {
+        labels
+            .iter()
+            .all(|(k, v)| pod.meta.labels.get(k) == Some(v))
+    };
+    let mut status = SetStatus {
+        replicas: count(active.len()),
+        fully_labeled: count(active.iter().filter(|(pod, _)| full(pod)).count()),
+        ready: count(active.iter().filter(|(_, row)| row.ready).count()),
+        available: 0,
+        observed_generation: view.set.meta.generation,
+        failure: None,
+    };
+    let mut again: Option<SignedDuration> = None;
+    for (_, row) in active {
+        match available_at(row, view.row.min_ready_seconds) {
+            Some(at) if at <= view.now => status.available += 1,
+            Some(at) => {
+                let wait = view.now.duration_until(at);
+                again = Some(again.map_or(wait, |other| other.min(wait)));
+            }
+            None => {}
+        }
+    }
+    if active.len() < usize::try_from(view.row.replicas).unwrap_or(0) {
+        status.failure = view
+            .refused
+            .map(|message| ("FailedCreate".to_owned(), message.to_owned()));
+    }
+    (status, again)
+}
+
+fn write_status(view: &View, status: &SetStatus) -> Action {
+    let some = |n: i32| if n == 0 { Value::Null } else { json!(n) };
+    let conditions = match &status.failure {
+        None => Value::Null,
+        Some((reason, message)) => json!([{
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": api::meta::timestamp(view.now),
+        }]),
+    };
+    let body = json!({"status": {
+        "replicas": status.replicas,
+        "fullyLabeledReplicas": some(status.fully_labeled),
+        "readyReplicas": some(status.ready),
+        "availableReplicas": some(status.available),
+        "observedGeneration": status.observed_generation,
+        "conditions": conditions,
+    }});
+    Action::merge(view.set, "status", body)
+}
+
+fn create(view: &View) -> Action {
+    let template = view.row.template.clone().unwrap_or_default();
+    let metadata = template.metadata.unwrap_or_default();
+    let mut meta = json!({
+        "generateName": format!("{}-", view.set.key.name),
+        "namespace": view.set.key.namespace,
+        "labels": metadata.labels,
+        "annotations": metadata.annotations,
+        "finalizers": metadata.finalizers,
+        "ownerReferences": action::owners_json(&[action::controller_reference(view.set)]),
+    });
+    if let Some(fields) = meta.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": meta,
+        "spec": template.spec,
+    });
+    Action::Create(Create {
+        kind: Kind::POD,
+        namespace: view.set.key.namespace.clone(),
+        object,
+        if_absent: false,
+        about: Some(action::about(view.set)),
+    })
+}
+
+/// The pods that go first: those whose loss hurts least.
+fn choose_victims<'a>(view: &View, active: Vec<PodRef<'a>>, keep: usize) -> Vec<&'a Object> {
+    let mut ranked = active;
+    ranked.sort_by_cached_key(|(pod, row)| rank(view, pod, row));
+    let excess = (ranked.len() - keep).min(BURST);
+    ranked
+        .into_iter()
+        .take(excess)
+        .map(|(pod, _)| pod)
+        .collect()
+}
+
+/// Kubernetes' order of preference; smaller goes first.
+fn rank(view: &View, pod: &Object, row: &PodRow) -> impl Ord + use<> {
+    let crowd = view.crowd.get(&row.node).copied().unwrap_or(0);
+    (
+        (
+            !row.node.is_empty(),
+            phase_rank(row.phase),
+            row.ready,
+            row.deletion_cost,
+        ),
+        Reverse(crowd),
+        Reverse(row.ready_since.filter(|_| row.ready)),
+        Reverse(row.restarts),
+        Reverse(pod.meta.created),
+        pod.key.name.clone(),
+    )
+}
+
+fn phase_rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Pending => 0,
+        Phase::Unknown => 1,
+        _ => 2,
+    }
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

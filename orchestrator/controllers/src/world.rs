@@ -1,0 +1,345 @@
+//! All objects that controllers know, with the indexes that plans need. Fed by watches and by the
+//! answers to own writes, so that a plan always sees what earlier plans did. Pure.
+//!
+//! Every object carries a revision of one global order. Each kind remembers how far its watch has
+//! come; an answer to a write that the watch has already passed is dropped, so nothing deleted
+//! meanwhile comes back, and a list that is older than an own write does not undo it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::object::{Key, Object, PodRow, SetRow};
+use client::Kind;
+
+/// One delivery of a watch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Snapshot {
+        kind: Kind,
+        objects: Vec<Object>,
+        revision: u64,
+    },
+    Upsert(Object),
+    Delete(Object),
+}
+
+/// One object's change as it took effect.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+}
+
+/// Who depends on an object: kind and key.
+pub type Address = (Kind, Key);
+
+/// The objects, by kind.
+#[derive(Default)]
+pub struct World {
+    kinds: BTreeMap<Kind, Shelf>,
+    dependents: BTreeMap<String, BTreeSet<Address>>,
+    by_uid: BTreeMap<String, Address>,
+    pods_on: BTreeMap<String, BTreeSet<Key>>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    objects: BTreeMap<Key, Arc<Object>>,
+    /// The watch has delivered everything up to here.
+    seen: u64,
+    listed: bool,
+}
+
+impl World {
+    /// Whether the watch of every one of `kinds` has delivered its snapshot.
+    pub fn in_sync(&self, kinds: &[Kind]) -> bool {
+        kinds
+            .iter()
+            .all(|kind| self.kinds.get(kind).is_some_and(|shelf| shelf.listed))
+    }
+
+    /// Takes in what a watch delivered.
+    pub fn apply(&mut self, change: Change) -> Vec<Diff> {
+        match change {
+            Change::Snapshot {
+                kind,
+                objects,
+                revision,
+            } => self.replace(kind, objects, revision),
+            Change::Upsert(object) => {
+                let shelf = self.kinds.entry(object.kind).or_default();
+                shelf.seen = shelf.seen.max(object.meta.revision);
+                self.upsert(object).into_iter().collect()
+            }
+            Change::Delete(object) => {
+                let shelf = self.kinds.entry(object.kind).or_default();
+                shelf.seen = shelf.seen.max(object.meta.revision);
+                let known = shelf.objects.get(&object.key);
+                let same = known.is_some_and(|known| {
+                    known.meta.uid == object.meta.uid || known.meta.revision < object.meta.revision
+                });
+                let diff = if same {
+                    self.remove(object.kind, &object.key)
+                } else {
+                    None
+                };
+                diff.into_iter().collect()
+            }
+        }
+    }
+
+    /// Takes in the answer to an own write, unless the watch is already past it.
+    pub fn assume(&mut self, object: Object) -> Option<Diff> {
+        let seen = self.kinds.get(&object.kind).map_or(0, |shelf| shelf.seen);
+        if object.meta.revision <= seen {
+            None
+        } else {
+            self.upsert(object)
+        }
+    }
+
+    /// Forgets an object that an own delete removed at once.
+    pub fn assume_gone(&mut self, kind: Kind, key: &Key, uid: &str) -> Option<Diff> {
+        let known = self.get(kind, key)?;
+        if known.meta.uid == uid {
+            self.remove(kind, key)
+        } else {
+            None
+        }
+    }
+
+    pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
+        self.kinds.get(&kind)?.objects.get(key)
+    }
+
+    pub fn by_uid(&self, uid: &str) -> Option<&Arc<Object>> {
+        let (kind, key) = self.by_uid.get(uid)?;
+        self.get(*kind, key)
+    }
+
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
+        self.kinds
+            .get(&kind)
+            .into_iter()
+            .flat_map(|shelf| shelf.objects.values())
+    }
+
+    /// The objects of `kind` in one namespace.
+    pub fn within<'a, 'n>(
+        &'a self,
+        kind: Kind,
+        namespace: &'n str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a, 'n> {
+        let shelf = self.kinds.get(&kind).into_iter();
+        shelf
+            .flat_map(move |shelf| shelf.objects.range(Key::new(namespace, "")..))
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object)
+    }
+
+    pub fn pods<'a>(&'a self, namespace: &str) -> Vec<(&'a Object, &'a PodRow)> {
+        let pods = self.within(Kind::POD, namespace);
+        pods.filter_map(|object| Some((object.as_ref(), object.as_pod()?)))
+            .collect()
+    }
+
+    pub fn pods_on<'a>(&'a self, node: &str) -> Vec<(&'a Object, &'a PodRow)> {
+        let keys = self.pods_on.get(node).into_iter().flatten();
+        let pods = keys.filter_map(|key| self.get(Kind::POD, key));
+        pods.filter_map(|object| Some((object.as_ref(), object.as_pod()?)))
+            .collect()
+    }
+
+    /// The names that pods give for their nodes.
+    pub fn nodes_of_pods(&self) -> impl Iterator<Item = &String> {
+        self.pods_on.keys()
+    }
+
+    pub fn sets<'a>(&'a self, kind: Kind, namespace: &str) -> Vec<(&'a Object, &'a SetRow)> {
+        let sets = self.within(kind, namespace);
+        sets.filter_map(|object| Some((object.as_ref(), object.as_set()?.as_ref())))
+            .collect()
+    }
+
+    /// The objects that name `uid` among their owners.
+    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let addresses = self.dependents.get(uid).into_iter().flatten();
+        addresses.filter_map(|(kind, key)| self.get(*kind, key))
+    }
+
+    /// Whether anything that is watched still lives in `namespace`.
+    pub fn holds_any(&self, namespace: &str) -> bool {
+        self.kinds
+            .keys()
+            .any(|kind| kind.namespaced && self.within(*kind, namespace).next().is_some())
+    }
+
+    fn replace(&mut self, kind: Kind, objects: Vec<Object>, revision: u64) -> Vec<Diff> {
+        let shelf = self.kinds.entry(kind).or_default();
+        let known: BTreeMap<Key, u64> = shelf
+            .objects
+            .iter()
+            .map(|(key, object)| (key.clone(), object.meta.revision))
+            .collect();
+        let keep: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
+        let mut diffs = Vec::new();
+        for (key, known_revision) in known {
+            if !keep.contains(&key) && known_revision <= revision {
+                diffs.extend(self.remove(kind, &key));
+            }
+        }
+        for object in objects {
+            diffs.extend(self.upsert(object));
+        }
+        let shelf = self.kinds.entry(kind).or_default();
+        shelf.seen = shelf.seen.max(revision);
+        shelf.listed = true;
+        diffs
+    }
+
+    fn upsert(&mut self, object: Object) -> Option<Diff> {
+        let (kind, key) = (object.kind, object.key.clone());
+        let old = self.get(kind, &key).cloned();
+        if old
+            .as_ref()
+            .is_some_and(|old| old.meta.revision >= object.meta.revision)
+        {
+            return None;
+        }
+        if let Some(old) = &old {
+            self.unindex(old);
+        }
+        let new = Arc::new(object);
+        self.index(&new);
+        self.kinds
+            .entry(kind)
+            .or_default()
+            .objects
+            .insert(key, new.clone());
+        Some(Diff {
+            old,
+            new: Some(new),
+        })
+    }
+
+    fn remove(&mut self, kind: Kind, key: &Key) -> Option<Diff> {
+        let old = self.kinds.get_mut(&kind)?.objects.remove(key)?;
+        self.unindex(&old);
+        Some(Diff {
+            old: Some(old),
+            new: None,
+        })
+    }
+
+    fn index(&mut self, object: &Object) {
+        let address = (object.kind, object.key.clone());
+        self.by_uid.insert(object.meta.uid.clone(), address.clone());
+        for owner in &object.meta.owners {
+            self.dependents
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(address.clone());
+        }
+        if let Some(pod) = object.as_pod().filter(|pod| !pod.node.is_empty()) {
+            self.pods_on
+                .entry(pod.node.clone())
+                .or_default()
+                .insert(object.key.clone());
+        }
+    }
+
+    fn unindex(&mut self, object: &Object) {
+        let address = (object.kind, object.key.clone());
+        if self.by_uid.get(&object.meta.uid) == Some(&address) {
+            self.by_uid.remove(&object.meta.uid);
+        }
+        for owner in &object.meta.owners {
+            take(&mut self.dependents, &owner.uid, &address);
+        }
+        if let Some(pod) = object.as_pod() {
+            take(&mut self.pods_on, &pod.node, &object.key);
+        }
+    }
+}
+
+/// Removes one member of a set in a map of sets, and the set with its last.
+fn take<T: Ord>(map: &mut BTreeMap<String, BTreeSet<T>>, key: &str, member: &T) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(member);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Body, Meta, Owner};
+
+    fn object(name: &str, uid: &str, revision: u64) -> Object {
+        let meta = Meta {
+            uid: uid.to_owned(),
+            revision,
+            ..Meta::default()
+        };
+        Object {
+            kind: Kind::POD,
+            key: Key::new("ns", name),
+            meta,
+            body: Body::Bare,
+        }
+    }
+
+    fn known(world: &World) -> Vec<(String, u64)> {
+        let pods = world.all(Kind::POD);
+        pods.map(|object| (object.meta.uid.clone(), object.meta.revision))
+            .collect()
+    }
+
+    #[test]
+    fn an_older_event_does_not_undo_an_own_write() {
+        let mut world = World::default();
+        world.assume(object("a", "1", 7));
+        assert!(world.apply(Change::Upsert(object("a", "1", 5))).is_empty());
+        assert_eq!(known(&world), [("1".to_owned(), 7)]);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_back_what_was_deleted() {
+        let mut world = World::default();
+        world.apply(Change::Upsert(object("a", "1", 5)));
+        world.apply(Change::Delete(object("a", "1", 8)));
+        assert!(world.assume(object("a", "1", 5)).is_none());
+        assert!(known(&world).is_empty());
+    }
+
+    #[test]
+    fn a_list_keeps_own_writes_that_are_newer_and_drops_what_is_gone() {
+        let mut world = World::default();
+        world.apply(Change::Upsert(object("old", "1", 3)));
+        world.assume(object("mine", "2", 9));
+        let snapshot = Change::Snapshot {
+            kind: Kind::POD,
+            objects: vec![object("b", "3", 4)],
+            revision: 6,
+        };
+        assert_eq!(world.apply(snapshot).len(), 2);
+        assert_eq!(known(&world), [("3".to_owned(), 4), ("2".to_owned(), 9)]);
+        assert!(world.in_sync(&[Kind::POD]));
+    }
+
+    #[test]
+    fn dependents_follow_owner_references() {
+        let mut world = World::default();
+        let mut child = object("child", "2", 2);
+        child.meta.owners.push(Owner {
+            uid: "1".to_owned(),
+            ..Owner::default()
+        });
+        world.apply(Change::Upsert(child));
+        assert_eq!(world.dependents("1").count(), 1);
+        world.apply(Change::Upsert(object("child", "2", 3)));
+        assert_eq!(world.dependents("1").count(), 0);
+    }
+}

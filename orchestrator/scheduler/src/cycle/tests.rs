@@ -1,0 +1,318 @@
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::snapshot::NodeRow;
+
+fn node(name: &str, change: impl FnOnce(&mut Value)) -> NodeRow {
+    let mut value = json!({
+        "metadata": {"name": name, "labels": {"zone": name}},
+        "spec": {},
+        "status": {
+            "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "3", "example.com/gpu": "1"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    change(&mut value);
+    NodeRow::from(serde_json::from_value::<Node>(value).unwrap())
+}
+
+fn plain(name: &str) -> NodeRow {
+    node(name, |_| {})
+}
+
+fn pod(name: &str, spec: Value) -> PodRow {
+    let mut value = json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}")},
+        "spec": {"containers": [{"name": "a"}]},
+    });
+    for (field, given) in spec.as_object().unwrap() {
+        value["spec"][field] = given.clone();
+    }
+    PodRow::from(serde_json::from_value::<Pod>(value).unwrap())
+}
+
+fn asking(name: &str, requests: Value) -> PodRow {
+    pod(
+        name,
+        json!({"containers": [{"name": "a", "resources": {"requests": requests}}]}),
+    )
+}
+
+fn cluster(nodes: Vec<NodeRow>, pods: Vec<PodRow>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for node in nodes {
+        snapshot.upsert_node(node);
+    }
+    for pod in pods {
+        snapshot.upsert_pod(pod);
+    }
+    snapshot
+}
+
+fn on(node: &str, mut pod: PodRow) -> PodRow {
+    pod.node = node.to_owned();
+    pod
+}
+
+fn refusal(snapshot: &Snapshot, pod: &PodRow) -> String {
+    match decide(snapshot, pod) {
+        Decision::Unschedulable { message } => message,
+        Decision::Bind { node } => panic!("bound to {node}"),
+    }
+}
+
+fn chosen(snapshot: &Snapshot, pod: &PodRow) -> String {
+    match decide(snapshot, pod) {
+        Decision::Bind { node } => node,
+        Decision::Unschedulable { message } => panic!("{message}"),
+    }
+}
+
+#[test]
+fn without_nodes_it_says_so() {
+    let message = refusal(&Snapshot::default(), &pod("a", json!({})));
+    assert_eq!(message, "no nodes available to schedule pods");
+}
+
+#[test]
+fn every_reason_is_counted_in_kubernetes_words() {
+    let nodes = vec![
+        node("a", |n| n["spec"]["unschedulable"] = json!(true)),
+        node("b", |n| {
+            n["spec"]["taints"] = json!([{"key": "gpu", "value": "x", "effect": "NoSchedule"}])
+        }),
+        node("c", |n| n["status"]["allocatable"]["cpu"] = json!("500m")),
+        node("d", |n| n["status"]["allocatable"]["cpu"] = json!("900m")),
+    ];
+    let message = refusal(&cluster(nodes, vec![]), &asking("p", json!({"cpu": "1"})));
+    let expected = "0/4 nodes are available: 1 node(s) had untolerated taint {gpu: x}, \
+                    1 node(s) were unschedulable, 2 Insufficient cpu.";
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_node_that_is_not_ready_takes_nothing_even_before_its_taint() {
+    let late = node("a", |n| n["status"]["conditions"] = json!([]));
+    let message = refusal(&cluster(vec![late], vec![]), &pod("p", json!({})));
+    assert!(
+        message.contains("untolerated taint {node.kubernetes.io/not-ready: }"),
+        "{message}"
+    );
+}
+
+#[test]
+fn resources_pods_and_ports_are_never_given_twice() {
+    let port =
+        json!({"containers": [{"name": "a", "ports": [{"containerPort": 80, "hostPort": 80}]}]});
+    let local = json!({"containers": [{"name": "a", "ports": [
+        {"containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1"}]}]});
+    let udp = json!({"containers": [{"name": "a", "ports": [
+        {"containerPort": 80, "hostPort": 80, "protocol": "UDP"}]}]});
+    let full = || {
+        vec![
+            pod("1", json!({})),
+            pod("2", json!({})),
+            pod("3", json!({})),
+        ]
+    };
+    let cases: [(Vec<PodRow>, PodRow, Option<&str>); 8] = [
+        (
+            vec![asking("1", json!({"cpu": "1500m"}))],
+            asking("p", json!({"cpu": "500m"})),
+            None,
+        ),
+        (
+            vec![asking("1", json!({"cpu": "1500m"}))],
+            asking("p", json!({"cpu": "501m", "memory": "5Gi"})),
+            Some("0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory."),
+        ),
+        (
+            vec![asking("1", json!({"example.com/gpu": "1"}))],
+            asking("p", json!({"example.com/gpu": "1"})),
+            Some("0/1 nodes are available: 1 Insufficient example.com/gpu."),
+        ),
+        (
+            full(),
+            pod("p", json!({})),
+            Some("0/1 nodes are available: 1 Too many pods."),
+        ),
+        (
+            vec![pod("1", port.clone())],
+            pod("p", local.clone()),
+            Some(
+                "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
+            ),
+        ),
+        (vec![pod("1", local)], pod("p", udp), None),
+        (vec![asking("1", json!({"cpu": "2"}))], pod("p", port), None),
+        (
+            vec![],
+            asking("p", json!({"cpu": "2001m"})),
+            Some("0/1 nodes are available: 1 Insufficient cpu."),
+        ),
+    ];
+    for (held, pod, expected) in cases {
+        let held = held.into_iter().map(|pod| on("a", pod)).collect();
+        let snapshot = cluster(vec![plain("a")], held);
+        match expected {
+            None => assert_eq!(chosen(&snapshot, &pod), "a"),
+            Some(expected) => assert_eq!(refusal(&snapshot, &pod), expected),
+        }
+    }
+}
+
+#[test]
+fn an_init_container_counts_at_its_height_and_a_sidecar_for_good() {
+    let container =
+        |name: &str, cpu: &str| json!({"name": name, "resources": {"requests": {"cpu": cpu}}});
+    let mut sidecar = container("side", "300m");
+    sidecar["restartPolicy"] = json!("Always");
+    let spec = |init: Vec<Value>| json!({"initContainers": init, "containers": [container("a", "200m"), container("b", "200m")]});
+    let cases = [
+        (vec![container("i", "100m")], 400),
+        (vec![container("i", "900m"), container("j", "500m")], 900),
+        (vec![sidecar.clone()], 700),
+        (vec![sidecar.clone(), container("i", "500m")], 800),
+        (vec![container("i", "500m"), sidecar], 700),
+    ];
+    for (init, cpu) in cases {
+        let mut spec = spec(init);
+        assert_eq!(pod("p", spec.clone()).requests.cpu, cpu);
+        spec["overhead"] = json!({"cpu": "50m"});
+        assert_eq!(pod("p", spec).requests.cpu, cpu + 50);
+    }
+}
+
+#[test]
+fn selectors_and_affinity_narrow_the_choice() {
+    let required = |terms: Value| {
+        json!({"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
+    };
+    let expression = |operator: &str, values: Value| json!([{"matchExpressions": [{"key": "zone", "operator": operator, "values": values}]}]);
+    let cases = [
+        (json!({"nodeSelector": {"zone": "b"}}), "b"),
+        (required(expression("In", json!(["b", "x"]))), "b"),
+        (required(expression("NotIn", json!(["a", "c"]))), "b"),
+        (
+            required(json!([{"matchFields": [
+                {"key": "metadata.name", "operator": "In", "values": ["c"]}]}])),
+            "c",
+        ),
+        (
+            required(
+                json!([{}, {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]),
+            ),
+            "a",
+        ),
+    ];
+    let snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
+    for (spec, expected) in cases {
+        assert_eq!(
+            chosen(&snapshot, &pod("p", spec.clone())),
+            expected,
+            "{spec}"
+        );
+    }
+    let impossible = pod("p", required(expression("DoesNotExist", Value::Null)));
+    let expected = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.";
+    assert_eq!(refusal(&snapshot, &impossible), expected);
+}
+
+#[test]
+fn preferences_decide_where_the_rest_is_equal() {
+    let preferred = json!({"affinity": {"nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference": {
+            "matchExpressions": [{"key": "zone", "operator": "In", "values": ["c"]}]}}]}}});
+    let nodes = || vec![plain("a"), plain("b"), plain("c")];
+    assert_eq!(chosen(&cluster(nodes(), vec![]), &pod("p", preferred)), "c");
+    let discouraged = ["a", "c"].map(|name| {
+        node(name, |n| {
+            n["spec"]["taints"] = json!([{"key": "x", "effect": "PreferNoSchedule"}]);
+        })
+    });
+    let mut mixed = discouraged.to_vec();
+    mixed.push(plain("b"));
+    assert_eq!(chosen(&cluster(mixed, vec![]), &pod("p", json!({}))), "b");
+}
+
+#[test]
+fn the_emptier_node_is_preferred() {
+    let busy = on("a", asking("1", json!({"cpu": "1", "memory": "2Gi"})));
+    let snapshot = cluster(vec![plain("a"), plain("b")], vec![busy]);
+    assert_eq!(chosen(&snapshot, &asking("p", json!({"cpu": "100m"}))), "b");
+}
+
+#[test]
+fn a_family_is_spread_even_where_another_node_is_emptier() {
+    let family = |name: &str| {
+        let value = json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "a"}]},
+        });
+        PodRow::from(serde_json::from_value::<Pod>(value).unwrap())
+    };
+    let busy = on("b", asking("1", json!({"cpu": "1", "memory": "2Gi"})));
+    let snapshot = cluster(
+        vec![plain("a"), plain("b")],
+        vec![busy, on("a", family("x"))],
+    );
+    assert_eq!(chosen(&snapshot, &family("y")), "b");
+}
+
+#[test]
+fn ties_are_broken_by_the_pod_so_that_no_node_is_favoured() {
+    let snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
+    let chosen: BTreeSet<String> = (0..40)
+        .map(|n| chosen(&snapshot, &pod(&format!("p{n}"), json!({}))))
+        .collect();
+    assert_eq!(chosen.len(), 3);
+}
+
+#[test]
+fn a_demand_that_this_scheduler_cannot_meet_keeps_the_pod_waiting_and_a_wish_does_not() {
+    let nodes = || vec![plain("a"), plain("b")];
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+    let spread = |what: &str| {
+        json!({"topologySpreadConstraints":
+            [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": what}]})
+    };
+    let cases = [
+        (
+            json!({"affinity": {"podAffinity": {required: [term]}}}),
+            "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        ),
+        (
+            json!({"affinity": {"podAntiAffinity": {required: [term]}}}),
+            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        ),
+        (spread("DoNotSchedule"), "spec.topologySpreadConstraints[0]"),
+        (
+            json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+            "spec.volumes[0].persistentVolumeClaim",
+        ),
+        (
+            json!({"resourceClaims": [{"name": "gpu"}]}),
+            "spec.resourceClaims",
+        ),
+    ];
+    for (spec, field) in cases {
+        assert_eq!(
+            refusal(&cluster(nodes(), vec![]), &pod("p", spec)),
+            format!("0/2 nodes are available: this scheduler does not support {field}.")
+        );
+    }
+    let wish = json!([{"weight": 1, "podAffinityTerm": term}]);
+    let wishes = [
+        json!({"affinity": {"podAntiAffinity": {preferred: wish}}}),
+        spread("ScheduleAnyway"),
+    ];
+    for wish in wishes {
+        chosen(&cluster(nodes(), vec![]), &pod("p", wish));
+    }
+}

@@ -1,0 +1,81 @@
+//! Log lines on stderr: one format for every subcommand. Never secrets: a token, a key or a
+//! Secret's data is no field of any event.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// The environment variable that wins over the flag; takes tracing's filter syntax
+/// (`debug`, `info,orchestrator::store=trace`).
+pub const LEVEL_VARIABLE: &str = "ORCHESTRATOR_LOG";
+
+/// Starts logging at `level` (a filter as above) unless the environment says otherwise. A second
+/// call does nothing: tests and in-process clusters share the first one's output.
+pub fn init(level: &str) -> Result<(), InvalidFilter> {
+    let text = std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| level.to_owned());
+    let filter = filter(&text)?;
+    let _already_set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_span_events(FmtSpan::NONE)
+        .with_target(true)
+        .try_init();
+    Ok(())
+}
+
+/// A log level that tracing does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error("log level {0:?} is not understood: use error, warn, info, debug, trace or module=level,…")]
+pub struct InvalidFilter(String);
+
+fn filter(text: &str) -> Result<EnvFilter, InvalidFilter> {
+    // A bare level is for our own code: dependencies at debug drown it.
+    let is_bare = ["error", "warn", "info", "debug", "trace"].contains(&text);
+    let directives = match text {
+        "debug" | "trace" if is_bare => of_our_crates(text),
+        _ => text.to_owned(),
+    };
+    EnvFilter::try_new(&directives).map_err(|_| InvalidFilter(text.to_owned()))
+}
+
+/// The crates of the product, by the name under which they log.
+const CRATES: &[&str] = &[
+    "agent",
+    "api",
+    "apiserver",
+    "client",
+    "controllers",
+    "datapath",
+    "orchestrator",
+    "scheduler",
+    "store",
+    "sys",
+];
+
+/// Directives that set a level for our own crates and leave all others at info.
+pub fn of_our_crates(level: &str) -> String {
+    let ours = CRATES.iter().map(|name| format!(",{name}={level}"));
+    format!("info{}", ours.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_debug_level_leaves_dependencies_at_info() {
+        let directives = filter("debug").unwrap().to_string();
+        assert!(directives.ends_with(",info"), "{directives}");
+        assert!(directives.contains("apiserver=debug"), "{directives}");
+        assert!(!directives.contains("hyper"), "{directives}");
+        assert_eq!(filter("warn").unwrap().to_string(), "warn");
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_to_write_instead() {
+        let error = filter("=loud=").unwrap_err().to_string();
+        assert!(error.contains("use error, warn"), "{error}");
+    }
+}
