@@ -22,10 +22,7 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    scheme::{Resource, find_kind},
-    status::ApiError,
-};
+use super::{registry::find_kind, resource::Resource, status::ApiError};
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
@@ -136,7 +133,8 @@ pub(super) fn body(
     } else {
         in_order(body, format, unknown, &parsed.duplicates)
     };
-    let warnings = judge(problems, mode).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    let warnings =
+        judge(problems, mode).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     Ok(Decoded { object, warnings })
 }
 
@@ -148,7 +146,8 @@ pub(super) fn value(
 ) -> Result<Decoded, ApiError> {
     let (object, unknown) = through_type(resource, value)?;
     let problems = unknown.iter().map(|path| unknown_field(path)).collect();
-    let warnings = judge(problems, mode).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    let warnings =
+        judge(problems, mode).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     Ok(Decoded { object, warnings })
 }
 
@@ -221,28 +220,28 @@ fn from_protobuf(resource: &Resource, body: &[u8]) -> Result<Value, ApiError> {
         let said = json!({"apiVersion": envelope.api_version, "kind": envelope.kind});
         identified(resource, said)?;
     }
-    protobuf::object(resource.definition, &envelope)
-        .map_err(|e| cannot_handle(resource, resource.kind, &e))
+    protobuf::object(&resource.definition, &envelope)
+        .map_err(|e| cannot_handle(resource, &resource.kind, &e))
 }
 
 /// Checks what the object says it is, then decodes it; also the paths of unknown fields.
 fn through_type(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
-    limits::check(&value).map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    limits::check(&value).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     let value = identified(resource, value)?;
     let mut typed = Typed::default();
     let object = match (resource.codec.typed)(&value, &mut typed) {
         Ok(object) => Ok(object),
         Err(refused) => {
             typed.unknown.clear();
-            explain::repair(resource.definition, &value).and_then(|repaired| {
+            explain::repair(&resource.definition, &value).and_then(|repaired| {
                 (resource.codec.typed)(&repaired, &mut typed)
                     .map_err(|_| format!("{}: {}", refused.path, refused.message))
             })
         }
     };
-    let mut object = object.map_err(|e| cannot_handle(resource, resource.kind, &e))?;
+    let mut object = object.map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     quantities::canonicalize(resource, &mut object)
-        .map_err(|e| cannot_handle(resource, resource.kind, &e.to_string()))?;
+        .map_err(|e| cannot_handle(resource, &resource.kind, &e.to_string()))?;
     Ok((object, typed.unknown))
 }
 
@@ -274,7 +273,7 @@ fn identified(resource: &Resource, mut value: Value) -> Result<Value, ApiError> 
             explain::describe(other)
         ))),
     };
-    let kind = word("kind", resource.kind)?;
+    let kind = word("kind", &resource.kind)?;
     let api_version = word("apiVersion", &expected)?;
     if kind == resource.kind && api_version == expected {
         return Ok(value);

@@ -5,23 +5,27 @@
 
 pub mod address;
 pub mod annotations;
+pub mod columns;
 pub mod decode;
 mod defaults;
 pub mod join_token;
+pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+mod prepare;
 pub mod quantity;
+pub mod registry;
+pub mod resource;
 pub mod scale;
 pub mod schema;
-pub mod scheme;
 pub mod selector;
 pub mod status;
-mod strategy;
 mod validation;
 
 pub use decode::{Decoded, FieldValidation, Format};
-pub use scheme::{Lifetime, Resource, Scope, Subresource, find, find_kind, resources};
+pub use registry::{find, find_kind, resources};
+pub use resource::{Behaviour, Lifetime, Resource, Scope, Subresource};
 pub use status::{ApiError, Cause, CauseKind};
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{
+    registry,
+    resource::Resource,
     schema::{self, FieldFacts, ListFacts},
-    scheme::{self, Resource},
 };
 
 /// Which OpenAPI the schemas are for.
@@ -23,14 +24,14 @@ enum Dialect {
 /// an OpenAPI v3 document: references begin with `#/components/schemas/`.
 pub fn v3_schemas(group: &str, version: &str) -> Map<String, Value> {
     let mut all = dressed(Dialect::V3);
-    let roots = scheme::with_schema()
+    let roots = registry::with_schema()
         .filter(|r| r.group == group && r.version == version)
         .flat_map(|r| {
             let subresources = r
                 .subresources
                 .iter()
-                .map(move |s| s.object(r).definition.to_owned());
-            [r.definition.to_owned(), r.list_definition()]
+                .map(move |s| s.object(r).definition.to_string());
+            [r.definition.to_string(), r.list_definition()]
                 .into_iter()
                 .chain(subresources)
         });
@@ -56,15 +57,15 @@ fn dressed(dialect: Dialect) -> Map<String, Value> {
     let facts = schema::list_facts();
     let mut all = schema::published();
     all.extend(
-        scheme::resources()
+        registry::resources()
             .iter()
             .map(|r| (r.list_definition(), list_of(r))),
     );
     let mut kinds: BTreeMap<String, Value> = BTreeMap::new();
-    for r in scheme::with_schema() {
-        let kind = |kind| json!([{"group": r.group, "kind": kind, "version": r.version}]);
-        kinds.insert(r.definition.into(), kind(r.kind));
-        kinds.insert(r.list_definition(), kind(r.list_kind));
+    for r in registry::with_schema() {
+        let kind = |kind: &str| json!([{"group": r.group, "kind": kind, "version": r.version}]);
+        kinds.insert(r.definition.to_string(), kind(&r.kind));
+        kinds.insert(r.list_definition(), kind(&r.list_kind));
     }
     for (name, schema) in &mut all {
         if let Some(leaf) = leaf(name, dialect) {

@@ -2,12 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    meta,
-    scheme::{Resource, SCALE},
-    selector::LabelSelector,
-    status::ApiError,
-};
+use super::{kinds::SCALE, meta, resource::Resource, selector::LabelSelector, status::ApiError};
 
 /// The Scale of a workload, with the workload's metadata.
 pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {

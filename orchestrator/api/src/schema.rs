@@ -19,7 +19,7 @@ use k8s_openapi::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::scheme;
+use super::registry;
 
 /// The fields of one type.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub fn published() -> Map<String, Value> {
     let mut settings = SchemaSettings::draft2020_12();
     settings.contract = Contract::Deserialize;
     let mut generator = settings.into_generator();
-    for resource in scheme::with_schema() {
+    for resource in registry::with_schema() {
         (resource.codec.schema)(&mut generator);
     }
     request_types(&mut generator);

@@ -8,6 +8,7 @@ use k8s_openapi::{
     api::core::v1::NodeSelectorRequirement, apimachinery::pkg::apis::meta::v1 as meta,
 };
 
+use super::resource::Name;
 use super::status::ApiError;
 
 /// A conjunction of requirements on labels; without any it selects everything.
@@ -248,11 +249,11 @@ impl FieldSelector {
     }
 
     /// Refuses a field that the kind does not offer (`fields` of any object of the kind).
-    pub fn check(&self, kind: &str, fields: &[&'static str]) -> Result<(), ApiError> {
+    pub fn check(&self, kind: &str, fields: &[Name]) -> Result<(), ApiError> {
         match self
             .terms
             .iter()
-            .find(|t| !fields.contains(&t.field.as_str()))
+            .find(|t| fields.iter().all(|field| *field != t.field))
         {
             None => Ok(()),
             Some(term) => Err(ApiError::BadRequest(format!(
@@ -262,7 +263,7 @@ impl FieldSelector {
         }
     }
 
-    pub fn matches(&self, fields: &BTreeMap<&'static str, String>) -> bool {
+    pub fn matches(&self, fields: &BTreeMap<Name, String>) -> bool {
         self.terms.iter().all(|term| {
             let value = fields.get(term.field.as_str()).map_or("", String::as_str);
             (value == term.value) == term.equal

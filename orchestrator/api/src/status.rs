@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 
-use super::scheme::Resource;
+use super::resource::Resource;
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -129,8 +129,8 @@ impl ApiError {
 
     pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
         let target = Target {
-            group: resource.group.into(),
-            kind: resource.kind.into(),
+            group: resource.group.to_string(),
+            kind: resource.kind.to_string(),
             name: name.into(),
             uid: String::new(),
         };
@@ -239,8 +239,8 @@ impl ApiError {
 impl Target {
     pub fn resource(resource: &Resource, name: &str) -> Self {
         Self {
-            group: resource.group.into(),
-            kind: resource.plural.into(),
+            group: resource.group.to_string(),
+            kind: resource.plural.to_string(),
             name: name.into(),
             uid: String::new(),
         }

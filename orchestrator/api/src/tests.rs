@@ -102,8 +102,8 @@ impl Tape<'_> {
 }
 
 /// A decoded object of the kind; none if the content is of a wrong type after all.
-fn object(resource: &'static Resource, bytes: &[u8]) -> Option<Value> {
-    let value = Tape { bytes, at: 0 }.object(resource.definition, 0);
+fn object(resource: &Resource, bytes: &[u8]) -> Option<Value> {
+    let value = Tape { bytes, at: 0 }.object(&resource.definition, 0);
     let decoded = resource.canonical(value, FieldValidation::Strict);
     match decoded {
         Ok(decoded) => Some(decoded.object),

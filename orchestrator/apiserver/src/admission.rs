@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::State;
 use super::objects::put;
 use super::reply::internal;
-use api::{self, ApiError, Resource, meta};
+use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
 
 /// Nothing new may be made in a namespace that is absent or going.
@@ -42,7 +42,7 @@ const PRIORITY_CLASSES: [(&str, i64); 2] = [
 
 /// What a new object refers to must be there; a pod gets the priority of its class.
 pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    if (resource.group, resource.plural) != ("", "pods") {
+    if resource.behaviour != Behaviour::Pod {
         return Ok(());
     }
     let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object));
@@ -76,7 +76,7 @@ pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Resul
 
 /// A pod that is sent back as its manifest keeps what it was given when it was made.
 pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
-    if (resource.group, resource.plural) != ("", "pods") {
+    if resource.behaviour != Behaviour::Pod {
         return;
     }
     for field in ["priority", "preemptionPolicy"] {
@@ -107,7 +107,7 @@ pub fn companions(
     resource: &Resource,
     object: &Value,
 ) -> Result<Vec<Write>, ApiError> {
-    if (resource.group, resource.plural) != ("", "namespaces") {
+    if resource.behaviour != Behaviour::Namespace {
         return Ok(Vec::new());
     }
     let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;

@@ -11,7 +11,7 @@ use super::State;
 use super::admission::{companions, new_uid};
 use super::objects::{Current, WriteError};
 use super::services::{Claim, OWN_SERVICE};
-use api::{self, ApiError, FieldValidation, Resource, meta};
+use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
 use sys::Shutdown;
 
 /// How long an event is kept after it was last seen.
@@ -42,7 +42,7 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
 }
 
 /// Service default/kubernetes and where it leads: this server.
-fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiError> {
+fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> {
     let config = &state.config;
     let (namespace, name) = OWN_SERVICE;
     let advertise = config.advertise;
@@ -83,7 +83,7 @@ fn own_service(state: &State) -> Result<[(&'static Resource, Value); 3], ApiErro
 /// Writes an object that is missing; one that is there is made to say the same if `update`.
 pub async fn ensure(
     state: &State,
-    resource: &'static Resource,
+    resource: &Arc<Resource>,
     object: Value,
     update: bool,
 ) -> Result<(), ApiError> {
@@ -107,7 +107,7 @@ pub async fn ensure(
 /// Writes a new object.
 pub async fn make(
     state: &State,
-    resource: &'static Resource,
+    resource: &Arc<Resource>,
     mut object: Value,
 ) -> Result<(), WriteError> {
     resource.prepare_for_create(&mut object);
@@ -135,7 +135,7 @@ async fn replace(
     wanted["metadata"]["labels"] = labels;
     resource.prepare_for_update(&mut wanted, old, None);
     resource.default(&mut wanted);
-    if (resource.group, resource.plural) == ("", "services") {
+    if resource.behaviour == Behaviour::Service {
         // The address is given once and stays with the object.
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             wanted["spec"][field] = old["spec"][field].clone();
@@ -218,7 +218,7 @@ fn last_seen(event: &Value) -> Option<Timestamp> {
         .max()
 }
 
-fn find(group: &str, plural: &str) -> Result<&'static Resource, ApiError> {
+fn find(group: &str, plural: &str) -> Result<&'static Arc<Resource>, ApiError> {
     api::find(group, "v1", plural).ok_or(ApiError::NoSuchResource)
 }
 

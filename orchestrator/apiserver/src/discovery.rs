@@ -76,7 +76,7 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
 pub fn versions() -> Vec<(&'static str, &'static str)> {
     let mut versions: Vec<_> = api::resources()
         .iter()
-        .map(|r| (r.group, r.version))
+        .map(|r| (&*r.group, &*r.version))
         .collect();
     versions.sort_unstable();
     versions.dedup();
@@ -95,6 +95,7 @@ pub fn prefix(group: &str, version: &str) -> String {
 pub fn resources_of(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
     api::resources()
         .iter()
+        .map(|r| &**r)
         .filter(move |r| r.group == group && r.version == version)
 }
 
@@ -131,7 +132,7 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
             "shortNames": resource.short_names,
             "categories": resource.categories,
         })));
-        for sub in resource.subresources {
+        for sub in &resource.subresources {
             resources.push(subresource(resource, *sub));
         }
     }
@@ -151,7 +152,7 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
     }))
 }
 
-fn subresource(of: &'static Resource, sub: Subresource) -> Value {
+fn subresource(of: &Resource, sub: Subresource) -> Value {
     let object = sub.object(of);
     let mut entry = json!({
         "name": format!("{}/{}", of.plural, sub.name()),
@@ -161,8 +162,8 @@ fn subresource(of: &'static Resource, sub: Subresource) -> Value {
         "verbs": sub.verbs(),
     });
     if object.group != of.group {
-        entry["group"] = object.group.into();
-        entry["version"] = object.version.into();
+        entry["group"] = (&*object.group).into();
+        entry["version"] = (&*object.version).into();
     }
     entry
 }
@@ -230,9 +231,9 @@ fn aggregated_group(name: &str) -> Value {
     }
 }
 
-fn aggregated_resource(resource: &'static Resource) -> Value {
+fn aggregated_resource(resource: &Resource) -> Value {
     let kind = |object: &Resource| {
-        let (group, version) = (object.group, object.version);
+        let (group, version) = (&object.group, &object.version);
         json!({"group": group, "version": version, "kind": object.kind})
     };
     let subresources: Vec<Value> = resource

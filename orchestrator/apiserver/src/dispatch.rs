@@ -103,12 +103,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let query = Query::of(request.uri());
     let verb = target
         .verb(request.method(), query.flag("watch"))
-        .ok_or_else(|| ApiError::method_not_allowed(target.resource, request.method().as_str()))?;
+        .ok_or_else(|| ApiError::method_not_allowed(&target.resource, request.method().as_str()))?;
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
     authz::objects(&state, &user, wish)?;
     if !is_served(&target, verb) {
-        return Err(ApiError::method_not_allowed(target.resource, verb.as_str()));
+        return Err(ApiError::method_not_allowed(
+            &target.resource,
+            verb.as_str(),
+        ));
     }
     let wanted = match target.subresource {
         // A log is text, whatever the client accepts.

@@ -350,7 +350,7 @@ fn may_be_a_nodes(address: IpAddr) -> bool {
         || is_link_local)
 }
 
-fn nodes() -> Result<&'static Resource, ApiError> {
+fn nodes() -> Result<&'static Arc<Resource>, ApiError> {
     api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::addresses::internal_addresses;
 use super::authn::User;
-use api::{ApiError, Resource, annotations, meta};
+use api::{ApiError, Behaviour, Resource, annotations, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
 /// Secrets, to the node.
@@ -34,11 +34,11 @@ pub fn check(
     let Some(node) = user.node() else {
         return Ok(());
     };
-    let refused = match (resource.group, resource.plural) {
-        ("", "nodes") => node_refused(node, new, old),
-        ("", "pods") => pod_refused(node, new, old),
-        ("", "events") => event_refused(node, new, old),
-        ("coordination.k8s.io", "leases") => (meta::name(new) != node).then(|| {
+    let refused = match resource.behaviour {
+        Behaviour::Node => node_refused(node, new, old),
+        Behaviour::Pod => pod_refused(node, new, old),
+        Behaviour::Event => event_refused(node, new, old),
+        Behaviour::Lease => (meta::name(new) != node).then(|| {
             "can only access node lease with the same name as the requesting node".to_owned()
         }),
         _ => None,
@@ -52,7 +52,7 @@ pub fn check(
 /// Notes on a new Node which key its maker has shown: the name is that key's from now on.
 pub fn stamp_key(user: &User, resource: &Resource, object: &mut Value) {
     if let Some(shown) = user.certificate.as_ref().filter(|_| user.node().is_some())
-        && (resource.group, resource.plural) == ("", "nodes")
+        && resource.behaviour == Behaviour::Node
     {
         object["metadata"]["annotations"][annotations::NODE_KEY] = (&*shown.key).into();
     }

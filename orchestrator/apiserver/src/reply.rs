@@ -35,7 +35,7 @@ pub fn object(
         Shape::Object => value,
         Shape::Metadata(version) => tables::partial_metadata(version, value),
         Shape::Table(version, include) => {
-            let printer = tables::printer(resource.group, resource.plural);
+            let printer = &resource.printer;
             let revision = value.pointer("/metadata/resourceVersion").cloned();
             let row = tables::row(version, printer, value, include, Timestamp::now());
             let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
@@ -52,7 +52,7 @@ pub fn list(
     page: &ListMeta,
     items: Vec<Bytes>,
 ) -> Result<Response<Body>, ApiError> {
-    let head = wire::list_head(resource.list_kind, &resource.api_version(), page);
+    let head = wire::list_head(&resource.list_kind, &resource.api_version(), page);
     if wanted.is_plain() {
         return Ok(response(
             wanted.content_type(),
@@ -78,7 +78,7 @@ pub fn list(
             })
         }
         Shape::Table(version, include) => {
-            let printer = tables::printer(resource.group, resource.plural);
+            let printer = &resource.printer;
             let now = Timestamp::now();
             let rows = values.map(|value| Ok(tables::row(version, printer, value?, include, now)));
             let rows = rows.collect::<Result<Vec<_>, ApiError>>()?;

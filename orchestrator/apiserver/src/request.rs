@@ -3,6 +3,8 @@
 //! Kubernetes' paths are regular enough that one parser beats a table of routes: authorisation,
 //! dispatch and errors all work on what it finds.
 
+use std::sync::Arc;
+
 use axum::http::{Method, Uri};
 
 use api::{self, ApiError, Resource, Subresource};
@@ -25,8 +27,8 @@ pub enum Route {
 /// Objects, an object, or a part of one.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The row of the scheme.
-    pub resource: &'static Resource,
+    /// What the path names.
+    pub resource: Arc<Resource>,
     /// None for cluster-scoped resources and for lists over all namespaces.
     pub namespace: Option<String>,
     /// None for a collection.
@@ -39,7 +41,7 @@ pub struct Target {
 
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.resource, other.resource)
+        Arc::ptr_eq(&self.resource, &other.resource)
             && self.namespace == other.namespace
             && self.name == other.name
             && self.subresource == other.subresource
@@ -146,7 +148,7 @@ impl Target {
     pub fn resource_name(&self) -> String {
         match self.subresource {
             Some(sub) => format!("{}/{}", self.resource.plural, sub.name()),
-            None => self.resource.plural.to_owned(),
+            None => self.resource.plural.to_string(),
         }
     }
 }
@@ -199,7 +201,7 @@ fn target(
         }
     };
     Ok(Target {
-        resource,
+        resource: resource.clone(),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
         subresource,
@@ -333,13 +335,13 @@ mod tests {
     fn a_namespace_is_an_object_and_a_place() {
         let object = parse("/api/v1/namespaces/status");
         assert_eq!(
-            (object.resource.kind, object.name.as_deref()),
+            (&*object.resource.kind, object.name.as_deref()),
             ("Namespace", Some("status"))
         );
         let part = parse("/api/v1/namespaces/x/finalize");
         assert_eq!(part.subresource, Some(Subresource::Finalize));
         let inside = parse("/apis/apps/v1/namespaces/x/deployments");
-        assert_eq!((inside.resource.kind, inside.name), ("Deployment", None));
+        assert_eq!((&*inside.resource.kind, inside.name), ("Deployment", None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::State;
 use super::addresses::{self, Addresses, Family, Holding, NodePort, Refusal};
 use super::{families, nodes};
-use api::{ApiError, Cause, CauseKind, Resource, meta};
+use api::{ApiError, Behaviour, Cause, CauseKind, Resource, meta};
 
 /// Namespace and name of the Service that leads to the API server; its address is kept for it.
 pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
@@ -39,9 +39,9 @@ impl<'a> Claim<'a> {
             freed: none.clone(),
         };
         let had = old.map_or(none, Holding::of);
-        let claimed = match (resource.group, resource.plural) {
-            ("", "services") => claim.service(new, old, &had),
-            ("", "nodes") => nodes::claim(claim.addresses, new, &had, &mut claim.taken),
+        let claimed = match resource.behaviour {
+            Behaviour::Service => claim.service(new, old, &had),
+            Behaviour::Node => nodes::claim(claim.addresses, new, &had, &mut claim.taken),
             _ => return Ok(claim),
         };
         claimed.map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;

@@ -121,7 +121,7 @@ async fn remove_ended(state: &State, now: Timestamp) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn secrets() -> Result<&'static Resource, ApiError> {
+fn secrets() -> Result<&'static Arc<Resource>, ApiError> {
     api::find("", "v1", "secrets").ok_or(ApiError::NoSuchResource)
 }
 

@@ -39,7 +39,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Answers with the stream. What is wrong with the request is said before it begins; a revision
 /// that is gone is said in it, as clients expect.
 pub async fn watch(call: &Call) -> Answer {
-    let resource = call.target.resource;
+    let resource = &call.target.resource;
     let objects = &call.state.objects;
     let selection = Selection::of(resource, &call.query)?.with_name(call)?;
     let options = Options::of(&call.query)?;
@@ -66,7 +66,7 @@ pub async fn watch(call: &Call) -> Answer {
         sight: call.sight(),
         standing: Standing::of(&call.state, &call.user, &call.target),
         encoder: Encoder {
-            resource,
+            resource: resource.clone(),
             shape: call.wanted.shape,
             headed: false,
         },
@@ -328,7 +328,7 @@ fn transition(selection: &Selection, event: &WatchEvent) -> Option<Transition> {
 
 /// Writes events in the client's form.
 struct Encoder {
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     shape: Shape,
     /// The table's columns have been sent.
     headed: bool,
@@ -353,7 +353,7 @@ impl Encoder {
             Shape::Object => value,
             Shape::Metadata(version) => tables::partial_metadata(version, value),
             Shape::Table(version, include) => {
-                let printer = tables::printer(self.resource.group, self.resource.plural);
+                let printer = &self.resource.printer;
                 let revision = value.pointer("/metadata/resourceVersion").cloned();
                 let row = tables::row(version, printer, value, include, Timestamp::now());
                 let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
@@ -371,7 +371,7 @@ impl Encoder {
         let object = match self.shape {
             Shape::Table(version, include) => {
                 let object = json!({"metadata": metadata});
-                let printer = tables::printer(self.resource.group, self.resource.plural);
+                let printer = &self.resource.printer;
                 let row = tables::row(version, printer, object, include, Timestamp::now());
                 let list = json!({"resourceVersion": revision.to_string()});
                 tables::table(version, printer, list, vec![row], false)

@@ -125,8 +125,8 @@ mod tests {
         let served = api::resources()
             .iter()
             .filter(|row| row.verbs.contains(&"watch"))
-            .map(|row| (row.group, row.plural));
-        let mut watched: Vec<_> = Kind::WATCHED
+            .map(|row| (&*row.group, &*row.plural));
+        let mut watched: Vec<(&str, &str)> = Kind::WATCHED
             .iter()
             .chain([&Kind::EVENT])
             .map(|k| (k.group, k.plural))

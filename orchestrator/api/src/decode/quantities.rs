@@ -4,19 +4,15 @@ use serde_json::Value;
 
 use crate::{
     quantity::{Quantity, QuantityError},
-    scheme::Resource,
+    resource::Resource,
 };
 
 /// Rewrites every quantity of the object canonically (`1000m` is `1`).
 pub fn canonicalize(resource: &Resource, object: &mut Value) -> Result<(), QuantityError> {
-    if let Some(pod) = resource
-        .strategy
-        .pod_spec
-        .and_then(|at| object.pointer_mut(at))
-    {
+    if let Some(pod) = resource.pod_spec.and_then(|at| object.pointer_mut(at)) {
         pod_spec(pod)?;
     }
-    for at in resource.strategy.resource_lists {
+    for at in resource.resource_lists {
         if let Some(list) = object.pointer_mut(at) {
             resource_list(list)?;
         }

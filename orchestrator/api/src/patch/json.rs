@@ -5,7 +5,7 @@ use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
 use crate::decode::limits::{self, MAX_DEPTH};
-use crate::{scheme::Resource, status::ApiError};
+use crate::{resource::Resource, status::ApiError};
 
 /// More operations than this are refused, as Kubernetes does.
 const MAX_OPERATIONS: usize = 10_000;

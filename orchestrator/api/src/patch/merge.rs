@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{scheme::Resource, status::ApiError};
+use crate::{resource::Resource, status::ApiError};
 
 /// The patched object; `patch` is the parsed body.
 pub fn apply(_resource: &Resource, original: &Value, patch: &Value) -> Result<Value, ApiError> {

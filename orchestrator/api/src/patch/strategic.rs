@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::{
+    resource::Resource,
     schema::{self, Definition, Field, Strategy, Type},
-    scheme::Resource,
     status::ApiError,
 };
 
@@ -28,7 +28,7 @@ pub fn apply(resource: &Resource, original: &Value, patch: &Value) -> Result<Val
         ));
     };
     let mut patched = original.as_object().cloned().unwrap_or_default();
-    let ty = Type::Ref(resource.definition.into());
+    let ty = Type::Ref((&*resource.definition).into());
     merge_map(&mut patched, patch, &ty)?;
     Ok(Value::Object(patched))
 }

@@ -112,8 +112,8 @@ fn an_object_selector_joins_labels_and_expressions() {
 #[test]
 fn field_selectors_compare_whole_values() {
     let fields = BTreeMap::from([
-        ("metadata.name", "a".to_owned()),
-        ("spec.nodeName", String::new()),
+        ("metadata.name".into(), "a".to_owned()),
+        ("spec.nodeName".into(), String::new()),
     ]);
     let cases = [
         ("", true),
@@ -136,7 +136,7 @@ fn field_selectors_compare_whole_values() {
     let selector = FieldSelector::parse("spec.foo=a").unwrap();
     assert_eq!(
         selector
-            .check("Pod", &["metadata.name"])
+            .check("Pod", &["metadata.name".into()])
             .unwrap_err()
             .to_string(),
         "field label not supported: spec.foo (of kind Pod)"

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
-    scheme::Resource,
+    resource::Resource,
     status::{ApiError, Cause, CauseKind},
 };
 

@@ -1,42 +1,24 @@
-//! What an object may hold: Kubernetes' rules, paths and messages.
+//! What an object may hold: Kubernetes' rules, paths and messages. The rules of a kind are in its file.
 
-mod config;
-mod container;
+pub mod addresses;
 mod errors;
-pub(super) mod names;
-mod network;
-mod node;
-mod object;
-mod placement;
-mod pod;
-mod pod_update;
-mod security;
-mod service;
-mod volume;
-mod workload;
+pub mod names;
+pub mod object;
+pub mod selector;
 
 use serde_json::Value;
 
-pub(super) use {
-    config::{config_map, config_map_update, secret, secret_update},
-    errors::{At, Errors},
-    network::{endpoint_slice, endpoint_slice_update, endpoints, pod_status},
-    node::{event, lease, node, node_status, node_update},
-    pod::pod,
-    pod_update::pod_update,
-    service::{service, service_status, service_update},
-    workload::{deployment, replica_set, replication_controller, scale, selector_is_immutable},
-};
+pub use errors::{At, Errors};
 
 use super::{
     meta,
-    scheme::{Resource, Subresource},
+    resource::{Resource, Subresource},
     status::ApiError,
 };
 
 /// Which names the objects of a kind may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NameRule {
+pub enum NameRule {
     /// No object of its own: nothing about its metadata is checked.
     None,
     /// DNS labels with dots between.
@@ -56,20 +38,20 @@ pub(super) fn validate(
 ) -> Result<(), ApiError> {
     let mut errors = Errors::default();
     let at = At::root(new);
-    if resource.strategy.name != NameRule::None {
+    if resource.name_rule != NameRule::None {
         object::metadata(resource, &at, &mut errors);
     }
     if let Some(old) = old {
         object::metadata_update(&at, &At::root(old), &mut errors);
     }
     if matches!(sub, None | Some(Subresource::Scale)) {
-        (resource.strategy.validate)(&at, &mut errors);
+        (resource.validate)(&at, &mut errors);
         if let Some(old) = old {
-            (resource.strategy.validate_update)(&at, &At::root(old), &mut errors);
+            (resource.validate_update)(&at, &At::root(old), &mut errors);
         }
     }
     if sub == Some(Subresource::Status) {
-        (resource.strategy.validate_status)(&at, &mut errors);
+        (resource.validate_status)(&at, &mut errors);
     }
     errors.finish(resource, meta::name(new))
 }

@@ -1,7 +1,7 @@
 //! Metadata of every object.
 
 use super::{At, Errors, NameRule, names};
-use crate::{Scope, scheme::Resource};
+use crate::resource::{Resource, Scope};
 
 /// All annotations of an object together.
 const MAX_ANNOTATIONS: usize = 256 << 10;
@@ -70,7 +70,7 @@ pub fn annotations(annotations: &At<'_>, errors: &mut Errors) {
 }
 
 fn name(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
-    let rule = |text: &str| match resource.strategy.name {
+    let rule = |text: &str| match resource.name_rule {
         NameRule::None => Ok(()),
         NameRule::Subdomain => names::subdomain(text),
         NameRule::Label => names::label(text),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::object::Cached;
 use super::references::References;
 use super::{Change, WatchEvent, prefix};
+use api::Behaviour;
 use api::Resource;
 use store::{Event, Revision};
 
@@ -18,7 +19,7 @@ const RECENT_BYTES: usize = 2 << 20;
 
 /// One resource. Written by the task that follows the store, alone.
 pub(super) struct Kind {
-    pub resource: &'static Resource,
+    pub resource: Arc<Resource>,
     /// What its keys begin with.
     pub prefix: String,
     state: RwLock<State>,
@@ -47,7 +48,7 @@ pub(super) struct Recent {
 }
 
 impl Kind {
-    pub fn new(resource: &'static Resource) -> Self {
+    pub fn new(resource: &Arc<Resource>) -> Self {
         let recent = Recent {
             events: VecDeque::new(),
             bytes: 0,
@@ -61,7 +62,7 @@ impl Kind {
             references: References::default(),
         };
         Self {
-            resource,
+            resource: resource.clone(),
             prefix: prefix(resource, None),
             state: RwLock::new(state),
             head: watch::Sender::new(0),
@@ -70,9 +71,9 @@ impl Kind {
 
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
-        let object = Arc::new(Cached::of(self.resource, key.into(), stored, revision));
+        let object = Arc::new(Cached::of(&self.resource, key.into(), stored, revision));
         let mut state = self.state_to_change();
-        state.refer(self.resource, None, Some(&object));
+        state.refer(&self.resource, None, Some(&object));
         state.objects.insert(object.key.clone(), object);
     }
 
@@ -89,7 +90,7 @@ impl Kind {
             let mut state = self.state_to_change();
             state.applied = revision;
             for event in events {
-                if let Some(change) = state.change(self.resource, revision, event) {
+                if let Some(change) = state.change(&self.resource, revision, event) {
                     state.recent.push(change);
                 }
             }
@@ -122,7 +123,7 @@ impl State {
 
     fn change(
         &mut self,
-        resource: &'static Resource,
+        resource: &Arc<Resource>,
         revision: Revision,
         event: &Event,
     ) -> Option<WatchEvent> {
@@ -164,7 +165,7 @@ impl State {
 impl State {
     /// Keeps what pods refer to as pods change.
     fn refer(&mut self, resource: &Resource, before: Option<&Cached>, now: Option<&Cached>) {
-        if (resource.group, resource.plural) != ("", "pods") {
+        if resource.behaviour != Behaviour::Pod {
             return;
         }
         if let Some(before) = before {

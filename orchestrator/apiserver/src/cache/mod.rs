@@ -84,9 +84,9 @@ pub fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
     let group = if resource.group.is_empty() {
         "core"
     } else {
-        resource.group
+        &*resource.group
     };
-    let plural = resource.plural;
+    let plural = &resource.plural;
     match namespace {
         Some(namespace) if !namespace.is_empty() => {
             format!("{ROOT}{group}/{plural}/{namespace}/")
@@ -190,7 +190,7 @@ impl Cache {
     /// Every change behind `from`. Bodies of watch events share the cache's bytes.
     pub async fn watch(
         &self,
-        resource: &'static Resource,
+        resource: &Arc<Resource>,
         namespace: Option<&str>,
         from: Revision,
     ) -> Result<Watch, Gone> {

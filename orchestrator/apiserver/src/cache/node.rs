@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use api::{Resource, annotations};
+use api::{Behaviour, Resource, annotations};
 
 /// Labels that decide which endpoints and addresses a node's datapath takes.
 const LABELS: [&str; 4] = [
@@ -37,7 +37,7 @@ impl NodeParts {
 
 /// Whether other nodes see only a part of such objects.
 pub fn is_trimmed(resource: &Resource) -> bool {
-    (resource.group, resource.plural) == ("", "nodes")
+    resource.behaviour == Behaviour::Node
 }
 
 /// The part of a node that other nodes see.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::super::wire::with_revision;
 use super::node::NodeParts;
 use super::selectable;
+use api::resource::Name;
 use api::{Resource, meta};
 use store::Revision;
 
@@ -21,7 +22,7 @@ pub struct Cached {
     pub bytes: Bytes,
     /// What `metadata.resourceVersion` says.
     pub revision: Revision,
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     /// Read out of the bytes by the first selector that looks: most objects never meet one.
     selectable: OnceLock<Box<Selectable>>,
     /// Of a node, once another node or an authorisation has asked.
@@ -31,13 +32,13 @@ pub struct Cached {
 #[derive(Debug)]
 struct Selectable {
     labels: BTreeMap<String, String>,
-    fields: BTreeMap<&'static str, String>,
+    fields: BTreeMap<Name, String>,
 }
 
 impl Cached {
     /// From what the store holds.
     pub(super) fn of(
-        resource: &'static Resource,
+        resource: &Arc<Resource>,
         key: Arc<str>,
         stored: &[u8],
         revision: Revision,
@@ -47,7 +48,7 @@ impl Cached {
             key,
             bytes,
             revision,
-            resource,
+            resource: resource.clone(),
             selectable: OnceLock::new(),
             node: OnceLock::new(),
         }
@@ -59,7 +60,7 @@ impl Cached {
             key: self.key.clone(),
             bytes: self.at_revision(revision),
             revision,
-            resource: self.resource,
+            resource: self.resource.clone(),
             selectable: OnceLock::new(),
             node: OnceLock::new(),
         }
@@ -70,7 +71,7 @@ impl Cached {
     }
 
     /// What a field selector may ask for.
-    pub fn fields(&self) -> &BTreeMap<&'static str, String> {
+    pub fn fields(&self) -> &BTreeMap<Name, String> {
         &self.selectable().fields
     }
 

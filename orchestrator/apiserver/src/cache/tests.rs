@@ -7,7 +7,7 @@ use super::*;
 use api::{Lifetime, find};
 use store::{EmbeddedStore, Expect, MemoryStore, Write};
 
-fn resource(plural: &str) -> &'static Resource {
+fn resource(plural: &str) -> &Arc<Resource> {
     let found = ["", "apps", "coordination.k8s.io"]
         .iter()
         .find_map(|g| find(g, "v1", plural));

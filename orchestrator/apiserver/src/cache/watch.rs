@@ -223,7 +223,7 @@ enum Step {
 fn events(kind: &Kind, commit: &Commit) -> Vec<WatchEvent> {
     let state = |event: &Event, stored: &[u8]| {
         let key = event.key.clone();
-        Arc::new(Cached::of(kind.resource, key, stored, commit.revision))
+        Arc::new(Cached::of(&kind.resource, key, stored, commit.revision))
     };
     let event = |event: &Event| {
         let previous = event.prev.as_ref().map(|stored| state(event, stored));

@@ -163,8 +163,8 @@ const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions
 const PATCH_BODY: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
 impl Writer<'_> {
-    fn resource(&self, root: &str, resource: &'static Resource, paths: &mut Map<String, Value>) {
-        let plural = resource.plural;
+    fn resource(&self, root: &str, resource: &Resource, paths: &mut Map<String, Value>) {
+        let plural = &resource.plural;
         let base = match resource.namespaced() {
             true => format!("{root}/namespaces/{{namespace}}/{plural}"),
             false => format!("{root}/{plural}"),
@@ -174,7 +174,7 @@ impl Writer<'_> {
         if resource.verbs.contains(&"get") {
             paths.insert(item.clone(), self.item(resource, &item));
         }
-        for sub in resource.subresources {
+        for sub in &resource.subresources {
             let path = format!("{item}/{}", sub.name());
             paths.insert(path.clone(), self.subresource(resource, *sub, &path));
         }
@@ -188,9 +188,9 @@ impl Writer<'_> {
         }
     }
 
-    fn collection(&self, resource: &'static Resource, path: &str) -> Value {
+    fn collection(&self, resource: &Resource, path: &str) -> Value {
         let stem = stem(resource, resource.namespaced());
-        let object = resource.definition.to_owned();
+        let object = resource.definition.to_string();
         let mut operations = Vec::new();
         if resource.verbs.contains(&"list") {
             operations.push(("get", self.list(resource, format!("list{stem}"))));
@@ -235,7 +235,7 @@ impl Writer<'_> {
         }
     }
 
-    fn item(&self, resource: &'static Resource, path: &str) -> Value {
+    fn item(&self, resource: &Resource, path: &str) -> Value {
         let stem = stem(resource, resource.namespaced());
         let mut operations = self.of_object(resource, resource.verbs, &stem);
         if resource.verbs.contains(&"delete") {
@@ -254,7 +254,7 @@ impl Writer<'_> {
         self.path(path, operations)
     }
 
-    fn subresource(&self, of: &'static Resource, sub: Subresource, path: &str) -> Value {
+    fn subresource(&self, of: &Resource, sub: Subresource, path: &str) -> Value {
         let mut word = sub.name().to_owned();
         word[..1].make_ascii_uppercase();
         let stem = format!("{}{word}", stem(of, of.namespaced()));
@@ -277,8 +277,8 @@ impl Writer<'_> {
                     action: "post",
                     id: format!("create{stem}"),
                     resource: object,
-                    takes: Some(object.definition.to_owned()),
-                    gives: object.definition.to_owned(),
+                    takes: Some(object.definition.to_string()),
+                    gives: object.definition.to_string(),
                     parameters: WRITE,
                 },
             )],
@@ -294,7 +294,7 @@ impl Writer<'_> {
         verbs: &[&str],
         stem: &str,
     ) -> Vec<(&'static str, Operation<'a>)> {
-        let object = resource.definition.to_owned();
+        let object = resource.definition.to_string();
         let operation = |action, word: &str, takes, parameters| Operation {
             action,
             id: format!("{word}{stem}"),
@@ -352,7 +352,7 @@ impl Writer<'_> {
             .iter()
             .map(|parameter| self.parameter(parameter, "query"))
             .collect();
-        let tag = [group_word(resource.group), resource.version.to_owned()].join("_");
+        let tag = [group_word(&resource.group), resource.version.to_string()].join("_");
         let mut out = json!({
             "tags": [tag],
             "description": format!("{action} {}", resource.kind),
@@ -422,9 +422,9 @@ impl Writer<'_> {
 
 /// The middle of an operation's id: `AppsV1NamespacedDeployment`.
 fn stem(resource: &Resource, namespaced: bool) -> String {
-    let mut group = group_word(resource.group);
+    let mut group = group_word(&resource.group);
     group[..1].make_ascii_uppercase();
-    let mut version = resource.version.to_owned();
+    let mut version = resource.version.to_string();
     version[..1].make_ascii_uppercase();
     let middle = if namespaced { "Namespaced" } else { "" };
     format!("{group}{version}{middle}{}", resource.kind)

@@ -17,7 +17,7 @@ use crate::objects::{Current, WriteError};
 use crate::request::{self, Query};
 use crate::wire::ListMeta;
 use crate::{State, negotiate, reply, services};
-use api::{self, ApiError, Resource, meta};
+use api::{self, ApiError, Behaviour, Resource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -99,7 +99,7 @@ pub async fn delete(call: &Call) -> Answer {
 /// PodDisruptionBudgets are not served.
 pub async fn evict(call: &Call) -> Answer {
     let resource = call.resource();
-    let eviction = call.decode(&api::scheme::EVICTION)?.object;
+    let eviction = call.decode(&api::kinds::EVICTION)?.object;
     let named = meta::name(&eviction);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -159,8 +159,7 @@ fn disrupted(mut pod: Value, now: Timestamp) -> Value {
 
 /// Kinds whose deletion Kubernetes answers with the object; typed clients rely on which.
 fn answers_with_object(resource: &Resource) -> bool {
-    let kinds = ["pods", "serviceaccounts", "services"];
-    resource.group.is_empty() && kinds.contains(&resource.plural)
+    resource.answers_with_object
 }
 
 /// DELETE of all that a selection holds; answers what was in it.
@@ -257,9 +256,9 @@ fn plan(
     let mut new = object.clone();
     set_finalizers(&mut new, options.propagation);
     let waits = !meta::finalizers(&new).is_empty();
-    match (resource.group, resource.plural) {
-        ("", "namespaces") => plan_namespace(resource, new, waits, now),
-        ("", "pods") => Ok(plan_pod(new, waits, options, now)),
+    match resource.behaviour {
+        Behaviour::Namespace => plan_namespace(resource, new, waits, now),
+        Behaviour::Pod => Ok(plan_pod(new, waits, options, now)),
         _ if !waits => Ok(Plan::Remove),
         _ if meta::is_terminating(&new) && new == *object => Ok(Plan::Leave),
         _ => Ok(Plan::Mark(Box::new(mark(new, 0, now)))),

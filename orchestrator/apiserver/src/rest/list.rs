@@ -54,9 +54,7 @@ impl Selection {
     pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
-        let offered = resource.selectable_fields(&serde_json::json!({"metadata": {}}));
-        let offered: Vec<&'static str> = offered.into_keys().collect();
-        fields.check(resource.kind, &offered)?;
+        fields.check(&resource.kind, &resource.selectable_field_names())?;
         Ok(Self { labels, fields })
     }
 

@@ -1,4 +1,4 @@
-//! The verbs, generic over the rows of the scheme: one file a verb.
+//! The verbs, generic over the kinds: one file a verb.
 
 pub mod create;
 pub mod delete;
@@ -61,7 +61,7 @@ pub async fn serve(call: Call) -> Answer {
         (None, Verb::Delete) => delete::delete(&call).await,
         (None, Verb::DeleteCollection) => delete::delete_collection(&call).await,
         (_, verb) => Err(ApiError::method_not_allowed(
-            call.target.resource,
+            &call.target.resource,
             verb.as_str(),
         )),
     }
@@ -70,11 +70,11 @@ pub async fn serve(call: Call) -> Answer {
 impl Call {
     /// How much of the resource's objects the caller sees.
     pub fn sight(&self) -> Sight {
-        Sight::of(&self.user, self.target.resource)
+        Sight::of(&self.user, &self.target.resource)
     }
 
-    fn resource(&self) -> &'static Resource {
-        self.target.resource
+    fn resource(&self) -> &Arc<Resource> {
+        &self.target.resource
     }
 
     /// Empty for cluster-scoped resources.

@@ -7,11 +7,11 @@ use super::{Answer, Call};
 use crate::authn::MASTERS;
 use crate::request::{Target, Verb};
 use crate::{authz, reply};
-use api::{self, ApiError, Resource};
+use api::{self, ApiError, Behaviour};
 
 /// Whether the call asks for a review.
 pub fn is_of(call: &Call) -> bool {
-    call.resource().kind == "SelfSubjectAccessReview" && call.target.name.is_none()
+    call.resource().behaviour == Behaviour::AccessReview && call.target.name.is_none()
 }
 
 /// Answers the question with itself and the status.
@@ -55,7 +55,7 @@ fn target(object: &Value) -> Option<Target> {
     let given = |field: &str| Some(word(object, field).to_owned()).filter(|text| !text.is_empty());
     let (group, plural) = (word(object, "group"), word(object, "resource"));
     let mut resources = api::resources().iter();
-    let resource: &'static Resource = resources.find(|r| r.group == group && r.plural == plural)?;
+    let resource = resources.find(|r| r.group == group && r.plural == plural)?;
     let subresource = match given("subresource") {
         None => None,
         Some(name) => {
@@ -64,7 +64,7 @@ fn target(object: &Value) -> Option<Target> {
         }
     };
     Some(Target {
-        resource,
+        resource: resource.clone(),
         namespace: given("namespace").filter(|_| resource.namespaced()),
         name: given("name"),
         subresource,

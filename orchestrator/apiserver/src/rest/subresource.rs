@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Answer, Call, RETRIES};
 use crate::objects::WriteError;
 use crate::reply;
-use api::{self, ApiError, meta, scheme};
+use api::{self, ApiError, meta};
 
 /// GET of a Scale.
 pub fn get_scale(call: &Call) -> Answer {
@@ -28,7 +28,7 @@ pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
     let dry_run = call.query.dry_run()?;
-    let binding = call.decode(&scheme::BINDING)?.object;
+    let binding = call.decode(&api::kinds::BINDING)?.object;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(

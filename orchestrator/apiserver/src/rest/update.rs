@@ -12,13 +12,13 @@ use crate::admission;
 use crate::objects::{Current, WriteError};
 use crate::services::{self, Claim};
 use crate::{negotiate, node_writes, nodes, reply};
-use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
+use api::{self, ApiError, Behaviour, Decoded, Format, Resource, Subresource, meta};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
     let scale = call.target.subresource == Some(Subresource::Scale);
     let body_kind: &Resource = if scale {
-        &api::scheme::SCALE
+        &api::kinds::SCALE
     } else {
         call.resource()
     };
@@ -55,7 +55,7 @@ pub async fn patch(call: &Call) -> Answer {
             original = api::scale::of(call.resource(), &original)?;
         }
         let patched_kind: &Resource = if scale {
-            &api::scheme::SCALE
+            &api::kinds::SCALE
         } else {
             call.resource()
         };
@@ -159,7 +159,7 @@ fn check_pod_addresses(call: &Call, new: &Value, old: &Value) -> Result<(), ApiE
     let Some(node) = call.user.node() else {
         return Ok(());
     };
-    if (resource.group, resource.plural) != ("", "pods") {
+    if resource.behaviour != Behaviour::Pod {
         return Ok(());
     }
     let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
@@ -202,7 +202,7 @@ fn is_finished(resource: &Resource, object: &Value) -> bool {
     let spec_finalizers = object["spec"]["finalizers"]
         .as_array()
         .is_some_and(|f| !f.is_empty());
-    let namespace = (resource.group, resource.plural) == ("", "namespaces");
+    let namespace = resource.behaviour == Behaviour::Namespace;
     let graceful = object["metadata"]["deletionGracePeriodSeconds"]
         .as_i64()
         .unwrap_or_default();

@@ -137,17 +137,19 @@ async fn two_nodes() -> Cluster {
 
 fn collection(plural: &str) -> String {
     let all = api::resources().iter();
-    let found = all.filter(|resource| resource.plural == plural).map(path);
+    let found = all
+        .filter(|resource| resource.plural == plural)
+        .map(|resource| path(resource));
     found.last().expect("a served resource")
 }
 
 /// Where the objects of these tests are.
 fn path(resource: &Resource) -> String {
-    let root = match resource.group {
+    let root = match &*resource.group {
         "" => "/api/v1".to_owned(),
         group => format!("/apis/{group}/v1"),
     };
-    let place = match (resource.namespaced(), resource.plural) {
+    let place = match (resource.namespaced(), &*resource.plural) {
         (false, _) => String::new(),
         (true, "leases") => "/namespaces/kube-node-lease".to_owned(),
         (true, _) => "/namespaces/default".to_owned(),
@@ -182,8 +184,8 @@ impl Try {
 }
 
 /// Everything that can be asked about a resource, on what is a node's own and on what is not.
-fn tries(resource: &'static Resource) -> Vec<Try> {
-    let (at, plural) = (path(resource), resource.plural);
+fn tries(resource: &Resource) -> Vec<Try> {
+    let (at, plural) = (path(resource), &*resource.plural);
     let everywhere = at.replace("/namespaces/default", "");
     let everywhere = everywhere.replace("/namespaces/kube-node-lease", "");
     let mut tries = Vec::new();
@@ -214,7 +216,7 @@ fn tries(resource: &'static Resource) -> Vec<Try> {
             let what = format!("{verb} {plural} {whose}");
             tries.push(Try::new(what, verb, path.clone(), &body));
         }
-        for sub in resource.subresources {
+        for sub in &resource.subresources {
             let path = format!("{at}/{name}/{}?dryRun=All", sub.name());
             for verb in sub.verbs() {
                 let what = format!("{verb} {plural}/{} {whose}", sub.name());
@@ -260,7 +262,7 @@ async fn a_node_does_what_the_table_says_and_is_refused_everything_else() {
     let admin = two_nodes().await;
     let one = admin.as_user(node("one"));
     let mut allowed = BTreeSet::new();
-    for attempt in api::resources().iter().flat_map(tries) {
+    for attempt in api::resources().iter().flat_map(|resource| tries(resource)) {
         let Try {
             what,
             method,

@@ -177,14 +177,15 @@ impl Cluster {
 /// The resource that a word names: plural, singular, short name, kind, or `plural.group`.
 pub fn resource(word: &str) -> Result<&'static Resource> {
     let lower = word.to_lowercase();
-    let named = |r: &&Resource| {
+    let named = |r: &&'static Resource| {
         r.plural == lower
             || r.singular == lower
-            || r.short_names.contains(&lower.as_str())
+            || r.short_names.iter().any(|name| *name == lower)
             || r.qualified() == lower
     };
-    api::resources().iter().find(named).ok_or_else(|| {
-        let known: Vec<_> = api::resources().iter().map(|r| r.plural).collect();
+    let mut all = api::resources().iter().map(|r| &**r);
+    all.find(named).ok_or_else(|| {
+        let known: Vec<_> = api::resources().iter().map(|r| &*r.plural).collect();
         anyhow!(
             "the server doesn't have a resource type {word:?}; it has {}",
             known.join(", ")
@@ -213,7 +214,8 @@ pub fn targets(words: &[String]) -> Result<Vec<(&'static Resource, Option<String
         let kinds = match kind {
             "all" => api::resources()
                 .iter()
-                .filter(|r| r.categories.contains(&"all"))
+                .map(|r| &**r)
+                .filter(|r| r.categories.iter().any(|category| category == "all"))
                 .collect(),
             kind => vec![resource(kind)?],
         };
@@ -229,7 +231,7 @@ pub fn targets(words: &[String]) -> Result<Vec<(&'static Resource, Option<String
 
 /// The path of a collection or object; `namespace` None means all namespaces.
 pub fn path(resource: &Resource, namespace: Option<&str>, name: Option<&str>) -> String {
-    let mut path = match resource.group {
+    let mut path = match &*resource.group {
         "" => format!("/api/{}", resource.version),
         group => format!("/apis/{group}/{}", resource.version),
     };

@@ -203,8 +203,8 @@ impl Get {
 
 /// `deployment.apps`, or `pod` for the core group.
 pub fn qualified_singular(resource: &Resource) -> String {
-    match resource.group {
-        "" => resource.singular.into(),
+    match &*resource.group {
+        "" => resource.singular.to_string(),
         group => format!("{}.{group}", resource.singular),
     }
 }

@@ -51,6 +51,7 @@ pub fn resource_of(object: &Value) -> Result<&'static Resource> {
     let kind = object["kind"].as_str().context("kind: Required value")?;
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     api::find_kind(group, version, kind)
+        .map(|resource| &**resource)
         .with_context(|| format!("no matches for kind {kind:?} in version {version:?}"))
 }
 

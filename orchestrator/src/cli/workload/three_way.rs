@@ -12,7 +12,7 @@ use api::{
 
 /// The strategic merge patch from `last` (the manifest applied before, null for none) to `new`.
 pub fn patch(resource: &Resource, last: &Value, new: &Value) -> Value {
-    object(schema::definition(resource.definition), last, new)
+    object(schema::definition(&resource.definition), last, new)
 }
 
 fn object(definition: Option<&Definition>, last: &Value, new: &Value) -> Value {

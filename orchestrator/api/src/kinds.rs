@@ -1,0 +1,43 @@
+//! The built-in kinds: `kinds/<group>/<kind>.rs` is all that is particular to one.
+//!
+//! A new kind is a file with `pub fn resource() -> Resource`, its `mod` line and its line here.
+
+pub mod apps;
+pub mod authorization;
+pub mod autoscaling;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod policy;
+
+use std::sync::LazyLock;
+
+use crate::resource::Resource;
+
+/// All that are resources, in the order of discovery.
+pub(crate) fn all() -> Vec<Resource> {
+    vec![
+        core::config_map::resource(),
+        core::endpoints::resource(),
+        core::event::resource(),
+        core::namespace::resource(),
+        core::node::resource(),
+        core::pod::resource(),
+        core::replication_controller::resource(),
+        core::secret::resource(),
+        core::service_account::resource(),
+        core::service::resource(),
+        apps::deployment::resource(),
+        apps::replica_set::resource(),
+        authorization::self_subject_access_review::resource(),
+        coordination::lease::resource(),
+        discovery::endpoint_slice::resource(),
+    ]
+}
+
+/// The body of the scale subresource.
+pub static SCALE: LazyLock<Resource> = LazyLock::new(autoscaling::scale::resource);
+/// The body of pods/binding.
+pub static BINDING: LazyLock<Resource> = LazyLock::new(core::binding::resource);
+/// The body of pods/eviction.
+pub static EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::resource);

@@ -1,0 +1,5 @@
+//! The kinds of the group apps.
+
+pub mod deployment;
+pub mod replica_set;
+pub mod workload;

@@ -1,0 +1,3 @@
+//! The kinds of the group authorization.
+
+pub mod self_subject_access_review;

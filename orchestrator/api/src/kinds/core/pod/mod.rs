@@ -1,0 +1,173 @@
+//! v1 Pod: a new one is pending, and its spec says what every pod gets.
+
+mod columns;
+pub mod container;
+mod defaults;
+mod placement;
+mod security;
+mod spec;
+mod update;
+mod volume;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::prepare::keep;
+use crate::quantity::Quantity;
+use crate::resource::{Absent, Behaviour, Field, Resource, Subresource};
+use crate::validation::addresses::ip;
+use crate::validation::{At, Errors};
+
+pub use defaults::template as default_template;
+pub use spec::template as validate_template;
+
+/// How long a pod stays on a node that is not ready or unreachable, unless it says otherwise.
+const TOLERATION_SECONDS: i64 = 300;
+
+pub fn resource() -> Resource {
+    Resource {
+        behaviour: Behaviour::Pod,
+        short_names: vec!["po".into()],
+        answers_with_object: true,
+        categories: vec!["all".into()],
+        subresources: vec![
+            Subresource::Binding,
+            Subresource::Eviction,
+            Subresource::Log,
+            Subresource::Status,
+        ],
+        fields: fields(),
+        has_status: true,
+        pod_spec: Some("/spec"),
+        default: defaults::pod,
+        create,
+        update,
+        update_status,
+        validate: spec::pod,
+        validate_update: update::pod_update,
+        validate_status,
+        printer: columns::PODS,
+        ..Resource::of::<Pod>("", "core", "pod", "pods")
+    }
+}
+
+/// What field selectors may ask for.
+fn fields() -> Vec<Field> {
+    vec![
+        Field::of("spec.nodeName"),
+        Field::at("spec.host", "/spec/nodeName"),
+        Field::of("spec.restartPolicy"),
+        Field::of("spec.schedulerName"),
+        Field::of("spec.serviceAccountName"),
+        Field::of("spec.hostNetwork").or(Absent::Is("false")),
+        Field::of("status.phase"),
+        Field::of("status.podIP"),
+        Field::at("status.podIPs", "/status/podIP"),
+        Field::of("status.nominatedNodeName"),
+    ]
+}
+
+fn create(object: &mut Value) {
+    object["status"] = json!({"phase": "Pending", "qosClass": qos_class(&object["spec"])});
+    if object["spec"]["schedulingGates"][0].is_object() {
+        object["status"]["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    let spec = &mut object["spec"];
+    if spec["priority"].is_null() {
+        spec["priority"] = 0.into();
+    }
+    if spec["preemptionPolicy"].is_null() {
+        spec["preemptionPolicy"] = "PreemptLowerPriority".into();
+    }
+    tolerate(spec, "node.kubernetes.io/not-ready");
+    tolerate(spec, "node.kubernetes.io/unreachable");
+}
+
+fn update(new: &mut Value, old: &Value) {
+    // The class follows from resources, which an update does not change.
+    keep(new, old, "", "status");
+}
+
+fn update_status(new: &mut Value, old: &Value) {
+    if new["status"].is_object() {
+        keep(new, old, "/status", "qosClass");
+        for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+            follow(&mut new["status"], &old["status"], first, all);
+        }
+    }
+}
+
+/// A pod's addresses as its node tells them: endpoints are made of these.
+fn validate_status(pod: &At<'_>, errors: &mut Errors) {
+    let status = pod.field("status");
+    for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let (first, all) = (status.field(first), status.field(all));
+        if !first.is_empty() {
+            ip(&first, errors);
+        }
+        for item in all.items() {
+            ip(&item.field("ip"), errors);
+        }
+    }
+}
+
+/// A client that knows only one of an address and the list that it is the first of changes it
+/// alone; the other one follows.
+fn follow(new: &mut Value, old: &Value, first: &str, all: &str) {
+    match (new[first] == old[first], new[all] == old[all]) {
+        (false, true) if new[first].is_string() => new[all] = json!([{"ip": new[first]}]),
+        (true, false) if new[all][0]["ip"].is_string() => new[first] = new[all][0]["ip"].clone(),
+        _ => {}
+    }
+}
+
+fn tolerate(spec: &mut Value, key: &str) {
+    let tolerations = spec["tolerations"].as_array();
+    let tolerated = tolerations.into_iter().flatten().any(|t| {
+        let key_fits = t["key"].as_str().unwrap_or_default();
+        let effect = t["effect"].as_str().unwrap_or_default();
+        (key_fits == key || key_fits.is_empty()) && matches!(effect, "NoExecute" | "")
+    });
+    if tolerated {
+        return;
+    }
+    let toleration = json!({
+        "key": key,
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": TOLERATION_SECONDS,
+    });
+    match spec["tolerations"].as_array_mut() {
+        Some(list) => list.push(toleration),
+        None => spec["tolerations"] = json!([toleration]),
+    }
+}
+
+/// Guaranteed: every container limits cpu and memory and asks for just that. BestEffort: none asks
+/// for or limits any. Burstable: the rest.
+fn qos_class(spec: &Value) -> &'static str {
+    let mut any = false;
+    let mut guaranteed = true;
+    let lists = ["containers", "initContainers"].map(|list| spec[list].as_array());
+    for container in lists.into_iter().flatten().flatten() {
+        for resource in ["cpu", "memory"] {
+            let amount = |list: &str| {
+                let text = container["resources"][list][resource].as_str()?;
+                Quantity::parse(text).ok().filter(|q| !q.is_zero())
+            };
+            let (request, limit) = (amount("requests"), amount("limits"));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

@@ -1,0 +1,252 @@
+//! Volumes of pods, and where containers mount them.
+
+use std::collections::BTreeSet;
+
+use crate::quantity::Quantity;
+use crate::validation::{At, Errors, names};
+
+const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+
+/// The shortest life of a service account's token.
+const MIN_TOKEN_SECONDS: i64 = 600;
+
+/// The sources of a volume that hold references which must be named.
+const NAMED_SOURCES: [(&str, &str); 3] = [
+    ("secret", "secretName"),
+    ("configMap", "name"),
+    ("persistentVolumeClaim", "claimName"),
+];
+
+/// Checks volumes and gives their names.
+pub fn volumes<'a>(volumes: &At<'a>, errors: &mut Errors) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    let list = volumes.value.as_array().into_iter().flatten();
+    for (volume, value) in volumes.items().zip(list) {
+        let name = volume.field("name");
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else {
+            errors.check(&name, names::label(name.text()));
+            if !seen.insert(value["name"].as_str().unwrap_or_default()) {
+                errors.duplicate(&name);
+            }
+        }
+        source(&volume, errors);
+    }
+    seen
+}
+
+/// Where the volumes of these names are mounted in one container.
+pub fn mounts(container: &At<'_>, volumes: &BTreeSet<&str>, errors: &mut Errors) {
+    let mounts = container.field("volumeMounts");
+    let context = container.field("securityContext");
+    let privileged = context.field("privileged").is_true();
+    let mut seen = BTreeSet::new();
+    for mount in mounts.items() {
+        let name = mount.field("name");
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else if !volumes.contains(name.text()) {
+            errors.not_found(&name);
+        }
+        let path = mount.field("mountPath");
+        if path.is_empty() {
+            errors.required(&path, "");
+        } else if !seen.insert(path.text().to_owned()) {
+            errors.invalid(&path, "must be unique");
+        }
+        let (sub, expression) = (mount.field("subPath"), mount.field("subPathExpr"));
+        descends(&sub, errors);
+        if !sub.is_empty() && !expression.is_empty() {
+            errors.invalid(
+                &expression,
+                "subPathExpr and subPath are mutually exclusive",
+            );
+        }
+        descends(&expression, errors);
+        let propagation = mount.field("mountPropagation");
+        errors.one_of_if_any(&propagation, &["Bidirectional", "HostToContainer", "None"]);
+        if propagation.text() == "Bidirectional" && !privileged {
+            errors.forbidden(
+                &propagation,
+                "Bidirectional mount propagation is available only to privileged containers",
+            );
+        }
+        recursive_read_only(&mount, errors);
+    }
+}
+
+/// A path that stays below where it begins.
+pub fn descends(path: &At<'_>, errors: &mut Errors) {
+    if path.text().starts_with('/') {
+        errors.invalid(path, "must be a relative path");
+    }
+    if climbs(path.text()) {
+        errors.invalid(path, "must not contain '..'");
+    }
+}
+
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
+fn recursive_read_only(mount: &At<'_>, errors: &mut Errors) {
+    let mode = mount.field("recursiveReadOnly");
+    errors.one_of_if_any(&mode, &["Disabled", "Enabled", "IfPossible"]);
+    if !matches!(mode.text(), "Enabled" | "IfPossible") {
+        return;
+    }
+    if !mount.field("readOnly").is_true() {
+        errors.forbidden(&mode, "may only be specified when readOnly is true");
+    }
+    if !matches!(mount.field("mountPropagation").text(), "" | "None") {
+        errors.forbidden(
+            &mode,
+            "may only be specified when mountPropagation is None or not specified",
+        );
+    }
+}
+
+fn source(volume: &At<'_>, errors: &mut Errors) {
+    let sources: Vec<&str> = volume
+        .entries()
+        .map(|(key, _)| key)
+        .filter(|key| *key != "name")
+        .collect();
+    match sources.as_slice() {
+        [] => errors.required(volume, "must specify a volume type"),
+        [_] => {}
+        [_, more @ ..] => {
+            for source in more {
+                errors.forbidden(
+                    &volume.field(source),
+                    "may not specify more than 1 volume type",
+                );
+            }
+        }
+    }
+    for (source, field) in NAMED_SOURCES {
+        let source = volume.field(source);
+        let name = source.field(field);
+        if !source.is_null() && name.is_empty() {
+            errors.required(&name, "");
+        }
+    }
+    for kind in ["configMap", "secret"] {
+        let source = volume.field(kind);
+        mode(&source.field("defaultMode"), errors);
+        keys(&source.field("items"), errors);
+    }
+    let downward = volume.field("downwardAPI");
+    mode(&downward.field("defaultMode"), errors);
+    files(&downward.field("items"), errors);
+    projected(&volume.field("projected"), errors);
+    let host = volume.field("hostPath");
+    if !host.is_null() {
+        host_path(&host, errors);
+    }
+    let empty = volume.field("emptyDir");
+    let limit = empty.field("sizeLimit");
+    if Quantity::parse(limit.text()).is_ok_and(Quantity::is_negative) {
+        errors.forbidden(&limit, "SizeLimit field must be a valid resource quantity");
+    }
+}
+
+fn projected(projected: &At<'_>, errors: &mut Errors) {
+    mode(&projected.field("defaultMode"), errors);
+    let sources = projected.field("sources");
+    for source in sources.items() {
+        if source.entries().count() > 1 {
+            errors.forbidden(&source, "may not specify more than 1 volume type");
+        }
+        for kind in ["configMap", "secret"] {
+            let from = source.field(kind);
+            let name = from.field("name");
+            if !from.is_null() && name.is_empty() {
+                errors.required(&name, "");
+            }
+            keys(&from.field("items"), errors);
+        }
+        let downward = source.field("downwardAPI");
+        files(&downward.field("items"), errors);
+        let token = source.field("serviceAccountToken");
+        if token.is_null() {
+            continue;
+        }
+        let path = token.field("path");
+        local_path(&path, errors);
+        let seconds = token.field("expirationSeconds");
+        if seconds.number() < MIN_TOKEN_SECONDS {
+            errors.invalid(&seconds, "may not specify a duration less than 10 minutes");
+        }
+    }
+}
+
+fn keys(items: &At<'_>, errors: &mut Errors) {
+    for item in items.items() {
+        let key = item.field("key");
+        if key.is_empty() {
+            errors.required(&key, "");
+        }
+        local_path(&item.field("path"), errors);
+        mode(&item.field("mode"), errors);
+    }
+}
+
+fn files(items: &At<'_>, errors: &mut Errors) {
+    for item in items.items() {
+        local_path(&item.field("path"), errors);
+        mode(&item.field("mode"), errors);
+        let (field, resource) = (item.field("fieldRef"), item.field("resourceFieldRef"));
+        match (field.is_null(), resource.is_null()) {
+            (false, false) => errors.invalid_value(
+                &item,
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            ),
+            (true, true) => {
+                errors.required(&item, "one of fieldRef and resourceFieldRef is required")
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The path of a file that the agent writes. Names with two dots before them are the agent's own.
+fn local_path(path: &At<'_>, errors: &mut Errors) {
+    if path.is_empty() {
+        return errors.required(path, "");
+    }
+    descends(path, errors);
+    if path.text().starts_with("..") && !climbs(path.text()) {
+        errors.invalid(path, "must not start with '..'");
+    }
+}
+
+fn mode(mode: &At<'_>, errors: &mut Errors) {
+    if !(0..=0o777).contains(&mode.number()) {
+        errors.invalid(mode, MODE);
+    }
+}
+
+fn host_path(host: &At<'_>, errors: &mut Errors) {
+    let path = host.field("path");
+    if path.is_empty() {
+        errors.required(&path, "");
+    } else if climbs(path.text()) {
+        errors.invalid(&path, "must not contain '..'");
+    }
+    errors.one_of_if_any(
+        &host.field("type"),
+        &[
+            "",
+            "BlockDevice",
+            "CharDevice",
+            "Directory",
+            "DirectoryOrCreate",
+            "File",
+            "FileOrCreate",
+            "Socket",
+        ],
+    );
+}

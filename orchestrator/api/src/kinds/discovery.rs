@@ -1,0 +1,3 @@
+//! The kinds of the group discovery.
+
+pub mod endpoint_slice;

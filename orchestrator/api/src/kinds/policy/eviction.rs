@@ -1,0 +1,12 @@
+//! policy/v1 Eviction: the body of pods/eviction; no resource of its own.
+
+use k8s_openapi::api::policy::v1::Eviction;
+
+use crate::resource::Resource;
+
+pub fn resource() -> Resource {
+    Resource {
+        verbs: &["create"],
+        ..Resource::of::<Eviction>("policy", "policy", "eviction", "evictions")
+    }
+}

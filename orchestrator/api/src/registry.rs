@@ -1,0 +1,32 @@
+//! Which resources there are, by the words of a path or of an object.
+
+use std::sync::{Arc, LazyLock};
+
+use crate::{kinds, resource::Resource};
+
+/// Every built-in resource, in the order of discovery.
+pub fn resources() -> &'static [Arc<Resource>] {
+    static RESOURCES: LazyLock<Vec<Arc<Resource>>> =
+        LazyLock::new(|| kinds::all().into_iter().map(Arc::new).collect());
+    &RESOURCES
+}
+
+/// By the words of a path.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
+    resources()
+        .iter()
+        .find(|r| r.group == group && r.version == version && r.plural == plural)
+}
+
+/// By the words of an object.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Resource>> {
+    resources()
+        .iter()
+        .find(|r| r.group == group && r.version == version && r.kind == kind)
+}
+
+/// The resources and the bodies of subresources: all that has a schema.
+pub(crate) fn with_schema() -> impl Iterator<Item = &'static Resource> {
+    let bodies: [&'static Resource; 3] = [&kinds::SCALE, &kinds::BINDING, &kinds::EVICTION];
+    resources().iter().map(|r| &**r).chain(bodies)
+}

@@ -1,0 +1,364 @@
+//! What a resource is: everything that is particular to a kind, in one value.
+//!
+//! `kinds/<group>/<kind>.rs` makes one for each built-in kind; `registry` finds them by the words of
+//! a path. Everything else in this crate and in the API server reads this value and knows no kind.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use k8s_openapi::{
+    Resource as K8sResource,
+    schemars::{JsonSchema, SchemaGenerator},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    columns::{self, Printer},
+    decode::{self, Decoded, FieldValidation, Format, Typed},
+    kinds, prepare,
+    status::ApiError,
+    validation::{self, At, Errors, NameRule},
+};
+
+/// A name that is known at compile time or comes from an object.
+pub type Name = Cow<'static, str>;
+
+/// A resource that the API serves.
+#[derive(Debug)]
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: Name,
+    pub version: Name,
+    pub kind: Name,
+    pub list_kind: Name,
+    pub plural: Name,
+    pub singular: Name,
+    pub short_names: Vec<Name>,
+    pub categories: Vec<Name>,
+    pub scope: Scope,
+    pub verbs: &'static [&'static str],
+    pub subresources: Vec<Subresource>,
+    pub lifetime: Lifetime,
+    /// The name of its schema: `io.k8s.api.apps.v1.Deployment`.
+    pub definition: Name,
+    /// The columns of its table.
+    pub printer: Printer,
+    /// A deletion is answered with the object, not with a Status; typed clients rely on which.
+    pub answers_with_object: bool,
+    /// What the API server does with it beyond storing it.
+    pub behaviour: Behaviour,
+    /// What the type of the kind contributes; everything else works on values.
+    pub(crate) codec: Codec,
+
+    /// Fills in defaults; idempotent.
+    pub(crate) default: fn(&mut Value),
+    /// Clears and sets what is not the client's on create.
+    pub(crate) create: fn(&mut Value),
+    /// Keeps what an update of the object itself may not change.
+    pub(crate) update: fn(&mut Value, &Value),
+    /// Keeps what an update of the status may not change.
+    pub(crate) update_status: fn(&mut Value, &Value),
+    pub(crate) validate: fn(&At<'_>, &mut Errors),
+    pub(crate) validate_update: fn(&At<'_>, &At<'_>, &mut Errors),
+    /// What is checked when the status is written.
+    pub(crate) validate_status: fn(&At<'_>, &mut Errors),
+    /// Which names objects may have.
+    pub(crate) name_rule: NameRule,
+    /// Whether a client's change counts a generation, and what counts as one.
+    pub(crate) generation: Generation,
+    /// Whether `status` is written only through its subresource.
+    pub(crate) has_status: bool,
+    /// Fields for field selectors besides name and namespace, and where they are.
+    pub(crate) fields: Vec<Field>,
+    /// Where the kind holds a pod's spec.
+    pub(crate) pod_spec: Option<&'static str>,
+    /// Where else it holds quantities by name.
+    pub(crate) resource_lists: &'static [&'static str],
+}
+
+/// Whether objects live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Cluster,
+    Namespaced,
+}
+
+/// Whether objects survive a restart of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    Durable,
+    Volatile,
+}
+
+/// What counts a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    None,
+    Spec,
+    SpecAndAnnotations,
+}
+
+/// What the API server does with the objects of a kind beyond storing them: how they are deleted, what
+/// they claim, what their nodes may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Nothing in particular.
+    Plain,
+    /// Emptied before it goes; a closed one takes no new objects.
+    Namespace,
+    /// Claims pod ranges and addresses; shown trimmed to other nodes.
+    Node,
+    /// Deleted in grace; refers to Secrets and others on behalf of its node.
+    Pod,
+    /// Claims addresses and ports.
+    Service,
+    /// Written by the node of its object.
+    Event,
+    /// A node's heartbeat.
+    Lease,
+    /// A question that is answered and not kept.
+    AccessReview,
+}
+
+/// What may follow an object's name in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subresource {
+    Status,
+    Scale,
+    Binding,
+    Eviction,
+    Log,
+    Finalize,
+}
+
+/// A field that a field selector may name.
+#[derive(Clone, Debug)]
+pub(crate) struct Field {
+    pub name: Name,
+    /// A JSON pointer.
+    pub at: Name,
+    /// What an object says that leaves it out.
+    pub absent: Absent,
+}
+
+/// The value of a field that an object leaves out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Absent {
+    Is(&'static str),
+    /// What stands elsewhere, at a JSON pointer.
+    At(&'static str),
+}
+
+/// What the type of a kind contributes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Codec {
+    /// Decodes through the type and gives the canonical value; reports unknown fields by path.
+    pub typed: fn(&Value, &mut Typed) -> Result<Value, decode::TypeError>,
+    /// Makes the schema of the type known.
+    pub schema: fn(&mut SchemaGenerator),
+}
+
+const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+
+impl Resource {
+    /// A kind of version v1 with the usual scope, verbs and lifetime, and nothing particular. `package`
+    /// is the group's word in the schema's name.
+    pub(crate) fn of<T>(
+        group: &'static str,
+        package: &str,
+        singular: &'static str,
+        plural: &'static str,
+    ) -> Self
+    where
+        T: K8sResource + JsonSchema + Serialize + DeserializeOwned,
+    {
+        Self {
+            group: group.into(),
+            version: T::VERSION.into(),
+            kind: T::KIND.into(),
+            list_kind: format!("{}List", T::KIND).into(),
+            plural: plural.into(),
+            singular: singular.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            scope: Scope::Namespaced,
+            verbs: ALL_VERBS,
+            subresources: Vec::new(),
+            lifetime: Lifetime::Durable,
+            definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
+            printer: columns::OTHERS,
+            answers_with_object: false,
+            behaviour: Behaviour::Plain,
+            codec: Codec {
+                typed: decode::typed::<T>,
+                schema: schema_of::<T>,
+            },
+            default: |_| {},
+            create: |_| {},
+            update: |_, _| {},
+            update_status: |_, _| {},
+            validate: |_, _| {},
+            validate_update: |_, _, _| {},
+            validate_status: |_, _| {},
+            name_rule: NameRule::Subdomain,
+            generation: Generation::None,
+            has_status: false,
+            fields: Vec::new(),
+            pod_spec: None,
+            resource_lists: &[],
+        }
+    }
+
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `deployments.apps`, or `pods` for the core group.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// The name of its list's schema.
+    pub fn list_definition(&self) -> String {
+        format!("{}List", self.definition)
+    }
+
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+
+    /// The body of a request as a canonical object.
+    pub fn decode(
+        &self,
+        body: &[u8],
+        format: Format,
+        mode: FieldValidation,
+    ) -> Result<Decoded, ApiError> {
+        decode::body(self, body, format, mode)
+    }
+
+    /// The same for a value that is already parsed, such as the result of a patch.
+    pub fn canonical(&self, value: Value, mode: FieldValidation) -> Result<Decoded, ApiError> {
+        decode::value(self, value, mode)
+    }
+
+    /// Before a create: defaults, clears what a client may not set and sets what the server owns.
+    /// Metadata that needs a clock or randomness is `meta`'s.
+    pub fn prepare_for_create(&self, object: &mut Value) {
+        prepare::for_create(self, object);
+    }
+
+    /// Before an update: defaults, keeps of `old` what this path may not touch, and counts the generation.
+    pub fn prepare_for_update(&self, new: &mut Value, old: &Value, sub: Option<Subresource>) {
+        prepare::for_update(self, new, old, sub);
+    }
+
+    /// Fills in defaults; idempotent.
+    pub fn default(&self, object: &mut Value) {
+        (self.default)(object);
+    }
+
+    /// Checks a defaulted object; `old` is given for updates.
+    pub fn validate(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        sub: Option<Subresource>,
+    ) -> Result<(), ApiError> {
+        validation::validate(self, new, old, sub)
+    }
+
+    /// The stored bytes: apiVersion, kind and metadata first, then the rest in order.
+    pub fn serialize(&self, object: &Value) -> Vec<u8> {
+        decode::to_bytes(object)
+    }
+
+    /// The fields that a field selector may name, with this object's values.
+    pub fn selectable_fields(&self, object: &Value) -> BTreeMap<Name, String> {
+        prepare::selectable_fields(self, object)
+    }
+
+    /// The names of those fields, in order.
+    pub fn selectable_field_names(&self) -> Vec<Name> {
+        self.selectable_fields(&Value::Null).into_keys().collect()
+    }
+}
+
+impl Subresource {
+    /// The word in the path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::Log => "log",
+            Self::Finalize => "finalize",
+        }
+    }
+
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Status | Self::Scale => &["get", "patch", "update"],
+            Self::Binding | Self::Eviction => &["create"],
+            Self::Log => &["get"],
+            Self::Finalize => &["update"],
+        }
+    }
+
+    /// The kind that discovery and OpenAPI name for it on the given resource.
+    pub fn object(self, of: &Resource) -> &Resource {
+        match self {
+            Self::Scale => &kinds::SCALE,
+            Self::Binding => &kinds::BINDING,
+            Self::Eviction => &kinds::EVICTION,
+            Self::Status | Self::Log | Self::Finalize => of,
+        }
+    }
+}
+
+impl Field {
+    /// The field `a.b` stands at `/a/b` and is empty where it is left out.
+    pub(crate) fn of(name: &'static str) -> Self {
+        Self::at(name, format!("/{}", name.replace('.', "/")))
+    }
+
+    /// A field of another name than its place has.
+    pub(crate) fn at(name: &'static str, at: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            at: at.into(),
+            absent: Absent::Is(""),
+        }
+    }
+
+    pub(crate) fn or(self, absent: Absent) -> Self {
+        Self { absent, ..self }
+    }
+}
+
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    generator.subschema_for::<T>();
+}
