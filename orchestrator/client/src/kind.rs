@@ -1,5 +1,9 @@
 //! Kinds as rows: enough to build a path, an owner reference or an event's involved object. Pure.
 
+use std::sync::LazyLock;
+
+use api::{Behaviour, Resource};
+
 /// One kind of the API, as its clients need it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Kind {
@@ -47,28 +51,35 @@ impl Kind {
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
-    /// Every kind that controllers watch. Events are not among them: they own and hold nothing.
-    pub const WATCHED: [Kind; 13] = [
-        Kind::NAMESPACE,
-        Kind::NODE,
-        Kind::POD,
-        Kind::SERVICE,
-        Kind::ENDPOINTS,
-        Kind::ENDPOINT_SLICE,
-        Kind::REPLICATION_CONTROLLER,
-        Kind::REPLICA_SET,
-        Kind::DEPLOYMENT,
-        Kind::CONFIG_MAP,
-        Kind::SECRET,
-        Kind::SERVICE_ACCOUNT,
-        Kind::LEASE,
-    ];
+    /// Every kind that controllers watch: all that are kept. Events are not among them, they own and
+    /// hold nothing.
+    pub fn watched() -> &'static [Kind] {
+        static WATCHED: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+            let kept = api::resources().iter().filter(|resource| {
+                resource.verbs.contains(&"watch") && resource.behaviour != Behaviour::Event
+            });
+            kept.map(|resource| Kind::of(resource)).collect()
+        });
+        &WATCHED
+    }
 
-    /// The row of an owner reference's kind, where it is one that is watched.
+    /// The kind of a resource.
+    pub fn of(resource: &'static Resource) -> Kind {
+        Kind {
+            group: &resource.group,
+            version: &resource.version,
+            kind: &resource.kind,
+            plural: &resource.plural,
+            namespaced: resource.namespaced(),
+        }
+    }
+
+    /// The kind that an owner reference names, where it is one that is watched.
     pub fn find(api_version: &str, kind: &str) -> Option<Kind> {
-        Kind::WATCHED
-            .into_iter()
-            .find(|k| k.kind == kind && k.api_version() == api_version)
+        let found = Kind::watched()
+            .iter()
+            .find(|k| k.kind == kind && k.api_version() == api_version);
+        found.copied()
     }
 
     /// `v1` or `apps/v1`.
@@ -121,23 +132,24 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_that_is_kept_is_watched_but_events() {
-        let served = api::resources()
-            .iter()
-            .filter(|row| row.verbs.contains(&"watch"))
-            .map(|row| (&*row.group, &*row.plural));
-        let mut watched: Vec<(&str, &str)> = Kind::WATCHED
-            .iter()
-            .chain([&Kind::EVENT])
-            .map(|k| (k.group, k.plural))
-            .collect();
-        for row in served {
-            assert!(
-                watched.contains(&row),
-                "{row:?} is served, but neither collected nor emptied"
-            );
-            watched.retain(|known| *known != row);
+    fn the_kinds_that_code_names_are_those_that_are_served() {
+        for kind in [
+            Kind::POD,
+            Kind::NODE,
+            Kind::NAMESPACE,
+            Kind::SERVICE,
+            Kind::ENDPOINTS,
+            Kind::CONFIG_MAP,
+            Kind::SECRET,
+            Kind::SERVICE_ACCOUNT,
+            Kind::REPLICATION_CONTROLLER,
+            Kind::REPLICA_SET,
+            Kind::DEPLOYMENT,
+            Kind::ENDPOINT_SLICE,
+            Kind::LEASE,
+        ] {
+            assert!(Kind::watched().contains(&kind), "{kind:?}");
         }
-        assert_eq!(watched, []);
+        assert!(!Kind::watched().contains(&Kind::EVENT));
     }
 }

@@ -72,7 +72,7 @@ impl Engine {
         for diff in self.world.apply(change) {
             self.note(&diff, now);
         }
-        if !self.in_sync && self.world.in_sync(&Kind::WATCHED) {
+        if !self.in_sync && self.world.in_sync(Kind::watched()) {
             self.in_sync = true;
             self.queue.add(Task::PodCidr);
             self.queue.add(Task::PodGc);

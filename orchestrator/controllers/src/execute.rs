@@ -209,7 +209,11 @@ impl Executor {
 
     /// Asks the server itself whether anything is left, and lets the namespace go if not.
     async fn finalize(&self, namespace: &str, uid: &str) -> Result<(), ClientError> {
-        for kind in Kind::WATCHED.into_iter().filter(|kind| kind.namespaced) {
+        for kind in Kind::watched()
+            .iter()
+            .copied()
+            .filter(|kind| kind.namespaced)
+        {
             if self.verbs.any(kind, namespace).await? {
                 let text = format!("{namespace} still holds {}", kind.plural);
                 return Err(ClientError::Conflict(text));

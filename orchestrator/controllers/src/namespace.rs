@@ -21,7 +21,11 @@ pub fn gather<'a>(world: &'a World, name: &str) -> Option<View<'a>> {
     let namespace = world.get(Kind::NAMESPACE, &Key::new("", name))?;
     let mut holds = Vec::new();
     if namespace.meta.deleting.is_some() {
-        for kind in Kind::WATCHED.into_iter().filter(|kind| kind.namespaced) {
+        for kind in Kind::watched()
+            .iter()
+            .copied()
+            .filter(|kind| kind.namespaced)
+        {
             let mut objects = world.within(kind, name).peekable();
             if objects.peek().is_some() {
                 holds.push((kind, objects.any(|object| object.meta.deleting.is_none())));

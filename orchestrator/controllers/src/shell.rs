@@ -132,7 +132,7 @@ impl Clock {
 
 fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
-    for kind in Kind::WATCHED {
+    for &kind in Kind::watched() {
         let (client, changes) = (client.clone(), changes.clone());
         match kind {
             Kind::POD => watch::<Pod>(&mut watches, client, kind, changes),

@@ -37,7 +37,7 @@ fn engine() -> Engine {
 
 /// The first lists of all kinds; those of nodes and leases hold what is given.
 fn list(engine: &mut Engine, mut objects: Vec<Object>) {
-    for kind in Kind::WATCHED {
+    for &kind in Kind::watched() {
         let of_kind = objects
             .extract_if(.., |object| object.kind == kind)
             .collect();
@@ -73,7 +73,7 @@ fn marks_lost(asked: &[String]) -> bool {
 fn nothing_is_planned_before_every_watch_has_delivered() {
     let mut engine = engine();
     let namespace = object(Kind::NAMESPACE, json!({"metadata": {"name": "ns"}}));
-    for kind in Kind::WATCHED {
+    for &kind in Kind::watched() {
         assert!(engine.next(now()).is_none(), "before {kind:?}");
         let objects = if kind == Kind::NAMESPACE {
             vec![namespace.clone()]
