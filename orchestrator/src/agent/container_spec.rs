@@ -264,7 +264,7 @@ fn mounts(
             }
         };
         let read_only = written || wanted.read_only.unwrap_or(false);
-        let target = absolute(&wanted.mount_path);
+        let target = in_container(&wanted.mount_path);
         mounts.push(Mount {
             source,
             target,
@@ -295,7 +295,7 @@ fn last_words_path(template: &Template) -> String {
         .termination_message_path
         .as_deref()
         .filter(|path| !path.is_empty());
-    absolute(path.unwrap_or("/dev/termination-log"))
+    in_container(path.unwrap_or("/dev/termination-log"))
 }
 
 /// A path that stays inside its volume as far as its words say; links are the volumes' matter.
@@ -313,11 +313,16 @@ fn inside(path: &str) -> Result<&Path, SpecError> {
     }
 }
 
-fn absolute(path: &str) -> String {
-    if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
+/// A path in a container as the Engine reads it: absolute, without empty steps, and with each `..` taken
+/// together with the step before it, whatever that step is.
+pub fn in_container(path: &str) -> String {
+    let mut steps = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
     }
 }
 
@@ -337,6 +342,7 @@ fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resource
         }),
         cpu_quota_us: quota.map_or(0, |quota| quota.max(LEAST_QUOTA_US)),
         cpu_period_us: quota.map_or(0, |_| CPU_PERIOD_US),
+    format!("/{}", steps.join("/"))
         oom_score_adj: pod_qos::oom_score_adj(pod, template, node_memory_bytes),
     }
 }
