@@ -159,7 +159,15 @@ impl PodDir {
         Ok(names.into_iter().filter_map(text).collect())
     }
 
-    /// Removes the volumes of a pod that has ended; what its containers left to say stays.
+    /// Removes the files of all pods, with what is mounted among them; gives how many pods had any. No agent
+    /// and no container of theirs may run.
+    pub fn remove_all(data_dir: &Path) -> io::Result<usize> {
+        let pods = PodDir::all(data_dir)?.len();
+        remove_with_mounts(&data_dir.join(PODS))?;
+        Ok(pods)
+    }
+
+    /// Removes the volumes of a pod that has ended; its termination messages stay.
     pub fn remove_volumes(&self) -> io::Result<()> {
         mounts::detach_below(&self.root)?;
         let root = match Dir::open(&self.root) {
@@ -175,14 +183,7 @@ impl PodDir {
     /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
     /// detached first, and what stays mounted is not touched.
     pub fn remove(&self) -> io::Result<()> {
-        let (Some(pods), Some(uid)) = (self.root.parent(), self.root.file_name()) else {
-            return Ok(());
-        };
-        mounts::detach_below(&self.root)?;
-        match Dir::open(pods) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            pods => pods?.remove(uid),
-        }
+        remove_with_mounts(&self.root)
     }
 
     fn make_volume(
@@ -247,6 +248,17 @@ fn fs_group(pod: &Pod) -> Result<Option<u32>, SpecError> {
 fn is_label(name: &str) -> bool {
     let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     !name.is_empty() && name.len() <= 63 && name.bytes().all(fits)
+}
+
+fn remove_with_mounts(path: &Path) -> io::Result<()> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    mounts::detach_below(path)?;
+    match Dir::open(above) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        above => above?.remove(name),
+    }
 }
 
 /// Whether something is mounted at a directory of the agent's.
