@@ -21,6 +21,10 @@ const CPU_PERIOD_US: i64 = 100_000;
 const LEAST_QUOTA_US: i64 = 1000;
 const LEAST_SHARES: i64 = 2;
 
+/// One argument, or one variable with its name, and the NUL after it: `MAX_ARG_STRLEN` of the kernel, with
+/// pages of 4 KiB (`include/uapi/linux/binfmts.h`).
+const EXEC_STRING_LIMIT: usize = 128 * 1024;
+
 /// Sandboxes are the last that the kernel kills.
 const SANDBOX_OOM_SCORE: i64 = -998;
 
@@ -136,7 +140,8 @@ pub fn container(
     let env = env::environment(pod, template, around.sources, around.facts)?;
     let values: BTreeMap<String, String> = env.iter().cloned().collect();
     for (name, value) in &env {
-        whole(&format!("the variable {name:?}"), &[name, value])?;
+        let what = format!("the environment variable {name:?}");
+        executable(&what, &[name, value])?;
     }
     let expand = |words: &Option<Vec<String>>| {
         let words = words.as_ref().filter(|words| !words.is_empty())?;
@@ -148,9 +153,9 @@ pub fn container(
         )
     };
     let (command, args) = (expand(&template.command), expand(&template.args));
-    for (what, words) in [("the command", &command), ("an argument", &args)] {
-        for word in words.iter().flatten() {
-            whole(what, &[word])?;
+    for (what, words) in [("command", &command), ("args", &args)] {
+        for (index, word) in words.iter().flatten().enumerate() {
+            executable(&format!("{what}[{index}]"), &[word])?;
         }
     }
     let spec = pod.spec.as_ref();
@@ -184,10 +189,19 @@ pub fn container(
     Ok((made, sub_paths))
 }
 
-/// The kernel's texts end at a NUL: what follows would be lost in silence.
-fn whole(what: &str, texts: &[&String]) -> Result<(), SpecError> {
-    if texts.iter().any(|text| text.contains('\0')) {
+/// Whether the kernel takes a text whole when it starts a process; `parts` are joined by one character.
+/// Its texts end at a NUL: what follows would be lost in silence.
+fn executable(what: &str, parts: &[&String]) -> Result<(), SpecError> {
+    if parts.iter().any(|text| text.contains('\0')) {
         return Err(SpecError::config(format!("{what} contains a NUL")));
+    }
+    let length = parts.iter().map(|text| text.len() + 1).sum::<usize>();
+    if length > EXEC_STRING_LIMIT {
+        return Err(SpecError::config(format!(
+            "{what} is {} bytes long: no process can be started with more than {}",
+            length - 1,
+            EXEC_STRING_LIMIT - 1
+        )));
     }
     Ok(())
 }
