@@ -60,8 +60,8 @@ pub struct Surroundings<'a> {
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
-    /// The file in which the container may leave its last words.
-    pub last_words: &'a Path,
+    /// The file to which the container may write its termination message.
+    pub termination_message: &'a Path,
     /// The user that the image says.
     pub image_user: &'a str,
 }
@@ -288,8 +288,11 @@ fn mounts(
     }
     let etc = ["hosts", "resolv.conf"];
     let etc = etc.map(|file| (around.etc.join(file), format!("/etc/{file}")));
-    let last_words = (around.last_words.to_owned(), last_words_path(template));
-    for (source, target) in etc.into_iter().chain([last_words]) {
+    let message = (
+        around.termination_message.to_owned(),
+        message_path(template),
+    );
+    for (source, target) in etc.into_iter().chain([message]) {
         if mounts.iter().all(|mount| mount.target != target) {
             let propagation = Propagation::Private;
             mounts.push(Mount {
@@ -303,8 +306,8 @@ fn mounts(
     Ok((mounts, sub_paths))
 }
 
-/// Where a container leaves its last words.
-fn last_words_path(template: &Template) -> String {
+/// Where in a container its termination message is written.
+fn message_path(template: &Template) -> String {
     let path = template
         .termination_message_path
         .as_deref()
@@ -312,7 +315,8 @@ fn last_words_path(template: &Template) -> String {
     in_container(path.unwrap_or("/dev/termination-log"))
 }
 
-/// A path that stays inside its volume as far as its words say; links are the volumes' matter.
+/// A path that stays inside its volume as it is written; where links in it lead is looked at when the part
+/// is opened (`volumes::sub_path`).
 fn inside(path: &str) -> Result<&Path, SpecError> {
     let relative = Path::new(path);
     let stays = relative
@@ -338,6 +342,7 @@ pub fn in_container(path: &str) -> String {
             step => steps.push(step),
         }
     }
+    format!("/{}", steps.join("/"))
 }
 
 fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {
@@ -356,7 +361,6 @@ fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resource
         }),
         cpu_quota_us: quota.map_or(0, |quota| quota.max(LEAST_QUOTA_US)),
         cpu_period_us: quota.map_or(0, |_| CPU_PERIOD_US),
-    format!("/{}", steps.join("/"))
         oom_score_adj: pod_qos::oom_score_adj(pod, template, node_memory_bytes),
     }
 }

@@ -570,13 +570,16 @@ async fn a_pod_that_no_service_names_any_more_is_not_waited_for_unless_one_went_
 }
 
 #[tokio::test]
-async fn the_last_words_of_a_container_are_in_its_status() {
+async fn the_termination_message_of_a_container_is_in_its_status() {
     let stage = Stage::new(runtime(), one_container());
     stage
         .until("running", |it| it.running(Role::Main) == 1)
         .await;
-    let words = stage.node.data_dir.join("pods/u1/last-words/main-0");
-    std::fs::write(words, "out of luck").expect("written");
+    let message = stage
+        .node
+        .data_dir
+        .join("pods/u1/termination-messages/main-0");
+    std::fs::write(message, "out of luck").expect("written");
     stage.node.runtime.end("main", 1, Timestamp::now());
     let said = |it: &Stage| {
         it.status()["containerStatuses"][0]["lastState"]["terminated"]["message"].clone()
@@ -741,12 +744,10 @@ async fn what_the_kernel_would_cut_or_not_take_is_an_error_that_names_it() {
             waiting(it)["reason"] == "CreateContainerConfigError"
                 && waiting(it)["message"] == message
         };
-        stage.until("told", told).await;
+        stage.until(message, told).await;
         assert_eq!(stage.running(Role::Main), 0);
     }
 }
-#[path = "pod_worker_volume_tests.rs"]
-mod volumes;
 
 #[tokio::test]
 async fn the_longest_variable_that_a_process_can_have_is_given() {
@@ -759,3 +760,5 @@ async fn the_longest_variable_that_a_process_can_have_is_given() {
         .await;
 }
 
+#[path = "pod_worker_volume_tests.rs"]
+mod volumes;

@@ -9,7 +9,7 @@ pub type Rows = &'static [(&'static str, Rule)];
 /// What becomes of a field.
 #[expect(
     dead_code,
-    reason = "who acts on a field and why none need is said to readers"
+    reason = "the part that acts on a field, and why none need, is named for readers"
 )]
 pub enum Rule {
     /// The part that acts on it. Its text has no control characters.

@@ -51,7 +51,7 @@ pub struct Made {
     pub origin: Origin,
 }
 
-/// Who writes a volume.
+/// What writes a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The agent alone: no container may.
@@ -74,16 +74,16 @@ impl PodDir {
         self.root.join("etc")
     }
 
-    /// The file in which one attempt of a container may leave its last words.
-    pub fn last_words(&self, container: &str, attempt: u32) -> PathBuf {
+    /// The file to which one attempt of a container may write its termination message.
+    pub fn termination_message(&self, container: &str, attempt: u32) -> PathBuf {
         self.root
-            .join("last-words")
+            .join("termination-messages")
             .join(format!("{container}-{attempt}"))
     }
 
     /// Makes that file anew: any user of the container may write it.
-    pub fn make_last_words(&self, container: &str, attempt: u32) -> io::Result<()> {
-        let path = self.last_words(container, attempt);
+    pub fn make_termination_message(&self, container: &str, attempt: u32) -> io::Result<()> {
+        let path = self.termination_message(container, attempt);
         let (above, name) = (path.parent(), path.file_name().unwrap_or_default());
         let above = above.unwrap_or(&self.root);
         make_dir(above, 0o755)?;
@@ -93,13 +93,13 @@ impl PodDir {
     }
 
     /// What is in that file, at most the first `limit` bytes.
-    pub fn read_last_words(
+    pub fn read_termination_message(
         &self,
         container: &str,
         attempt: u32,
         limit: usize,
     ) -> io::Result<Vec<u8>> {
-        let path = self.last_words(container, attempt);
+        let path = self.termination_message(container, attempt);
         let above = Dir::open(path.parent().unwrap_or(&self.root))?;
         above.read(Path::new(path.file_name().unwrap_or_default()), limit)
     }
@@ -201,7 +201,7 @@ impl PodDir {
             });
         }
         if !is_label(&volume.name) {
-            let message = format!("{:?} is no name of a volume", volume.name);
+            let message = format!("{:?} is not a name of a volume", volume.name);
             return Err(failed_mount(message));
         }
         let (path, origin) = match &volume.empty_dir {
@@ -282,7 +282,7 @@ fn io_failed(error: io::Error) -> SpecError {
     failed_mount(error.to_string())
 }
 
-/// Kubernetes' words for it.
+/// The error that a kubelet gives for it.
 fn unmounted(volume: &str) -> impl FnOnce(SpecError) -> SpecError {
     let volume = volume.to_owned();
     move |error| {
