@@ -173,6 +173,30 @@ fn a_pod_is_removed_with_what_its_containers_mounted_inside_its_volumes() {
     assert!(stage.node().join("secret").exists());
 }
 
+#[test]
+fn a_reset_leaves_no_pods_files_and_no_mount_among_them() {
+    let stage = Stage::new();
+    let data_dir = stage.temp.path();
+    stage.mount("a", Origin::Shared).unwrap();
+    let memory = stage.root().join("memory");
+    fs::create_dir(&memory).unwrap();
+    let none = None::<&str>;
+    mount(none, &memory, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    fs::create_dir(memory.join("inside")).unwrap();
+    bind(&stage.node(), &memory.join("inside"));
+    // Of a pod that no agent knows any more.
+    let other = data_dir.join("pods/other/volumes/v");
+    fs::create_dir_all(&other).unwrap();
+    bind(&stage.node(), &other);
+    fs::create_dir(data_dir.join("pki")).unwrap();
+    assert_eq!(PodDir::remove_all(data_dir).unwrap(), 2);
+    let left = mounts::list().unwrap();
+    assert!(!left.iter().any(|it| it.point.starts_with(data_dir)));
+    assert!(!data_dir.join("pods").exists());
+    assert!(data_dir.join("pki").exists());
+    assert_eq!(PodDir::remove_all(data_dir).unwrap(), 0);
+}
+
 fn bind(from: &Path, to: &Path) {
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
 }

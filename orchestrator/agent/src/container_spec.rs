@@ -21,6 +21,10 @@ const CPU_PERIOD_US: i64 = 100_000;
 const LEAST_QUOTA_US: i64 = 1000;
 const LEAST_SHARES: i64 = 2;
 
+/// One argument, or one variable with its name, and the NUL after it: `MAX_ARG_STRLEN` of the kernel, with
+/// pages of 4 KiB (`include/uapi/linux/binfmts.h`).
+const EXEC_STRING_LIMIT: usize = 128 * 1024;
+
 /// Sandboxes are the last that the kernel kills.
 const SANDBOX_OOM_SCORE: i64 = -998;
 
@@ -56,8 +60,8 @@ pub struct Surroundings<'a> {
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
-    /// The file in which the container may leave its last words.
-    pub last_words: &'a Path,
+    /// The file to which the container may write its termination message.
+    pub termination_message: &'a Path,
     /// The user that the image says.
     pub image_user: &'a str,
 }
@@ -136,7 +140,8 @@ pub fn container(
     let env = env::environment(pod, template, around.sources, around.facts)?;
     let values: BTreeMap<String, String> = env.iter().cloned().collect();
     for (name, value) in &env {
-        whole(&format!("the variable {name:?}"), &[name, value])?;
+        let what = format!("the environment variable {name:?}");
+        executable(&what, &[name, value])?;
     }
     let expand = |words: &Option<Vec<String>>| {
         let words = words.as_ref().filter(|words| !words.is_empty())?;
@@ -148,9 +153,9 @@ pub fn container(
         )
     };
     let (command, args) = (expand(&template.command), expand(&template.args));
-    for (what, words) in [("the command", &command), ("an argument", &args)] {
-        for word in words.iter().flatten() {
-            whole(what, &[word])?;
+    for (what, words) in [("command", &command), ("args", &args)] {
+        for (index, word) in words.iter().flatten().enumerate() {
+            executable(&format!("{what}[{index}]"), &[word])?;
         }
     }
     let spec = pod.spec.as_ref();
@@ -184,10 +189,19 @@ pub fn container(
     Ok((made, sub_paths))
 }
 
-/// The kernel's texts end at a NUL: what follows would be lost in silence.
-fn whole(what: &str, texts: &[&String]) -> Result<(), SpecError> {
-    if texts.iter().any(|text| text.contains('\0')) {
+/// Whether the kernel takes a text whole when it starts a process; `parts` are joined by one character.
+/// Its texts end at a NUL: what follows would be lost in silence.
+fn executable(what: &str, parts: &[&String]) -> Result<(), SpecError> {
+    if parts.iter().any(|text| text.contains('\0')) {
         return Err(SpecError::config(format!("{what} contains a NUL")));
+    }
+    let length = parts.iter().map(|text| text.len() + 1).sum::<usize>();
+    if length > EXEC_STRING_LIMIT {
+        return Err(SpecError::config(format!(
+            "{what} is {} bytes long: no process can be started with more than {}",
+            length - 1,
+            EXEC_STRING_LIMIT - 1
+        )));
     }
     Ok(())
 }
@@ -264,7 +278,7 @@ fn mounts(
             }
         };
         let read_only = written || wanted.read_only.unwrap_or(false);
-        let target = absolute(&wanted.mount_path);
+        let target = in_container(&wanted.mount_path);
         mounts.push(Mount {
             source,
             target,
@@ -274,8 +288,11 @@ fn mounts(
     }
     let etc = ["hosts", "resolv.conf"];
     let etc = etc.map(|file| (around.etc.join(file), format!("/etc/{file}")));
-    let last_words = (around.last_words.to_owned(), last_words_path(template));
-    for (source, target) in etc.into_iter().chain([last_words]) {
+    let message = (
+        around.termination_message.to_owned(),
+        message_path(template),
+    );
+    for (source, target) in etc.into_iter().chain([message]) {
         if mounts.iter().all(|mount| mount.target != target) {
             let propagation = Propagation::Private;
             mounts.push(Mount {
@@ -289,16 +306,17 @@ fn mounts(
     Ok((mounts, sub_paths))
 }
 
-/// Where a container leaves its last words.
-fn last_words_path(template: &Template) -> String {
+/// Where in a container its termination message is written.
+fn message_path(template: &Template) -> String {
     let path = template
         .termination_message_path
         .as_deref()
         .filter(|path| !path.is_empty());
-    absolute(path.unwrap_or("/dev/termination-log"))
+    in_container(path.unwrap_or("/dev/termination-log"))
 }
 
-/// A path that stays inside its volume as far as its words say; links are the volumes' matter.
+/// A path that stays inside its volume as it is written; where links in it lead is looked at when the part
+/// is opened (`volumes::sub_path`).
 fn inside(path: &str) -> Result<&Path, SpecError> {
     let relative = Path::new(path);
     let stays = relative
@@ -313,12 +331,18 @@ fn inside(path: &str) -> Result<&Path, SpecError> {
     }
 }
 
-fn absolute(path: &str) -> String {
-    if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("/{path}")
+/// A path in a container as the Engine reads it: absolute, without empty steps, and with each `..` taken
+/// together with the step before it, whatever that step is.
+pub fn in_container(path: &str) -> String {
+    let mut steps = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
     }
+    format!("/{}", steps.join("/"))
 }
 
 fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {

@@ -51,8 +51,8 @@ pub struct Memory {
     pub signalled: BTreeMap<String, Timestamp>,
     /// By container id: what its probes say.
     pub probes: BTreeMap<String, Probed>,
-    /// By container id: what a container that ended left to say.
-    pub last_words: BTreeMap<String, String>,
+    /// By container id: the termination message of a container that has ended.
+    pub termination_messages: BTreeMap<String, String>,
     /// Why this node does not run the pod at all.
     pub refused: Option<Refusal>,
     /// Why the pod may not run on, though it could.

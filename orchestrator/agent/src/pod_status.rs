@@ -274,15 +274,15 @@ fn terminated(view: &View, container: &Container, exit: &Exit) -> ContainerState
         Exit { code: 0, .. } => "Completed",
         _ => "Error",
     };
-    let last_words = || {
-        let words = view.memory.last_words.get(&container.id);
-        words.filter(|words| !words.is_empty()).cloned()
+    let termination_message = || {
+        let message = view.memory.termination_messages.get(&container.id);
+        message.filter(|message| !message.is_empty()).cloned()
     };
     let terminated = ContainerStateTerminated {
         container_id: Some(container_id(container)),
         exit_code: exit.code,
         reason: Some(reason.to_owned()),
-        message: exit.start_error.clone().or_else(last_words),
+        message: exit.start_error.clone().or_else(termination_message),
         started_at: Some(seconds(exit.started_at)),
         finished_at: Some(seconds(exit.finished_at)),
         signal: None,

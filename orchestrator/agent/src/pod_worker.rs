@@ -260,7 +260,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
         self.forget_the_dead();
         self.follow_objects();
-        self.read_last_words().await;
+        self.read_termination_messages().await;
         self.watch_probes();
         self.await_ends();
         self.report_loss().await;
@@ -342,7 +342,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.memory.hooks.retain(|id, _| running.contains(id));
         self.memory.probes.retain(|id, _| running.contains(id));
         let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
-        self.memory.last_words.retain(|id, _| known.contains(id));
+        self.memory
+            .termination_messages
+            .retain(|id, _| known.contains(id));
         self.probers.retain(|id, _| running.contains(id));
         self.awaited.retain(|id| running.contains(id));
         if let Some(attached) = &self.memory.attached

@@ -570,13 +570,16 @@ async fn a_pod_that_no_service_names_any_more_is_not_waited_for_unless_one_went_
 }
 
 #[tokio::test]
-async fn the_last_words_of_a_container_are_in_its_status() {
+async fn the_termination_message_of_a_container_is_in_its_status() {
     let stage = Stage::new(runtime(), one_container());
     stage
         .until("running", |it| it.running(Role::Main) == 1)
         .await;
-    let words = stage.node.data_dir.join("pods/u1/last-words/main-0");
-    std::fs::write(words, "out of luck").expect("written");
+    let message = stage
+        .node
+        .data_dir
+        .join("pods/u1/termination-messages/main-0");
+    std::fs::write(message, "out of luck").expect("written");
     stage.node.runtime.end("main", 1, Timestamp::now());
     let said = |it: &Stage| {
         it.status()["containerStatuses"][0]["lastState"]["terminated"]["message"].clone()
@@ -702,24 +705,60 @@ async fn what_is_no_image_name_never_gets_to_the_engine() {
 }
 
 #[tokio::test]
-async fn a_nul_in_what_a_container_is_given_is_an_error_and_no_shorter_text() {
-    for container in [
-        json!({"name": "main", "image": "i:1", "args": ["a\0b"]}),
-        json!({"name": "main", "image": "i:1", "command": ["a\0b"]}),
-        json!({"name": "main", "image": "i:1", "env": [{"name": "A", "value": "a\0b"}]}),
-    ] {
+async fn what_the_kernel_would_cut_or_not_take_is_an_error_that_names_it() {
+    // With `A=` and the NUL, one byte too many.
+    let long = "x".repeat(128 * 1024 - 2);
+    let cases = [
+        (json!({"args": ["a\0b"]}), "args[0] contains a NUL"),
+        (
+            json!({"command": ["a", "a\0b"]}),
+            "command[1] contains a NUL",
+        ),
+        (
+            json!({"env": [{"name": "A", "value": "a\0b"}]}),
+            "the environment variable \"A\" contains a NUL",
+        ),
+        (
+            json!({"env": [{"name": "A", "value": long}]}),
+            "the environment variable \"A\" is 131072 bytes long: no process can be started with \
+             more than 131071",
+        ),
+        (
+            json!({"env": [{"name": "A", "value": long}], "args": ["", "$(A)$(A)"]}),
+            "the environment variable \"A\" is 131072 bytes long: no process can be started with \
+             more than 131071",
+        ),
+        (
+            json!({"env": [{"name": "A", "value": long[1..]}], "args": ["", "$(A)$(A)"]}),
+            "args[1] is 262138 bytes long: no process can be started with more than 131071",
+        ),
+    ];
+    for (given, message) in cases {
+        let mut container = json!({"name": "main", "image": "i:1"});
+        for (field, value) in given.as_object().expect("an object") {
+            container[field] = value.clone();
+        }
         let stage = Stage::new(runtime(), json!({ "containers": [container] }));
         let waiting = |it: &Stage| it.status()["containerStatuses"][0]["state"]["waiting"].clone();
         let told = |it: &Stage| {
             waiting(it)["reason"] == "CreateContainerConfigError"
-                && waiting(it)["message"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .contains("NUL")
+                && waiting(it)["message"] == message
         };
-        stage.until("told", told).await;
+        stage.until(message, told).await;
         assert_eq!(stage.running(Role::Main), 0);
     }
 }
+
+#[tokio::test]
+async fn the_longest_variable_that_a_process_can_have_is_given() {
+    let longest = "x".repeat(128 * 1024 - 3);
+    let env = json!([{"name": "A", "value": longest}]);
+    let spec = json!({ "containers": [{"name": "main", "image": "i:1", "env": env}] });
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+}
+
 #[path = "pod_worker_volume_tests.rs"]
 mod volumes;

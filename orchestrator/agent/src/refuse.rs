@@ -7,8 +7,11 @@
 
 mod checks;
 mod fields;
+mod mount_points;
 
-use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use serde_json::Value;
 
 use checks::{Check, Finding};
@@ -48,6 +51,7 @@ pub fn admit(pod: &Pod, node: Abilities) -> Admission {
         node,
         host_network: super::pod_shape::host_network(pod),
         host_ipc: pod.spec.as_ref().and_then(|spec| spec.host_ipc) == Some(true),
+        host_paths: host_paths(pod),
         admission: Admission::default(),
     };
     for (field, name) in [
@@ -75,6 +79,8 @@ struct Walk {
     node: Abilities,
     host_network: bool,
     host_ipc: bool,
+    /// Paths of the node, by the volume's name.
+    host_paths: BTreeMap<String, String>,
     admission: Admission,
 }
 
@@ -83,7 +89,7 @@ impl Walk {
         for (field, value) in object.as_object().into_iter().flatten() {
             let at = format!("{path}.{field}");
             match rows.iter().find(|(name, _)| name == field) {
-                Some((_, rule)) => self.field(rule, value, &at),
+                Some((_, rule)) => self.field(rule, value, object, &at),
                 None => self.refuse(
                     &at,
                     UNSUPPORTED,
@@ -93,7 +99,7 @@ impl Walk {
         }
     }
 
-    fn field(&mut self, rule: &Rule, value: &Value, at: &str) {
+    fn field(&mut self, rule: &Rule, value: &Value, object: &Value, at: &str) {
         match rule {
             Rule::Done(_) | Rule::Idle(_) => self.plain_text(value, at),
             Rule::Text(_) => {}
@@ -109,6 +115,11 @@ impl Walk {
             Rule::Only(check) => {
                 self.plain_text(value, at);
                 let finding = check(value, self);
+                self.take(at, finding);
+            }
+            Rule::Beside(check) => {
+                self.plain_text(value, at);
+                let finding = check(object, self);
                 self.take(at, finding);
             }
         }
@@ -129,8 +140,7 @@ impl Walk {
         self.object(rows, value, at);
     }
 
-    /// A name or a path with a control character is no honest one: it could end a line of a file or a
-    /// path of the node.
+    /// A name or a path has no control characters: one could end a line of a file, or a path of the node.
     fn plain_text(&mut self, value: &Value, at: &str) {
         let bad = |text: &str| text.contains(char::is_control);
         match value {
@@ -169,6 +179,15 @@ impl Walk {
             message: format!("{at}: {why}"),
         });
     }
+}
+
+fn host_paths(pod: &Pod) -> BTreeMap<String, String> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let path = |volume: &Volume| {
+        let source = volume.host_path.as_ref()?;
+        Some((volume.name.clone(), source.path.clone()))
+    };
+    volumes.into_iter().flatten().filter_map(path).collect()
 }
 
 /// Whether a value says more than leaving the field out would.

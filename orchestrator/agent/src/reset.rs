@@ -1,17 +1,20 @@
-//! Takes a node apart: its containers, links and datapath. The last word of a node, not part of its
-//! life: an agent that merely stops leaves all of it at work.
+//! Takes a node apart: its containers, links, and its pods' files with what is mounted among them. The
+//! last act of a node, not part of its life: an agent that merely stops leaves all of it at work.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::pod_net::PodLinks;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::start::AgentError;
+use super::volumes::PodDir;
 
 /// Which node.
 #[derive(Debug, Clone)]
 pub struct ResetConfig {
     pub node_name: String,
     pub docker_host: String,
+    pub data_dir: PathBuf,
 }
 
 /// What was removed.
@@ -19,10 +22,12 @@ pub struct ResetConfig {
 pub struct Removed {
     pub containers: usize,
     pub links: usize,
+    /// Pods that had files on the node.
+    pub pods: usize,
 }
 
-/// Removes everything that agents of this name have made, of whatever cluster. Run it in the
-/// node's network namespace; what is gone already is a success.
+/// Removes what agents of this name have made, of whatever cluster; the node's key and certificate stay.
+/// Run it in the node's network namespace; what is gone already is a success.
 pub async fn run(config: &ResetConfig) -> Result<Removed, AgentError> {
     let owner = Owner {
         cluster: String::new(),
@@ -31,5 +36,17 @@ pub async fn run(config: &ResetConfig) -> Result<Removed, AgentError> {
     let runtime = DockerRuntime::connect(&config.docker_host, owner, PathBuf::new(), 0).await?;
     let containers = runtime.remove_all().await?;
     let links = PodLinks::new()?.remove_others(&[]).await?.len();
-    Ok(Removed { containers, links })
+    // Containers hold mounts of their pods' files: these go last.
+    let data_dir = config.data_dir.clone();
+    let files = tokio::task::spawn_blocking(move || PodDir::remove_all(&data_dir)).await;
+    let pods = files.map_err(io::Error::other).flatten();
+    let pods = pods.map_err(|source| AgentError::Io {
+        what: "remove the pods' files".to_owned(),
+        source,
+    })?;
+    Ok(Removed {
+        containers,
+        links,
+        pods,
+    })
 }

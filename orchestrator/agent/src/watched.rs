@@ -81,7 +81,7 @@ struct Entry {
     seen: Seen,
     /// The newest revision that was seen of the object, its deletion included.
     revision: u64,
-    /// By reference.
+    /// The pods' references to the object, by number.
     users: BTreeMap<u64, User>,
     task: Option<Task>,
 }
@@ -398,7 +398,7 @@ async fn read(shared: Arc<Shared>, key: Key) {
     }
 }
 
-/// Follows one object until nobody refers to it.
+/// Follows one object until no pod refers to it.
 async fn follow<K>(shared: Weak<Shared>, client: Client, key: Key, id: u64)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>

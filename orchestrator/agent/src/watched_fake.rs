@@ -86,7 +86,7 @@ impl FakeApi {
         self.state().gets
     }
 
-    /// Watches that somebody listens to.
+    /// Watches that have a listener.
     pub fn watches(&self) -> usize {
         let mut state = self.state();
         state.watches.retain(|(_, sender)| !sender.is_closed());
@@ -152,7 +152,7 @@ impl State {
     fn tell(&self, key: &Key, kind: &str, object: &Value) {
         let of_object = self.watches.iter().filter(|(watched, _)| watched == key);
         for (_, sender) in of_object.filter(|_| !self.silent) {
-            // It fails when nobody listens any more.
+            // It fails when the listener is gone.
             let _ = sender.unbounded_send(line(kind, object));
         }
     }

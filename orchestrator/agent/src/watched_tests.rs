@@ -10,6 +10,17 @@ fn node(api: &FakeApi) -> Watched {
     Watched::new(api.client(), Box::new(move || fresh.client()))
 }
 
+/// An API in which the ConfigMap `a` says "one", and a node that has read it for a pod.
+async fn node_with_a() -> (FakeApi, Watched, Arc<Notify>, Reference) {
+    let api = FakeApi::default();
+    api.put("configmaps", "a", data("one"));
+    let node = node(&api);
+    let wake = Arc::new(Notify::new());
+    let mut reference = node.refer(&pod(&["a"]), &wake);
+    reference.wait(SOON).await.expect("known");
+    (api, node, wake, reference)
+}
+
 /// A pod with one volume of each ConfigMap.
 fn pod(config_maps: &[&str]) -> Pod {
     let volumes = config_maps
@@ -87,13 +98,8 @@ async fn a_change_wakes_only_the_pods_that_refer_to_the_object() {
 
 #[tokio::test]
 async fn one_watch_serves_all_pods_and_ends_with_the_last_of_them() {
-    let api = FakeApi::default();
-    api.put("configmaps", "a", data("one"));
-    let node = node(&api);
-    let wake = Arc::new(Notify::new());
-    let mut first = node.refer(&pod(&["a"]), &wake);
+    let (api, node, wake, first) = node_with_a().await;
     let mut second = node.refer(&pod(&["a", "b"]), &wake);
-    first.wait(SOON).await.expect("known");
     second.wait(SOON).await.expect("known");
     assert_eq!(api.watches(), 2);
     assert_eq!(node.counts(), (2, 1));
@@ -125,12 +131,7 @@ async fn an_immutable_object_is_not_watched_once_it_is_known() {
 
 #[tokio::test]
 async fn the_last_known_contents_serve_while_the_server_is_away_and_new_ones_come_after() {
-    let api = FakeApi::default();
-    api.put("configmaps", "a", data("one"));
-    let node = node(&api);
-    let wake = Arc::new(Notify::new());
-    let mut first = node.refer(&pod(&["a"]), &wake);
-    first.wait(SOON).await.expect("known");
+    let (api, node, wake, first) = node_with_a().await;
     api.be_away(true);
     let mut second = node.refer(&pod(&["a"]), &wake);
     let objects = second.wait(SOON).await.expect("the last known ones");
@@ -146,12 +147,7 @@ async fn the_last_known_contents_serve_while_the_server_is_away_and_new_ones_com
 
 #[tokio::test]
 async fn a_pod_sees_what_was_written_before_it_also_when_the_watch_is_late() {
-    let api = FakeApi::default();
-    api.put("configmaps", "a", data("one"));
-    let node = node(&api);
-    let wake = Arc::new(Notify::new());
-    let mut first = node.refer(&pod(&["a"]), &wake);
-    first.wait(SOON).await.expect("known");
+    let (api, node, wake, _first) = node_with_a().await;
     api.be_silent();
     api.put("configmaps", "a", data("two"));
     let mut second = node.refer(&pod(&["a"]), &wake);

@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = XdpArg::Auto)]
     xdp: XdpArg,
 
-    /// Remove this node's containers and links instead, and end. The agent must not be running.
+    /// Remove this node's containers, links and pods' files instead, and end. The agent must not be running.
     #[arg(long)]
     reset: bool,
 }
@@ -145,11 +145,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         let config = ResetConfig {
             node_name,
             docker_host: args.docker_host,
+            data_dir: args.data_dir,
         };
         let removed = reset::run(&config).await?;
         println!(
-            "removed {} containers and {} links",
-            removed.containers, removed.links
+            "removed {} containers, {} links and the files of {} pods",
+            removed.containers, removed.links, removed.pods
         );
         return Ok(());
     }

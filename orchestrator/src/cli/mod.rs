@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use workload::output::printable;
+
 /// An orchestrator whose network is the kernel.
 #[derive(Parser)]
 #[command(name = "orchestrator", version, about, arg_required_else_help = true)]
@@ -55,7 +57,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // What the server says of an object may be its maker's words.
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

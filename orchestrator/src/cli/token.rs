@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::duration;
 use super::workload::cluster::{self, Cluster, ClusterArgs, Payload};
+use super::workload::output;
 use api::join_token::{self, JoinToken, Kept};
 use api::{self, Resource};
 use sys::random;
@@ -108,7 +109,7 @@ async fn list(cluster: &Cluster) -> Result<()> {
         table.add_row([
             kept.id.clone(),
             ends_text(&kept, Timestamp::now()),
-            kept.description,
+            output::one_line(&kept.description),
         ]);
     }
     println!("{table}");

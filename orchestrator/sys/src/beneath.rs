@@ -1,4 +1,4 @@
-//! Files below a directory that somebody else can write.
+//! Files below a directory that other processes can write, a container's above all.
 //!
 //! Every step is taken from a descriptor with `openat2` (Linux 5.6): no symbolic link is followed, `..` leads
 //! nowhere and no mount is crossed. A container that renames, links or mounts below the directory at the same
@@ -21,8 +21,10 @@ use rustix::io::Errno;
 
 /// A tree is measured this many levels deep.
 const DEPTH_LIMIT: usize = 256;
-/// Rounds of a removal against which somebody else keeps making entries.
+/// Rounds of a removal while another process keeps making entries.
 const REMOVAL_ROUNDS: usize = 16;
+/// Directories that a removal remembers to come back to.
+const WAITING_LIMIT: usize = 1024;
 
 /// An open directory.
 #[derive(Debug)]
@@ -136,14 +138,7 @@ impl Dir {
 
     /// The names in this directory, sorted.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                names.push(name.to_owned());
-            }
-        }
+        let mut names = listing(&self.fd)?.collect::<io::Result<Vec<_>>>()?;
         names.sort();
         Ok(names)
     }
@@ -151,51 +146,51 @@ impl Dir {
     /// Removes an entry and what is below it; an absent one is a success. A mount is an error: nothing
     /// of it is touched.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
-        match unlinkat(&self.fd, one(name)?, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
+        if unlink(&self.fd, one(name)?)? {
+            return Ok(());
         }
         self.enter(Path::new(name))?.clear()?;
-        match unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        if unlink(&self.fd, name)? {
+            Ok(())
+        } else {
+            Err(Errno::NOTEMPTY.into())
         }
     }
 
-    /// Removes everything in this directory. Directories are brought up here before they are emptied, so
-    /// that a tree costs two descriptors and no stack, however deep somebody made it.
+    /// Removes everything in this directory. Directories that hold something are brought up here before
+    /// they are emptied, so that a tree costs four descriptors, no stack and a bounded number of names in
+    /// memory, however deep and wide its maker made it.
     pub fn clear(&self) -> io::Result<()> {
-        let prefix = uuid::Uuid::new_v4().simple().to_string();
-        let mut number = 0_u64;
-        for _ in 0..REMOVAL_ROUNDS {
-            let mut found: VecDeque<OsString> = self.names()?.into();
-            if found.is_empty() {
+        self.clear_with(WAITING_LIMIT)
+    }
+
+    /// `limit`: how many names of directories that were brought up are remembered. The others are found
+    /// again in the next round.
+    fn clear_with(&self, limit: usize) -> io::Result<()> {
+        let mut upper = Upper {
+            dir: self,
+            prefix: uuid::Uuid::new_v4().simple().to_string(),
+            number: 0,
+            waiting: VecDeque::new(),
+            limit,
+        };
+        let mut rounds = 0;
+        while rounds < REMOVAL_ROUNDS {
+            let brought_up = upper.number;
+            let mut is_empty = true;
+            for name in listing(&self.fd)? {
+                is_empty = false;
+                upper.take(&name?)?;
+                while let Some(name) = upper.waiting.pop_front() {
+                    upper.take(&name)?;
+                }
+            }
+            if is_empty {
                 return Ok(());
             }
-            while let Some(name) = found.pop_front() {
-                match unlinkat(&self.fd, &name, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => continue,
-                    Err(Errno::ISDIR | Errno::PERM) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                let inner = self.enter(Path::new(&name))?;
-                for child in inner.names()? {
-                    match unlinkat(&inner.fd, &child, AtFlags::empty()) {
-                        Ok(()) | Err(Errno::NOENT) => continue,
-                        Err(Errno::ISDIR | Errno::PERM) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                    number += 1;
-                    let up = OsString::from(format!("{prefix}-{number}"));
-                    renameat_with(&inner.fd, &child, &self.fd, &up, RenameFlags::NOREPLACE)?;
-                    found.push_back(up);
-                }
-                match unlinkat(&self.fd, &name, AtFlags::REMOVEDIR) {
-                    // Somebody made an entry meanwhile: the next round takes it.
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
-                    Err(error) => return Err(error.into()),
-                }
+            // A round that brought something up has made the tree flatter, and may leave work.
+            if upper.number == brought_up {
+                rounds += 1;
             }
         }
         Err(Errno::NOTEMPTY.into())
@@ -296,6 +291,69 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// A directory that is being cleared.
+struct Upper<'a> {
+    dir: &'a Dir,
+    /// What the names of directories that were brought up begin with.
+    prefix: String,
+    /// How many were brought up.
+    number: u64,
+    /// Some of those that are still there.
+    waiting: VecDeque<OsString>,
+    limit: usize,
+}
+
+impl Upper<'_> {
+    /// Removes an entry. Of a directory, the directories inside that hold something are brought up first.
+    fn take(&mut self, name: &OsStr) -> io::Result<()> {
+        if unlink(&self.dir.fd, name)? {
+            return Ok(());
+        }
+        let inner = self.dir.enter(Path::new(name))?;
+        for child in listing(&inner.fd)? {
+            let child = child?;
+            if unlink(&inner.fd, &child)? {
+                continue;
+            }
+            self.number += 1;
+            let up = OsString::from(format!("{}-{}", self.prefix, self.number));
+            renameat_with(&inner.fd, &child, &self.dir.fd, &up, RenameFlags::NOREPLACE)?;
+            if self.waiting.len() < self.limit {
+                self.waiting.push_back(up);
+            }
+        }
+        // One that is not empty got an entry meanwhile: the next round takes it.
+        unlink(&self.dir.fd, name).map(drop)
+    }
+}
+
+/// Removes a file or an empty directory. False: it is a directory that is not empty.
+fn unlink(dir: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The names in a directory in the kernel's order. It reads some at a time: memory does not grow with them.
+fn listing(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<OsString>>> {
+    let entries = rustix::fs::Dir::read_from(dir)?;
+    let name = |entry: Result<rustix::fs::DirEntry, Errno>| match entry {
+        Ok(entry) => match entry.file_name().to_bytes() {
+            b"." | b".." => None,
+            name => Some(Ok(OsStr::from_bytes(name).to_owned())),
+        },
+        Err(error) => Some(Err(error.into())),
+    };
+    Ok(entries.filter_map(name))
 }
 
 /// A name that is one step.
@@ -419,6 +477,62 @@ mod tests {
         assert!(!usage.complete && usage.entries >= 255, "{usage:?}");
         dir.remove(name("deep")).unwrap();
         assert_eq!(dir.names().unwrap(), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn a_tree_with_more_directories_than_are_remembered_goes_whole() {
+        for limit in [0, 1, 7] {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Dir::open(temp.path()).unwrap();
+            for (a, b) in (0..20).flat_map(|a| (0..20).map(move |b| (a, b))) {
+                let inner = temp.path().join(format!("wide/{a}/{b}/deep/deeper"));
+                fs::create_dir_all(&inner).unwrap();
+                fs::write(inner.join("f"), "x").unwrap();
+            }
+            dir.clear_with(limit).unwrap();
+            assert_eq!(dir.names().unwrap(), Vec::<OsString>::new(), "{limit}");
+        }
+    }
+
+    /// Memory is the process's: the removal has one of its own, this test once more.
+    #[test]
+    fn a_directory_with_very_many_names_goes_without_memory_for_them() {
+        const OF_THE_OTHER: &str = "ORCHESTRATOR_TEST_CLEAR";
+        const NAMES: usize = 50_000;
+        const LIMIT_KIB: u64 = 2048;
+        if let Some(path) = std::env::var_os(OF_THE_OTHER) {
+            // The code's own pages come in with the first removal.
+            let first = tempfile::tempdir().unwrap();
+            fs::create_dir_all(first.path().join("a/b")).unwrap();
+            Dir::open(first.path()).unwrap().clear().unwrap();
+            let before = peak_memory_kib();
+            Dir::open(Path::new(&path)).unwrap().clear().unwrap();
+            let grown = peak_memory_kib() - before;
+            assert!(grown < LIMIT_KIB, "it took {grown} KiB");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let many = temp.path().join("many");
+        fs::create_dir(&many).unwrap();
+        for number in 0..NAMES {
+            fs::write(many.join(format!("{number:0>200}")), "").unwrap();
+        }
+        let this = std::env::current_exe().unwrap();
+        let name = "sys::beneath::tests::\
+            a_directory_with_very_many_names_goes_without_memory_for_them";
+        let mut other = std::process::Command::new(this);
+        other.args(["--exact", name, "--nocapture"]);
+        let done = other.env(OF_THE_OTHER, temp.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "it ran");
+    }
+
+    fn peak_memory_kib() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.unwrap().parse().unwrap()
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn list() -> io::Result<Vec<Mounted>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(row).collect())
 }
 
-/// Detaches everything that is mounted at `root` or below it, whoever mounted it. No link below `root`
+/// Detaches everything that is mounted at `root` or below it, whatever mounted it. No link below `root`
 /// is followed. Processes that use such a mount keep it until they end.
 pub fn detach_below(root: &Path) -> io::Result<()> {
     let root = match root.canonicalize() {

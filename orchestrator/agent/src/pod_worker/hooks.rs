@@ -1,6 +1,6 @@
 //! The end and the beginning of containers as they themselves may have a say in: the way out of their
-//! Services, `preStop`, stop signals, `postStart`, and the last words of what ended. Hooks run beside
-//! the worker: a slow one must not keep the pod from being killed in time.
+//! Services, `preStop`, stop signals, `postStart`, and the termination messages of containers that
+//! have ended. Hooks run beside the worker: a slow one must not keep the pod from being killed in time.
 
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use crate::runtime::{LogOptions, Role, Runtime, State};
 use crate::wiring::PodNetwork;
 use datapath::Addrs;
 
-/// What a container may leave to say, in bytes; Kubernetes' limits.
-const LAST_WORDS_LIMIT: usize = 4096;
-const LOG_WORDS_LIMIT: usize = 2048;
-const LOG_WORDS_LINES: u64 = 80;
+/// A termination message, in bytes. These are Kubernetes' limits.
+const MESSAGE_LIMIT: usize = 4096;
+/// What of a log stands for the message of a container that failed without one, in bytes and lines.
+const MESSAGE_LOG_LIMIT: usize = 2048;
+const MESSAGE_LOG_LINES: u64 = 80;
 
 /// A hook that has no deadline of its own.
 const POST_START_PATIENCE: Duration = Duration::from_secs(600);
@@ -182,8 +183,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         });
     }
 
-    /// Reads what containers that have ended left to say, once each.
-    pub(super) async fn read_last_words(&mut self) {
+    /// Reads the termination messages of containers that have ended, once each.
+    pub(super) async fn read_termination_messages(&mut self) {
         let pod = self.update.pod.clone();
         let templates = pod_shape::init_templates(&pod).iter();
         let templates: Vec<&Template> = templates.chain(pod_shape::main_templates(&pod)).collect();
@@ -192,30 +193,32 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 continue;
             };
             let identity = &container.identity;
-            if identity.role == Role::Sandbox || self.memory.last_words.contains_key(&container.id)
+            if identity.role == Role::Sandbox
+                || self.memory.termination_messages.contains_key(&container.id)
             {
                 continue;
             }
             let (dir, name, attempt) = (self.dir.clone(), identity.name.clone(), identity.attempt);
-            let read = move || dir.read_last_words(&name, attempt, LAST_WORDS_LIMIT);
-            // What is not there, or is no file any more, says nothing.
-            let words = tokio::task::spawn_blocking(read).await.ok();
-            let mut words = words.and_then(Result::ok).unwrap_or_default();
+            let read = move || dir.read_termination_message(&name, attempt, MESSAGE_LIMIT);
+            // A file that is not there, or not a regular file any more, is an empty message.
+            let message = tokio::task::spawn_blocking(read).await.ok();
+            let mut message = message.and_then(Result::ok).unwrap_or_default();
             let template = templates.iter().find(|it| it.name == identity.name);
             let policy = template.and_then(|it| it.termination_message_policy.as_deref());
-            if words.is_empty() && exit.code != 0 && policy == Some("FallbackToLogsOnError") {
-                words = log_words(&*self.node.runtime, &container.id).await;
+            if message.is_empty() && exit.code != 0 && policy == Some("FallbackToLogsOnError") {
+                message = end_of_log(&*self.node.runtime, &container.id).await;
             }
-            let words = String::from_utf8_lossy(&words).into_owned();
-            self.memory.last_words.insert(container.id.clone(), words);
+            let message = String::from_utf8_lossy(&message).into_owned();
+            let messages = &mut self.memory.termination_messages;
+            messages.insert(container.id.clone(), message);
         }
     }
 }
 
 /// The end of a container's log.
-async fn log_words<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
+async fn end_of_log<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
     let options = LogOptions {
-        tail: Some(LOG_WORDS_LINES),
+        tail: Some(MESSAGE_LOG_LINES),
         ..Default::default()
     };
     let mut frames = runtime.logs(id, &options);
@@ -223,7 +226,7 @@ async fn log_words<R: Runtime>(runtime: &R, id: &str) -> Vec<u8> {
     while let Some(Ok(frame)) = frames.next().await {
         words.extend_from_slice(&frame);
         // A line has the length that the container gave it.
-        let surplus = words.len().saturating_sub(LOG_WORDS_LIMIT);
+        let surplus = words.len().saturating_sub(MESSAGE_LOG_LIMIT);
         words.drain(..surplus);
     }
     words

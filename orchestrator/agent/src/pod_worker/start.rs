@@ -74,7 +74,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             sub_paths: &self.dir.sub_paths(&template.name, attempt),
             etc: &self.dir.etc(),
             sandbox: &sandbox.unwrap_or_default(),
-            last_words: &self.dir.last_words(&template.name, attempt),
+            termination_message: &self.dir.termination_message(&template.name, attempt),
             image_user: &image_user.unwrap_or_default(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
@@ -96,7 +96,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let (dir, pod, facts) = (self.dir.clone(), pod.clone(), self.facts());
         let (sources, name) = (sources.clone(), template.name.clone());
         let make = move || {
-            let made = dir.make_last_words(&name, attempt);
+            let made = dir.make_termination_message(&name, attempt);
             made.map_err(|e| SpecError::config(format!("make the pod's files: {e}")))?;
             dir.make_volumes(&pod, &sources, &facts)
         };

@@ -283,13 +283,14 @@ fn one_of(value: &Value, supported: &[&str]) -> Finding {
     }
 }
 
-fn unsupported(why: &str) -> Finding {
+pub fn unsupported(why: &str) -> Finding {
     Finding::Refused {
         reason: UNSUPPORTED,
         why: why.to_owned(),
     }
 }
 
-fn text(value: &Value) -> &str {
+/// The empty text where there is none.
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

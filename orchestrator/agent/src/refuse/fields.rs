@@ -1,6 +1,7 @@
 //! Every field of a pod's spec, and what becomes of it on this node. Data only.
 
 use super::checks::{self, Check};
+use super::mount_points;
 
 /// The rules of one type's fields, by their names in the API.
 pub type Rows = &'static [(&'static str, Rule)];
@@ -8,7 +9,7 @@ pub type Rows = &'static [(&'static str, Rule)];
 /// What becomes of a field.
 #[expect(
     dead_code,
-    reason = "who acts on a field and why none need is said to readers"
+    reason = "the part that acts on a field, and why none need, is named for readers"
 )]
 pub enum Rule {
     /// The part that acts on it. Its text has no control characters.
@@ -23,13 +24,15 @@ pub enum Rule {
     Refused(&'static str),
     /// Some values are honoured.
     Only(Check),
+    /// The same, where that depends on fields beside it: the check is given the object that they are in.
+    Beside(Check),
     /// An object, or a list of objects, with fields of its own.
     In(Rows),
     /// The same, where what one field means depends on another.
     Whole(Check, Rows),
 }
 
-use Rule::{Done, Idle, In, Only, Refused, Text, Unmet, Whole};
+use Rule::{Beside, Done, Idle, In, Only, Refused, Text, Unmet, Whole};
 
 pub const POD_SPEC: Rows = &[
     ("activeDeadlineSeconds", Done("pod_shape::outcome")),
@@ -185,7 +188,7 @@ const CONTAINER: Rows = &[
     ("startupProbe", In(PROBE)),
     ("stdin", Done("container_spec")),
     ("stdinOnce", Done("container_spec")),
-    ("terminationMessagePath", Done("container_spec")),
+    ("terminationMessagePath", Only(mount_points::message_path)),
     ("terminationMessagePolicy", Done("pod_worker::hooks")),
     ("tty", Done("container_spec")),
     ("volumeDevices", Refused("volumeDevices are not supported")),
@@ -268,7 +271,7 @@ const SECURITY_CONTEXT: Rows = &[
 ];
 
 const VOLUME_MOUNT: Rows = &[
-    ("mountPath", Done("container_spec")),
+    ("mountPath", Beside(mount_points::mount_path)),
     ("mountPropagation", Done("container_spec")),
     ("name", Done("container_spec")),
     ("readOnly", Done("container_spec")),

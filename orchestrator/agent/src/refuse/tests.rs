@@ -422,3 +422,117 @@ fn a_probe_asks_no_address_that_only_the_node_may_ask() {
     }
     assert!(probed("", false) && probed("192.0.2.1", false));
 }
+
+/// What is said of the first mount of a pod with an emptyDir `own` and a hostPath `node` of that path.
+fn mounted(volume: &str, node_path: &str, mount: Value) -> Option<String> {
+    let spec = json!({"volumes": [
+        {"name": "own", "emptyDir": {}},
+        {"name": "node", "hostPath": {"path": node_path}},
+    ]});
+    let mut whole = json!({"name": volume});
+    for (field, value) in mount.as_object().expect("an object") {
+        whole[field] = value.clone();
+    }
+    refused(spec, json!({"volumeMounts": [whole]})).map(|(_, message)| message)
+}
+
+#[test]
+fn no_spelling_of_a_path_puts_a_volume_over_what_the_engine_hides() {
+    for path in [
+        "/proc",
+        "/proc/",
+        "//proc",
+        "proc",
+        "/./proc/.",
+        "/a/../proc",
+        "/../proc/sys",
+        "/proc//sys/kernel",
+        "/proc/meminfo",
+        "/sys",
+        "/sys/firmware/",
+        "/dev",
+        "/dev/.",
+        "/dev/shm/..",
+        "/dev/null",
+        "/dev/pts/0",
+        "/",
+        "/a/..",
+    ] {
+        let message = mounted("own", "/srv", json!({"mountPath": path})).expect(path);
+        let field = "spec.containers[0].volumeMounts[0].mountPath: ";
+        assert!(message.starts_with(field), "{path}: {message}");
+        let spec = json!({"terminationMessagePath": path});
+        let (_, message) = refused(json!({}), spec).expect(path);
+        let field = "spec.containers[0].terminationMessagePath: ";
+        assert!(message.starts_with(field), "{path}: {message}");
+    }
+    let why = mounted("own", "/srv", json!({"mountPath": "/a/../sys"}));
+    let why = why.expect("it is refused");
+    assert!(
+        why.ends_with(": only the hostPath /sys can be mounted at /sys"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_path_of_the_node_is_mounted_where_the_node_has_it() {
+    let cases = [
+        ("/sys", json!({"mountPath": "/sys"}), true),
+        ("/sys/", json!({"mountPath": "//sys"}), true),
+        ("/sys/fs/bpf", json!({"mountPath": "/sys/fs/bpf"}), true),
+        (
+            "/sys",
+            json!({"mountPath": "/sys/fs/bpf", "subPath": "fs/bpf"}),
+            true,
+        ),
+        ("/sys", json!({"mountPath": "/host/sys"}), true),
+        ("/dev", json!({"mountPath": "/dev"}), true),
+        ("/dev/null", json!({"mountPath": "/dev/null"}), true),
+        (
+            "/dev/serial/by-id/x",
+            json!({"mountPath": "/dev/ttyACM0"}),
+            true,
+        ),
+        ("/proc", json!({"mountPath": "/host/proc"}), true),
+        (
+            "/var/lib/lxcfs/proc/meminfo",
+            json!({"mountPath": "/proc/meminfo"}),
+            true,
+        ),
+        ("/srv", json!({"mountPath": "/sys"}), false),
+        ("/sys", json!({"mountPath": "/sys", "subPath": "fs"}), false),
+        (
+            "/dev",
+            json!({"mountPath": "/dev", "subPathExpr": "$(SHM)"}),
+            false,
+        ),
+        ("/srv", json!({"mountPath": "/dev"}), false),
+        ("/srv/null", json!({"mountPath": "/dev/null"}), false),
+        ("/proc", json!({"mountPath": "/proc"}), false),
+        ("/proc/sys", json!({"mountPath": "/proc/sys"}), false),
+    ];
+    for (node_path, mount, taken) in cases {
+        let said = mounted("node", node_path, mount.clone());
+        assert_eq!(said.is_none(), taken, "{node_path} {mount}: {said:?}");
+    }
+}
+
+#[test]
+fn memory_at_dev_shm_and_messages_at_their_usual_places_are_taken() {
+    for path in [
+        "/dev/shm",
+        "/dev/shm/",
+        "/dev/termination-log",
+        "/dev/mqueue",
+    ] {
+        assert_eq!(
+            mounted("own", "/srv", json!({"mountPath": path})),
+            None,
+            "{path}"
+        );
+    }
+    for path in ["", "/dev/termination-log", "/tmp/message", "/dev/message"] {
+        let said = refused(json!({}), json!({"terminationMessagePath": path}));
+        assert_eq!(said, None, "{path}");
+    }
+}

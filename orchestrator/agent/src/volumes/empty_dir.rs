@@ -26,12 +26,12 @@ const ENTRIES: u64 = 1_000_000;
 pub struct Limited {
     volume: String,
     bytes: u64,
-    /// As it is written.
+    /// The limit as it is written in the pod.
     limit: String,
 }
 
 impl Limited {
-    /// Kubernetes' words for a pod that is evicted for it.
+    /// The message that a kubelet gives for a pod that is evicted for it.
     pub fn message(&self) -> String {
         let Limited { volume, limit, .. } = self;
         format!("Usage of EmptyDir volume {volume:?} exceeds the limit {limit:?}. ")

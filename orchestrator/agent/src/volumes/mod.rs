@@ -51,7 +51,7 @@ pub struct Made {
     pub origin: Origin,
 }
 
-/// Who writes a volume.
+/// What writes a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The agent alone: no container may.
@@ -74,16 +74,16 @@ impl PodDir {
         self.root.join("etc")
     }
 
-    /// The file in which one attempt of a container may leave its last words.
-    pub fn last_words(&self, container: &str, attempt: u32) -> PathBuf {
+    /// The file to which one attempt of a container may write its termination message.
+    pub fn termination_message(&self, container: &str, attempt: u32) -> PathBuf {
         self.root
-            .join("last-words")
+            .join("termination-messages")
             .join(format!("{container}-{attempt}"))
     }
 
     /// Makes that file anew: any user of the container may write it.
-    pub fn make_last_words(&self, container: &str, attempt: u32) -> io::Result<()> {
-        let path = self.last_words(container, attempt);
+    pub fn make_termination_message(&self, container: &str, attempt: u32) -> io::Result<()> {
+        let path = self.termination_message(container, attempt);
         let (above, name) = (path.parent(), path.file_name().unwrap_or_default());
         let above = above.unwrap_or(&self.root);
         make_dir(above, 0o755)?;
@@ -93,13 +93,13 @@ impl PodDir {
     }
 
     /// What is in that file, at most the first `limit` bytes.
-    pub fn read_last_words(
+    pub fn read_termination_message(
         &self,
         container: &str,
         attempt: u32,
         limit: usize,
     ) -> io::Result<Vec<u8>> {
-        let path = self.last_words(container, attempt);
+        let path = self.termination_message(container, attempt);
         let above = Dir::open(path.parent().unwrap_or(&self.root))?;
         above.read(Path::new(path.file_name().unwrap_or_default()), limit)
     }
@@ -159,7 +159,15 @@ impl PodDir {
         Ok(names.into_iter().filter_map(text).collect())
     }
 
-    /// Removes the volumes of a pod that has ended; what its containers left to say stays.
+    /// Removes the files of all pods, with what is mounted among them; gives how many pods had any. No agent
+    /// and no container of theirs may run.
+    pub fn remove_all(data_dir: &Path) -> io::Result<usize> {
+        let pods = PodDir::all(data_dir)?.len();
+        remove_with_mounts(&data_dir.join(PODS))?;
+        Ok(pods)
+    }
+
+    /// Removes the volumes of a pod that has ended; its termination messages stay.
     pub fn remove_volumes(&self) -> io::Result<()> {
         mounts::detach_below(&self.root)?;
         let root = match Dir::open(&self.root) {
@@ -175,14 +183,7 @@ impl PodDir {
     /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
     /// detached first, and what stays mounted is not touched.
     pub fn remove(&self) -> io::Result<()> {
-        let (Some(pods), Some(uid)) = (self.root.parent(), self.root.file_name()) else {
-            return Ok(());
-        };
-        mounts::detach_below(&self.root)?;
-        match Dir::open(pods) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            pods => pods?.remove(uid),
-        }
+        remove_with_mounts(&self.root)
     }
 
     fn make_volume(
@@ -200,7 +201,7 @@ impl PodDir {
             });
         }
         if !is_label(&volume.name) {
-            let message = format!("{:?} is no name of a volume", volume.name);
+            let message = format!("{:?} is not a name of a volume", volume.name);
             return Err(failed_mount(message));
         }
         let (path, origin) = match &volume.empty_dir {
@@ -249,6 +250,17 @@ fn is_label(name: &str) -> bool {
     !name.is_empty() && name.len() <= 63 && name.bytes().all(fits)
 }
 
+fn remove_with_mounts(path: &Path) -> io::Result<()> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    mounts::detach_below(path)?;
+    match Dir::open(above) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        above => above?.remove(name),
+    }
+}
+
 /// Whether something is mounted at a directory of the agent's.
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let above = path.parent().unwrap_or(path);
@@ -270,7 +282,7 @@ fn io_failed(error: io::Error) -> SpecError {
     failed_mount(error.to_string())
 }
 
-/// Kubernetes' words for it.
+/// The error that a kubelet gives for it.
 fn unmounted(volume: &str) -> impl FnOnce(SpecError) -> SpecError {
     let volume = volume.to_owned();
     move |error| {

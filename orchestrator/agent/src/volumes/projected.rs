@@ -12,7 +12,7 @@ use crate::pod_shape;
 use crate::sources::{Kind, Sources};
 
 const DEFAULT_FILE_MODE: i32 = 0o644;
-/// What a file may have besides bits of who may read, write and execute it: nothing.
+/// A file may have the bits for reading, writing and executing, and no others.
 const MODE_MASK: u32 = 0o777;
 /// The kernel's limits.
 const NAME_BYTES: usize = 255;
@@ -74,7 +74,7 @@ struct Gathered<'a> {
     pod: &'a Pod,
     sources: &'a Sources,
     facts: &'a Facts,
-    /// Of files that have none of their own.
+    /// The mode of files that have none of their own.
     mode: i32,
     files: Files,
 }

@@ -76,7 +76,7 @@ impl PodDir {
         }
         match found {
             Some(found) => attach(&found, part),
-            // A key that is not there, of an object that may be absent: an empty directory.
+            // The key is not there, and its object may be absent: the part is an empty directory.
             None => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ const DATA: &str = "..data";
 /// The link that becomes `..data`.
 const NEXT: &str = "..data_tmp";
 
-/// What the pod's group may do with files and directories besides what they say.
+/// The bits that the pod's group gets on files and directories besides those that they have.
 const GROUP_READS: u32 = 0o440;
 const GROUP_ENTERS: u32 = 0o2550;
 const DIR_MODE: u32 = 0o755;

@@ -163,7 +163,7 @@ fn plant(target: &Path, at: &Path) {
 
 #[test]
 fn no_link_that_a_container_planted_is_written_through_or_kept() {
-    // Of both: what is planted and what is written next, which is the same as before or new.
+    // Each attack is tried before a write of the same files and before one of new files.
     let old = files(&[("a", "one"), ("dir/b", "two")]);
     let new = files(&[("a", "new"), ("dir/b", "new"), ("c", "new")]);
     let attacks: [(&str, &str); 9] = [

@@ -14,7 +14,8 @@ use crate::downward::Facts;
 use crate::sources::Sources;
 use sys::beneath::Dir;
 
-/// Of one pod, with room for the files of an update beside those that they replace.
+/// Options of one pod's file system: its size has room for the files of an update beside those that they
+/// replace.
 const MEMORY_OPTIONS: &str = "mode=0755,size=64m,nr_inodes=64k";
 
 impl PodDir {

@@ -48,6 +48,34 @@ fn container(fields: Value) -> Value {
     pod(json!({"containers": [container]}))
 }
 
+/// A pod with one volume.
+fn volume(volume: Value) -> Value {
+    let mut pod = mount(json!({}));
+    pod["spec"]["volumes"] = json!([volume]);
+    pod
+}
+
+/// A pod with an emptyDir that is mounted like this.
+fn mount(mut mount: Value) -> Value {
+    mount["name"] = "v".into();
+    mount["mountPath"] = "/v".into();
+    pod(json!({
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
+    }))
+}
+
+/// A pod with a volume in which one key has this path.
+fn items(kind: &str, path: &str) -> Value {
+    let name = if kind == "secret" {
+        "secretName"
+    } else {
+        "name"
+    };
+    let items = json!([{"key": "k", "path": path}]);
+    volume(json!({"name": "v", kind: {name: "c", "items": items}}))
+}
+
 fn deployment(labels: Value) -> Value {
     json!({
         "metadata": {"name": "web"},
@@ -442,42 +470,30 @@ fn a_uid_and_a_name_stay() {
 
 #[test]
 fn mounts_of_pods_cannot_leave_their_place() {
-    let with = |volume: Value, mount: Value| {
-        pod(json!({
-            "volumes": [volume],
-            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
-        }))
-    };
-    let empty = || json!({"name": "v", "emptyDir": {}});
-    let at = |mut mount: Value| {
-        mount["name"] = "v".into();
-        mount["mountPath"] = "/v".into();
-        with(empty(), mount)
-    };
     let cases = [
         (
-            at(json!({"subPath": "/etc"})),
+            mount(json!({"subPath": "/etc"})),
             "subPath: Invalid value: \"/etc\": must be a relative path",
         ),
         (
-            at(json!({"subPath": "a/../../b"})),
+            mount(json!({"subPath": "a/../../b"})),
             "subPath: Invalid value: \"a/../../b\": must not contain '..'",
         ),
         (
-            at(json!({"subPathExpr": "../$(A)"})),
+            mount(json!({"subPathExpr": "../$(A)"})),
             "subPathExpr: Invalid value: \"../$(A)\": must not contain '..'",
         ),
         (
-            at(json!({"subPath": "a", "subPathExpr": "b"})),
+            mount(json!({"subPath": "a", "subPathExpr": "b"})),
             "subPathExpr: Invalid value: \"b\": subPathExpr and subPath are mutually exclusive",
         ),
         (
-            at(json!({"mountPropagation": "Bidirectional"})),
+            mount(json!({"mountPropagation": "Bidirectional"})),
             "mountPropagation: Forbidden: Bidirectional mount propagation is available only to \
              privileged containers",
         ),
         (
-            at(json!({"recursiveReadOnly": "Enabled"})),
+            mount(json!({"recursiveReadOnly": "Enabled"})),
             "recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
         ),
     ];
@@ -489,22 +505,6 @@ fn mounts_of_pods_cannot_leave_their_place() {
 
 #[test]
 fn items_of_volumes_cannot_leave_their_place() {
-    let with = |volume: Value, mount: Value| {
-        pod(json!({
-            "volumes": [volume],
-            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
-        }))
-    };
-    let items = |kind: &str, path: &str| {
-        let items = json!([{"key": "k", "path": path}]);
-        let name = if kind == "secret" {
-            "secretName"
-        } else {
-            "name"
-        };
-        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
-        with(volume, json!({"name": "v", "mountPath": "/v"}))
-    };
     let label = "a lowercase RFC 1123 label must consist of";
     let cases = [
         (
@@ -520,19 +520,10 @@ fn items_of_volumes_cannot_leave_their_place() {
             "items[0].path: Invalid value: \"..data\": must not start with '..'",
         ),
         (
-            with(
-                json!({"name": "v", "configMap": {"name": "c", "defaultMode": 0o1777}}),
-                json!({"name": "v", "mountPath": "/v"}),
-            ),
+            volume(json!({"name": "v", "configMap": {"name": "c", "defaultMode": 0o1777}})),
             "defaultMode: Invalid value: 1023: must be a number between 0 and 0777 (octal), both inclusive",
         ),
-        (
-            with(
-                json!({"name": "../../etc", "emptyDir": {}}),
-                json!({"name": "v", "mountPath": "/v"}),
-            ),
-            label,
-        ),
+        (volume(json!({"name": "../../etc", "emptyDir": {}})), label),
     ];
     for (value, why) in cases {
         let wrong = wrong("pods", value);
@@ -542,28 +533,6 @@ fn items_of_volumes_cannot_leave_their_place() {
 
 #[test]
 fn names_of_a_pods_parts_stay_in_their_place() {
-    let with = |volume: Value, mount: Value| {
-        pod(json!({
-            "volumes": [volume],
-            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}],
-        }))
-    };
-    let empty = || json!({"name": "v", "emptyDir": {}});
-    let at = |mut mount: Value| {
-        mount["name"] = "v".into();
-        mount["mountPath"] = "/v".into();
-        with(empty(), mount)
-    };
-    let items = |kind: &str, path: &str| {
-        let items = json!([{"key": "k", "path": path}]);
-        let name = if kind == "secret" {
-            "secretName"
-        } else {
-            "name"
-        };
-        let volume = json!({"name": "v", kind: {name: "c", "items": items}});
-        with(volume, json!({"name": "v", "mountPath": "/v"}))
-    };
     let label = "a lowercase RFC 1123 label must consist of";
     let cases = [
         (
@@ -596,7 +565,7 @@ fn names_of_a_pods_parts_stay_in_their_place() {
         let wrong = wrong("pods", value);
         assert!(wrong.contains(why), "{why}: {wrong}");
     }
-    assert_eq!(wrong("pods", at(json!({"subPath": "a..b/..c"}))), "");
+    assert_eq!(wrong("pods", mount(json!({"subPath": "a..b/..c"}))), "");
     assert_eq!(wrong("pods", items("configMap", "a/..b")), "");
 }
 

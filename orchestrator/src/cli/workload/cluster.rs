@@ -15,6 +15,7 @@ use kube::{
 };
 use serde_json::Value;
 
+use super::output;
 use api::{self, Resource};
 use sys::certificates;
 
@@ -106,7 +107,10 @@ impl Cluster {
             let text = warning.to_str().unwrap_or_default();
             // RFC 7234 §5.5: code, agent, quoted text.
             let text = text.splitn(3, ' ').nth(2).unwrap_or(text).trim_matches('"');
-            eprintln!("Warning: {}", text.replace("\\\"", "\""));
+            eprintln!(
+                "Warning: {}",
+                output::printable(&text.replace("\\\"", "\""))
+            );
         }
         let code = response.status();
         let bytes = response.into_body().collect().await?.to_bytes();

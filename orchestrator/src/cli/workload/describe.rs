@@ -53,7 +53,7 @@ impl Describe {
 async fn describe(cluster: &Cluster, resource: &Resource, object: &Value) -> Result<()> {
     for (key, value) in object.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "kind" | "apiVersion") {
-            print!("{}", tree(key, value, 0));
+            output::print(&tree(key, value, 0));
         }
     }
     let metadata = &object["metadata"];
@@ -76,7 +76,7 @@ async fn describe(cluster: &Cluster, resource: &Resource, object: &Value) -> Res
     }
     println!("Events:");
     for line in output::table_text(&table, false, "", false, true).lines() {
-        println!("  {line}");
+        output::print(&format!("  {line}\n"));
     }
     Ok(())
 }
@@ -106,19 +106,19 @@ fn tree(key: &str, value: &Value, depth: usize) -> String {
                             map.iter().map(|(k, v)| tree(k, v, depth + 2)).collect();
                         format!("{indent}  {name}:\n{inner}")
                     }
-                    other => format!("{indent}  {}\n", plain(other)),
+                    other => format!("{indent}  {}\n", plain(other, depth + 1)),
                 })
                 .collect();
             format!("{indent}{title}:\n{items}")
         }
-        other => format!("{indent}{title}: {}\n", plain(other)),
+        other => format!("{indent}{title}: {}\n", plain(other, depth)),
     }
 }
 
 /// Fields are shown as words; keys of labels and the like as they are.
 fn title(key: &str, depth: usize) -> String {
     if depth > 0 && key.contains(['/', '.', '-']) {
-        return key.into();
+        return output::one_line(key);
     }
     let mut words = String::new();
     for (i, c) in key.char_indices() {
@@ -134,9 +134,16 @@ fn title(key: &str, depth: usize) -> String {
     words
 }
 
-fn plain(value: &Value) -> String {
+/// A text of several lines stands below its field and further in, so that no line of it looks like a field.
+fn plain(value: &Value, depth: usize) -> String {
     match value {
-        Value::String(s) => s.clone(),
+        Value::String(s) if s.trim_end().contains('\n') => {
+            let start = format!("\n{}", "  ".repeat(depth + 2));
+            s.lines()
+                .map(|line| format!("{start}{}", output::one_line(line)))
+                .collect()
+        }
+        Value::String(s) => output::one_line(s.trim_end_matches('\n')),
         other => other.to_string(),
     }
 }
@@ -155,6 +162,15 @@ mod tests {
             text,
             "Status:\n  Conditions:\n    Ready:\n      Status: True\n      Type: Ready\n  Pod IP: \
              10.0.0.1\n  Start Time: now\n"
+        );
+    }
+
+    #[test]
+    fn no_text_of_a_pod_commands_a_terminal_or_looks_like_a_field() {
+        let value = json!({"message": "a\u{1b}[2J\nPhase: Running\r\n", "note": "one\n"});
+        assert_eq!(
+            tree("status", &value, 0),
+            "Status:\n  Message: \n      a\\u{1b}[2J\n      Phase: Running\n  Note: one\n"
         );
     }
 }

@@ -89,7 +89,7 @@ impl Get {
             };
             // Objects of one type that were asked for by name share a header.
             let header = !self.no_headers && (several || shown == 0);
-            print!("{}", self.text(&table, resource, &prefix, header));
+            output::print(&self.text(&table, resource, &prefix, header));
             shown += 1;
         }
         if shown == 0 {
@@ -168,7 +168,7 @@ impl Get {
                     output::print_object(object, output)?;
                 }
                 _ => {
-                    print!("{}", self.text(object, resource, "", header));
+                    output::print(&self.text(object, resource, "", header));
                     header = false;
                 }
             }

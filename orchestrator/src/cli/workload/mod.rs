@@ -11,7 +11,7 @@ mod expose;
 mod get;
 mod logs;
 mod manifest;
-mod output;
+pub mod output;
 mod rollout;
 mod run;
 mod scale;

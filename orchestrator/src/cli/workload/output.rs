@@ -21,9 +21,49 @@ pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,applicatio
 pub fn print_object(value: &Value, output: Output) -> Result<()> {
     match output {
         Output::Yaml => print!("{}", serde_yaml::to_string(value)?),
-        _ => println!("{}", serde_json::to_string_pretty(value)?),
+        _ => println!("{}", json_text(value)?),
     }
     Ok(())
+}
+
+/// Prints what is for people to read. Messages, annotations and the like are a pod's own words: on a
+/// terminal nothing of them is a command.
+pub fn print(text: &str) {
+    print!("{}", printable(text));
+}
+
+/// The text with every control character but the end of a line written out: `\u{1b}`.
+pub fn printable(text: &str) -> String {
+    escaped(text, |c| c.is_control() && c != '\n')
+}
+
+/// The text as one line of a table or tree: the ends of lines are written out, too.
+pub fn one_line(text: &str) -> String {
+    escaped(text, char::is_control)
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_escaped(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// JSON need not escape DEL and the control characters beyond ASCII, and terminals obey them.
+fn json_text(value: &Value) -> Result<String> {
+    let mut out = String::new();
+    for c in serde_json::to_string_pretty(value)?.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
 }
 
 /// A server's Table as aligned text. `wide` shows the columns of lower priority too; `prefix`
@@ -96,7 +136,7 @@ pub fn finish(table: &Table) -> String {
 fn cell_text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(s) => s.clone(),
+        Value::String(s) => one_line(s),
         other => other.to_string(),
     }
 }
@@ -105,6 +145,32 @@ fn cell_text(value: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn no_message_of_a_pod_commands_a_terminal_or_forges_a_row() {
+        let evil = "\u{1b}]0;owned\u{7}\u{9b}2J\r\nnode-1   Ready";
+        let plain = r"\u{1b}]0;owned\u{7}\u{9b}2J\r\nnode-1   Ready";
+        let table = json!({
+            "columnDefinitions": [{"name": "Name"}, {"name": "Message"}],
+            "rows": [{"cells": ["web", evil]}],
+        });
+        let text = table_text(&table, false, "", false, false);
+        assert_eq!(text, format!("web   {plain}\n"));
+        assert_eq!(printable("a\tb\nc\u{1b}[1m"), "a\\tb\nc\\u{1b}[1m");
+        assert_eq!(printable("é ✓ \u{a0}"), "é ✓ \u{a0}");
+        let object = json!({"message": format!("{evil}\u{7f}")});
+        let json = json_text(&object).unwrap();
+        assert!(
+            !json.contains(|c: char| c.is_control() && c != '\n'),
+            "{json:?}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), object);
+        let yaml = serde_yaml::to_string(&object).unwrap();
+        assert!(
+            !yaml.contains(|c: char| c.is_control() && c != '\n'),
+            "{yaml:?}"
+        );
+    }
 
     #[test]
     fn a_table_lines_up_and_hides_what_only_wide_shows() {

@@ -164,7 +164,7 @@ impl<'a> Deployment<'a> {
             }
             let (text, done) = progress(&self.name, &event["object"])?;
             if text != said {
-                println!("{text}");
+                output::print(&format!("{text}\n"));
                 said = text;
             }
             if done {
@@ -181,7 +181,7 @@ impl<'a> Deployment<'a> {
             let cause = &set["metadata"]["annotations"]["kubernetes.io/change-cause"];
             table.add_row([
                 revision.to_string(),
-                cause.as_str().unwrap_or("<none>").into(),
+                output::one_line(cause.as_str().unwrap_or("<none>")),
             ]);
         }
         println!("{}\n{}", full_name(&self.object)?, output::finish(&table));

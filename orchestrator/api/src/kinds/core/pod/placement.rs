@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::validation::selector::label_selector;
+use crate::validation::selector::{label_selector, requirement};
 use crate::validation::{At, Errors, names, object};
 
 pub fn placement(spec: &At<'_>, errors: &mut Errors) {
@@ -144,29 +144,9 @@ fn weight(wish: &At<'_>, errors: &mut Errors) {
 }
 
 fn node_term(term: &At<'_>, errors: &mut Errors) {
+    const OPERATORS: [&str; 6] = ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"];
     let expressions = term.field("matchExpressions");
     for expression in expressions.items() {
-        let key = expression.field("key");
-        errors.check(&key, names::label_key(key.text()));
-        let values = expression.field("values");
-        let operator = expression.field("operator");
-        match operator.text() {
-            "In" | "NotIn" if values.is_empty() => {
-                errors.required(
-                    &values,
-                    "must be specified when `operator` is 'In' or 'NotIn'",
-                );
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => errors.forbidden(
-                &values,
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            ),
-            "Gt" | "Lt" if values.value.as_array().map_or(0, Vec::len) != 1 => errors.required(
-                &values,
-                "must be specified single value when `operator` is 'Lt' or 'Gt'",
-            ),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            _ => errors.invalid(&operator, "not a valid selector operator"),
-        }
+        requirement(&expression, &OPERATORS, errors);
     }
 }
