@@ -26,14 +26,13 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::Shutdown;
 use super::certificates::{Identity, Shown};
-use super::connections::{Connections, Limits, Place};
+use super::connections::{self, Connections, Limits, Place};
+use super::{Shutdown, Turns};
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +90,8 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Front {
     connections: Connections,
     times: Times,
-    hellos: Arc<Semaphore>,
+    /// By where the clients are.
+    hellos: Turns<IpAddr>,
     tasks: TaskTracker,
     shutdown: Shutdown,
     complaints: Arc<Complaints>,
@@ -126,7 +126,7 @@ impl Front {
         Self {
             connections: Connections::new(limits),
             times,
-            hellos: Arc::new(Semaphore::new(1)),
+            hellos: Turns::default(),
             tasks: TaskTracker::new(),
             shutdown,
             complaints: Arc::new(Complaints::default()),
@@ -205,7 +205,7 @@ impl Visit {
         stream.set_nodelay(true)?;
         let closing = place.closing_token();
         let stream = tokio::select! {
-            stream = front.handshake(stream, config, &mut place) => stream?,
+            stream = front.handshake(stream, peer, config, &mut place) => stream?,
             () = closing.cancelled() => return Err("closed for a newer connection".into()),
             () = front.shutdown.requested() => return Err("the server is stopping".into()),
         };
@@ -250,6 +250,7 @@ impl Front {
     async fn handshake(
         &self,
         stream: TcpStream,
+        peer: IpAddr,
         config: Arc<ServerConfig>,
         place: &mut Place,
     ) -> Result<TlsStream<TcpStream>, Failure> {
@@ -258,8 +259,8 @@ impl Front {
             place.shakes_hands(true);
             // To answer a hello is what costs the server most. Answered one after the other, with
             // the other tasks' turns in between, a thousand of them do not hold up the requests of
-            // clients that are connected.
-            let turn = self.hellos.acquire().await?;
+            // clients that are connected; and those of one source do not delay another one's.
+            let turn = self.hellos.next(connections::source(peer)).await;
             let mut rest = hello.into_stream(config);
             let begun = futures::poll!(&mut rest);
             tokio::task::yield_now().await;
