@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::drain::APPLIED;
+use super::join::Membership;
 use super::register::{self, Health, NodeFacts};
 use crate::datapath::Addrs;
 use crate::sys::Shutdown;
@@ -22,6 +23,10 @@ pub const NAMESPACE: &str = "kube-node-lease";
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 const STATUS_EVERY: Duration = Duration::from_secs(300);
+
+/// From another one's write of the node's addresses to the node's own: whoever writes them again and again
+/// keeps neither the server nor the node busy.
+const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that hangs must not keep the node from trying again.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -36,15 +41,26 @@ pub struct Applied {
     pub awaited: u64,
 }
 
-/// Registers the node and keeps it alive until shutdown. `addrs` are the node's, as they change.
-pub async fn run(
-    client: Client,
-    mut facts: NodeFacts,
-    mut addrs: watch::Receiver<Addrs>,
-    mut health: watch::Receiver<Health>,
-    applied: watch::Receiver<Applied>,
-    shutdown: Shutdown,
-) {
+/// What the node tells of itself, as it changes.
+pub struct News {
+    /// Its addresses; of these it tells those that its certificate names.
+    pub addrs: watch::Receiver<Addrs>,
+    pub membership: watch::Receiver<Membership>,
+    /// Its addresses as the API lists them: what others have written there is put right.
+    pub listed: watch::Receiver<Option<Addrs>>,
+    pub health: watch::Receiver<Health>,
+    pub applied: watch::Receiver<Applied>,
+}
+
+/// Registers the node and keeps it alive until shutdown.
+pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shutdown) {
+    let News {
+        mut addrs,
+        mut membership,
+        mut listed,
+        mut health,
+        applied,
+    } = news;
     let lease = tokio::spawn(keep_lease(
         client.clone(),
         facts.name.clone(),
@@ -59,10 +75,20 @@ pub async fn run(
             () = shutdown.requested() => break,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
+            changed = membership.changed() => if changed.is_err() { break },
+            changed = listed.changed() => {
+                if changed.is_err() { break }
+                let listed = *listed.borrow_and_update();
+                if listed.is_some_and(|listed| listed != facts.addrs) {
+                    due = due.min(Instant::now() + CORRECTION_PAUSE);
+                }
+                continue;
+            }
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
-        facts.addrs = *addrs.borrow_and_update();
+        let named = membership.borrow_and_update().named(*addrs.borrow_and_update());
+        facts.addrs = named;
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
                 retry = FIRST_RETRY;

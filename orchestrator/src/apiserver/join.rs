@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::attempts::Attempt;
 use super::authn::{NODE_PREFIX, NODES, User, bearer};
-use super::node_writes::one_of_each_family;
+use super::node_writes::{UNPROVEN, one_of_each_family};
 use super::objects::{Current, WriteError};
 use super::services::Claim;
 use super::shares::{Peer, Ticket};
@@ -67,7 +67,7 @@ enum Proof {
     /// The id of a good token.
     Token(String),
     /// A certificate of the node with this name.
-    Member(String, Option<Shown>),
+    Member(String, User),
 }
 
 /// POST. The body is looked at once the token or the certificate is found good.
@@ -139,6 +139,7 @@ async fn admit(
     }
     let names = requested_names(&request.csr).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     let addresses = check_names(pki, name, &names)?;
+    check_proven(&proof, name, &addresses)?;
     // One after the other: of two that want a name, one gets it.
     let _turn = state.joining.lock().await;
     let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
@@ -170,20 +171,32 @@ async fn admit(
 fn proof(state: &State, pki: &Pki, request: &Request) -> Result<Proof, ApiError> {
     let now = Timestamp::now();
     let user = request.extensions().get::<User>();
-    let member = user.and_then(|user| Some((user.node()?, user.certificate.clone())));
+    let member = user.and_then(|user| Some((user.node()?, user)));
     match member {
-        Some((_, Some(shown))) if shown.ends <= now => Err(ApiError::Unauthorized(
+        Some((_, user)) if user.has_ended(now) => Err(ApiError::Unauthorized(
             "the certificate has ended: join again with a token".to_owned(),
         )),
-        Some((name, shown)) => {
-            user.map_or(Ok(()), |user| authz::holds_name(state, user))?;
-            Ok(Proof::Member(name.to_owned(), shown))
+        Some((name, user)) => {
+            authz::holds_name(state, user)?;
+            Ok(Proof::Member(name.to_owned(), user.clone()))
         }
         None => {
             let token = bearer(request.headers()).unwrap_or_default();
             tokens::check(state, pki, token, now).map(Proof::Token)
         }
     }
+}
+
+/// A token is good for any address that is free; a certificate for those that its node proves.
+fn check_proven(proof: &Proof, name: &str, addresses: &[IpAddr]) -> Result<(), ApiError> {
+    let Proof::Member(_, user) = proof else {
+        return Ok(());
+    };
+    let unproven = addresses.iter().find(|address| !user.proves(**address));
+    unproven.map_or(Ok(()), |address| {
+        let why = format!("{address} {UNPROVEN}: ask from there, or join again with a token");
+        Err(ApiError::forbidden(nodes()?, name, why))
+    })
 }
 
 /// Makes the Node with its key, or finds the name to be that key's.
@@ -195,8 +208,8 @@ async fn take_name(
     addresses: &[IpAddr],
 ) -> Result<(), ApiError> {
     let nodes = nodes()?;
-    if let Proof::Member(_, Some(shown)) = proof
-        && *shown.key != *key
+    if let Proof::Member(_, user) = proof
+        && user.certificate.as_ref().is_some_and(|shown| *shown.key != *key)
     {
         return Err(ApiError::forbidden(
             nodes,

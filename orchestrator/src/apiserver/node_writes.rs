@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::addresses::internal_addresses;
 use super::authn::User;
+use super::services::invalid;
 use crate::api::{ApiError, Resource, annotations, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
@@ -43,10 +44,32 @@ pub fn check(
         }),
         _ => None,
     };
-    match refused {
-        Some(why) => Err(ApiError::forbidden(resource, meta::name(new), why)),
+    if let Some(why) = refused {
+        return Err(ApiError::forbidden(resource, meta::name(new), why));
+    }
+    if (resource.group, resource.plural) != ("", "nodes") {
+        return Ok(());
+    }
+    match unproven(user, new, old) {
+        Some((field, address)) => {
+            let causes = invalid(&field, &json!(address), UNPROVEN);
+            Err(ApiError::invalid(resource, meta::name(new), causes))
+        }
         None => Ok(()),
     }
+}
+
+/// Why a node may not claim an address.
+pub const UNPROVEN: &str =
+    "is neither in the certificate of this node nor where its connection comes from";
+
+/// The first address that is new in a Node and that its node does not prove to be its own.
+fn unproven(user: &User, new: &Value, old: Option<&Value>) -> Option<(String, IpAddr)> {
+    let before: Vec<IpAddr> = old
+        .into_iter()
+        .flat_map(|old| internal_addresses(old).map(|(_, address)| address))
+        .collect();
+    internal_addresses(new).find(|(_, address)| !before.contains(address) && !user.proves(*address))
 }
 
 /// Notes on a new Node which key its maker has shown: the name is that key's from now on.

@@ -140,7 +140,7 @@ async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Resul
     let user = secured.identity().cloned().map(User::from_certificate);
     let user = user.map(|user| User {
         certificate: secured.shown().cloned(),
-        ..user
+        ..user.at(secured.peer())
     });
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);

@@ -222,16 +222,20 @@ async fn a_node_renews_its_own_certificate_by_the_one_that_it_has() {
         .expect("it reads")
         .key,
         ends: Timestamp::now() - SignedDuration::from_secs(1),
+        addresses: [].into(),
     });
+    let moved = By::User(member(&joined).at("172.31.0.99".parse().expect("an address")));
     let nobody = || By::User(User::anonymous());
     let groupless = Identity::new("system:node:node-1", &[]);
     for (what, by, name, key, address, code) in [
-        ("another address", &node, "node-1", &own, "172.31.0.99", 200),
-        ("another name", &node, "node-2", &own, "172.31.0.99", 400),
-        ("a Service's", &node, "node-1", &own, "10.96.0.7", 422),
+        ("where it is", &moved, "node-1", &own, "172.31.0.99", 200),
+        ("where it is not", &node, "node-1", &own, "172.31.0.99", 403),
+        ("as before", &moved, "node-1", &own, "172.31.0.11", 200),
+        ("another name", &moved, "node-2", &own, "172.31.0.99", 400),
+        ("a Service's", &node, "node-1", &own, "10.96.0.7", 403),
         (
             "another key",
-            &node,
+            &moved,
             "node-1",
             &self::key(),
             "172.31.0.99",
@@ -261,7 +265,7 @@ async fn a_node_renews_its_own_certificate_by_the_one_that_it_has() {
             let certificate = answer.body["certificate"].as_str().expect("a certificate");
             let mut named = names_of(certificate).expect("it reads");
             named.sort();
-            assert_eq!(named, ["172.31.0.99", "node-1"], "{what}");
+            assert_eq!(named, [address, "node-1"], "{what}");
         }
     }
 }
