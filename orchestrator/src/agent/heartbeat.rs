@@ -1,6 +1,7 @@
 //! Tells the cluster that the node lives: its lease every ten seconds and when somebody waits for
 //! what it says, its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,8 +10,9 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::drain::APPLIED;
 use super::join::Membership;
@@ -52,8 +54,15 @@ pub struct News {
     pub applied: watch::Receiver<Applied>,
 }
 
-/// Registers the node and keeps it alive until shutdown.
-pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shutdown) {
+/// Registers the node and keeps it alive until shutdown. `refused` hears when the server does not take the
+/// node's certificate, as when its Node was deleted.
+pub async fn run(
+    client: Client,
+    mut facts: NodeFacts,
+    news: News,
+    refused: Arc<Notify>,
+    shutdown: Shutdown,
+) {
     let News {
         mut addrs,
         mut membership,
@@ -65,6 +74,7 @@ pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shu
         client.clone(),
         facts.name.clone(),
         applied,
+        refused.clone(),
         shutdown.clone(),
     ));
     let mut node: Option<Node> = None;
@@ -75,7 +85,11 @@ pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shu
             () = shutdown.requested() => break,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
-            changed = membership.changed() => if changed.is_err() { break },
+            changed = membership.changed() => {
+                if changed.is_err() { break }
+                // After a join the node's object may be a new one.
+                node = None;
+            }
             changed = listed.changed() => {
                 if changed.is_err() { break }
                 let listed = *listed.borrow_and_update();
@@ -87,7 +101,9 @@ pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shu
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
-        let named = membership.borrow_and_update().named(*addrs.borrow_and_update());
+        let named = membership
+            .borrow_and_update()
+            .named(*addrs.borrow_and_update());
         facts.addrs = named;
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
@@ -95,10 +111,10 @@ pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shu
                 due = Instant::now() + STATUS_EVERY;
             }
             outcome => {
-                let why = match outcome {
-                    Ok(Err(error)) => error.to_string(),
-                    _ => "no answer".to_owned(),
-                };
+                if is_unauthorized(&outcome) {
+                    refused.notify_one();
+                }
+                let why = why(outcome);
                 tracing::warn!(why, "the node's status was not written; trying again");
                 node = None;
                 due = Instant::now() + retry;
@@ -107,6 +123,17 @@ pub async fn run(client: Client, mut facts: NodeFacts, news: News, shutdown: Shu
         }
     }
     lease.abort();
+}
+
+fn why<T>(outcome: Result<Result<T, kube::Error>, Elapsed>) -> String {
+    match outcome {
+        Ok(Err(error)) => error.to_string(),
+        _ => "no answer".to_owned(),
+    }
+}
+
+fn is_unauthorized<T>(outcome: &Result<Result<T, kube::Error>, Elapsed>) -> bool {
+    matches!(outcome, Ok(Err(kube::Error::Api(status))) if status.code == 401)
 }
 
 /// Registers if that was not done since the last failure, then writes the status.
@@ -133,6 +160,7 @@ async fn keep_lease(
     client: Client,
     name: String,
     mut applied: watch::Receiver<Applied>,
+    refused: Arc<Notify>,
     shutdown: Shutdown,
 ) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
@@ -140,6 +168,9 @@ async fn keep_lease(
     loop {
         let told = *applied.borrow_and_update();
         let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name, told.revision)).await;
+        if is_unauthorized(&renewed) {
+            refused.notify_one();
+        }
         let wait = async {
             if matches!(renewed, Ok(Ok(()))) {
                 retry = FIRST_RETRY;

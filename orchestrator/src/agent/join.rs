@@ -1,9 +1,9 @@
 //! How a node becomes one of the cluster: a token proves the cluster to the node and the node to
 //! the cluster; what comes back is a certificate and the cluster's ranges.
 //!
-//! Owns the files under `<data>/pki`. A node that has joined needs no token any more: its certificate
-//! is good for the next one. Its key is made first, and stays: the server gives the node's name to that
-//! key alone.
+//! Owns the files under `<data>/pki`. A node that has joined needs no token any more, unless its
+//! Node is deleted or it gets an address that it does not connect from: its certificate is good for the
+//! next one. Its key is made first, and stays: the server gives the node's name to that key alone.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

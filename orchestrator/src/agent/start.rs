@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::client::{self, ClientError, Multiplexed};
 use super::drain::Nodes;
@@ -122,23 +122,13 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         metrics: metrics.clone(),
     };
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
-    let waiting = Health {
-        problems: vec!["the network is being set up".to_owned()],
-    };
-    let (health, healthy) = watch::channel(waiting);
-    let (applied, told) = watch::channel(Applied::default());
-    let (node_ips, addrs) = watch::channel(config.node_ips);
-    let renewal = renewal::run(applicant(&config), renewed, addrs.clone(), shutdown.clone());
+    let (told, news) = Telling::channels(&config, certificates.clone());
+    let refused = Arc::new(Notify::new());
+    let (applicant, stop) = (applicant(&config), shutdown.clone());
+    let addrs = news.addrs.clone();
+    let renewal = renewal::run(applicant, renewed, addrs, refused.clone(), stop.clone());
     tokio::spawn(renewal);
-    let (listed, seen) = watch::channel(None);
-    let news = News {
-        addrs,
-        membership: certificates.clone(),
-        listed: seen,
-        health: healthy,
-        applied: told,
-    };
-    let beat = heartbeat::run(client.clone(), node.clone(), news, shutdown.clone());
+    let beat = heartbeat::run(client.clone(), node.clone(), news, refused, stop);
     let body = Body {
         config,
         membership: membership.clone(),
@@ -147,12 +137,6 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
-    };
-    let told = Telling {
-        health,
-        applied,
-        node_ips,
-        listed,
     };
     let work = body.run(told, shutdown.clone());
     let ended = tokio::select! {
@@ -179,6 +163,33 @@ struct Telling {
     applied: watch::Sender<Applied>,
     node_ips: watch::Sender<Addrs>,
     listed: watch::Sender<Option<Addrs>>,
+}
+
+impl Telling {
+    /// With what the heartbeat hears of it.
+    fn channels(config: &AgentConfig, membership: watch::Receiver<Membership>) -> (Self, News) {
+        let waiting = Health {
+            problems: vec!["the network is being set up".to_owned()],
+        };
+        let (health, healthy) = watch::channel(waiting);
+        let (applied, told) = watch::channel(Applied::default());
+        let (node_ips, addrs) = watch::channel(config.node_ips);
+        let (listed, seen) = watch::channel(None);
+        let telling = Self {
+            health,
+            applied,
+            node_ips,
+            listed,
+        };
+        let news = News {
+            addrs,
+            membership,
+            listed: seen,
+            health: healthy,
+            applied: told,
+        };
+        (telling, news)
+    }
 }
 
 /// The parts that need the node's network.

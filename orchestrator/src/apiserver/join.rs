@@ -218,7 +218,11 @@ async fn take_name(
         ));
     }
     let Ok(current) = state.objects.current(nodes, "", name) else {
-        return make_node(state, name, key, addresses).await;
+        return match proof {
+            Proof::Token(_) => make_node(state, name, key, addresses).await,
+            // Deleted since the request came.
+            Proof::Member(..) => Err(authz::no_such_node(name)),
+        };
     };
     // Only looked at: the node takes them when it writes its status.
     let mut wanted = current.value.clone();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::addresses::internal_addresses;
 use super::authn::User;
 use super::services::invalid;
-use crate::api::{ApiError, Resource, annotations, meta};
+use crate::api::{ApiError, Resource, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
 /// Secrets, to the node.
@@ -72,24 +72,18 @@ fn unproven(user: &User, new: &Value, old: Option<&Value>) -> Option<(String, Ip
     internal_addresses(new).find(|(_, address)| !before.contains(address) && !user.proves(*address))
 }
 
-/// Notes on a new Node which key its maker has shown: the name is that key's from now on.
-pub fn stamp_key(user: &User, resource: &Resource, object: &mut Value) {
-    if let Some(shown) = user.certificate.as_ref().filter(|_| user.node().is_some())
-        && (resource.group, resource.plural) == ("", "nodes")
-    {
-        object["metadata"]["annotations"][annotations::NODE_KEY] = (&*shown.key).into();
-    }
-}
-
 fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    // No rule lets a node make one either: a certificate whose Node was deleted would bring it back.
+    let Some(old) = old else {
+        return Some("nodes are made by joining".to_owned());
+    };
     let name = meta::name(new);
     if name != node {
         return Some(format!(
             "node \"{node}\" is not allowed to modify node \"{name}\""
         ));
     }
-    let none = Value::Null;
-    let (before, now) = (old.map_or(&none, |old| &old["metadata"]), &new["metadata"]);
+    let (before, now) = (&old["metadata"], &new["metadata"]);
     let labels = different(&before["labels"], &now["labels"]);
     let foreign: Vec<&str> = labels
         .into_iter()
@@ -104,12 +98,7 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
         ));
     }
     let fields = different(before, now);
-    // What the server writes of a new object is not there yet.
-    let mut changed = fields.into_iter().filter(|field| match *field {
-        "labels" => false,
-        "name" | "uid" | "creationTimestamp" | "generation" => old.is_some(),
-        _ => true,
-    });
+    let mut changed = fields.into_iter().filter(|field| *field != "labels");
     if let Some(field) = changed.next() {
         return Some(format!(
             "node \"{node}\" is not allowed to modify metadata.{field}"
@@ -121,7 +110,7 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
             "node \"{node}\" can only have one InternalIP of each IP family"
         ));
     }
-    let spec = different(old.map_or(&none, |old| &old["spec"]), &new["spec"]);
+    let spec = different(&old["spec"], &new["spec"]);
     spec.into_iter().next().map(|field| match field {
         "taints" => format!("node \"{node}\" is not allowed to modify taints"),
         field => format!("node \"{node}\" is not allowed to modify spec.{field}"),
@@ -181,6 +170,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::annotations;
 
     fn own() -> Value {
         json!({"metadata": {"name": "one", "uid": "u",
@@ -248,22 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_says_its_name_and_labels() {
+    fn a_node_makes_no_node_not_even_its_own() {
         let new = json!({"metadata": {"name": "one", "labels": {HOSTNAME: "one"}}, "spec": {}});
-        assert_eq!(node_refused("one", &new, None), None);
-        for (part, value) in [
-            ("metadata", json!({"name": "two"})),
-            ("metadata", json!({"name": "one", "labels": {"a": "b"}})),
-            (
-                "metadata",
-                json!({"name": "one", "annotations": {"a": "b"}}),
-            ),
-            ("spec", json!({"podCIDR": "10.100.2.0/24"})),
-        ] {
-            let mut other = new.clone();
-            other[part] = value;
-            assert!(node_refused("one", &other, None).is_some(), "{other}");
-        }
+        assert!(node_refused("one", &new, None).is_some());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use orchestrator::sys::descriptors;
 use tests::cluster::wait;
 use tests::scenarios::Scenario;
 use tests::strangers::attacks::{ATTACKS, Attack, CUT_OFF};
-use tests::strangers::{Target, resident_bytes};
+use tests::strangers::{STOLEN, Target, resident_bytes, stolen_node};
 
 use crate::setting::Setting;
 
@@ -50,6 +50,26 @@ fn target(setting: &Setting) -> Target {
     Target::new(address, &directory).expect("the server's authority")
 }
 
+/// The Node of the stolen certificate, while the value lasts.
+struct Stolen<'a>(&'a Setting);
+
+impl<'a> Stolen<'a> {
+    fn make(setting: &'a Setting) -> Self {
+        let made = setting.kubectl.given("create", &stolen_node());
+        made.expect("a Node");
+        Self(setting)
+    }
+}
+
+impl Drop for Stolen<'_> {
+    fn drop(&mut self) {
+        let deleted = self.0.kubectl.run(&format!("delete node {STOLEN}"));
+        if let Err(error) = deleted {
+            eprintln!("the stolen node is left: {error:#}");
+        }
+    }
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     let _ = rustls::crypto::ring::default_provider().install_default();
     descriptors::raise_limit();
@@ -63,6 +83,7 @@ fn server_pid(setting: &Setting) -> u32 {
 
 fn attacks_are_answered(setting: &Setting) {
     let (target, runtime) = (target(setting), runtime());
+    let _stolen = Stolen::make(setting);
     let server = server_pid(setting);
     let before = resident_bytes(server).expect("it runs");
     let answered = |attack: &&Attack| AT_ONCE.contains(&attack.hears) && attack.hears != "429";
@@ -86,6 +107,7 @@ fn kubectl_is_served(setting: &Setting) {
     /// Those that shake hands; who only connects costs nothing.
     const CLIENTS: usize = 100;
     let (target, runtime) = (target(setting), runtime());
+    let _stolen = Stolen::make(setting);
     let server = server_pid(setting);
     let before = resident_bytes(server).expect("it runs");
     let held = |attack: &&Attack| attack.hears == CUT_OFF || attack.clients >= 200;

@@ -131,6 +131,32 @@ async fn a_name_is_the_key_s_that_joined_first_until_its_node_is_deleted() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_a_deleted_node_is_worth_nothing_until_a_token_makes_it_a_member_again()
+{
+    let setting = Setting::start().await;
+    let token = By::Token(setting.token(None).await);
+    let own = key();
+    let joined = setting.join(&token, "node-1", &own, &["172.31.0.11"]).await;
+    let admin = &setting.cluster;
+    let agent = admin.as_user(member(&joined));
+    agent.get(NODE).await.expect(200);
+    admin.delete(NODE).await.expect(200);
+    agent.get(NODE).await.expect(401);
+    let body = json!({"metadata": {"name": "node-1"}});
+    agent.post("/api/v1/nodes", body).await.expect(401);
+    let by = By::User(member(&joined));
+    let renewal = setting.join(&by, "node-1", &own, &["172.31.0.11"]).await;
+    assert!(renewal.message().contains("orchestrator token create"));
+    renewal.expect(401);
+    admin.get(NODE).await.expect(404);
+    setting
+        .join(&token, "node-1", &own, &["172.31.0.11"])
+        .await
+        .expect(200);
+    agent.get(NODE).await.expect(200);
+}
+
+#[tokio::test]
 async fn of_two_machines_that_ask_for_one_name_at_once_one_gets_it() {
     let setting = Setting::start().await;
     let token = By::Token(setting.token(None).await);

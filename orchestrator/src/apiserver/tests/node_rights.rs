@@ -22,7 +22,6 @@ const KEY: &str = "orchestrator/key-sha256";
 const ALLOWED: &[&str] = &[
     "create events own",
     "create leases own",
-    "create nodes own",
     "create selfsubjectaccessreviews other",
     "create selfsubjectaccessreviews own",
     "delete pods own",
@@ -513,7 +512,7 @@ async fn a_node_claims_only_addresses_that_its_certificate_names_or_that_it_come
 }
 
 #[tokio::test]
-async fn a_node_that_registers_itself_is_its_keys_from_then_on() {
+async fn a_nodes_name_is_its_keys_until_the_node_is_deleted() {
     let admin = Cluster::start().await;
     let holder = |key: &str| {
         let shown = Shown {
@@ -524,17 +523,32 @@ async fn a_node_that_registers_itself_is_its_keys_from_then_on() {
         admin.as_user(node("one").showing(shown))
     };
     let (first, other) = (holder("aa"), holder("bb"));
-    let object = json!({"metadata": {"name": "one"}});
-    first.post(NODES, object).await.expect(201);
-    first.get(&format!("{NODES}/one")).await.expect(200);
-    other.get(&format!("{NODES}/one")).await.expect(401);
-    let key = json!({"metadata": {"annotations": {"orchestrator/key-sha256": "bb"}}});
-    first
-        .merge(&format!("{NODES}/one"), key.clone())
-        .await
-        .expect(403);
+    let own = format!("{NODES}/one");
+    let of_key = |key: &str| json!({"metadata": {"name": "one", "annotations": {KEY: key}}});
+    admin.post(NODES, of_key("aa")).await.expect(201);
+    first.get(&own).await.expect(200);
+    other.get(&own).await.expect(401);
+    let key = json!({"metadata": {"annotations": {KEY: "bb"}}});
+    first.merge(&own, key.clone()).await.expect(403);
     first
         .merge(&format!("{NODES}/one/status"), key)
         .await
         .expect(403);
+    first.post(NODES, of_key("aa")).await.expect(403);
+    admin.delete(&own).await.expect(200);
+    // The machine that was removed, or whoever has its key, does not bring the node back.
+    let bare = json!({"metadata": {"name": "one"}});
+    for body in [bare, of_key("aa")] {
+        let refused = first.post(NODES, body).await;
+        let why = refused.message().to_owned();
+        refused.expect(401);
+        assert!(
+            why.contains("was deleted") && why.contains("token create"),
+            "{why}"
+        );
+    }
+    first.get(&format!("{NODES}?limit=1")).await.expect(401);
+    let lease = json!({"metadata": {"name": "one"}});
+    first.post(&collection("leases"), lease).await.expect(401);
+    admin.get(&own).await.expect(404);
 }
