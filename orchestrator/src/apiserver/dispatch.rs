@@ -115,9 +115,8 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
-    // A body that is not read is kept until the answer is made: h2 resets a stream whose body is dropped.
-    let (parts, mut body) = request.into_parts();
-    let upload = read(verb, &parts, &mut body).await?;
+    let (parts, body) = request.into_parts();
+    let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
         state,
@@ -145,14 +144,14 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
 }
 
 /// The body of a request whose sender may do this.
-async fn read(verb: Verb, parts: &Parts, body: &mut Body) -> Result<Upload, ApiError> {
+async fn read(verb: Verb, parts: &Parts, body: Body) -> Result<Upload, ApiError> {
     if verb.reads() {
         return Ok(Upload::default());
     }
     let ticket = parts.extensions.get::<Ticket>().cloned();
     upload::read(
         &parts.headers,
-        std::mem::take(body),
+        body,
         upload::OBJECT,
         &ticket.unwrap_or_default(),
     )

@@ -74,15 +74,7 @@ enum Proof {
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
     let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
-    let mut request = request;
-    let answer = admit(&state, &mut request, &mut by, &mut node).await;
-    if answer.is_err() {
-        // Over HTTP/2 an answer that overtakes its request is lost with the stream: the rest is read, as
-        // far as a good one may be long, and dropped.
-        let rest = std::mem::take(request.body_mut());
-        let unread = &Ticket::default();
-        drop(upload::read(request.headers(), rest, upload::JOIN, unread).await);
-    }
+    let answer = admit(&state, request, &mut by, &mut node).await;
     let attempt = Attempt {
         remote,
         node: &node,
@@ -103,12 +95,12 @@ pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Resp
 /// The answer and what has happened. `by` and `node` are told as soon as they are known.
 async fn admit(
     state: &State,
-    request: &mut Request,
+    request: Request,
     by: &mut String,
     node: &mut String,
 ) -> Result<(Response<Body>, &'static str), ApiError> {
     let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
-    let proof = proof(state, pki, request)?;
+    let proof = proof(state, pki, &request)?;
     *by = match &proof {
         Proof::Token(id) => format!("token {id}"),
         Proof::Member(name, _) => format!("{NODE_PREFIX}{name}"),
@@ -116,11 +108,8 @@ async fn admit(
     let bad = |error: &dyn std::fmt::Display| {
         ApiError::BadRequest(format!("not a join request: {error}"))
     };
-    let (headers, body) = (
-        request.headers().clone(),
-        std::mem::take(request.body_mut()),
-    );
-    let body = upload::read(&headers, body, upload::JOIN, &Ticket::default()).await?;
+    let (parts, body) = request.into_parts();
+    let body = upload::read(&parts.headers, body, upload::JOIN, &Ticket::default()).await?;
     let request: JoinRequest = serde_json::from_slice(&body.bytes).map_err(|error| bad(&error))?;
     node.clone_from(&request.node_name);
     let name = request.node_name.as_str();
@@ -209,7 +198,10 @@ async fn take_name(
 ) -> Result<(), ApiError> {
     let nodes = nodes()?;
     if let Proof::Member(_, user) = proof
-        && user.certificate.as_ref().is_some_and(|shown| *shown.key != *key)
+        && user
+            .certificate
+            .as_ref()
+            .is_some_and(|shown| *shown.key != *key)
     {
         return Err(ApiError::forbidden(
             nodes,

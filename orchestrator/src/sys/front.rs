@@ -7,6 +7,10 @@
 //!            └────────┴──────────┴── closed: no room, too slow, not TLS ─────────┘
 //! ```
 
+#[cfg(test)]
+pub mod frames;
+mod unread;
+
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -18,7 +22,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use jiff::Timestamp;
@@ -33,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use super::certificates::{Identity, Shown};
 use super::connections::{self, Connections, Limits, Place};
 use super::{Shutdown, Turns};
+pub use unread::RequestBody;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +77,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open requests may take to end after the connection is to end.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// HTTP/1.1: a client that was refused in the middle of its request may go on sending so long and
-/// so much; what it sends is dropped. Closed at once, it would see a reset and not the answer.
+/// A client that was refused in the middle of its request may go on sending so long and so much; what
+/// it sends is dropped. Its connection or stream closed at once, it would see a reset and not the answer.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// What a client hears whose head took too long.
@@ -236,7 +241,7 @@ impl Visit {
     /// Serves HTTP/1.1 without TLS: every client is a stranger.
     pub async fn serve_plain<S, B>(self, service: S) -> Result<(), Failure>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
         S::Error: Into<Failure>,
         B: Body + 'static,
         B::Error: Into<Failure>,
@@ -292,7 +297,7 @@ impl Secured {
     /// Serves the requests of the connection until it ends.
     pub async fn serve<S, B>(self, service: S) -> Result<(), Failure>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
         S::Future: Send + 'static,
         S::Error: Into<Failure>,
         B: Body + Send + 'static,
@@ -361,7 +366,7 @@ impl<'a> Ends<'a> {
 async fn serve_http1<I, S, B>(io: I, service: S, ends: Ends<'_>) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Error: Into<Failure>,
     B: Body + 'static,
     B::Error: Into<Failure>,
@@ -376,6 +381,10 @@ where
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(RequestBody::plain);
+        service.call(request)
+    });
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let ended = ends.drive(&mut connection).await;
     if ends.place.is_closing() || ends.shutdown.is_requested() {
@@ -403,7 +412,7 @@ fn is_timeout(failure: &Failure) -> bool {
 async fn serve_http2<I, S, B>(io: I, service: S, ends: Ends<'_>) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Send + 'static,
     S::Error: Into<Failure>,
     B: Body + Send + 'static,
@@ -426,6 +435,15 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (request, unanswered) = RequestBody::drained(request);
+        let answer = service.call(request);
+        async move {
+            let answer = answer.await;
+            drop(unanswered);
+            answer
+        }
+    });
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     ends.drive(&mut connection).await
 }
