@@ -14,11 +14,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
 use sys::certificates::{Authority, Credentials, Identity, Usage};
 use sys::tls;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// The node whose certificate was stolen.
+pub const STOLEN: &str = "stolen";
+
+/// Its object, without which its certificate is worth nothing. The key is not noted: any certificate
+/// with the name is good.
+pub fn stolen_node() -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": STOLEN}})
+}
 
 /// The server, and who speaks to it.
 #[derive(Clone)]
@@ -42,7 +52,7 @@ impl Target {
         let file = |name: &str| directory.join("pki").join(name);
         let now = Timestamp::now();
         let authority = Authority::load_or_create(&file("ca.crt"), &file("ca.key"), "", now)?;
-        let node = Identity::new("system:node:stolen", &["system:nodes"]);
+        let node = Identity::new(&format!("system:node:{STOLEN}"), &["system:nodes"]);
         let node = authority.issue(&node, &[], Usage::Client, now)?;
         Ok(Self {
             address,

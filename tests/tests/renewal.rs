@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent::client::Multiplexed;
+use agent::facts::Capacity;
+use agent::heartbeat::{self, Applied, News};
 use agent::join::{self, Applicant, Membership};
+use agent::register::{Health, NodeFacts};
 use agent::runtime::fake::FakeRuntime;
 use agent::serve::Served;
 use agent::{client, renewal, serve};
 use apiserver::cache::object_key;
 use apiserver::{ApiServer, Pki, ServerConfig};
+use datapath::Addrs;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -24,7 +28,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use store::{Expect, MemoryStore, Store, Write};
 use sys::{Shutdown, Tasks};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 const NODE: &str = "node-1";
 /// What the node's certificate names; nothing listens there.
@@ -48,13 +52,14 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    /// Its certificates, and those that it gives, last that long.
+    async fn start(lifetime: Duration) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = ApiServer::bind(SocketAddr::new(LOCAL, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let now = Timestamp::now();
         let pki = directory.path().join("pki");
-        let pki = Pki::load_or_create(&pki, &["127.0.0.1".to_owned()], LIFETIME, now);
+        let pki = Pki::load_or_create(&pki, &["127.0.0.1".to_owned()], lifetime, now);
         let kubeconfig = directory.path().join("admin.kubeconfig");
         let pki = pki.expect("certificates");
         let pki = pki.with_kubeconfig(kubeconfig, &format!("https://{address}"));
@@ -218,7 +223,7 @@ fn free_port() -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let server = Server::start().await;
+    let server = Server::start(LIFETIME).await;
     let (applicant, member) = server.join().await;
     let first = watch::Sender::new(member.clone());
     let renewed = watch::Sender::new(member);
@@ -251,7 +256,8 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let sharing = tokio::spawn(follow(shared, tally.clone()));
     let logs = tokio::spawn(read_logs(server.api.client("test"), tally.clone()));
     let addrs = watch::Sender::new(applicant.node_ips);
-    let renewing = renewal::run(applicant, renewed, addrs.subscribe(), shutdown.clone());
+    let (refused, stop) = (Arc::default(), shutdown.clone());
+    let renewing = renewal::run(applicant, renewed, addrs.subscribe(), refused, stop);
     tokio::spawn(renewing);
 
     let (own, admin) = (
@@ -279,5 +285,126 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
         .await
         .expect_err("the first certificate has ended");
     assert!(!agent.is_finished(), "the agent serves to the end");
+    shutdown.trigger();
+}
+
+/// The parts of an agent that keep its Node and its certificate.
+struct Agent {
+    listed: watch::Sender<Option<Addrs>>,
+    // The heartbeat ends with those that tell it something.
+    _others: (
+        watch::Sender<Addrs>,
+        watch::Sender<Health>,
+        watch::Sender<Applied>,
+    ),
+}
+
+impl Agent {
+    fn start(applicant: Applicant, member: Membership, shutdown: &Shutdown) -> Self {
+        let renewed = watch::Sender::new(member);
+        let own = Multiplexed(false);
+        let client = client::start(&applicant.server, renewed.subscribe(), own, shutdown);
+        let (addrs, listed) = (
+            watch::Sender::new(applicant.node_ips),
+            watch::Sender::new(None),
+        );
+        let (health, applied) = (watch::Sender::default(), watch::Sender::default());
+        let news = News {
+            addrs: addrs.subscribe(),
+            membership: renewed.subscribe(),
+            listed: listed.subscribe(),
+            health: health.subscribe(),
+            applied: applied.subscribe(),
+        };
+        let facts = NodeFacts {
+            name: NODE.to_owned(),
+            addrs: applicant.node_ips,
+            capacity: Capacity {
+                cpus: 1,
+                memory_bytes: 1 << 30,
+                disk_bytes: 1 << 30,
+            },
+            system: Default::default(),
+        };
+        let refused = Arc::new(Notify::new());
+        let renewing = renewal::run(
+            applicant,
+            renewed,
+            addrs.subscribe(),
+            refused.clone(),
+            shutdown.clone(),
+        );
+        tokio::spawn(renewing);
+        let client = client.expect("a client");
+        tokio::spawn(heartbeat::run(
+            client,
+            facts,
+            news,
+            refused,
+            shutdown.clone(),
+        ));
+        Self {
+            listed,
+            _others: (addrs, health, applied),
+        }
+    }
+}
+
+/// The Node once it is as wanted.
+async fn node_that(nodes: &Api<Node>, is_wanted: impl Fn(&Node) -> bool) -> Node {
+    let waiting = async {
+        loop {
+            match nodes.get_opt(NODE).await.expect("the server answers") {
+                Some(node) if is_wanted(&node) => return node,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, waiting).await;
+    found.expect("the node becomes as wanted in time")
+}
+
+fn has_address(node: &Node, address: &str) -> bool {
+    let status = node.status.iter();
+    let mut addresses = status.flat_map(|status| status.addresses.iter().flatten());
+    addresses.any(|it| it.type_ == "InternalIP" && it.address == address)
+}
+
+fn is_ready(node: &Node) -> bool {
+    let status = node.status.iter();
+    let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_writes_its_addresses_back_and_a_token_makes_it_a_node_again() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // No renewal that is due has a part in it.
+    let server = Server::start(Duration::from_secs(24 * 3600)).await;
+    let (applicant, member) = server.join().await;
+    let shutdown = server.shutdown.clone();
+    let agent = Agent::start(applicant, member, &shutdown);
+    let nodes: Api<Node> = Api::all(server.api.client("test"));
+    let own = |node: &Node| has_address(node, ADDRESS) && is_ready(node);
+    let first = node_that(&nodes, own).await;
+
+    let other = json!({"type": "InternalIP", "address": "172.31.0.99"});
+    let other = Patch::Merge(json!({"status": {"addresses": [other]}}));
+    let parameters = PatchParams::default();
+    let written = nodes.patch_status(NODE, &parameters, &other).await;
+    written.expect("an administrator may");
+    let other: Addrs = "172.31.0.99".parse().expect("an address");
+    agent.listed.send_replace(Some(other));
+    node_that(&nodes, own).await;
+
+    let deleted = nodes.delete(NODE, &Default::default()).await;
+    deleted.expect("an administrator may");
+    let again = node_that(&nodes, own).await;
+    assert_ne!(first.metadata.uid, again.metadata.uid);
+    let labels = again.metadata.labels.unwrap_or_default();
+    assert_eq!(
+        labels.get("kubernetes.io/hostname").map(String::as_str),
+        Some(NODE)
+    );
     shutdown.trigger();
 }

@@ -54,6 +54,14 @@ pub struct Hearers {
     pub checks: watch::Sender<HealthChecks>,
 }
 
+/// What the API says of this node.
+pub struct OwnNode {
+    /// The pod range that the control plane gives it; first what an earlier run was given.
+    pub range: watch::Sender<Option<String>>,
+    /// Its addresses; None while it has no Node.
+    pub addrs: watch::Sender<Option<Addrs>>,
+}
+
 /// What the owner of the datapath tells others.
 pub struct Told {
     pub applied: watch::Sender<Applied>,
@@ -337,13 +345,13 @@ pub fn start_nodes(
     client: &Client,
     node: &str,
     heard: &Nodes,
-    own_range: watch::Sender<Option<String>>,
+    own: OwnNode,
     datapath: watch::Receiver<Option<DatapathHandle>>,
     shutdown: &Shutdown,
 ) {
     let (client, name, heard) = (client.clone(), node.to_owned(), heard.clone());
     let task = async move {
-        first_range(&client, &name, own_range).await;
+        first_range(&client, &name, own.range).await;
         let mut datapath = datapath;
         let Ok(handle) = datapath
             .wait_for(Option::is_some)
@@ -355,10 +363,15 @@ pub fn start_nodes(
         let Some(handle) = handle else { return };
         let nodes = Api::<Node>::all(client);
         let to_change = |key: ObjectKey, node: &Node, gone: bool| {
-            let name = key.name().to_owned();
-            heard.node(&name, Some(node).filter(|_| !gone));
+            let other = key.name().to_owned();
+            heard.node(&other, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
-            Change::Node(name, view)
+            if other == name {
+                let addrs = view.as_ref().map(|view| view.addrs);
+                own.addrs
+                    .send_replace((!gone).then(|| addrs.unwrap_or_default()));
+            }
+            Change::Node(other, view)
         };
         let forget = |key: ObjectKey| {
             let name = key.name().to_owned();

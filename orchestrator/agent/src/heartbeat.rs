@@ -1,6 +1,7 @@
 //! Tells the cluster that the node lives: its lease every ten seconds and when somebody waits for
 //! what it says, its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,10 +10,12 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::drain::APPLIED;
+use super::join::Membership;
 use super::register::{self, Health, NodeFacts};
 use datapath::Addrs;
 use sys::Shutdown;
@@ -22,6 +25,10 @@ pub const NAMESPACE: &str = "kube-node-lease";
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 const STATUS_EVERY: Duration = Duration::from_secs(300);
+
+/// From another one's write of the node's addresses to the node's own: whoever writes them again and again
+/// keeps neither the server nor the node busy.
+const CORRECTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that hangs must not keep the node from trying again.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -36,19 +43,38 @@ pub struct Applied {
     pub awaited: u64,
 }
 
-/// Registers the node and keeps it alive until shutdown. `addrs` are the node's, as they change.
+/// What the node tells of itself, as it changes.
+pub struct News {
+    /// Its addresses; of these it tells those that its certificate names.
+    pub addrs: watch::Receiver<Addrs>,
+    pub membership: watch::Receiver<Membership>,
+    /// Its addresses as the API lists them: what others have written there is put right.
+    pub listed: watch::Receiver<Option<Addrs>>,
+    pub health: watch::Receiver<Health>,
+    pub applied: watch::Receiver<Applied>,
+}
+
+/// Registers the node and keeps it alive until shutdown. `refused` hears when the server does not take the
+/// node's certificate, as when its Node was deleted.
 pub async fn run(
     client: Client,
     mut facts: NodeFacts,
-    mut addrs: watch::Receiver<Addrs>,
-    mut health: watch::Receiver<Health>,
-    applied: watch::Receiver<Applied>,
+    news: News,
+    refused: Arc<Notify>,
     shutdown: Shutdown,
 ) {
+    let News {
+        mut addrs,
+        mut membership,
+        mut listed,
+        mut health,
+        applied,
+    } = news;
     let lease = tokio::spawn(keep_lease(
         client.clone(),
         facts.name.clone(),
         applied,
+        refused.clone(),
         shutdown.clone(),
     ));
     let mut node: Option<Node> = None;
@@ -59,20 +85,36 @@ pub async fn run(
             () = shutdown.requested() => break,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
+            changed = membership.changed() => {
+                if changed.is_err() { break }
+                // After a join the node's object may be a new one.
+                node = None;
+            }
+            changed = listed.changed() => {
+                if changed.is_err() { break }
+                let listed = *listed.borrow_and_update();
+                if listed.is_some_and(|listed| listed != facts.addrs) {
+                    due = due.min(Instant::now() + CORRECTION_PAUSE);
+                }
+                continue;
+            }
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
-        facts.addrs = *addrs.borrow_and_update();
+        let named = membership
+            .borrow_and_update()
+            .named(*addrs.borrow_and_update());
+        facts.addrs = named;
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
                 retry = FIRST_RETRY;
                 due = Instant::now() + STATUS_EVERY;
             }
             outcome => {
-                let why = match outcome {
-                    Ok(Err(error)) => error.to_string(),
-                    _ => "no answer".to_owned(),
-                };
+                if is_unauthorized(&outcome) {
+                    refused.notify_one();
+                }
+                let why = why(outcome);
                 tracing::warn!(why, "the node's status was not written; trying again");
                 node = None;
                 due = Instant::now() + retry;
@@ -81,6 +123,17 @@ pub async fn run(
         }
     }
     lease.abort();
+}
+
+fn why<T>(outcome: Result<Result<T, kube::Error>, Elapsed>) -> String {
+    match outcome {
+        Ok(Err(error)) => error.to_string(),
+        _ => "no answer".to_owned(),
+    }
+}
+
+fn is_unauthorized<T>(outcome: &Result<Result<T, kube::Error>, Elapsed>) -> bool {
+    matches!(outcome, Ok(Err(kube::Error::Api(status))) if status.code == 401)
 }
 
 /// Registers if that was not done since the last failure, then writes the status.
@@ -107,6 +160,7 @@ async fn keep_lease(
     client: Client,
     name: String,
     mut applied: watch::Receiver<Applied>,
+    refused: Arc<Notify>,
     shutdown: Shutdown,
 ) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
@@ -114,6 +168,9 @@ async fn keep_lease(
     loop {
         let told = *applied.borrow_and_update();
         let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name, told.revision)).await;
+        if is_unauthorized(&renewed) {
+            refused.notify_one();
+        }
         let wait = async {
             if matches!(renewed, Ok(Ok(()))) {
                 retry = FIRST_RETRY;

@@ -1,9 +1,9 @@
 //! How a node becomes one of the cluster: a token proves the cluster to the node and the node to
 //! the cluster; what comes back is a certificate and the cluster's ranges.
 //!
-//! Owns the files under `<data>/pki`. A node that has joined needs no token any more: its certificate
-//! is good for the next one. Its key is made first, and stays: the server gives the node's name to that
-//! key alone.
+//! Owns the files under `<data>/pki`. A node that has joined needs no token any more, unless its
+//! Node is deleted or it gets an address that it does not connect from: its certificate is good for the
+//! next one. Its key is made first, and stays: the server gives the node's name to that key alone.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -161,6 +161,13 @@ impl Membership {
         whole && applicant.names().all(|name| names.contains(&name))
     }
 
+    /// Those of these addresses that its certificate names: what the node may say of itself.
+    pub fn named(&self, addrs: Addrs) -> Addrs {
+        let names = certificates::names_of(&self.credentials.certificate).unwrap_or_default();
+        let is_named = |addr: &IpAddr| names.contains(&addr.to_string());
+        addrs.iter().filter(is_named).collect()
+    }
+
     /// When it is time for the next certificate: a little earlier on one node than on another, so that
     /// nodes that joined together do not ask together.
     pub fn due(&self, applicant: &Applicant) -> Timestamp {
@@ -238,9 +245,15 @@ pub async fn join(applicant: &Applicant) -> Result<Membership, JoinError> {
     ask(applicant, Proof::Token(&token)).await
 }
 
-/// The same by the certificate that the node has.
+/// The same by the certificate that the node has; where that is refused, by the token if there is one.
 pub async fn renew(applicant: &Applicant, member: &Membership) -> Result<Membership, JoinError> {
-    ask(applicant, Proof::Certificate(member)).await
+    match ask(applicant, Proof::Certificate(member)).await {
+        Err(JoinError::Refused(why)) if applicant.token.is_some() => {
+            tracing::info!(why, "the certificate was refused; the token is tried");
+            join(applicant).await
+        }
+        outcome => outcome,
+    }
 }
 
 /// How the two prove themselves to each other.

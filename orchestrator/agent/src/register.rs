@@ -1,8 +1,8 @@
-//! The node's own object: made when there is none, its status kept true.
+//! The node's own object, which joining has made: its labels and its status are kept true.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -42,24 +42,12 @@ impl NodeFacts {
     }
 }
 
-/// Creates the node's object, or finds it and brings its labels up to date.
+/// Brings the labels of the node's object up to date.
 pub async fn register(client: &Client, facts: &NodeFacts) -> Result<Node, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": { "name": facts.name, "labels": facts.labels() },
-        "spec": {},
-    });
-    let node: Node = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-    match api.create(&PostParams::default(), &node).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let patch = Patch::Merge(json!({ "metadata": { "labels": facts.labels() } }));
-            api.patch(&facts.name, &PatchParams::default(), &patch)
-                .await
-        }
-        outcome => outcome,
-    }
+    let patch = Patch::Merge(json!({ "metadata": { "labels": facts.labels() } }));
+    api.patch(&facts.name, &PatchParams::default(), &patch)
+        .await
 }
 
 /// Writes the node's whole status; `known` are the conditions as the server has them.

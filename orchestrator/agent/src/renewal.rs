@@ -1,10 +1,12 @@
-//! Renews the node's certificate: when it is due, and when the node's addresses change, which it names.
+//! Renews the node's certificate: when it is due, when the node's addresses change, which it names, and
+//! when the server does not take it any more: a token makes the node a member again.
 //! Both sides of the agent use the new one without a restart: `serve` shows it, `client` asks with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::join::{self, Applicant, Membership};
 use datapath::Addrs;
@@ -15,22 +17,27 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Renews `membership` whenever it is due or `addrs`, the node's, have one that its certificate lacks,
-/// until shutdown.
+/// Renews `membership` whenever it is due, `addrs`, the node's, have one that its certificate lacks, or
+/// the server has `refused` it, until shutdown.
 pub async fn run(
     mut applicant: Applicant,
     membership: watch::Sender<Membership>,
     mut addrs: watch::Receiver<Addrs>,
+    refused: Arc<Notify>,
     shutdown: Shutdown,
 ) {
     let mut retry = FIRST_RETRY;
+    let mut is_refused = false;
     loop {
         applicant.node_ips = *addrs.borrow_and_update();
-        let renewed = shutdown.unless(renew(&applicant, &membership)).await;
+        let renewed = shutdown
+            .unless(renew(&applicant, &membership, is_refused))
+            .await;
         let wait = match renewed {
             None => return,
             Some(Ok(())) => {
                 retry = FIRST_RETRY;
+                is_refused = false;
                 until_due(&applicant, &membership, Timestamp::now())
             }
             Some(Err(why)) => {
@@ -39,10 +46,11 @@ pub async fn run(
                 std::mem::replace(&mut retry, longer)
             }
         };
-        let changed = tokio::time::timeout(wait, addrs.changed());
-        match shutdown.unless(changed).await {
-            None | Some(Ok(Err(_))) => return,
-            Some(Ok(Ok(())) | Err(_)) => {}
+        tokio::select! {
+            () = shutdown.requested() => return,
+            changed = addrs.changed() => if changed.is_err() { return },
+            () = refused.notified(), if !is_refused => is_refused = true,
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -63,10 +71,11 @@ fn until_due(
 async fn renew(
     applicant: &Applicant,
     membership: &watch::Sender<Membership>,
+    is_refused: bool,
 ) -> Result<(), String> {
     let member = membership.borrow().clone();
     let now = Timestamp::now();
-    if member.covers(applicant) && member.due(applicant) > now {
+    if !is_refused && member.covers(applicant) && member.due(applicant) > now {
         return Ok(());
     }
     let ask = async {

@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -30,7 +29,7 @@ use super::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
 use sys::Shutdown;
 use sys::certificates::Identity;
 use sys::connections::Limits;
-use sys::front::{Front, Visit};
+use sys::front::{Front, RequestBody, Visit};
 use sys::tls::{self, ClientCertificate, ShownCertificate, TlsError};
 
 /// Who may ask.
@@ -137,7 +136,7 @@ async fn connection(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let secured = visit.shake_hands(config).await?;
     let identity = secured.identity().cloned().map(Arc::new);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |request: hyper::Request<RequestBody>| {
         let mut request = request.map(Body::new);
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());

@@ -8,16 +8,16 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::client::{self, ClientError, Multiplexed};
 use super::drain::Nodes;
 use super::drops;
 use super::events::Recorder;
 use super::facts;
-use super::feed::{self, DatapathHandle, Hearers, Snapshot, Told};
+use super::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
 use super::health_checks::HealthChecks;
-use super::heartbeat::{self, Applied};
+use super::heartbeat::{self, Applied, News};
 use super::ipam::Ipam;
 use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
@@ -122,22 +122,13 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         metrics: metrics.clone(),
     };
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
-    let waiting = Health {
-        problems: vec!["the network is being set up".to_owned()],
-    };
-    let (health, healthy) = watch::channel(waiting);
-    let (applied, told) = watch::channel(Applied::default());
-    let (node_ips, addrs) = watch::channel(config.node_ips);
-    let renewal = renewal::run(applicant(&config), renewed, addrs.clone(), shutdown.clone());
+    let (told, news) = Telling::channels(&config, certificates.clone());
+    let refused = Arc::new(Notify::new());
+    let (applicant, stop) = (applicant(&config), shutdown.clone());
+    let addrs = news.addrs.clone();
+    let renewal = renewal::run(applicant, renewed, addrs, refused.clone(), stop.clone());
     tokio::spawn(renewal);
-    let beat = heartbeat::run(
-        client.clone(),
-        node.clone(),
-        addrs,
-        healthy,
-        told,
-        shutdown.clone(),
-    );
+    let beat = heartbeat::run(client.clone(), node.clone(), news, refused, stop);
     let body = Body {
         config,
         membership: membership.clone(),
@@ -147,7 +138,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         node,
         metrics,
     };
-    let work = body.run(health, applied, node_ips, shutdown.clone());
+    let work = body.run(told, shutdown.clone());
     let ended = tokio::select! {
         ended = server => ended.map_err(AgentError::from),
         ended = work => ended,
@@ -166,6 +157,41 @@ fn make_pause_image(runtime: Arc<DockerRuntime>) {
     });
 }
 
+/// What the parts that need the node's network tell the others.
+struct Telling {
+    health: watch::Sender<Health>,
+    applied: watch::Sender<Applied>,
+    node_ips: watch::Sender<Addrs>,
+    listed: watch::Sender<Option<Addrs>>,
+}
+
+impl Telling {
+    /// With what the heartbeat hears of it.
+    fn channels(config: &AgentConfig, membership: watch::Receiver<Membership>) -> (Self, News) {
+        let waiting = Health {
+            problems: vec!["the network is being set up".to_owned()],
+        };
+        let (health, healthy) = watch::channel(waiting);
+        let (applied, told) = watch::channel(Applied::default());
+        let (node_ips, addrs) = watch::channel(config.node_ips);
+        let (listed, seen) = watch::channel(None);
+        let telling = Self {
+            health,
+            applied,
+            node_ips,
+            listed,
+        };
+        let news = News {
+            addrs,
+            membership,
+            listed: seen,
+            health: healthy,
+            applied: told,
+        };
+        (telling, news)
+    }
+}
+
 /// The parts that need the node's network.
 struct Body {
     config: AgentConfig,
@@ -178,19 +204,17 @@ struct Body {
 }
 
 impl Body {
-    async fn run(
-        self,
-        health: watch::Sender<Health>,
-        applied: watch::Sender<Applied>,
-        node_ips: watch::Sender<Addrs>,
-        shutdown: Shutdown,
-    ) -> Result<(), AgentError> {
+    async fn run(self, told: Telling, shutdown: Shutdown) -> Result<(), AgentError> {
         let (own_range, range) = watch::channel(self.remembered_range());
         let (ready, datapath_known) = watch::channel(None);
         let (name, client) = (&self.config.node_name, &self.client);
         let nodes = Nodes::new(name);
         nodes.start(client.clone(), &shutdown);
-        feed::start_nodes(client, name, &nodes, own_range, datapath_known, &shutdown);
+        let own = OwnNode {
+            range: own_range,
+            addrs: told.listed,
+        };
+        feed::start_nodes(client, name, &nodes, own, datapath_known, &shutdown);
         let Some(range) = first(range, &shutdown).await else {
             return Ok(());
         };
@@ -207,7 +231,7 @@ impl Body {
         let dropped = datapath::drops_pinned(Path::new(PIN_ROOT), name)?;
         tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
         let (in_sync, synced) = watch::channel(false);
-        let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
+        let datapath = self.own(datapath, told.applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
         let recorder = Recorder::start(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);
@@ -219,7 +243,7 @@ impl Body {
         let (ipam, metrics) = (Ipam::new(ranges), self.metrics.clone());
         let network = Wiring::new(links, ipam, datapath.clone(), gateways, mtu, metrics);
         self.adopt(&network, &datapath).await?;
-        let addrs = follow_uplink(uplink.index, node_ips, datapath, &shutdown);
+        let addrs = follow_uplink(uplink.index, told.node_ips, datapath, &shutdown);
 
         let context = NodeContext {
             name: name.clone(),
@@ -238,7 +262,11 @@ impl Body {
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
         };
-        tokio::spawn(watch_health(self.runtime.clone(), health, shutdown.clone()));
+        tokio::spawn(watch_health(
+            self.runtime.clone(),
+            told.health,
+            shutdown.clone(),
+        ));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
     }
@@ -431,7 +459,14 @@ async fn membership(
             Some(Err(error)) if error.is_temporary() => {
                 tracing::warn!(%error, "joining again in {pause:?}");
             }
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => match known {
+                // Its pods and their network go on; the renewal goes on trying.
+                Some(known) => {
+                    tracing::warn!(%error, "the node goes on with the certificate that it has");
+                    return Ok(Some(known));
+                }
+                None => return Err(error.into()),
+            },
         }
         if shutdown.unless(tokio::time::sleep(pause)).await.is_none() {
             return Ok(None);

@@ -89,7 +89,10 @@ pub enum Refusal {
     InPool(RangeInclusive<IpAddr>),
     #[error("is an address of another node")]
     NodeAddressTaken,
-    #[error("is an address of a node")]
+    #[error(
+        "is an address of a node, whose ports are its own: Services answer there at their node ports \
+         (type NodePort), or give this one an address that no machine has"
+    )]
     NodeAddress,
     #[error("is an external or load balancer address of a Service")]
     Outside,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::objects::put;
-use super::reply::internal;
+use super::reply::{self, internal};
 use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
 
@@ -40,7 +40,8 @@ const PRIORITY_CLASSES: [(&str, i64); 2] = [
     ("system-node-critical", 2_000_001_000),
 ];
 
-/// What a new object refers to must be there; a pod gets the priority of its class.
+/// What a new object refers to must be there; a pod gets the priority of its class, and the pull secrets of
+/// its service account if it names none.
 pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     if resource.behaviour != Behaviour::Pod {
         return Ok(());
@@ -49,18 +50,14 @@ pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Resul
     let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;
     let account = object["spec"]["serviceAccountName"].as_str();
     let account = account.unwrap_or_default();
-    if state
-        .objects
-        .cache
-        .get(accounts, namespace, account)
-        .is_none()
-    {
+    let Some(found) = state.objects.cache.get(accounts, namespace, account) else {
         let why = format!(
             "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" \
              not found"
         );
         return Err(ApiError::forbidden(resource, &name, why));
-    }
+    };
+    give_pull_secrets(object, &reply::parse(&found.bytes)?);
     let class = object["spec"]["priorityClassName"].as_str();
     let Some(class) = class.filter(|class| !class.is_empty()) else {
         return Ok(());
@@ -74,12 +71,21 @@ pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Resul
     Ok(())
 }
 
+/// The pod then refers to them itself, which gives its node the right to read them.
+fn give_pull_secrets(pod: &mut Value, account: &Value) {
+    let is_given = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let given = &account["imagePullSecrets"];
+    if !is_given(&pod["spec"]["imagePullSecrets"]) && is_given(given) {
+        pod["spec"]["imagePullSecrets"] = given.clone();
+    }
+}
+
 /// A pod that is sent back as its manifest keeps what it was given when it was made.
 pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
     if resource.behaviour != Behaviour::Pod {
         return;
     }
-    for field in ["priority", "preemptionPolicy"] {
+    for field in ["priority", "preemptionPolicy", "imagePullSecrets"] {
         if new["spec"][field].is_null() && !old["spec"][field].is_null() {
             new["spec"][field] = old["spec"][field].clone();
         }

@@ -1,6 +1,7 @@
 //! Who asks: a client certificate of the cluster's authority, a caller in the same process, or
 //! nobody in particular.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
@@ -19,6 +20,8 @@ pub struct User {
     pub groups: Arc<[String]>,
     /// The certificate that says so, where there is a connection that showed one.
     pub certificate: Option<Shown>,
+    /// Where that connection comes from.
+    pub peer: Option<IpAddr>,
 }
 
 /// Everything is allowed to this group.
@@ -37,6 +40,7 @@ impl User {
             name: identity.common_name.into(),
             groups: identity.organizations.into(),
             certificate: None,
+            peer: None,
         }
     }
 
@@ -54,12 +58,30 @@ impl User {
         }
     }
 
+    /// The same caller on a connection from there.
+    pub fn at(self, peer: IpAddr) -> Self {
+        Self {
+            peer: Some(peer.to_canonical()),
+            ..self
+        }
+    }
+
+    /// Whether its connection proves an address to be its own: it comes from there, or the certificate
+    /// names it. Callers in this process need no proof.
+    pub fn proves(&self, address: IpAddr) -> bool {
+        let Some(shown) = &self.certificate else {
+            return true;
+        };
+        self.peer == Some(address) || shown.addresses.contains(&address)
+    }
+
     /// A part of the control plane in this process.
     pub fn internal(name: &str) -> Self {
         Self {
             name: name.into(),
             groups: [MASTERS.to_owned()].into(),
             certificate: None,
+            peer: None,
         }
     }
 
@@ -69,6 +91,7 @@ impl User {
             name: ANONYMOUS.into(),
             groups: [].into(),
             certificate: None,
+            peer: None,
         }
     }
 
@@ -147,6 +170,7 @@ mod tests {
         let user = User::internal("a").showing(Shown {
             key: "k".into(),
             ends,
+            addresses: [].into(),
         });
         let second = jiff::SignedDuration::from_secs(1);
         assert!(authenticate(Some(&user), &headers, ends - second).is_ok());

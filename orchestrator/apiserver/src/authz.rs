@@ -78,9 +78,8 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 18] = [
+static NODE_RULES: [Rule; 17] = [
     rule("", "nodes", READ, Whose::Peers),
-    rule("", "nodes", &[Verb::Create], Whose::New),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
@@ -237,13 +236,18 @@ fn required(wish: Wish<'_>, field: &str) -> Option<String> {
     fields.required(field).map(str::to_owned)
 }
 
-/// A node's name is the key's with which it joined: after its Node was deleted, another machine may
-/// have it, and certificates of the first one are worth nothing.
+/// A node's name is the key's with which it joined, until its Node is deleted: from then on its
+/// certificates are worth nothing, whether or not another machine has the name.
 pub fn holds_name(state: &State, user: &User) -> Result<(), ApiError> {
     let (Some(node), Some(shown)) = (user.node(), &user.certificate) else {
         return Ok(());
     };
-    if has_key(state, node, &shown.key) {
+    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
+    let Some(found) = state.objects.cache.get(nodes, "", node) else {
+        return Err(no_such_node(node));
+    };
+    // One that was made before keys were noted, or by hand: the certificate is enough.
+    if found.node_key().is_none_or(|held| *held == *shown.key) {
         return Ok(());
     }
     Err(ApiError::Unauthorized(format!(
@@ -251,13 +255,12 @@ pub fn holds_name(state: &State, user: &User) -> Result<(), ApiError> {
     )))
 }
 
-/// Where there is no Node, or one from before keys were noted, the certificate is enough.
-fn has_key(state: &State, node: &str, key: &str) -> bool {
-    let Some(nodes) = api::find("", "v1", "nodes") else {
-        return false;
-    };
-    let found = state.objects.cache.get(nodes, "", node);
-    found.is_none_or(|found| found.node_key().is_none_or(|held| held == key))
+/// What the holder of a certificate hears whose Node was deleted.
+pub fn no_such_node(node: &str) -> ApiError {
+    ApiError::Unauthorized(format!(
+        "node \"{node}\" was deleted, and with it the right of this certificate: to join again, make a \
+         token (orchestrator token create) and start the agent with --token"
+    ))
 }
 
 /// The name of a pod that is meant and not there. A node hears so, whoever's it was: its agent waits

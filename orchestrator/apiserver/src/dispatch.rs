@@ -118,10 +118,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query)?,
     };
-    // A body that is not read is kept until the answer is made: h2 resets a stream whose body is dropped.
-    let (parts, mut body) = request.into_parts();
-    let upload = read(verb, &parts, &mut body).await?;
-    let large = upload.is_large();
+    let (parts, body) = request.into_parts();
+    let upload = read(verb, &parts, body).await?;
+    let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
         state,
         user,
@@ -137,21 +136,25 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     } else if verb.reads() {
         in_time(rest::serve(call)).await
     } else if large {
-        in_time(write_large(call, upload.room)).await
+        in_time(write_large(call, room)).await
     } else {
-        in_time(to_the_end(tokio::spawn(rest::serve(call)))).await
+        let work = async move {
+            let _room = room;
+            rest::serve(call).await
+        };
+        in_time(to_the_end(tokio::spawn(work))).await
     }
 }
 
 /// The body of a request whose sender may do this.
-async fn read(verb: Verb, parts: &Parts, body: &mut Body) -> Result<Upload, ApiError> {
+async fn read(verb: Verb, parts: &Parts, body: Body) -> Result<Upload, ApiError> {
     if verb.reads() {
         return Ok(Upload::default());
     }
     let ticket = parts.extensions.get::<Ticket>().cloned();
     upload::read(
         &parts.headers,
-        std::mem::take(body),
+        body,
         upload::OBJECT,
         &ticket.unwrap_or_default(),
     )
@@ -169,7 +172,7 @@ async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
 
 /// A write that keeps a processor busy: in its turn, and not on the threads that answer others.
 async fn write_large(call: Call, uploaded: Option<OwnedSemaphorePermit>) -> Answer {
-    let room = (call.state.shares.large_body().await?, uploaded);
+    let room = (call.state.shares.large_body(&call.user).await, uploaded);
     let runtime = Handle::current();
     let work = tokio::task::spawn_blocking(move || {
         let answer = runtime.block_on(rest::serve(call));

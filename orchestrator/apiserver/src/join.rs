@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::attempts::Attempt;
 use super::authn::{NODE_PREFIX, NODES, User, bearer};
-use super::node_writes::one_of_each_family;
+use super::node_writes::{UNPROVEN, one_of_each_family};
 use super::objects::{Current, WriteError};
 use super::services::Claim;
 use super::shares::{Peer, Ticket};
@@ -67,22 +67,14 @@ enum Proof {
     /// The id of a good token.
     Token(String),
     /// A certificate of the node with this name.
-    Member(String, Option<Shown>),
+    Member(String, User),
 }
 
 /// POST. The body is looked at once the token or the certificate is found good.
 pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
     let remote = request.extensions().get::<Peer>().copied();
     let (mut by, mut node) = (String::new(), String::new());
-    let mut request = request;
-    let answer = admit(&state, &mut request, &mut by, &mut node).await;
-    if answer.is_err() {
-        // Over HTTP/2 an answer that overtakes its request is lost with the stream: the rest is read, as
-        // far as a good one may be long, and dropped.
-        let rest = std::mem::take(request.body_mut());
-        let unread = &Ticket::default();
-        drop(upload::read(request.headers(), rest, upload::JOIN, unread).await);
-    }
+    let answer = admit(&state, request, &mut by, &mut node).await;
     let attempt = Attempt {
         remote,
         node: &node,
@@ -103,12 +95,12 @@ pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Resp
 /// The answer and what has happened. `by` and `node` are told as soon as they are known.
 async fn admit(
     state: &State,
-    request: &mut Request,
+    request: Request,
     by: &mut String,
     node: &mut String,
 ) -> Result<(Response<Body>, &'static str), ApiError> {
     let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
-    let proof = proof(state, pki, request)?;
+    let proof = proof(state, pki, &request)?;
     *by = match &proof {
         Proof::Token(id) => format!("token {id}"),
         Proof::Member(name, _) => format!("{NODE_PREFIX}{name}"),
@@ -116,11 +108,8 @@ async fn admit(
     let bad = |error: &dyn std::fmt::Display| {
         ApiError::BadRequest(format!("not a join request: {error}"))
     };
-    let (headers, body) = (
-        request.headers().clone(),
-        std::mem::take(request.body_mut()),
-    );
-    let body = upload::read(&headers, body, upload::JOIN, &Ticket::default()).await?;
+    let (parts, body) = request.into_parts();
+    let body = upload::read(&parts.headers, body, upload::JOIN, &Ticket::default()).await?;
     let request: JoinRequest = serde_json::from_slice(&body.bytes).map_err(|error| bad(&error))?;
     node.clone_from(&request.node_name);
     let name = request.node_name.as_str();
@@ -139,6 +128,7 @@ async fn admit(
     }
     let names = requested_names(&request.csr).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     let addresses = check_names(pki, name, &names)?;
+    check_proven(&proof, name, &addresses)?;
     // One after the other: of two that want a name, one gets it.
     let _turn = state.joining.lock().await;
     let identity = Identity::new(&format!("{NODE_PREFIX}{name}"), &[NODES]);
@@ -170,20 +160,32 @@ async fn admit(
 fn proof(state: &State, pki: &Pki, request: &Request) -> Result<Proof, ApiError> {
     let now = Timestamp::now();
     let user = request.extensions().get::<User>();
-    let member = user.and_then(|user| Some((user.node()?, user.certificate.clone())));
+    let member = user.and_then(|user| Some((user.node()?, user)));
     match member {
-        Some((_, Some(shown))) if shown.ends <= now => Err(ApiError::Unauthorized(
+        Some((_, user)) if user.has_ended(now) => Err(ApiError::Unauthorized(
             "the certificate has ended: join again with a token".to_owned(),
         )),
-        Some((name, shown)) => {
-            user.map_or(Ok(()), |user| authz::holds_name(state, user))?;
-            Ok(Proof::Member(name.to_owned(), shown))
+        Some((name, user)) => {
+            authz::holds_name(state, user)?;
+            Ok(Proof::Member(name.to_owned(), user.clone()))
         }
         None => {
             let token = bearer(request.headers()).unwrap_or_default();
             tokens::check(state, pki, token, now).map(Proof::Token)
         }
     }
+}
+
+/// A token is good for any address that is free; a certificate for those that its node proves.
+fn check_proven(proof: &Proof, name: &str, addresses: &[IpAddr]) -> Result<(), ApiError> {
+    let Proof::Member(_, user) = proof else {
+        return Ok(());
+    };
+    let unproven = addresses.iter().find(|address| !user.proves(**address));
+    unproven.map_or(Ok(()), |address| {
+        let why = format!("{address} {UNPROVEN}: ask from there, or join again with a token");
+        Err(ApiError::forbidden(nodes()?, name, why))
+    })
 }
 
 /// Makes the Node with its key, or finds the name to be that key's.
@@ -195,8 +197,11 @@ async fn take_name(
     addresses: &[IpAddr],
 ) -> Result<(), ApiError> {
     let nodes = nodes()?;
-    if let Proof::Member(_, Some(shown)) = proof
-        && *shown.key != *key
+    if let Proof::Member(_, user) = proof
+        && user
+            .certificate
+            .as_ref()
+            .is_some_and(|shown| *shown.key != *key)
     {
         return Err(ApiError::forbidden(
             nodes,
@@ -205,7 +210,11 @@ async fn take_name(
         ));
     }
     let Ok(current) = state.objects.current(nodes, "", name) else {
-        return make_node(state, name, key, addresses).await;
+        return match proof {
+            Proof::Token(_) => make_node(state, name, key, addresses).await,
+            // Deleted since the request came.
+            Proof::Member(..) => Err(authz::no_such_node(name)),
+        };
     };
     // Only looked at: the node takes them when it writes its status.
     let mut wanted = current.value.clone();

@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::addresses::internal_addresses;
 use super::authn::User;
-use api::{ApiError, Behaviour, Resource, annotations, meta};
+use super::services::invalid;
+use api::{ApiError, Behaviour, Resource, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
 /// Secrets, to the node.
@@ -43,30 +44,46 @@ pub fn check(
         }),
         _ => None,
     };
-    match refused {
-        Some(why) => Err(ApiError::forbidden(resource, meta::name(new), why)),
+    if let Some(why) = refused {
+        return Err(ApiError::forbidden(resource, meta::name(new), why));
+    }
+    if resource.behaviour != Behaviour::Node {
+        return Ok(());
+    }
+    match unproven(user, new, old) {
+        Some((field, address)) => {
+            let causes = invalid(&field, &json!(address), UNPROVEN);
+            Err(ApiError::invalid(resource, meta::name(new), causes))
+        }
         None => Ok(()),
     }
 }
 
-/// Notes on a new Node which key its maker has shown: the name is that key's from now on.
-pub fn stamp_key(user: &User, resource: &Resource, object: &mut Value) {
-    if let Some(shown) = user.certificate.as_ref().filter(|_| user.node().is_some())
-        && resource.behaviour == Behaviour::Node
-    {
-        object["metadata"]["annotations"][annotations::NODE_KEY] = (&*shown.key).into();
-    }
+/// Why a node may not claim an address.
+pub const UNPROVEN: &str =
+    "is neither in the certificate of this node nor where its connection comes from";
+
+/// The first address that is new in a Node and that its node does not prove to be its own.
+fn unproven(user: &User, new: &Value, old: Option<&Value>) -> Option<(String, IpAddr)> {
+    let before: Vec<IpAddr> = old
+        .into_iter()
+        .flat_map(|old| internal_addresses(old).map(|(_, address)| address))
+        .collect();
+    internal_addresses(new).find(|(_, address)| !before.contains(address) && !user.proves(*address))
 }
 
 fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    // No rule lets a node make one either: a certificate whose Node was deleted would bring it back.
+    let Some(old) = old else {
+        return Some("nodes are made by joining".to_owned());
+    };
     let name = meta::name(new);
     if name != node {
         return Some(format!(
             "node \"{node}\" is not allowed to modify node \"{name}\""
         ));
     }
-    let none = Value::Null;
-    let (before, now) = (old.map_or(&none, |old| &old["metadata"]), &new["metadata"]);
+    let (before, now) = (&old["metadata"], &new["metadata"]);
     let labels = different(&before["labels"], &now["labels"]);
     let foreign: Vec<&str> = labels
         .into_iter()
@@ -81,12 +98,7 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
         ));
     }
     let fields = different(before, now);
-    // What the server writes of a new object is not there yet.
-    let mut changed = fields.into_iter().filter(|field| match *field {
-        "labels" => false,
-        "name" | "uid" | "creationTimestamp" | "generation" => old.is_some(),
-        _ => true,
-    });
+    let mut changed = fields.into_iter().filter(|field| *field != "labels");
     if let Some(field) = changed.next() {
         return Some(format!(
             "node \"{node}\" is not allowed to modify metadata.{field}"
@@ -98,7 +110,7 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
             "node \"{node}\" can only have one InternalIP of each IP family"
         ));
     }
-    let spec = different(old.map_or(&none, |old| &old["spec"]), &new["spec"]);
+    let spec = different(&old["spec"], &new["spec"]);
     spec.into_iter().next().map(|field| match field {
         "taints" => format!("node \"{node}\" is not allowed to modify taints"),
         field => format!("node \"{node}\" is not allowed to modify spec.{field}"),
@@ -158,6 +170,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use api::annotations;
 
     fn own() -> Value {
         json!({"metadata": {"name": "one", "uid": "u",
@@ -225,22 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn a_new_node_says_its_name_and_labels() {
+    fn a_node_makes_no_node_not_even_its_own() {
         let new = json!({"metadata": {"name": "one", "labels": {HOSTNAME: "one"}}, "spec": {}});
-        assert_eq!(node_refused("one", &new, None), None);
-        for (part, value) in [
-            ("metadata", json!({"name": "two"})),
-            ("metadata", json!({"name": "one", "labels": {"a": "b"}})),
-            (
-                "metadata",
-                json!({"name": "one", "annotations": {"a": "b"}}),
-            ),
-            ("spec", json!({"podCIDR": "10.100.2.0/24"})),
-        ] {
-            let mut other = new.clone();
-            other[part] = value;
-            assert!(node_refused("one", &other, None).is_some(), "{other}");
-        }
+        assert!(node_refused("one", &new, None).is_some());
     }
 
     #[test]

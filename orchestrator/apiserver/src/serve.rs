@@ -7,7 +7,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use rustls::ServerConfig;
 use tower::ServiceExt as _;
@@ -17,7 +16,7 @@ use super::shares::Peer;
 use super::{ApiServer, port_owner};
 use sys::connections::Limits;
 use sys::descriptors;
-use sys::front::{Front, Visit};
+use sys::front::{Front, RequestBody, Visit};
 use sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
 /// Connections at once, as far as the process may have so many files open.
@@ -140,9 +139,9 @@ async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Resul
     let user = secured.identity().cloned().map(User::from_certificate);
     let user = user.map(|user| User {
         certificate: secured.shown().cloned(),
-        ..user
+        ..user.at(secured.peer())
     });
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<RequestBody>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
         if let Some(user) = &user {

@@ -1,7 +1,7 @@
 //! How much of the server one caller may have at once: requests, watches, large bodies.
 //!
 //! A caller is the holder of a certificate, or for those without one the address that they come
-//! from. The control plane in this process and administrators have no share: they may have all.
+//! from, of IPv6 its /64. The control plane in this process and administrators have no share: they may have all.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::authn::{MASTERS, User};
 use api::ApiError;
+use sys::turns::Turn;
+use sys::{Turns, connections};
 
 /// Requests of one certificate's holder that are being answered; further ones wait. An answer may be
 /// a long list, and its client slow.
@@ -23,9 +25,9 @@ const REQUESTS: usize = 64;
 const WATCHES: usize = 4000;
 /// Large bodies of one certificate's holder that are being read.
 const LARGE_BODIES: usize = 2;
-/// Large bodies of all callers that are being worked on. Decoded, one may take a hundred times its
-/// bytes, and a processor for a second.
-const LARGE_BODIES_IN_WORK: usize = 1;
+/// Bodies of middle size of one certificate's holder that are being worked on: of those that it sends
+/// at once, the others wait.
+const MIDDLE_BODIES: usize = 1;
 /// Requests without a certificate from one address, and from all.
 const STRANGER_REQUESTS: usize = 16;
 const ALL_STRANGER_REQUESTS: usize = 256;
@@ -43,7 +45,9 @@ pub struct Shares {
     turn_timeout: Duration,
     callers: Mutex<BTreeMap<Caller, Weak<Share>>>,
     strangers: Arc<Semaphore>,
-    large_bodies: Arc<Semaphore>,
+    /// Large bodies are worked on one at a time. Decoded, one may take a hundred times its bytes, and a
+    /// processor for a second. By the caller's name.
+    large_bodies: Turns<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,7 @@ pub struct Share {
     requests: Arc<Semaphore>,
     watches: Arc<Semaphore>,
     large_bodies: Arc<Semaphore>,
+    middle_bodies: Arc<Semaphore>,
 }
 
 /// A request that is being answered. It counts until the last clone is dropped, which goes with the
@@ -76,7 +81,7 @@ impl Default for Shares {
             turn_timeout: TURN_TIMEOUT,
             callers: Mutex::default(),
             strangers: Arc::new(Semaphore::new(ALL_STRANGER_REQUESTS)),
-            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_IN_WORK)),
+            large_bodies: Turns::default(),
         }
     }
 }
@@ -113,10 +118,9 @@ impl Shares {
         }))))
     }
 
-    /// Room to work on a large body.
-    pub async fn large_body(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let room = self.large_bodies.clone().acquire_owned().await;
-        room.map_err(|_| ApiError::ServiceUnavailable("the server is stopping".to_owned()))
+    /// The caller's turn to have a large body worked on.
+    pub async fn large_body(&self, user: &User) -> Turn<Arc<str>> {
+        self.large_bodies.next(user.name.clone()).await
     }
 
     fn of(&self, user: &User, peer: Option<Peer>) -> Option<Arc<Share>> {
@@ -125,7 +129,7 @@ impl Shares {
             return None;
         }
         let caller = match user.is_anonymous() {
-            true => Caller::Stranger(address),
+            true => Caller::Stranger(connections::source(address)),
             false => Caller::Holder(user.name.clone()),
         };
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,6 +155,7 @@ impl Share {
             requests: Arc::new(Semaphore::new(requests)),
             watches: Arc::new(Semaphore::new(WATCHES)),
             large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
+            middle_bodies: Arc::new(Semaphore::new(MIDDLE_BODIES)),
         }
     }
 }
@@ -158,10 +163,20 @@ impl Share {
 impl Ticket {
     /// Room to read a large body; None is room without a limit.
     pub async fn large_body(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        self.room(|share| &share.large_bodies).await
+    }
+
+    /// The same to work on one of middle size.
+    pub async fn middle_body(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        self.room(|share| &share.middle_bodies).await
+    }
+
+    async fn room(
+        &self,
+        of: impl Fn(&Share) -> &Arc<Semaphore>,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         match &self.0 {
-            Some(held) => in_turn(&held.share.large_bodies, TURN_TIMEOUT)
-                .await
-                .map(Some),
+            Some(held) => in_turn(of(&held.share), TURN_TIMEOUT).await.map(Some),
             None => Ok(None),
         }
     }
@@ -201,6 +216,8 @@ fn too_many(whose: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::authn::NODES;
     use sys::certificates::Identity;
@@ -250,6 +267,21 @@ mod tests {
                 .await
                 .is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn bodies_of_middle_size_are_worked_on_one_at_a_time_of_each_node() {
+        let shares = Shares::default();
+        let ticket = async |name| shares.enter(&node(name), HERE, false).await.expect("room");
+        let (first, second) = (ticket("a").await, ticket("a").await);
+        let working = first.middle_body().await.expect("room");
+        assert!(working.is_some());
+        assert!(second.middle_body().now_or_never().is_none());
+        assert!(ticket("b").await.middle_body().now_or_never().is_some());
+        drop(working);
+        assert!(second.middle_body().now_or_never().is_some());
+        let unlimited = Ticket::default().middle_body().await;
+        assert!(unlimited.is_ok_and(|room| room.is_none()));
     }
 
     #[tokio::test]

@@ -36,12 +36,15 @@ pub const JOIN: Limit = Limit {
 };
 /// Above this a body is large: few of them are read and worked on at once.
 const SMALL_BYTES: usize = 64 * 1024;
+/// Above this a body is of middle size: it is worked on at once, but one at a time of each client. What
+/// agents and controllers write all the time is below.
+const MIDDLE_BYTES: usize = 16 * 1024;
 
 /// A body that has been read.
 #[derive(Default)]
 pub struct Upload {
     pub bytes: Bytes,
-    /// The room of a large one, to be kept while it is worked on.
+    /// The room of one that is not small, to be kept while it is worked on.
     pub room: Option<OwnedSemaphorePermit>,
 }
 
@@ -75,6 +78,9 @@ async fn collect(mut body: Body, limit: Limit, ticket: &Ticket) -> Result<Upload
         let piece = piece.map_err(|_| too_slow("next part of the body", limit.piece))?;
         let Some(piece) = piece else {
             let bytes = whole.freeze();
+            if room.is_none() && bytes.len() > MIDDLE_BYTES {
+                room = ticket.middle_body().await?;
+            }
             return Ok(Upload { bytes, room });
         };
         let piece = piece.map_err(|error| {

@@ -3,6 +3,7 @@
 //! Keys are ECDSA P-256. Private keys appear in no error, log line or `Debug` output.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -251,6 +252,8 @@ pub struct Shown {
     pub key: std::sync::Arc<str>,
     /// When its certificate ends.
     pub ends: Timestamp,
+    /// The addresses that its certificate is valid for.
+    pub addresses: std::sync::Arc<[IpAddr]>,
 }
 
 impl Shown {
@@ -260,6 +263,10 @@ impl Shown {
         Ok(Self {
             key: fingerprint(certificate.public_key().raw).into(),
             ends: second(certificate.validity().not_after.timestamp())?,
+            addresses: subject_names(&certificate)?
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
         })
     }
 }
@@ -337,25 +344,25 @@ fn second(second: i64) -> Result<Timestamp, CertificateError> {
 
 /// The DNS names and addresses that a certificate (PEM) is valid for, as text, sorted.
 pub fn names_of(pem: &str) -> Result<Vec<String>, CertificateError> {
+    let mut names = subject_names(&parse_der(&der_of(pem)?)?)?;
+    names.sort();
+    Ok(names)
+}
+
+fn subject_names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, CertificateError> {
     use x509_parser::extensions::GeneralName;
-    let der = der_of(pem)?;
-    let certificate = parse_der(&der)?;
     let extension = certificate
         .subject_alternative_name()
         .map_err(|e| CertificateError::Reading(e.to_string()))?;
     let names = extension
         .map(|e| e.value.general_names.as_slice())
         .unwrap_or_default();
-    let mut names: Vec<String> = names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress(octets) => address(octets).map(|a| a.to_string()),
-            _ => None,
-        })
-        .collect();
-    names.sort();
-    Ok(names)
+    let names = names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(octets) => address(octets).map(|a| a.to_string()),
+        _ => None,
+    });
+    Ok(names.collect())
 }
 
 const DIGITAL_SIGNATURE: KeyUsagePurpose = KeyUsagePurpose::DigitalSignature;

@@ -7,6 +7,10 @@
 //!            └────────┴──────────┴── closed: no room, too slow, not TLS ─────────┘
 //! ```
 
+#[cfg(test)]
+pub mod frames;
+mod unread;
+
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -18,7 +22,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use jiff::Timestamp;
@@ -26,14 +30,14 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::Shutdown;
 use super::certificates::{Identity, Shown};
-use super::connections::{Connections, Limits, Place};
+use super::connections::{self, Connections, Limits, Place};
+use super::{Shutdown, Turns};
+pub use unread::RequestBody;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +77,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long open requests may take to end after the connection is to end.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// HTTP/1.1: a client that was refused in the middle of its request may go on sending so long and
-/// so much; what it sends is dropped. Closed at once, it would see a reset and not the answer.
+/// A client that was refused in the middle of its request may go on sending so long and so much; what
+/// it sends is dropped. Its connection or stream closed at once, it would see a reset and not the answer.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// What a client hears whose head took too long.
@@ -91,7 +95,8 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Front {
     connections: Connections,
     times: Times,
-    hellos: Arc<Semaphore>,
+    /// By where the clients are.
+    hellos: Turns<IpAddr>,
     tasks: TaskTracker,
     shutdown: Shutdown,
     complaints: Arc<Complaints>,
@@ -126,7 +131,7 @@ impl Front {
         Self {
             connections: Connections::new(limits),
             times,
-            hellos: Arc::new(Semaphore::new(1)),
+            hellos: Turns::default(),
             tasks: TaskTracker::new(),
             shutdown,
             complaints: Arc::new(Complaints::default()),
@@ -205,7 +210,7 @@ impl Visit {
         stream.set_nodelay(true)?;
         let closing = place.closing_token();
         let stream = tokio::select! {
-            stream = front.handshake(stream, config, &mut place) => stream?,
+            stream = front.handshake(stream, peer, config, &mut place) => stream?,
             () = closing.cancelled() => return Err("closed for a newer connection".into()),
             () = front.shutdown.requested() => return Err("the server is stopping".into()),
         };
@@ -236,7 +241,7 @@ impl Visit {
     /// Serves HTTP/1.1 without TLS: every client is a stranger.
     pub async fn serve_plain<S, B>(self, service: S) -> Result<(), Failure>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
         S::Error: Into<Failure>,
         B: Body + 'static,
         B::Error: Into<Failure>,
@@ -250,6 +255,7 @@ impl Front {
     async fn handshake(
         &self,
         stream: TcpStream,
+        peer: IpAddr,
         config: Arc<ServerConfig>,
         place: &mut Place,
     ) -> Result<TlsStream<TcpStream>, Failure> {
@@ -258,8 +264,8 @@ impl Front {
             place.shakes_hands(true);
             // To answer a hello is what costs the server most. Answered one after the other, with
             // the other tasks' turns in between, a thousand of them do not hold up the requests of
-            // clients that are connected.
-            let turn = self.hellos.acquire().await?;
+            // clients that are connected; and those of one source do not delay another one's.
+            let turn = self.hellos.next(connections::source(peer)).await;
             let mut rest = hello.into_stream(config);
             let begun = futures::poll!(&mut rest);
             tokio::task::yield_now().await;
@@ -291,7 +297,7 @@ impl Secured {
     /// Serves the requests of the connection until it ends.
     pub async fn serve<S, B>(self, service: S) -> Result<(), Failure>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
         S::Future: Send + 'static,
         S::Error: Into<Failure>,
         B: Body + Send + 'static,
@@ -360,7 +366,7 @@ impl<'a> Ends<'a> {
 async fn serve_http1<I, S, B>(io: I, service: S, ends: Ends<'_>) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Error: Into<Failure>,
     B: Body + 'static,
     B::Error: Into<Failure>,
@@ -375,6 +381,10 @@ where
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let request = request.map(RequestBody::plain);
+        service.call(request)
+    });
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let ended = ends.drive(&mut connection).await;
     if ends.place.is_closing() || ends.shutdown.is_requested() {
@@ -402,7 +412,7 @@ fn is_timeout(failure: &Failure) -> bool {
 async fn serve_http2<I, S, B>(io: I, service: S, ends: Ends<'_>) -> Result<(), Failure>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Unpin,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Future: Send + 'static,
     S::Error: Into<Failure>,
     B: Body + Send + 'static,
@@ -425,6 +435,15 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (request, unanswered) = RequestBody::drained(request);
+        let answer = service.call(request);
+        async move {
+            let answer = answer.await;
+            drop(unanswered);
+            answer
+        }
+    });
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     ends.drive(&mut connection).await
 }

@@ -1,4 +1,4 @@
-//! What every part of a process needs: clock, supervised tasks and ordered shutdown, telemetry,
+//! What every part of a process needs: clock, supervised tasks and ordered shutdown, fair turns, telemetry,
 //! certificates, files that are whole or absent, files below directories that others write, mounts, and
 //! the front of a server: its connections and what a client may cost on one. Imports nothing of ours.
 
@@ -15,7 +15,9 @@ pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod turns;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use shutdown::Shutdown;
 pub use tasks::Tasks;
+pub use turns::Turns;

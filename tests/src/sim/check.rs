@@ -273,7 +273,12 @@ fn check_balancers(api: &Api, problems: &mut Vec<String>) {
 
 /// Nothing is left of what is gone.
 fn check_owners(api: &Api, problems: &mut Vec<String>) {
-    let all = || Kind::WATCHED.into_iter().flat_map(|kind| api.list(kind));
+    let all = || {
+        Kind::watched()
+            .iter()
+            .copied()
+            .flat_map(|kind| api.list(kind))
+    };
     let uids: BTreeSet<&str> = all().map(meta::uid).collect();
     for object in all() {
         let owners = meta::owner_references(object);

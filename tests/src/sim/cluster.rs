@@ -177,7 +177,7 @@ impl Cluster {
     /// One step of one process. False if it had nothing to do.
     pub fn step(&mut self) -> bool {
         self.api.now += SignedDuration::from_millis(self.rng.below(4) as i64);
-        let kind = Kind::WATCHED[self.rng.below(Kind::WATCHED.len())];
+        let kind = Kind::watched()[self.rng.below(Kind::watched().len())];
         let relist = self.rng.chance(self.faults.before / 20);
         match self.rng.below(8) {
             0..=2 => self.controllers.deliver(&self.api, kind, relist),
@@ -205,7 +205,7 @@ impl Cluster {
     /// Gives everybody a turn; false if nobody had anything to do.
     fn drain(&mut self) -> bool {
         let mut busy = false;
-        for kind in Kind::WATCHED {
+        for &kind in Kind::watched() {
             busy |= self.controllers.deliver(&self.api, kind, false);
         }
         for kind in [Kind::POD, Kind::NODE] {

@@ -171,7 +171,10 @@ impl Controllers {
                 Ok(())
             }
             Action::Finalize { namespace, .. } => {
-                let mut kinds = Kind::WATCHED.into_iter().filter(|kind| kind.namespaced);
+                let mut kinds = Kind::watched()
+                    .iter()
+                    .copied()
+                    .filter(|kind| kind.namespaced);
                 if kinds.any(|kind| !api.keys(kind, &namespace).is_empty()) {
                     return Err(ClientError::Conflict(namespace));
                 }

@@ -90,7 +90,7 @@ pub const ATTACKS: &[Attack] = &[
     attack(
         "slow bodies to join",
         (50, 1000),
-        "429",
+        "401",
         once!(|to| slow_body(to, Who::Stranger, JOIN)),
     ),
     attack(

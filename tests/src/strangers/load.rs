@@ -14,6 +14,9 @@ const OBJECTS: u32 = 100;
 
 /// Makes the objects that are asked for.
 pub async fn prepare(client: &Client) -> Result<()> {
+    let request = Request::post("/api/v1/nodes").header("content-type", "application/json");
+    let request = request.body(super::stolen_node().to_string().into_bytes())?;
+    client.request::<Value>(request).await?;
     for number in 0..OBJECTS {
         let object = json!({
             "metadata": {"name": format!("load-{number}")}, "data": {"text": "x".repeat(500)},

@@ -13,7 +13,6 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,7 +25,7 @@ use crate::health_checks::HealthChecks;
 use datapath::ObjectKey;
 use sys::Shutdown;
 use sys::connections::Limits;
-use sys::front::{Front, Visit};
+use sys::front::{Front, RequestBody, Visit};
 
 const RETRY: Duration = Duration::from_secs(5);
 /// Connections at once to all ports together: pods can reach them, and so may the world.
@@ -134,7 +133,7 @@ impl Listening {
         let task = tokio::spawn(async move {
             let serve = |visit: Visit| {
                 let router = router.clone();
-                let answer = move |request: Request<Incoming>| {
+                let answer = move |request: Request<RequestBody>| {
                     router.clone().oneshot(request.map(Body::new))
                 };
                 visit.serve_plain(service_fn(answer))

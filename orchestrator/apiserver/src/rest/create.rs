@@ -27,7 +27,6 @@ pub async fn create(call: &Call) -> Answer {
         ));
     }
     node_writes::check(&call.user, resource, &object, None)?;
-    node_writes::stamp_key(&call.user, resource, &mut object);
     admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(&object))?;
     for attempt in 1.. {
         let mut object = object.clone();

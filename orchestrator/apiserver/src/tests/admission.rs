@@ -172,7 +172,8 @@ async fn a_node_writes_about_itself_and_its_pods_only() {
     let node = admin.as_user(User::from_certificate(identity));
     let object = |name: &str| json!({"metadata": {"name": name}});
     node.post("/api/v1/nodes", object("two")).await.expect(403);
-    node.post("/api/v1/nodes", object("one")).await.expect(201);
+    node.post("/api/v1/nodes", object("one")).await.expect(403);
+    admin.post("/api/v1/nodes", object("one")).await.expect(201);
     for (name, host) in [("mine", "one"), ("other", "two")] {
         let mut pod = pod(name);
         pod["spec"]["nodeName"] = host.into();
@@ -293,4 +294,38 @@ async fn nobody_chooses_the_uid_of_an_object() {
     for path in [path.clone(), format!("{path}/status")] {
         assert_eq!(cluster.merge(&path, changed.clone()).await.code, 409);
     }
+}
+
+#[tokio::test]
+async fn a_pod_without_pull_secrets_has_those_of_its_service_account_and_its_node_may_read_them() {
+    let cluster = Cluster::start().await;
+    let base = "/api/v1/namespaces/default";
+    let account = json!({"metadata": {"name": "puller"}, "imagePullSecrets": [{"name": "pull"}]});
+    let accounts = format!("{base}/serviceaccounts");
+    cluster.post(&accounts, account).await.expect(201);
+    for name in ["pull", "own"] {
+        let secret = json!({"metadata": {"name": name}});
+        let made = cluster.post(&format!("{base}/secrets"), secret).await;
+        made.expect(201);
+    }
+    let identity = Identity::new("system:node:one", &["system:nodes"]);
+    let node = cluster.as_user(User::from_certificate(identity));
+    let secret = |name: &str| format!("{base}/secrets/{name}");
+    node.get(&secret("pull")).await.expect(403);
+    let mut given = pod("given");
+    given["spec"]["serviceAccountName"] = "puller".into();
+    given["spec"]["nodeName"] = "one".into();
+    let mut own = given.clone();
+    own["metadata"]["name"] = "own".into();
+    own["spec"]["imagePullSecrets"] = json!([{"name": "own"}]);
+    let made = cluster.post(PODS, own).await.expect(201);
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "own"}]));
+    node.get(&secret("pull")).await.expect(403);
+    let made = cluster.post(PODS, given.clone()).await.expect(201);
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+    node.get(&secret("pull")).await.expect(200);
+    // Its manifest, sent again.
+    let path = format!("{PODS}/given");
+    let again = cluster.put(&path, given).await.expect(200);
+    assert_eq!(again["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
 }

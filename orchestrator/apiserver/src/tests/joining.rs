@@ -129,6 +129,32 @@ async fn a_name_is_the_key_s_that_joined_first_until_its_node_is_deleted() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_a_deleted_node_is_worth_nothing_until_a_token_makes_it_a_member_again()
+{
+    let setting = Setting::start().await;
+    let token = By::Token(setting.token(None).await);
+    let own = key();
+    let joined = setting.join(&token, "node-1", &own, &["172.31.0.11"]).await;
+    let admin = &setting.cluster;
+    let agent = admin.as_user(member(&joined));
+    agent.get(NODE).await.expect(200);
+    admin.delete(NODE).await.expect(200);
+    agent.get(NODE).await.expect(401);
+    let body = json!({"metadata": {"name": "node-1"}});
+    agent.post("/api/v1/nodes", body).await.expect(401);
+    let by = By::User(member(&joined));
+    let renewal = setting.join(&by, "node-1", &own, &["172.31.0.11"]).await;
+    assert!(renewal.message().contains("orchestrator token create"));
+    renewal.expect(401);
+    admin.get(NODE).await.expect(404);
+    setting
+        .join(&token, "node-1", &own, &["172.31.0.11"])
+        .await
+        .expect(200);
+    agent.get(NODE).await.expect(200);
+}
+
+#[tokio::test]
 async fn of_two_machines_that_ask_for_one_name_at_once_one_gets_it() {
     let setting = Setting::start().await;
     let token = By::Token(setting.token(None).await);
@@ -220,16 +246,20 @@ async fn a_node_renews_its_own_certificate_by_the_one_that_it_has() {
         .expect("it reads")
         .key,
         ends: Timestamp::now() - SignedDuration::from_secs(1),
+        addresses: [].into(),
     });
+    let moved = By::User(member(&joined).at("172.31.0.99".parse().expect("an address")));
     let nobody = || By::User(User::anonymous());
     let groupless = Identity::new("system:node:node-1", &[]);
     for (what, by, name, key, address, code) in [
-        ("another address", &node, "node-1", &own, "172.31.0.99", 200),
-        ("another name", &node, "node-2", &own, "172.31.0.99", 400),
-        ("a Service's", &node, "node-1", &own, "10.96.0.7", 422),
+        ("where it is", &moved, "node-1", &own, "172.31.0.99", 200),
+        ("where it is not", &node, "node-1", &own, "172.31.0.99", 403),
+        ("as before", &moved, "node-1", &own, "172.31.0.11", 200),
+        ("another name", &moved, "node-2", &own, "172.31.0.99", 400),
+        ("a Service's", &node, "node-1", &own, "10.96.0.7", 403),
         (
             "another key",
-            &node,
+            &moved,
             "node-1",
             &self::key(),
             "172.31.0.99",
@@ -259,7 +289,7 @@ async fn a_node_renews_its_own_certificate_by_the_one_that_it_has() {
             let certificate = answer.body["certificate"].as_str().expect("a certificate");
             let mut named = names_of(certificate).expect("it reads");
             named.sort();
-            assert_eq!(named, ["172.31.0.99", "node-1"], "{what}");
+            assert_eq!(named, [address, "node-1"], "{what}");
         }
     }
 }

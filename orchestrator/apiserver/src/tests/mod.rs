@@ -3,6 +3,10 @@
 mod admission;
 mod claims;
 mod discovery;
+// The tests of `sys` speak HTTP/2 by the same hand.
+#[path = "../../../sys/src/front/frames.rs"]
+#[expect(dead_code, reason = "each crate uses a part of it")]
+mod frames;
 mod joining;
 mod lists;
 mod node_rights;

@@ -15,13 +15,13 @@ use sys::certificates::{Identity, Shown};
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const NODES: &str = "/api/v1/nodes";
+const KEY: &str = "orchestrator/key-sha256";
 
 /// Everything that node `one` may do, as `verb resource whose`. `own` is the node itself, its lease,
 /// its pod, what that pod refers to, an event that it wrote; `other` what is another node's.
 const ALLOWED: &[&str] = &[
     "create events own",
     "create leases own",
-    "create nodes own",
     "create selfsubjectaccessreviews other",
     "create selfsubjectaccessreviews own",
     "delete pods own",
@@ -474,27 +474,83 @@ async fn a_node_takes_no_address_of_another_and_none_that_leads_to_whoever_dials
 }
 
 #[tokio::test]
-async fn a_node_that_registers_itself_is_its_keys_from_then_on() {
+async fn a_node_claims_only_addresses_that_its_certificate_names_or_that_it_comes_from() {
+    let admin = Cluster::start().await;
+    let object = json!({"metadata": {"name": "one", "annotations": {KEY: "aa"}}});
+    admin.post(NODES, object).await.expect(201);
+    let address = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
+    let shown = Shown {
+        key: "aa".into(),
+        ends: jiff::Timestamp::MAX,
+        addresses: [address("172.31.0.11")].into(),
+    };
+    let one = admin.as_user(node("one").showing(shown).at(address("::ffff:172.31.0.13")));
+    let status = format!("{NODES}/one/status");
+    let says = |text: &str| {
+        let named = json!({"type": "Hostname", "address": "one"});
+        let address = json!({"type": "InternalIP", "address": text});
+        json!({"status": {"addresses": [named, address]}})
+    };
+    for (address, code) in [
+        ("172.31.0.11", 200),
+        // Free, and the gateway's, a resolver's, a machine's that will join: another one's.
+        ("172.31.0.254", 422),
+        ("172.31.0.13", 200),
+        ("fd00:31::1", 422),
+        ("172.31.0.11", 200),
+    ] {
+        let answer = one.merge(&status, says(address)).await;
+        assert_eq!(answer.code, code, "{address}: {:?}", answer.body);
+        if code != 200 {
+            let why = answer.message();
+            assert!(why.contains("status.addresses[1].address"), "{why}");
+            assert!(why.contains("nor where its connection comes from"), "{why}");
+        }
+    }
+    // What others have given it it may repeat.
+    admin.merge(&status, says("172.31.0.15")).await.expect(200);
+    let same = json!({"status": {"phase": "Running"}});
+    one.merge(&status, same).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_nodes_name_is_its_keys_until_the_node_is_deleted() {
     let admin = Cluster::start().await;
     let holder = |key: &str| {
         let shown = Shown {
             key: key.into(),
             ends: jiff::Timestamp::MAX,
+            addresses: [].into(),
         };
         admin.as_user(node("one").showing(shown))
     };
     let (first, other) = (holder("aa"), holder("bb"));
-    let object = json!({"metadata": {"name": "one"}});
-    first.post(NODES, object).await.expect(201);
-    first.get(&format!("{NODES}/one")).await.expect(200);
-    other.get(&format!("{NODES}/one")).await.expect(401);
-    let key = json!({"metadata": {"annotations": {"orchestrator/key-sha256": "bb"}}});
-    first
-        .merge(&format!("{NODES}/one"), key.clone())
-        .await
-        .expect(403);
+    let own = format!("{NODES}/one");
+    let of_key = |key: &str| json!({"metadata": {"name": "one", "annotations": {KEY: key}}});
+    admin.post(NODES, of_key("aa")).await.expect(201);
+    first.get(&own).await.expect(200);
+    other.get(&own).await.expect(401);
+    let key = json!({"metadata": {"annotations": {KEY: "bb"}}});
+    first.merge(&own, key.clone()).await.expect(403);
     first
         .merge(&format!("{NODES}/one/status"), key)
         .await
         .expect(403);
+    first.post(NODES, of_key("aa")).await.expect(403);
+    admin.delete(&own).await.expect(200);
+    // The machine that was removed, or whoever has its key, does not bring the node back.
+    let bare = json!({"metadata": {"name": "one"}});
+    for body in [bare, of_key("aa")] {
+        let refused = first.post(NODES, body).await;
+        let why = refused.message().to_owned();
+        refused.expect(401);
+        assert!(
+            why.contains("was deleted") && why.contains("token create"),
+            "{why}"
+        );
+    }
+    first.get(&format!("{NODES}?limit=1")).await.expect(401);
+    let lease = json!({"metadata": {"name": "one"}});
+    first.post(&collection("leases"), lease).await.expect(401);
+    admin.get(&own).await.expect(404);
 }

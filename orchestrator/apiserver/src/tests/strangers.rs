@@ -1,6 +1,8 @@
 //! Requests that cost more than they say: each is refused soon, and is told why.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -8,10 +10,15 @@ use axum::http::Request;
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
+use super::frames;
 use super::{CONFIG_MAPS, Cluster, PODS, config_map, pod};
-use crate::User;
+use crate::{ApiServer, Pki, ServerConfig, User};
+use sys::certificates::LEAF_VALIDITY;
+use sys::tls;
 
 /// Much less than an attack would take, much more than a loaded machine needs.
 const SOON: Duration = Duration::from_secs(15);
@@ -202,7 +209,15 @@ async fn compressed_bodies_are_not_unpacked() {
 #[tokio::test]
 async fn nothing_is_read_of_the_body_of_a_client_that_may_not_send_it() {
     let cluster = Cluster::start().await.as_user(User::anonymous());
-    for path in [PODS, CONFIG_MAPS, "/livez", "/nowhere", "/api/v1/nodes"] {
+    let join = crate::join::PATH;
+    for path in [
+        PODS,
+        CONFIG_MAPS,
+        "/livez",
+        "/nowhere",
+        "/api/v1/nodes",
+        join,
+    ] {
         let body = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, Infallible>>> {
             panic!("the body is read")
         });
@@ -210,6 +225,55 @@ async fn nothing_is_read_of_the_body_of_a_client_that_may_not_send_it() {
             .body(Body::from_stream(body))
             .expect("a request");
         let code = cluster.send(request).await.status().as_u16();
-        assert!([403, 404, 405].contains(&code), "{path}: {code}");
+        assert!([401, 403, 404, 405].contains(&code), "{path}: {code}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_that_comes_before_the_body_arrives_over_http2() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let names = ["localhost".to_owned()];
+    let pki = Pki::load_or_create(directory.path(), &names, LEAF_VALIDITY, Timestamp::now());
+    let pki = pki.expect("certificates");
+    let (authority, admin) = (pki.authority.certificate().to_owned(), pki.issued());
+    let cluster = Cluster::build(ServerConfig::default(), Some(pki)).await;
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = ApiServer::bind(here).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = cluster.server.clone();
+    tokio::spawn(async move { server.serve(vec![listener]).await });
+    let cases = [
+        (None, "/orchestrator/v1/join", None, 401),
+        (None, PODS, None, 403),
+        (None, "/api/v1/nodes", None, 403),
+        (
+            Some(&admin.admin),
+            "/api/v1/namespaces/default/pods/x/log",
+            None,
+            405,
+        ),
+        (Some(&admin.admin), "/apis/nowhere", None, 404),
+        (Some(&admin.admin), "/api/v1/componentstatuses", None, 404),
+        (Some(&admin.admin), PODS, Some("gzip"), 415),
+    ];
+    for (who, path, encoding, expected) in cases {
+        let mut config = tls::client_config(&authority, who).expect("TLS");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let name = "localhost".try_into().expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, stream).await.expect("TLS");
+        let asking = async {
+            let mut client = frames::Client::start(stream).await;
+            for _ in 0..50 {
+                let encoding = encoding.map(|encoding| ("content-encoding", encoding));
+                let (stream, heard) = client.begin(path, encoding).await;
+                let status: Value = serde_json::from_slice(&heard).unwrap_or_default();
+                assert_eq!(status["code"], expected, "{path}: {status}");
+                assert_eq!(client.end(stream, 3).await, Ok(()), "{path}");
+            }
+        };
+        let asked = tokio::time::timeout(SOON, asking).await;
+        asked.expect("answers in time");
     }
 }

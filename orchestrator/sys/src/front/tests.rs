@@ -303,3 +303,25 @@ async fn one_certificate_has_so_many_connections_and_others_have_theirs() {
     assert_eq!(held.len(), LIMITS.per_holder);
     assert!(answered(&server.credentials("node-2")).await.is_some());
 }
+
+#[tokio::test]
+async fn an_answer_over_http2_is_followed_by_no_reset_while_the_client_goes_on_sending_for_a_while()
+{
+    let server = Server::start(TIMES).await;
+    let stream = server.secure(None, b"h2").await.expect("a handshake");
+    let asking = async {
+        let mut client = frames::Client::start(stream).await;
+        for _ in 0..50 {
+            let (stream, heard) = client.begin("/", None).await;
+            assert_eq!(heard, b"hello");
+            assert_eq!(client.end(stream, 3).await, Ok(()));
+        }
+        // One that does not end is not waited for without end.
+        let (stream, _) = client.begin("/", None).await;
+        client.until_reset(stream).await
+    };
+    let began = Instant::now();
+    let reset = tokio::time::timeout(PATIENCE, asking).await;
+    assert_eq!(reset.expect("a reset in time"), frames::Reset(0));
+    assert!(began.elapsed() >= LINGER_TIME, "{:?}", began.elapsed());
+}
