@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
-use super::admission::{companions, new_uid};
 use super::objects::{Current, WriteError};
-use super::services::{Claim, OWN_SERVICE};
+use super::services::OWN_SERVICE;
+use super::write::Writer;
 use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
 use sys::Shutdown;
 
@@ -92,63 +92,34 @@ pub async fn ensure(
         meta::namespace(&object).to_owned(),
         meta::name(&object).to_owned(),
     );
+    let writer = Writer::server(state, resource);
     let written = match state.objects.current(resource, &namespace, &name) {
-        Ok(current) if update => replace(state, resource, &current, object).await,
+        Ok(current) if update => {
+            let wanted = merged(resource, &current.value, object);
+            writer.update(&current, wanted).await
+        }
         Ok(_) => return Ok(()),
-        Err(_) => make(state, resource, object).await,
+        Err(_) => writer.create(object).await,
     };
     match written {
         // Another writer was there first: nothing runs beside this one at start.
-        Ok(()) | Err(WriteError::Changed) => Ok(()),
+        Ok(_) | Err(WriteError::Changed) => Ok(()),
         Err(WriteError::Failed(error)) => Err(error),
     }
 }
 
-/// Writes a new object.
-pub async fn make(
-    state: &State,
-    resource: &Arc<Resource>,
-    mut object: Value,
-) -> Result<(), WriteError> {
-    resource.prepare_for_create(&mut object);
-    meta::stamp(&mut object, &new_uid(), Timestamp::now());
-    resource.default(&mut object);
-    let failed = WriteError::Failed;
-    let claim = Claim::make(state, resource, &mut object, None).map_err(failed)?;
-    resource.validate(&object, None, None).map_err(failed)?;
-    let companions = companions(state, resource, &object).map_err(failed)?;
-    state.objects.create(resource, &object, companions).await?;
-    claim.keep();
-    Ok(())
-}
-
-/// Puts the wanted content into an object that is there, keeping who it is.
-async fn replace(
-    state: &State,
-    resource: &Resource,
-    current: &Current,
-    mut wanted: Value,
-) -> Result<(), WriteError> {
-    let old = &current.value;
+/// The wanted content in an object that is there, which keeps who it is.
+fn merged(resource: &Resource, old: &Value, mut wanted: Value) -> Value {
     let labels = wanted["metadata"]["labels"].take();
     wanted["metadata"] = old["metadata"].clone();
     wanted["metadata"]["labels"] = labels;
-    resource.prepare_for_update(&mut wanted, old, None);
-    resource.default(&mut wanted);
     if resource.behaviour == Behaviour::Service {
         // The address is given once and stays with the object.
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             wanted["spec"][field] = old["spec"][field].clone();
         }
     }
-    if wanted == *old {
-        return Ok(());
-    }
-    state
-        .objects
-        .update(resource, &wanted, current.revision)
-        .await
-        .map(|_| ())
+    wanted
 }
 
 /// Puts back what somebody has deleted or changed.
@@ -180,6 +151,7 @@ pub fn start_expiry(state: &Arc<State>) {
 
 async fn expire_events(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
     let events = find("", "events")?;
+    let writer = Writer::server(&state, events);
     while shutdown
         .unless(tokio::time::sleep(EXPIRY_INTERVAL))
         .await
@@ -189,13 +161,8 @@ async fn expire_events(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiE
         for event in state.objects.cache.list(events, None).1 {
             let current = Current::of(&event)?;
             if last_seen(&current.value).is_some_and(|seen| seen < oldest) {
-                let (namespace, name) = (event.namespace(), event.name());
                 // One that was repeated in between is kept.
-                match state
-                    .objects
-                    .remove(events, namespace, name, current.revision)
-                    .await
-                {
+                match writer.remove(&current).await {
                     Ok(()) | Err(WriteError::Changed) => {}
                     Err(WriteError::Failed(error)) => return Err(error),
                 }

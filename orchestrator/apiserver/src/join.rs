@@ -21,7 +21,8 @@ use super::node_writes::{UNPROVEN, one_of_each_family};
 use super::objects::{Current, WriteError};
 use super::services::Claim;
 use super::shares::{Peer, Ticket};
-use super::{Pki, State, authz, bootstrap, reply, tokens, upload};
+use super::write::Writer;
+use super::{Pki, State, authz, reply, tokens, upload};
 use api::address::embeds_ipv4;
 use api::{self, ApiError, Resource, annotations};
 use sys::certificates::{Identity, Shown, Usage, der_of, names_of, requested_names};
@@ -229,7 +230,7 @@ async fn take_name(
     match (held, proof) {
         (Some(held), _) if held == key => Ok(()),
         // Made before keys were noted: the certificate proves the name.
-        (None, Proof::Member(..)) => note_key(state, nodes, current, key).await,
+        (None, Proof::Member(..)) => note_key(state, nodes, &current, key).await,
         _ => Err(ApiError::conflict(
             nodes,
             name,
@@ -257,8 +258,10 @@ async fn make_node(
         "spec": {},
         "status": {"addresses": internal(addresses)},
     });
-    bootstrap::make(state, nodes()?, node)
+    Writer::server(state, nodes()?)
+        .create(node)
         .await
+        .map(drop)
         .map_err(|error| write_error(error, name))
 }
 
@@ -269,19 +272,16 @@ fn internal(addresses: &[IpAddr]) -> Value {
 
 async fn note_key(
     state: &State,
-    nodes: &Resource,
-    mut current: Current,
+    nodes: &Arc<Resource>,
+    current: &Current,
     key: &str,
 ) -> Result<(), ApiError> {
-    current.value["metadata"]["annotations"][annotations::NODE_KEY] = key.into();
-    let name = api::meta::name(&current.value).to_owned();
-    let written = state
-        .objects
-        .update(nodes, &current.value, current.revision);
+    let mut noted = current.value.clone();
+    noted["metadata"]["annotations"][annotations::NODE_KEY] = key.into();
+    let written = Writer::server(state, nodes).update(current, noted).await;
     written
-        .await
         .map(drop)
-        .map_err(|error| write_error(error, &name))
+        .map_err(|error| write_error(error, api::meta::name(&current.value)))
 }
 
 /// A node that is written by others at the same moment tries again.

@@ -37,6 +37,7 @@ mod tokens;
 mod upload;
 mod watch;
 mod wire;
+mod write;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

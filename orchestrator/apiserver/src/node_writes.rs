@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::addresses::internal_addresses;
 use super::authn::User;
 use super::services::invalid;
+use super::{State, nodes};
 use api::{ApiError, Behaviour, Resource, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
@@ -163,6 +164,26 @@ fn different<'a>(before: &'a Value, now: &'a Value) -> BTreeSet<&'a str> {
             before != now && !(is_empty(before) && is_empty(now))
         })
         .collect()
+}
+
+/// A node tells only addresses of its own for its pods.
+pub fn check_pod_addresses(
+    state: &State,
+    user: &User,
+    resource: &Resource,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    let Some(node) = user.node() else {
+        return Ok(());
+    };
+    if resource.behaviour != Behaviour::Pod {
+        return Ok(());
+    }
+    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
+    let node = state.objects.current(nodes, "", node)?.value;
+    nodes::check_pod_addresses(&node, new, old)
+        .map_err(|why| ApiError::forbidden(resource, meta::name(new), why))
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub enum WriteError {
     Failed(ApiError),
 }
 
+impl From<ApiError> for WriteError {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl Objects {
     pub fn new(store: Arc<dyn Store>, cache: Cache) -> Self {
         Self { store, cache }

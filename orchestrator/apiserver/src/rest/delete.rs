@@ -11,13 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::list::Selection;
-use super::{Answer, Call, RETRIES};
+use super::{Answer, Call};
 use crate::cache::Cached;
 use crate::objects::{Current, WriteError};
 use crate::request::{self, Query};
 use crate::wire::ListMeta;
-use crate::{State, negotiate, reply, services};
-use api::{self, ApiError, Behaviour, Resource, meta};
+use crate::write::{Part, RETRIES, Writer};
+use crate::{State, negotiate, reply};
+use api::{self, ApiError, Behaviour, Resource, Subresource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -77,7 +78,7 @@ pub async fn delete(call: &Call) -> Answer {
     .await?;
     match outcome {
         Outcome::Going(bytes) => reply::object(&call.wanted, resource, bytes, StatusCode::OK),
-        Outcome::Gone(old) if answers_with_object(resource) => {
+        Outcome::Gone(old) if resource.answers_with_object => {
             reply::object(&call.wanted, resource, old.bytes, StatusCode::OK)
         }
         Outcome::Gone(old) => {
@@ -114,24 +115,21 @@ pub async fn evict(call: &Call) -> Answer {
         options.take(body)?;
     }
     let (namespace, name) = (call.namespace(), call.name());
-    for _ in 0..RETRIES {
-        let current = call.state.objects.current(resource, namespace, name)?;
-        options.check(resource, &current)?;
-        if options.dry_run || meta::is_terminating(&current.value) {
-            break;
-        }
-        let marked = disrupted(current.value, Timestamp::now());
-        let objects = &call.state.objects;
-        match objects.update(resource, &marked, current.revision).await {
-            Ok(_) => {
-                // The revision that the client saw is one older now.
-                options.resource_version = None;
-                break;
+    let writer = Writer {
+        dry_run: options.dry_run,
+        ..call.writer(Part::Of(Subresource::Eviction))?
+    };
+    writer
+        .change(namespace, name, |current| {
+            options.check(resource, current)?;
+            if meta::is_terminating(&current.value) {
+                return Ok(current.value.clone());
             }
-            Err(WriteError::Failed(error)) => return Err(error),
-            Err(WriteError::Changed) => {}
-        }
-    }
+            Ok(disrupted(current.value.clone(), Timestamp::now()))
+        })
+        .await?;
+    // The revision that the client named was this one; it is one older now.
+    options.resource_version = None;
     delete_one(&call.state, resource, namespace, name, &options).await?;
     let status = reply::success(StatusCode::CREATED, Value::Null);
     Ok(reply::json(StatusCode::CREATED, &status))
@@ -155,11 +153,6 @@ fn disrupted(mut pod: Value, now: Timestamp) -> Value {
         conditions.push(condition);
     }
     pod
-}
-
-/// Kinds whose deletion Kubernetes answers with the object; typed clients rely on which.
-fn answers_with_object(resource: &Resource) -> bool {
-    resource.answers_with_object
 }
 
 /// DELETE of all that a selection holds; answers what was in it.
@@ -194,7 +187,7 @@ pub async fn delete_collection(call: &Call) -> Answer {
 /// One of a collection: what was in it, or nothing if somebody else was faster.
 async fn delete_listed(
     state: &State,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     object: Arc<Cached>,
     options: &Options,
 ) -> Result<Option<Bytes>, ApiError> {
@@ -209,11 +202,15 @@ async fn delete_listed(
 
 async fn delete_one(
     state: &State,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     namespace: &str,
     name: &str,
     options: &Options,
 ) -> Result<Outcome, ApiError> {
+    let writer = Writer {
+        part: Part::Deletion,
+        ..Writer::server(state, resource)
+    };
     for _ in 0..RETRIES {
         let current = state.objects.current(resource, namespace, name)?;
         options.check(resource, &current)?;
@@ -223,17 +220,11 @@ async fn delete_one(
             Plan::Remove if options.dry_run => return Ok(Outcome::Gone(current)),
             Plan::Mark(_) if options.dry_run => return Ok(Outcome::Going(current.bytes)),
             Plan::Remove => {
-                let removed = state
-                    .objects
-                    .remove(resource, namespace, name, current.revision)
-                    .await;
-                removed.map(|()| {
-                    services::release(state, &current.value);
-                    Outcome::Gone(current)
-                })
+                let removed = writer.remove(&current).await;
+                removed.map(|()| Outcome::Gone(current))
             }
             Plan::Mark(new) => {
-                let marked = state.objects.update(resource, &new, current.revision).await;
+                let marked = writer.update(&current, *new).await;
                 marked.map(Outcome::Going)
             }
         };

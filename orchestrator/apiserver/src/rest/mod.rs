@@ -19,10 +19,8 @@ use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
 use super::request::{Query, Target, Verb};
+use super::write::{Part, Writer};
 use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
-
-/// How often a write that lost a race is tried again when the client set no precondition.
-const RETRIES: usize = 10;
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -71,6 +69,17 @@ impl Call {
     /// How much of the resource's objects the caller sees.
     pub fn sight(&self) -> Sight {
         Sight::of(&self.user, &self.target.resource)
+    }
+
+    /// Writes what this call is about, as its user and with its `dryRun`.
+    fn writer(&self, part: Part) -> Result<Writer<'_>, ApiError> {
+        Ok(Writer {
+            state: &self.state,
+            resource: self.resource(),
+            user: Some(&self.user),
+            part,
+            dry_run: self.query.dry_run()?,
+        })
     }
 
     fn resource(&self) -> &Arc<Resource> {

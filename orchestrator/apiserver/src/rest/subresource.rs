@@ -5,10 +5,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, RETRIES};
-use crate::objects::WriteError;
+use super::{Answer, Call};
 use crate::reply;
-use api::{self, ApiError, meta};
+use crate::write::Part;
+use api::{self, ApiError, Subresource, meta};
 
 /// GET of a Scale.
 pub fn get_scale(call: &Call) -> Answer {
@@ -27,7 +27,6 @@ pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
 
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
-    let dry_run = call.query.dry_run()?;
     let binding = call.decode(&api::kinds::BINDING)?.object;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
@@ -42,24 +41,14 @@ pub async fn bind(call: &Call) -> Answer {
             "target.name: Required value".to_owned(),
         ));
     }
-    for _ in 0..RETRIES {
-        let objects = &call.state.objects;
-        let current = objects.current(call.resource(), call.namespace(), call.name())?;
-        let new = bound(call, &current.value, &binding, node)?;
-        if !dry_run {
-            match objects
-                .update(call.resource(), &new, current.revision)
-                .await
-            {
-                Ok(_) => {}
-                Err(WriteError::Changed) => continue,
-                Err(WriteError::Failed(error)) => return Err(error),
-            }
-        }
-        let status = reply::success(StatusCode::CREATED, Value::Null);
-        return Ok(reply::json(StatusCode::CREATED, &status));
-    }
-    Err(ApiError::modified(call.resource(), call.name()))
+    let writer = call.writer(Part::Of(Subresource::Binding))?;
+    writer
+        .change(call.namespace(), call.name(), |current| {
+            bound(call, &current.value, &binding, node)
+        })
+        .await?;
+    let status = reply::success(StatusCode::CREATED, Value::Null);
+    Ok(reply::json(StatusCode::CREATED, &status))
 }
 
 /// The pod on its node, or why it cannot be there.

@@ -1,18 +1,17 @@
 //! PUT and PATCH of an object, its status, its scale, or a namespace's finalizers.
 //!
-//! Both end in `write`: the new object is checked against the one that it replaces and written if
-//! that one is still there. Without a precondition of the client a lost race is tried again.
+//! Both make a new object out of the present one; `write` checks and commits it. Without a precondition
+//! of the client a lost race is tried again.
 
 use axum::http::StatusCode;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Answer, Call, RETRIES, subresource};
-use crate::admission;
-use crate::objects::{Current, WriteError};
-use crate::services::{self, Claim};
-use crate::{negotiate, node_writes, nodes, reply};
-use api::{self, ApiError, Behaviour, Decoded, Format, Resource, Subresource, meta};
+use super::{Answer, Call, subresource};
+use crate::objects::Current;
+use crate::write::Part;
+use crate::{negotiate, reply};
+use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -74,24 +73,20 @@ pub async fn patch(call: &Call) -> Answer {
     Ok(reply::warn(answer, &[body.warnings, warnings].concat()))
 }
 
-/// Reads the object, makes the new one out of it and writes that, until nobody came in between.
+/// Writes what `make` makes of the object, and answers it.
 async fn change(
     call: &Call,
     warnings: &[String],
-    mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
+    make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
-    let dry_run = call.query.dry_run()?;
-    for _ in 0..RETRIES {
-        let objects = &call.state.objects;
-        let current = objects.current(call.resource(), call.namespace(), call.name())?;
-        let new = make(&current)?;
-        match write(call, &current, new, dry_run).await {
-            Ok(bytes) => return Ok(reply::warn(answer(call, bytes)?, warnings)),
-            Err(WriteError::Failed(error)) => return Err(error),
-            Err(WriteError::Changed) => {}
-        }
-    }
-    Err(ApiError::modified(call.resource(), call.name()))
+    // A Scale names replicas only: what it changes is the object's spec.
+    let part = match call.target.subresource {
+        None | Some(Subresource::Scale) => Part::Object,
+        Some(sub) => Part::Of(sub),
+    };
+    let writer = call.writer(part)?;
+    let bytes = writer.change(call.namespace(), call.name(), make).await?;
+    Ok(reply::warn(answer(call, bytes)?, warnings))
 }
 
 fn answer(call: &Call, bytes: Bytes) -> Answer {
@@ -99,117 +94,6 @@ fn answer(call: &Call, bytes: Bytes) -> Answer {
         Some(Subresource::Scale) => subresource::scale_answer(call, &bytes),
         _ => reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK),
     }
-}
-
-/// One try to put `new` in the place of `current`; also how the server changes objects itself.
-async fn write(
-    call: &Call,
-    current: &Current,
-    mut new: Value,
-    dry_run: bool,
-) -> Result<Bytes, WriteError> {
-    let (state, resource) = (&call.state, call.resource());
-    // A Scale names replicas only: what it changes is the object's spec.
-    let sub = call
-        .target
-        .subresource
-        .filter(|sub| *sub != Subresource::Scale);
-    let old = &current.value;
-    keep_identity(resource, &mut new, old).map_err(WriteError::Failed)?;
-    resource.prepare_for_update(&mut new, old, sub);
-    resource.default(&mut new);
-    if sub.is_none() {
-        admission::keep_given(resource, &mut new, old);
-    }
-    resource
-        .validate(&new, Some(old), sub)
-        .map_err(WriteError::Failed)?;
-    node_writes::check(&call.user, resource, &new, Some(old)).map_err(WriteError::Failed)?;
-    check_pod_addresses(call, &new, old).map_err(WriteError::Failed)?;
-    let claim = Claim::make(state, resource, &mut new, Some(old)).map_err(WriteError::Failed)?;
-    if new == *old {
-        return Ok(current.bytes.clone());
-    }
-    if dry_run {
-        let bytes = resource.serialize(&new);
-        return Ok(super::super::wire::with_revision(&bytes, current.revision));
-    }
-    if is_finished(resource, &new) {
-        let (namespace, name) = (call.namespace(), call.name());
-        state
-            .objects
-            .remove(resource, namespace, name, current.revision)
-            .await?;
-        drop(claim);
-        services::release(state, old);
-        let bytes = resource.serialize(&new);
-        return Ok(super::super::wire::with_revision(&bytes, current.revision));
-    }
-    let bytes = state
-        .objects
-        .update(resource, &new, current.revision)
-        .await?;
-    claim.keep();
-    Ok(bytes)
-}
-
-/// A node tells only addresses of its own for its pods.
-fn check_pod_addresses(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
-    let resource = call.resource();
-    let Some(node) = call.user.node() else {
-        return Ok(());
-    };
-    if resource.behaviour != Behaviour::Pod {
-        return Ok(());
-    }
-    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
-    let objects = &call.state.objects;
-    let node = objects.current(nodes, "", node)?.value;
-    nodes::check_pod_addresses(&node, new, old)
-        .map_err(|why| ApiError::forbidden(resource, meta::name(new), why))
-}
-
-/// Metadata that no client changes, and the uid as a precondition.
-fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<(), ApiError> {
-    let (asked, uid) = (meta::uid(new).to_owned(), meta::uid(old));
-    if !asked.is_empty() && asked != uid {
-        let why =
-            format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
-        return Err(ApiError::conflict(resource, meta::name(old), why));
-    }
-    let Some(metadata) = new["metadata"].as_object_mut() else {
-        return Ok(());
-    };
-    metadata.remove("resourceVersion");
-    metadata.remove("managedFields");
-    metadata.remove("selfLink");
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        match old["metadata"].get(field) {
-            Some(value) => metadata.insert(field.to_owned(), value.clone()),
-            None => metadata.remove(field),
-        };
-    }
-    Ok(())
-}
-
-/// An object that waits for its deletion goes when the last finalizer does.
-fn is_finished(resource: &Resource, object: &Value) -> bool {
-    let spec_finalizers = object["spec"]["finalizers"]
-        .as_array()
-        .is_some_and(|f| !f.is_empty());
-    let namespace = resource.behaviour == Behaviour::Namespace;
-    let graceful = object["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or_default();
-    meta::is_terminating(object)
-        && meta::finalizers(object).is_empty()
-        && graceful == 0
-        && !(namespace && spec_finalizers)
 }
 
 fn check_name(call: &Call, object: &mut Value) -> Result<(), ApiError> {

@@ -1,0 +1,206 @@
+//! The one way of an object into the store. Whoever writes (a client's create, update, patch, apply,
+//! scale, binding, eviction or deletion, and the server itself) hands over the whole object; here it is
+//! prepared, completed, validated, given what it claims, and committed.
+//!
+//! ```text
+//! decoded ─▶ prepare, default ─▶ complete ─▶ validate ─▶ claim ─▶ commit
+//!            what this path may    from other   Kubernetes'   addresses,   if nobody came
+//!            not touch is kept     objects      rules         ports        in between
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::authn::User;
+use super::objects::{Current, WriteError};
+use super::services::{self, Claim};
+use super::{State, admission, node_writes, wire};
+use api::{ApiError, Behaviour, Resource, Subresource, meta};
+
+/// How often a write that lost a race is tried again when the client set no precondition.
+pub const RETRIES: usize = 10;
+
+/// Who writes what of the objects of a resource.
+pub struct Writer<'a> {
+    pub state: &'a State,
+    pub resource: &'a Arc<Resource>,
+    /// None: the server itself.
+    pub user: Option<&'a User>,
+    pub part: Part,
+    /// Everything but the commit is done.
+    pub dry_run: bool,
+}
+
+/// What of an object a write changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All that its status is not, through the object itself or its scale.
+    Object,
+    /// What the subresource is for.
+    Of(Subresource),
+    /// That it is to go. The server has made the object out of the stored one.
+    Deletion,
+}
+
+impl<'a> Writer<'a> {
+    /// The server's own writes of whole objects.
+    pub fn server(state: &'a State, resource: &'a Arc<Resource>) -> Self {
+        Self {
+            state,
+            resource,
+            user: None,
+            part: Part::Object,
+            dry_run: false,
+        }
+    }
+
+    /// Writes a new object that has a name. `Changed`: there is one of this name.
+    pub async fn create(&self, mut object: Value) -> Result<Bytes, WriteError> {
+        let (state, resource) = (self.state, self.resource);
+        resource.prepare_for_create(&mut object);
+        meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
+        // Some defaults are made of the uid.
+        resource.default(&mut object);
+        if self.user.is_some() {
+            admission::complete(state, resource, &mut object)?;
+        }
+        resource.validate(&object, None, None)?;
+        let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+        if state.objects.cache.get(resource, namespace, name).is_some() {
+            return Err(WriteError::Changed);
+        }
+        let claim = Claim::make(state, resource, &mut object, None)?;
+        if self.dry_run {
+            return Ok(resource.serialize(&object).into());
+        }
+        let companions = admission::companions(state, resource, &object)?;
+        let bytes = state.objects.create(resource, &object, companions).await?;
+        claim.keep();
+        Ok(bytes)
+    }
+
+    /// Reads the object, makes the new one out of it and writes that, until nobody came in between.
+    pub async fn change(
+        &self,
+        namespace: &str,
+        name: &str,
+        mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
+    ) -> Result<Bytes, ApiError> {
+        for _ in 0..RETRIES {
+            let current = self.state.objects.current(self.resource, namespace, name)?;
+            let new = make(&current)?;
+            match self.update(&current, new).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(WriteError::Failed(error)) => return Err(error),
+                Err(WriteError::Changed) => {}
+            }
+        }
+        Err(ApiError::modified(self.resource, name))
+    }
+
+    /// One try to put `new` in the place of `current`. An object that was only waiting for this change
+    /// is removed.
+    pub async fn update(&self, current: &Current, mut new: Value) -> Result<Bytes, WriteError> {
+        let (state, resource, old) = (self.state, self.resource, &current.value);
+        self.prepare(&mut new, old)?;
+        let claim = Claim::make(state, resource, &mut new, Some(old))?;
+        if new == *old {
+            return Ok(current.bytes.clone());
+        }
+        if self.dry_run {
+            let bytes = resource.serialize(&new);
+            return Ok(wire::with_revision(&bytes, current.revision));
+        }
+        if self.part != Part::Deletion && is_finished(resource, &new) {
+            self.remove(current).await?;
+            drop(claim);
+            let bytes = resource.serialize(&new);
+            return Ok(wire::with_revision(&bytes, current.revision));
+        }
+        let bytes = state
+            .objects
+            .update(resource, &new, current.revision)
+            .await?;
+        claim.keep();
+        Ok(bytes)
+    }
+
+    /// Removes an object that nobody has changed meanwhile; what it claimed is free.
+    pub async fn remove(&self, current: &Current) -> Result<(), WriteError> {
+        let (namespace, name) = (meta::namespace(&current.value), meta::name(&current.value));
+        let objects = &self.state.objects;
+        objects
+            .remove(self.resource, namespace, name, current.revision)
+            .await?;
+        services::release(self.state, &current.value);
+        Ok(())
+    }
+
+    /// Keeps of `old` what this path may not touch, and checks the rest.
+    fn prepare(&self, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+        let (state, resource) = (self.state, self.resource);
+        let sub = match self.part {
+            Part::Deletion => return Ok(()),
+            Part::Object => None,
+            Part::Of(sub) => Some(sub),
+        };
+        keep_identity(resource, new, old)?;
+        resource.prepare_for_update(new, old, sub);
+        resource.default(new);
+        if sub.is_none() {
+            admission::keep_given(resource, new, old);
+        }
+        resource.validate(new, Some(old), sub)?;
+        if let Some(user) = self.user {
+            node_writes::check(user, resource, new, Some(old))?;
+            node_writes::check_pod_addresses(state, user, resource, new, old)?;
+        }
+        Ok(())
+    }
+}
+
+/// Metadata that no client changes, and the uid as a precondition.
+fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    let (asked, uid) = (meta::uid(new).to_owned(), meta::uid(old));
+    if !asked.is_empty() && asked != uid {
+        let why =
+            format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}");
+        return Err(ApiError::conflict(resource, meta::name(old), why));
+    }
+    let Some(metadata) = new["metadata"].as_object_mut() else {
+        return Ok(());
+    };
+    metadata.remove("resourceVersion");
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    Ok(())
+}
+
+/// An object that waits for its deletion goes when the last finalizer does.
+fn is_finished(resource: &Resource, object: &Value) -> bool {
+    let spec_finalizers = object["spec"]["finalizers"]
+        .as_array()
+        .is_some_and(|f| !f.is_empty());
+    let namespace = resource.behaviour == Behaviour::Namespace;
+    let graceful = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or_default();
+    meta::is_terminating(object)
+        && meta::finalizers(object).is_empty()
+        && graceful == 0
+        && !(namespace && spec_finalizers)
+}
