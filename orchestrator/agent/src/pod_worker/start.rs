@@ -79,8 +79,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
         let (spec, parts) = container_spec::container(pod, template, identity, &around)?;
-        let (dir, name) = (self.dir.clone(), template.name.clone());
-        let mount = move || dir.mount_sub_paths(&name, &parts);
+        let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts.clone());
+        let mount = move || {
+            dir.mount_sub_paths(&name, &parts)?;
+            dir.check_nested(&mounts)
+        };
         let mounted = tokio::task::spawn_blocking(mount).await;
         mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)

@@ -4,10 +4,10 @@
 //! masked paths (`agent/defaults`) last, with `/dev/null` of the container. A volume over one of these
 //! would have them hidden somewhere else, or by a link that its pod has written (CVE-2025-31133).
 //!
-//! Paths are judged as they are written. What a link in the image, or in another volume of the pod, makes
-//! of them is known only while the container is made: runc opens the place inside the container's root and
-//! refuses the mount if it lies in `/proc`, and hides paths only with what it has found to be the null
-//! device (since 1.2.8 and 1.3.3). `e2e_security/volumes` looks at that.
+//! Paths are judged as they are written. Links in other volumes of the pod are looked at when the container
+//! is made (`volumes::nested`). Those in its image are runc's: it resolves the place inside the container's
+//! root, refuses it in `/proc`, and hides paths only with what it has found to be the null device, since
+//! 1.2.8 and 1.3.3.
 
 use serde_json::Value;
 

@@ -5,6 +5,7 @@
 mod empty_dir;
 mod etc;
 mod host_path;
+mod nested;
 mod projected;
 mod sub_path;
 mod write;
