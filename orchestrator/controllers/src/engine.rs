@@ -182,7 +182,7 @@ impl Engine {
             Task::PodCidr => Some(self.plan_shares()),
             Task::Node(name) => self.plan_node(name, now),
             Task::Namespace(name) => {
-                namespace::gather(world, name).map(|view| namespace::plan(&view))
+                namespace::gather(world, name, now).map(|view| namespace::plan(&view))
             }
             Task::Collect(kind, key) => {
                 garbage::gather(world, *kind, key).map(|view| garbage::plan(&view))

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::action::{Action, Delete, Plan, release};
+use super::action::{Action, Delete, Plan, owners_json, release};
 use super::object::{Key, Object, Owner};
 use super::world::World;
 use client::Kind;
@@ -29,6 +29,8 @@ pub enum OwnerState {
     Waiting,
     /// It is not there; the row tells how to ask for it.
     Absent(Kind),
+    /// It lives in another namespace, where it owns nothing of this one: as good as absent.
+    Elsewhere(Kind),
 }
 
 /// Collects the view of the object at `kind`, `key`.
@@ -76,14 +78,13 @@ fn state(world: &World, object: &Object, owner: &Owner) -> OwnerState {
     let Some(kind) = Kind::find(&owner.api_version, &owner.kind) else {
         return OwnerState::Solid;
     };
-    let known = world.by_uid(&owner.uid).filter(|known| {
-        known.key.namespace.is_empty() || known.key.namespace == object.key.namespace
-    });
-    match known {
+    match world.by_uid(&owner.uid) {
         None => OwnerState::Absent(kind),
+        Some(known) if kind.namespaced && known.key.namespace != object.key.namespace => {
+            OwnerState::Elsewhere(kind)
+        }
         Some(known) => {
-            let foreground = known.meta.deleting.is_some() && has(known, FOREGROUND);
-            if foreground {
+            if is_foreground(known) {
                 OwnerState::Waiting
             } else {
                 OwnerState::Solid
@@ -101,7 +102,7 @@ fn attempt(view: &View) -> Vec<Action> {
     let mut waiting = false;
     for (owner, state) in &view.owners {
         match state {
-            OwnerState::Absent(kind) => {
+            OwnerState::Absent(kind) | OwnerState::Elsewhere(kind) => {
                 let namespace = if kind.namespaced {
                     view.object.key.namespace.as_str()
                 } else {
@@ -135,11 +136,50 @@ fn attempt(view: &View) -> Vec<Action> {
     } else {
         "Background"
     };
-    vec![Action::Delete(Delete {
+    let strangers = view.owners.iter().filter_map(|(owner, state)| match state {
+        OwnerState::Elsewhere(_) => Some(tell_elsewhere(view.object, owner)),
+        _ => None,
+    });
+    let mut actions: Vec<Action> = strangers.collect();
+    if waiting && view.dependents.iter().any(|it| is_foreground(it)) {
+        // The owners wait for each other: this object lets go of its own.
+        actions.push(unblock(view.object));
+    }
+    actions.push(Action::Delete(Delete {
         propagation: Some(propagation),
         unless_any: gone,
         ..Delete::of(view.object)
-    })]
+    }));
+    actions
+}
+
+/// Being deleted, and waiting for its dependents.
+fn is_foreground(object: &Object) -> bool {
+    object.meta.deleting.is_some() && has(object, FOREGROUND)
+}
+
+/// No owner waits for the object any more.
+fn unblock(object: &Object) -> Action {
+    let mut owners = object.meta.owners.clone();
+    owners.iter_mut().for_each(|owner| owner.blocks = false);
+    let body = json!({"metadata": {"ownerReferences": owners_json(&owners)}});
+    Action::merge(object, "", body)
+}
+
+fn tell_elsewhere(object: &Object, owner: &Owner) -> Action {
+    let Owner {
+        api_version,
+        kind,
+        name,
+        uid,
+        ..
+    } = owner;
+    let namespace = &object.key.namespace;
+    let message = format!(
+        "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not \
+         exist in namespace {namespace:?}"
+    );
+    Action::warning(object, "OwnerRefInvalidNamespace", message)
 }
 
 /// The object is on its way out and its finalizers concern its dependents.

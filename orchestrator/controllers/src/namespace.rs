@@ -1,50 +1,74 @@
 //! Namespaces: a `default` service account while they live, emptied and let go when they end. Pure.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use super::action::{Action, Create, Plan};
 use super::object::{Key, Object};
 use super::world::World;
 use client::Kind;
 
+/// A namespace says what it still holds once it has been ending for so long: most are gone by then.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
+
 /// What a plan for one namespace is made from.
 pub struct View<'a> {
     pub namespace: &'a Object,
     pub has_service_account: bool,
-    /// The kinds of which the namespace holds something, and whether any of it is not yet on its
-    /// way out.
-    pub holds: Vec<(Kind, bool)>,
+    pub holds: Vec<Held>,
+    pub now: Timestamp,
+}
+
+/// The objects of one kind in a namespace that ends.
+pub struct Held {
+    pub kind: Kind,
+    pub count: usize,
+    /// Some of them are not yet on their way out.
+    pub living: bool,
+    /// How many each finalizer keeps.
+    pub finalizers: BTreeMap<String, usize>,
 }
 
 /// Collects the view of the namespace `name`.
-pub fn gather<'a>(world: &'a World, name: &str) -> Option<View<'a>> {
+pub fn gather<'a>(world: &'a World, name: &str, now: Timestamp) -> Option<View<'a>> {
     let namespace = world.get(Kind::NAMESPACE, &Key::new("", name))?;
-    let mut holds = Vec::new();
-    if namespace.meta.deleting.is_some() {
-        for kind in Kind::watched()
-            .iter()
-            .copied()
-            .filter(|kind| kind.namespaced)
-        {
-            let mut objects = world.within(kind, name).peekable();
-            if objects.peek().is_some() {
-                holds.push((kind, objects.any(|object| object.meta.deleting.is_none())));
-            }
-        }
-    }
+    let ends = namespace.meta.deleting.is_some();
+    let kinds = Kind::watched()
+        .iter()
+        .filter(|kind| ends && kind.namespaced);
     let account = Key::new(name, "default");
     Some(View {
         namespace,
         has_service_account: world.get(Kind::SERVICE_ACCOUNT, &account).is_some(),
-        holds,
+        holds: kinds.filter_map(|kind| held(world, *kind, name)).collect(),
+        now,
     })
+}
+
+fn held(world: &World, kind: Kind, namespace: &str) -> Option<Held> {
+    let mut held = Held {
+        kind,
+        count: 0,
+        living: false,
+        finalizers: BTreeMap::new(),
+    };
+    for object in world.within(kind, namespace) {
+        held.count += 1;
+        held.living |= object.meta.deleting.is_none();
+        for finalizer in &object.meta.finalizers {
+            *held.finalizers.entry(finalizer.clone()).or_default() += 1;
+        }
+    }
+    (held.count > 0).then_some(held)
 }
 
 /// Empties a namespace that ends, and finalizes it once nothing is left in it.
 pub fn plan(view: &View) -> Plan {
     let name = &view.namespace.key.name;
     let mut actions = Vec::new();
-    if view.namespace.meta.deleting.is_none() {
+    let Some(deleting) = view.namespace.meta.deleting else {
         if !view.has_service_account {
             actions.push(create_account(name));
         }
@@ -52,17 +76,15 @@ pub fn plan(view: &View) -> Plan {
             actions,
             again: None,
         };
-    }
-    for (kind, _) in view.holds.iter().filter(|(_, living)| *living) {
+    };
+    for held in view.holds.iter().filter(|held| held.living) {
         actions.push(Action::Empty {
-            kind: *kind,
+            kind: held.kind,
             namespace: name.clone(),
         });
     }
-    let finalizers = view
-        .namespace
-        .as_namespace()
-        .map(|row| &row.spec_finalizers);
+    let row = view.namespace.as_namespace();
+    let finalizers = row.map(|row| &row.spec_finalizers);
     let held = finalizers.is_some_and(|names| names.iter().any(|name| name == "kubernetes"));
     if view.holds.is_empty() && held {
         actions.push(Action::Empty {
@@ -75,10 +97,89 @@ pub fn plan(view: &View) -> Plan {
             uid,
         });
     }
-    Plan {
-        actions,
-        again: None,
+    let mut again = None;
+    if !view.holds.is_empty() {
+        let patience = PATIENCE - view.now.duration_since(deleting);
+        if patience.is_positive() {
+            again = Some(patience);
+        } else {
+            actions.extend(tell_remaining(view));
+        }
     }
+    Plan { actions, again }
+}
+
+/// The conditions that say what keeps the namespace, where they do not say it yet.
+fn tell_remaining(view: &View) -> Option<Action> {
+    let remaining: Vec<String> = view.holds.iter().map(remaining).collect();
+    let finalizers: Vec<String> = all_finalizers(&view.holds)
+        .map(|(name, count)| format!("{name} in {count} resource instances"))
+        .collect();
+    let sentence = |list: &[String], some: &str, none: &str| match list {
+        [] => none.to_owned(),
+        list => format!("{some}: {}", list.join(", ")),
+    };
+    let content = sentence(
+        &remaining,
+        "Some resources are remaining",
+        "All content successfully removed",
+    );
+    let kept = sentence(
+        &finalizers,
+        "Some content in the namespace has finalizers remaining",
+        "All content-preserving finalizers finished",
+    );
+    let flag = |is_true: bool| if is_true { "True" } else { "False" };
+    let wanted = [
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            content,
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            flag(!finalizers.is_empty()),
+            if finalizers.is_empty() {
+                "ContentHasNoFinalizers"
+            } else {
+                "SomeFinalizersRemain"
+            },
+            kept,
+        ),
+    ];
+    let row = view.namespace.as_namespace()?;
+    let is_told = |(kind, status, _, message): &(&str, &str, &str, String)| {
+        let said = |[k, s, m]: &[String; 3]| k == kind && s == status && m == message;
+        row.conditions.iter().any(said)
+    };
+    if wanted.iter().all(is_told) {
+        return None;
+    }
+    let now = api::meta::timestamp(view.now);
+    let conditions: Vec<Value> = wanted
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": now})
+        })
+        .collect();
+    let body = json!({"status": {"conditions": conditions}});
+    Some(Action::strategic(view.namespace, "status", body))
+}
+
+/// `pods. has 2 resource instances`, as Kubernetes says it.
+fn remaining(held: &Held) -> String {
+    let Kind { group, plural, .. } = held.kind;
+    format!("{plural}.{group} has {} resource instances", held.count)
+}
+
+fn all_finalizers(holds: &[Held]) -> impl Iterator<Item = (&String, usize)> {
+    let mut all: BTreeMap<&String, usize> = BTreeMap::new();
+    for (name, count) in holds.iter().flat_map(|held| &held.finalizers) {
+        *all.entry(name).or_default() += count;
+    }
+    all.into_iter()
 }
 
 fn create_account(namespace: &str) -> Action {

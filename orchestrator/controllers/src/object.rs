@@ -139,6 +139,8 @@ pub struct LeaseRow {
 #[derive(Clone, Debug, Default)]
 pub struct NamespaceRow {
     pub spec_finalizers: Vec<String>,
+    /// Type, status and message of each condition.
+    pub conditions: Vec<[String; 3]>,
 }
 
 /// A ReplicaSet or a ReplicationController: they differ only in how they write their selector.
@@ -423,7 +425,14 @@ impl From<Namespace> for Object {
             .spec
             .and_then(|spec| spec.finalizers)
             .unwrap_or_default();
-        let row = NamespaceRow { spec_finalizers };
+        let conditions = namespace.status.and_then(|status| status.conditions);
+        let conditions = conditions.unwrap_or_default().into_iter();
+        let row = NamespaceRow {
+            spec_finalizers,
+            conditions: conditions
+                .map(|it| [it.type_, it.status, it.message.unwrap_or_default()])
+                .collect(),
+        };
         Self::new(Kind::NAMESPACE, namespace.metadata, Body::Namespace(row))
     }
 }

@@ -114,3 +114,39 @@ fn an_orphaning_owner_lets_its_dependents_go_first() {
     );
     assert!(words[1].contains(r#""finalizers":["other"]"#), "{words:?}");
 }
+
+#[test]
+fn a_circle_of_owners_that_wait_for_each_other_is_opened() {
+    let map = |name: &str, owner: &str, going: bool| {
+        let mut value = json!({"metadata": {"name": name,
+            "ownerReferences": controlled_by(Kind::CONFIG_MAP, owner)}});
+        if going {
+            value["metadata"]["finalizers"] = json!([FOREGROUND]);
+            value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        (Kind::CONFIG_MAP, value)
+    };
+    let objects = vec![
+        map("a", "c", true),
+        map("b", "a", true),
+        map("c", "b", false),
+    ];
+    let actions = collected(objects, Kind::CONFIG_MAP, "c");
+    let [Action::Patch(patch), Action::Delete(delete)] = actions.as_slice() else {
+        panic!("a patch, then a deletion: {actions:?}")
+    };
+    assert!(patch.body["metadata"]["ownerReferences"][0]["blockOwnerDeletion"].is_null());
+    assert_eq!(delete.propagation, Some("Foreground"));
+}
+
+#[test]
+fn an_owner_in_another_namespace_counts_as_absent_and_that_is_said() {
+    let mut far = set(None);
+    far.1["metadata"]["namespace"] = json!("elsewhere");
+    let actions = collected(vec![far, owned()], Kind::POD, "pod");
+    let [Action::Tell(tell), Action::Delete(_)] = actions.as_slice() else {
+        panic!("an event, then a deletion: {actions:?}")
+    };
+    assert_eq!(tell.reason, "OwnerRefInvalidNamespace");
+    assert!(tell.warning);
+}

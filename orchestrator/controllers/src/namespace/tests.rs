@@ -13,7 +13,8 @@ fn namespace(ending: bool) -> (Kind, Value) {
 
 fn planned(objects: Vec<(Kind, Value)>) -> Vec<String> {
     let world = world(objects);
-    words(&plan(&gather(&world, "ns").unwrap()).actions)
+    let now = "2026-01-01T00:00:01Z".parse().unwrap();
+    words(&plan(&gather(&world, "ns", now).unwrap()).actions)
 }
 
 #[test]
@@ -56,4 +57,39 @@ fn an_empty_ending_namespace_is_let_go() {
         planned(vec![namespace(true)]),
         ["empty events of ns", "finalize ns"]
     );
+}
+
+#[test]
+fn a_namespace_that_is_kept_says_by_what_once_and_not_at_once() {
+    let map = (
+        Kind::CONFIG_MAP,
+        json!({"metadata": {"name": "b", "finalizers": ["example.com/hold"],
+            "deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+    );
+    let planned_at = |namespace: (Kind, Value), now: &str| {
+        let world = world(vec![namespace, map.clone()]);
+        plan(&gather(&world, "ns", now.parse().unwrap()).unwrap())
+    };
+    let early = planned_at(namespace(true), "2026-01-01T00:00:01Z");
+    assert_eq!(early.actions, []);
+    assert_eq!(early.again, Some(SignedDuration::from_secs(1)));
+    let late = planned_at(namespace(true), "2026-01-01T00:00:05Z");
+    let [Action::Patch(patch)] = late.actions.as_slice() else {
+        panic!("one patch: {late:?}")
+    };
+    let conditions = patch.body["status"]["conditions"].as_array().unwrap();
+    let said: Vec<_> = conditions
+        .iter()
+        .map(|it| format!("{}={} {}", it["type"], it["status"], it["message"]))
+        .collect();
+    let expected = [
+        "\"NamespaceContentRemaining\"=\"True\" \"Some resources are remaining: configmaps. has 1 \
+         resource instances\"",
+        "\"NamespaceFinalizersRemaining\"=\"True\" \"Some content in the namespace has finalizers \
+         remaining: example.com/hold in 1 resource instances\"",
+    ];
+    assert_eq!(said, expected);
+    let mut told = namespace(true);
+    told.1["status"] = patch.body["status"].clone();
+    assert_eq!(planned_at(told, "2026-01-01T00:00:09Z").actions, []);
 }
