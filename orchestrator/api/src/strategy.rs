@@ -39,10 +39,6 @@ pub(super) struct Strategy {
     pub has_status: bool,
     /// Fields for field selectors besides name and namespace, and where they are.
     pub fields: &'static [(&'static str, &'static str)],
-    /// Where the kind holds a pod's spec.
-    pub pod_spec: Option<&'static str>,
-    /// Where else it holds quantities by name.
-    pub resource_lists: &'static [&'static str],
 }
 
 /// What counts a generation.
@@ -65,8 +61,6 @@ pub(super) const PLAIN: Strategy = Strategy {
     generation: Generation::None,
     has_status: false,
     fields: &[],
-    pod_spec: None,
-    resource_lists: &[],
 };
 
 pub(super) const SCALE: Strategy = Strategy {
@@ -149,7 +143,6 @@ pub(super) const NODE: Strategy = Strategy {
     validate_status: validation::node_status,
     has_status: true,
     fields: &[("spec.unschedulable", "/spec/unschedulable")],
-    resource_lists: &["/status/capacity", "/status/allocatable"],
     ..PLAIN
 };
 
@@ -174,7 +167,6 @@ pub(super) const POD: Strategy = Strategy {
         ("status.podIPs", "/status/podIP"),
         ("status.nominatedNodeName", "/status/nominatedNodeName"),
     ],
-    pod_spec: Some("/spec"),
     ..PLAIN
 };
 
@@ -200,7 +192,6 @@ const WORKLOAD: Strategy = Strategy {
     update_status: workload::update_status,
     generation: Generation::Spec,
     has_status: true,
-    pod_spec: Some("/spec/template/spec"),
     ..PLAIN
 };
 
