@@ -6,6 +6,8 @@
 //! They are built when first asked for, then kept: a few hundred definitions without their
 //! descriptions. Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
 
+mod custom;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
