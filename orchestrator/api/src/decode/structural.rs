@@ -24,7 +24,13 @@ pub fn canonicalize(definition: &Definition, value: &mut Value) -> Result<Vec<St
     };
     match value {
         Value::Object(object) => walk.object(definition, object, &root)?,
-        other => return Err(root.refusal(describe(other), &go_struct(definition))),
+        other => {
+            return Err(format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                describe(other),
+                go_struct(definition)
+            ));
+        }
     }
     Ok(walk.unknown)
 }
@@ -215,6 +221,10 @@ impl Walk {
         map: &mut Map<String, Value>,
         up: &Place<'_>,
     ) -> Result<(), String> {
+        let nulls_stay = matches!(item, Type::Nullable(_) | Type::Any);
+        if up.owner.rules == Rules::Structural && !nulls_stay {
+            map.retain(|_, value| !value.is_null());
+        }
         for (key, value) in map.iter_mut() {
             let at = Place {
                 owner: up.owner,

@@ -98,13 +98,14 @@ fn a_null_stays_where_it_is_allowed_and_is_absent_elsewhere() {
         "allowed": {"type": "string", "nullable": true, "default": "x"},
         "defaulted": {"type": "string", "default": "x"},
         "plain": {"type": "object"},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}},
+        "nulls": {"type": "object", "additionalProperties": {"type": "string", "nullable": true}},
     }});
+    let value = json!({"allowed": null, "defaulted": null, "plain": null,
+        "map": {"a": null, "b": "c"}, "nulls": {"a": null}});
     assert_eq!(
-        spec(
-            schema,
-            json!({"allowed": null, "defaulted": null, "plain": null})
-        ),
-        (json!({"allowed": null, "defaulted": "x"}), vec![])
+        spec(schema, value).0,
+        json!({"allowed": null, "defaulted": "x", "map": {"b": "c"}, "nulls": {"a": null}})
     );
 }
 
