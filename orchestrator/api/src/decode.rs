@@ -1,14 +1,13 @@
 //! From the bytes of a request to a canonical object, as strictly as the client asks.
 //!
-//! Decoding goes through the k8s-openapi type of the kind, which is fast and needs no schema. Only
-//! when a type refuses a value is the schema asked: it either repairs what Kubernetes would have
-//! accepted (a null in a map) or says in Kubernetes' words what is wrong.
+//! A body becomes a value, and `structural` brings the value to its canonical form by the definition
+//! of its type.
 
 mod document;
-mod explain;
 pub(super) mod limits;
 mod protobuf;
-mod quantities;
+mod scalar;
+pub(super) mod structural;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +15,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::DeleteOptions,
     serde::{
         Serialize, Serializer,
-        de::DeserializeOwned,
         ser::{Error as _, SerializeMap},
     },
 };
 use serde_json::{Value, json};
 
-use super::{registry::find_kind, resource::Resource, status::ApiError};
+use super::{
+    registry::find_kind,
+    resource::Resource,
+    schema::{self, Definition},
+    status::ApiError,
+};
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
@@ -56,19 +59,6 @@ pub enum FieldValidation {
     Warn,
     /// Dropped.
     Ignore,
-}
-
-/// What decoding through a type reports besides the value.
-#[derive(Debug, Default)]
-pub(super) struct Typed {
-    pub unknown: Vec<String>,
-}
-
-/// The type refused the value.
-#[derive(Debug)]
-pub(super) struct TypeError {
-    pub path: String,
-    pub message: String,
 }
 
 impl FieldValidation {
@@ -111,9 +101,11 @@ pub fn delete_options(body: &[u8], format: Format) -> Result<DeleteOptions, ApiE
         }
         Format::Json | Format::Yaml => document::parse(body, format).map(|parsed| parsed.value),
     };
-    value
-        .and_then(|value| serde_json::from_value(value).map_err(|e| e.to_string()))
-        .map_err(|e| ApiError::BadRequest(format!("the body is no DeleteOptions: {e}")))
+    let canonical = value.and_then(|mut value| {
+        structural::canonicalize(definition(DELETE_OPTIONS)?, &mut value)?;
+        serde_json::from_value(value).map_err(|e| e.to_string())
+    });
+    canonical.map_err(|e| ApiError::BadRequest(format!("the body is no DeleteOptions: {e}")))
 }
 
 /// Bytes → canonical object, if the document is within `limits`.
@@ -127,7 +119,7 @@ pub(super) fn body(
         return value(resource, from_protobuf(resource, body)?, mode);
     }
     let parsed = document::parse(body, format).map_err(|e| unrecognized(resource, body, &e))?;
-    let (object, unknown) = through_type(resource, parsed.value)?;
+    let (object, unknown) = canonical(resource, parsed.value)?;
     let problems = if unknown.is_empty() && parsed.duplicates.is_empty() {
         Vec::new()
     } else {
@@ -144,41 +136,12 @@ pub(super) fn value(
     value: Value,
     mode: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    let (object, unknown) = through_type(resource, value)?;
+    limits::check(&value).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
+    let (object, unknown) = canonical(resource, value)?;
     let problems = unknown.iter().map(|path| unknown_field(path)).collect();
     let warnings =
         judge(problems, mode).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     Ok(Decoded { object, warnings })
-}
-
-/// Decodes through `T`.
-pub(super) fn typed<T: DeserializeOwned + Serialize>(
-    value: &Value,
-    typed: &mut Typed,
-) -> Result<Value, TypeError> {
-    let seen = |path: serde_ignored::Path<'_>| {
-        if typed.unknown.len() < MAX_PROBLEMS {
-            typed
-                .unknown
-                .push(limits::path_shown(&field_path(&path)).to_owned());
-        }
-    };
-    match serde_ignored::deserialize::<_, _, T>(value, seen) {
-        Ok(object) => serde_json::to_value(object).map_err(|e| TypeError {
-            path: String::new(),
-            message: e.to_string(),
-        }),
-        Err(_) => Err(match serde_path_to_error::deserialize::<_, T>(value) {
-            Ok(_) => TypeError {
-                path: String::new(),
-                message: "cannot be decoded".into(),
-            },
-            Err(e) => TypeError {
-                path: e.path().to_string(),
-                message: e.into_inner().to_string(),
-            },
-        }),
-    }
 }
 
 /// The stored bytes.
@@ -224,25 +187,18 @@ fn from_protobuf(resource: &Resource, body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|e| cannot_handle(resource, &resource.kind, &e))
 }
 
-/// Checks what the object says it is, then decodes it; also the paths of unknown fields.
-fn through_type(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
-    limits::check(&value).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
-    let value = identified(resource, value)?;
-    let mut typed = Typed::default();
-    let object = match (resource.codec.typed)(&value, &mut typed) {
-        Ok(object) => Ok(object),
-        Err(refused) => {
-            typed.unknown.clear();
-            explain::repair(&resource.definition, &value).and_then(|repaired| {
-                (resource.codec.typed)(&repaired, &mut typed)
-                    .map_err(|_| format!("{}: {}", refused.path, refused.message))
-            })
-        }
-    };
-    let mut object = object.map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
-    quantities::canonicalize(resource, &mut object)
-        .map_err(|e| cannot_handle(resource, &resource.kind, &e.to_string()))?;
-    Ok((object, typed.unknown))
+/// Checks what the object says it is, then makes it canonical; also the paths of unknown fields.
+/// The value is within `limits`.
+fn canonical(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
+    let mut object = identified(resource, value)?;
+    let unknown = definition(&resource.definition)
+        .and_then(|definition| structural::canonicalize(definition, &mut object))
+        .map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
+    Ok((object, unknown))
+}
+
+fn definition(name: &str) -> Result<&'static Definition, String> {
+    schema::definition(name).ok_or_else(|| format!("no schema of {name}"))
 }
 
 /// The value with apiVersion and kind, which a client may leave out but not change.
@@ -251,7 +207,7 @@ fn identified(resource: &Resource, mut value: Value) -> Result<Value, ApiError> 
     let Some(object) = value.as_object_mut() else {
         let text = format!(
             "json: cannot unmarshal {} into Go value of type struct",
-            explain::describe(&value)
+            structural::describe(&value)
         );
         return Err(ApiError::BadRequest(format!(
             "couldn't get version/kind; {text}"
@@ -270,7 +226,7 @@ fn identified(resource: &Resource, mut value: Value) -> Result<Value, ApiError> 
         Some(other) => Err(ApiError::BadRequest(format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go \
              struct field .{key} of type string",
-            explain::describe(other)
+            structural::describe(other)
         ))),
     };
     let kind = word("kind", &resource.kind)?;
@@ -370,26 +326,6 @@ fn unknown_field(path: &str) -> String {
 
 fn duplicate(path: &str) -> String {
     format!("duplicate field \"{path}\"")
-}
-
-/// `spec.containers[0].image`
-fn field_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", field_path(parent)),
-        Path::Map { parent, key } => {
-            let parent = field_path(parent);
-            if parent.is_empty() {
-                key.clone()
-            } else {
-                format!("{parent}.{key}")
-            }
-        }
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => field_path(parent),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The Kubernetes API as data: kinds, decoding, selectors, patches, defaults, validation. Pure.
 //!
-//! Objects travel as `serde_json::Value` in canonical form, that is: decoded once through the
-//! k8s-openapi type of their kind. Nothing here does I/O, reads a clock or draws randomness.
+//! Objects travel as `serde_json::Value` in canonical form, that is: decoded once by the schema of
+//! their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
 pub mod annotations;

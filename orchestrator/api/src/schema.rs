@@ -1,12 +1,18 @@
-//! What the fields of every served type are: for patches and for error texts.
+//! What the fields of every type are: for decoding, patches and error texts.
 //!
-//! Distilled from the schemas that k8s-openapi publishes, together with the facts about lists that
-//! it leaves out (`data/list-types.json`). Built when first asked for, then kept: a few hundred
-//! definitions without their descriptions.
+//! The definitions of built-in types are distilled from the schemas that k8s-openapi publishes,
+//! together with two facts that it leaves out: how lists merge (`data/list-types.json`) and which
+//! fields tell zero from absent (`data/pointer-fields.json`, from the Go types of Kubernetes 1.33).
+//! They are built when first asked for, then kept: a few hundred definitions without their
+//! descriptions. Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
+
+mod custom;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::OnceLock,
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
 };
 
 use k8s_openapi::{
@@ -22,16 +28,36 @@ use serde_json::{Map, Value};
 use super::registry;
 
 /// The fields of one type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Definition {
+    /// Empty for an object inside the schema of a custom kind.
     pub name: Box<str>,
     pub fields: BTreeMap<Box<str>, Field>,
+    pub rules: Rules,
+    /// Whether fields that are not in `fields` stay as they are.
+    pub keeps_unknown: bool,
+    /// Fields that are written even if they were left out, then with their zero value.
+    pub always: Box<[Box<str>]>,
+}
+
+/// What a missing, empty, null or mistyped value means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// What Go's decoder makes of it and what Go's `omitempty` writes again.
+    Go,
+    /// What a structural schema says: zeros stay, defaults are filled in, a null stays only where
+    /// it is allowed. A value of another type stays for validation to refuse.
+    Structural,
 }
 
 /// One field of a type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Field {
     pub ty: Type,
+    /// Whether a zero (`0`, `false`, `""`, `[]`, `{}`) is different from an absent field.
+    pub keeps_zero: bool,
+    /// What an absent field becomes; for custom kinds, since built-in kinds default in code.
+    pub default: Option<Value>,
     /// The patch strategies: `merge`, `retainKeys`, `replace`.
     pub strategies: BTreeSet<Strategy>,
     /// What identifies an item of a list that merges.
@@ -58,11 +84,25 @@ pub enum Type {
     Number,
     Quantity,
     String,
+    /// A time in whole seconds.
     Time,
+    /// A time in microseconds.
+    MicroTime,
     List(Box<Type>),
     Map(Box<Type>),
-    /// Another definition, by name.
-    Ref(Box<str>),
+    /// A built-in definition, by name.
+    Ref(Reference),
+    /// An object inside the schema of a custom kind.
+    Inline(Arc<Definition>),
+    /// Null too, which stays as it is.
+    Nullable(Box<Type>),
+}
+
+/// The name of a built-in definition, which is looked up once.
+#[derive(Clone)]
+pub struct Reference {
+    name: Box<str>,
+    found: OnceLock<Option<&'static Definition>>,
 }
 
 /// A definition by its full name.
@@ -88,6 +128,13 @@ pub struct FieldFacts {
     pub map_type: Option<String>,
     pub patch_merge_key: Option<String>,
     pub patch_strategy: Option<String>,
+}
+
+/// The fields by type for which the Go type is a pointer, or is written without `omitempty`
+/// although the field is optional. Structs are left out: their `{}` is always written.
+fn pointer_fields() -> BTreeMap<String, BTreeSet<String>> {
+    serde_json::from_str(include_str!("data/pointer-fields.json"))
+        .expect("the data file is checked by a test")
 }
 
 /// The facts by type. Parsed anew each time: both callers keep what they make of it.
@@ -131,7 +178,56 @@ impl Definition {
     }
 }
 
+impl Reference {
+    /// None if no served kind reaches a definition of this name.
+    pub fn definition(&self) -> Option<&'static Definition> {
+        *self.found.get_or_init(|| definition(&self.name))
+    }
+}
+
+impl From<&str> for Reference {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            found: OnceLock::new(),
+        }
+    }
+}
+
+impl Deref for Reference {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+/// By name: what it refers to may refer back.
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Reference {}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
 impl Type {
+    /// The fields of a value of this type, if it is an object with fields.
+    pub fn definition(&self) -> Option<&Definition> {
+        match self {
+            Self::Ref(reference) => reference.definition(),
+            Self::Inline(definition) => Some(definition),
+            Self::Nullable(ty) => ty.definition(),
+            _ => None,
+        }
+    }
+
     /// The type as Kubernetes' decoder names it in errors.
     pub fn go_name(&self) -> String {
         match self {
@@ -144,9 +240,12 @@ impl Type {
             Self::Quantity => "resource.Quantity".into(),
             Self::String => "string".into(),
             Self::Time => "v1.Time".into(),
+            Self::MicroTime => "v1.MicroTime".into(),
             Self::List(item) => format!("[]{}", item.go_name()),
             Self::Map(item) => format!("map[string]{}", item.go_name()),
             Self::Ref(name) => format!("v1.{}", short_name(name)),
+            Self::Inline(_) => "map[string]interface {}".into(),
+            Self::Nullable(ty) => format!("*{}", ty.go_name()),
         }
     }
 }
@@ -156,37 +255,57 @@ fn short_name(name: &str) -> &str {
 }
 
 fn distil() -> BTreeMap<Box<str>, Definition> {
-    let facts = list_facts();
-    let published = published();
-    let mut all = BTreeMap::new();
-    for (name, schema) in &published {
-        if leaf(name).is_some() {
-            continue;
-        }
-        let none = ListFacts::default();
-        let facts = facts.get(name).unwrap_or(&none);
-        let properties = schema["properties"].as_object().into_iter().flatten();
-        let fields =
-            properties.map(|(key, schema)| (key.as_str().into(), field(facts, key, schema)));
-        let fields = fields.collect();
-        all.insert(
-            name.as_str().into(),
-            Definition {
-                name: name.as_str().into(),
-                fields,
-            },
-        );
-    }
-    all
+    let (facts, pointers) = (list_facts(), pointer_fields());
+    let (no_facts, no_pointers) = (ListFacts::default(), BTreeSet::new());
+    published()
+        .iter()
+        .filter(|(name, _)| leaf(name).is_none())
+        .map(|(name, schema)| {
+            let facts = facts.get(name).unwrap_or(&no_facts);
+            let pointers = pointers.get(name).unwrap_or(&no_pointers);
+            let definition = built_in(name, schema, facts, pointers);
+            (definition.name.clone(), definition)
+        })
+        .collect()
 }
 
-fn field(facts: &ListFacts, key: &str, schema: &Value) -> Field {
-    let facts = facts.fields.get(key);
+fn built_in(
+    name: &str,
+    schema: &Value,
+    facts: &ListFacts,
+    pointers: &BTreeSet<String>,
+) -> Definition {
+    let required = schema["required"].as_array().into_iter().flatten();
+    let required: BTreeSet<&str> = required.filter_map(Value::as_str).collect();
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let fields: BTreeMap<Box<str>, Field> = properties
+        .map(|(key, schema)| {
+            let mut field = field(facts.fields.get(key), type_of(schema));
+            field.keeps_zero = required.contains(key.as_str()) || pointers.contains(key);
+            (key.as_str().into(), field)
+        })
+        .collect();
+    let always = fields
+        .iter()
+        .filter(|(name, field)| required.contains(&***name) && field.ty != Type::Any);
+    Definition {
+        name: name.into(),
+        rules: Rules::Go,
+        // A struct of Go that is written by hand has no properties here.
+        keeps_unknown: schema.get("properties").is_none(),
+        always: always.map(|(name, _)| name.clone()).collect(),
+        fields,
+    }
+}
+
+fn field(facts: Option<&FieldFacts>, ty: Type) -> Field {
     let strategies = facts
         .and_then(|f| f.patch_strategy.as_deref())
         .unwrap_or_default();
     Field {
-        ty: type_of(schema),
+        ty,
+        keeps_zero: true,
+        default: None,
         strategies: strategies.split(',').filter_map(Strategy::named).collect(),
         merge_key: facts
             .and_then(|f| f.patch_merge_key.as_deref())
@@ -230,8 +349,12 @@ fn leaf(name: &str) -> Option<Type> {
     match short_name(name) {
         "Quantity" => Some(Type::Quantity),
         "IntOrString" => Some(Type::IntOrString),
-        "Time" | "MicroTime" => Some(Type::Time),
+        "Time" => Some(Type::Time),
+        "MicroTime" => Some(Type::MicroTime),
         "FieldsV1" | "RawExtension" | "Patch" => Some(Type::Any),
+        // Parts of the schemas of custom kinds, which are one of several things.
+        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" => Some(Type::Any),
+        "JSONSchemaPropsOrStringArray" => Some(Type::Any),
         _ => None,
     }
 }
@@ -267,6 +390,32 @@ mod tests {
             resources.fields["limits"].ty,
             Type::Map(Box::new(Type::Quantity))
         );
+    }
+
+    #[test]
+    fn pointers_and_required_fields_tell_zero_from_absent() {
+        let keeps = |name: &str, field: &str| {
+            let name = format!("io.k8s.{name}");
+            definition(&name).unwrap().fields[field].keeps_zero
+        };
+        assert!(keeps("api.apps.v1.DeploymentSpec", "replicas"));
+        assert!(keeps("api.apps.v1.RollingUpdateDeployment", "maxSurge"));
+        assert!(keeps("api.apps.v1.ReplicaSetStatus", "replicas"));
+        assert!(keeps("api.core.v1.PodSpec", "containers"));
+        assert!(!keeps("api.apps.v1.DeploymentStatus", "replicas"));
+        assert!(!keeps("api.core.v1.PodSpec", "nodeSelector"));
+        assert!(!keeps("api.core.v1.PodSpec", "hostNetwork"));
+        assert!(!keeps("apimachinery.pkg.apis.meta.v1.ObjectMeta", "labels"));
+    }
+
+    #[test]
+    fn every_pointer_of_a_served_type_is_a_field() {
+        let pointers = pointer_fields();
+        for (name, schema) in published() {
+            for field in pointers.get(&name).into_iter().flatten() {
+                assert!(schema["properties"].get(field).is_some(), "{name}.{field}");
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A document may be no deeper, have no more parts and be no larger than `limits` says, all aliases
 //! of YAML written out.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt::{self, Write as _};
 
 use k8s_openapi::serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
@@ -130,7 +130,7 @@ impl<'de, F: FnMut(&str, bool)> Visitor<'de> for Node<'_, F> {
         let mut list = Vec::new();
         let before = self.path.len();
         loop {
-            self.path.push_str(&format!("[{}]", list.len()));
+            let _ = write!(self.path, "[{}]", list.len());
             let next = Node {
                 path: self.path,
                 limits: self.limits,
@@ -151,7 +151,6 @@ impl<'de, F: FnMut(&str, bool)> Visitor<'de> for Node<'_, F> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         self.limits.part(self.depth).map_err(A::Error::custom)?;
         let mut object = Map::new();
-        let mut keys = BTreeSet::new();
         let before = self.path.len();
         while let Some(Key(key)) = map.next_key()? {
             self.limits.text(key.len() + 1).map_err(A::Error::custom)?;
@@ -159,7 +158,7 @@ impl<'de, F: FnMut(&str, bool)> Visitor<'de> for Node<'_, F> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            (self.seen)(path_shown(self.path), !keys.insert(key.clone()));
+            (self.seen)(path_shown(self.path), object.contains_key(&key));
             let value = map.next_value_seed(Node {
                 path: self.path,
                 limits: self.limits,

@@ -72,6 +72,19 @@ fn walk(value: &Value, depth: usize, limits: &mut Limits) -> Result<(), String> 
     }
 }
 
+/// About what the value takes as text, without numbers.
+pub fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(|item| 1 + text_bytes(item)).sum(),
+        Value::Object(object) => object
+            .iter()
+            .map(|(key, item)| key.len() + 1 + text_bytes(item))
+            .sum(),
+        _ => 1,
+    }
+}
+
 /// Levels of objects and lists; a text has none.
 pub fn depth(value: &Value) -> usize {
     match value {

@@ -4,6 +4,9 @@
 //! of the schema; what it lacks, the numbers of the fields, is in `data/protobuf-fields.json`
 //! (from Kubernetes' .proto files by way of the crate k8s-pb). There `@Type` is a message whose
 //! fields stand in the object itself in JSON. Answers are never written in protobuf.
+//!
+//! Clients write out the zeros of fields that are no pointers, which JSON leaves out: they are left
+//! to `structural`, as is everything else that makes a value canonical.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
@@ -14,6 +17,7 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value};
 
+use super::limits::Limits;
 use crate::schema::{self, Definition, Type};
 
 /// What every body begins with.
@@ -25,42 +29,6 @@ pub struct Envelope<'a> {
     pub kind: &'a str,
     message: &'a [u8],
 }
-
-/// Fields that tell zero from absent. The Go types of all others cannot, and write zeros out that
-/// JSON leaves out.
-const ZERO_COUNTS: [&str; 31] = [
-    "activeDeadlineSeconds",
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "automountServiceAccountToken",
-    "blockOwnerDeletion",
-    "controller",
-    "defaultMode",
-    "deletionGracePeriodSeconds",
-    "enableServiceLinks",
-    "fsGroup",
-    "gracePeriodSeconds",
-    "hostUsers",
-    "immutable",
-    "leaseTransitions",
-    "mode",
-    "optional",
-    "orphanDependents",
-    "priority",
-    "privileged",
-    "progressDeadlineSeconds",
-    "readOnlyRootFilesystem",
-    "ready",
-    "replicas",
-    "revisionHistoryLimit",
-    "runAsGroup",
-    "runAsNonRoot",
-    "runAsUser",
-    "serving",
-    "terminating",
-    "terminationGracePeriodSeconds",
-    "tolerationSeconds",
-];
 
 /// Opens the envelope of a body.
 pub fn open(body: &[u8]) -> Result<Envelope<'_>, String> {
@@ -95,7 +63,8 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, String> {
 
 /// The message of an envelope as an object of this type, with its kind.
 pub fn object(definition: &str, envelope: &Envelope<'_>) -> Result<Value, String> {
-    let mut object = message(definition, envelope.message)?;
+    let mut reader = Reader::default();
+    let mut object = reader.message(definition, envelope.message)?;
     for (field, word) in [
         ("apiVersion", envelope.api_version),
         ("kind", envelope.kind),
@@ -107,108 +76,125 @@ pub fn object(definition: &str, envelope: &Envelope<'_>) -> Result<Value, String
     Ok(Value::Object(object))
 }
 
-fn message(name: &str, bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let definition = schema::definition(name).ok_or_else(|| format!("no schema of {name}"))?;
-    let mut object = Map::new();
-    fields_into(&mut object, definition, name, bytes)?;
-    object.retain(|field, value| !is_unset(field, value));
-    Ok(object)
+/// Reads messages, as deep and as many of them as a document may have objects.
+#[derive(Default)]
+struct Reader {
+    limits: Limits,
+    depth: usize,
 }
 
-/// Reads the fields of a message into the object that they stand in.
-fn fields_into(
-    object: &mut Map<String, Value>,
-    definition: &'static Definition,
-    message: &str,
-    bytes: &[u8],
-) -> Result<(), String> {
-    let Some(numbers) = numbers().get(message) else {
-        return Err(format!("no protobuf fields of {message}"));
-    };
-    for field in Fields(bytes) {
-        let (number, wire) = field?;
-        let Some(name) = numbers.get(&number) else {
-            continue;
-        };
-        if let Some(inner) = name.strip_prefix('@') {
-            let Wire::Bytes(bytes) = wire else {
-                return Err(wrong_wire(name));
-            };
-            fields_into(object, definition, inner, bytes)?;
-        } else if let Some(field) = definition.fields.get(name) {
-            let slot = object.entry(&**name).or_insert(Value::Null);
-            put(slot, &field.ty, wire).map_err(|why| format!("{name}: {why}"))?;
-        }
+impl Reader {
+    fn message(&mut self, name: &str, bytes: &[u8]) -> Result<Map<String, Value>, String> {
+        let definition = schema::definition(name).ok_or_else(|| format!("no schema of {name}"))?;
+        self.limits.part(self.depth)?;
+        self.depth += 1;
+        let mut object = Map::new();
+        self.fields_into(&mut object, definition, name, bytes)?;
+        self.depth -= 1;
+        Ok(object)
     }
-    Ok(())
-}
 
-/// Puts one occurrence of a field in its place: lists and maps grow, others are replaced.
-fn put(slot: &mut Value, ty: &Type, wire: Wire<'_>) -> Result<(), String> {
-    match (ty, wire) {
-        (Type::List(item), wire) => {
-            if !slot.is_array() {
-                *slot = Value::Array(Vec::new());
-            }
-            let Value::Array(list) = slot else {
-                return Ok(());
+    /// Reads the fields of a message into the object that they stand in.
+    fn fields_into(
+        &mut self,
+        object: &mut Map<String, Value>,
+        definition: &'static Definition,
+        message: &str,
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        let Some(numbers) = numbers().get(message) else {
+            return Err(format!("no protobuf fields of {message}"));
+        };
+        for field in Fields(bytes) {
+            let (number, wire) = field?;
+            let Some(name) = numbers.get(&number) else {
+                continue;
             };
-            match (&**item, wire) {
-                // Packed: several numbers in one field.
-                (Type::Int32 | Type::Int64, Wire::Bytes(mut packed)) => {
-                    while !packed.is_empty() {
-                        list.push((varint(&mut packed)? as i64).into());
+            if let Some(inner) = name.strip_prefix('@') {
+                let Wire::Bytes(bytes) = wire else {
+                    return Err(wrong_wire(name));
+                };
+                self.fields_into(object, definition, inner, bytes)?;
+            } else if let Some(field) = definition.fields.get(name) {
+                let slot = object.entry(&**name).or_insert(Value::Null);
+                self.put(slot, &field.ty, wire)
+                    .map_err(|why| format!("{name}: {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one occurrence of a field in its place: lists and maps grow, others are replaced.
+    fn put(&mut self, slot: &mut Value, ty: &Type, wire: Wire<'_>) -> Result<(), String> {
+        match (ty, wire) {
+            (Type::List(item), wire) => {
+                if !slot.is_array() {
+                    *slot = Value::Array(Vec::new());
+                }
+                let Value::Array(list) = slot else {
+                    return Ok(());
+                };
+                match (&**item, wire) {
+                    // Packed: several numbers in one field.
+                    (Type::Int32 | Type::Int64, Wire::Bytes(mut packed)) => {
+                        while !packed.is_empty() {
+                            list.push((varint(&mut packed)? as i64).into());
+                        }
+                    }
+                    (item, wire) => list.push(self.single(item, wire)?),
+                }
+            }
+            (Type::Map(item), Wire::Bytes(entry)) => {
+                if !slot.is_object() {
+                    *slot = Value::Object(Map::new());
+                }
+                let (mut key, mut value) = ("", Value::Null);
+                for field in Fields(entry) {
+                    match field? {
+                        (1, Wire::Bytes(text)) => key = utf8(text)?,
+                        (2, wire) => value = self.single(item, wire)?,
+                        _ => {}
                     }
                 }
-                (item, wire) => list.push(single(item, wire)?),
+                slot[key] = value;
             }
+            (ty, wire) => *slot = self.single(ty, wire)?,
         }
-        (Type::Map(item), Wire::Bytes(entry)) => {
-            if !slot.is_object() {
-                *slot = Value::Object(Map::new());
-            }
-            let (mut key, mut value) = ("", None);
-            for field in Fields(entry) {
-                match field? {
-                    (1, Wire::Bytes(text)) => key = utf8(text)?,
-                    (2, wire) => value = Some(single(item, wire)?),
-                    _ => {}
-                }
-            }
-            slot[key] = value.unwrap_or_else(|| "".into());
-        }
-        (ty, wire) => *slot = single(ty, wire)?,
+        Ok(())
     }
-    Ok(())
-}
 
-fn single(ty: &Type, wire: Wire<'_>) -> Result<Value, String> {
-    match (ty, wire) {
-        (Type::Bool, Wire::Varint(number)) => Ok((number != 0).into()),
-        (Type::Int32 | Type::Int64, Wire::Varint(number)) => Ok((number as i64).into()),
-        (Type::Number, Wire::Fixed64(bits)) => Ok(f64::from_bits(bits).into()),
-        (Type::String, Wire::Bytes(text)) => Ok(utf8(text)?.into()),
-        (Type::Bytes, Wire::Bytes(bytes)) => Ok(base64::engine::general_purpose::STANDARD
-            .encode(bytes)
-            .into()),
-        (Type::Quantity, Wire::Bytes(bytes)) => string_in(bytes),
-        (Type::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes),
-        (Type::Time, Wire::Bytes(bytes)) => time(bytes),
-        (Type::Any, Wire::Bytes(bytes)) => raw(bytes),
-        (Type::Ref(name), Wire::Bytes(bytes)) => message(name, bytes).map(Value::Object),
-        (ty, _) => Err(wrong_wire(&ty.go_name())),
+    fn single(&mut self, ty: &Type, wire: Wire<'_>) -> Result<Value, String> {
+        match (ty, wire) {
+            (Type::Bool, Wire::Varint(number)) => Ok((number != 0).into()),
+            (Type::Int32 | Type::Int64, Wire::Varint(number)) => Ok((number as i64).into()),
+            (Type::Number, Wire::Fixed64(bits)) => Ok(f64::from_bits(bits).into()),
+            (Type::String, Wire::Bytes(text)) => Ok(utf8(text)?.into()),
+            (Type::Bytes, Wire::Bytes(bytes)) => Ok(base64::engine::general_purpose::STANDARD
+                .encode(bytes)
+                .into()),
+            (Type::Quantity, Wire::Bytes(bytes)) => quantity(bytes),
+            (Type::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes),
+            (Type::Time | Type::MicroTime, Wire::Bytes(bytes)) => time(bytes),
+            (Type::Any, Wire::Bytes(bytes)) => raw(bytes),
+            (Type::Ref(name), Wire::Bytes(bytes)) => self.message(name, bytes).map(Value::Object),
+            (ty, _) => Err(wrong_wire(&ty.go_name())),
+        }
     }
 }
 
-/// A quantity: a message of one text.
-fn string_in(bytes: &[u8]) -> Result<Value, String> {
+/// A quantity: a message of one text, which is empty for the zero of Go.
+fn quantity(bytes: &[u8]) -> Result<Value, String> {
     let mut text = "";
     for field in Fields(bytes) {
         if let (1, Wire::Bytes(bytes)) = field? {
             text = utf8(bytes)?;
         }
     }
-    Ok(text.into())
+    Ok(if text.is_empty() {
+        Value::Null
+    } else {
+        text.into()
+    })
 }
 
 fn int_or_string(bytes: &[u8]) -> Result<Value, String> {
@@ -254,17 +240,6 @@ fn raw(bytes: &[u8]) -> Result<Value, String> {
         }
     }
     Ok(Value::Null)
-}
-
-/// A zero that JSON would have left out.
-fn is_unset(field: &str, value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Bool(false) => !ZERO_COUNTS.contains(&field),
-        Value::Number(number) => number.as_i64() == Some(0) && !ZERO_COUNTS.contains(&field),
-        _ => false,
-    }
 }
 
 /// The names of the fields of each message, by number.

@@ -54,7 +54,7 @@ fn a_deployment_of_kubectl_is_read_as_its_json_would_be() {
                     }]},
                 },
             },
-            "status": {"replicas": 0},
+            "status": {},
         })
     );
 }
@@ -87,6 +87,26 @@ fn a_body_of_another_kind_is_refused_before_it_is_read() {
         "{error}"
     );
     assert_eq!(error.code(), 400);
+}
+
+#[test]
+fn a_message_of_more_parts_than_a_document_may_have_is_refused() {
+    // `spec.containers`, many times and empty.
+    let spec = [0x12, 0].repeat(crate::decode::limits::MAX_PARTS + 1);
+    let sized = |field: u8, bytes: &[u8]| {
+        let length = bytes.len();
+        let varint = [length | 0x80, (length >> 7) | 0x80, length >> 14].map(|b| b as u8);
+        [&[field][..], &varint, bytes].concat()
+    };
+    let body = [MAGIC, &sized(0x12, &sized(0x12, &spec))].concat();
+    let pods = find("", "v1", "pods").unwrap();
+    let error = pods.decode(&body, Format::Protobuf, FieldValidation::Warn);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("objects and lists: split it")
+    );
 }
 
 #[test]

@@ -17,7 +17,6 @@ pub fn resource() -> Resource {
         subresources: vec![Subresource::Scale, Subresource::Status],
         generation: Generation::SpecAndAnnotations,
         has_status: true,
-        pod_spec: Some("/spec/template/spec"),
         default,
         create: workload::create,
         update_status: workload::update_status,

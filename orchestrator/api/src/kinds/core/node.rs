@@ -20,7 +20,6 @@ pub fn resource() -> Resource {
         subresources: vec![Subresource::Status],
         fields: vec![Field::of("spec.unschedulable").or(Absent::Is("false"))],
         has_status: true,
-        resource_lists: &["/status/capacity", "/status/allocatable"],
         default,
         validate,
         validate_update,

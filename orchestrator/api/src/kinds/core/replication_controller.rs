@@ -19,7 +19,6 @@ pub fn resource() -> Resource {
         fields: vec![Field::of("status.replicas").or(Absent::Is("0"))],
         generation: Generation::Spec,
         has_status: true,
-        pod_spec: Some("/spec/template/spec"),
         default,
         create: workload::create_replicas,
         update_status: workload::update_status,

@@ -38,7 +38,6 @@ pub fn resource() -> Resource {
         ],
         fields: fields(),
         has_status: true,
-        pod_spec: Some("/spec"),
         default: defaults::pod,
         create,
         update,
