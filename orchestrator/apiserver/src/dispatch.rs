@@ -170,16 +170,18 @@ async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
     answer.unwrap_or_else(|_| Err(late()))
 }
 
-/// A write that keeps a processor busy: in its turn, and not on the threads that answer others.
+/// A write that keeps a processor busy: in its turn, and on a thread that gives way to those that
+/// answer others.
 async fn write_large(call: Call, uploaded: Option<OwnedSemaphorePermit>) -> Answer {
     let room = (call.state.shares.large_body(&call.user).await, uploaded);
     let runtime = Handle::current();
-    let work = tokio::task::spawn_blocking(move || {
+    let work = sys::give_way(move || {
         let answer = runtime.block_on(rest::serve(call));
         drop(room);
         answer
     });
-    to_the_end(work).await
+    work.await
+        .unwrap_or_else(|error| Err(reply::internal(&error)))
 }
 
 /// A client that goes away does not end a write halfway: what belongs to a commit (addresses that

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Response;
@@ -31,6 +31,11 @@ const MIDDLE_BODIES: usize = 1;
 /// Requests without a certificate from one address, and from all.
 const STRANGER_REQUESTS: usize = 16;
 const ALL_STRANGER_REQUESTS: usize = 256;
+/// Requests without a certificate from one address, on average; further ones wait for their time. Whoever
+/// asks over hundreds of connections without reading the answers would have all processors else.
+const STRANGER_INTERVAL: Duration = Duration::from_millis(10);
+/// So many of them may come at once.
+const STRANGER_BURST: u32 = 50;
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client that was turned away should wait before it comes again.
@@ -44,6 +49,7 @@ pub struct Peer(pub IpAddr);
 pub struct Shares {
     turn_timeout: Duration,
     callers: Mutex<BTreeMap<Caller, Weak<Share>>>,
+    pace: Mutex<Pace>,
     strangers: Arc<Semaphore>,
     /// Large bodies are worked on one at a time. Decoded, one may take a hundred times its bytes, and a
     /// processor for a second. By the caller's name.
@@ -80,6 +86,7 @@ impl Default for Shares {
         Self {
             turn_timeout: TURN_TIMEOUT,
             callers: Mutex::default(),
+            pace: Mutex::default(),
             strangers: Arc::new(Semaphore::new(ALL_STRANGER_REQUESTS)),
             large_bodies: Turns::default(),
         }
@@ -98,7 +105,8 @@ impl Shares {
             return Ok(Ticket::default());
         };
         let mut permits = Vec::new();
-        if let Caller::Stranger(_) = share.caller {
+        if let Caller::Stranger(address) = share.caller {
+            self.wait_for_time(address).await?;
             // Strangers do not wait: they would hold what they wait with.
             for semaphore in [&share.requests, &self.strangers] {
                 let permit = semaphore.clone().try_acquire_owned();
@@ -116,6 +124,20 @@ impl Shares {
             share,
             _permits: permits,
         }))))
+    }
+
+    /// A stranger that waits holds nothing but its connection.
+    async fn wait_for_time(&self, address: IpAddr) -> Result<(), ApiError> {
+        let pause = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.next(address, Instant::now())
+        };
+        if pause > self.turn_timeout {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Err(too_many("without a client certificate"));
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// The caller's turn to have a large body worked on.
@@ -141,6 +163,29 @@ impl Shares {
         let share = Arc::new(Share::new(caller.clone()));
         callers.insert(caller, Arc::downgrade(&share));
         Some(share)
+    }
+}
+
+/// When the next request from an address has its time. An address whose time has come is forgotten.
+#[derive(Default)]
+struct Pace(BTreeMap<IpAddr, Instant>);
+
+impl Pace {
+    /// How long this request waits. One that would wait longer than a turn lasts takes no time from the
+    /// others.
+    fn next(&mut self, address: IpAddr, now: Instant) -> Duration {
+        let earliest = now
+            .checked_sub(STRANGER_INTERVAL * STRANGER_BURST)
+            .unwrap_or(now);
+        if !self.0.contains_key(&address) {
+            self.0.retain(|_, next| *next > earliest);
+        }
+        let next = self.0.entry(address).or_insert(earliest);
+        let pause = next.saturating_duration_since(now);
+        if pause <= TURN_TIMEOUT {
+            *next += STRANGER_INTERVAL;
+        }
+        pause
     }
 }
 
@@ -243,6 +288,29 @@ mod tests {
         assert!(shares.enter(&node("a"), HERE, false).await.is_ok());
         held.pop();
         assert!(shares.enter(&user, HERE, false).await.is_ok());
+    }
+
+    #[test]
+    fn an_address_without_a_certificate_has_its_pace_after_a_burst_and_others_have_theirs() {
+        let (here, there) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let (mut pace, now) = (Pace::default(), Instant::now() + Duration::from_secs(60));
+        let pauses: Vec<Duration> = (0..=STRANGER_BURST + 2)
+            .map(|_| pace.next(here, now))
+            .collect();
+        let at_once = pauses.iter().filter(|pause| pause.is_zero()).count();
+        assert_eq!(at_once, STRANGER_BURST as usize + 1);
+        assert_eq!(pauses.last(), Some(&(STRANGER_INTERVAL * 2)));
+        assert_eq!(pace.next(there, now), Duration::ZERO);
+        for _ in 0..5000 {
+            pace.next(here, now);
+        }
+        let longest = pace.next(here, now);
+        assert!(
+            longest > TURN_TIMEOUT && longest < TURN_TIMEOUT * 2,
+            "{longest:?}"
+        );
+        pace.next(IpAddr::from([192, 0, 2, 3]), now + Duration::from_secs(90));
+        assert_eq!(pace.0.len(), 1, "whoever has been quiet is forgotten");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub mod connections;
 pub mod descriptors;
 pub mod files;
 pub mod front;
+mod give_way;
 pub mod mounts;
 pub mod random;
 pub mod shutdown;
@@ -18,6 +19,7 @@ pub mod tls;
 pub mod turns;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use give_way::give_way;
 pub use shutdown::Shutdown;
 pub use tasks::Tasks;
 pub use turns::Turns;

@@ -44,7 +44,7 @@ fn an_ending_namespace_is_emptied_of_what_is_not_going_yet() {
     };
     let map = (Kind::CONFIG_MAP, json!({"metadata": {"name": "b"}}));
     let words = planned(vec![namespace(true), pod(false), map]);
-    assert_eq!(words, ["empty pods of ns", "empty configmaps of ns"]);
+    assert_eq!(words, ["empty configmaps of ns", "empty pods of ns"]);
     assert_eq!(
         planned(vec![namespace(true), pod(true)]),
         Vec::<String>::new()
