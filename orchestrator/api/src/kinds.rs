@@ -8,6 +8,8 @@ pub mod autoscaling;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+#[cfg(test)]
+mod exercise;
 pub mod policy;
 
 use std::sync::LazyLock;
@@ -22,13 +24,18 @@ pub(crate) fn all() -> Vec<Resource> {
         core::event::resource(),
         core::namespace::resource(),
         core::node::resource(),
+        core::persistent_volume_claim::resource(),
+        core::persistent_volume::resource(),
         core::pod::resource(),
         core::replication_controller::resource(),
         core::secret::resource(),
         core::service_account::resource(),
         core::service::resource(),
+        apps::controller_revision::resource(),
+        apps::daemon_set::resource(),
         apps::deployment::resource(),
         apps::replica_set::resource(),
+        apps::stateful_set::resource(),
         authorization::self_subject_access_review::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
