@@ -7,7 +7,7 @@ mod age;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use age::since;
+pub use age::{between, since};
 
 /// One column, as `meta.k8s.io/v1` describes it; priority 1 is shown by `-o wide` only.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,16 @@ impl Column {
         Self {
             name,
             kind: "integer",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    pub const fn boolean(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "boolean",
             format: "",
             description,
             priority: 0,

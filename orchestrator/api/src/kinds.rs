@@ -5,6 +5,7 @@
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
+pub mod batch;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
@@ -37,6 +38,8 @@ pub(crate) fn all() -> Vec<Resource> {
         apps::replica_set::resource(),
         apps::stateful_set::resource(),
         authorization::self_subject_access_review::resource(),
+        batch::cron_job::resource(),
+        batch::job::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
     ]

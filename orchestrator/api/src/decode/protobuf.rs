@@ -28,24 +28,34 @@ pub struct Envelope<'a> {
 
 /// Fields that tell zero from absent. The Go types of all others cannot, and write zeros out that
 /// JSON leaves out.
-const ZERO_COUNTS: [&str; 31] = [
+const ZERO_COUNTS: [&str; 48] = [
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
     "automountServiceAccountToken",
+    "averageUtilization",
+    "backoffLimit",
+    "backoffLimitPerIndex",
     "blockOwnerDeletion",
+    "completions",
     "controller",
     "defaultMode",
     "deletionGracePeriodSeconds",
     "enableServiceLinks",
+    "failedJobsHistoryLimit",
     "fsGroup",
     "gracePeriodSeconds",
     "hostUsers",
     "immutable",
     "leaseTransitions",
+    "manualSelector",
+    "maxFailedIndexes",
+    "minReplicas",
     "mode",
     "optional",
     "orphanDependents",
+    "parallelism",
+    "partition",
     "priority",
     "privileged",
     "progressDeadlineSeconds",
@@ -57,9 +67,16 @@ const ZERO_COUNTS: [&str; 31] = [
     "runAsNonRoot",
     "runAsUser",
     "serving",
+    "stabilizationWindowSeconds",
+    "startingDeadlineSeconds",
+    "storageClassName",
+    "succeededCount",
+    "successfulJobsHistoryLimit",
+    "suspend",
     "terminating",
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
+    "ttlSecondsAfterFinished",
 ];
 
 /// Opens the envelope of a body.
@@ -260,7 +277,7 @@ fn raw(bytes: &[u8]) -> Result<Value, String> {
 fn is_unset(field: &str, value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::String(text) => text.is_empty(),
+        Value::String(text) => text.is_empty() && !ZERO_COUNTS.contains(&field),
         Value::Bool(false) => !ZERO_COUNTS.contains(&field),
         Value::Number(number) => number.as_i64() == Some(0) && !ZERO_COUNTS.contains(&field),
         _ => false,
