@@ -98,6 +98,15 @@ pub const NAME: Column = Column {
 /// The column that every table has.
 pub const AGE: Column = Column::text("Age", "Time since the object was created");
 
+/// The second column of kinds that Kubernetes has no table of.
+pub const CREATED_AT: Column = Column {
+    name: "Created At",
+    kind: "date",
+    format: "",
+    description: "The time at which the object was created",
+    priority: 0,
+};
+
 /// Text at a JSON pointer; empty when absent.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object
@@ -146,6 +155,10 @@ pub fn name(object: &Value) -> Value {
 
 pub fn age(object: &Value, now: Timestamp) -> Value {
     since(text(object, "/metadata/creationTimestamp"), now).into()
+}
+
+pub fn created_at(object: &Value) -> Value {
+    text(object, "/metadata/creationTimestamp").into()
 }
 
 /// `a=b,c=d` of a map of labels, `<none>` for an empty one.

@@ -6,6 +6,7 @@ mod errors;
 pub mod int_or_percent;
 pub mod names;
 pub mod object;
+pub mod resources;
 pub mod selector;
 
 use serde_json::Value;
