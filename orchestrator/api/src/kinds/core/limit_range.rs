@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::LimitRange;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::columns::{CREATED_AT, NAME, Printer, created_at, name};
 use crate::defaults::items;
@@ -225,6 +225,8 @@ fn ratio_of(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::kinds::exercise::{change, columns, created, refused, row, with};
 

@@ -75,6 +75,7 @@ const SOURCE_DEFAULTS: [(&str, &str, &str); 10] = [
 pub fn resource() -> Resource {
     Resource {
         short_names: vec!["pv".into()],
+        answers_with_object: true,
         scope: Scope::Cluster,
         subresources: vec![Subresource::Status],
         fields: vec![Field::at("name", "/metadata/name")],

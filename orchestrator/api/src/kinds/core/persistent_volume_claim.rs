@@ -22,6 +22,7 @@ const IMMUTABLE: &str = "spec is immutable after creation except resources.reque
 pub fn resource() -> Resource {
     Resource {
         short_names: vec!["pvc".into()],
+        answers_with_object: true,
         subresources: vec![Subresource::Status],
         has_status: true,
         resource_lists: &[

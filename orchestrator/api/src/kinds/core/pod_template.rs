@@ -15,6 +15,7 @@ const CONTAINERS_AT: &str = "/template/spec/containers";
 pub fn resource() -> Resource {
     Resource {
         generation: Generation::Spec,
+        answers_with_object: true,
         pod_spec: Some("/template/spec"),
         default: |object| {
             set(object, "template", || json!({}));

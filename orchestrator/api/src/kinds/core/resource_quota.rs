@@ -44,6 +44,7 @@ const ONLY_EXISTS: &str = "must be 'Exist' when scope is any of ResourceQuotaSco
 pub fn resource() -> Resource {
     Resource {
         short_names: vec!["quota".into()],
+        answers_with_object: true,
         subresources: vec![Subresource::Status],
         has_status: true,
         resource_lists: &["/spec/hard", "/status/hard", "/status/used"],
