@@ -7,7 +7,7 @@ mod age;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use age::since;
+pub use age::{between, since};
 
 /// One column, as `meta.k8s.io/v1` describes it; priority 1 is shown by `-o wide` only.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,16 @@ impl Column {
         }
     }
 
+    pub const fn boolean(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "boolean",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
     pub const fn wide(name: &'static str, description: &'static str) -> Self {
         Self {
             name,
@@ -87,6 +97,15 @@ pub const NAME: Column = Column {
 
 /// The column that every table has.
 pub const AGE: Column = Column::text("Age", "Time since the object was created");
+
+/// The second column of kinds that Kubernetes has no table of.
+pub const CREATED_AT: Column = Column {
+    name: "Created At",
+    kind: "date",
+    format: "",
+    description: "The time at which the object was created",
+    priority: 0,
+};
 
 /// Text at a JSON pointer; empty when absent.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -136,6 +155,10 @@ pub fn name(object: &Value) -> Value {
 
 pub fn age(object: &Value, now: Timestamp) -> Value {
     since(text(object, "/metadata/creationTimestamp"), now).into()
+}
+
+pub fn created_at(object: &Value) -> Value {
+    text(object, "/metadata/creationTimestamp").into()
 }
 
 /// `a=b,c=d` of a map of labels, `<none>` for an empty one.

@@ -5,10 +5,15 @@
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
+pub mod batch;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+#[cfg(test)]
+mod exercise;
+pub mod node;
 pub mod policy;
+pub mod scheduling;
 
 use std::sync::LazyLock;
 
@@ -20,17 +25,31 @@ pub(crate) fn all() -> Vec<Resource> {
         core::config_map::resource(),
         core::endpoints::resource(),
         core::event::resource(),
+        core::limit_range::resource(),
         core::namespace::resource(),
         core::node::resource(),
+        core::persistent_volume_claim::resource(),
+        core::persistent_volume::resource(),
         core::pod::resource(),
+        core::pod_template::resource(),
         core::replication_controller::resource(),
+        core::resource_quota::resource(),
         core::secret::resource(),
         core::service_account::resource(),
         core::service::resource(),
+        apps::controller_revision::resource(),
+        apps::daemon_set::resource(),
         apps::deployment::resource(),
         apps::replica_set::resource(),
+        apps::stateful_set::resource(),
         authorization::self_subject_access_review::resource(),
+        autoscaling::horizontal_pod_autoscaler::resource(),
+        batch::cron_job::resource(),
+        batch::job::resource(),
+        policy::pod_disruption_budget::resource(),
+        scheduling::priority_class::resource(),
         coordination::lease::resource(),
+        node::runtime_class::resource(),
         discovery::endpoint_slice::resource(),
     ]
 }

@@ -10,8 +10,9 @@ use super::resource::{Absent, Generation, Name, Resource, Subresource};
 
 /// Clears what a client may not set, and sets what the server owns but for time and uid.
 pub(super) fn for_create(resource: &Resource, object: &mut Value) {
-    resource.default(object);
+    // First, so that no default is made from a uid that the client sent.
     metadata::prepare_for_create(object);
+    resource.default(object);
     if resource.generation != Generation::None {
         object["metadata"]["generation"] = 1.into();
     }

@@ -10,6 +10,11 @@ pub fn since(timestamp: &str, now: Timestamp) -> String {
     }
 }
 
+/// The time between two RFC 3339 timestamps; what has no end lasts until `now`.
+pub fn between(start: &str, end: &str, now: Timestamp) -> String {
+    since(start, end.parse().unwrap_or(now))
+}
+
 /// Kubernetes' `HumanDuration` of whole seconds.
 fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);

@@ -1,3 +1,4 @@
 //! The kinds of the group policy.
 
 pub mod eviction;
+pub mod pod_disruption_budget;

@@ -56,6 +56,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The same place with another value there.
+    pub fn with(&self, value: &'a Value) -> At<'a> {
+        At { value, ..*self }
+    }
+
     /// The items of a list.
     pub fn items(&'a self) -> impl Iterator<Item = At<'a>> {
         let items = self.value.as_array().into_iter().flatten().enumerate();
@@ -186,9 +191,19 @@ impl Errors {
     }
 
     pub fn not_supported(&mut self, at: &At<'_>, supported: &[&str]) {
+        self.part_not_supported(at, at.value, supported);
+    }
+
+    /// Of a part of the value at the place, such as one item of a list.
+    pub fn part_not_supported(&mut self, at: &At<'_>, part: &Value, supported: &[&str]) {
         let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
-        self.push(at, CauseKind::NotSupported, shown(at.value), &detail);
+        self.push(at, CauseKind::NotSupported, shown(part), &detail);
+    }
+
+    /// Of a value that is not shown.
+    pub fn invalid_whole(&mut self, at: &At<'_>, detail: &str) {
+        self.push(at, CauseKind::Invalid, String::new(), detail);
     }
 
     /// One of a few words; the empty word is not one of them.
@@ -231,6 +246,12 @@ impl Errors {
     pub fn not_negative(&mut self, at: &At<'_>) {
         if at.number() < 0 {
             self.invalid(at, "must be greater than or equal to 0");
+        }
+    }
+
+    pub fn positive(&mut self, at: &At<'_>) {
+        if at.number() <= 0 {
+            self.invalid(at, "must be greater than 0");
         }
     }
 

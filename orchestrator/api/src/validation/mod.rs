@@ -1,9 +1,12 @@
 //! What an object may hold: Kubernetes' rules, paths and messages. The rules of a kind are in its file.
 
 pub mod addresses;
+pub mod changes;
 mod errors;
+pub mod int_or_percent;
 pub mod names;
 pub mod object;
+pub mod resources;
 pub mod selector;
 
 use serde_json::Value;

@@ -127,6 +127,26 @@ pub fn header(text: &str) -> Result<(), String> {
     )
 }
 
+/// The path of a URL.
+pub fn http_path(text: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+    ensure(
+        !text.is_empty() && text.chars().all(fits),
+        "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
+    )
+}
+
+/// One part of a path: any text but for what would make it several or another one.
+pub fn path_segment(text: &str) -> Result<(), String> {
+    if matches!(text, "." | "..") {
+        return Err(format!("may not be '{text}'"));
+    }
+    for part in ['/', '%'] {
+        ensure(!text.contains(part), &format!("may not contain '{part}'"))?;
+    }
+    Ok(())
+}
+
 fn length(text: &str, max: usize) -> Result<(), String> {
     if text.len() > max {
         Err(format!("must be no more than {max} bytes"))

@@ -23,6 +23,17 @@ const SECRET: &str = "\
     6b3873000a0c0a0276311206536563726574121d0a110a017312001a0022002a0032003800420012060a016112\
     01621a001a002200";
 
+/// A volume of 1Gi at nas:/m that may be written, as Go clients encode it.
+const VOLUME: &str = "\
+    6b3873000a160a027631121050657273697374656e74566f6c756d65123a0a040a02707612300a100a0773746f\
+    7261676512050a03314769120d2a0b0a036e617312022f6d18001a0d5265616457726974654d616e791a001a00\
+    2200";
+
+/// A claim of 1Gi that wants a volume of no class, which is not the same as the default class.
+const CLAIM: &str = "\
+    6b3873000a1b0a027631121550657273697374656e74566f6c756d65436c61696d12320a030a016312270a0d52\
+    65616457726974654f6e6365121212100a0773746f7261676512050a033147691a002a001a020a001a002200";
+
 fn decoded(group: &str, plural: &str, body: &str) -> Value {
     let body = hex::decode(body).unwrap();
     let resource = find(group, "v1", plural).unwrap();
@@ -73,6 +84,26 @@ fn a_service_keeps_the_name_of_its_target_port() {
 #[test]
 fn bytes_become_base64() {
     assert_eq!(decoded("", "secrets", SECRET)["data"], json!({"a": "Yg=="}));
+}
+
+#[test]
+fn the_source_of_a_volume_stands_in_its_spec() {
+    let volume = decoded("", "persistentvolumes", VOLUME);
+    assert_eq!(
+        volume["spec"],
+        json!({
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "1Gi"},
+            "nfs": {"server": "nas", "path": "/m"},
+        })
+    );
+}
+
+#[test]
+fn a_claim_of_no_class_says_so() {
+    let claim = decoded("", "persistentvolumeclaims", CLAIM);
+    assert_eq!(claim["spec"]["storageClassName"], "");
+    assert_eq!(claim["spec"].get("volumeName"), None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::workload::{self, CONTAINERS, IMAGES, SELECTOR, containers};
 use crate::columns::{AGE, Column, NAME, Printer, age, format_selector, name, number};
 use crate::defaults::set;
 use crate::resource::{Generation, Resource, Subresource};
+use crate::validation::int_or_percent::{at_most_all, is_zero, number_or_percent};
 use crate::validation::{At, Errors};
 
 pub fn resource() -> Resource {
@@ -88,32 +89,10 @@ fn strategy(strategy: &At<'_>, errors: &mut Errors) {
             if is_zero(&most) && is_zero(&surge) {
                 errors.invalid(&most, "may not be 0 when `maxSurge` is 0");
             }
-            if percent(&most).is_some_and(|percent| percent > 100) {
-                errors.invalid(&most, "must not be greater than 100%");
-            }
+            at_most_all(&most, errors);
         }
         _ => errors.not_supported(&kind, &["Recreate", "RollingUpdate"]),
     }
-}
-
-fn number_or_percent(at: &At<'_>, errors: &mut Errors) {
-    if !at.value.is_string() {
-        errors.not_negative(at);
-    } else if percent(at).is_none() {
-        errors.invalid(
-            at,
-            "a valid percent string must be a numeric string followed by an ending '%' (e.g. \
-             '1%',  or '93%', regex used for validation is '[0-9]+%')",
-        );
-    }
-}
-
-fn percent(at: &At<'_>) -> Option<u64> {
-    at.value.as_str()?.strip_suffix('%')?.parse().ok()
-}
-
-fn is_zero(at: &At<'_>) -> bool {
-    percent(at).map_or_else(|| at.value == 0, |percent| percent == 0)
 }
 
 fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -131,18 +110,4 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
         containers(object, "/image").into(),
         format_selector(object.pointer("/spec/selector")).into(),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_percentage_is_digits_and_a_sign() {
-        for (text, number) in [("25%", Some(25)), ("%", None), ("25", None), ("-1%", None)] {
-            assert_eq!(percent(&At::root(&json!(text))), number, "{text}");
-        }
-    }
 }

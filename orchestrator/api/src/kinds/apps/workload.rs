@@ -36,17 +36,27 @@ pub const SELECTOR: Column = Column::wide("Selector", "Labels of the pods");
 
 /// One replica, and a template with a pod's defaults.
 pub fn default(object: &mut Value) -> &mut Value {
+    let spec = spec(object);
+    set(spec, "replicas", || 1.into());
+    default_template(spec);
+    spec
+}
+
+/// The spec, which is made where there is none.
+pub fn spec(object: &mut Value) -> &mut Value {
     if !object["spec"].is_object() {
         object["spec"] = json!({});
     }
-    let spec = &mut object["spec"];
-    set(spec, "replicas", || 1.into());
-    if spec["template"].is_object() {
-        set(&mut spec["template"], "metadata", || json!({}));
-        set(&mut spec["template"], "spec", || json!({}));
-        pod::default_template(&mut spec["template"]["spec"]);
+    &mut object["spec"]
+}
+
+/// Gives the field `template` of a value, if there is one, a pod's defaults.
+pub fn default_template(owner: &mut Value) {
+    if let Some(template) = owner.get_mut("template").filter(|t| t.is_object()) {
+        set(template, "metadata", || json!({}));
+        set(template, "spec", || json!({}));
+        pod::default_template(&mut template["spec"]);
     }
-    spec
 }
 
 /// An object without labels gets those of its template.
@@ -84,24 +94,8 @@ pub fn selector_is_immutable(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
 }
 
 pub fn selected_template(spec: &At<'_>, errors: &mut Errors) {
-    let selector = spec.field("selector");
-    label_selector(&selector, errors);
+    selector_of_template(spec, EMPTY, errors);
     let template = spec.field("template");
-    let metadata = template.field("metadata");
-    let labels = metadata.field("labels");
-    let typed = serde_json::from_value::<meta_v1::LabelSelector>(selector.value.clone());
-    let parsed = typed
-        .ok()
-        .and_then(|s| LabelSelector::from_object(Some(&s)).ok());
-    // Decoding fills in an empty selector where there is none, which is what people forget.
-    if selector.is_empty() {
-        errors.required(&selector, "");
-        errors.invalid(&labels, MISMATCH);
-    } else if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
-        errors.invalid(&selector, EMPTY);
-    } else if parsed.is_some_and(|s| !s.matches(&meta::string_map(labels.value))) {
-        errors.invalid(&labels, MISMATCH);
-    }
     if template.is_null() {
         errors.required(&template, "");
         return;
@@ -109,9 +103,45 @@ pub fn selected_template(spec: &At<'_>, errors: &mut Errors) {
     template_of_a_controller(&template, errors);
 }
 
+/// The selector, which is required and selects the pods of the template. `empty` is said of one
+/// that has requirements but selects everything.
+pub fn selector_of_template(spec: &At<'_>, empty: &str, errors: &mut Errors) {
+    let selector = spec.field("selector");
+    label_selector(&selector, errors);
+    // Decoding fills in an empty selector where there is none, which is what people forget.
+    if selector.is_empty() {
+        errors.required(&selector, "");
+    }
+    selects_template(spec, empty, errors);
+}
+
+/// A selector that is there selects the pods of the template, but not all pods.
+pub fn selects_template(spec: &At<'_>, empty: &str, errors: &mut Errors) {
+    let (selector, template) = (spec.field("selector"), spec.field("template"));
+    let metadata = template.field("metadata");
+    let labels = metadata.field("labels");
+    let typed = serde_json::from_value::<meta_v1::LabelSelector>(selector.value.clone());
+    let parsed = typed
+        .ok()
+        .and_then(|s| LabelSelector::from_object(Some(&s)).ok());
+    if selector.is_empty() {
+        errors.invalid(&labels, MISMATCH);
+    } else if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
+        errors.invalid(&selector, empty);
+    } else if parsed.is_some_and(|s| !s.matches(&meta::string_map(labels.value))) {
+        errors.invalid(&labels, MISMATCH);
+    }
+}
+
 /// A controller's pods run for ever.
 pub fn template_of_a_controller(template: &At<'_>, errors: &mut Errors) {
     pod::validate_template(template, errors);
+    runs_for_ever(template, "ReplicaSet", errors);
+}
+
+/// The pods of a template are restarted always, and have no deadline; `kind` is what the text of the
+/// error calls the controller.
+pub fn runs_for_ever(template: &At<'_>, kind: &str, errors: &mut Errors) {
     let spec = template.field("spec");
     let policy = spec.field("restartPolicy");
     if !policy.is_empty() && policy.text() != "Always" {
@@ -119,10 +149,8 @@ pub fn template_of_a_controller(template: &At<'_>, errors: &mut Errors) {
     }
     let deadline = spec.field("activeDeadlineSeconds");
     if !deadline.is_null() {
-        errors.forbidden(
-            &deadline,
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        );
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&deadline, &detail);
     }
 }
 
@@ -139,8 +167,14 @@ pub fn replicated(object: &Value, now: Timestamp, selector: String) -> Vec<Value
     ]
 }
 
+/// One field of every container of the template.
 pub fn containers(object: &Value, field: &str) -> String {
-    let containers = list(object, "/spec/template/spec/containers");
+    containers_at(object, "/spec/template/spec/containers", field)
+}
+
+/// The same of the containers at a JSON pointer.
+pub fn containers_at(object: &Value, pointer: &str, field: &str) -> String {
+    let containers = list(object, pointer);
     containers
         .iter()
         .map(|container| text(container, field))

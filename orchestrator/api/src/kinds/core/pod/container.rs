@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{security, volume};
 use crate::quantity::Quantity;
 use crate::validation::addresses::ip;
-use crate::validation::{At, Errors, names};
+use crate::validation::{At, Errors, names, resources};
 
 /// What the containers of one pod share.
 pub struct Context<'a> {
@@ -277,14 +277,14 @@ fn resources(resources: &At<'_>, errors: &mut Errors) {
             Quantity::parse(limit.text()),
         );
         if limit.is_null() {
-            if !can_overcommit(name) {
+            if !resources::can_overcommit(name) {
                 errors.required(
                     &limits,
                     "Limit must be set for non overcommitable resources",
                 );
             }
         } else if let (Ok(asked), Ok(most)) = amounts {
-            let detail = if asked != most && !can_overcommit(name) {
+            let detail = if asked != most && !resources::can_overcommit(name) {
                 format!("must be equal to {name} limit of {most}")
             } else if asked > most {
                 format!("must be less than or equal to {name} limit of {most}")
@@ -299,39 +299,9 @@ fn resources(resources: &At<'_>, errors: &mut Errors) {
 /// A list of amounts of resources by name.
 pub fn amounts(list: &At<'_>, errors: &mut Errors) {
     for (name, amount) in list.entries() {
-        resource_name(&amount, name, errors);
-        let Ok(quantity) = Quantity::parse(amount.text()) else {
-            continue;
-        };
-        if quantity.is_negative() {
-            errors.invalid(&amount, "must be greater than or equal to 0");
-        }
-        if name.contains('/') && !quantity.is_whole() {
-            errors.invalid(&amount, "must be an integer");
-        }
+        resources::of_container(&amount, name, errors);
+        resources::amount(&amount, name, errors);
     }
-}
-
-fn resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
-    if let Err(why) = names::label_key(name) {
-        errors.invalid_value(at, name, why);
-    } else if !name.contains('/') && !is_standard(name) {
-        errors.invalid_value(
-            at,
-            name,
-            "must be a standard resource type or fully qualified",
-        );
-        errors.invalid_value(at, name, "must be a standard resource for containers");
-    }
-}
-
-fn is_standard(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
-}
-
-/// Only cpu, memory and the like may be promised more often than they are there.
-fn can_overcommit(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage")
 }
 
 fn probe(probe: &At<'_>, restarts: bool, errors: &mut Errors) {

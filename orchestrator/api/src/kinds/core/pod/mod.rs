@@ -3,11 +3,11 @@
 mod columns;
 pub mod container;
 mod defaults;
-mod placement;
+pub mod placement;
 mod security;
 mod spec;
 mod update;
-mod volume;
+pub mod volume;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};

@@ -80,7 +80,7 @@ fn topology_spread(constraints: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn tolerations(tolerations: &At<'_>, errors: &mut Errors) {
+pub fn tolerations(tolerations: &At<'_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
         let [key, operator, value, effect] =
             ["key", "operator", "value", "effect"].map(|name| toleration.value[name].as_str());
@@ -123,17 +123,22 @@ fn tolerations(tolerations: &At<'_>, errors: &mut Errors) {
 fn node_affinity(node: &At<'_>, errors: &mut Errors) {
     let required = node.field("requiredDuringSchedulingIgnoredDuringExecution");
     if !required.is_null() {
-        let terms = required.field("nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.required(&terms, "must have at least one node selector term");
-        }
-        terms.items().for_each(|term| node_term(&term, errors));
+        node_selector(&required, errors);
     }
     let preferred = node.field("preferredDuringSchedulingIgnoredDuringExecution");
     for term in preferred.items() {
         weight(&term, errors);
         node_term(&term.field("preference"), errors);
     }
+}
+
+/// Which nodes fit: those of any of the terms.
+pub fn node_selector(selector: &At<'_>, errors: &mut Errors) {
+    let terms = selector.field("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.required(&terms, "must have at least one node selector term");
+    }
+    terms.items().for_each(|term| node_term(&term, errors));
 }
 
 fn weight(wish: &At<'_>, errors: &mut Errors) {

@@ -86,7 +86,8 @@ pub fn descends(path: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn climbs(path: &str) -> bool {
+/// A path that goes up.
+pub fn climbs(path: &str) -> bool {
     path.split('/').any(|part| part == "..")
 }
 
@@ -229,7 +230,8 @@ fn mode(mode: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn host_path(host: &At<'_>, errors: &mut Errors) {
+/// A path of the node, and what must be there.
+pub fn host_path(host: &At<'_>, errors: &mut Errors) {
     let path = host.field("path");
     if path.is_empty() {
         errors.required(&path, "");

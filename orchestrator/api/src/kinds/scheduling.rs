@@ -1,0 +1,3 @@
+//! The kinds of the group scheduling.
+
+pub mod priority_class;
