@@ -34,6 +34,26 @@ pub const OTHERS: Printer = Printer {
     cells: |object, now| vec![name(object), age(object, now)],
 };
 
+/// Kinds that Kubernetes gives no columns of their own, such as roles.
+pub const CREATED: Printer = Printer {
+    columns: &[
+        NAME,
+        Column {
+            name: "Created At",
+            kind: "date",
+            format: "",
+            description: "When the object was created",
+            priority: 0,
+        },
+    ],
+    cells: |object, _| {
+        vec![
+            name(object),
+            text(object, "/metadata/creationTimestamp").into(),
+        ]
+    },
+};
+
 impl Column {
     pub const fn text(name: &'static str, description: &'static str) -> Self {
         Self {
@@ -49,6 +69,16 @@ impl Column {
         Self {
             name,
             kind: "integer",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    pub const fn boolean(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "boolean",
             format: "",
             description,
             priority: 0,
@@ -110,6 +140,11 @@ pub fn number(object: &Value, pointer: &str) -> i64 {
         .pointer(pointer)
         .and_then(Value::as_i64)
         .unwrap_or_default()
+}
+
+/// Whether there is a true at a JSON pointer.
+pub fn is_true(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer) == Some(&Value::Bool(true))
 }
 
 /// The elements of a list at a JSON pointer; none when absent.

@@ -8,7 +8,10 @@ pub mod autoscaling;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod networking;
 pub mod policy;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::sync::LazyLock;
 
@@ -30,6 +33,11 @@ pub(crate) fn all() -> Vec<Resource> {
         apps::deployment::resource(),
         apps::replica_set::resource(),
         authorization::self_subject_access_review::resource(),
+        networking::ingress::resource(),
+        networking::ingress_class::resource(),
+        networking::ip_address::resource(),
+        networking::network_policy::resource(),
+        networking::service_cidr::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
     ]

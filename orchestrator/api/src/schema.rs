@@ -63,6 +63,19 @@ pub enum Type {
     Map(Box<Type>),
     /// Another definition, by name.
     Ref(Box<str>),
+    /// A schema or something simpler: `items` and `additionalProperties` of a JSON schema.
+    SchemaOr(Box<SchemaOr>),
+}
+
+/// What the apiextensions types `JSONSchemaPropsOr…` hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaOr {
+    /// The name of the type itself.
+    pub name: Box<str>,
+    /// The definition of a schema.
+    pub schema: Box<str>,
+    /// What else it may be.
+    pub other: Type,
 }
 
 /// A definition by its full name.
@@ -147,7 +160,25 @@ impl Type {
             Self::List(item) => format!("[]{}", item.go_name()),
             Self::Map(item) => format!("map[string]{}", item.go_name()),
             Self::Ref(name) => format!("v1.{}", short_name(name)),
+            Self::SchemaOr(either) => format!("v1.{}", short_name(&either.name)),
         }
+    }
+}
+
+impl SchemaOr {
+    fn named(name: &str) -> Option<Self> {
+        let (schema, _) = name.split_once("Or")?;
+        let other = match &name[schema.len()..] {
+            "OrArray" => Type::List(Box::new(Type::Ref(schema.into()))),
+            "OrBool" => Type::Bool,
+            "OrStringArray" => Type::List(Box::new(Type::String)),
+            _ => return None,
+        };
+        Some(Self {
+            name: name.into(),
+            schema: schema.into(),
+            other,
+        })
     }
 }
 
@@ -231,7 +262,10 @@ fn leaf(name: &str) -> Option<Type> {
         "Quantity" => Some(Type::Quantity),
         "IntOrString" => Some(Type::IntOrString),
         "Time" | "MicroTime" => Some(Type::Time),
-        "FieldsV1" | "RawExtension" | "Patch" => Some(Type::Any),
+        "FieldsV1" | "JSON" | "RawExtension" | "Patch" => Some(Type::Any),
+        short if short.starts_with("JSONSchemaPropsOr") => {
+            SchemaOr::named(name).map(|either| Type::SchemaOr(Box::new(either)))
+        }
         _ => None,
     }
 }

@@ -80,6 +80,8 @@ impl Tape<'_> {
                 .collect::<Map<_, _>>()
                 .into(),
             Type::Ref(name) => self.object(name, depth),
+            Type::SchemaOr(either) if self.next() % 2 == 0 => self.object(&either.schema, depth),
+            Type::SchemaOr(either) => self.value(&either.other, depth),
         }
     }
 

@@ -74,6 +74,10 @@ impl Walk {
                 Some(definition) => self.object(definition, value),
                 None => Ok(value.clone()),
             },
+            (Type::SchemaOr(either), value) => match schema::definition(&either.schema) {
+                Some(definition) if value.is_object() => self.object(definition, value),
+                _ => self.any(&either.other, value),
+            },
             (Type::List(item), Value::Array(list)) => list
                 .iter()
                 .map(|v| self.any(item, v))
@@ -142,7 +146,7 @@ fn zero(ty: &Type) -> Value {
         Type::List(_) => Value::Array(Vec::new()),
         Type::Map(_) => Value::Object(Map::new()),
         Type::Bytes => "".into(),
-        Type::Time | Type::Any => Value::Null,
+        Type::Time | Type::Any | Type::SchemaOr(_) => Value::Null,
     }
 }
 

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value};
 
-use crate::schema::{self, Definition, Type};
+use crate::schema::{self, Definition, SchemaOr, Type};
 
 /// What every body begins with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -28,38 +28,59 @@ pub struct Envelope<'a> {
 
 /// Fields that tell zero from absent. The Go types of all others cannot, and write zeros out that
 /// JSON leaves out.
-const ZERO_COUNTS: [&str; 31] = [
+const ZERO_COUNTS: [&str; 52] = [
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
+    "attachRequired",
     "automountServiceAccountToken",
     "blockOwnerDeletion",
+    "borrowingLimitPercent",
     "controller",
+    "count",
     "defaultMode",
     "deletionGracePeriodSeconds",
     "enableServiceLinks",
+    "endPort",
+    "errorCode",
+    "expirationSeconds",
     "fsGroup",
     "gracePeriodSeconds",
     "hostUsers",
     "immutable",
     "leaseTransitions",
+    "lendablePercent",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "minItems",
+    "minLength",
+    "minProperties",
     "mode",
+    "nominalConcurrencyShares",
     "optional",
+    "optionalOldSelf",
     "orphanDependents",
+    "podInfoOnMount",
     "priority",
     "privileged",
     "progressDeadlineSeconds",
     "readOnlyRootFilesystem",
     "ready",
     "replicas",
+    "requiresRepublish",
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seLinuxMount",
     "serving",
+    "storageCapacity",
     "terminating",
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
+    "x-kubernetes-preserve-unknown-fields",
 ];
 
 /// Opens the envelope of a body.
@@ -111,7 +132,12 @@ fn message(name: &str, bytes: &[u8]) -> Result<Map<String, Value>, String> {
     let definition = schema::definition(name).ok_or_else(|| format!("no schema of {name}"))?;
     let mut object = Map::new();
     fields_into(&mut object, definition, name, bytes)?;
-    object.retain(|field, value| !is_unset(field, value));
+    object.retain(|field, value| {
+        let ty = definition.fields.get(&**field).map(|field| &field.ty);
+        // Free-form data says false and zero where it means them.
+        let free = matches!(ty, Some(Type::Any | Type::SchemaOr(_)));
+        !value.is_null() && (free || !is_unset(field, value))
+    });
     Ok(object)
 }
 
@@ -196,8 +222,41 @@ fn single(ty: &Type, wire: Wire<'_>) -> Result<Value, String> {
         (Type::Time, Wire::Bytes(bytes)) => time(bytes),
         (Type::Any, Wire::Bytes(bytes)) => raw(bytes),
         (Type::Ref(name), Wire::Bytes(bytes)) => message(name, bytes).map(Value::Object),
+        (Type::SchemaOr(either), Wire::Bytes(bytes)) => schema_or(either, bytes),
+        // A list where only a message can stand, as the value of a map.
+        (Type::List(item), Wire::Bytes(bytes)) => list_in(item, bytes),
         (ty, _) => Err(wrong_wire(&ty.go_name())),
     }
+}
+
+fn list_in(item: &Type, bytes: &[u8]) -> Result<Value, String> {
+    let mut list = Vec::new();
+    for field in Fields(bytes) {
+        if let (1, wire) = field? {
+            list.push(single(item, wire)?);
+        }
+    }
+    Ok(Value::Array(list))
+}
+
+/// A message with a field for the schema, which counts if it is there, and one for what else it may be.
+fn schema_or(either: &SchemaOr, bytes: &[u8]) -> Result<Value, String> {
+    let Some(numbers) = numbers().get(&either.name) else {
+        return Err(format!("no protobuf fields of {}", either.name));
+    };
+    let (mut schema, mut other) = (None, Value::Null);
+    for field in Fields(bytes) {
+        match field? {
+            (number, wire) if numbers.get(&number).is_some_and(|name| &**name == "schema") => {
+                schema = Some(single(&Type::Ref(either.schema.clone()), wire)?);
+            }
+            (number, wire) if numbers.contains_key(&number) => {
+                put(&mut other, &either.other, wire)?
+            }
+            _ => {}
+        }
+    }
+    Ok(schema.unwrap_or(other))
 }
 
 /// A quantity: a message of one text.

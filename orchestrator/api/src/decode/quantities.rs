@@ -17,6 +17,9 @@ pub fn canonicalize(resource: &Resource, object: &mut Value) -> Result<(), Quant
             resource_list(list)?;
         }
     }
+    for quantity in resource.quantities {
+        at(object, quantity)?;
+    }
     Ok(())
 }
 

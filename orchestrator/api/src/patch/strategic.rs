@@ -88,6 +88,7 @@ fn merge_map(
     retain_keys(original, patch)?;
     let definition = match ty {
         Type::Ref(name) => schema::definition(name),
+        Type::SchemaOr(either) => schema::definition(&either.schema),
         _ => None,
     };
     for (key, value) in patch {
