@@ -10,6 +10,8 @@ pub mod core;
 pub mod discovery;
 pub mod networking;
 pub mod policy;
+pub mod rbac;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -38,6 +40,16 @@ pub(crate) fn all() -> Vec<Resource> {
         networking::ip_address::resource(),
         networking::network_policy::resource(),
         networking::service_cidr::resource(),
+        rbac::cluster_role::resource(),
+        rbac::cluster_role_binding::resource(),
+        rbac::role::resource(),
+        rbac::role_binding::resource(),
+        storage::csi_driver::resource(),
+        storage::csi_node::resource(),
+        storage::csi_storage_capacity::resource(),
+        storage::storage_class::resource(),
+        storage::volume_attachment::resource(),
+        storage::volume_attributes_class::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
     ]

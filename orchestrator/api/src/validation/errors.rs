@@ -191,6 +191,12 @@ impl Errors {
         self.push(at, CauseKind::NotSupported, shown(at.value), &detail);
     }
 
+    /// A part of the value at the place is not supported.
+    pub fn not_supported_part(&mut self, at: &At<'_>, part: &Value, supported: &[&str]) {
+        let part = At { value: part, ..*at };
+        self.not_supported(&part, supported);
+    }
+
     /// One of a few words; the empty word is not one of them.
     pub fn one_of(&mut self, at: &At<'_>, supported: &[&str]) {
         if at.is_empty() {
