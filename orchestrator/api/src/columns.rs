@@ -7,7 +7,7 @@ mod age;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use age::since;
+pub use age::{human, since};
 
 /// One column, as `meta.k8s.io/v1` describes it; priority 1 is shown by `-o wide` only.
 #[derive(Clone, Copy, Debug)]

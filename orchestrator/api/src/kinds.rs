@@ -2,12 +2,15 @@
 //!
 //! A new kind is a file with `pub fn resource() -> Resource`, its `mod` line and its line here.
 
+pub mod apiregistration;
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
+pub mod flowcontrol;
 pub mod networking;
 pub mod policy;
 pub mod rbac;
@@ -32,9 +35,11 @@ pub(crate) fn all() -> Vec<Resource> {
         core::secret::resource(),
         core::service_account::resource(),
         core::service::resource(),
+        apiregistration::api_service::resource(),
         apps::deployment::resource(),
         apps::replica_set::resource(),
         authorization::self_subject_access_review::resource(),
+        certificates::certificate_signing_request::resource(),
         networking::ingress::resource(),
         networking::ingress_class::resource(),
         networking::ip_address::resource(),
@@ -52,6 +57,8 @@ pub(crate) fn all() -> Vec<Resource> {
         storage::volume_attributes_class::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
+        flowcontrol::flow_schema::resource(),
+        flowcontrol::priority_level_configuration::resource(),
     ]
 }
 
