@@ -2,6 +2,7 @@
 //!
 //! A new kind is a file with `pub fn resource() -> Resource`, its `mod` line and its line here.
 
+pub mod admissionregistration;
 pub mod apiregistration;
 pub mod apps;
 pub mod authorization;
@@ -55,6 +56,10 @@ pub(crate) fn all() -> Vec<Resource> {
         storage::storage_class::resource(),
         storage::volume_attachment::resource(),
         storage::volume_attributes_class::resource(),
+        admissionregistration::mutating_webhook_configuration::resource(),
+        admissionregistration::validating_admission_policy::resource(),
+        admissionregistration::validating_admission_policy_binding::resource(),
+        admissionregistration::validating_webhook_configuration::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
         flowcontrol::flow_schema::resource(),

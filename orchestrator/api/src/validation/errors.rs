@@ -256,6 +256,15 @@ impl Errors {
         }
     }
 
+    /// What has been found, one text a rule.
+    #[cfg(test)]
+    pub fn messages(&self) -> Vec<String> {
+        let causes = self.causes.iter();
+        causes
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect()
+    }
+
     fn push(&mut self, at: &At<'_>, kind: CauseKind, value: String, detail: &str) {
         let mut message = kind.text().to_owned();
         for part in [value.as_str(), detail] {

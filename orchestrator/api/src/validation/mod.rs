@@ -5,6 +5,7 @@ mod errors;
 pub mod names;
 pub mod object;
 pub mod selector;
+pub mod webhooks;
 
 use serde_json::Value;
 
