@@ -3,6 +3,7 @@
 //! A new kind is a file with `pub fn resource() -> Resource`, its `mod` line and its line here.
 
 pub mod admissionregistration;
+pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
 pub mod authorization;
@@ -60,6 +61,7 @@ pub(crate) fn all() -> Vec<Resource> {
         admissionregistration::validating_admission_policy::resource(),
         admissionregistration::validating_admission_policy_binding::resource(),
         admissionregistration::validating_webhook_configuration::resource(),
+        apiextensions::custom_resource_definition::resource(),
         coordination::lease::resource(),
         discovery::endpoint_slice::resource(),
         flowcontrol::flow_schema::resource(),

@@ -2,8 +2,8 @@
 //!
 //! A body is the four bytes `k8s\0` and an envelope with the kind and the message. Types are those
 //! of the schema; what it lacks, the numbers of the fields, is in `data/protobuf-fields.json`
-//! (from Kubernetes' .proto files by way of the crate k8s-pb). There `@Type` is a message whose
-//! fields stand in the object itself in JSON. Answers are never written in protobuf.
+//! (from Kubernetes' .proto files). There `@Type` is a message whose fields stand in the object itself
+//! in JSON. Answers are never written in protobuf.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 

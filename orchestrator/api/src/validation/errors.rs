@@ -81,6 +81,11 @@ impl<'a> At<'a> {
         })
     }
 
+    /// The same place with another value, for fields that errors know by another name.
+    pub fn holding(&self, value: &'a Value) -> At<'a> {
+        At { value, ..*self }
+    }
+
     /// The text, or empty.
     pub fn text(&self) -> &'a str {
         self.value.as_str().unwrap_or_default()
@@ -193,8 +198,7 @@ impl Errors {
 
     /// A part of the value at the place is not supported.
     pub fn not_supported_part(&mut self, at: &At<'_>, part: &Value, supported: &[&str]) {
-        let part = At { value: part, ..*at };
-        self.not_supported(&part, supported);
+        self.not_supported(&at.holding(part), supported);
     }
 
     /// One of a few words; the empty word is not one of them.
@@ -245,6 +249,20 @@ impl Errors {
         if new.value != old.value {
             self.invalid(new, "field is immutable");
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    pub fn append(&mut self, mut other: Self) {
+        self.causes.append(&mut other.causes);
+    }
+
+    /// Puts what has been found in the order of its text.
+    pub fn sort(&mut self) {
+        let text = |cause: &Cause| format!("{}: {}", cause.field, cause.message);
+        self.causes.sort_by_cached_key(text);
     }
 
     /// 422 if any rule is broken.
