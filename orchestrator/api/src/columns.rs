@@ -7,7 +7,7 @@ mod age;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-pub use age::{between, since};
+pub use age::{between, human, since};
 
 /// One column, as `meta.k8s.io/v1` describes it; priority 1 is shown by `-o wide` only.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,26 @@ pub struct Printer {
 pub const OTHERS: Printer = Printer {
     columns: &[NAME, AGE],
     cells: |object, now| vec![name(object), age(object, now)],
+};
+
+/// Kinds that Kubernetes gives no columns of their own, such as roles.
+pub const CREATED: Printer = Printer {
+    columns: &[
+        NAME,
+        Column {
+            name: "Created At",
+            kind: "date",
+            format: "",
+            description: "When the object was created",
+            priority: 0,
+        },
+    ],
+    cells: |object, _| {
+        vec![
+            name(object),
+            text(object, "/metadata/creationTimestamp").into(),
+        ]
+    },
 };
 
 impl Column {
@@ -129,6 +149,11 @@ pub fn number(object: &Value, pointer: &str) -> i64 {
         .pointer(pointer)
         .and_then(Value::as_i64)
         .unwrap_or_default()
+}
+
+/// Whether there is a true at a JSON pointer.
+pub fn is_true(object: &Value, pointer: &str) -> bool {
+    object.pointer(pointer) == Some(&Value::Bool(true))
 }
 
 /// The elements of a list at a JSON pointer; none when absent.

@@ -2,18 +2,28 @@
 //!
 //! A new kind is a file with `pub fn resource() -> Resource`, its `mod` line and its line here.
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
+pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
 #[cfg(test)]
 mod exercise;
+pub mod flowcontrol;
+pub mod networking;
 pub mod node;
 pub mod policy;
+pub mod rbac;
 pub mod scheduling;
+pub mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::sync::LazyLock;
 
@@ -37,6 +47,7 @@ pub(crate) fn all() -> Vec<Resource> {
         core::secret::resource(),
         core::service_account::resource(),
         core::service::resource(),
+        apiregistration::api_service::resource(),
         apps::controller_revision::resource(),
         apps::daemon_set::resource(),
         apps::deployment::resource(),
@@ -48,9 +59,32 @@ pub(crate) fn all() -> Vec<Resource> {
         batch::job::resource(),
         policy::pod_disruption_budget::resource(),
         scheduling::priority_class::resource(),
+        certificates::certificate_signing_request::resource(),
+        networking::ingress::resource(),
+        networking::ingress_class::resource(),
+        networking::ip_address::resource(),
+        networking::network_policy::resource(),
+        networking::service_cidr::resource(),
+        rbac::cluster_role::resource(),
+        rbac::cluster_role_binding::resource(),
+        rbac::role::resource(),
+        rbac::role_binding::resource(),
+        storage::csi_driver::resource(),
+        storage::csi_node::resource(),
+        storage::csi_storage_capacity::resource(),
+        storage::storage_class::resource(),
+        storage::volume_attachment::resource(),
+        storage::volume_attributes_class::resource(),
+        admissionregistration::mutating_webhook_configuration::resource(),
+        admissionregistration::validating_admission_policy::resource(),
+        admissionregistration::validating_admission_policy_binding::resource(),
+        admissionregistration::validating_webhook_configuration::resource(),
+        apiextensions::custom_resource_definition::resource(),
         coordination::lease::resource(),
         node::runtime_class::resource(),
         discovery::endpoint_slice::resource(),
+        flowcontrol::flow_schema::resource(),
+        flowcontrol::priority_level_configuration::resource(),
     ]
 }
 

@@ -198,6 +198,7 @@ fn leaf(name: &str, dialect: Dialect) -> Option<Value> {
         }),
         ("Time" | "MicroTime", _) => json!({"type": "string", "format": "date-time"}),
         ("Patch" | "FieldsV1" | "RawExtension", _) => json!({"type": "object"}),
+        (name, _) if name == "JSON" || name.starts_with("JSONSchemaPropsOr") => json!({}),
         _ => return None,
     };
     Some(schema)

@@ -35,6 +35,12 @@ pub(super) fn for_update(
             keep(new, old, "/metadata", "ownerReferences");
             (resource.update_status)(new, old);
         }
+        Some(Subresource::Approval) => {
+            let conditions = new["status"]["conditions"].take();
+            keep_all_but_metadata(new, old);
+            (resource.update_status)(new, old);
+            set_conditions(new, conditions);
+        }
         Some(Subresource::Finalize) => {
             let finalizers = new["spec"]["finalizers"].take();
             keep(new, old, "", "status");
@@ -53,7 +59,7 @@ pub(super) fn for_update(
             (resource.update)(new, old);
         }
     }
-    if sub != Some(Subresource::Status) {
+    if !matches!(sub, Some(Subresource::Status | Subresource::Approval)) {
         count_generation(resource.generation, new, old);
     }
 }
@@ -91,6 +97,27 @@ fn keep_all_but_status(new: &mut Value, old: &Value) {
         }
     }
     *new = kept;
+}
+
+fn keep_all_but_metadata(new: &mut Value, old: &Value) {
+    let metadata = new["metadata"].take();
+    *new = old.clone();
+    new["metadata"] = metadata;
+}
+
+fn set_conditions(object: &mut Value, conditions: Value) {
+    if !conditions.is_null() {
+        object["status"]["conditions"] = conditions;
+    } else {
+        remove(object, "/status", "conditions");
+    }
+}
+
+/// For kinds whose status is written without any other change of metadata.
+pub(crate) fn keep_metadata(new: &mut Value, old: &Value) {
+    for field in ["annotations", "finalizers", "labels"] {
+        keep(new, old, "/metadata", field);
+    }
 }
 
 /// Puts the old value of a field in place of the new one.

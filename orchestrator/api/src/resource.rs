@@ -60,8 +60,12 @@ pub struct Resource {
     pub(crate) update_status: fn(&mut Value, &Value),
     pub(crate) validate: fn(&At<'_>, &mut Errors),
     pub(crate) validate_update: fn(&At<'_>, &At<'_>, &mut Errors),
+    /// What is checked of a new object only.
+    pub(crate) validate_create: fn(&At<'_>, &mut Errors),
     /// What is checked when the status is written.
     pub(crate) validate_status: fn(&At<'_>, &mut Errors),
+    /// What is checked of a change of the status or the approval, new and old object.
+    pub(crate) validate_subresource: fn(Subresource, &At<'_>, &At<'_>, &mut Errors),
     /// Which names objects may have.
     pub(crate) name_rule: NameRule,
     /// Whether a client's change counts a generation, and what counts as one.
@@ -125,6 +129,7 @@ pub enum Subresource {
     Eviction,
     Log,
     Finalize,
+    Approval,
 }
 
 /// A field that a field selector may name.
@@ -206,7 +211,9 @@ impl Resource {
             update_status: |_, _| {},
             validate: |_, _| {},
             validate_update: |_, _, _| {},
+            validate_create: |_, _| {},
             validate_status: |_, _| {},
+            validate_subresource: |_, _, _, _| {},
             name_rule: NameRule::Subdomain,
             generation: Generation::None,
             has_status: false,
@@ -312,12 +319,13 @@ impl Subresource {
             Self::Eviction => "eviction",
             Self::Log => "log",
             Self::Finalize => "finalize",
+            Self::Approval => "approval",
         }
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
             Self::Binding | Self::Eviction => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
@@ -330,7 +338,7 @@ impl Subresource {
             Self::Scale => &kinds::SCALE,
             Self::Binding => &kinds::BINDING,
             Self::Eviction => &kinds::EVICTION,
-            Self::Status | Self::Log | Self::Finalize => of,
+            Self::Status | Self::Log | Self::Finalize | Self::Approval => of,
         }
     }
 }

@@ -92,10 +92,23 @@ pub enum Type {
     Map(Box<Type>),
     /// A built-in definition, by name.
     Ref(Reference),
+    /// A schema or something simpler: `items` and `additionalProperties` of a JSON schema.
+    SchemaOr(Box<SchemaOr>),
     /// An object inside the schema of a custom kind.
     Inline(Arc<Definition>),
     /// Null too, which stays as it is.
     Nullable(Box<Type>),
+}
+
+/// What the apiextensions types `JSONSchemaPropsOr…` hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaOr {
+    /// The name of the type itself.
+    pub name: Box<str>,
+    /// A schema.
+    pub schema: Type,
+    /// What else it may be.
+    pub other: Type,
 }
 
 /// The name of a built-in definition, which is looked up once.
@@ -223,6 +236,7 @@ impl Type {
         match self {
             Self::Ref(reference) => reference.definition(),
             Self::Inline(definition) => Some(definition),
+            Self::SchemaOr(either) => either.schema.definition(),
             Self::Nullable(ty) => ty.definition(),
             _ => None,
         }
@@ -244,9 +258,27 @@ impl Type {
             Self::List(item) => format!("[]{}", item.go_name()),
             Self::Map(item) => format!("map[string]{}", item.go_name()),
             Self::Ref(name) => format!("v1.{}", short_name(name)),
+            Self::SchemaOr(either) => format!("v1.{}", short_name(&either.name)),
             Self::Inline(_) => "map[string]interface {}".into(),
             Self::Nullable(ty) => format!("*{}", ty.go_name()),
         }
+    }
+}
+
+impl SchemaOr {
+    fn named(name: &str) -> Option<Self> {
+        let (schema, _) = name.split_once("Or")?;
+        let other = match &name[schema.len()..] {
+            "OrArray" => Type::List(Box::new(Type::Ref(schema.into()))),
+            "OrBool" => Type::Bool,
+            "OrStringArray" => Type::List(Box::new(Type::String)),
+            _ => return None,
+        };
+        Some(Self {
+            name: name.into(),
+            schema: Type::Ref(schema.into()),
+            other,
+        })
     }
 }
 
@@ -351,10 +383,10 @@ fn leaf(name: &str) -> Option<Type> {
         "IntOrString" => Some(Type::IntOrString),
         "Time" => Some(Type::Time),
         "MicroTime" => Some(Type::MicroTime),
-        "FieldsV1" | "RawExtension" | "Patch" => Some(Type::Any),
-        // Parts of the schemas of custom kinds, which are one of several things.
-        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" => Some(Type::Any),
-        "JSONSchemaPropsOrStringArray" => Some(Type::Any),
+        "FieldsV1" | "JSON" | "RawExtension" | "Patch" => Some(Type::Any),
+        short if short.starts_with("JSONSchemaPropsOr") => {
+            SchemaOr::named(name).map(|either| Type::SchemaOr(Box::new(either)))
+        }
         _ => None,
     }
 }

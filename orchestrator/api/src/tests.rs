@@ -92,6 +92,8 @@ impl<'a> Tape<'a> {
                 .into(),
             Type::Ref(name) => self.object(name, depth),
             Type::Inline(_) | Type::Nullable(_) => unreachable!("built-in kinds have none"),
+            Type::SchemaOr(either) if self.next() % 2 == 0 => self.value(&either.schema, depth),
+            Type::SchemaOr(either) => self.value(&either.other, depth),
         }
     }
 

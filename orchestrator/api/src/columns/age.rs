@@ -16,7 +16,7 @@ pub fn between(start: &str, end: &str, now: Timestamp) -> String {
 }
 
 /// Kubernetes' `HumanDuration` of whole seconds.
-fn human(seconds: i64) -> String {
+pub fn human(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let pair = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
         0 => format!("{big}{unit}"),

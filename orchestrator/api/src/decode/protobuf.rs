@@ -2,8 +2,8 @@
 //!
 //! A body is the four bytes `k8s\0` and an envelope with the kind and the message. Types are those
 //! of the schema; what it lacks, the numbers of the fields, is in `data/protobuf-fields.json`
-//! (from Kubernetes' .proto files by way of the crate k8s-pb). There `@Type` is a message whose
-//! fields stand in the object itself in JSON. Answers are never written in protobuf.
+//! (from Kubernetes' .proto files). There `@Type` is a message whose fields stand in the object itself
+//! in JSON. Answers are never written in protobuf.
 //!
 //! Clients write out the zeros of fields that are no pointers, which JSON leaves out: they are left
 //! to `structural`, as is everything else that makes a value canonical.
@@ -18,7 +18,7 @@ use k8s_openapi::{
 use serde_json::{Map, Value};
 
 use super::limits::Limits;
-use crate::schema::{self, Definition, Type};
+use crate::schema::{self, Definition, SchemaOr, Type};
 
 /// What every body begins with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -177,8 +177,42 @@ impl Reader {
             (Type::Time | Type::MicroTime, Wire::Bytes(bytes)) => time(bytes),
             (Type::Any, Wire::Bytes(bytes)) => raw(bytes),
             (Type::Ref(name), Wire::Bytes(bytes)) => self.message(name, bytes).map(Value::Object),
+            (Type::SchemaOr(either), Wire::Bytes(bytes)) => self.schema_or(either, bytes),
+            // A list where only a message can stand, as the value of a map.
+            (Type::List(item), Wire::Bytes(bytes)) => self.list_in(item, bytes),
             (ty, _) => Err(wrong_wire(&ty.go_name())),
         }
+    }
+
+    fn list_in(&mut self, item: &Type, bytes: &[u8]) -> Result<Value, String> {
+        let mut list = Vec::new();
+        for field in Fields(bytes) {
+            if let (1, wire) = field? {
+                list.push(self.single(item, wire)?);
+            }
+        }
+        Ok(Value::Array(list))
+    }
+
+    /// A message with a field for the schema, which counts if it is there, and one for what else it may be.
+    fn schema_or(&mut self, either: &SchemaOr, bytes: &[u8]) -> Result<Value, String> {
+        let Some(numbers) = numbers().get(&either.name) else {
+            return Err(format!("no protobuf fields of {}", either.name));
+        };
+        self.limits.part(self.depth)?;
+        let (mut schema, mut other) = (None, Value::Null);
+        for field in Fields(bytes) {
+            match field? {
+                (number, wire) if numbers.get(&number).is_some_and(|name| &**name == "schema") => {
+                    schema = Some(self.single(&either.schema, wire)?);
+                }
+                (number, wire) if numbers.contains_key(&number) => {
+                    self.put(&mut other, &either.other, wire)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(schema.unwrap_or(other))
     }
 }
 

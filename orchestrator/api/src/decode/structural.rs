@@ -185,8 +185,13 @@ impl Walk {
                     return Ok(());
                 }
                 *value = zero(ty);
+                if value.is_null() {
+                    return Ok(());
+                }
                 self.any(ty, value, at)
             }
+            (Type::SchemaOr(either), Value::Object(_)) => self.any(&either.schema, value, at),
+            (Type::SchemaOr(either), _) => self.any(&either.other, value, at),
             (Type::List(item), Value::Array(list)) => self.list(item, list, at),
             (Type::Map(item), Value::Object(map)) => self.map(item, map, at),
             (Type::Ref(reference), inner) => match (reference.definition(), inner) {
@@ -292,7 +297,9 @@ fn zero(ty: &Type) -> Value {
         Type::Quantity => "0".into(),
         Type::Ref(_) | Type::Inline(_) | Type::Map(_) => Value::Object(Map::new()),
         Type::List(_) => Value::Array(Vec::new()),
-        Type::Time | Type::MicroTime | Type::Any | Type::Nullable(_) => Value::Null,
+        Type::Time | Type::MicroTime | Type::Any | Type::SchemaOr(_) | Type::Nullable(_) => {
+            Value::Null
+        }
     }
 }
 

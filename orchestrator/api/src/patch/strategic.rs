@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     resource::Resource,
-    schema::{self, Definition, Field, Strategy, Type},
+    schema::{Definition, Field, Strategy, Type},
     status::ApiError,
 };
 
@@ -59,7 +59,7 @@ impl Rule<'_> {
 }
 
 /// The keys of an object of this type.
-fn rule<'a>(ty: &'a Type, definition: Option<&'static Definition>, key: &str) -> Rule<'a> {
+fn rule<'a>(ty: &'a Type, definition: Option<&'a Definition>, key: &str) -> Rule<'a> {
     match (ty, definition.and_then(|d| d.fields.get(key))) {
         (_, Some(field)) => Rule {
             ty: &field.ty,
@@ -86,10 +86,7 @@ fn merge_map(
         return direct_map(original, patch, directive);
     }
     retain_keys(original, patch)?;
-    let definition = match ty {
-        Type::Ref(name) => schema::definition(name),
-        _ => None,
-    };
+    let definition = ty.definition();
     for (key, value) in patch {
         if key == RETAIN_KEYS {
             continue;

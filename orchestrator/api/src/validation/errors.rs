@@ -86,6 +86,11 @@ impl<'a> At<'a> {
         })
     }
 
+    /// The same place with another value, for fields that errors know by another name.
+    pub fn holding(&self, value: &'a Value) -> At<'a> {
+        At { value, ..*self }
+    }
+
     /// The text, or empty.
     pub fn text(&self) -> &'a str {
         self.value.as_str().unwrap_or_default()
@@ -206,6 +211,11 @@ impl Errors {
         self.push(at, CauseKind::Invalid, String::new(), detail);
     }
 
+    /// A part of the value at the place is not supported.
+    pub fn not_supported_part(&mut self, at: &At<'_>, part: &Value, supported: &[&str]) {
+        self.not_supported(&at.holding(part), supported);
+    }
+
     /// One of a few words; the empty word is not one of them.
     pub fn one_of(&mut self, at: &At<'_>, supported: &[&str]) {
         if at.is_empty() {
@@ -262,6 +272,20 @@ impl Errors {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    pub fn append(&mut self, mut other: Self) {
+        self.causes.append(&mut other.causes);
+    }
+
+    /// Puts what has been found in the order of its text.
+    pub fn sort(&mut self) {
+        let text = |cause: &Cause| format!("{}: {}", cause.field, cause.message);
+        self.causes.sort_by_cached_key(text);
+    }
+
     /// 422 if any rule is broken.
     pub fn finish(self, resource: &Resource, name: &str) -> Result<(), ApiError> {
         if self.causes.is_empty() {
@@ -269,6 +293,15 @@ impl Errors {
         } else {
             Err(ApiError::invalid(resource, name, self.causes))
         }
+    }
+
+    /// What has been found, one text a rule.
+    #[cfg(test)]
+    pub fn messages(&self) -> Vec<String> {
+        let causes = self.causes.iter();
+        causes
+            .map(|cause| format!("{}: {}", cause.field, cause.message))
+            .collect()
     }
 
     fn push(&mut self, at: &At<'_>, kind: CauseKind, value: String, detail: &str) {

@@ -8,6 +8,7 @@ pub mod names;
 pub mod object;
 pub mod resources;
 pub mod selector;
+pub mod webhooks;
 
 use serde_json::Value;
 
@@ -30,6 +31,10 @@ pub enum NameRule {
     Label,
     /// One DNS label that begins with a letter.
     Label1035,
+    /// Whatever can stand in a path: `system:node`.
+    PathSegment,
+    /// An IP address in its shortest form.
+    IpAddress,
 }
 
 /// Checks a defaulted object.
@@ -49,12 +54,16 @@ pub(super) fn validate(
     }
     if matches!(sub, None | Some(Subresource::Scale)) {
         (resource.validate)(&at, &mut errors);
-        if let Some(old) = old {
-            (resource.validate_update)(&at, &At::root(old), &mut errors);
+        match old {
+            Some(old) => (resource.validate_update)(&at, &At::root(old), &mut errors),
+            None => (resource.validate_create)(&at, &mut errors),
         }
     }
     if sub == Some(Subresource::Status) {
         (resource.validate_status)(&at, &mut errors);
+    }
+    if let (Some(sub @ (Subresource::Status | Subresource::Approval)), Some(old)) = (sub, old) {
+        (resource.validate_subresource)(sub, &at, &At::root(old), &mut errors);
     }
     errors.finish(resource, meta::name(new))
 }

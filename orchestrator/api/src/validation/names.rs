@@ -26,6 +26,11 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
     '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
     '[-._a-zA-Z0-9]+')";
 
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+    subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an \
+    alphanumeric character (e.g. '*.example.com', regex used for validation is \
+    '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
 /// A DNS label, such as a container's name.
 pub fn label(text: &str) -> Result<(), String> {
     length(text, 63)?;
@@ -43,6 +48,36 @@ pub fn label_1035(text: &str) -> Result<(), String> {
     length(text, 63)?;
     let fits = is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase());
     ensure(fits, LABEL_1035)
+}
+
+/// `*.` and a subdomain: the host of an Ingress's rule.
+pub fn wildcard_subdomain(text: &str) -> Result<(), String> {
+    length(text, 253)?;
+    let rest = text.strip_prefix("*.");
+    ensure(
+        rest.is_some_and(|rest| rest.split('.').all(is_label)),
+        WILDCARD,
+    )
+}
+
+/// What can stand between two slashes of a path: the names of roles.
+pub fn path_segment(text: &str) -> Result<(), String> {
+    match text {
+        "." | ".." => Err(format!("may not be '{text}'")),
+        _ => match text.chars().find(|c| "/%".contains(*c)) {
+            Some(sign) => Err(format!("may not contain '{sign}'")),
+            None => Ok(()),
+        },
+    }
+}
+
+/// An address as it is written shortest: the name of an IPAddress.
+pub fn ip_address(text: &str) -> Result<(), String> {
+    match crate::address::parse_ip(text) {
+        Some(address) if address.to_string() == text => Ok(()),
+        Some(address) => Err(format!("must be in canonical form (\"{address}\")")),
+        None => Err("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()),
+    }
 }
 
 /// `[prefix/]name`
@@ -134,17 +169,6 @@ pub fn http_path(text: &str) -> Result<(), String> {
         !text.is_empty() && text.chars().all(fits),
         "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')",
     )
-}
-
-/// One part of a path: any text but for what would make it several or another one.
-pub fn path_segment(text: &str) -> Result<(), String> {
-    if matches!(text, "." | "..") {
-        return Err(format!("may not be '{text}'"));
-    }
-    for part in ['/', '%'] {
-        ensure(!text.contains(part), &format!("may not contain '{part}'"))?;
-    }
-    Ok(())
 }
 
 fn length(text: &str, max: usize) -> Result<(), String> {

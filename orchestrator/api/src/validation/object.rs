@@ -75,6 +75,8 @@ fn name(resource: &Resource, metadata: &At<'_>, errors: &mut Errors) {
         NameRule::Subdomain => names::subdomain(text),
         NameRule::Label => names::label(text),
         NameRule::Label1035 => names::label_1035(text),
+        NameRule::PathSegment => names::path_segment(text),
+        NameRule::IpAddress => names::ip_address(text),
     };
     let prefix = metadata.field("generateName");
     if !prefix.is_empty() {

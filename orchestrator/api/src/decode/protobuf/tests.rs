@@ -120,6 +120,16 @@ fn a_body_of_another_kind_is_refused_before_it_is_read() {
     assert_eq!(error.code(), 400);
 }
 
+/// The names of a message's fields, also of those in messages that are written in place.
+fn names_of(message: &str) -> Vec<&'static str> {
+    let own = numbers()[message].values().map(|name| &**name);
+    own.flat_map(|name| match name.strip_prefix('@') {
+        Some(inner) => names_of(inner),
+        None => vec![name],
+    })
+    .collect()
+}
+
 #[test]
 fn a_message_of_more_parts_than_a_document_may_have_is_refused() {
     // `spec.containers`, many times and empty.
@@ -146,17 +156,98 @@ fn every_field_of_every_served_type_has_a_number() {
         let Some(definition) = schema::definition(name) else {
             continue;
         };
-        let own = &numbers()[name.as_str()];
-        let inner = own.values().filter_map(|name| name.strip_prefix('@'));
-        let all = inner
-            .flat_map(|name| numbers()[name].values())
-            .chain(own.values());
-        let all: Vec<&str> = all.map(|name| &**name).collect();
+        let all = names_of(name);
         for field in definition.fields.keys() {
             let kind = ["apiVersion", "kind"].contains(&&**field);
             assert!(kind || all.contains(&&**field), "{name}.{field}");
         }
     }
+}
+
+/// A field of a message: texts, and messages in it.
+fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    let length = u8::try_from(bytes.len()).unwrap();
+    assert!(length < 0x80 && number < 64);
+    let key = u16::from(number) << 3 | 2;
+    let key = match key {
+        0..0x80 => vec![key as u8],
+        _ => vec![key as u8 & 0x7f | 0x80, (key >> 7) as u8],
+    };
+    [key, vec![length], bytes.to_vec()].concat()
+}
+
+fn message_of(group: &str, plural: &str, message: &[u8]) -> Value {
+    let definition = &find(group, "v1", plural).unwrap().definition;
+    Reader::default()
+        .message(definition, message)
+        .map(Value::Object)
+        .unwrap()
+}
+
+#[test]
+fn a_schema_keeps_what_free_form_values_and_either_or_fields_say() {
+    let allows = |yes: u8| vec![8, yes];
+    let properties =
+        |name: &str, schema: Vec<u8>| field(29, [field(1, name), field(2, schema)].concat());
+    let of_type = |kind: &str| field(5, kind);
+    let schema = [
+        properties("a", field(8, field(1, "false"))),
+        properties("b", field(30, allows(0))),
+        properties(
+            "c",
+            field(30, [allows(1), field(2, of_type("string"))].concat()),
+        ),
+        properties("d", field(24, field(1, of_type("string")))),
+        properties(
+            "e",
+            [field(20, field(1, "1")), field(20, field(1, "\"x\""))].concat(),
+        ),
+    ]
+    .concat();
+    let mut fields = Map::new();
+    let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let definition = schema::definition(name).unwrap();
+    Reader::default()
+        .fields_into(&mut fields, definition, name, &schema)
+        .unwrap();
+    assert_eq!(
+        fields["properties"],
+        json!({
+            "a": {"default": false},
+            "b": {"additionalProperties": false},
+            "c": {"additionalProperties": {"type": "string"}},
+            "d": {"items": {"type": "string"}},
+            "e": {"enum": [1, "x"]},
+        })
+    );
+}
+
+#[test]
+fn messages_in_place_and_lists_in_maps_are_read() {
+    let rule = field(3, "pods");
+    let operations = [field(1, "CREATE"), field(2, rule)].concat();
+    let named = field(3, [field(1, "web"), field(2, operations)].concat());
+    let policy = message_of(
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicies",
+        &field(2, field(2, named)),
+    );
+    assert_eq!(
+        policy["spec"]["matchConstraints"]["resourceRules"],
+        json!([{"operations": ["CREATE"], "resourceNames": ["web"], "resources": ["pods"]}])
+    );
+    let extra = [
+        field(1, "scopes"),
+        field(2, [field(1, "a"), field(1, "b")].concat()),
+    ]
+    .concat();
+    let request = message_of(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        &field(2, field(6, extra)),
+    );
+    assert_eq!(request["spec"]["extra"], json!({"scopes": ["a", "b"]}));
 }
 
 proptest! {

@@ -67,6 +67,6 @@ pub(super) fn immutable(new: &At<'_>, old: &At<'_>, fields: &[&str], errors: &mu
 }
 
 /// The bytes that a base64 text stands for.
-pub(super) fn decoded_length(text: &str) -> usize {
+pub(crate) fn decoded_length(text: &str) -> usize {
     text.trim_end_matches('=').len() * 3 / 4
 }

@@ -1,0 +1,4 @@
+//! The kinds of the group certificates.k8s.io.
+
+pub mod certificate_signing_request;
+mod pem;

@@ -1,0 +1,73 @@
+//! Blocks of PEM, as far as an object's validation looks into them.
+
+use base64::Engine as _;
+
+/// A block: its type, and whether it has headers.
+#[derive(Debug, PartialEq)]
+pub struct Block<'a> {
+    pub kind: &'a str,
+    pub headers: bool,
+}
+
+/// The next block of a text and what follows it; text before a block is passed over.
+pub fn next(text: &str) -> Option<(Block<'_>, &str)> {
+    let (_, rest) = text.split_once("-----BEGIN ")?;
+    let (kind, rest) = rest.split_once("-----")?;
+    let (body, rest) = rest.split_once(&format!("-----END {kind}-----"))?;
+    let (headers, body) = match body.split_once("\n\n") {
+        Some((headers, body)) if headers.contains(':') => (true, body),
+        _ => (false, body),
+    };
+    let body: String = body.chars().filter(|c| !c.is_whitespace()).collect();
+    let engine = base64::engine::general_purpose::STANDARD;
+    engine.decode(body).ok()?;
+    Some((Block { kind, headers }, rest))
+}
+
+/// Whether the text begins with a request for a certificate.
+pub fn request(text: &str) -> Result<(), &'static str> {
+    match next(text) {
+        Some((block, _)) if block.kind == "CERTIFICATE REQUEST" => Ok(()),
+        _ => Err("PEM block type must be CERTIFICATE REQUEST"),
+    }
+}
+
+/// Whether the text has certificates and no other blocks.
+pub fn certificates(text: &str) -> Result<(), String> {
+    let (mut rest, mut count) = (text, 0);
+    while let Some((block, after)) = next(rest) {
+        if block.kind != "CERTIFICATE" {
+            let kind = block.kind;
+            return Err(format!(
+                "only CERTIFICATE PEM blocks are allowed, found {kind:?}"
+            ));
+        }
+        if block.headers {
+            return Err("no PEM block headers are permitted".into());
+        }
+        (rest, count) = (after, count + 1);
+    }
+    match count {
+        0 => Err("must contain at least one CERTIFICATE PEM block".into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_between_other_text() {
+        let text = "x\n-----BEGIN A B-----\nYQ==\n-----END A B-----\ny";
+        let (block, rest) = next(text).unwrap();
+        assert_eq!((block.kind, block.headers, rest), ("A B", false, "\ny"));
+        for broken in [
+            "",
+            "-----BEGIN A-----\n!\n-----END A-----",
+            "-----BEGIN A-----\nYQ==",
+        ] {
+            assert_eq!(next(broken), None, "{broken}");
+        }
+    }
+}
