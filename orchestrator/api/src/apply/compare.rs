@@ -43,15 +43,13 @@ impl Changes {
         }
         let element = element();
         let written = outcome == Outcome::Written;
-        if written || !below.written.is_empty() {
-            put(&mut self.written, element.clone(), written, below.written);
+        let removed = outcome == Outcome::Removed;
+        if !removed && below.removed.is_empty() {
+            put(&mut self.written, element, written, below.written);
+            return;
         }
-        put(
-            &mut self.removed,
-            element,
-            outcome == Outcome::Removed,
-            below.removed,
-        );
+        put(&mut self.written, element.clone(), written, below.written);
+        put(&mut self.removed, element, removed, below.removed);
     }
 }
 

@@ -3,7 +3,7 @@
 //! An entry stays the JSON object that it is on the wire, so that a write touches only the entries
 //! and paths that it changes.
 
-use std::{cmp::Ordering, sync::LazyLock};
+use std::{cmp::Ordering, collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -47,6 +47,18 @@ impl PartialEq for Id<'_> {
     }
 }
 
+impl Id<'_> {
+    /// The same for what is sorted.
+    fn key(&self) -> (Operation, [String; 3]) {
+        let version = match self.operation {
+            Operation::Apply => "",
+            Operation::Update => self.api_version,
+        };
+        let words = [self.manager, version, self.subresource];
+        (self.operation, words.map(str::to_owned))
+    }
+}
+
 /// The fields of one manager.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry(Map<String, Value>);
@@ -84,13 +96,13 @@ impl Managers {
         if list.len() > MAX_ENTRIES {
             return Err(format!("managedFields has more than {MAX_ENTRIES} entries"));
         }
-        let mut managers = Self::default();
+        // The last one of the same manager is it.
+        let mut entries = BTreeMap::new();
         for entry in list {
             let entry = Entry::parse(entry)?;
-            // The last one of the same manager is it.
-            managers.0.retain(|other| other.id() != entry.id());
-            managers.0.push(entry);
+            entries.insert(entry.id().key(), entry);
         }
+        let mut managers = Self(entries.into_values().collect());
         managers.sort();
         Ok(managers)
     }

@@ -76,15 +76,17 @@ fn keys(
     live: &Map<String, Value>,
     applied: &Map<String, Value>,
 ) -> Map<String, Value> {
-    let mut merged = live.clone();
-    for (key, value) in applied {
-        let new = match (live.get(key), shape.key(key)) {
-            (Some(live), Some(shape)) => merge(shape, live, value),
-            _ => value.clone(),
+    let kept = live.iter().map(|(key, value)| {
+        let new = match (applied.get(key), shape.key(key)) {
+            (Some(applied), Some(shape)) => merge(shape, value, applied),
+            (Some(applied), None) => applied.clone(),
+            (None, _) => value.clone(),
         };
-        merged.insert(key.clone(), new);
-    }
-    merged
+        (key.clone(), new)
+    });
+    let added = applied.iter().filter(|(key, _)| !live.contains_key(*key));
+    let added = added.map(|(key, value)| (key.clone(), value.clone()));
+    kept.chain(added).collect()
 }
 
 /// The items of both lists: those that both have in the order of `applied`, those of `live` alone

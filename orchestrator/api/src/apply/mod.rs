@@ -135,22 +135,29 @@ pub fn update(resource: &Resource, live: Option<&Value>, new: &mut Value, writer
 /// Keeps the managedFields of `old` if `new` is the same but for their times: what a client wrote
 /// and the server took back is no change.
 pub fn keep_times(new: &mut Value, old: &Value) {
-    let list = |object: &'_ Value| object["metadata"]["managedFields"].clone();
-    if list(new) == list(old) {
-        return;
-    }
-    let timeless = |object: &Value| {
-        let mut list = list(object);
-        for entry in list.as_array_mut().into_iter().flatten() {
-            if let Some(entry) = entry.as_object_mut() {
-                entry.remove("time");
-            }
-        }
-        list
-    };
-    if timeless(new) == timeless(old) && bare(new) == bare(old) {
+    if is_same_but_times(new, old) {
         Managers::of_stored(old).write(new);
     }
+}
+
+/// The configuration of a workload that an applied Scale stands for, for [`apply`] with the
+/// subresource `scale`: it is about the replicas alone.
+pub fn configuration_of_scale(resource: &Resource, scale: &Value) -> Value {
+    let mut metadata = Map::new();
+    for key in ["name", "namespace", "resourceVersion", "uid"] {
+        if let Some(value) = scale["metadata"].get(key) {
+            metadata.insert(key.into(), value.clone());
+        }
+    }
+    let mut configuration = json!({
+        "apiVersion": resource.api_version(),
+        "kind": resource.kind,
+        "metadata": metadata,
+    });
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        configuration["spec"] = json!({"replicas": replicas});
+    }
+    configuration
 }
 
 /// Checks the parameter `fieldManager`; `options` is the kind of the request's options, such as
@@ -255,6 +262,11 @@ fn pruned(
     let Some(last) = managers.find(own) else {
         return merged;
     };
+    let mut given_up = last.fields().clone();
+    field_set::subtract(&mut given_up, fields.nodes());
+    if given_up.is_empty() {
+        return merged;
+    }
     let mut managed = fields.nodes().clone();
     for entry in managers.iter().filter(|entry| entry.id() != own) {
         field_set::unite(&mut managed, entry.fields().clone());
@@ -310,6 +322,36 @@ fn sent(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>) -> Managers 
         Ok(managers) if !managers.is_empty() => managers,
         _ => Managers::stored(old.clone()),
     }
+}
+
+/// Two objects differ in the times of their managedFields at most.
+fn is_same_but_times(new: &Value, old: &Value) -> bool {
+    // Both have the same keys with the same values, but for one that is compared otherwise.
+    fn same(new: &Value, old: &Value, key: &str, other: fn(&Value, &Value) -> bool) -> bool {
+        let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+            return false;
+        };
+        let mut pairs = new.iter().zip(old);
+        new.len() == old.len()
+            && pairs.all(|((k, new), (l, old))| {
+                k == l
+                    && if k == key {
+                        other(new, old)
+                    } else {
+                        new == old
+                    }
+            })
+    }
+    fn entries(new: &Value, old: &Value) -> bool {
+        let (Some(new), Some(old)) = (new.as_array(), old.as_array()) else {
+            return false;
+        };
+        let mut pairs = new.iter().zip(old);
+        new.len() == old.len() && pairs.all(|(new, old)| same(new, old, "time", |_, _| true))
+    }
+    same(new, old, "metadata", |new, old| {
+        same(new, old, "managedFields", entries)
+    })
 }
 
 fn tracked(resource: &Resource, writer: &Writer<'_>) -> shape::Shape<'static> {

@@ -600,3 +600,47 @@ fn metadata_that_says_which_object_it_is_is_nobodys() {
     assert_eq!(cluster.live()["metadata"]["resourceVersion"], "7");
     assert_eq!(cluster.entries(), Vec::<Value>::new());
 }
+
+#[test]
+fn a_scale_is_applied_to_the_replicas_of_its_workload() {
+    let mut cluster = Cluster::deployments();
+    cluster.apply("ops", deployment(json!({"replicas": 2})));
+    let scale = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"replicas": 5},
+    });
+    let configuration = configuration_of_scale(cluster.resource, &scale);
+    let sub = Some(Subresource::Scale);
+    let error = cluster
+        .try_apply("hpa", sub, configuration.clone(), false)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with(r#"conflict with "ops": .spec.replicas"#),
+        "{error}"
+    );
+    cluster.try_apply("hpa", sub, configuration, true).unwrap();
+    assert_eq!(cluster.live()["spec"]["replicas"], 5);
+    assert_eq!(cluster.owned("hpa"), [".spec.replicas"]);
+    assert_eq!(cluster.entries()[1]["subresource"], "scale");
+}
+
+#[test]
+fn a_smaller_configuration_gives_up_whole_structs_and_keeps_what_it_never_owned() {
+    let mut cluster = Cluster::deployments();
+    let mut first = deployment(json!({"strategy": {"rollingUpdate": {"maxSurge": 2}}}));
+    first["metadata"] = json!({"labels": {"a": "1"}, "annotations": {"x": "1"}});
+    cluster.apply("ops", first);
+    cluster.update("editor", |deployment| {
+        deployment["metadata"]["annotations"]["y"] = "2".into();
+    });
+    cluster.apply("ops", deployment(json!({})));
+    let live = cluster.live();
+    assert_eq!(live["metadata"].get("labels"), None);
+    assert_eq!(live["metadata"]["annotations"], json!({"y": "2"}));
+    // Nobody says how to roll out any more, so it is the default again.
+    assert_eq!(live["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
+}

@@ -253,6 +253,7 @@ fn what_a_client_leaves_out_or_writes_wrongly_is_as_it_was() {
         entry("fieldsV1", json!({"k:{": {}})),
         entry("manager", "x".repeat(129).into()),
         entry("manager", "a\u{7}".into()),
+        vec![before[0].clone(); 1001].into(),
     ];
     for list in wrong {
         cluster.update("b", |map| map["metadata"]["managedFields"] = list.clone());
