@@ -1,13 +1,16 @@
 //! Which fields one object has otherwise than another.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use serde_json::{Map, Value};
 
 use super::{
     element,
     field_set::{Nodes, put},
-    shape::{Form, Shape, find},
+    shape::{Form, Shape, from},
 };
 
 /// What was written, that is added or changed, and what was removed; never the same path twice.
@@ -115,53 +118,52 @@ fn object(
 ) {
     let mut lefts = old.into_iter().flatten().peekable();
     let mut rights = new.into_iter().flatten().peekable();
+    // Keys and members are in order, so a member is looked for behind the last one.
+    let mut members = match shape.form() {
+        Form::Struct(members) => members.as_slice(),
+        _ => &[],
+    };
     loop {
-        // Both are in order of their keys: the smaller key is next, or both.
-        let key = match (lefts.peek(), rights.peek()) {
-            (Some((left, _)), Some((right, _))) => (*left).min(*right),
-            (Some((key, _)), None) | (None, Some((key, _))) => *key,
+        let order = match (lefts.peek(), rights.peek()) {
+            (Some((left, _)), Some((right, _))) => left.cmp(right),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
             (None, None) => return,
         };
-        let left = lefts.next_if(|(left, _)| *left == key).map(|(_, v)| v);
-        let right = rights.next_if(|(right, _)| *right == key).map(|(_, v)| v);
-        field(
-            shape,
-            key,
-            (left, old.is_some()),
-            (right, new.is_some()),
-            below,
-        );
+        let left = if order.is_le() { lefts.next() } else { None };
+        let right = if order.is_ge() { rights.next() } else { None };
+        let Some((key, _)) = left.or(right) else {
+            return;
+        };
+        let sides = (left.map(|(_, value)| value), right.map(|(_, value)| value));
+        let named = || format!("f:{key}");
+        match shape.form() {
+            Form::Struct(_) => {
+                members = from(members, key);
+                if let Some(member) = members.first().filter(|member| member.is(key)) {
+                    let absent = |object: bool| member.absent.filter(|_| object);
+                    let left = sides.0.or(absent(old.is_some()));
+                    let right = sides.1.or(absent(new.is_some()));
+                    let named = || member.element.to_string();
+                    part(member.shape(shape), named, (left, right), below);
+                }
+            }
+            Form::Map(item) => part(shape.at(*item), named, sides, below),
+            _ => part(shape, named, sides, below),
+        }
     }
 }
 
-/// One key of an object; of each side its value and whether it has the object at all.
-fn field(
+/// One key of an object.
+fn part(
     shape: Shape<'_>,
-    key: &str,
-    (mut left, in_left): (Option<&Value>, bool),
-    (mut right, in_right): (Option<&Value>, bool),
+    element: impl FnOnce() -> String,
+    (left, right): (Option<&Value>, Option<&Value>),
     below: &mut Changes,
 ) {
     let mut inner = Changes::default();
-    match shape.form() {
-        Form::Struct(members) => {
-            let Some(member) = find(members, key) else {
-                return;
-            };
-            left = left.or(member.absent.filter(|_| in_left));
-            right = right.or(member.absent.filter(|_| in_right));
-            let outcome = value(member.shape(shape), left, right, &mut inner);
-            below.put(|| member.element.to_string(), outcome, inner);
-        }
-        Form::Map(item) => {
-            let outcome = value(shape.at(*item), left, right, &mut inner);
-            below.put(|| format!("f:{key}"), outcome, inner);
-        }
-        Form::Free | Form::Leaf | Form::Set | Form::List { .. } => {
-            let outcome = value(shape, left, right, &mut inner);
-            below.put(|| format!("f:{key}"), outcome, inner);
-        }
-    }
+    let outcome = value(shape, left, right, &mut inner);
+    below.put(element, outcome, inner);
 }
 
 /// Lists up to this length are looked through for equal keys; longer ones are sorted.

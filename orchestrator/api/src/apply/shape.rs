@@ -183,13 +183,23 @@ impl<'a> Shape<'a> {
 }
 
 impl Member {
+    pub fn is(&self, name: &str) -> bool {
+        *self.name == *name
+    }
+
     pub fn shape<'a>(&self, of: Shape<'a>) -> Shape<'a> {
         of.at(self.at)
     }
 }
 
+/// The fields from this name on; few are before it.
+pub fn from<'a>(members: &'a [Member], name: &str) -> &'a [Member] {
+    let before = members.iter().take_while(|member| *member.name < *name);
+    &members[before.count()..]
+}
+
 /// A field by its name.
-pub fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
+fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
     let at = members.binary_search_by(|member| (*member.name).cmp(name));
     at.ok().map(|at| &members[at])
 }
