@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod annotations;
+pub mod apply;
 pub mod columns;
 pub mod decode;
 mod defaults;

@@ -33,6 +33,8 @@ pub struct Definition {
     /// Empty for an object inside the schema of a custom kind.
     pub name: Box<str>,
     pub fields: BTreeMap<Box<str>, Field>,
+    /// Whoever writes one field of it owns all of it.
+    pub atomic: bool,
     pub rules: Rules,
     /// Whether fields that are not in `fields` stay as they are.
     pub keeps_unknown: bool,
@@ -62,6 +64,20 @@ pub struct Field {
     pub strategies: BTreeSet<Strategy>,
     /// What identifies an item of a list that merges.
     pub merge_key: Option<Box<str>>,
+    pub topology: Topology,
+}
+
+/// Which parts of a list or map have owners of their own (`x-kubernetes-list-type`, `-map-type`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// It has one owner, whatever is in it.
+    Atomic,
+    /// Every key of an object has its owners.
+    Granular,
+    /// Every item, which is a scalar, has its owners.
+    Set,
+    /// Items are known by these fields, in order, and every field of an item has its owners.
+    Map(Box<[Box<str>]>),
 }
 
 /// How a strategic merge patch treats a field.
@@ -322,6 +338,7 @@ fn built_in(
         .filter(|(name, field)| required.contains(&***name) && field.ty != Type::Any);
     Definition {
         name: name.into(),
+        atomic: facts.map_type.as_deref() == Some("atomic"),
         rules: Rules::Go,
         // A struct of Go that is written by hand has no properties here.
         keeps_unknown: schema.get("properties").is_none(),
@@ -335,6 +352,7 @@ fn field(facts: Option<&FieldFacts>, ty: Type) -> Field {
         .and_then(|f| f.patch_strategy.as_deref())
         .unwrap_or_default();
     Field {
+        topology: topology(&ty, facts),
         ty,
         keeps_zero: true,
         default: None,
@@ -342,6 +360,25 @@ fn field(facts: Option<&FieldFacts>, ty: Type) -> Field {
         merge_key: facts
             .and_then(|f| f.patch_merge_key.as_deref())
             .map(Into::into),
+    }
+}
+
+/// What is not said is Kubernetes' rule: lists have one owner, the keys of an object each their own.
+fn topology(ty: &Type, facts: Option<&FieldFacts>) -> Topology {
+    let word = |fact: fn(&FieldFacts) -> &Option<String>| facts.and_then(|f| fact(f).as_deref());
+    let is_list = matches!(ty, Type::List(_));
+    match (is_list, word(|f| &f.list_type), word(|f| &f.map_type)) {
+        (true, Some("set"), _) => Topology::Set,
+        (true, Some("map"), _) => {
+            let mut keys: Vec<Box<str>> = facts
+                .into_iter()
+                .flat_map(|f| f.list_map_keys.iter().map(|key| key.as_str().into()))
+                .collect();
+            keys.sort();
+            Topology::Map(keys.into())
+        }
+        (true, ..) | (false, _, Some("atomic")) => Topology::Atomic,
+        (false, ..) => Topology::Granular,
     }
 }
 
@@ -448,6 +485,42 @@ mod tests {
                 assert!(schema["properties"].get(field).is_some(), "{name}.{field}");
             }
         }
+    }
+
+    #[test]
+    fn lists_and_maps_know_who_may_own_their_parts() {
+        let topology = |name: &str, field: &str| {
+            let definition = definition(&format!("io.k8s.api.core.v1.{name}")).unwrap();
+            definition.fields[field].topology.clone()
+        };
+        let map = |keys: &[&str]| Topology::Map(keys.iter().map(|k| (*k).into()).collect());
+        assert_eq!(topology("ServiceSpec", "ports"), map(&["port", "protocol"]));
+        assert_eq!(topology("NodeSpec", "podCIDRs"), Topology::Set);
+        assert_eq!(topology("Container", "args"), Topology::Atomic);
+        assert_eq!(topology("PodSpec", "nodeSelector"), Topology::Atomic);
+        assert_eq!(topology("ConfigMap", "data"), Topology::Granular);
+        assert_eq!(topology("Pod", "spec"), Topology::Granular);
+        let reference = definition("io.k8s.api.core.v1.LocalObjectReference").unwrap();
+        assert!(reference.atomic);
+    }
+
+    #[test]
+    fn every_list_of_a_served_kind_says_how_it_merges() {
+        let facts = list_facts();
+        let mut silent = Vec::new();
+        for (name, schema) in &published() {
+            for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+                let said = facts
+                    .get(name)
+                    .and_then(|facts| facts.fields.get(field))
+                    .is_some_and(|facts| facts.list_type.is_some());
+                if matches!(type_of(schema), Type::List(_)) && !said {
+                    silent.push(format!("{}.{field}", short_name(name)));
+                }
+            }
+        }
+        // Kubernetes says nothing of this one; no object has it.
+        assert_eq!(silent, ["APIResource.verbs"]);
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub enum ApiError {
     AlreadyExists(Target),
     #[error("Operation cannot be fulfilled on {} \"{}\": {message}", .target.qualified(), .target.name)]
     Conflict { target: Target, message: String },
+    /// An applied configuration changes what other managers own: one cause a field.
+    #[error("{message}")]
+    ApplyConflict { message: String, causes: Vec<Cause> },
     #[error("{} \"{}\" is invalid: {}", .target.qualified(), .target.name, Causes(.causes))]
     Invalid { target: Target, causes: Vec<Cause> },
     /// The request is well-formed but cannot be done: a patch that does not apply.
@@ -88,6 +91,7 @@ pub enum CauseKind {
     TooMany,
     TypeInvalid,
     Internal,
+    FieldManagerConflict,
 }
 
 impl ApiError {
@@ -185,7 +189,7 @@ impl ApiError {
             Self::Forbidden { .. } => (403, "Forbidden"),
             Self::NotFound(_) | Self::NoSuchResource => (404, "NotFound"),
             Self::AlreadyExists(_) => (409, "AlreadyExists"),
-            Self::Conflict { .. } => (409, "Conflict"),
+            Self::Conflict { .. } | Self::ApplyConflict { .. } => (409, "Conflict"),
             Self::Invalid { .. } | Self::Unprocessable(_) => (422, "Invalid"),
             Self::Expired(_) => (410, "Expired"),
             Self::MethodNotAllowed { .. } => (405, "MethodNotAllowed"),
@@ -213,6 +217,10 @@ impl ApiError {
                     ..target.details()
                 })
             }
+            Self::ApplyConflict { causes, .. } => Some(StatusDetails {
+                causes: Some(causes.iter().map(Cause::status).collect()),
+                ..Default::default()
+            }),
             Self::NoSuchResource => Some(StatusDetails::default()),
             Self::TooManyRequests {
                 retry_after_seconds,
@@ -292,6 +300,7 @@ impl CauseKind {
             Self::TooMany => "FieldValueTooMany",
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::Internal => "InternalError",
+            Self::FieldManagerConflict => "FieldManagerConflict",
         }
     }
 
@@ -307,6 +316,7 @@ impl CauseKind {
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
             Self::Internal => "Internal error",
+            Self::FieldManagerConflict => "Conflict",
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{
-    FieldValidation, Resource, Subresource, patch, resources,
+    FieldValidation, Resource, Subresource, apply, patch, resources,
     schema::{self, Type},
 };
 
@@ -200,6 +200,50 @@ proptest! {
             let none = patch::json::apply(resource, &object, &json!([]));
             prop_assert_eq!(&none.unwrap(), &object);
             let _ = patch::strategic::apply(resource, &json!({}), &object);
+        }
+    }
+
+    #[test]
+    fn any_object_of_any_kind_can_be_applied_or_is_refused_and_has_owners_after_any_write(
+        one in proptest::collection::vec(any::<u8>(), 0..600),
+        two in proptest::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let writer = |manager, subresource| apply::Writer {
+            manager,
+            subresource,
+            now: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+        };
+        for resource in resources() {
+            let (Some(mut old), Some(mut new)) = (object(resource, &one), object(resource, &two))
+            else {
+                continue;
+            };
+            apply::update(resource, None, &mut old, &writer("maker", None));
+            for sub in [None, Some(Subresource::Status)] {
+                let mut updated = new.clone();
+                apply::update(resource, Some(&old), &mut updated, &writer("editor", sub));
+                let mut again = updated.clone();
+                apply::update(resource, Some(&updated), &mut again, &writer("other", sub));
+                prop_assert_eq!(&updated, &again);
+            }
+            if let Some(metadata) = new["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+            for (live, force) in [(None, false), (Some(&old), false), (Some(&old), true)] {
+                let by = writer("applier", None);
+                match apply::apply(resource, live, &new, &by, force) {
+                    // Whoever applied nothing has no record; the next one finds what was there before.
+                    Ok(applied) if applied["metadata"]["managedFields"].is_null() => {}
+                    Ok(applied) => {
+                        let again = apply::apply(resource, Some(&applied), &new, &by, false);
+                        prop_assert_eq!(again, Ok(applied));
+                    }
+                    Err(error) => {
+                        let code = error.code();
+                        prop_assert!(code == 400 || code == 409 && !force, "{error}");
+                    }
+                }
+            }
         }
     }
 

@@ -226,8 +226,12 @@ impl Walk {
         map: &mut Map<String, Value>,
         up: &Place<'_>,
     ) -> Result<(), String> {
-        let nulls_stay = matches!(item, Type::Nullable(_) | Type::Any);
-        if up.owner.rules == Rules::Structural && !nulls_stay {
+        // What has no zero value, such as a time, is dropped by Go's rules too: no type reads it again.
+        let nulls_stay = match up.owner.rules {
+            Rules::Structural => matches!(item, Type::Nullable(_) | Type::Any),
+            Rules::Go => *item == Type::Any || !zero(item).is_null(),
+        };
+        if !nulls_stay {
             map.retain(|_, value| !value.is_null());
         }
         for (key, value) in map.iter_mut() {

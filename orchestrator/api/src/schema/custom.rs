@@ -40,6 +40,7 @@ fn object(schema: &Value, embedded: bool) -> Definition {
     Definition {
         name: "".into(),
         fields,
+        atomic: schema["x-kubernetes-map-type"] == "atomic",
         rules: Rules::Structural,
         keeps_unknown: is(schema, "x-kubernetes-preserve-unknown-fields"),
         always: Box::default(),
