@@ -362,6 +362,7 @@ fn a_link_in_a_volume_leads_no_other_volume_away() {
     symlink(stage.node(), e.source.join("a/b")).unwrap();
     let [a, b] = [stage.at("f", "/e/a"), stage.at("g", "/e/a/b")];
     stage.join(&[e.clone(), a.clone(), b.clone()]).unwrap();
+    stage.dir.mount_sub_paths("c", &[]).unwrap();
     fs::remove_dir(a.source.join("b")).unwrap();
     symlink(stage.node(), a.source.join("b")).unwrap();
     assert!(stage.join(&[e, a, b]).is_err());
@@ -403,6 +404,10 @@ fn a_container_that_swaps_the_place_of_a_mount_for_a_link_while_others_start_win
     let secret = inode(&stage.at("f", "/unused"));
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            // As in a container: what is a mount point in another mount namespace can be renamed.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+            mount(none, "/", none, private, none).unwrap();
             while !over.load(Ordering::Relaxed) {
                 for link in ["link", "proc"] {
                     for _ in 0..2 {
@@ -461,7 +466,7 @@ fn a_restarted_agent_finds_joined_mounts_and_makes_them_anew() {
     // One that died before it was done left its bench.
     let bench = stage.dir.sub_paths("c", 0).join("bench");
     bind(&bench, &bench);
-    fs::create_dir(bench.join("0")).unwrap();
+    fs::create_dir_all(bench.join("0")).unwrap();
     bind(&stage.node(), &bench.join("0"));
     stage.joined(&mounts);
     assert_eq!(of_pod(), 2);

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{StatVfsMountFlags, fstatvfs};
+use rustix::fs::{FileType, StatVfsMountFlags, fstat, fstatvfs};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::beneath::Dir;
@@ -40,9 +41,14 @@ const KEPT: [(StatVfsMountFlags, MsFlags); 6] = [
 pub struct Copied(OwnedFd);
 
 impl Copied {
-    /// Mounts what was opened once more, attached nowhere; `whole`: with what is mounted inside it. The
+    /// Mounts what was opened once more, attached nowhere; `whole`: with what is mounted inside it. A
+    /// symbolic link is an error. The
     /// copy shares later mounts with its original until [`Copied::propagate`] says otherwise.
     pub fn of(opened: impl AsFd, whole: bool) -> io::Result<Copied> {
+        // The kernel mounts one, and whoever opens its path follows it.
+        if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {
+            return Err(Errno::LOOP.into());
+        }
         let mut flags = OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC;

@@ -183,11 +183,13 @@ fn put_inner(root: &Copied, inner: &Mount, outer: &Mount) -> io::Result<()> {
         }
         found => found?,
     };
-    // A link at the end of a path is a place itself.
-    if file_type(&place)? == FileType::Symlink {
-        return Err(Errno::LOOP.into());
+    match (file_type(&source)?, file_type(&place)?) {
+        // A link at the end of a path is a place itself.
+        (_, FileType::Symlink) => Err(Errno::LOOP.into()),
+        (FileType::Directory, FileType::Directory) => put(&source, inner, place).map(drop),
+        (FileType::Directory, _) | (_, FileType::Directory) => Err(Errno::NOTDIR.into()),
+        _ => put(&source, inner, place).map(drop),
     }
-    put(&source, inner, place).map(drop)
 }
 
 /// Mounts what was opened at a place, with what is mounted inside it, as the Engine does.
