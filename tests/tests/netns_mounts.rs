@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::container_spec::SpecError;
-use agent::runtime::Propagation;
+use agent::runtime::{Mount, Propagation};
 use agent::volumes::{Made, Origin, PodDir, SubPath};
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -58,6 +58,48 @@ impl Stage {
         let part = self.part(path, origin);
         self.dir.mount_sub_paths("c", std::slice::from_ref(&part))?;
         Ok(part.place)
+    }
+
+    /// A volume of the pod, made if it is missing, as a mount at that path.
+    fn at(&self, volume: &str, target: &str) -> Mount {
+        let source = self.root().join("volumes").join(volume);
+        fs::create_dir_all(&source).unwrap();
+        Mount {
+            source,
+            target: target.to_owned(),
+            read_only: false,
+            propagation: Propagation::Private,
+            joined: false,
+        }
+    }
+
+    /// What the Engine is given for the next start of a container with these mounts.
+    fn join(&self, mounts: &[Mount]) -> Result<Vec<Mount>, SpecError> {
+        self.dir.mount_sub_paths("c", &[])?;
+        self.dir.join_nested(&self.dir.sub_paths("c", 0), mounts)
+    }
+
+    /// The one mount that the Engine is given for these.
+    fn joined(&self, mounts: &[Mount]) -> PathBuf {
+        let given = self.join(mounts).unwrap();
+        assert_eq!(given.len(), 1, "{given:?}");
+        assert!(given[0].joined);
+        given[0].source.clone()
+    }
+}
+
+fn read_only(mount: Mount) -> Mount {
+    Mount {
+        read_only: true,
+        ..mount
+    }
+}
+
+fn is_read_only(dir: &Path) -> bool {
+    match fs::write(dir.join("probe"), "") {
+        Ok(()) => false,
+        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => true,
+        Err(error) => panic!("{}: {error}", dir.display()),
     }
 }
 
@@ -195,6 +237,270 @@ fn a_reset_leaves_no_pods_files_and_no_mount_among_them() {
     assert!(!data_dir.join("pods").exists());
     assert!(data_dir.join("pki").exists());
     assert_eq!(PodDir::remove_all(data_dir).unwrap(), 0);
+}
+
+#[test]
+fn volumes_at_any_depth_are_mounted_inside_each_other_before_the_engine_is_given_the_outermost() {
+    let stage = Stage::new();
+    let mounts = [
+        stage.at("g", "/e/a/b"),
+        stage.at("e", "/e"),
+        stage.at("h", "/e/x/y/z"),
+        stage.at("f", "/e/a"),
+        stage.at("o", "/other"),
+    ];
+    for name in ["e", "f", "g", "h"] {
+        fs::write(stage.root().join("volumes").join(name).join("name"), name).unwrap();
+    }
+    let given = stage.join(&mounts).unwrap();
+    let targets: Vec<&str> = given.iter().map(|it| it.target.as_str()).collect();
+    assert_eq!(targets, ["/e", "/other"]);
+    let place = &given[0].source;
+    for (path, name) in [("", "e"), ("a", "f"), ("a/b", "g"), ("x/y/z", "h")] {
+        let found = fs::read_to_string(place.join(path).join("name")).unwrap();
+        assert_eq!(found, name, "{path}");
+    }
+    // What is made for a mount is the root user's, and what is mounted there is seen by that container only.
+    let volume = stage.root().join("volumes/e");
+    for path in ["a", "x", "x/y/z"] {
+        let made = fs::metadata(volume.join(path)).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.uid()), (0o755, 0), "{path}");
+    }
+    assert_eq!(fs::read_dir(volume.join("a")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(volume.join("x/y/z")).unwrap().count(), 0);
+    let bench = stage.dir.sub_paths("c", 0).join("bench");
+    let left = mounts::list().unwrap();
+    assert!(!left.iter().any(|it| it.point.starts_with(&bench)));
+}
+
+#[test]
+fn a_file_is_mounted_on_a_file_which_is_made_if_it_is_missing() {
+    let stage = Stage::new();
+    let message = stage.root().join("message");
+    fs::write(&message, "x").unwrap();
+    let file = |target: &str| Mount {
+        source: message.clone(),
+        ..stage.at("unused", target)
+    };
+    let place = stage.joined(&[stage.at("e", "/e"), file("/e/logs/message")]);
+    assert_eq!(fs::read_to_string(place.join("logs/message")).unwrap(), "x");
+    let made = fs::metadata(stage.root().join("volumes/e/logs/message")).unwrap();
+    assert_eq!((made.len(), made.mode() & 0o7777), (0, 0o755));
+    fs::create_dir(stage.root().join("volumes/e/dir")).unwrap();
+    for mounts in [
+        [stage.at("e", "/e"), file("/e/dir")],
+        [stage.at("e", "/e"), stage.at("f", "/e/logs/message")],
+        [file("/m"), stage.at("f", "/m/below")],
+    ] {
+        let said = stage.join(&mounts).unwrap_err();
+        assert!(said.message.contains("over each other"), "{said}");
+    }
+}
+
+#[test]
+fn each_mount_is_read_only_or_not_by_itself() {
+    let stage = Stage::new();
+    let (e, f) = (stage.at("e", "/e"), stage.at("f", "/e/f"));
+    fs::create_dir(e.source.join("f")).unwrap();
+    for (outer, inner) in [(false, false), (false, true), (true, false), (true, true)] {
+        let of = |mount: &Mount, wanted| match wanted {
+            true => read_only(mount.clone()),
+            false => mount.clone(),
+        };
+        let place = stage.joined(&[of(&e, outer), of(&f, inner)]);
+        assert_eq!(is_read_only(&place), outer, "{outer} {inner}");
+        assert_eq!(is_read_only(&place.join("f")), inner, "{outer} {inner}");
+        assert!(!is_read_only(&e.source) && !is_read_only(&f.source));
+    }
+}
+
+#[test]
+fn a_read_only_mount_keeps_what_else_is_said_of_it() {
+    let stage = Stage::new();
+    let e = stage.at("e", "/e");
+    let none = None::<&str>;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(none, &e.source, Some("tmpfs"), flags, none).unwrap();
+    fs::create_dir(e.source.join("f")).unwrap();
+    let place = stage.joined(&[read_only(e), stage.at("f", "/e/f")]);
+    let flags = nix::sys::statvfs::statvfs(&place).unwrap().flags();
+    use nix::sys::statvfs::FsFlags;
+    let kept = FsFlags::ST_RDONLY | FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC;
+    assert!(flags.contains(kept), "{flags:?}");
+}
+
+#[test]
+fn nothing_is_made_in_a_volume_that_is_mounted_read_only() {
+    let stage = Stage::new();
+    let outer = read_only(stage.at("e", "/e"));
+    let said = stage.join(&[outer, stage.at("f", "/e/new/f")]).unwrap_err();
+    assert_eq!(said.reason, "CreateContainerConfigError");
+    for part in ["\"/e/new/f\"", "\"/e\"", "read-only"] {
+        assert!(said.message.contains(part), "{said}");
+    }
+    assert!(!stage.root().join("volumes/e/new").exists());
+}
+
+#[test]
+fn a_link_in_a_volume_leads_no_other_volume_away() {
+    let stage = Stage::new();
+    let e = stage.at("e", "/e");
+    fs::create_dir(e.source.join("dir")).unwrap();
+    for link in ["link", "dir/link"] {
+        symlink(stage.node(), e.source.join(link)).unwrap();
+    }
+    for target in ["/e/link", "/e/link/new", "/e/dir/link", "/e/dir/link/a/b"] {
+        let said = stage.join(&[e.clone(), stage.at("f", target)]).unwrap_err();
+        assert!(said.message.contains("symbolic link"), "{target}: {said}");
+        assert_eq!(said.reason, "CreateContainerConfigError");
+    }
+    assert_eq!(fs::read_dir(stage.node()).unwrap().count(), 1);
+    // A link inside the volume between the two counts, not one that this volume covers.
+    symlink(stage.node(), e.source.join("a")).unwrap();
+    fs::remove_file(e.source.join("a")).unwrap();
+    fs::create_dir(e.source.join("a")).unwrap();
+    symlink(stage.node(), e.source.join("a/b")).unwrap();
+    let [a, b] = [stage.at("f", "/e/a"), stage.at("g", "/e/a/b")];
+    stage.join(&[e.clone(), a.clone(), b.clone()]).unwrap();
+    stage.dir.mount_sub_paths("c", &[]).unwrap();
+    fs::remove_dir(a.source.join("b")).unwrap();
+    symlink(stage.node(), a.source.join("b")).unwrap();
+    assert!(stage.join(&[e, a, b]).is_err());
+}
+
+/// As the Engine does it: the place is looked at, then mounted at by its path.
+fn join_by_path(e: &Mount, place: &Path, f: &Mount) -> bool {
+    let at = place.join("in/f");
+    bind(&e.source, place);
+    let straight = fs::symlink_metadata(place.join("in")).is_ok_and(|it| it.is_dir());
+    let none = None::<&str>;
+    let mounted = straight && mount(Some(&f.source), &at, none, MsFlags::MS_BIND, none).is_ok();
+    let outside = mounted && fs::metadata(stage_secret(e).join("f")).unwrap().ino() == inode(f);
+    mounts::detach_below(place).unwrap();
+    mounts::detach_below(&stage_secret(e)).unwrap();
+    outside
+}
+
+fn stage_secret(e: &Mount) -> PathBuf {
+    e.source.ancestors().nth(4).unwrap().join("node")
+}
+
+fn inode(mount: &Mount) -> u64 {
+    fs::metadata(&mount.source).unwrap().ino()
+}
+
+#[test]
+fn a_container_that_swaps_the_place_of_a_mount_for_a_link_while_others_start_wins_nothing() {
+    let stage = Stage::new();
+    let (e, f) = (stage.at("e", "/e"), stage.at("f", "/e/in/f"));
+    let proc_mount = stage.at("f", "/e/in");
+    fs::create_dir_all(e.source.join("in/f")).unwrap();
+    fs::create_dir(stage.node().join("f")).unwrap();
+    symlink(stage.node(), e.source.join("link")).unwrap();
+    symlink("/proc/sys", e.source.join("proc")).unwrap();
+    let of = |name: &str| e.source.join(name);
+    let over = AtomicBool::new(false);
+    let (mut mounted, mut refused, mut by_path) = (0, 0, 0);
+    let secret = inode(&stage.at("f", "/unused"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // As in a container: what is a mount point in another mount namespace can be renamed.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+            mount(none, "/", none, private, none).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                for link in ["link", "proc"] {
+                    for _ in 0..2 {
+                        renameat_with(CWD, of("in"), CWD, of(link), RenameFlags::EXCHANGE).unwrap();
+                    }
+                }
+            }
+        });
+        for round in 0..300 {
+            let inner = [&f, &proc_mount][round % 2];
+            match stage.join(&[e.clone(), inner.clone()]) {
+                Ok(_) => mounted += 1,
+                Err(_) => refused += 1,
+            }
+            let outside = [stage.node().join("f"), stage.node(), "/proc/sys".into()];
+            for path in outside {
+                let found = fs::metadata(&path).unwrap().ino();
+                assert_ne!(found, secret, "{} is covered", path.display());
+            }
+        }
+        // This test sees an attack that succeeds.
+        let place = stage.root().join("by-path");
+        fs::create_dir(&place).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while by_path == 0 && std::time::Instant::now() < deadline {
+            by_path += usize::from(join_by_path(&e, &place, &f));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(mounted > 0 && refused > 0, "{mounted} {refused}");
+    assert!(by_path > 0, "no attack was one");
+    let list = mounts::list().unwrap();
+    let inside = |it: &&mounts::Mounted| it.point.starts_with(stage.node());
+    assert_eq!(list.iter().filter(inside).count(), 0);
+    assert!(
+        !list
+            .iter()
+            .any(|it| it.point.starts_with("/proc/sys/kernel"))
+    );
+    fs::remove_dir(stage.node().join("f")).unwrap();
+}
+
+#[test]
+fn a_restarted_agent_finds_joined_mounts_and_makes_them_anew() {
+    let stage = Stage::new();
+    let mounts = [stage.at("e", "/e"), stage.at("f", "/e/f")];
+    let of_pod = || {
+        let mut list = mounts::list().unwrap();
+        list.retain(|it| it.point.starts_with(stage.root()));
+        list.len()
+    };
+    for _ in 0..3 {
+        stage.joined(&mounts);
+        assert_eq!(of_pod(), 2);
+    }
+    // One that died before it was done left its bench.
+    let bench = stage.dir.sub_paths("c", 0).join("bench");
+    bind(&bench, &bench);
+    fs::create_dir_all(bench.join("0")).unwrap();
+    bind(&stage.node(), &bench.join("0"));
+    stage.joined(&mounts);
+    assert_eq!(of_pod(), 2);
+    fs::write(stage.root().join("volumes/e/kept"), "x").unwrap();
+    stage.dir.remove_volumes().unwrap();
+    assert_eq!(of_pod(), 0);
+    assert!(!stage.root().join("sub-paths").exists());
+}
+
+#[test]
+fn what_is_mounted_on_the_node_later_reaches_a_volume_that_follows_it_and_nothing_goes_back() {
+    let stage = Stage::new();
+    let shared = stage.at("e", "/e");
+    let none = None::<&str>;
+    bind(&shared.source, &shared.source);
+    mount(none, &shared.source, none, MsFlags::MS_SHARED, none).unwrap();
+    for name in ["f", "late"] {
+        fs::create_dir(shared.source.join(name)).unwrap();
+    }
+    let follows = |propagation| Mount {
+        propagation,
+        ..shared.clone()
+    };
+    let inner = stage.at("f", "/e/f");
+    let given = stage.join(&[follows(Propagation::HostToContainer), inner.clone()]);
+    let given = given.unwrap().remove(0);
+    assert_eq!(given.propagation, Propagation::HostToContainer);
+    bind(&stage.node(), &shared.source.join("late"));
+    assert!(given.source.join("late/secret").exists());
+    let back = fs::metadata(shared.source.join("f")).unwrap().ino();
+    assert_ne!(back, inode(&inner));
+    let both_ways = follows(Propagation::Bidirectional);
+    let said = stage.join(&[both_ways, inner]).unwrap_err();
+    assert!(said.message.contains("mountPropagation"), "{said}");
 }
 
 fn bind(from: &Path, to: &Path) {

@@ -90,6 +90,7 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
         pod: pod_ref(pod),
         identity,
         image,
+        image_id: String::new(),
         command: None,
         args: None,
         env: Vec::new(),
@@ -165,6 +166,7 @@ pub fn container(
         pod: pod_ref(pod),
         identity,
         image: template.image.clone().unwrap_or_default(),
+        image_id: String::new(),
         command,
         args,
         env,
@@ -284,6 +286,7 @@ fn mounts(
             target,
             read_only,
             propagation,
+            joined: false,
         });
     }
     let etc = ["hosts", "resolv.conf"];
@@ -300,6 +303,7 @@ fn mounts(
                 target,
                 read_only: false,
                 propagation,
+                joined: false,
             });
         }
     }
@@ -307,7 +311,7 @@ fn mounts(
 }
 
 /// Where in a container its termination message is written.
-fn message_path(template: &Template) -> String {
+pub fn message_path(template: &Template) -> String {
     let path = template
         .termination_message_path
         .as_deref()

@@ -18,6 +18,7 @@ pub mod feed;
 pub mod health_checks;
 pub mod heartbeat;
 pub mod image_name;
+pub mod image_root;
 pub mod ipam;
 pub mod join;
 pub mod metrics;

@@ -6,6 +6,7 @@
 mod execute;
 mod files;
 mod hooks;
+mod places;
 mod report;
 mod start;
 mod usage;
@@ -26,6 +27,7 @@ use super::downward::Facts;
 use super::drain::{self, Progress};
 use super::events::Recorder;
 use super::facts::Capacity;
+use super::image_root;
 use super::metrics::Metrics;
 use super::pod_plan::{self, Action, Failure, ImageState, Memory, Probed, View};
 use super::pod_shape;
@@ -60,6 +62,8 @@ pub struct NodeContext<R, N> {
     pub abilities: Abilities,
     pub dns: Dns,
     pub runtime: Arc<R>,
+    /// The links of images, as far as mounts have met them.
+    pub image_roots: image_root::Known,
     pub network: N,
     pub client: Client,
     pub recorder: Recorder,

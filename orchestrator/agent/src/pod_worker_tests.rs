@@ -143,6 +143,7 @@ impl Stage {
             abilities: Abilities::default(),
             dns: Dns::default(),
             runtime: Arc::new(runtime),
+            image_roots: image_root::Known::default(),
             network: FakeNetwork::default(),
             recorder: Recorder::start(client.clone(), "n1".to_owned()),
             client,

@@ -172,3 +172,88 @@ async fn an_evicted_pod_fails_with_the_reason_and_its_containers_end_soon() {
     };
     stage.until("told of", told).await;
 }
+
+/// A pod with an emptyDir at that path, of an image in which `/x` leads to `/dev`, `/run` has another name,
+/// and `/cwd` leads to a descriptor.
+fn linked(path: &str, more: Value) -> Stage {
+    let runtime = runtime();
+    runtime.add_link("i:1", "/x", "/dev");
+    runtime.add_link("i:1", "/var/run", "/run");
+    runtime.add_link("i:1", "/cwd", "/proc/self/fd/7");
+    let mut container = json!({ "name": "main", "image": "i:1", "volumeMounts": [
+        { "name": "e", "mountPath": "/run" },
+        { "name": "f", "mountPath": path },
+    ]});
+    for (field, value) in more.as_object().expect("an object") {
+        container[field] = value.clone();
+    }
+    let volumes = json!([{ "name": "e", "emptyDir": {} }, { "name": "f", "emptyDir": {} }]);
+    let spec = json!({ "containers": [container], "volumes": volumes });
+    Stage::new(runtime, spec)
+}
+
+async fn refused(stage: &Stage) -> String {
+    let what = |it: &Stage| waiting(it) == "CreateContainerConfigError";
+    stage.until("refused", what).await;
+    assert_eq!(stage.running(Role::Main), 0);
+    let state = &stage.status()["containerStatuses"][0]["state"]["waiting"];
+    state["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_link_of_an_image_puts_no_volume_over_what_the_engine_hides() {
+    let stage = linked("/x", json!({}));
+    let said = refused(&stage).await;
+    let field = "spec.containers[0].volumeMounts[1].mountPath: ";
+    assert!(said.starts_with(field), "{said}");
+    let stage = linked("/f", json!({ "terminationMessagePath": "/x/null" }));
+    let said = refused(&stage).await;
+    assert!(said.contains("terminationMessagePath: "), "{said}");
+    let stage = linked("/f", json!({ "workingDir": "/cwd" }));
+    let said = refused(&stage).await;
+    assert!(said.starts_with("workingDir: "), "{said}");
+}
+
+/// The volumes are joined: this needs root, as the whole of CI has.
+#[tokio::test]
+async fn the_engine_is_given_paths_without_links_and_no_mount_inside_another() {
+    let stage = linked("/var/run/f", json!({}));
+    let what = |it: &Stage| it.running(Role::Main) == 1;
+    stage.until("running", what).await;
+    let spec = stage.node.runtime.spec("main").expect("a spec");
+    let mut targets: Vec<&str> = spec.mounts.iter().map(|it| it.target.as_str()).collect();
+    targets.sort_unstable();
+    let own = [
+        "/dev/termination-log",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/run",
+    ];
+    assert_eq!(targets, own);
+    assert_eq!(spec.image_id, "sha256:i:1");
+    stage.delete(0);
+    stage.until("confirmed", Stage::confirmed).await;
+}
+
+#[tokio::test]
+async fn a_volume_that_the_image_asks_for_lies_in_none_of_the_pod_and_covers_nothing() {
+    for (volume, taken) in [
+        ("/dev", false),
+        ("/x", false),
+        ("/run/inside", false),
+        ("/var/run/inside", false),
+        ("/var/run", false),
+        ("/run", true),
+        ("/data", true),
+    ] {
+        let stage = linked("/f", json!({}));
+        stage.node.runtime.add_image_volume("i:1", volume);
+        match taken {
+            true => stage.until(volume, |it| it.running(Role::Main) == 1).await,
+            false => {
+                let said = refused(&stage).await;
+                assert!(said.contains("the image's own volume"), "{said}");
+            }
+        }
+    }
+}

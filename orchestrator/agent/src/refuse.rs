@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use serde_json::Value;
 
+pub use mount_points::{led_to, works_in};
+
 use checks::{Check, Finding};
 use fields::{POD_SPEC, Rows, Rule};
 

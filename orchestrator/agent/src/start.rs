@@ -18,6 +18,7 @@ use super::facts;
 use super::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
 use super::health_checks::HealthChecks;
 use super::heartbeat::{self, Applied, News};
+use super::image_root;
 use super::ipam::Ipam;
 use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
@@ -254,6 +255,7 @@ impl Body {
             abilities: self.abilities(),
             dns: self.dns(),
             runtime: self.runtime.clone(),
+            image_roots: image_root::Known::default(),
             network,
             client: self.client.clone(),
             recorder,

@@ -15,7 +15,8 @@ use std::path::{Component, Path};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid, fchmod, fchown,
-    fstat, mkdirat, openat2, readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat,
+    fstat, mkdirat, openat, openat2, readlinkat, renameat, renameat_with, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -48,6 +49,14 @@ impl Dir {
     pub fn open(path: &Path) -> io::Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        let across_mounts = false;
+        Ok(Dir { fd, across_mounts })
+    }
+
+    /// Opens a directory that was opened as a place.
+    pub fn of(place: impl AsFd) -> io::Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(place, ".", flags, Mode::empty())?;
         let across_mounts = false;
         Ok(Dir { fd, across_mounts })
     }

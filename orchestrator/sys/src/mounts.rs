@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{FileType, StatVfsMountFlags, fstat, fstatvfs};
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::beneath::Dir;
 
@@ -20,6 +23,71 @@ pub struct Mounted {
     pub point: PathBuf,
     /// Of its file system: `cgroup2`.
     pub kind: String,
+}
+
+/// What a remount would take away unless it says it again.
+const KEPT: [(StatVfsMountFlags, MsFlags); 6] = [
+    (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+    (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+    (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+    (StatVfsMountFlags::NOATIME, MsFlags::MS_NOATIME),
+    (StatVfsMountFlags::NODIRATIME, MsFlags::MS_NODIRATIME),
+    (StatVfsMountFlags::RELATIME, MsFlags::MS_RELATIME),
+];
+
+/// A mount that is reached by descriptor, whatever paths lead to by now (Linux 5.2). It ends with this value
+/// unless it was attached.
+#[derive(Debug)]
+pub struct Copied(OwnedFd);
+
+impl Copied {
+    /// Mounts what was opened once more, attached nowhere; `whole`: with what is mounted inside it. A
+    /// symbolic link is an error. The
+    /// copy shares later mounts with its original until [`Copied::propagate`] says otherwise.
+    pub fn of(opened: impl AsFd, whole: bool) -> io::Result<Copied> {
+        // The kernel mounts one, and whoever opens its path follows it.
+        if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {
+            return Err(Errno::LOOP.into());
+        }
+        let mut flags = OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        flags.set(OpenTreeFlags::AT_RECURSIVE, whole);
+        Ok(Copied(open_tree(opened, "", flags)?))
+    }
+
+    /// Attaches it at what was opened. A directory goes onto a directory only.
+    pub fn attach(&self, onto: impl AsFd) -> io::Result<()> {
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(move_mount(&self.0, "", onto, "", flags)?)
+    }
+
+    /// Sets which later mounts are seen across an attached mount and those inside it: `MS_PRIVATE`,
+    /// `MS_SLAVE` or `MS_SHARED`.
+    pub fn propagate(&self, how: MsFlags) -> io::Result<()> {
+        self.change(how | MsFlags::MS_REC)
+    }
+
+    /// Makes an attached mount read-only, but not those inside it.
+    pub fn make_read_only(&self) -> io::Result<()> {
+        let has = fstatvfs(&self.0)?.f_flag;
+        let kept = KEPT.iter().filter(|(flag, _)| has.contains(*flag));
+        let kept = kept.fold(MsFlags::empty(), |flags, (_, flag)| flags | *flag);
+        self.change(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept)
+    }
+
+    fn change(&self, flags: MsFlags) -> io::Result<()> {
+        let place = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let none = None::<&str>;
+        Ok(mount(none, place.as_str(), none, flags, none)?)
+    }
+}
+
+impl AsFd for Copied {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Every mount of this process, in the order of mounting.

@@ -78,14 +78,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             image_user: &image_user.unwrap_or_default(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
-        let (spec, parts) = container_spec::container(pod, template, identity, &around)?;
-        let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts.clone());
+        let (mut spec, parts) = container_spec::container(pod, template, identity, &around)?;
+        self.place_mounts(pod, template, &mut spec).await?;
+        let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts);
         let mount = move || {
             dir.mount_sub_paths(&name, &parts)?;
-            dir.check_nested(&mounts)
+            dir.join_nested(&dir.sub_paths(&name, attempt), &mounts)
         };
         let mounted = tokio::task::spawn_blocking(mount).await;
-        mounted.map_err(|e| SpecError::config(e.to_string()))??;
+        spec.mounts = mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)
     }
 

@@ -193,7 +193,7 @@ const CONTAINER: Rows = &[
     ("tty", Done("container_spec")),
     ("volumeDevices", Refused("volumeDevices are not supported")),
     ("volumeMounts", In(VOLUME_MOUNT)),
-    ("workingDir", Done("container_spec")),
+    ("workingDir", Only(mount_points::working_dir)),
 ];
 
 const ENV: Rows = &[

@@ -4,10 +4,8 @@
 //! masked paths (`agent/defaults`) last, with `/dev/null` of the container. A volume over one of these
 //! would have them hidden somewhere else, or by a link that its pod has written (CVE-2025-31133).
 //!
-//! Paths are judged as they are written. Links in other volumes of the pod are looked at when the container
-//! is made (`volumes::nested`). Those in its image are runc's: it resolves the place inside the container's
-//! root, refuses it in `/proc`, and hides paths only with what it has found to be the null device, since
-//! 1.2.8 and 1.3.3.
+//! Paths are judged as they are written, and once more where links of the image lead them (`image_root`). No
+//! link of a volume leads a mount anywhere (`volumes::nested`).
 
 use serde_json::Value;
 
@@ -73,6 +71,9 @@ const ROWS: &[(&str, Reach, Option<Cover>)] = &[
     ("/dev/zero", Tree, Some(SamePath)),
 ];
 
+/// Where no process of a container starts.
+const NO_WORKING_DIRS: &[(&str, Reach)] = &[("/proc", Tree)];
+
 /// `mountPath` of a container's mount.
 pub fn mount_path(mount: &Value, walk: &Walk) -> Finding {
     let target = in_container(text(&mount["mountPath"]));
@@ -97,14 +98,52 @@ pub fn message_path(path: &Value, _: &Walk) -> Finding {
     }
 }
 
-fn judge(target: &str, cover: Cover) -> Finding {
-    let fits = |&&(path, reach, _): &&(&str, Reach, _)| match reach {
+/// `workingDir`: what is open in runc while it starts a container lies below `/proc` (CVE-2024-21626).
+pub fn working_dir(path: &Value, _: &Walk) -> Finding {
+    match works_in(&in_container(text(path))) {
+        true => Finding::Fine,
+        false => unsupported(&format!(
+            "no process starts in {}",
+            in_container(text(path))
+        )),
+    }
+}
+
+/// Whether a process may start there.
+pub fn works_in(place: &str) -> bool {
+    !NO_WORKING_DIRS
+        .iter()
+        .any(|(path, reach)| fits(place, path, *reach))
+}
+
+/// Why a volume cannot be mounted at a place that links of an image lead it to. `node_path` is the path of
+/// the node that is mounted, if it is one.
+pub fn led_to(place: &str, node_path: Option<&str>) -> Option<String> {
+    let cover = match node_path {
+        None => Volume,
+        Some(path) if path == place => SamePath,
+        Some(_) => HostPath,
+    };
+    match judge(place, cover) {
+        Finding::Refused { why, .. } => Some(why),
+        Finding::Fine | Finding::Unmet(_) => None,
+    }
+}
+
+fn fits(target: &str, path: &str, reach: Reach) -> bool {
+    match reach {
         Only => target == path,
         Tree => target
             .strip_prefix(path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-    };
-    match ROWS.iter().find(fits) {
+    }
+}
+
+fn judge(target: &str, cover: Cover) -> Finding {
+    match ROWS
+        .iter()
+        .find(|(path, reach, _)| fits(target, path, *reach))
+    {
         None => Finding::Fine,
         Some((_, _, most)) if Some(cover) <= *most => Finding::Fine,
         Some((_, _, None)) => unsupported(&format!("nothing can be mounted at {target}")),

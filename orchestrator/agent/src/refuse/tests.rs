@@ -475,6 +475,25 @@ fn no_spelling_of_a_path_puts_a_volume_over_what_the_engine_hides() {
 }
 
 #[test]
+fn no_process_starts_in_proc() {
+    for path in [
+        "/proc",
+        "/proc/self/fd/7",
+        "//proc/",
+        "/a/../proc/1",
+        "proc",
+    ] {
+        let (_, message) = refused(json!({}), json!({"workingDir": path})).expect(path);
+        let field = "spec.containers[0].workingDir: ";
+        assert!(message.starts_with(field), "{path}: {message}");
+    }
+    for path in ["", "/", "/app", "/process", "/a/proc", "/sys", "/dev/shm"] {
+        let said = refused(json!({}), json!({"workingDir": path}));
+        assert_eq!(said, None, "{path}");
+    }
+}
+
+#[test]
 fn a_path_of_the_node_is_mounted_where_the_node_has_it() {
     let cases = [
         ("/sys", json!({"mountPath": "/sys"}), true),

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast};
 
 use super::{
-    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, LogOptions, Role, Runtime,
-    RuntimeError, Sighting, State,
+    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Role,
+    Runtime, RuntimeError, Sighting, State,
 };
 
 /// The engine; tests reach into it.
@@ -28,6 +28,8 @@ struct Inner {
     images: BTreeMap<String, Image>,
     /// By image: what a start of it answers.
     start_errors: BTreeMap<String, String>,
+    /// Where links of images lead: by the image's id, then the path.
+    links: BTreeMap<(String, String), String>,
     made: u32,
     /// Ignores the stop signal.
     stubborn: bool,
@@ -53,8 +55,30 @@ impl FakeRuntime {
             id,
             has_origin: false,
             user: String::new(),
+            volumes: Vec::new(),
+            working_dir: String::new(),
         };
         self.inner().images.insert(reference.to_owned(), image);
+    }
+
+    /// Puts a link into an image of the node.
+    pub fn add_link(&self, reference: &str, path: &str, target: &str) {
+        let key = (format!("sha256:{reference}"), path.to_owned());
+        self.inner().links.insert(key, target.to_owned());
+    }
+
+    /// Has the image ask for a volume.
+    pub fn add_image_volume(&self, reference: &str, path: &str) {
+        if let Some(image) = self.inner().images.get_mut(reference) {
+            image.volumes.push(path.to_owned());
+        }
+    }
+
+    /// What the container of that name was made of.
+    pub fn spec(&self, name: &str) -> Option<ContainerSpec> {
+        let inner = self.inner();
+        let mut all = inner.containers.values();
+        all.find_map(|(spec, _)| (spec.identity.name == name).then(|| spec.clone()))
     }
 
     /// Makes every start of an image fail.
@@ -202,6 +226,16 @@ impl Runtime for FakeRuntime {
             .containers
             .insert(id.clone(), (spec.clone(), container));
         Ok(id)
+    }
+
+    async fn root_of(&self, image: &str) -> Result<String, RuntimeError> {
+        Ok(image.to_owned())
+    }
+
+    async fn path_in_root(&self, id: &str, path: &str) -> Result<InRoot, RuntimeError> {
+        let inner = self.inner();
+        let link = inner.links.get(&(id.to_owned(), path.to_owned()));
+        Ok(link.cloned().map_or(InRoot::Other, InRoot::Link))
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {

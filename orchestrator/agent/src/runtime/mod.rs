@@ -47,6 +47,17 @@ pub trait Runtime: Send + Sync + 'static {
         spec: &ContainerSpec,
     ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
 
+    /// Makes the root of an image without anything else in it, for [`Runtime::path_in_root`] to look at, and
+    /// gives an id to be removed like a container's. `image` is its id.
+    fn root_of(&self, image: &str) -> impl Future<Output = Result<String, RuntimeError>> + Send;
+
+    /// What an absolute path is in such a root.
+    fn path_in_root(
+        &self,
+        id: &str,
+        path: &str,
+    ) -> impl Future<Output = Result<InRoot, RuntimeError>> + Send;
+
     /// Starts a created container.
     fn start(&self, id: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
@@ -188,6 +199,8 @@ pub struct ContainerSpec {
     pub pod: PodRef,
     pub identity: Identity,
     pub image: String,
+    /// The image that was looked at under this name; empty for one that was not.
+    pub image_id: String,
     /// Replaces the image's entrypoint.
     pub command: Option<Vec<String>>,
     /// Replaces the image's command.
@@ -231,6 +244,8 @@ pub struct Mount {
     pub target: String,
     pub read_only: bool,
     pub propagation: Propagation,
+    /// Other volumes are mounted inside it, each read-only or not by itself.
+    pub joined: bool,
 }
 
 /// Which later mounts are seen across a mount.
@@ -276,6 +291,19 @@ pub struct Image {
     pub has_origin: bool,
     /// The image's own user, when that is a number or a name.
     pub user: String,
+    /// Where the engine mounts a volume of its own, unless the container has a mount at that path.
+    pub volumes: Vec<String>,
+    pub working_dir: String,
+}
+
+/// What a path is in the root of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InRoot {
+    Absent,
+    /// A symbolic link and where it leads, as it is written or with further links resolved.
+    Link(String),
+    /// A directory, or a file of another type.
+    Other,
 }
 
 /// What part of a log is asked for.

@@ -5,7 +5,7 @@
 mod empty_dir;
 mod etc;
 mod host_path;
-mod nested;
+pub mod nested;
 mod projected;
 mod sub_path;
 mod write;
@@ -68,6 +68,11 @@ impl PodDir {
         PodDir {
             root: data_dir.join(PODS).join(uid),
         }
+    }
+
+    /// Holds all of the pod's files.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Holds the pod's `hosts` and `resolv.conf`.

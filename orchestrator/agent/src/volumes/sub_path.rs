@@ -9,15 +9,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::MsFlags;
 use rustix::fs::{FileType, fstat};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::{Made, Origin, PodDir};
 use crate::container_spec::SpecError;
 use crate::runtime::Propagation;
 use sys::beneath::Dir;
-use sys::mounts;
+use sys::mounts::{self, Copied};
 
 pub(super) const PLACES: &str = "sub-paths";
 
@@ -75,7 +74,7 @@ impl PodDir {
             above.create(name, 0o644)?;
         }
         match found {
-            Some(found) => attach(&found, part),
+            Some(found) => attach(&found, part, above.place(Path::new(name))?),
             // The key is not there, and its object may be absent: the part is an empty directory.
             None => Ok(()),
         }
@@ -108,33 +107,16 @@ fn current(root: Dir) -> io::Result<Dir> {
 }
 
 /// Mounts what was opened at the part's place.
-fn attach(found: &OwnedFd, part: &SubPath) -> io::Result<()> {
-    let mut flags = OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+fn attach(found: &OwnedFd, part: &SubPath, place: OwnedFd) -> io::Result<()> {
     // What is mounted inside a directory of the node belongs to it.
-    flags.set(
-        OpenTreeFlags::AT_RECURSIVE,
-        part.volume.origin == Origin::Host,
-    );
-    let tree = open_tree(found, "", flags)?;
-    let onto = rustix::fs::CWD;
-    move_mount(
-        &tree,
-        "",
-        onto,
-        &part.place,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
-    let propagation = match part.propagation {
-        Propagation::Private => MsFlags::MS_PRIVATE,
-        Propagation::HostToContainer => MsFlags::MS_SLAVE,
+    let copy = Copied::of(found, part.volume.origin == Origin::Host)?;
+    copy.attach(place)?;
+    match part.propagation {
+        Propagation::Private => copy.propagate(MsFlags::MS_PRIVATE),
+        Propagation::HostToContainer => copy.propagate(MsFlags::MS_SLAVE),
         // Mounts of the container reach the node through the part's peers.
-        Propagation::Bidirectional => return Ok(()),
-    };
-    let flags = propagation | MsFlags::MS_REC;
-    let none = None::<&str>;
-    Ok(mount(none, &part.place, none, flags, none)?)
+        Propagation::Bidirectional => Ok(()),
+    }
 }
 
 fn failed(what: &Path, error: &io::Error) -> SpecError {

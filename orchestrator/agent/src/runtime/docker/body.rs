@@ -23,6 +23,10 @@ pub const GENERATION: &str = "orchestrator.generation";
 pub const LEVEL: &str = "orchestrator.level";
 pub const SPEC: &str = "orchestrator.spec";
 pub const ADDRESS: &str = "orchestrator.address";
+/// The image's name in the pod: the Engine is given the id.
+pub const IMAGE: &str = "orchestrator.image";
+/// The role of containers that are never started: their root is looked at.
+pub const ROOT: &str = "root";
 
 /// What the node gives to one container, whatever its pod asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +81,11 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, limits: Limits) -> Contain
             .extend(["--netns".to_owned(), NODE_NETNS.to_owned()]);
     }
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        // A name may lead to another image by now.
+        image: Some(match spec.image_id.as_str() {
+            "" => spec.image.clone(),
+            id => id.to_owned(),
+        }),
         hostname: spec.hostname.clone(),
         user: spec.security.user.clone(),
         env: Some(
@@ -99,6 +107,25 @@ pub fn container(spec: &ContainerSpec, owner: &Owner, limits: Limits) -> Contain
     }
 }
 
+/// The create request for a root that is only looked at.
+pub fn root(image: &str, owner: &Owner) -> ContainerCreateBody {
+    let said = [(CLUSTER, &owner.cluster), (NODE, &owner.node)];
+    let said = said.map(|(key, value)| (key, value.as_str()));
+    let labels = said.into_iter().chain([(ROLE, ROOT), (POD_UID, "")]);
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        // The Engine wants a command, of an image without one too.
+        cmd: Some(vec!["/".to_owned()]),
+        labels: Some(labels.map(owned).collect()),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".to_owned()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 /// Every label of ours is said, or the container would have what its image says.
 fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
     let identity = &spec.identity;
@@ -114,6 +141,7 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> HashMap<String, String> {
         (GENERATION, identity.generation.to_string()),
         (LEVEL, identity.level.to_string()),
         (SPEC, identity.spec_hash.clone()),
+        (IMAGE, spec.image.clone()),
         (
             ADDRESS,
             identity.addrs.map(|it| it.to_string()).unwrap_or_default(),
@@ -146,6 +174,7 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
                 target: NODE_NETNS.to_owned(),
                 read_only: true,
                 propagation: Propagation::Private,
+                joined: false,
             }));
             "none".to_owned()
         }
@@ -231,6 +260,8 @@ fn mount(mount: &Mount) -> DockerMount {
         read_only: Some(mount.read_only),
         bind_options: Some(MountBindOptions {
             propagation: Some(propagation),
+            // Engines since API 1.44 would make what is mounted inside read-only too.
+            read_only_non_recursive: mount.joined.then_some(true),
             ..Default::default()
         }),
         ..Default::default()

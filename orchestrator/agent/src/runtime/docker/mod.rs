@@ -16,9 +16,9 @@ use bollard::errors::Error as BollardError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptions, EventsOptions, InspectContainerOptions,
-    KillContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions,
-    StartContainerOptions,
+    ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, EventsOptions,
+    InspectContainerOptions, KillContainerOptions, ListContainersOptions, LogsOptions,
+    RemoveContainerOptions, StartContainerOptions,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -27,8 +27,8 @@ use tokio::sync::OnceCell;
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Container, ContainerSpec, Description, ExecOutcome, Image, LogOptions, Runtime, RuntimeError,
-    Sighting, pause_image, process,
+    Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Runtime,
+    RuntimeError, Sighting, pause_image, process,
 };
 use crate::facts;
 
@@ -277,6 +277,32 @@ impl Runtime for DockerRuntime {
                 self.create_once(spec, &name).await
             }
             outcome => outcome,
+        }
+    }
+
+    async fn root_of(&self, image: &str) -> Result<String, RuntimeError> {
+        let options = CreateContainerOptions {
+            name: Some(format!("orch_root_{}", uuid::Uuid::new_v4())),
+            ..Default::default()
+        };
+        let body = body::root(image, &self.owner);
+        let made = self.docker.create_container(Some(options), body).await;
+        Ok(made.map_err(error)?.id)
+    }
+
+    async fn path_in_root(&self, id: &str, path: &str) -> Result<InRoot, RuntimeError> {
+        let options = ContainerArchiveInfoOptions {
+            path: path.to_owned(),
+        };
+        let found = self
+            .docker
+            .get_container_archive_info(id, Some(options))
+            .await;
+        match found.map_err(error) {
+            Ok(stat) if stat.link_target.is_empty() => Ok(InRoot::Other),
+            Ok(stat) => Ok(InRoot::Link(stat.link_target)),
+            Err(RuntimeError::NotFound(_)) => Ok(InRoot::Absent),
+            Err(other) => Err(other),
         }
     }
 

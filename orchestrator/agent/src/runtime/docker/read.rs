@@ -77,7 +77,10 @@ impl Seen {
 /// An inspected container, if its labels say that it is one of a pod.
 pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
     let config = found.config.as_ref()?;
-    let (_, identity) = ours(config.labels.as_ref()?, found.name.as_deref().into_iter())?;
+    let labels = config.labels.as_ref()?;
+    let (_, identity) = ours(labels, found.name.as_deref().into_iter())?;
+    // Agents before this label gave the Engine the name itself.
+    let image = labels.get(body::IMAGE).filter(|name| !name.is_empty());
     let created_at = found
         .created
         .as_deref()
@@ -86,7 +89,7 @@ pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
     Some(Container {
         id: found.id.clone()?,
         identity,
-        image: config.image.clone().unwrap_or_default(),
+        image: image.or(config.image.as_ref()).cloned().unwrap_or_default(),
         image_id: found.image.clone().unwrap_or_default(),
         created_at,
         state: state(found.state.as_ref()?, created_at),
@@ -100,17 +103,16 @@ pub fn event_uid(event: EventMessage) -> Option<String> {
 
 /// An image as the agent's pull policy sees it.
 pub fn image(found: &ImageInspect) -> Image {
+    let config = found.config.clone().unwrap_or_default();
     Image {
         id: found.id.clone().unwrap_or_default(),
         has_origin: found
             .repo_digests
             .as_ref()
             .is_some_and(|digests| !digests.is_empty()),
-        user: found
-            .config
-            .as_ref()
-            .and_then(|config| config.user.clone())
-            .unwrap_or_default(),
+        user: config.user.unwrap_or_default(),
+        volumes: config.volumes.unwrap_or_default(),
+        working_dir: config.working_dir.unwrap_or_default(),
     }
 }
 

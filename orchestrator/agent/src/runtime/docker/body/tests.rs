@@ -88,6 +88,7 @@ fn every_label_of_ours_is_written_so_that_an_image_cannot_say_it() {
         LEVEL,
         SPEC,
         ADDRESS,
+        IMAGE,
     ] {
         assert!(labels.contains_key(label), "{label}");
     }
