@@ -147,7 +147,8 @@ fn event_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String>
         .then(|| format!("node \"{node}\" can only write events with source.host set to itself"))
 }
 
-/// The keys under which two objects differ. What is empty is as good as absent.
+/// The keys under which two objects differ. What is empty is as good as absent. The record of who owns which
+/// field is this server's, and changes with each write.
 fn different<'a>(before: &'a Value, now: &'a Value) -> BTreeSet<&'a str> {
     let keys = |object: &'a Value| object.as_object().into_iter().flatten();
     let all = keys(before).chain(keys(now));
@@ -159,6 +160,7 @@ fn different<'a>(before: &'a Value, now: &'a Value) -> BTreeSet<&'a str> {
         _ => false,
     };
     all.map(|(key, _)| key.as_str())
+        .filter(|key| *key != "managedFields")
         .filter(|key| {
             let (before, now) = (&before[*key], &now[*key]);
             before != now && !(is_empty(before) && is_empty(now))

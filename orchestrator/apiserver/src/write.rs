@@ -3,9 +3,9 @@
 //! prepared, completed, validated, given what it claims, and committed.
 //!
 //! ```text
-//! decoded ─▶ prepare, default ─▶ complete ─▶ validate ─▶ claim ─▶ commit
-//!            what this path may    from other   Kubernetes'   addresses,   if nobody came
-//!            not touch is kept     objects      rules         ports        in between
+//! decoded ─▶ owners ─▶ prepare, default ─▶ complete ─▶ validate ─▶ claim ─▶ commit
+//!            of fields  what this path may   from other   Kubernetes'   addresses,   if nobody came
+//!                       not touch is kept    objects      rules         ports        in between
 //! ```
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::authn::User;
 use super::objects::{Current, WriteError};
 use super::services::{self, Claim};
 use super::{State, admission, node_writes, wire};
-use api::{ApiError, Behaviour, Resource, Subresource, meta};
+use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
 
 /// How often a write that lost a race is tried again when the client set no precondition.
 pub const RETRIES: usize = 10;
@@ -30,8 +30,17 @@ pub struct Writer<'a> {
     /// None: the server itself.
     pub user: Option<&'a User>,
     pub part: Part,
+    /// Who becomes the owner of the fields that change. None: nobody does.
+    pub manager: Option<Manager>,
     /// Everything but the commit is done.
     pub dry_run: bool,
+}
+
+/// Who manages fields, and through what.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    pub name: String,
+    pub subresource: Option<Subresource>,
 }
 
 /// What of an object a write changes.
@@ -53,6 +62,7 @@ impl<'a> Writer<'a> {
             resource,
             user: None,
             part: Part::Object,
+            manager: None,
             dry_run: false,
         }
     }
@@ -60,6 +70,7 @@ impl<'a> Writer<'a> {
     /// Writes a new object that has a name. `Changed`: there is one of this name.
     pub async fn create(&self, mut object: Value) -> Result<Bytes, WriteError> {
         let (state, resource) = (self.state, self.resource);
+        self.note_owners(None, &mut object);
         resource.prepare_for_create(&mut object);
         meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
         // Some defaults are made of the uid.
@@ -105,8 +116,10 @@ impl<'a> Writer<'a> {
     /// is removed.
     pub async fn update(&self, current: &Current, mut new: Value) -> Result<Bytes, WriteError> {
         let (state, resource, old) = (self.state, self.resource, &current.value);
+        self.note_owners(Some(old), &mut new);
         self.prepare(&mut new, old)?;
         let claim = Claim::make(state, resource, &mut new, Some(old))?;
+        apply::keep_times(&mut new, old);
         if new == *old {
             return Ok(current.bytes.clone());
         }
@@ -139,6 +152,16 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Notes who owns what this write changes, before the server adds anything of its own.
+    fn note_owners(&self, old: Option<&Value>, new: &mut Value) {
+        let Some(manager) = &self.manager else {
+            return;
+        };
+        self.resource.default(new);
+        let by = manager.at(Timestamp::now());
+        apply::update(self.resource, old, new, &by);
+    }
+
     /// Keeps of `old` what this path may not touch, and checks the rest.
     fn prepare(&self, new: &mut Value, old: &Value) -> Result<(), ApiError> {
         let (state, resource) = (self.state, self.resource);
@@ -162,6 +185,16 @@ impl<'a> Writer<'a> {
     }
 }
 
+impl Manager {
+    pub fn at(&self, now: Timestamp) -> apply::Writer<'_> {
+        apply::Writer {
+            manager: &self.name,
+            subresource: self.subresource,
+            now,
+        }
+    }
+}
+
 /// Metadata that no client changes, and the uid as a precondition.
 fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     let (asked, uid) = (meta::uid(new).to_owned(), meta::uid(old));
@@ -174,7 +207,6 @@ fn keep_identity(resource: &Resource, new: &mut Value, old: &Value) -> Result<()
         return Ok(());
     };
     metadata.remove("resourceVersion");
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     for field in [
         "uid",

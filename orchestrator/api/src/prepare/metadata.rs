@@ -4,13 +4,12 @@ use serde_json::{Map, Value};
 
 use super::{keep, remove};
 
-/// Set by the server, never by a client.
-const SYSTEM: [&str; 6] = [
+/// Set by the server, never by a client. `managedFields` are `apply`'s, before this.
+const SYSTEM: [&str; 5] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
     "generation",
-    "managedFields",
     "selfLink",
 ];
 

@@ -1,6 +1,7 @@
 //! POST: a new object.
 
 use axum::http::StatusCode;
+use serde_json::Value;
 
 use super::{Answer, Call};
 use crate::admission;
@@ -23,8 +24,7 @@ pub async fn create(call: &Call) -> Answer {
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
-    node_writes::check(&call.user, resource, &object, None)?;
-    admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(&object))?;
+    check(call, &object)?;
     for attempt in 1.. {
         let mut object = object.clone();
         let generated = admission::generate_name(&mut object)?;
@@ -43,4 +43,11 @@ pub async fn create(call: &Call) -> Answer {
         }
     }
     unreachable!("the loop only ends by returning")
+}
+
+/// Whether the caller may make such an object, there and now.
+pub fn check(call: &Call, object: &Value) -> Result<(), ApiError> {
+    let resource = call.resource();
+    node_writes::check(&call.user, resource, object, None)?;
+    admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(object))
 }

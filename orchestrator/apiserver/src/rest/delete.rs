@@ -117,6 +117,7 @@ pub async fn evict(call: &Call) -> Answer {
     let (namespace, name) = (call.namespace(), call.name());
     let writer = Writer {
         dry_run: options.dry_run,
+        manager: None,
         ..call.writer(Part::Of(Subresource::Eviction))?
     };
     writer

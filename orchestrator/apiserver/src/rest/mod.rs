@@ -11,7 +11,7 @@ pub mod update;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Response};
+use axum::http::{HeaderMap, Response, header};
 use bytes::Bytes;
 
 use super::State;
@@ -19,7 +19,7 @@ use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
 use super::request::{Query, Target, Verb};
-use super::write::{Part, Writer};
+use super::write::{Manager, Part, Writer};
 use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
 
 /// One request for objects, ready to be served.
@@ -44,18 +44,25 @@ pub async fn serve(call: Call) -> Answer {
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(&call).await,
         (Some(Subresource::Eviction), Verb::Create) => delete::evict(&call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(&call),
-        (Some(Subresource::Status) | None, Verb::Get) => get::get(&call),
+        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => get::get(&call),
         (None, Verb::List) => list::list(&call).await,
         (None, Verb::Watch) => super::watch::watch(&call).await,
         (None, Verb::Create) if review::is_of(&call) => review::review(&call),
         (None, Verb::Create) if call.target.name.is_none() => create::create(&call).await,
         (
-            Some(Subresource::Status | Subresource::Finalize | Subresource::Scale) | None,
+            Some(
+                Subresource::Status
+                | Subresource::Finalize
+                | Subresource::Scale
+                | Subresource::Approval,
+            )
+            | None,
             Verb::Update,
         ) => update::replace(&call).await,
-        (Some(Subresource::Status | Subresource::Scale) | None, Verb::Patch) => {
-            update::patch(&call).await
-        }
+        (
+            Some(Subresource::Status | Subresource::Scale | Subresource::Approval) | None,
+            Verb::Patch,
+        ) => update::patch(&call).await,
         (None, Verb::Delete) => delete::delete(&call).await,
         (None, Verb::DeleteCollection) => delete::delete_collection(&call).await,
         (_, verb) => Err(ApiError::method_not_allowed(
@@ -78,7 +85,33 @@ impl Call {
             resource: self.resource(),
             user: Some(&self.user),
             part,
+            manager: Some(self.manager()?),
             dry_run: self.query.dry_run()?,
+        })
+    }
+
+    /// Who this call says that it is, or what its user agent says.
+    fn manager(&self) -> Result<Manager, ApiError> {
+        let options = match self.verb {
+            Verb::Create => "CreateOptions",
+            Verb::Patch => "PatchOptions",
+            _ => "UpdateOptions",
+        };
+        let said = self.query.get("fieldManager").unwrap_or_default();
+        let is_apply =
+            self.verb == Verb::Patch && negotiate::content_type(&self.headers) == update::APPLY;
+        api::apply::check_field_manager(options, said, is_apply)?;
+        let agent = || {
+            let agent = self.headers.get(header::USER_AGENT);
+            let agent = agent.and_then(|agent| agent.to_str().ok());
+            api::apply::manager_of_user_agent(agent.unwrap_or_default())
+        };
+        Ok(Manager {
+            name: match said {
+                "" => agent(),
+                said => said.to_owned(),
+            },
+            subresource: self.target.subresource,
         })
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call};
 use crate::reply;
-use crate::write::Part;
+use crate::write::{Part, Writer};
 use api::{self, ApiError, Subresource, meta};
 
 /// GET of a Scale.
@@ -41,7 +41,10 @@ pub async fn bind(call: &Call) -> Answer {
             "target.name: Required value".to_owned(),
         ));
     }
-    let writer = call.writer(Part::Of(Subresource::Binding))?;
+    let writer = Writer {
+        manager: None,
+        ..call.writer(Part::Of(Subresource::Binding))?
+    };
     writer
         .change(call.namespace(), call.name(), |current| {
             bound(call, &current.value, &binding, node)

@@ -5,13 +5,17 @@
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Answer, Call, subresource};
-use crate::objects::Current;
-use crate::write::Part;
+use super::{Answer, Call, create, subresource};
+use crate::objects::{Current, WriteError};
+use crate::write::{Part, RETRIES, Writer};
 use crate::{negotiate, reply};
 use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
+
+/// The content type of a server-side apply.
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -38,8 +42,18 @@ pub async fn replace(call: &Call) -> Answer {
     .await
 }
 
-/// PATCH: what is to be different.
+/// PATCH: what is to be different, or what the caller wants to be so.
 pub async fn patch(call: &Call) -> Answer {
+    if negotiate::content_type(&call.headers) == APPLY {
+        return apply(call).await;
+    }
+    if call.query.get("force").is_some() {
+        return Err(ApiError::BadRequest(
+            "PatchOptions.meta.k8s.io is invalid: force: Forbidden: may not be specified for \
+             non-apply patch"
+                .to_owned(),
+        ));
+    }
     let kind = PatchKind::of(call)?;
     let mode = call.field_validation()?;
     let body = api::decode::patch_body(&call.body, Format::Json, mode)?;
@@ -73,20 +87,90 @@ pub async fn patch(call: &Call) -> Answer {
     Ok(reply::warn(answer, &[body.warnings, warnings].concat()))
 }
 
+/// Server-side apply: the fields that the caller wants, which it owns from now on. An object that is not
+/// there is made.
+async fn apply(call: &Call) -> Answer {
+    let (resource, mode) = (call.resource(), call.field_validation()?);
+    let body = api::decode::patch_body(&call.body, Format::Yaml, mode)?;
+    let mut applied = body.object;
+    call.check_namespace(&mut applied)?;
+    check_name(call, &mut applied)?;
+    if call.target.subresource == Some(Subresource::Scale) {
+        applied = api::apply::configuration_of_scale(resource, &applied);
+    }
+    // Asked for its warnings, and for what is of a wrong type: required fields that are filled in would
+    // count as applied.
+    let warnings = resource.canonical(applied.clone(), mode)?.warnings;
+    let warnings = [body.warnings, warnings].concat();
+    let force = call.query.flag("force");
+    let manager = call.manager()?;
+    let merged = |live: Option<&Value>| {
+        let by = manager.at(Timestamp::now());
+        api::apply::apply(resource, live, &applied, &by, force)
+    };
+    let writer = Writer {
+        manager: None,
+        ..call.writer(part(call))?
+    };
+    let exists = || {
+        call.state
+            .objects
+            .get(resource, call.namespace(), call.name())
+            .is_ok()
+    };
+    for _ in 0..RETRIES {
+        if call.target.subresource.is_some() || exists() {
+            return change_by(call, &writer, &warnings, |current| {
+                let new = merged(Some(&current.value))?;
+                check_revision(call, current, meta::resource_version(&new))?;
+                Ok(new)
+            })
+            .await;
+        }
+        let new = merged(None)?;
+        if !meta::uid(&new).is_empty() {
+            let why = "uid mismatch: the provided object specified a uid, and no object was found";
+            return Err(ApiError::conflict(resource, call.name(), why.to_owned()));
+        }
+        create::check(call, &new)?;
+        match writer.create(new).await {
+            Ok(bytes) => {
+                let answer = reply::object(&call.wanted, resource, bytes, StatusCode::CREATED)?;
+                return Ok(reply::warn(answer, &warnings));
+            }
+            Err(WriteError::Failed(error)) => return Err(error),
+            // Another one of this name was made meanwhile.
+            Err(WriteError::Changed) => {}
+        }
+    }
+    Err(ApiError::modified(resource, call.name()))
+}
+
 /// Writes what `make` makes of the object, and answers it.
 async fn change(
     call: &Call,
     warnings: &[String],
     make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
-    // A Scale names replicas only: what it changes is the object's spec.
-    let part = match call.target.subresource {
-        None | Some(Subresource::Scale) => Part::Object,
-        Some(sub) => Part::Of(sub),
-    };
-    let writer = call.writer(part)?;
+    change_by(call, &call.writer(part(call))?, warnings, make).await
+}
+
+async fn change_by(
+    call: &Call,
+    writer: &Writer<'_>,
+    warnings: &[String],
+    make: impl FnMut(&Current) -> Result<Value, ApiError>,
+) -> Answer {
     let bytes = writer.change(call.namespace(), call.name(), make).await?;
     Ok(reply::warn(answer(call, bytes)?, warnings))
+}
+
+/// A Scale names replicas only: what it changes is the object's spec.
+fn part(call: &Call) -> Part {
+    match call.target.subresource {
+        None | Some(Subresource::Scale) => Part::Object,
+        Some(sub) => Part::Of(sub),
+    }
 }
 
 fn answer(call: &Call, bytes: Bytes) -> Answer {
@@ -133,15 +217,10 @@ impl PatchKind {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
-            "application/apply-patch+yaml" => Err(ApiError::UnsupportedMediaType(
-                "this server does not serve server-side apply: use client-side apply (kubectl \
-                 apply without --server-side) or another kind of patch"
-                    .to_owned(),
-            )),
             _ => Err(ApiError::UnsupportedMediaType(
                 "the body of the request was in an unknown format - accepted media types include: \
                  application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json"
+                 application/strategic-merge-patch+json, application/apply-patch+yaml"
                     .to_owned(),
             )),
         }

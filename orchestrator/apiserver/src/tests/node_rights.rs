@@ -147,7 +147,7 @@ fn collection(plural: &str) -> String {
 fn path(resource: &Resource) -> String {
     let root = match &*resource.group {
         "" => "/api/v1".to_owned(),
-        group => format!("/apis/{group}/v1"),
+        group => format!("/apis/{group}/{}", resource.version),
     };
     let place = match (resource.namespaced(), &*resource.plural) {
         (false, _) => String::new(),

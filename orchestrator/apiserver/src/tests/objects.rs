@@ -4,6 +4,17 @@ use axum::http::header;
 
 use super::*;
 
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn deployment(name: &str) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "a", "image": "a:1"}]}}}})
+}
+
 #[tokio::test]
 async fn a_created_object_has_an_identity_and_is_read_at_once() {
     let cluster = Cluster::start().await;
@@ -74,14 +85,11 @@ async fn an_update_that_changes_nothing_keeps_the_revision() {
 #[tokio::test]
 async fn every_kind_of_patch_changes_the_object() {
     let cluster = Cluster::start().await;
-    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "web"},
-        "spec": {"selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}},
-                "spec": {"containers": [{"name": "a", "image": "a:1"}]}}}});
-    let path = "/apis/apps/v1/namespaces/default/deployments";
-    cluster.post(path, deployment).await.expect(201);
-    let path = format!("{path}/web");
+    cluster
+        .post(DEPLOYMENTS, deployment("web"))
+        .await
+        .expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
     let strategic = json!({"spec": {"template": {"spec": {"containers": [
         {"name": "b", "image": "b:1"}]}}}});
     let kind = "application/strategic-merge-patch+json";
@@ -99,15 +107,13 @@ async fn every_kind_of_patch_changes_the_object() {
         .await
         .expect(200);
     assert_eq!(patched["spec"]["replicas"], 3);
-    let refused = cluster
-        .call("PATCH", &path, "application/apply-patch+yaml", &json!({}))
-        .await;
+    let refused = cluster.call("PATCH", &path, APPLY, &json!({})).await;
     assert!(
-        refused.message().contains("server-side apply"),
+        refused.message().contains("fieldManager: Required value"),
         "{}",
         refused.message()
     );
-    refused.expect(415);
+    refused.expect(422);
 }
 
 #[tokio::test]
@@ -481,6 +487,106 @@ async fn an_evicted_pod_is_told_why_and_goes() {
     cluster.get(&format!("{PODS}/unbound")).await.expect(404);
     cluster
         .post(&path, eviction("unbound", Value::Null))
+        .await
+        .expect(404);
+}
+
+#[tokio::test]
+async fn an_applied_object_is_made_and_its_fields_are_its_appliers_until_they_are_forced() {
+    let cluster = Cluster::start().await;
+    let map = |value: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
+            "data": {"x": value}})
+    };
+    let path = |manager: &str| format!("{CONFIG_MAPS}/a?fieldManager={manager}");
+    let made = cluster
+        .call("PATCH", &path("one"), APPLY, &map("1"))
+        .await
+        .expect(201);
+    let entry = &made["metadata"]["managedFields"][0];
+    assert_eq!(
+        (&entry["manager"], &entry["operation"], &entry["fieldsV1"]),
+        (
+            &json!("one"),
+            &json!("Apply"),
+            &json!({"f:data": {"f:x": {}}})
+        )
+    );
+    let again = cluster
+        .call("PATCH", &path("one"), APPLY, &map("1"))
+        .await
+        .expect(200);
+    assert_eq!(again, made, "nothing is written");
+    let refused = cluster.call("PATCH", &path("two"), APPLY, &map("2")).await;
+    assert!(
+        refused.message().contains("conflict with \"one\""),
+        "{}",
+        refused.message()
+    );
+    let refused = refused.expect(409);
+    assert_eq!(
+        refused["details"]["causes"][0]["reason"],
+        "FieldManagerConflict"
+    );
+    let forced = format!("{}&force=true", path("two"));
+    let forced = cluster
+        .call("PATCH", &forced, APPLY, &map("2"))
+        .await
+        .expect(200);
+    assert_eq!(forced["data"]["x"], "2");
+    let changed = cluster
+        .call(
+            "PATCH",
+            &path("three"),
+            "application/merge-patch+json",
+            &json!({"data": {"y": "3"}}),
+        )
+        .await
+        .expect(200);
+    let managers = changed["metadata"]["managedFields"]
+        .as_array()
+        .expect("a list")
+        .iter();
+    let managers: Vec<_> = managers.map(|entry| &entry["manager"]).collect();
+    assert_eq!(managers, ["two", "three"]);
+    let mut without = map("2");
+    without["data"] = json!({});
+    let pruned = cluster
+        .call("PATCH", &path("two"), APPLY, &without)
+        .await
+        .expect(200);
+    assert_eq!(pruned["data"], json!({"y": "3"}));
+}
+
+#[tokio::test]
+async fn a_scale_and_a_status_are_applied_through_their_paths() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(DEPLOYMENTS, deployment("web"))
+        .await
+        .expect(201);
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": "web"}, "spec": {"replicas": 7}});
+    let path = format!("{DEPLOYMENTS}/web/scale?fieldManager=scaler&force=true");
+    let scaled = cluster
+        .call("PATCH", &path, APPLY, &scale)
+        .await
+        .expect(200);
+    assert_eq!(scaled["spec"]["replicas"], 7);
+    let status = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"}, "status": {"observedGeneration": 2}});
+    let path = format!("{DEPLOYMENTS}/web/status?fieldManager=controller");
+    let told = cluster
+        .call("PATCH", &path, APPLY, &status)
+        .await
+        .expect(200);
+    assert_eq!(told["status"]["observedGeneration"], 2);
+    assert_eq!(told["spec"]["replicas"], 7);
+    let absent = format!("{DEPLOYMENTS}/other/status?fieldManager=controller");
+    let mut other = status;
+    other["metadata"]["name"] = "other".into();
+    cluster
+        .call("PATCH", &absent, APPLY, &other)
         .await
         .expect(404);
 }
