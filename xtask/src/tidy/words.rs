@@ -37,6 +37,14 @@ pub fn check(source: &Source) -> Vec<String> {
             }
         }
     }
+    for (number, line) in source.text.lines().enumerate() {
+        // Spelled apart, or this file would report itself.
+        let asks = [concat!(".group", ","), concat!(".plural", ")")];
+        if shipped(source) && asks.iter().all(|part| line.contains(part)) {
+            let what = "a kind is known by its definition: no test of its group and plural";
+            findings.push(source.finding(number + 1, what));
+        }
+    }
     for (mark, at) in &source.facts.marks {
         let what = match mark {
             Mark::Unfinished => "todo!, unimplemented! and dbg! do not stay",
