@@ -6,6 +6,8 @@
 mod defaults;
 #[path = "e2e_security/identity.rs"]
 mod identity;
+#[path = "e2e_security/mounts.rs"]
+mod mounts;
 #[path = "e2e_security/setting.rs"]
 mod setting;
 #[path = "e2e_security/strangers.rs"]
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let all = [
         defaults::SCENARIOS,
         identity::SCENARIOS,
+        mounts::SCENARIOS,
         strangers::SCENARIOS,
         sub_path::SCENARIOS,
         volumes::SCENARIOS,

@@ -293,7 +293,7 @@ fn a_file_is_mounted_on_a_file_which_is_made_if_it_is_missing() {
         [file("/m"), stage.at("f", "/m/below")],
     ] {
         let said = stage.join(&mounts).unwrap_err();
-        assert!(said.message.contains("over each other"), "{said}");
+        assert!(said.message.contains("cover each other"), "{said}");
     }
 }
 

@@ -527,7 +527,7 @@ mod tests {
             fs::write(many.join(format!("{number:0>200}")), "").unwrap();
         }
         let this = std::env::current_exe().unwrap();
-        let name = "sys::beneath::tests::\
+        let name = "beneath::tests::\
             a_directory_with_very_many_names_goes_without_memory_for_them";
         let mut other = std::process::Command::new(this);
         other.args(["--exact", name, "--nocapture"]);

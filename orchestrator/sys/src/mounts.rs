@@ -41,9 +41,9 @@ const KEPT: [(StatVfsMountFlags, MsFlags); 6] = [
 pub struct Copied(OwnedFd);
 
 impl Copied {
-    /// Mounts what was opened once more, attached nowhere; `whole`: with what is mounted inside it. A
-    /// symbolic link is an error. The
-    /// copy shares later mounts with its original until [`Copied::propagate`] says otherwise.
+    /// Mounts what was opened once more, attached nowhere; `whole`: with what is mounted inside it. A symbolic
+    /// link is an error. The copy shares later mounts with its original until [`Copied::propagate`] says
+    /// otherwise.
     pub fn of(opened: impl AsFd, whole: bool) -> io::Result<Copied> {
         // The kernel mounts one, and whoever opens its path follows it.
         if FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Symlink {

@@ -46,15 +46,10 @@ pub const SCENARIOS: &[Scenario<Setting>] = &[
         "a_pod_whose_volume_outgrows_its_limit_is_evicted",
         size_limit,
     ),
-    (
-        "a_link_in_a_volume_puts_no_other_volume_over_what_the_engine_hides",
-        linked_mounts,
-    ),
 ];
 
 /// From the answer to the write to the file in the container.
 const UPDATE_LIMIT: Duration = Duration::from_secs(2);
-const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
 /// The volumes of [`pod`], by where they are mounted.
 const KINDS: [&str; 4] = ["config", "secret", "downward", "projected"];
 
@@ -479,51 +474,4 @@ fn size_limit(setting: &Setting) {
         Ok(Some(()))
     });
     delete(setting, name);
-}
-
-fn linked_mounts(setting: &Setting) {
-    let kept = fs::read_to_string(CORE_PATTERN).unwrap();
-    for place in ["/proc", "/proc/sys", "/sys", "/dev"] {
-        let name = format!("linked{}", place.replace('/', "-"));
-        create(setting, &[linked_mount(setting, &name, place)]);
-        let message = wait("the container is not made", || {
-            let pointer = "/status/containerStatuses/0/state/waiting/message";
-            setting
-                .kubectl
-                .field(&format!("pod {name}"), pointer)
-                .map(Some)
-        });
-        assert!(message.contains("symbolic link"), "{place}: {message}");
-        delete(setting, &name);
-    }
-    // Where runc follows the link to `/dev`, the container's output goes to this file of the node.
-    let now = fs::read_to_string(CORE_PATTERN).unwrap();
-    fs::write(CORE_PATTERN, &kept).unwrap();
-    assert_eq!(now, kept, "a container wrote to the node's {CORE_PATTERN}");
-}
-
-/// A pod that mounts `f` at a link in `e`; `f` has a link in the place of the null device.
-fn linked_mount(setting: &Setting, name: &str, place: &str) -> Value {
-    let plant = format!("ln -s {place} /e/link; ln -s {CORE_PATTERN} /f/null");
-    let container = |name: &str, script: &str, f: &str| {
-        json!({
-            "name": name,
-            "image": "tools",
-            "command": ["/bin/sh", "-c", script],
-            "volumeMounts": [{"name": "e", "mountPath": "/e"}, {"name": "f", "mountPath": f}],
-        })
-    };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "nodeName": setting.cluster.node(1),
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "initContainers": [container("init", &plant, "/f")],
-            "containers": [container("c", "echo owned", "/e/link")],
-            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "f", "emptyDir": {}}],
-        },
-    })
 }

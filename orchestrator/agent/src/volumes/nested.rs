@@ -273,7 +273,9 @@ fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ELOOP) => ": a part of the path is a symbolic link, which is not followed",
         Some(libc::EROFS) => ": the volume is mounted read-only and has nothing at that path",
-        Some(libc::ENOTDIR) => ": a directory and a file cannot be mounted over each other",
+        Some(libc::ENOTDIR) => {
+            ": a part of the path is not a directory, or a directory and a file would cover each other"
+        }
         _ => "",
     }
 }
