@@ -1,6 +1,7 @@
 //! The attacks: one row each, with what its client should hear.
 
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -264,19 +265,24 @@ async fn parts(target: Target) -> Result<String> {
 }
 
 async fn selector(target: Target) -> Result<String> {
-    let selector = format!("labelSelector={}", "a%2C".repeat(MIB / 4));
-    let head = format!("GET /api/v1/nodes?{selector} HTTP/1.1\r\nhost: x\r\n\r\n");
-    ask(target.secure(Who::Node, "http/1.1").await?, head.as_bytes()).await
+    // Made once, here and below: elsewhere the attackers' own work would cost this machine nothing.
+    static HEAD: LazyLock<String> = LazyLock::new(|| {
+        let selector = format!("labelSelector={}", "a%2C".repeat(MIB / 4));
+        format!("GET /api/v1/nodes?{selector} HTTP/1.1\r\nhost: x\r\n\r\n")
+    });
+    ask(target.secure(Who::Node, "http/1.1").await?, HEAD.as_bytes()).await
 }
 
 async fn fields(target: Target) -> Result<String> {
-    let fields: String = (0..20_000)
-        .map(|n| format!("x-{n}: {n:0>40}\r\n"))
-        .collect();
-    let head = format!("GET /version HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+    static HEAD: LazyLock<String> = LazyLock::new(|| {
+        let fields: String = (0..20_000)
+            .map(|n| format!("x-{n}: {n:0>40}\r\n"))
+            .collect();
+        format!("GET /version HTTP/1.1\r\nhost: x\r\n{fields}\r\n")
+    });
     ask(
         target.secure(Who::Stranger, "http/1.1").await?,
-        head.as_bytes(),
+        HEAD.as_bytes(),
     )
     .await
 }
