@@ -43,6 +43,8 @@ pub struct Resource {
     pub definition: Name,
     /// The columns of its table.
     pub printer: Printer,
+    /// What a client should hear of an object that is valid, as `Warning:` headers.
+    pub warn: fn(&Value) -> Vec<String>,
     /// A deletion is answered with the object, not with a Status; typed clients rely on which.
     pub answers_with_object: bool,
     /// What the API server does with it beyond storing it.
@@ -198,6 +200,7 @@ impl Resource {
             lifetime: Lifetime::Durable,
             definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
             printer: columns::OTHERS,
+            warn: |_| Vec::new(),
             answers_with_object: false,
             behaviour: Behaviour::Plain,
             codec: Codec {

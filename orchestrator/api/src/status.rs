@@ -26,6 +26,9 @@ pub enum ApiError {
     NoSuchResource,
     #[error("{} \"{}\" already exists", .0.qualified(), .0.name)]
     AlreadyExists(Target),
+    /// The same of an object that is going, which somebody's finalizers or grace still keep.
+    #[error("object is being deleted: {} \"{}\" already exists", .0.qualified(), .0.name)]
+    StillGoing(Target),
     #[error("Operation cannot be fulfilled on {} \"{}\": {message}", .target.qualified(), .target.name)]
     Conflict { target: Target, message: String },
     /// An applied configuration changes what other managers own: one cause a field.
@@ -101,6 +104,10 @@ impl ApiError {
 
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
         Self::AlreadyExists(Target::resource(resource, name))
+    }
+
+    pub fn still_going(resource: &Resource, name: &str) -> Self {
+        Self::StillGoing(Target::resource(resource, name))
     }
 
     /// The optimistic lock failed: somebody else wrote the object since it was read.
@@ -188,7 +195,7 @@ impl ApiError {
             Self::Unauthorized(_) => (401, "Unauthorized"),
             Self::Forbidden { .. } => (403, "Forbidden"),
             Self::NotFound(_) | Self::NoSuchResource => (404, "NotFound"),
-            Self::AlreadyExists(_) => (409, "AlreadyExists"),
+            Self::AlreadyExists(_) | Self::StillGoing(_) => (409, "AlreadyExists"),
             Self::Conflict { .. } | Self::ApplyConflict { .. } => (409, "Conflict"),
             Self::Invalid { .. } | Self::Unprocessable(_) => (422, "Invalid"),
             Self::Expired(_) => (410, "Expired"),
@@ -208,6 +215,7 @@ impl ApiError {
             Self::Forbidden { target, .. }
             | Self::NotFound(target)
             | Self::AlreadyExists(target)
+            | Self::StillGoing(target)
             | Self::Conflict { target, .. }
             | Self::MethodNotAllowed { target, .. } => Some(target.details()),
             Self::Invalid { target, causes } => {

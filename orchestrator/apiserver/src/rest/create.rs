@@ -16,8 +16,9 @@ pub async fn create(call: &Call) -> Answer {
     let resource = call.resource();
     let Decoded {
         mut object,
-        warnings,
+        mut warnings,
     } = call.decode(resource)?;
+    warnings.extend((resource.warn)(&object));
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::BadRequest(
@@ -38,7 +39,16 @@ pub async fn create(call: &Call) -> Answer {
             // Another object got the same random name: draw again.
             Err(WriteError::Changed) if generated && attempt < RETRIES => {}
             Err(WriteError::Changed) => {
-                return Err(ApiError::already_exists(resource, &name));
+                let found = call
+                    .state
+                    .objects
+                    .current(resource, call.namespace(), &name);
+                return Err(match found {
+                    Ok(found) if meta::is_terminating(&found.value) => {
+                        ApiError::still_going(resource, &name)
+                    }
+                    _ => ApiError::already_exists(resource, &name),
+                });
             }
         }
     }

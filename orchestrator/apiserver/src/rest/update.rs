@@ -27,8 +27,9 @@ pub async fn replace(call: &Call) -> Answer {
     };
     let Decoded {
         mut object,
-        warnings,
+        mut warnings,
     } = call.decode(body_kind)?;
+    warnings.extend((body_kind.warn)(&object));
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();
@@ -78,6 +79,7 @@ pub async fn patch(call: &Call) -> Answer {
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
         *collected = decoded.warnings;
+        collected.extend((patched_kind.warn)(&decoded.object));
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &decoded.object),
             false => Ok(decoded.object),

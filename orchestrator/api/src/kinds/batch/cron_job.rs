@@ -24,6 +24,9 @@ const CONTAINERS_AT: &str = "/spec/jobTemplate/spec/template/spec/containers";
 
 pub fn resource() -> Resource {
     Resource {
+        warn: |object| {
+            crate::kinds::core::pod::warnings::of(object, "/spec/jobTemplate/spec/template/spec")
+        },
         short_names: vec!["cj".into()],
         categories: vec!["all".into()],
         subresources: vec![Subresource::Status],

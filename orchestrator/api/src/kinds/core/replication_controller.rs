@@ -13,6 +13,7 @@ use crate::validation::{At, Errors};
 
 pub fn resource() -> Resource {
     Resource {
+        warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["rc".into()],
         categories: vec!["all".into()],
         subresources: vec![Subresource::Scale, Subresource::Status],

@@ -8,6 +8,7 @@ mod security;
 mod spec;
 mod update;
 pub mod volume;
+pub mod warnings;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ const TOLERATION_SECONDS: i64 = 300;
 
 pub fn resource() -> Resource {
     Resource {
+        warn: |object| warnings::of(object, "/spec"),
         behaviour: Behaviour::Pod,
         short_names: vec!["po".into()],
         answers_with_object: true,
