@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::{Answer, Call, create, subresource};
 use crate::objects::{Current, WriteError};
+use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{negotiate, reply};
+use crate::{authz, negotiate, reply};
 use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
@@ -134,6 +135,9 @@ async fn apply(call: &Call) -> Answer {
             let why = "uid mismatch: the provided object specified a uid, and no object was found";
             return Err(ApiError::conflict(resource, call.name(), why.to_owned()));
         }
+        // Who may change an object may not make one, unless that right is there as well.
+        let wish = authz::Wish::of(Verb::Create, &call.target, &call.query);
+        authz::objects(&call.state, &call.user, wish)?;
         create::check(call, &new)?;
         match writer.create(new).await {
             Ok(bytes) => {

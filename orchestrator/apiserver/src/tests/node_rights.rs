@@ -554,3 +554,30 @@ async fn a_nodes_name_is_its_keys_until_the_node_is_deleted() {
     first.post(&collection("leases"), lease).await.expect(401);
     admin.get(&own).await.expect(404);
 }
+
+#[tokio::test]
+async fn whoever_may_only_change_an_object_makes_none_by_applying_it() {
+    let admin = two_nodes().await;
+    let one = admin.as_user(node("one"));
+    let body = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "one"}});
+    let path = "/api/v1/nodes/one?fieldManager=agent";
+    let kind = "application/apply-patch+yaml";
+    one.call("PATCH", path, kind, &body).await.expect(200);
+    admin
+        .call(
+            "DELETE",
+            "/api/v1/nodes/one",
+            "application/json",
+            &Value::Null,
+        )
+        .await
+        .expect(200);
+    let refused = one.call("PATCH", path, kind, &body).await;
+    assert!(
+        refused.message().contains("cannot create"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+    admin.call("PATCH", path, kind, &body).await.expect(201);
+}
