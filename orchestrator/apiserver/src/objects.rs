@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::cache::{Cache, Cached, object_key};
 use super::reply::{self, internal};
-use super::wire;
+use super::{upload, wire};
 use api::{ApiError, Lifetime, Resource};
 use store::{self, Expect, Revision, Store, StoreError, Write};
 
@@ -78,7 +78,7 @@ impl Objects {
         with: Vec<Write>,
     ) -> Result<Bytes, WriteError> {
         let write = put(resource, object, Expect::Absent);
-        let bytes = write.value.clone().unwrap_or_default();
+        let bytes = stored(&write)?;
         let mut writes = vec![write];
         writes.extend(with);
         let revision = self.commit(writes).await?;
@@ -93,7 +93,7 @@ impl Objects {
         revision: Revision,
     ) -> Result<Bytes, WriteError> {
         let write = put(resource, object, Expect::At(revision));
-        let bytes = write.value.clone().unwrap_or_default();
+        let bytes = stored(&write)?;
         let revision = self.commit(vec![write]).await?;
         Ok(wire::with_revision(&bytes, revision))
     }
@@ -160,6 +160,20 @@ pub fn put(resource: &Resource, object: &Value, expect: Expect) -> Write {
         expect,
         lifetime: lifetime(resource),
     }
+}
+
+/// The bytes of a write that are kept. Patches, and the record of who owns which field, make objects
+/// larger than any one request.
+fn stored(write: &Write) -> Result<Bytes, ApiError> {
+    let bytes = write.value.clone().unwrap_or_default();
+    let limit = upload::OBJECT.bytes;
+    if bytes.len() > limit {
+        return Err(ApiError::TooLarge(format!(
+            "Request entity too large: the object would have {} bytes, limit is {limit}",
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
 }
 
 /// What the client hears about a failure of the store.

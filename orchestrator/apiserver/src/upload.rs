@@ -14,7 +14,7 @@ use api::ApiError;
 /// How much a client may send, and how long it may take.
 #[derive(Clone, Copy)]
 pub struct Limit {
-    bytes: usize,
+    pub bytes: usize,
     /// From the first byte to the last.
     whole: Duration,
     /// From one piece to the next.

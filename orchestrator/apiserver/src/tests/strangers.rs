@@ -277,3 +277,23 @@ async fn every_refusal_that_comes_before_the_body_arrives_over_http2() {
         asked.expect("answers in time");
     }
 }
+
+#[tokio::test]
+async fn patches_make_no_object_larger_than_a_request_may_be() {
+    let cluster = Cluster::start().await;
+    cluster.post(PODS, pod("x")).await.expect(201);
+    let path = format!("{PODS}/x/status");
+    let text = "m".repeat(1_800_000);
+    let patch = |kind: &str| json!({"status": {"conditions": [{"type": kind, "message": text}]}});
+    cluster
+        .call("PATCH", &path, STRATEGIC, &patch("a"))
+        .await
+        .expect(200);
+    let refused = cluster.call("PATCH", &path, STRATEGIC, &patch("b")).await;
+    assert!(
+        refused.message().contains("limit is"),
+        "{:.300}",
+        refused.message()
+    );
+    refused.expect(413);
+}
