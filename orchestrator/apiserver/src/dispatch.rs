@@ -18,11 +18,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
 use super::negotiate::Wanted;
+use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, authz, discovery, health, join, openapi, reply};
+use super::{State, authz, discovery, health, join, openapi};
 use api::{ApiError, Subresource};
 
 /// How long a request may take that is no watch and no log.
@@ -130,6 +131,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         headers: parts.headers,
         wanted,
         body: upload.bytes,
+        warnings: Warnings::default(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await

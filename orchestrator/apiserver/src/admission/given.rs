@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::State;
-use super::objects::put;
-use super::reply::{self, internal};
+use crate::State;
+use crate::objects::put;
+use crate::reply::{self, internal};
 use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
 
