@@ -6,6 +6,7 @@
 pub mod address;
 pub mod annotations;
 pub mod apply;
+pub mod cel;
 pub mod columns;
 pub mod decode;
 mod defaults;
@@ -14,6 +15,7 @@ pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 mod prepare;
 pub mod quantity;
 pub mod re2;

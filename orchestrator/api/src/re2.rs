@@ -95,6 +95,12 @@ impl Finder {
         Ok(Self { regex })
     }
 
+    /// Bytes of its automatons.
+    pub fn memory(&self) -> usize {
+        let [forward, reverse] = [self.regex.forward(), self.regex.reverse()];
+        forward.get_nfa().memory_usage() + reverse.get_nfa().memory_usage()
+    }
+
     /// The matches in order, as Go finds them: none begins in another, `limit` at most.
     pub fn find_all<'a>(&self, text: &'a str, limit: usize) -> Result<Vec<&'a str>, TooCostly> {
         let mut cache = self.regex.create_cache();
