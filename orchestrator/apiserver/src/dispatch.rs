@@ -72,9 +72,19 @@ async fn authenticate(
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
+    let asked = (request.method(), request.uri());
+    let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
+    let seat = match entered.await {
+        Ok(seat) => seat,
+        Err(error) => return reply::error(&error),
+    };
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
-    ticket.until_sent(next.run(request).await)
+    let mut answer = next.run(request).await;
+    for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
+        answer.headers_mut().insert(name, value);
+    }
+    ticket.until_sent(answer)
 }
 
 /// `/api` and `/apis`: discovery and objects.
