@@ -12,7 +12,7 @@ use super::{Answer, Call, create, subresource};
 use crate::objects::{Current, WriteError};
 use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{authz, negotiate, reply};
+use crate::{authz, negotiate, reply, versions};
 use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
@@ -34,7 +34,7 @@ pub async fn replace(call: &Call) -> Answer {
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();
-    change(call, &warnings, |current| {
+    change(call, &mut warnings, |current, _| {
         check_revision(call, current, &required)?;
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &object),
@@ -62,9 +62,7 @@ pub async fn patch(call: &Call) -> Answer {
     let patch = body.object;
     let scale = call.target.subresource == Some(Subresource::Scale);
     let mut warnings = Vec::new();
-    // What the last try reported is what the client hears.
-    let collected = &mut warnings;
-    let answer = change(call, &[], |current| {
+    change(call, &mut warnings, |current, warnings| {
         let mut original = current.with_revision();
         if scale {
             original = api::scale::of(call.resource(), &original)?;
@@ -79,15 +77,15 @@ pub async fn patch(call: &Call) -> Answer {
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
-        *collected = decoded.warnings;
-        collected.extend((patched_kind.warn)(&decoded.object));
+        // What the last try reported is what the client hears.
+        *warnings = [body.warnings.clone(), decoded.warnings].concat();
+        warnings.extend((patched_kind.warn)(&decoded.object));
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &decoded.object),
             false => Ok(decoded.object),
         }
     })
-    .await?;
-    Ok(reply::warn(answer, &[body.warnings, warnings].concat()))
+    .await
 }
 
 /// Server-side apply: the fields that the caller wants, which it owns from now on. An object that is not
@@ -104,7 +102,7 @@ async fn apply(call: &Call) -> Answer {
     // Asked for its warnings, and for what is of a wrong type: required fields that are filled in would
     // count as applied.
     let warnings = resource.canonical(applied.clone(), mode)?.warnings;
-    let warnings = [body.warnings, warnings].concat();
+    let mut warnings = [body.warnings, warnings].concat();
     let force = call.query.flag("force");
     let manager = call.manager()?;
     let merged = |live: Option<&Value>| {
@@ -118,12 +116,12 @@ async fn apply(call: &Call) -> Answer {
     let exists = || {
         call.state
             .objects
-            .get(resource, call.namespace(), call.name())
+            .get(call.storage(), call.namespace(), call.name())
             .is_ok()
     };
     for _ in 0..RETRIES {
         if call.target.subresource.is_some() || exists() {
-            return change_by(call, &writer, &warnings, |current| {
+            return change_by(call, &writer, &mut warnings, |current, _| {
                 let new = merged(Some(&current.value))?;
                 check_revision(call, current, meta::resource_version(&new))?;
                 Ok(new)
@@ -138,10 +136,11 @@ async fn apply(call: &Call) -> Answer {
         // Who may change an object may not make one, unless that right is there as well.
         let wish = authz::Wish::of(Verb::Create, &call.target, &call.query);
         authz::objects(&call.state, &call.user, wish)?;
+        let new = call.stored(new).await?;
         create::check(call, &new)?;
         match writer.create(new).await {
             Ok(bytes) => {
-                let answer = reply::object(&call.wanted, resource, bytes, StatusCode::CREATED)?;
+                let answer = call.show(bytes, StatusCode::CREATED).await?;
                 return Ok(reply::warn(answer, &warnings));
             }
             Err(WriteError::Failed(error)) => return Err(error),
@@ -152,11 +151,12 @@ async fn apply(call: &Call) -> Answer {
     Err(ApiError::modified(resource, call.name()))
 }
 
-/// Writes what `make` makes of the object, and answers it.
+/// Writes what `make` makes of the object, and answers it with the warnings. Both are in the version that
+/// the client speaks.
 async fn change(
     call: &Call,
-    warnings: &[String],
-    make: impl FnMut(&Current) -> Result<Value, ApiError>,
+    warnings: &mut Vec<String>,
+    make: impl FnMut(&Current, &mut Vec<String>) -> Result<Value, ApiError>,
 ) -> Answer {
     change_by(call, &call.writer(part(call))?, warnings, make).await
 }
@@ -164,11 +164,26 @@ async fn change(
 async fn change_by(
     call: &Call,
     writer: &Writer<'_>,
-    warnings: &[String],
-    make: impl FnMut(&Current) -> Result<Value, ApiError>,
+    warnings: &mut Vec<String>,
+    mut make: impl FnMut(&Current, &mut Vec<String>) -> Result<Value, ApiError>,
 ) -> Answer {
-    let bytes = writer.change(call.namespace(), call.name(), make).await?;
-    Ok(reply::warn(answer(call, bytes)?, warnings))
+    let objects = &call.state.objects;
+    for _ in 0..RETRIES {
+        let current = objects.current(call.storage(), call.namespace(), call.name())?;
+        let new = if call.target.served.is_same() {
+            make(&current, warnings)?
+        } else {
+            let shown = versions::shown(&call.target.served, &current).await?;
+            call.stored(make(&shown, warnings)?).await?
+        };
+        match writer.update(&current, new).await {
+            Ok(bytes) => return Ok(reply::warn(answer(call, bytes).await?, warnings)),
+            Err(WriteError::Failed(error)) => return Err(error),
+            // Another write came in between.
+            Err(WriteError::Changed) => {}
+        }
+    }
+    Err(ApiError::modified(call.resource(), call.name()))
 }
 
 /// A Scale names replicas only: what it changes is the object's spec.
@@ -179,10 +194,10 @@ fn part(call: &Call) -> Part {
     }
 }
 
-fn answer(call: &Call, bytes: Bytes) -> Answer {
+async fn answer(call: &Call, bytes: Bytes) -> Answer {
     match call.target.subresource {
-        Some(Subresource::Scale) => subresource::scale_answer(call, &bytes),
-        _ => reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK),
+        Some(Subresource::Scale) => subresource::scale_answer(call, &bytes).await,
+        _ => call.show(bytes, StatusCode::OK).await,
     }
 }
 
