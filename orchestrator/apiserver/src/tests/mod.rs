@@ -15,6 +15,7 @@ mod objects;
 mod races;
 mod services;
 mod strangers;
+mod versions;
 mod watches;
 
 use std::sync::Arc;
