@@ -94,7 +94,10 @@ mod tests {
             container
         };
         let cases = [
-            (json!({"containers": [container("1"), container("500m")]}), "1500m"),
+            (
+                json!({"containers": [container("1"), container("500m")]}),
+                "1500m",
+            ),
             (
                 json!({"containers": [container("1")], "initContainers": [container("3"), container("2")]}),
                 "3",

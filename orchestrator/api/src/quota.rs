@@ -54,7 +54,9 @@ pub enum Refusal {
     NotCounted { quota: String, names: String },
     #[error(
         "exceeded quota: {quota}, requested: {}, used: {}, limited: {}",
-        amounts::text(requested), amounts::text(used), amounts::text(limited)
+        amounts::text(requested),
+        amounts::text(used),
+        amounts::text(limited)
     )]
     Exceeded {
         quota: String,

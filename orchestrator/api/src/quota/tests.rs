@@ -124,10 +124,15 @@ fn a_claim_uses_storage_also_of_its_class() {
 
 #[test]
 fn every_kind_is_counted_and_some_under_an_older_name() {
-    let all = limiting(json!({"count/deployments.apps": "1", "secrets": "1", "count/secrets": "1",
-        "count/events": "1"}));
+    let all = limiting(
+        json!({"count/deployments.apps": "1", "secrets": "1", "count/secrets": "1",
+        "count/events": "1"}),
+    );
     let of = |plural| amounts::write(&all.usage(&measured(plural, &Value::Null)));
-    assert_eq!(of("apps/deployments"), json!({"count/deployments.apps": "1"}));
+    assert_eq!(
+        of("apps/deployments"),
+        json!({"count/deployments.apps": "1"})
+    );
     assert_eq!(of("secrets"), json!({"secrets": "1", "count/secrets": "1"}));
     assert_eq!(of("configmaps"), json!({}));
     assert_eq!(of("events"), json!({}));
@@ -160,16 +165,35 @@ fn scopes_choose_pods() {
         (scope("NotBestEffort"), json!({"cpu": "1"}), json!({})),
         (scope("CrossNamespacePodAffinity"), across, json!({})),
         (scope("PriorityClass"), json!({"class": "a"}), json!({})),
-        (class("In", json!(["a"])), json!({"class": "a"}), json!({"class": "b"})),
-        (class("NotIn", json!(["a"])), json!({}), json!({"class": "a"})),
+        (
+            class("In", json!(["a"])),
+            json!({"class": "a"}),
+            json!({"class": "b"}),
+        ),
+        (
+            class("NotIn", json!(["a"])),
+            json!({}),
+            json!({"class": "a"}),
+        ),
         (class("Exists", json!([])), json!({"class": "a"}), json!({})),
-        (class("DoesNotExist", json!([])), json!({}), json!({"class": "a"})),
+        (
+            class("DoesNotExist", json!([])),
+            json!({}),
+            json!({"class": "a"}),
+        ),
     ];
     for (mut of_quota, chosen, other) in cases {
         of_quota["hard"] = json!({"pods": "1", "count/secrets": "1"});
         let quota = quota(of_quota.clone(), json!({}));
-        assert_eq!(quota.usage(&measured("pods", &spec(chosen))).len(), 1, "{of_quota}");
-        assert!(quota.usage(&measured("pods", &spec(other))).is_empty(), "{of_quota}");
+        assert_eq!(
+            quota.usage(&measured("pods", &spec(chosen))).len(),
+            1,
+            "{of_quota}"
+        );
+        assert!(
+            quota.usage(&measured("pods", &spec(other))).is_empty(),
+            "{of_quota}"
+        );
         assert!(quota.usage(&measured("secrets", &Value::Null)).is_empty());
     }
 }
@@ -182,7 +206,10 @@ fn what_does_not_fit_is_refused_in_the_words_of_kubernetes() {
     let charged = |quota: &Quota, pod: &Value| quota.charged(&measured("pods", pod), None);
     let refused = |quota: &Quota, pod: &Value| charged(quota, pod).unwrap_err().to_string();
     let small = pod(json!({"cpu": "400m", "memory": "1Gi"}), json!({"cpu": "1"}));
-    let large = pod(json!({"cpu": "1500m", "memory": "2Gi"}), json!({"cpu": "2"}));
+    let large = pod(
+        json!({"cpu": "1500m", "memory": "2Gi"}),
+        json!({"cpu": "2"}),
+    );
     assert_eq!(
         amounts::write(&charged(&counted, &small).unwrap().unwrap()),
         json!({"pods": "2", "cpu": "1", "memory": "1Gi", "limits.cpu": "1"})

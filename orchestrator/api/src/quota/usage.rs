@@ -185,7 +185,11 @@ fn of_pod(spec: &Value) -> Amounts {
     let mut used = Amounts::from([(PODS.to_owned(), Quantity::from_units(1))]);
     for (resource, of_requests, of_limits) in COMPUTE {
         if let Some(request) = requests.get(resource) {
-            used.extend(of_requests.iter().map(|name| ((*name).to_owned(), *request)));
+            used.extend(
+                of_requests
+                    .iter()
+                    .map(|name| ((*name).to_owned(), *request)),
+            );
         }
         if let Some(limit) = limits.get(resource) {
             used.insert(of_limits.to_owned(), *limit);

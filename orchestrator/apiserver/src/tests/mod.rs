@@ -11,6 +11,7 @@ mod joining;
 mod lists;
 mod node_rights;
 mod objects;
+mod quotas;
 mod races;
 mod services;
 mod strangers;
