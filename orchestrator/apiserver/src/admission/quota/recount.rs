@@ -17,6 +17,7 @@ use super::quota_kind;
 use crate::State;
 use crate::cache::Cached;
 use crate::objects::put;
+use crate::registry::Snapshot;
 use crate::reply::{self, internal};
 use api::quota::{Measured, Usage};
 use api::{ApiError, Resource};
@@ -64,11 +65,14 @@ async fn run(state: &State) -> Result<(), ApiError> {
             quota.revision,
         )?;
     }
+    let mut kinds = state.registry.subscribe();
     let mut all_due = Instant::now() + INTERVAL;
     loop {
         recount.correct().await?;
         tokio::select! {
             commit = commits.next() => recount.take(commit).await?,
+            // A quota may count a kind before it is served.
+            _ = kinds.changed() => recount.all()?,
             () = tokio::time::sleep_until(all_due) => {
                 recount.all()?;
                 all_due = Instant::now() + INTERVAL;
@@ -122,7 +126,8 @@ impl Recount<'_> {
         if !self.ledger.has(at.namespace) {
             return Ok(());
         }
-        let Some(resource) = at.resource() else {
+        let served = self.state.registry.snapshot();
+        let Some(resource) = find_stored(&served, at.group, at.plural) else {
             return Ok(());
         };
         match &event.value {
@@ -150,7 +155,7 @@ impl Recount<'_> {
         let Some(quota) = self.ledger.begin(namespace, name, Revision::MAX).cloned() else {
             return Ok(());
         };
-        for resource in served() {
+        for resource in stored(&self.state.registry.snapshot()) {
             if resource.namespaced() && !quota.names_of(&resource).is_empty() {
                 let (_, objects) = cache.list(&resource, Some(namespace));
                 users.push((resource, objects));
@@ -170,9 +175,8 @@ impl Recount<'_> {
 
     /// Writes what is wrong. Who loses a race hears of the winner's write, and looks again.
     async fn correct(&mut self) -> Result<(), ApiError> {
-        let is_served = |group: &str, plural: &str| {
-            served().any(|kind| kind.group == group && kind.plural == plural)
-        };
+        let served = self.state.registry.snapshot();
+        let is_served = |group: &str, plural: &str| find_stored(&served, group, plural).is_some();
         for correction in self.ledger.corrections(self.reached, is_served) {
             let expect = Expect::At(correction.revision);
             let write = put(quota_kind()?, &correction.quota, expect);
@@ -207,18 +211,25 @@ impl<'a> Place<'a> {
         })
     }
 
-    fn resource(&self) -> Option<Arc<Resource>> {
-        served().find(|kind| kind.group == self.group && kind.plural == self.plural)
-    }
-
     fn is_quota(&self) -> bool {
         quota_kind().is_ok_and(|kind| kind.group == self.group && kind.plural == self.plural)
     }
 }
 
-/// The kinds whose objects there may be.
-fn served() -> impl Iterator<Item = Arc<Resource>> {
-    api::resources().iter().cloned()
+/// The kinds that are stored, each once.
+fn stored(served: &Snapshot) -> Vec<Arc<Resource>> {
+    let served = served.versions().iter().flat_map(|version| &version.served);
+    let mut kinds: Vec<Arc<Resource>> = served.map(|served| served.storage.clone()).collect();
+    let name = |kind: &Arc<Resource>| (kind.group.clone(), kind.plural.clone());
+    kinds.sort_by_key(name);
+    kinds.dedup_by_key(|kind| name(kind));
+    kinds
+}
+
+/// The stored kind of that name. One that is only another face of it is not counted.
+fn find_stored(served: &Snapshot, group: &str, plural: &str) -> Option<Arc<Resource>> {
+    let kind = &served.find_any(group, plural)?.storage;
+    (kind.group == group && kind.plural == plural).then(|| kind.clone())
 }
 
 fn measured<'a>(resource: &'a Resource, object: &'a Value) -> Measured<'a> {
