@@ -127,7 +127,7 @@ impl Recount<'_> {
             return Ok(());
         }
         let served = self.state.registry.snapshot();
-        let Some(resource) = find_stored(&served, at.group, at.plural) else {
+        let Some(resource) = find_stored(&served, at.kind) else {
             return Ok(());
         };
         match &event.value {
@@ -176,7 +176,7 @@ impl Recount<'_> {
     /// Writes what is wrong. Who loses a race hears of the winner's write, and looks again.
     async fn correct(&mut self) -> Result<(), ApiError> {
         let served = self.state.registry.snapshot();
-        let is_served = |group: &str, plural: &str| find_stored(&served, group, plural).is_some();
+        let is_served = |group: &str, plural: &str| find_stored(&served, (group, plural)).is_some();
         for correction in self.ledger.corrections(self.reached, is_served) {
             let expect = Expect::At(correction.revision);
             let write = put(quota_kind()?, &correction.quota, expect);
@@ -191,8 +191,8 @@ impl Recount<'_> {
 
 /// What a key says of its object.
 struct Place<'a> {
-    group: &'a str,
-    plural: &'a str,
+    /// Group and plural.
+    kind: (&'a str, &'a str),
     namespace: &'a str,
     name: &'a str,
 }
@@ -204,15 +204,14 @@ impl<'a> Place<'a> {
         let [group, plural, namespace, name] = [(); 4].map(|()| words.next());
         let group = group.filter(|group| *group != "core").unwrap_or_default();
         Some(Self {
-            group,
-            plural: plural?,
+            kind: (group, plural?),
             namespace: namespace?,
             name: name?,
         })
     }
 
     fn is_quota(&self) -> bool {
-        quota_kind().is_ok_and(|kind| kind.group == self.group && kind.plural == self.plural)
+        quota_kind().is_ok_and(|kind| (&*kind.group, &*kind.plural) == self.kind)
     }
 }
 
@@ -227,9 +226,10 @@ fn stored(served: &Snapshot) -> Vec<Arc<Resource>> {
 }
 
 /// The stored kind of that name. One that is only another face of it is not counted.
-fn find_stored(served: &Snapshot, group: &str, plural: &str) -> Option<Arc<Resource>> {
-    let kind = &served.find_any(group, plural)?.storage;
-    (kind.group == group && kind.plural == plural).then(|| kind.clone())
+fn find_stored(served: &Snapshot, (group, plural): (&str, &str)) -> Option<Arc<Resource>> {
+    let found = served.find_any(group, plural)?;
+    let is_its_own = found.storage.qualified() == found.resource.qualified();
+    is_its_own.then(|| found.storage.clone())
 }
 
 fn measured<'a>(resource: &'a Resource, object: &'a Value) -> Measured<'a> {
