@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::ledger::Ledger;
 use super::quota_kind;
 use crate::State;
-use crate::cache::Cached;
+use crate::cache::{Cached, prefix};
 use crate::objects::put;
 use crate::registry::Snapshot;
 use crate::reply::{self, internal};
@@ -45,6 +45,8 @@ pub fn start(state: &Arc<State>) {
 struct Recount<'a> {
     state: &'a State,
     ledger: Ledger,
+    /// What the keys of quotas begin with.
+    quotas: String,
     /// Every commit up to this was taken in.
     reached: Revision,
 }
@@ -55,6 +57,7 @@ async fn run(state: &State) -> Result<(), ApiError> {
     let mut recount = Recount {
         state,
         ledger: Ledger::default(),
+        quotas: prefix(quota_kind()?, None),
         reached: from,
     };
     for quota in state.objects.cache.list(quota_kind()?, None).1 {
@@ -95,7 +98,7 @@ impl Recount<'_> {
             let Some(object) = Place::of(&event.key) else {
                 continue;
             };
-            if object.is_quota() {
+            if event.key.starts_with(&self.quotas) {
                 // The cache, from which objects are counted, may be behind.
                 self.state.objects.cache.wait_for(commit.revision).await;
                 let value = event.value.as_ref();
@@ -208,10 +211,6 @@ impl<'a> Place<'a> {
             namespace: namespace?,
             name: name?,
         })
-    }
-
-    fn is_quota(&self) -> bool {
-        quota_kind().is_ok_and(|kind| (&*kind.group, &*kind.plural) == self.kind)
     }
 }
 
