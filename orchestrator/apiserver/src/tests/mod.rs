@@ -13,6 +13,7 @@ mod joining;
 mod lists;
 mod node_rights;
 mod objects;
+mod quotas;
 mod races;
 mod services;
 mod strangers;
