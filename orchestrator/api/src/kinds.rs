@@ -16,6 +16,7 @@ pub mod discovery;
 pub mod flowcontrol;
 pub mod networking;
 pub mod node;
+mod old;
 pub mod policy;
 pub mod rbac;
 pub mod scheduling;
@@ -89,7 +90,7 @@ pub(crate) fn all() -> Vec<Resource> {
 
 /// Old versions of these, in the order of discovery.
 pub(crate) fn views() -> Vec<Served> {
-    vec![autoscaling::horizontal_pod_autoscaler_v1::view()]
+    old::views()
 }
 
 /// The body of the scale subresource.

@@ -2,6 +2,7 @@
 
 mod conditions;
 pub mod mutating_webhook_configuration;
+pub mod old;
 mod rules;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;
