@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    GROUP, mutating_webhook_configuration, validating_admission_policy,
+    GROUP, mutating_admission_policy, mutating_admission_policy_binding,
+    mutating_webhook_configuration, validating_admission_policy,
     validating_admission_policy_binding, validating_webhook_configuration, webhook,
 };
 use crate::defaults::{items, set};
@@ -29,7 +30,14 @@ pub fn views() -> Vec<Served> {
         life: Some(("1.31", "1.34")),
         ..V1BETA1
     };
+    // Deprecated in Kubernetes 1.37.
+    let mutating = Version {
+        life: None,
+        ..V1BETA1
+    };
     vec![
+        mutating.serves(Face::of(mutating_admission_policy::resource)),
+        mutating.serves(Face::of(mutating_admission_policy_binding::resource)),
         V1BETA1.serves(webhooks(mutating_webhook_configuration::resource)),
         policies.serves(Face::of(validating_admission_policy::resource)),
         policies.serves(Face::of(validating_admission_policy_binding::resource)),
