@@ -4,6 +4,7 @@
 //! their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
+pub mod amounts;
 pub mod annotations;
 pub mod apply;
 pub mod columns;
@@ -14,8 +15,10 @@ pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod pod_resources;
 mod prepare;
 pub mod quantity;
+pub mod quota;
 pub mod re2;
 pub mod registry;
 pub mod resource;

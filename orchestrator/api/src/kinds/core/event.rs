@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::columns::{Column, Printer, name, number, since, text};
 use crate::defaults::set;
+use crate::quota::Usage;
 use crate::resource::{Absent, Behaviour, Field, Resource};
 use crate::validation::{At, Errors};
 
@@ -25,6 +26,7 @@ const FIELDS: [&str; 10] = [
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::Nothing,
         behaviour: Behaviour::Event,
         short_names: vec!["ev".into()],
         fields: fields(),
