@@ -177,12 +177,12 @@ pub async fn delete_collection(call: &Call) -> Answer {
         .buffered(DELETED_AT_ONCE)
         .try_collect()
         .await?;
-    let items = items.into_iter().flatten().collect();
+    let items: Vec<Bytes> = items.into_iter().flatten().collect();
     let page = ListMeta {
         revision,
         ..ListMeta::default()
     };
-    reply::list(&call.wanted, resource, &page, items)
+    reply::list(&call.wanted, resource, &page, items, Bytes::clone)
 }
 
 /// One of a collection: what was in it, or nothing if somebody else was faster.
