@@ -18,11 +18,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
 use super::negotiate::Wanted;
+use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, authz, discovery, health, join, openapi, reply};
+use super::{State, authz, discovery, health, join, openapi};
 use api::{ApiError, Subresource};
 
 /// How long a request may take that is no watch and no log.
@@ -71,9 +72,19 @@ async fn authenticate(
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
+    let asked = (request.method(), request.uri());
+    let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
+    let seat = match entered.await {
+        Ok(seat) => seat,
+        Err(error) => return reply::error(&error),
+    };
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
-    ticket.until_sent(next.run(request).await)
+    let mut answer = next.run(request).await;
+    for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
+        answer.headers_mut().insert(name, value);
+    }
+    ticket.until_sent(answer)
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -130,6 +141,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         headers: parts.headers,
         wanted,
         body: upload.bytes,
+        warnings: Warnings::default(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await

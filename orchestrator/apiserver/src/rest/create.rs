@@ -16,9 +16,10 @@ pub async fn create(call: &Call) -> Answer {
     let resource = call.resource();
     let Decoded {
         mut object,
-        mut warnings,
+        warnings,
     } = call.decode(resource)?;
-    warnings.extend((resource.warn)(&object));
+    call.warnings.add(warnings);
+    call.warnings.add((resource.warn)(&object));
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::BadRequest(
@@ -32,8 +33,7 @@ pub async fn create(call: &Call) -> Answer {
         let name = meta::name(&object).to_owned();
         match writer.create(object).await {
             Ok(bytes) => {
-                let answer = reply::object(&call.wanted, resource, bytes, StatusCode::CREATED)?;
-                return Ok(reply::warn(answer, &warnings));
+                return reply::object(&call.wanted, resource, bytes, StatusCode::CREATED);
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another object got the same random name: draw again.

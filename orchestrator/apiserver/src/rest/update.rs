@@ -28,13 +28,14 @@ pub async fn replace(call: &Call) -> Answer {
     };
     let Decoded {
         mut object,
-        mut warnings,
+        warnings,
     } = call.decode(body_kind)?;
-    warnings.extend((body_kind.warn)(&object));
+    call.warnings.add(warnings);
+    call.warnings.add((body_kind.warn)(&object));
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();
-    change(call, &warnings, |current| {
+    change(call, |current| {
         check_revision(call, current, &required)?;
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &object),
@@ -61,10 +62,8 @@ pub async fn patch(call: &Call) -> Answer {
     let body = api::decode::patch_body(&call.body, Format::Json, mode)?;
     let patch = body.object;
     let scale = call.target.subresource == Some(Subresource::Scale);
-    let mut warnings = Vec::new();
-    // What the last try reported is what the client hears.
-    let collected = &mut warnings;
-    let answer = change(call, &[], |current| {
+    call.warnings.add(body.warnings);
+    change(call, |current| {
         let mut original = current.with_revision();
         if scale {
             original = api::scale::of(call.resource(), &original)?;
@@ -79,15 +78,14 @@ pub async fn patch(call: &Call) -> Answer {
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
-        *collected = decoded.warnings;
-        collected.extend((patched_kind.warn)(&decoded.object));
+        call.warnings.add(decoded.warnings);
+        call.warnings.add((patched_kind.warn)(&decoded.object));
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &decoded.object),
             false => Ok(decoded.object),
         }
     })
-    .await?;
-    Ok(reply::warn(answer, &[body.warnings, warnings].concat()))
+    .await
 }
 
 /// Server-side apply: the fields that the caller wants, which it owns from now on. An object that is not
@@ -103,8 +101,9 @@ async fn apply(call: &Call) -> Answer {
     }
     // Asked for its warnings, and for what is of a wrong type: required fields that are filled in would
     // count as applied.
-    let warnings = resource.canonical(applied.clone(), mode)?.warnings;
-    let warnings = [body.warnings, warnings].concat();
+    call.warnings.add(body.warnings);
+    call.warnings
+        .add(resource.canonical(applied.clone(), mode)?.warnings);
     let force = call.query.flag("force");
     let manager = call.manager()?;
     let merged = |live: Option<&Value>| {
@@ -123,7 +122,7 @@ async fn apply(call: &Call) -> Answer {
     };
     for _ in 0..RETRIES {
         if call.target.subresource.is_some() || exists() {
-            return change_by(call, &writer, &warnings, |current| {
+            return change_by(call, &writer, |current| {
                 let new = merged(Some(&current.value))?;
                 check_revision(call, current, meta::resource_version(&new))?;
                 Ok(new)
@@ -141,8 +140,7 @@ async fn apply(call: &Call) -> Answer {
         create::check(call, &new)?;
         match writer.create(new).await {
             Ok(bytes) => {
-                let answer = reply::object(&call.wanted, resource, bytes, StatusCode::CREATED)?;
-                return Ok(reply::warn(answer, &warnings));
+                return reply::object(&call.wanted, resource, bytes, StatusCode::CREATED);
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another one of this name was made meanwhile.
@@ -153,22 +151,17 @@ async fn apply(call: &Call) -> Answer {
 }
 
 /// Writes what `make` makes of the object, and answers it.
-async fn change(
-    call: &Call,
-    warnings: &[String],
-    make: impl FnMut(&Current) -> Result<Value, ApiError>,
-) -> Answer {
-    change_by(call, &call.writer(part(call))?, warnings, make).await
+async fn change(call: &Call, make: impl FnMut(&Current) -> Result<Value, ApiError>) -> Answer {
+    change_by(call, &call.writer(part(call))?, make).await
 }
 
 async fn change_by(
     call: &Call,
     writer: &Writer<'_>,
-    warnings: &[String],
     make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
     let bytes = writer.change(call.namespace(), call.name(), make).await?;
-    Ok(reply::warn(answer(call, bytes)?, warnings))
+    answer(call, bytes)
 }
 
 /// A Scale names replicas only: what it changes is the object's spec.
