@@ -93,7 +93,9 @@ pub fn list<T: Send + 'static>(
     }
     let values = items.iter().map(|item| {
         let value = parse(&show(item))?;
-        Ok(shape.as_ref().map_or_else(|| value.clone(), |shape| shape(value.clone())))
+        Ok(shape
+            .as_ref()
+            .map_or_else(|| value.clone(), |shape| shape(value.clone())))
     });
     let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
     let head = [&head, wire::LIST_TAIL].concat();
@@ -108,9 +110,9 @@ type ShapeItem = Box<dyn Fn(Value) -> Value + Send>;
 fn shape_items(shape: Shape, resource: &Resource) -> Option<ShapeItem> {
     match shape {
         Shape::Object => None,
-        Shape::Metadata(version) => {
-            Some(Box::new(move |value| tables::partial_metadata(version, value)))
-        }
+        Shape::Metadata(version) => Some(Box::new(move |value| {
+            tables::partial_metadata(version, value)
+        })),
         Shape::Table(version, include) => {
             let (printer, now) = (resource.printer.clone(), Timestamp::now());
             Some(Box::new(move |value| {

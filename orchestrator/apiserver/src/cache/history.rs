@@ -336,7 +336,13 @@ mod tests {
         let before = event.previous.as_ref();
         let before = before.map(|it| (it.bytes.clone(), it.revision));
         let WatchEvent { change, object, .. } = event;
-        (*change, object.key.clone(), object.bytes.clone(), object.revision, before)
+        (
+            *change,
+            object.key.clone(),
+            object.bytes.clone(),
+            object.revision,
+            before,
+        )
     }
 
     fn push(history: &mut History, event: WatchEvent) {
@@ -380,7 +386,11 @@ mod tests {
         let next = history.get(number).ok().flatten().expect("an event");
         assert_eq!(next.object.revision, at + 1);
         // Names and numbers differ, little else does.
-        assert!(history.packed_bytes() < KEPT_EVENTS * 60, "{}", history.packed_bytes());
+        assert!(
+            history.packed_bytes() < KEPT_EVENTS * 60,
+            "{}",
+            history.packed_bytes()
+        );
     }
 
     #[test]
@@ -391,7 +401,10 @@ mod tests {
             push(&mut history, event(revision, 10));
         }
         let borders: Vec<_> = history.blocks.iter().map(|block| block.last).collect();
-        assert!(borders.windows(2).all(|pair| pair[0] < pair[1]), "{borders:?}");
+        assert!(
+            borders.windows(2).all(|pair| pair[0] < pair[1]),
+            "{borders:?}"
+        );
     }
 
     #[test]

@@ -143,7 +143,10 @@ impl Buckets {
             add(&Bucket::Field(index, value.clone()));
         }
         let before = event.previous.iter().flat_map(|it| it.indexed());
-        for (index, value) in before.enumerate().filter(|(at, it)| now.get(*at) != Some(it)) {
+        for (index, value) in before
+            .enumerate()
+            .filter(|(at, it)| now.get(*at) != Some(it))
+        {
             add(&Bucket::Field(index, value.clone()));
         }
     }

@@ -215,6 +215,12 @@ impl Cache {
         self.kind(resource).map_or(0, |kind| kind.state().applied)
     }
 
+    /// What the past of all kinds takes, in bytes.
+    #[cfg(test)]
+    pub fn past_bytes(&self) -> usize {
+        self.0.kinds.iter().map(Kind::past_bytes).sum()
+    }
+
     /// Whether a pod that is bound to the node refers to that object of its own namespace.
     pub fn refers(&self, node: &str, kind: Referent, namespace: &str, name: &str) -> bool {
         let pods = api::find("", "v1", "pods");

@@ -150,7 +150,9 @@ mod tests {
 
     /// Small, and the same each time.
     fn random(state: &mut u64) -> usize {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         usize::try_from(*state >> 33).expect("31 bits")
     }
 
@@ -170,7 +172,10 @@ mod tests {
                 let replaced = ordered.insert(object(&key, step)).map(|it| it.revision);
                 assert_eq!(replaced, model.insert(key.clone(), step));
             }
-            assert_eq!(ordered.get(&key).map(|it| it.revision), model.get(&key).copied());
+            assert_eq!(
+                ordered.get(&key).map(|it| it.revision),
+                model.get(&key).copied()
+            );
             assert_eq!(ordered.rank(&key), model.range(..key.clone()).count());
             if step == 9_000 {
                 (old, old_model) = (ordered.clone(), model.clone());
@@ -178,7 +183,10 @@ mod tests {
         }
         for (ordered, model) in [(old, old_model), (ordered, model)] {
             assert_eq!(ordered.len(), model.len());
-            assert_eq!(keys(&ordered, 0..ordered.len()), Vec::from_iter(model.clone()));
+            assert_eq!(
+                keys(&ordered, 0..ordered.len()),
+                Vec::from_iter(model.clone())
+            );
             for namespace in ["/r/0/", "/r/3/", "/r/6/", "/r/9/"] {
                 let within = model.iter().filter(|(key, _)| key.starts_with(namespace));
                 let within: Vec<_> = within.map(|(key, at)| (key.clone(), *at)).collect();
@@ -209,6 +217,9 @@ mod tests {
         let pairs = ordered.pieces.iter().zip(snapshot.pieces.iter());
         assert_eq!(pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count(), 1);
         assert_eq!(snapshot.get("/r/000003").map(|it| it.revision), Some(1));
-        assert_eq!((snapshot.len(), ordered.len()), (10 * PIECE, 10 * PIECE - 1));
+        assert_eq!(
+            (snapshot.len(), ordered.len()),
+            (10 * PIECE, 10 * PIECE - 1)
+        );
     }
 }

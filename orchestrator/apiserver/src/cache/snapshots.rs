@@ -68,7 +68,9 @@ impl Snapshots {
 
     /// What is kept alive at most.
     pub fn bytes(&self) -> u64 {
-        self.kept.front().map_or(0, |oldest| self.retired - oldest.retired)
+        self.kept
+            .front()
+            .map_or(0, |oldest| self.retired - oldest.retired)
     }
 }
 

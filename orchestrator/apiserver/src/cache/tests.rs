@@ -189,7 +189,10 @@ async fn a_watch_from_before_the_recent_past_is_served_from_the_log() {
     ));
     let now = put(&store, "configmaps", "a", "other", "x").await;
     cache.wait_for(now).await;
-    let mut watch = cache.watch(resource("pods"), None, None, start).await.unwrap();
+    let mut watch = cache
+        .watch(resource("pods"), None, None, start)
+        .await
+        .unwrap();
     assert_eq!(told(&mut watch), expected);
     assert_eq!(watch.progress(), now);
 }
@@ -200,7 +203,10 @@ async fn a_quiet_watch_that_began_in_the_log_makes_progress() {
     let start = put(&store, "pods", "a", "one", "x").await;
     put(&store, "configmaps", "a", "other", "x").await;
     let cache = cache_of(&store).await;
-    let mut watch = cache.watch(resource("pods"), None, None, start).await.unwrap();
+    let mut watch = cache
+        .watch(resource("pods"), None, None, start)
+        .await
+        .unwrap();
     assert!(watch.next().now_or_never().is_none());
     assert_eq!(watch.progress(), cache.revision());
 }
@@ -210,8 +216,14 @@ async fn a_slow_watch_misses_nothing_and_others_do_not_wait_for_it() {
     let store = MemoryStore::new();
     let cache = cache_of(&store).await;
     let from = cache.revision();
-    let mut slow = cache.watch(resource("pods"), None, None, from).await.unwrap();
-    let mut fast = cache.watch(resource("pods"), None, None, from).await.unwrap();
+    let mut slow = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
+    let mut fast = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
     put(&store, "pods", "a", "one", "x").await;
     slow.next().await.unwrap();
     fast.next().await.unwrap();
@@ -268,8 +280,14 @@ async fn a_quiet_watch_of_a_node_outlives_the_history_of_all_others() {
     let store = MemoryStore::new();
     let cache = cache_of(&store).await;
     let (pods, from) = (resource("pods"), cache.revision());
-    let mut quiet = cache.watch(pods, None, of_node("quiet"), from).await.unwrap();
-    let mut slow = cache.watch(pods, None, of_node("slow"), from).await.unwrap();
+    let mut quiet = cache
+        .watch(pods, None, of_node("quiet"), from)
+        .await
+        .unwrap();
+    let mut slow = cache
+        .watch(pods, None, of_node("slow"), from)
+        .await
+        .unwrap();
     assert!(quiet.next().now_or_never().is_none());
     let mut expected = Vec::new();
     for round in 0..3000 {
@@ -368,7 +386,10 @@ async fn a_watch_that_falls_behind_compaction_is_told_once_and_ends() {
     }
     // It reads from the log, a part at a time.
     let cache = cache_of(&store).await;
-    let mut slow = cache.watch(resource("pods"), None, None, from).await.unwrap();
+    let mut slow = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
     while slow.try_next().is_some() {}
     store.compact(store.revision()).await.unwrap();
     assert!(slow.next().await.is_err());
@@ -391,7 +412,10 @@ async fn volatile_objects_are_gone_after_a_restart_and_so_are_their_watches() {
     for from in [made, pod] {
         assert!(cache.watch(leases, None, None, from).await.is_err());
     }
-    let mut pods = cache.watch(resource("pods"), None, None, made).await.unwrap();
+    let mut pods = cache
+        .watch(resource("pods"), None, None, made)
+        .await
+        .unwrap();
     assert_eq!(told(&mut pods), [format!("Added one {pod}")]);
     let (now, none) = cache.list(leases, None);
     assert!(none.is_empty() && cache.watch(leases, None, None, now).await.is_ok());

@@ -13,6 +13,7 @@ mod lists;
 mod node_rights;
 mod objects;
 mod races;
+mod scale;
 mod services;
 mod strangers;
 mod watches;
