@@ -26,6 +26,7 @@ pub(crate) mod testing;
 use std::sync::LazyLock;
 
 use crate::resource::Resource;
+use crate::served::Served;
 
 /// All that are resources, in the order of discovery.
 pub(crate) fn all() -> Vec<Resource> {
@@ -84,6 +85,11 @@ pub(crate) fn all() -> Vec<Resource> {
         flowcontrol::flow_schema::resource(),
         flowcontrol::priority_level_configuration::resource(),
     ]
+}
+
+/// Old versions of these, in the order of discovery.
+pub(crate) fn views() -> Vec<Served> {
+    vec![autoscaling::horizontal_pod_autoscaler_v1::view()]
 }
 
 /// The body of the scale subresource.

@@ -16,17 +16,20 @@ pub mod openapi;
 pub mod patch;
 mod prepare;
 pub mod quantity;
+pub mod re2;
 pub mod registry;
 pub mod resource;
 pub mod scale;
 pub mod schema;
 pub mod selector;
+mod served;
 pub mod status;
 mod validation;
 
 pub use decode::{Decoded, FieldValidation, Format};
-pub use registry::{find, find_kind, resources};
+pub use registry::{find, find_kind, resources, views};
 pub use resource::{Behaviour, Lifetime, Resource, Scope, Subresource};
+pub use served::{Conversion, Served};
 pub use status::{ApiError, Cause, CauseKind};
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub struct Resource {
     pub printer: Printer,
     /// What a client should hear of an object that is valid, as `Warning:` headers.
     pub warn: fn(&Value) -> Vec<String>,
+    /// What every answer says of a version that is deprecated, as a `Warning:` header.
+    pub deprecation: Option<Name>,
     /// A deletion is answered with the object, not with a Status; typed clients rely on which.
     pub answers_with_object: bool,
     /// What the API server does with it beyond storing it.
@@ -204,6 +206,7 @@ impl Resource {
             definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
             printer: columns::OTHERS,
             warn: |_| Vec::new(),
+            deprecation: None,
             answers_with_object: false,
             behaviour: Behaviour::Plain,
             codec: Codec {
@@ -308,6 +311,16 @@ impl Resource {
     /// The fields that a field selector may name, with this object's values.
     pub fn selectable_fields(&self, object: &Value) -> BTreeMap<Name, String> {
         prepare::selectable_fields(self, object)
+    }
+
+    /// The name by which `storage` knows the selectable field that this version calls `name`; its
+    /// places in the object are those of the stored version.
+    pub fn stored_field<'a>(&self, name: &str, storage: &'a Resource) -> Option<&'a Name> {
+        let own = self.fields.iter().find(|field| field.name == name)?;
+        let mut fields = storage.fields.iter();
+        fields
+            .find(|field| field.at == own.at)
+            .map(|field| &field.name)
     }
 
     /// The names of those fields, in order.

@@ -133,7 +133,7 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
     if let Some(node) = user.node() {
         holds_name(state, user)?;
         if let Some(pod) = absent_pod(state, wish.target) {
-            return Err(ApiError::not_found(&wish.target.resource, pod));
+            return Err(ApiError::not_found(wish.target.resource(), pod));
         }
         return node_may(state, node, wish).map_err(|why| refusal(user, wish, &why));
     }
@@ -144,10 +144,13 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
 }
 
 /// Lets a request for something else (discovery, schemas) pass, or says why not.
-pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
+pub fn path(state: &State, user: &User, path: &str) -> Result<(), ApiError> {
     // Objects are judged with their verb, by `objects`.
-    let is_object = matches!(Route::parse(path), Ok(Route::Objects(_)));
-    if is_public(path) || !user.is_anonymous() || is_object {
+    let is_object = || {
+        let route = Route::parse(&state.registry.snapshot(), path);
+        matches!(route, Ok(Route::Objects(_)))
+    };
+    if is_public(path) || !user.is_anonymous() || is_object() {
         return Ok(());
     }
     Err(ApiError::Forbidden {
@@ -165,15 +168,15 @@ fn is_public(path: &str) -> bool {
 }
 
 fn is_review(wish: Wish<'_>) -> bool {
-    wish.target.resource.behaviour == Behaviour::AccessReview
+    wish.target.resource().behaviour == Behaviour::AccessReview
 }
 
 /// The reason of a refusal is empty where no rule is about such a request.
 fn node_may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
     let Wish { verb, target, .. } = wish;
     let is_about = |rule: &&Rule| {
-        rule.group == target.resource.group
-            && rule.plural == target.resource.plural
+        rule.group == target.resource().group
+            && rule.plural == target.resource().plural
             && rule.subresource == target.subresource
             && rule.verbs.contains(&verb)
     };
@@ -201,7 +204,7 @@ fn node_may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
                 Some(name) => Some(name.to_owned()),
                 None => required(wish, "metadata.name"),
             };
-            let kind = Referent::of(&target.resource.plural);
+            let kind = Referent::of(&target.resource().plural);
             let found = kind.zip(only).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
             let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
@@ -264,9 +267,9 @@ pub fn no_such_node(node: &str) -> ApiError {
 /// The name of a pod that is meant and not there. A node hears so, whoever's it was: its agent waits
 /// for that, and a pod of the name that comes a moment later is not taken for its own.
 fn absent_pod<'a>(state: &State, target: &'a Target) -> Option<&'a str> {
-    let is_pod = target.resource.behaviour == Behaviour::Pod;
+    let is_pod = target.storage().behaviour == Behaviour::Pod;
     let (namespace, name) = (target.namespace.as_ref()?, target.name.as_deref()?);
-    let found = state.objects.cache.get(&target.resource, namespace, name);
+    let found = state.objects.cache.get(target.storage(), namespace, name);
     (is_pod && found.is_none()).then_some(name)
 }
 
@@ -274,7 +277,7 @@ fn own_pod(state: &State, node: &str, target: &Target) -> bool {
     let (Some(namespace), Some(name)) = (&target.namespace, &target.name) else {
         return false;
     };
-    let found = state.objects.cache.get(&target.resource, namespace, name);
+    let found = state.objects.cache.get(target.storage(), namespace, name);
     found.is_some_and(|pod| is_bound(node, &pod))
 }
 
@@ -295,10 +298,10 @@ fn refusal(user: &User, wish: Wish<'_>, why: &str) -> ApiError {
         user.name,
         verb.as_str(),
         target.resource_name(),
-        target.resource.group,
+        target.resource().group,
     );
     ApiError::forbidden(
-        &target.resource,
+        target.resource(),
         target.name.as_deref().unwrap_or_default(),
         why,
     )
@@ -350,11 +353,11 @@ impl Standing {
     /// None for callers whose rights do not end.
     pub fn of(state: &Arc<State>, user: &User, target: &Target) -> Option<Self> {
         user.node()?;
-        let referent = Referent::of(&target.resource.plural);
+        let referent = Referent::of(&target.resource().plural);
         Some(Self {
             state: state.clone(),
             user: user.clone(),
-            referent: referent.filter(|_| target.resource.group.is_empty()),
+            referent: referent.filter(|_| target.resource().group.is_empty()),
             namespace: target.namespace.as_deref().unwrap_or_default().into(),
         })
     }

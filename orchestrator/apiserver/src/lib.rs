@@ -25,6 +25,7 @@ mod openapi;
 mod pki;
 mod port_owner;
 mod proxy;
+mod registry;
 mod reply;
 mod request;
 mod rest;
@@ -36,6 +37,7 @@ mod tables;
 mod tests;
 mod tokens;
 mod upload;
+mod versions;
 mod watch;
 mod wire;
 mod write;
@@ -124,6 +126,7 @@ pub struct ApiServer {
 struct State {
     config: ServerConfig,
     objects: objects::Objects,
+    registry: registry::Registry,
     addresses: addresses::Addresses,
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
@@ -153,6 +156,7 @@ impl ApiServer {
         let state = Arc::new(State {
             config,
             objects,
+            registry: registry::Registry::new(),
             addresses,
             documents,
             pki,

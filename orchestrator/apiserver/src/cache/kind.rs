@@ -10,22 +10,20 @@ use super::object::Cached;
 use super::ordered::Ordered;
 use super::references::References;
 use super::snapshots::Snapshots;
-use super::{Change, WatchEvent, prefix};
+use super::{Change, WatchEvent};
 use api::Behaviour;
 use api::Resource;
 use store::{Event, Revision};
 
-/// One resource. Written by the task that follows the store, alone.
+/// One resource. Written by the task that follows the store, and by the one that takes it on.
 pub(super) struct Kind {
-    pub resource: Arc<Resource>,
-    /// What its keys begin with.
-    pub prefix: String,
     state: RwLock<State>,
     /// The number of the next event; wakes watches.
     head: watch::Sender<u64>,
 }
 
 pub(super) struct State {
+    pub resource: Arc<Resource>,
     pub objects: Ordered,
     /// The revision of the last change here.
     pub applied: Revision,
@@ -35,11 +33,14 @@ pub(super) struct State {
     pub buckets: Buckets,
     /// Of pods; empty for all other resources.
     pub references: References,
+    /// Commits that came while the objects were still being loaded; none once they are.
+    waiting: Option<Vec<(Revision, Vec<Event>)>>,
 }
 
 impl Kind {
     pub fn new(resource: &Arc<Resource>) -> Self {
         let state = State {
+            resource: resource.clone(),
             objects: Ordered::default(),
             applied: 0,
             history: History::new(0),
@@ -47,10 +48,9 @@ impl Kind {
             indexes: Indexes::of(resource),
             buckets: Buckets::default(),
             references: References::default(),
+            waiting: Some(Vec::new()),
         };
         Self {
-            resource: resource.clone(),
-            prefix: prefix(resource, None),
             state: RwLock::new(state),
             head: watch::Sender::new(0),
         }
@@ -58,17 +58,26 @@ impl Kind {
 
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
-        let object = Arc::new(Cached::of(&self.resource, key.into(), stored, revision));
         let mut state = self.state_to_change();
-        state.refer(&self.resource, None, Some(&object));
+        let object = Arc::new(Cached::of(&state.resource, key.into(), stored, revision));
+        state.refer(None, Some(&object));
         state.objects.insert(object);
     }
 
-    /// Loading is over: what comes now is newer than `revision`.
+    /// Loading is over: what was loaded is of `revision`, what has come meanwhile is newer or in it.
     pub fn loaded(&self, revision: Revision) {
-        let mut state = self.state_to_change();
-        state.applied = revision;
-        state.history = History::new(revision);
+        let mut woken = Vec::new();
+        let next = {
+            let mut state = self.state_to_change();
+            state.applied = revision;
+            state.history = History::new(revision);
+            let waiting = state.waiting.take().unwrap_or_default();
+            for (revision, events) in waiting.into_iter().filter(|(at, _)| *at > revision) {
+                state.apply(revision, events.iter(), &mut woken);
+            }
+            state.history.next()
+        };
+        self.wake(next, woken);
     }
 
     /// Applies the changes of one commit to this resource, in one step for every reader.
@@ -76,20 +85,20 @@ impl Kind {
         let mut woken = Vec::new();
         let next = {
             let mut state = self.state_to_change();
-            state.applied = revision;
-            for event in events {
-                if let Some(change) = state.change(&self.resource, revision, event) {
-                    let State {
-                        history, buckets, ..
-                    } = &mut *state;
-                    buckets.note(&change, history, &mut woken);
-                    history.push(change);
-                }
+            if let Some(waiting) = &mut state.waiting {
+                waiting.push((revision, events.cloned().collect()));
+                return;
             }
+            state.apply(revision, events, &mut woken);
             state.history.next()
         };
+        self.wake(next, woken);
+    }
+
+    /// Wakes the watches of the kind, and of those buckets.
+    fn wake(&self, next: u64, buckets: Vec<watch::Sender<u64>>) {
         self.head.send_replace(next);
-        for head in woken {
+        for head in buckets {
             head.send_replace(next);
         }
     }
@@ -121,6 +130,19 @@ impl Kind {
         let mut state = self.state_to_change();
         state.snapshots.forget();
         state.history.forget();
+    }
+
+    /// The resource is another one from now on, of the same objects.
+    pub fn renew(&self, resource: &Arc<Resource>) {
+        let mut state = self.state_to_change();
+        state.resource = resource.clone();
+        state.indexes = Indexes::of(resource);
+        let objects = std::mem::take(&mut state.objects);
+        for object in objects.slice(0..objects.len()) {
+            let object = Arc::new(object.of_resource(resource));
+            state.indexes.change(None, Some(&object));
+            state.objects.insert(object);
+        }
     }
 
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -155,19 +177,33 @@ impl Kind {
 }
 
 impl State {
-    fn change(
+    fn apply<'a>(
         &mut self,
-        resource: &Arc<Resource>,
         revision: Revision,
-        event: &Event,
-    ) -> Option<WatchEvent> {
+        events: impl Iterator<Item = &'a Event>,
+        woken: &mut Vec<watch::Sender<u64>>,
+    ) {
+        // A kind is taken on at a revision that the follower of the store has yet to reach.
+        if revision <= self.applied {
+            return;
+        }
+        self.applied = revision;
+        for event in events {
+            if let Some(change) = self.change(revision, event) {
+                self.buckets.note(&change, &self.history, woken);
+                self.history.push(change);
+            }
+        }
+    }
+
+    fn change(&mut self, revision: Revision, event: &Event) -> Option<WatchEvent> {
         let previous = self.objects.get(&event.key).cloned();
         if let Some(previous) = &previous {
             self.snapshots.retire(previous.bytes.len());
         }
         match &event.value {
             Some(stored) => {
-                let mut object = Cached::of(resource, event.key.clone(), stored, revision);
+                let mut object = Cached::of(&self.resource, event.key.clone(), stored, revision);
                 let change = match &previous {
                     Some(previous) => {
                         object.key = previous.key.clone();
@@ -176,7 +212,7 @@ impl State {
                     None => Change::Added,
                 };
                 let object = Arc::new(object);
-                self.refer(resource, previous.as_deref(), Some(&object));
+                self.refer(previous.as_deref(), Some(&object));
                 self.objects.insert(object.clone());
                 Some(WatchEvent {
                     change,
@@ -186,7 +222,7 @@ impl State {
             }
             None => {
                 let previous = previous?;
-                self.refer(resource, Some(&previous), None);
+                self.refer(Some(&previous), None);
                 self.objects.remove(&event.key);
                 let object = Arc::new(previous.moved_to(revision));
                 Some(WatchEvent {
@@ -201,9 +237,9 @@ impl State {
 
 impl State {
     /// Keeps the indexes, and what pods refer to, as objects change.
-    fn refer(&mut self, resource: &Resource, before: Option<&Cached>, now: Option<&Cached>) {
+    fn refer(&mut self, before: Option<&Cached>, now: Option<&Cached>) {
         self.indexes.change(before, now);
-        if resource.behaviour != Behaviour::Pod {
+        if self.resource.behaviour != Behaviour::Pod {
             return;
         }
         if let Some(before) = before {

@@ -81,6 +81,16 @@ impl Cached {
         }
     }
 
+    /// The same object as one of another form of its resource.
+    pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
+        Self::ready(
+            resource,
+            self.key.clone(),
+            self.bytes.clone(),
+            self.revision,
+        )
+    }
+
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.selectable().labels
     }

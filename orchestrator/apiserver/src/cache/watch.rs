@@ -14,13 +14,13 @@ use super::index::Bucket;
 use super::kind::Kind;
 use super::object::Cached;
 use super::{Change, Gone, Inner, WatchEvent};
-use api::Lifetime;
+use api::{Lifetime, Resource};
 use store::{Commit, Event, Revision, StoreError};
 
 /// Created by `Cache::watch`. One that falls behind everything that is kept gets `Gone`.
 pub struct Watch {
     cache: Arc<Inner>,
-    kind: usize,
+    kind: Arc<Kind>,
     /// What the keys of its objects begin with.
     prefix: Box<str>,
     /// The part of the changes that it is interested in, where that has a name.
@@ -47,12 +47,12 @@ enum Place {
 impl Watch {
     pub(super) async fn new(
         cache: Arc<Inner>,
-        kind: usize,
+        kind: Arc<Kind>,
         prefix: Box<str>,
         bucket: Option<Bucket>,
         from: Revision,
     ) -> Result<Self, Gone> {
-        let head = cache.kinds[kind].subscribe(bucket.as_ref());
+        let head = kind.subscribe(bucket.as_ref());
         let place = Place::Recent(0);
         let mut watch = Self {
             cache,
@@ -142,13 +142,9 @@ impl Watch {
         self.head.has_changed().unwrap_or_default()
     }
 
-    fn kind(&self) -> &Kind {
-        &self.cache.kinds[self.kind]
-    }
-
     /// The number of the next event from `number` on that may concern this watch, if it has come.
     fn look(&self, number: u64) -> Result<Option<u64>, Forgotten> {
-        let state = self.kind().state();
+        let state = self.kind.state();
         match &self.bucket {
             Some(bucket) => state.buckets.next(bucket, number, &state.history),
             None => Ok(state.history.get(number)?.map(|_| number)),
@@ -157,7 +153,7 @@ impl Watch {
 
     fn recent(&mut self, number: u64) -> Result<Step, Forgotten> {
         let (step, number, delivered) = {
-            let state = self.cache.kinds[self.kind].state();
+            let state = self.kind.state();
             let number = match &self.bucket {
                 Some(bucket) => state.buckets.next(bucket, number, &state.history)?,
                 None => Some(number),
@@ -190,7 +186,7 @@ impl Watch {
     /// Goes to the newest changes if they reach back far enough, else to the past.
     fn find_place(&mut self) {
         // Before this process began, volatile objects were others.
-        let volatile = self.kind().resource.lifetime == Lifetime::Volatile;
+        let volatile = self.kind.state().resource.lifetime == Lifetime::Volatile;
         if volatile && self.delivered < self.cache.loaded {
             self.end(self.cache.loaded);
         } else if !self.find_recent() {
@@ -202,7 +198,7 @@ impl Watch {
     }
 
     fn find_recent(&mut self) -> bool {
-        let number = self.kind().state().history.number_behind(self.delivered);
+        let number = self.kind.state().history.number_behind(self.delivered);
         if let Some(number) = number {
             self.place = Place::Recent(number);
         }
@@ -211,9 +207,10 @@ impl Watch {
 
     /// Reads on, in memory while that reaches back, else in the store's log.
     async fn read_past(&mut self) {
-        let block = self.kind().state().history.block_behind(self.delivered);
+        let block = self.kind.state().history.block_behind(self.delivered);
         if let Some(block) = block {
-            let events = block.events(&self.kind().resource).into_iter();
+            let resource = self.kind.state().resource.clone();
+            let events = block.events(&resource).into_iter();
             let is_ours = |event: &WatchEvent| {
                 event.object.revision > self.delivered
                     && event.object.key.starts_with(&*self.prefix)
@@ -232,11 +229,10 @@ impl Watch {
             .await;
         match found {
             Ok((commits, read)) => {
-                let ready = commits
-                    .iter()
-                    .flat_map(|commit| events(self.kind(), commit))
-                    .filter(|event| self.is_of_bucket(event))
-                    .collect();
+                let resource = self.kind.state().resource.clone();
+                let ready = commits.iter();
+                let ready = ready.flat_map(|commit| events(&resource, commit));
+                let ready = ready.filter(|event| self.is_of_bucket(event)).collect();
                 self.place = Place::Past { read, ready };
             }
             Err(StoreError::Compacted { oldest }) => self.end(oldest),
@@ -264,7 +260,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(bucket) = &self.bucket {
-            self.kind().unsubscribe(bucket);
+            self.kind.unsubscribe(bucket);
         }
     }
 }
@@ -281,10 +277,10 @@ enum Step {
 }
 
 /// The changes of a commit from the store's log, as the cache would have told them.
-fn events(kind: &Kind, commit: &Commit) -> Vec<WatchEvent> {
+fn events(resource: &Arc<Resource>, commit: &Commit) -> Vec<WatchEvent> {
     let state = |event: &Event, stored: &[u8]| {
         let key = event.key.clone();
-        Arc::new(Cached::of(&kind.resource, key, stored, commit.revision))
+        Arc::new(Cached::of(resource, key, stored, commit.revision))
     };
     let event = |event: &Event| {
         let previous = event.prev.as_ref().map(|stored| state(event, stored));

@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, Call};
 use crate::cache::{Bucket, Cached, Ordered, object_key, prefix};
 use crate::objects::{Objects, store_error};
-use crate::reply;
 use crate::request::Query;
 use crate::wire::ListMeta;
 use api::selector::{FieldSelector, LabelSelector};
-use api::{ApiError, Resource};
+use api::{ApiError, Resource, Served};
 use store::{Range, Revision, StoreError};
 
 /// How long a client that saw a later revision is waited for.
@@ -58,11 +57,17 @@ const LATEST: i64 = -1;
 type Selected = (ListMeta, Vec<Arc<Cached>>);
 
 impl Selection {
-    /// Reads both selectors and refuses fields that the kind does not offer.
-    pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
+    /// Reads both selectors and refuses fields that the kind does not offer in this version.
+    pub fn of(served: &Served, query: &Query) -> Result<Self, ApiError> {
+        let resource = &served.resource;
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
         fields.check(&resource.kind, &resource.selectable_field_names())?;
+        // From here on they are those of what is stored.
+        let fields = match served.is_same() {
+            true => fields,
+            false => fields.renamed(|name| resource.stored_field(name, &served.storage)),
+        };
         Ok(Self { labels, fields })
     }
 
@@ -131,8 +136,7 @@ pub fn revision(query: &Query) -> Result<Option<Revision>, ApiError> {
 
 /// A whole list, or one page of it.
 pub async fn list(call: &Call) -> Answer {
-    let resource = call.resource();
-    let selection = Selection::of(resource, &call.query)?;
+    let selection = Selection::of(&call.target.served, &call.query)?;
     let limit: usize = call.query.number("limit")?.unwrap_or_default();
     let freshness = Freshness::of(&call.query)?;
     let token = match call.query.get("continue").filter(|token| !token.is_empty()) {
@@ -161,7 +165,7 @@ pub async fn list(call: &Call) -> Answer {
     };
     let sight = call.sight();
     let show = move |object: &Arc<Cached>| sight.bytes(object);
-    reply::list(&call.wanted, resource, &page, objects, show)
+    call.show_all(&page, objects, show).await
 }
 
 /// Waits until the cache shows a revision that some client saw already.
@@ -192,7 +196,7 @@ impl List<'_> {
         if let Some(selected) = self.indexed() {
             return selected;
         }
-        let (revision, objects) = self.call.state.objects.cache.snapshot(self.call.resource());
+        let (revision, objects) = self.call.state.objects.cache.snapshot(self.call.storage());
         self.page(usize::MAX, revision, &objects, None)
     }
 
@@ -201,7 +205,7 @@ impl List<'_> {
         if let Some(selected) = self.indexed() {
             return selected;
         }
-        let (cache, resource) = (&self.call.state.objects.cache, self.call.resource());
+        let (cache, resource) = (&self.call.state.objects.cache, self.call.storage());
         let (revision, objects) = cache.snapshot(resource);
         let selected = self.page(self.limit, revision, &objects, None);
         if selected.0.next.is_some() {
@@ -213,7 +217,7 @@ impl List<'_> {
     /// What an index finds, if that is one page.
     fn indexed(&self) -> Option<Selected> {
         let namespace = self.call.target.namespace.as_deref();
-        let resource = self.call.resource();
+        let resource = self.call.storage();
         let bucket = self.selection.bucket(resource, namespace)?;
         let cache = &self.call.state.objects.cache;
         let (revision, mut objects) = cache.list_bucket(resource, namespace, &bucket);
@@ -227,7 +231,7 @@ impl List<'_> {
 
     /// The next page of a list.
     async fn page_behind(&self, token: Token) -> Result<Selected, ApiError> {
-        let resource = self.call.resource();
+        let resource = self.call.storage();
         let cache = &self.call.state.objects.cache;
         let Ok(at) = Revision::try_from(token.rv) else {
             let (revision, objects) = cache.snapshot(resource);
@@ -251,14 +255,14 @@ impl List<'_> {
         let selected = self.page(self.limit, at, &objects, None);
         if selected.0.next.is_some() {
             let cache = &self.call.state.objects.cache;
-            cache.keep(self.call.resource(), at, &objects);
+            cache.keep(self.call.storage(), at, &objects);
         }
         Ok(selected)
     }
 
     /// The objects at a revision; out of the store, if the cache has forgotten them.
     async fn state_at(&self, at: Revision) -> Result<Ordered, StoreError> {
-        let (objects, resource) = (&self.call.state.objects, self.call.resource());
+        let (objects, resource) = (&self.call.state.objects, self.call.storage());
         if let Some(found) = objects.cache.snapshot_at(resource, at) {
             return Ok(found);
         }
@@ -283,7 +287,7 @@ impl List<'_> {
         objects: &Ordered,
         after: Option<&str>,
     ) -> Selected {
-        let resource = self.call.resource();
+        let resource = self.call.storage();
         let mut places = objects.span(&prefix(resource, self.call.target.namespace.as_deref()));
         if let Some(after) = after {
             let behind = objects.rank(after) + usize::from(objects.get(after).is_some());

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call};
 use crate::authn::MASTERS;
+use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
 use crate::{authz, reply};
-use api::{self, ApiError, Behaviour};
+use api::{ApiError, Behaviour};
 
 /// Whether the call asks for a review.
 pub fn is_of(call: &Call) -> bool {
@@ -26,7 +27,7 @@ pub fn review(call: &Call) -> Answer {
         ));
     }
     let allowed = if path.is_object() {
-        authz::path(&call.user, word(path, "path")).is_ok()
+        authz::path(&call.state, &call.user, word(path, "path")).is_ok()
     } else {
         may(call, object)
     };
@@ -39,7 +40,9 @@ fn may(call: &Call, object: &Value) -> bool {
     if call.user.is_in(MASTERS) {
         return true;
     }
-    let (Some(target), Some(verb)) = (target(object), Verb::of(word(object, "verb"))) else {
+    let snapshot = call.state.registry.snapshot();
+    let (Some(target), Some(verb)) = (target(&snapshot, object), Verb::of(word(object, "verb")))
+    else {
         return false;
     };
     let target = &target;
@@ -51,11 +54,11 @@ fn may(call: &Call, object: &Value) -> bool {
     authz::objects(&call.state, &call.user, wish).is_ok()
 }
 
-fn target(object: &Value) -> Option<Target> {
+fn target(snapshot: &Snapshot, object: &Value) -> Option<Target> {
     let given = |field: &str| Some(word(object, field).to_owned()).filter(|text| !text.is_empty());
     let (group, plural) = (word(object, "group"), word(object, "resource"));
-    let mut resources = api::resources().iter();
-    let resource = resources.find(|r| r.group == group && r.plural == plural)?;
+    let served = snapshot.find_any(group, plural)?;
+    let resource = &served.resource;
     let subresource = match given("subresource") {
         None => None,
         Some(name) => {
@@ -64,7 +67,7 @@ fn target(object: &Value) -> Option<Target> {
         }
     };
     Some(Target {
-        resource: resource.clone(),
+        served: served.clone(),
         namespace: given("namespace").filter(|_| resource.namespaced()),
         name: given("name"),
         subresource,

@@ -16,6 +16,7 @@ mod races;
 mod scale;
 mod services;
 mod strangers;
+mod versions;
 mod watches;
 
 use std::sync::Arc;

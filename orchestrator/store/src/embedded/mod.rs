@@ -465,10 +465,12 @@ mod tests {
         store.commit(vec![write]).await.unwrap();
         let read = async move {
             let (tell, told) = std::sync::mpsc::channel();
+            let told = std::sync::Mutex::new(told);
             tokio::spawn(async move { tell.send(()).unwrap() });
             // As slow as a disk can be: it goes on when the other task has run.
             let mut slow = |_: &str, _, _: &[u8]| {
-                told.recv_timeout(Duration::from_secs(20)).unwrap();
+                let wait = told.lock().unwrap().recv_timeout(Duration::from_secs(20));
+                wait.unwrap();
             };
             store.visit("/a/", &mut slow).await.unwrap();
         };
