@@ -31,7 +31,7 @@ mod validation;
 
 pub use decode::{Decoded, FieldValidation, Format};
 pub use registry::{find, find_kind, resources, views};
-pub use resource::{Behaviour, Lifetime, Resource, Scope, Subresource};
+pub use resource::{Behaviour, Lifetime, Question, Resource, Scope, Subresource};
 pub use served::{Conversion, Served};
 pub use status::{ApiError, Cause, CauseKind};
 

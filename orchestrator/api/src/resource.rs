@@ -126,7 +126,31 @@ pub enum Behaviour {
     /// Gives pods their priority; one of them is the default.
     PriorityClass,
     /// A question that is answered and not kept.
-    AccessReview,
+    Review(Question),
+    /// Made when it is asked for.
+    ComponentStatus,
+}
+
+/// What a review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who the caller is.
+    OwnName,
+    /// Whether the caller may do something.
+    OwnAccess,
+    /// What the caller may do in a namespace.
+    OwnRules,
+    /// Whether somebody may do something.
+    Access,
+    /// Whether somebody may do something in the namespace of the question.
+    LocalAccess,
+}
+
+impl Question {
+    /// Whether it is about the caller, who may always ask.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::OwnName | Self::OwnAccess | Self::OwnRules)
+    }
 }
 
 /// What may follow an object's name in a path.

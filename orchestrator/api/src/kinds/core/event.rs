@@ -42,7 +42,7 @@ fn fields() -> Vec<Field> {
     FIELDS.into_iter().map(Field::of).chain([source]).collect()
 }
 
-const COLUMNS: Printer = Printer {
+pub(super) const COLUMNS: Printer = Printer {
     columns: &[
         Column::text("Last Seen", "Time since it was last seen"),
         Column::text("Type", "Normal or Warning"),
