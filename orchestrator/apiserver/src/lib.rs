@@ -21,6 +21,7 @@ mod node_writes;
 mod nodes;
 mod objects;
 mod openapi;
+mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
@@ -42,7 +43,7 @@ mod write;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -121,6 +122,8 @@ pub struct ApiServer {
 
 /// What every handler may use.
 struct State {
+    /// Itself, for what outlives a request.
+    me: Weak<State>,
     config: ServerConfig,
     objects: objects::Objects,
     addresses: addresses::Addresses,
@@ -148,7 +151,8 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|me| State {
+            me: me.clone(),
             config,
             objects,
             addresses,
