@@ -23,6 +23,7 @@ use crate::network::drops;
 use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
 use crate::network::health_checks::HealthChecks;
 use crate::network::ipam::Ipam;
+use crate::network::log;
 use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
@@ -233,6 +234,12 @@ impl Body {
         tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
         let (in_sync, synced) = watch::channel(false);
         let datapath = self.own(datapath, told.applied, in_sync, &shutdown)?;
+        let logged = log::Source {
+            node: name.clone(),
+            pin_root: PathBuf::from(PIN_ROOT),
+            datapath: datapath.clone(),
+        };
+        tokio::spawn(log::run(logged, log::socket(name), shutdown.clone()));
         ready.send_replace(Some(datapath.clone()));
         let recorder = Recorder::start(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);

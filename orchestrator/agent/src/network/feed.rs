@@ -23,6 +23,7 @@ use super::health_checks::HealthChecks;
 use crate::metrics::Metrics;
 use crate::node::heartbeat::Applied;
 use datapath::names::Names;
+use datapath::object::Programs;
 use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
 use sys::Shutdown;
 
@@ -86,24 +87,39 @@ enum Message {
     Reached(u64),
     Delivered(Snapshot),
     Readdress(Addrs, oneshot::Sender<Result<(), String>>),
+    /// These programs log from now on; none means the normal ones.
+    Log(Option<Programs>, oneshot::Sender<Result<(), String>>),
 }
 
 impl DatapathHandle {
     /// Takes one change into the kernel; returns when it is there.
     pub async fn change(&self, change: Change) -> Result<(), String> {
-        let gone = || "the datapath has stopped".to_owned();
-        let (done, outcome) = oneshot::channel();
-        let message = Message::Change(change, Some(done));
-        self.queue.send(message).await.map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?
+        self.ask(|done| Message::Change(change, Some(done))).await
     }
 
     /// The node's addresses on the uplink are these now.
     pub async fn readdress(&self, addrs: Addrs) -> Result<(), String> {
+        self.ask(|done| Message::Readdress(addrs, done)).await
+    }
+
+    /// Puts the programs that log to work; fails if others of theirs are.
+    pub async fn begin_log(&self, programs: Programs) -> Result<(), String> {
+        self.ask(|done| Message::Log(Some(programs), done)).await
+    }
+
+    /// Puts the normal programs back.
+    pub async fn end_log(&self) -> Result<(), String> {
+        self.ask(|done| Message::Log(None, done)).await
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Message,
+    ) -> Result<(), String> {
         let gone = || "the datapath has stopped".to_owned();
         let (done, outcome) = oneshot::channel();
-        let message = Message::Readdress(addrs, done);
-        self.queue.send(message).await.map_err(|_| gone())?;
+        let sent = self.queue.send(message(done)).await;
+        sent.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -172,7 +188,7 @@ impl Owner {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = shutdown.requested() => return,
+                () = shutdown.requested() => return self.leave(),
                 _ = second.tick() => self.each_second(),
                 _ = sweep.tick() => {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
@@ -190,6 +206,13 @@ impl Owner {
                     }
                 },
             }
+        }
+    }
+
+    /// All stays at work without the agent, but nobody reads the log.
+    fn leave(&mut self) {
+        if let Err(error) = self.datapath.end_log() {
+            tracing::warn!(%error, "programs that log stay until the agent starts again");
         }
     }
 
@@ -254,6 +277,14 @@ impl Owner {
             Message::Readdress(addrs, done) => {
                 // As above.
                 let _ = done.send(datapath.readdress(addrs).map_err(|e| e.to_string()));
+            }
+            Message::Log(programs, done) => {
+                let outcome = match programs {
+                    Some(programs) => datapath.begin_log(programs),
+                    None => datapath.end_log(),
+                };
+                // As above.
+                let _ = done.send(outcome.map_err(|e| e.to_string()));
             }
             Message::Delivered(snapshot) => {
                 if self.missing.remove(&snapshot) && self.missing.is_empty() {
