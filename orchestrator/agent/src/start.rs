@@ -37,12 +37,15 @@ use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
 use crate::runtime::image_root;
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
-use sys::{Shutdown, files};
+use sys::{Shutdown, Tasks, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stopping agent waits for what ends in order.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
@@ -131,6 +134,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let renewal = renewal::run(applicant, renewed, addrs, refused.clone(), stop.clone());
     tokio::spawn(renewal);
     let beat = heartbeat::run(client.clone(), node.clone(), news, refused, stop);
+    let tasks = Tasks::new(shutdown.clone());
     let body = Body {
         config,
         membership: membership.clone(),
@@ -139,6 +143,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
+        tasks: tasks.clone(),
     };
     let work = body.run(told, shutdown.clone());
     let ended = tokio::select! {
@@ -147,6 +152,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         () = beat => Ok(()),
     };
     shutdown.trigger();
+    tasks.finish(END_TIMEOUT).await;
     ended
 }
 
@@ -203,6 +209,8 @@ struct Body {
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
+    /// What ends in order.
+    tasks: Tasks,
 }
 
 impl Body {
@@ -234,12 +242,6 @@ impl Body {
         tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
         let (in_sync, synced) = watch::channel(false);
         let datapath = self.own(datapath, told.applied, in_sync, &shutdown)?;
-        let logged = log::Source {
-            node: name.clone(),
-            pin_root: PathBuf::from(PIN_ROOT),
-            datapath: datapath.clone(),
-        };
-        tokio::spawn(log::run(logged, log::socket(name), shutdown.clone()));
         ready.send_replace(Some(datapath.clone()));
         let recorder = Recorder::start(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);
@@ -287,7 +289,7 @@ impl Body {
         }
     }
 
-    /// Starts the datapath's own task, and measures it from now on.
+    /// Starts the datapath's own task, logs it for whoever asks, and measures it from now on.
     fn own(
         &self,
         datapath: Datapath,
@@ -302,7 +304,15 @@ impl Body {
             in_sync,
             metrics: metrics.clone(),
         };
-        let datapath = feed::own(datapath, told, shutdown.clone());
+        let datapath = feed::own(datapath, told, &self.tasks);
+        let node = self.config.node_name.clone();
+        let socket = log::socket(&node);
+        let logged = log::Source {
+            node,
+            pin_root: PathBuf::from(PIN_ROOT),
+            datapath: datapath.clone(),
+        };
+        tokio::spawn(log::run(logged, socket, shutdown.clone()));
         metrics.measure(meter, datapath.clone());
         Ok(datapath)
     }

@@ -115,10 +115,15 @@ impl Gathering {
     pub fn run(mut self) -> io::Result<()> {
         while !self.lines.is_closed() {
             if events::wait(self.logger.as_fd(), CLOSED_CHECK)? {
-                self.logger.flush();
+                self.flush();
             }
         }
         Ok(())
+    }
+
+    /// Makes lines of the records that there are.
+    pub fn flush(&mut self) {
+        self.logger.flush();
     }
 }
 

@@ -6,6 +6,7 @@
 //! lease (`heartbeat`), which others wait for before they stop a pod (`drain`).
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::node::heartbeat::Applied;
 use datapath::names::Names;
 use datapath::object::Programs;
 use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
-use sys::Shutdown;
+use sys::{Shutdown, Tasks};
 
 const QUEUE: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -153,8 +154,9 @@ impl DatapathHandle {
     }
 }
 
-/// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
-pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle {
+/// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work, by the normal
+/// programs.
+pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
     let owner = Owner {
         datapath,
@@ -164,7 +166,11 @@ pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle
         wired: false,
         missing: BTreeSet::from(ALL),
     };
-    tokio::spawn(owner.serve(messages, shutdown));
+    let shutdown = tasks.shutdown().clone();
+    tasks.essential("datapath", async move {
+        owner.serve(messages, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
     DatapathHandle { queue }
 }
 
@@ -198,7 +204,7 @@ impl Owner {
                     self.tell();
                 }
                 message = messages.recv() => match message {
-                    None => return,
+                    None => return self.leave(),
                     Some(message) => {
                         self.take(message);
                         self.tell();

@@ -35,6 +35,8 @@ const QUESTION_BYTES: u64 = 4096;
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reader may take nothing before it counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a reader waits for its turn: the one before may be gone, and its programs not yet.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,7 +83,7 @@ pub async fn run(source: Source, socket: PathBuf, shutdown: Shutdown) {
 }
 
 async fn session(mut stream: UnixStream, source: Source, only: Arc<Mutex<()>>) {
-    let ended = match only.try_lock() {
+    let ended = match timeout(TURN_TIMEOUT, only.lock()).await {
         Ok(_only) => converse(&mut stream, &source).await,
         Err(_) => Err("the log of this node is being read already".to_owned()),
     };
