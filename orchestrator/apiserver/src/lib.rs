@@ -14,6 +14,7 @@ pub mod cache;
 mod discovery;
 mod dispatch;
 mod families;
+mod flow;
 mod health;
 mod join;
 mod negotiate;
@@ -24,6 +25,7 @@ mod openapi;
 mod pki;
 mod port_owner;
 mod proxy;
+mod registry;
 mod reply;
 mod request;
 mod rest;
@@ -35,6 +37,7 @@ mod tables;
 mod tests;
 mod tokens;
 mod upload;
+mod versions;
 mod watch;
 mod wire;
 mod write;
@@ -123,15 +126,18 @@ pub struct ApiServer {
 struct State {
     config: ServerConfig,
     objects: objects::Objects,
+    registry: registry::Registry,
     addresses: addresses::Addresses,
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
     shares: shares::Shares,
+    flows: flow::Flows,
     tasks: Tasks,
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    quota_turns: admission::quota::Turns,
 }
 
 impl ApiServer {
@@ -151,17 +157,22 @@ impl ApiServer {
         let state = Arc::new(State {
             config,
             objects,
+            registry: registry::Registry::new(),
             addresses,
             documents,
             pki,
             shares: shares::Shares::default(),
+            flows: flow::Flows::default(),
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            quota_turns: admission::quota::Turns::default(),
         });
         bootstrap::first_objects(&state).await?;
+        flow::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        admission::quota::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

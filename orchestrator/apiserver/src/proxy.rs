@@ -49,7 +49,7 @@ pub async fn log(call: &Call) -> Answer {
     let pod = call
         .state
         .objects
-        .current(&call.target.resource, namespace, name)?
+        .current(call.target.storage(), namespace, name)?
         .value;
     let container = container(&pod, name, call.query.get("container").unwrap_or_default())?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::object::Cached;
 use super::references::References;
-use super::{Change, WatchEvent, prefix};
+use super::{Change, WatchEvent};
 use api::Behaviour;
 use api::Resource;
 use store::{Event, Revision};
@@ -17,17 +17,15 @@ use store::{Event, Revision};
 const RECENT_EVENTS: usize = 1024;
 const RECENT_BYTES: usize = 2 << 20;
 
-/// One resource. Written by the task that follows the store, alone.
+/// One resource. Written by the task that follows the store, and by the one that takes it on.
 pub(super) struct Kind {
-    pub resource: Arc<Resource>,
-    /// What its keys begin with.
-    pub prefix: String,
     state: RwLock<State>,
     /// The number of the next event; wakes watches.
     head: watch::Sender<u64>,
 }
 
 pub(super) struct State {
+    pub resource: Arc<Resource>,
     /// In key order: namespace, then name.
     pub objects: BTreeMap<Arc<str>, Arc<Cached>>,
     /// The revision of the last change here.
@@ -35,6 +33,8 @@ pub(super) struct State {
     pub recent: Recent,
     /// Of pods; empty for all other resources.
     pub references: References,
+    /// Commits that came while the objects were still being loaded; none once they are.
+    waiting: Option<Vec<(Revision, Vec<Event>)>>,
 }
 
 /// Changes that happened not long ago, numbered; bounded by number and by bytes.
@@ -56,14 +56,14 @@ impl Kind {
             start: 0,
         };
         let state = State {
+            resource: resource.clone(),
             objects: BTreeMap::new(),
             applied: 0,
             recent,
             references: References::default(),
+            waiting: Some(Vec::new()),
         };
         Self {
-            resource: resource.clone(),
-            prefix: prefix(resource, None),
             state: RwLock::new(state),
             head: watch::Sender::new(0),
         }
@@ -71,32 +71,48 @@ impl Kind {
 
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
-        let object = Arc::new(Cached::of(&self.resource, key.into(), stored, revision));
         let mut state = self.state_to_change();
-        state.refer(&self.resource, None, Some(&object));
+        let object = Arc::new(Cached::of(&state.resource, key.into(), stored, revision));
+        state.refer(None, Some(&object));
         state.objects.insert(object.key.clone(), object);
     }
 
-    /// Loading is over: what comes now is newer than `revision`.
+    /// Loading is over: what was loaded is of `revision`, what has come meanwhile is newer or in it.
     pub fn loaded(&self, revision: Revision) {
-        let mut state = self.state_to_change();
-        state.applied = revision;
-        state.recent.start = revision;
+        let next = {
+            let mut state = self.state_to_change();
+            state.applied = revision;
+            state.recent.start = revision;
+            let waiting = state.waiting.take().unwrap_or_default();
+            for (revision, events) in waiting.into_iter().filter(|(at, _)| *at > revision) {
+                state.apply(revision, events.iter());
+            }
+            state.recent.next()
+        };
+        self.head.send_replace(next);
     }
 
     /// Applies the changes of one commit to this resource, in one step for every reader.
     pub fn apply<'a>(&self, revision: Revision, events: impl Iterator<Item = &'a Event>) {
         let next = {
             let mut state = self.state_to_change();
-            state.applied = revision;
-            for event in events {
-                if let Some(change) = state.change(&self.resource, revision, event) {
-                    state.recent.push(change);
-                }
+            if let Some(waiting) = &mut state.waiting {
+                waiting.push((revision, events.cloned().collect()));
+                return;
             }
+            state.apply(revision, events);
             state.recent.next()
         };
         self.head.send_replace(next);
+    }
+
+    /// The resource is another one from now on, of the same objects.
+    pub fn renew(&self, resource: &Arc<Resource>) {
+        let mut state = self.state_to_change();
+        state.resource = resource.clone();
+        for object in state.objects.values_mut() {
+            *object = Arc::new(object.of_resource(resource));
+        }
     }
 
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -121,16 +137,24 @@ impl State {
             .map(|(_, object)| object)
     }
 
-    fn change(
-        &mut self,
-        resource: &Arc<Resource>,
-        revision: Revision,
-        event: &Event,
-    ) -> Option<WatchEvent> {
+    fn apply<'a>(&mut self, revision: Revision, events: impl Iterator<Item = &'a Event>) {
+        // A kind is taken on at a revision that the follower of the store has yet to reach.
+        if revision <= self.applied {
+            return;
+        }
+        self.applied = revision;
+        for event in events {
+            if let Some(change) = self.change(revision, event) {
+                self.recent.push(change);
+            }
+        }
+    }
+
+    fn change(&mut self, revision: Revision, event: &Event) -> Option<WatchEvent> {
         let previous = self.objects.get(&event.key).cloned();
         match &event.value {
             Some(stored) => {
-                let mut object = Cached::of(resource, event.key.clone(), stored, revision);
+                let mut object = Cached::of(&self.resource, event.key.clone(), stored, revision);
                 let change = match &previous {
                     Some(previous) => {
                         object.key = previous.key.clone();
@@ -139,7 +163,7 @@ impl State {
                     None => Change::Added,
                 };
                 let object = Arc::new(object);
-                self.refer(resource, previous.as_deref(), Some(&object));
+                self.refer(previous.as_deref(), Some(&object));
                 self.objects.insert(object.key.clone(), object.clone());
                 Some(WatchEvent {
                     change,
@@ -149,7 +173,7 @@ impl State {
             }
             None => {
                 let previous = previous?;
-                self.refer(resource, Some(&previous), None);
+                self.refer(Some(&previous), None);
                 self.objects.remove(&event.key);
                 let object = Arc::new(previous.moved_to(revision));
                 Some(WatchEvent {
@@ -164,8 +188,8 @@ impl State {
 
 impl State {
     /// Keeps what pods refer to as pods change.
-    fn refer(&mut self, resource: &Resource, before: Option<&Cached>, now: Option<&Cached>) {
-        if resource.behaviour != Behaviour::Pod {
+    fn refer(&mut self, before: Option<&Cached>, now: Option<&Cached>) {
+        if self.resource.behaviour != Behaviour::Pod {
             return;
         }
         if let Some(before) = before {

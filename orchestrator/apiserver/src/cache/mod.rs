@@ -15,7 +15,8 @@ mod selectable;
 mod tests;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt;
 
@@ -63,8 +64,8 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    /// In the order of `api::resources`.
-    kinds: Vec<Kind>,
+    /// By what their keys begin with.
+    kinds: RwLock<HashMap<Box<str>, Arc<Kind>>>,
     /// Everything up to this is visible.
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
@@ -99,22 +100,24 @@ impl Cache {
     /// Loads the store and follows it until the tasks are stopped. Returns when every object is
     /// there.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Self, StoreError> {
-        let kinds: Vec<Kind> = api::resources().iter().map(Kind::new).collect();
-        let mut load = |key: &str, revision: Revision, stored: &[u8]| match kinds
-            .iter()
-            .find(|kind| key.starts_with(&kind.prefix))
-        {
-            Some(kind) => kind.load(key, stored, revision),
-            None => tracing::warn!(key, "the store holds an object of an unknown kind"),
+        let kinds = api::resources().iter();
+        let kinds: HashMap<Box<str>, Arc<Kind>> = kinds
+            .map(|resource| (prefix(resource, None).into(), Arc::new(Kind::new(resource))))
+            .collect();
+        // Objects of custom kinds stay where they are until their kind is added.
+        let mut load = |key: &str, revision: Revision, stored: &[u8]| {
+            if let Some(kind) = kind_of(key).and_then(|prefix| kinds.get(prefix)) {
+                kind.load(key, stored, revision);
+            }
         };
         let loaded = store.visit(ROOT, &mut load).await?;
-        kinds.iter().for_each(|kind| kind.loaded(loaded));
+        kinds.values().for_each(|kind| kind.loaded(loaded));
         let changes = store.watch(ROOT, loaded)?;
         let revision = tokio::sync::watch::Sender::new(loaded);
         let shutdown = tasks.shutdown().clone();
         let inner = Arc::new(Inner {
             store,
-            kinds,
+            kinds: RwLock::new(kinds),
             revision,
             loaded,
             shutdown: shutdown.clone(),
@@ -129,14 +132,42 @@ impl Cache {
         Ok(Self(inner))
     }
 
+    /// Takes on a kind while the server runs; returns when its objects are there. A kind that is there
+    /// keeps its objects and its watches: what the resource says of them is renewed.
+    pub async fn add(&self, resource: &Arc<Resource>) -> Result<(), StoreError> {
+        let prefix = prefix(resource, None);
+        let kind = {
+            let mut kinds = self.0.kinds_to_change();
+            if let Some(kind) = kinds.get(&*prefix) {
+                kind.renew(resource);
+                return Ok(());
+            }
+            let kind = Arc::new(Kind::new(resource));
+            kinds.insert((&*prefix).into(), kind.clone());
+            kind
+        };
+        let mut load = |key: &str, revision: Revision, stored: &[u8]| {
+            kind.load(key, stored, revision);
+        };
+        let loaded = self.0.store.visit(&prefix, &mut load).await;
+        match loaded {
+            Ok(loaded) => kind.loaded(loaded),
+            Err(_) => self.forget(resource),
+        }
+        loaded.map(|_| ())
+    }
+
+    /// Lets go of a kind. Its watches hear nothing more; what is stored stays stored.
+    pub fn forget(&self, resource: &Resource) {
+        self.0.kinds_to_change().remove(&*prefix(resource, None));
+    }
+
     /// `namespace` is empty for a cluster resource.
     pub fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Cached>> {
         let key = object_key(resource, namespace, name);
-        self.kind(resource)?
-            .state()
-            .objects
-            .get(key.as_str())
-            .cloned()
+        let kind = self.0.kind(&key)?;
+        let found = kind.state().objects.get(key.as_str()).cloned();
+        found
     }
 
     /// All objects in key order (namespace, then name), and the revision at which this is true: a
@@ -159,6 +190,11 @@ impl Cache {
         };
         // Under the lock: no change of this resource can lie between the two.
         (self.revision().max(state.applied), objects)
+    }
+
+    /// The revision of the last change of any object of a resource.
+    pub fn last_change(&self, resource: &Resource) -> Revision {
+        self.kind(resource).map_or(0, |kind| kind.state().applied)
     }
 
     /// Whether a pod that is bound to the node refers to that object of its own namespace.
@@ -194,7 +230,7 @@ impl Cache {
         namespace: Option<&str>,
         from: Revision,
     ) -> Result<Watch, Gone> {
-        let Some(kind) = self.position(resource) else {
+        let Some(kind) = self.kind(resource) else {
             return Err(Gone {
                 asked: from,
                 oldest: from,
@@ -209,15 +245,8 @@ impl Cache {
         .await
     }
 
-    fn kind(&self, resource: &Resource) -> Option<&Kind> {
-        self.position(resource).map(|index| &self.0.kinds[index])
-    }
-
-    fn position(&self, resource: &Resource) -> Option<usize> {
-        let is_it = |kind: &Kind| {
-            kind.resource.plural == resource.plural && kind.resource.group == resource.group
-        };
-        self.0.kinds.iter().position(is_it)
+    fn kind(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.0.kind(&prefix(resource, None))
     }
 }
 
@@ -233,16 +262,35 @@ impl Inner {
     }
 
     fn apply(&self, commit: &Commit) {
-        for kind in &self.kinds {
-            let of_kind = |event: &&_| is_of(kind, event);
-            if commit.events.iter().any(|event| is_of(kind, event)) {
-                kind.apply(commit.revision, commit.events.iter().filter(of_kind));
+        let mut prefixes: Vec<&str> = Vec::new();
+        for event in &commit.events {
+            prefixes.extend(kind_of(&event.key).filter(|prefix| !prefixes.contains(prefix)));
+        }
+        for prefix in prefixes {
+            if let Some(kind) = self.kind(prefix) {
+                let events = commit.events.iter();
+                let of_kind = events.filter(|event| event.key.starts_with(prefix));
+                kind.apply(commit.revision, of_kind);
             }
         }
         self.revision.send_replace(commit.revision);
     }
+
+    /// The kind of a key, or of what begins as a key does.
+    fn kind(&self, key: &str) -> Option<Arc<Kind>> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(kind_of(key)?).cloned()
+    }
+
+    fn kinds_to_change(&self) -> RwLockWriteGuard<'_, HashMap<Box<str>, Arc<Kind>>> {
+        self.kinds.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn is_of(kind: &Kind, event: &store::Event) -> bool {
-    event.key.starts_with(&kind.prefix)
+/// `/registry/core/pods/` of `/registry/core/pods/default/web`.
+fn kind_of(key: &str) -> Option<&str> {
+    let rest = key.strip_prefix(ROOT)?;
+    let group = rest.find('/')? + 1;
+    let plural = rest[group..].find('/')? + 1;
+    Some(&key[..ROOT.len() + group + plural])
 }

@@ -66,6 +66,18 @@ impl Cached {
         }
     }
 
+    /// The same object as one of another form of its resource.
+    pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
+        Self {
+            key: self.key.clone(),
+            bytes: self.bytes.clone(),
+            revision: self.revision,
+            resource: resource.clone(),
+            selectable: OnceLock::new(),
+            node: OnceLock::new(),
+        }
+    }
+
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.selectable().labels
     }

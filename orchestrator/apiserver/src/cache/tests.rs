@@ -365,3 +365,60 @@ async fn reflected(cache: Cache) -> BTreeMap<String, Revision> {
     }
     state
 }
+
+/// A kind that the cache does not know at its start.
+fn custom() -> Arc<Resource> {
+    let views = api::views();
+    let old = views
+        .iter()
+        .find(|view| view.resource.plural == "horizontalpodautoscalers");
+    old.expect("an old version").storage.clone()
+}
+
+#[tokio::test]
+async fn a_kind_is_taken_on_and_let_go_while_the_cache_runs() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let kind = custom();
+    cache.forget(&kind);
+    let key = |name: &str| object_key(&kind, "a", name);
+    let object = |name: &str| format!(r#"{{"metadata":{{"name":"{name}","namespace":"a"}}}}"#);
+    let write = |name: &str| Write::put(key(name), object(name), Expect::Any);
+    let early = store.commit(vec![write("early")]).await.unwrap();
+    assert!(cache.get(&kind, "a", "early").is_none());
+    cache.add(&kind).await.unwrap();
+    assert_eq!(cache.get(&kind, "a", "early").unwrap().revision, early);
+    let mut watch = cache.watch(&kind, None, early).await.unwrap();
+    let late = store.commit(vec![write("late")]).await.unwrap();
+    cache.wait_for(late).await;
+    assert_eq!(told(&mut watch), [format!("Added late {late}")]);
+    // Its resource is another one: objects and watches stay.
+    cache.add(&kind).await.unwrap();
+    assert_eq!(cache.list(&kind, None).1.len(), 2);
+    cache.forget(&kind);
+    assert!(cache.get(&kind, "a", "late").is_none());
+    assert_eq!(told(&mut watch), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn what_is_written_while_a_kind_is_loaded_is_seen_once() {
+    let kind = Kind::new(&custom());
+    let event = |name: &str| store::Event {
+        key: object_key(&custom(), "a", name).into(),
+        value: Some(format!(r#"{{"metadata":{{"name":"{name}"}}}}"#).into()),
+        prev: None,
+    };
+    let (loaded, later) = (event("loaded"), event("later"));
+    kind.apply(5, [&loaded].into_iter());
+    kind.apply(7, [&later].into_iter());
+    kind.load(&loaded.key, loaded.value.as_ref().unwrap(), 5);
+    kind.loaded(6);
+    let state = kind.state();
+    let revisions: Vec<u64> = state
+        .objects
+        .values()
+        .map(|object| object.revision)
+        .collect();
+    assert_eq!(revisions, [7, 5]);
+    assert_eq!(state.recent.next(), 1);
+}

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use super::kind::{Forgotten, Kind};
 use super::object::Cached;
 use super::{Change, Gone, Inner, WatchEvent};
-use api::Lifetime;
+use api::{Lifetime, Resource};
 use store::{Commit, Event, Revision, StoreError};
 
 /// Created by `Cache::watch`. One that falls behind everything that is kept gets `Gone`.
 pub struct Watch {
     cache: Arc<Inner>,
-    kind: usize,
+    kind: Arc<Kind>,
     /// What the keys of its objects begin with.
     prefix: Box<str>,
     /// Everything up to here was delivered.
@@ -42,11 +42,11 @@ enum Place {
 impl Watch {
     pub(super) async fn new(
         cache: Arc<Inner>,
-        kind: usize,
+        kind: Arc<Kind>,
         prefix: Box<str>,
         from: Revision,
     ) -> Result<Self, Gone> {
-        let head = cache.kinds[kind].subscribe();
+        let head = kind.subscribe();
         let place = Place::Recent(0);
         let mut watch = Self {
             cache,
@@ -122,20 +122,16 @@ impl Watch {
         // First the cache's revision, then the look: all that it counts has been pushed by then.
         let revision = *self.cache.revision.borrow();
         if let Place::Recent(number) = self.place
-            && number >= self.kind().state().recent.next()
+            && number >= self.kind.state().recent.next()
         {
             self.delivered = self.delivered.max(revision);
         }
         self.delivered
     }
 
-    fn kind(&self) -> &Kind {
-        &self.cache.kinds[self.kind]
-    }
-
     fn recent(&mut self, number: u64) -> Result<Step, Forgotten> {
         let (step, delivered) = {
-            let state = self.kind().state();
+            let state = self.kind.state();
             let Some(event) = state.recent.get(number)? else {
                 return Ok(Step::Wait);
             };
@@ -158,7 +154,7 @@ impl Watch {
     /// Goes to the recent changes if they reach back far enough, else to the log.
     fn find_place(&mut self) {
         // Before this process began, volatile objects were others.
-        let volatile = self.kind().resource.lifetime == Lifetime::Volatile;
+        let volatile = self.kind.state().resource.lifetime == Lifetime::Volatile;
         if volatile && self.delivered < self.cache.loaded {
             self.end(self.cache.loaded);
         } else if !self.find_recent() {
@@ -170,7 +166,7 @@ impl Watch {
     }
 
     fn find_recent(&mut self) -> bool {
-        let number = self.kind().state().recent.number_behind(self.delivered);
+        let number = self.kind.state().recent.number_behind(self.delivered);
         if let Some(number) = number {
             self.place = Place::Recent(number);
         }
@@ -185,10 +181,9 @@ impl Watch {
             .await;
         match found {
             Ok((commits, read)) => {
-                let ready = commits
-                    .iter()
-                    .flat_map(|commit| events(self.kind(), commit))
-                    .collect();
+                let resource = self.kind.state().resource.clone();
+                let ready = commits.iter();
+                let ready = ready.flat_map(|commit| events(&resource, commit)).collect();
                 self.place = Place::Log { read, ready };
             }
             Err(StoreError::Compacted { oldest }) => self.end(oldest),
@@ -220,10 +215,10 @@ enum Step {
 }
 
 /// The changes of a commit from the store's log, as the cache would have told them.
-fn events(kind: &Kind, commit: &Commit) -> Vec<WatchEvent> {
+fn events(resource: &Arc<Resource>, commit: &Commit) -> Vec<WatchEvent> {
     let state = |event: &Event, stored: &[u8]| {
         let key = event.key.clone();
-        Arc::new(Cached::of(&kind.resource, key, stored, commit.revision))
+        Arc::new(Cached::of(resource, key, stored, commit.revision))
     };
     let event = |event: &Event| {
         let previous = event.prev.as_ref().map(|stored| state(event, stored));

@@ -14,7 +14,7 @@ use crate::reply;
 use crate::request::Query;
 use crate::wire::{self, ListMeta};
 use api::selector::{FieldSelector, LabelSelector};
-use api::{ApiError, Resource, meta};
+use api::{ApiError, Resource, Served, meta};
 use store::{Page, Range, Revision};
 
 /// How many keys one read of the store takes when a selector drops some of them.
@@ -50,11 +50,17 @@ struct Token {
 }
 
 impl Selection {
-    /// Reads both selectors and refuses fields that the kind does not offer.
-    pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
+    /// Reads both selectors and refuses fields that the kind does not offer in this version.
+    pub fn of(served: &Served, query: &Query) -> Result<Self, ApiError> {
+        let resource = &served.resource;
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
         fields.check(&resource.kind, &resource.selectable_field_names())?;
+        // From here on they are those of what is stored.
+        let fields = match served.is_same() {
+            true => fields,
+            false => fields.renamed(|name| resource.stored_field(name, &served.storage)),
+        };
         Ok(Self { labels, fields })
     }
 
@@ -67,7 +73,7 @@ impl Selection {
             && (self.fields.is_everything() || self.fields.matches(object.fields()))
     }
 
-    fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
+    pub fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
         if self.is_everything() {
             return Ok(true);
         }
@@ -116,8 +122,7 @@ pub fn revision(query: &Query) -> Result<Option<Revision>, ApiError> {
 
 /// A whole list, or one page of it.
 pub async fn list(call: &Call) -> Answer {
-    let resource = call.resource();
-    let selection = Selection::of(resource, &call.query)?;
+    let selection = Selection::of(&call.target.served, &call.query)?;
     let limit: usize = call.query.number("limit")?.unwrap_or_default();
     let freshness = Freshness::of(&call.query)?;
     let token = match call.query.get("continue").filter(|token| !token.is_empty()) {
@@ -143,7 +148,7 @@ pub async fn list(call: &Call) -> Answer {
         }
         (None, Freshness::Any | Freshness::Newest) => everything(call, &selection),
     };
-    reply::list(&call.wanted, resource, &page, items)
+    call.show_all(&page, items).await
 }
 
 /// Waits until the cache shows a revision that some client saw already.
@@ -169,7 +174,7 @@ fn everything(call: &Call, selection: &Selection) -> (ListMeta, Vec<Bytes>) {
 /// Every answered write is in the cache, so this is as new as the store.
 fn whole(call: &Call, selection: &Selection, limit: usize) -> Option<(ListMeta, Vec<Bytes>)> {
     let namespace = call.target.namespace.as_deref();
-    let (revision, all) = call.state.objects.cache.list(call.resource(), namespace);
+    let (revision, all) = call.state.objects.cache.list(call.storage(), namespace);
     if all.len() > limit {
         return None;
     }
@@ -191,7 +196,7 @@ async fn pages(
     mut at: Option<Revision>,
     mut after: Option<String>,
 ) -> Result<(ListMeta, Vec<Bytes>), ApiError> {
-    let resource = call.resource();
+    let resource = call.storage();
     let prefix = prefix(resource, call.target.namespace.as_deref());
     let sight = call.sight();
     let mut items = Vec::new();
