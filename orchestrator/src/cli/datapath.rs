@@ -89,7 +89,7 @@ enum Command {
         /// Where each packet goes as well, and not only what is decided once a connection or flow
         #[arg(long)]
         packets: bool,
-        /// The node; not needed where there is only one
+        /// The node; not needed where there is only one, nor with a pod
         #[arg(long)]
         node: Option<String>,
         #[command(flatten)]
@@ -152,9 +152,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             node,
             cluster,
         } => {
-            let node = choose(&args.pin_root, node)?;
             let pod = pod.map(|pod| addresses(&pod, &cluster)).transpose()?;
             let pod = pod.unwrap_or_default();
+            let node = match (node, pod.first()) {
+                (None, Some(addr)) => node_of(&args.pin_root, *addr)?,
+                (asked, _) => choose(&args.pin_root, asked)?,
+            };
             print_log(&node, &Filter { pod, to, packets })
         }
         Command::Trace {
@@ -170,9 +173,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 proto,
                 source_port,
             };
-            let node = trace::node_of(&args.pin_root, from)?.with_context(|| {
-                format!("{from} is no endpoint of a node here: run this on the pod's own node")
-            })?;
+            let node = node_of(&args.pin_root, from)?;
             println!("on {node}");
             for step in trace::trace(&args.pin_root, &node, asked)? {
                 println!("{step}");
@@ -301,6 +302,13 @@ fn addresses(of: &str, cluster: &ClusterArgs) -> anyhow::Result<Vec<IpAddr>> {
         .collect();
     ensure!(!addrs.is_empty(), "the pod {of} has no address (yet)");
     Ok(addrs)
+}
+
+/// The node that has a pod.
+fn node_of(pin_root: &Path, addr: IpAddr) -> anyhow::Result<String> {
+    trace::node_of(pin_root, addr)?.with_context(|| {
+        format!("{addr} is no endpoint of a node here: run this on the pod's own node")
+    })
 }
 
 /// The node asked for, or the only one.
