@@ -24,8 +24,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::Cluster;
-use store::Expect;
 use crate::{Pki, ServerConfig, server_names};
+use store::Expect;
 use sys::certificates::{Authority, Credentials, Identity, LEAF_VALIDITY, Usage};
 use sys::relay::relay;
 use sys::tls::{ClientCertificate, ShownCertificate, server_config};
@@ -221,7 +221,9 @@ impl Setting {
         // Not through the API: no node may be on loopback.
         let nodes = api::find("", "v1", "nodes").expect("served");
         let objects = &self.cluster.server.state.objects;
-        let written = objects.write(nodes, &node, Expect::Absent, Vec::new()).await;
+        let written = objects
+            .write(nodes, &node, Expect::Absent, Vec::new())
+            .await;
         written.expect("written");
     }
 
