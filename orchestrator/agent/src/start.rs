@@ -10,38 +10,42 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::client::{self, ClientError, Multiplexed};
-use super::drain::Nodes;
-use super::drops;
-use super::events::Recorder;
-use super::facts;
-use super::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
-use super::health_checks::HealthChecks;
-use super::heartbeat::{self, Applied, News};
-use super::image_root;
-use super::ipam::Ipam;
-use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
-use super::pod_net::uplink::{self, Uplink};
-use super::pod_net::{NetError, PodLinks};
-use super::pod_worker::{Measuring, NodeContext};
-use super::pods;
-use super::refuse::Abilities;
-use super::register::{Health, KUBELET_PORT, NodeFacts};
-use super::renewal;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
-use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
-use super::watched::Watched;
-use super::wiring::{PodNetwork, Wiring};
+use crate::api::client::{self, ClientError, Multiplexed};
+use crate::api::events::Recorder;
+use crate::api::serve::{self, Served, health_checks};
+use crate::api::watched::Watched;
+use crate::network::drain::Nodes;
+use crate::network::drops;
+use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
+use crate::network::health_checks::HealthChecks;
+use crate::network::ipam::Ipam;
+use crate::network::log;
+use crate::network::pod_net::uplink::{self, Uplink};
+use crate::network::pod_net::{NetError, PodLinks};
+use crate::network::wiring::{PodNetwork, Wiring};
+use crate::node::facts;
+use crate::node::heartbeat::{self, Applied, News};
+use crate::node::join::{self, Applicant, JoinError, Membership};
+use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
+use crate::node::renewal;
+use crate::pod::pods;
+use crate::pod::refuse::Abilities;
+use crate::pod::worker::{Measuring, NodeContext};
+use crate::runtime::image_root;
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
-use sys::{Shutdown, files};
+use sys::{Shutdown, Tasks, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stopping agent waits for what ends in order.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
@@ -130,6 +134,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let renewal = renewal::run(applicant, renewed, addrs, refused.clone(), stop.clone());
     tokio::spawn(renewal);
     let beat = heartbeat::run(client.clone(), node.clone(), news, refused, stop);
+    let tasks = Tasks::new(shutdown.clone());
     let body = Body {
         config,
         membership: membership.clone(),
@@ -138,6 +143,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
+        tasks: tasks.clone(),
     };
     let work = body.run(told, shutdown.clone());
     let ended = tokio::select! {
@@ -146,6 +152,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         () = beat => Ok(()),
     };
     shutdown.trigger();
+    tasks.finish(END_TIMEOUT).await;
     ended
 }
 
@@ -202,6 +209,8 @@ struct Body {
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
+    /// What ends in order.
+    tasks: Tasks,
 }
 
 impl Body {
@@ -280,7 +289,7 @@ impl Body {
         }
     }
 
-    /// Starts the datapath's own task, and measures it from now on.
+    /// Starts the datapath's own task, logs it for whoever asks, and measures it from now on.
     fn own(
         &self,
         datapath: Datapath,
@@ -295,7 +304,15 @@ impl Body {
             in_sync,
             metrics: metrics.clone(),
         };
-        let datapath = feed::own(datapath, told, shutdown.clone());
+        let datapath = feed::own(datapath, told, &self.tasks);
+        let node = self.config.node_name.clone();
+        let socket = log::socket(&node);
+        let logged = log::Source {
+            node,
+            pin_root: PathBuf::from(PIN_ROOT),
+            datapath: datapath.clone(),
+        };
+        tokio::spawn(log::run(logged, socket, shutdown.clone()));
         metrics.measure(meter, datapath.clone());
         Ok(datapath)
     }
@@ -349,7 +366,7 @@ impl Body {
             }
             keep.push(uid.clone());
             let containers = self.runtime.containers(&uid).await?;
-            let sandbox = super::pod_shape::sandbox(&containers);
+            let sandbox = crate::pod::shape::sandbox(&containers);
             if let Some(State::Running { pid, .. }) = sandbox.map(|sandbox| &sandbox.state)
                 && let Err(error) = network.attach(&uid, *pid, addrs).await
             {

@@ -20,30 +20,26 @@ enum Dialect {
     V3,
 }
 
-/// Schemas of everything that a group and version serves, by name, for `components.schemas` of
-/// an OpenAPI v3 document: references begin with `#/components/schemas/`.
-pub fn v3_schemas(group: &str, version: &str) -> Map<String, Value> {
-    let mut all = dressed(Dialect::V3);
-    let roots = registry::with_schema()
-        .filter(|r| r.group == group && r.version == version)
-        .flat_map(|r| {
-            let subresources = r
-                .subresources
-                .iter()
-                .map(move |s| s.object(r).definition.to_string());
-            [r.definition.to_string(), r.list_definition()]
-                .into_iter()
-                .chain(subresources)
-        });
+/// Schemas of the resources of a group and version, by name, for `components.schemas` of an OpenAPI v3
+/// document: references begin with `#/components/schemas/`.
+pub fn v3_schemas(resources: &[&Resource]) -> Map<String, Value> {
+    let mut all = dressed(Dialect::V3, resources);
+    let roots = resources.iter().flat_map(|r| {
+        let subresources = r.subresources.iter();
+        let subresources = subresources.map(|s| s.object(r).definition.to_string());
+        [r.definition.to_string(), r.list_definition()]
+            .into_iter()
+            .chain(subresources)
+    });
     let keep = reachable(&all, roots.chain(REQUEST_TYPES.map(str::to_owned)));
     all.retain(|name, _| keep.contains(name));
     all
 }
 
-/// Schemas of every kind, by name, for `definitions` of an OpenAPI v2 document: references begin
+/// Schemas of all these resources, by name, for `definitions` of an OpenAPI v2 document: references begin
 /// with `#/definitions/`.
-pub fn v2_definitions() -> Map<String, Value> {
-    dressed(Dialect::V2)
+pub fn v2_definitions(resources: &[&Resource]) -> Map<String, Value> {
+    dressed(Dialect::V2, resources)
 }
 
 const REQUEST_TYPES: [&str; 4] = [
@@ -53,19 +49,17 @@ const REQUEST_TYPES: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList",
 ];
 
-fn dressed(dialect: Dialect) -> Map<String, Value> {
+fn dressed(dialect: Dialect, resources: &[&Resource]) -> Map<String, Value> {
     let facts = schema::list_facts();
     let mut all = schema::published();
-    all.extend(
-        registry::resources()
-            .iter()
-            .map(|r| (r.list_definition(), list_of(r))),
-    );
-    let mut kinds: BTreeMap<String, Value> = BTreeMap::new();
-    for r in registry::with_schema() {
-        let kind = |kind: &str| json!([{"group": r.group, "kind": kind, "version": r.version}]);
-        kinds.insert(r.definition.to_string(), kind(&r.kind));
-        kinds.insert(r.list_definition(), kind(&r.list_kind));
+    all.extend(resources.iter().map(|r| (r.list_definition(), list_of(r))));
+    // Several versions may have one schema.
+    let mut kinds: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for r in resources.iter().copied().chain(registry::bodies()) {
+        let kind = |kind: &str| json!({"group": r.group, "kind": kind, "version": r.version});
+        let mut add = |name, kind| kinds.entry(name).or_default().push(kind);
+        add(r.definition.to_string(), kind(&r.kind));
+        add(r.list_definition(), kind(&r.list_kind));
     }
     for (name, schema) in &mut all {
         if let Some(leaf) = leaf(name, dialect) {
@@ -78,7 +72,7 @@ fn dressed(dialect: Dialect) -> Map<String, Value> {
         }
         list_facts(schema, facts.get(name));
         if let Some(kind) = kinds.remove(name) {
-            identify(schema, kind);
+            identify(schema, kind.into());
         } else if name.ends_with(".DeleteOptions") || name.ends_with(".Status") {
             let kind = name.rsplit('.').next().unwrap_or_default();
             schema["x-kubernetes-group-version-kind"] =
@@ -233,9 +227,14 @@ fn mentioned(schema: &Value, names: &mut Vec<String>) {
 mod tests {
     use super::*;
 
+    fn of(group: &str) -> Vec<&'static Resource> {
+        let all = registry::resources().iter().map(|r| &**r);
+        all.filter(|r| r.group == group).collect()
+    }
+
     #[test]
     fn a_kind_says_what_it_is_and_refers_within_its_document() {
-        let schemas = v3_schemas("apps", "v1");
+        let schemas = v3_schemas(&of("apps"));
         let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
         assert_eq!(
             deployment["x-kubernetes-group-version-kind"],
@@ -256,7 +255,7 @@ mod tests {
 
     #[test]
     fn lists_and_loose_types_look_as_kubernetes_publishes_them() {
-        let v3 = v3_schemas("", "v1");
+        let v3 = v3_schemas(&of(""));
         let ports = &v3["io.k8s.api.core.v1.Container"]["properties"]["ports"];
         assert_eq!(
             ports["x-kubernetes-list-map-keys"],
@@ -268,7 +267,7 @@ mod tests {
             quantity["oneOf"],
             json!([{"type": "string"}, {"type": "number"}])
         );
-        let v2 = v2_definitions();
+        let v2 = v2_definitions(&of(""));
         let port = &v2["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
         assert_eq!(
             (&port["type"], &port["format"]),

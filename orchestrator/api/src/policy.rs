@@ -85,7 +85,7 @@ impl Conditions {
         let env = environment::of_conditions(has_params);
         let all = list(conditions).map(|condition| {
             let name = text(&condition["name"]);
-            match Program::compile(text(&condition["expression"]), &env, Wanted::Bool) {
+            match Program::compile(text(&condition["expression"]), &env, Wanted::Condition) {
                 Ok(program) => Ok((name.into(), program)),
                 Err(why) => Err(format!("matchConditions {name:?}: {why}")),
             }
@@ -219,6 +219,83 @@ impl Variables {
         }
         made
     }
+}
+
+/// An expression of a policy that does not compile, and where it stands:
+/// `spec.LIST[INDEX].INSIDE.FIELD`.
+pub struct Problem {
+    pub list: &'static str,
+    pub index: usize,
+    pub inside: Option<&'static str>,
+    pub field: &'static str,
+    pub why: String,
+}
+
+/// What does not compile of a policy's spec, but for its match conditions.
+pub fn check(spec: &Value) -> Vec<Problem> {
+    let (has_params, mutates) = (spec["paramKind"].is_object(), spec["mutations"].is_array());
+    let variables = Variables::compile(&spec["variables"], has_params, mutates);
+    let env = variables.env;
+    let silent = environment::without_authorizer(&env);
+    let mut problems = Vec::new();
+    let mut push = |list, index, inside, field, outcome: Result<Program, String>| {
+        if let Err(why) = outcome {
+            problems.push(Problem {
+                list,
+                index,
+                inside,
+                field,
+                why,
+            });
+        }
+    };
+    for (index, why) in variables.errors {
+        push("variables", index, None, "expression", Err(why));
+    }
+    let compile = |source: &Value, env: &Env, wanted| {
+        let source = text(source);
+        // What says nothing is refused elsewhere.
+        (!source.trim().is_empty()).then(|| Program::compile(source, env, wanted))
+    };
+    let tables: [(&str, &str, &Env, Wanted); 3] = [
+        ("validations", "expression", &env, Wanted::Condition),
+        (
+            "validations",
+            "messageExpression",
+            &silent,
+            Wanted::StringOrNull,
+        ),
+        (
+            "auditAnnotations",
+            "valueExpression",
+            &silent,
+            Wanted::StringOrNull,
+        ),
+    ];
+    for (list_name, field, env, wanted) in tables {
+        for (index, item) in list(&spec[list_name]).enumerate() {
+            if let Some(outcome) = compile(&item[field], env, wanted) {
+                push(list_name, index, None, field, outcome);
+            }
+        }
+    }
+    for (index, item) in list(&spec["mutations"]).enumerate() {
+        for (inside, wanted) in [
+            ("applyConfiguration", Wanted::Applied),
+            ("jsonPatch", Wanted::JsonPatches),
+        ] {
+            if let Some(outcome) = compile(&item[inside]["expression"], &env, wanted) {
+                push("mutations", index, Some(inside), "expression", outcome);
+            }
+        }
+    }
+    problems
+}
+
+/// Whether an expression can be a match condition.
+pub fn check_condition(source: &str, has_params: bool) -> Result<(), String> {
+    let env = environment::of_conditions(has_params);
+    Program::compile(source, &env, Wanted::Condition).map(|_| ())
 }
 
 impl Binding {

@@ -2,13 +2,20 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::{kinds, resource::Resource};
+use crate::{kinds, resource::Resource, served::Served};
 
 /// Every built-in resource, in the order of discovery.
 pub fn resources() -> &'static [Arc<Resource>] {
     static RESOURCES: LazyLock<Vec<Arc<Resource>>> =
         LazyLock::new(|| kinds::all().into_iter().map(Arc::new).collect());
     &RESOURCES
+}
+
+/// Old versions of built-in kinds, which are served and not stored.
+pub fn views() -> &'static [Arc<Served>] {
+    static VIEWS: LazyLock<Vec<Arc<Served>>> =
+        LazyLock::new(|| kinds::views().into_iter().map(Arc::new).collect());
+    &VIEWS
 }
 
 /// By the words of a path.
@@ -25,8 +32,17 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Arc<
         .find(|r| r.group == group && r.version == version && r.kind == kind)
 }
 
-/// The resources and the bodies of subresources: all that has a schema.
+/// The resources, their old versions and the bodies of subresources: all that has a schema.
 pub(crate) fn with_schema() -> impl Iterator<Item = &'static Resource> {
-    let bodies: [&'static Resource; 3] = [&kinds::SCALE, &kinds::BINDING, &kinds::EVICTION];
-    resources().iter().map(|r| &**r).chain(bodies)
+    let views = views().iter().map(|view| &*view.resource);
+    resources()
+        .iter()
+        .map(|r| &**r)
+        .chain(views)
+        .chain(bodies())
+}
+
+/// The bodies of subresources.
+pub(crate) fn bodies() -> [&'static Resource; 3] {
+    [&kinds::SCALE, &kinds::BINDING, &kinds::EVICTION]
 }

@@ -16,6 +16,7 @@ use crate::{
     columns::{self, Printer},
     decode::{self, Decoded, FieldValidation, Format},
     kinds, prepare,
+    quota::Usage,
     status::ApiError,
     validation::{self, At, Errors, NameRule},
 };
@@ -45,10 +46,14 @@ pub struct Resource {
     pub printer: Printer,
     /// What a client should hear of an object that is valid, as `Warning:` headers.
     pub warn: fn(&Value) -> Vec<String>,
+    /// What every answer says of a version that is deprecated, as a `Warning:` header.
+    pub deprecation: Option<Name>,
     /// A deletion is answered with the object, not with a Status; typed clients rely on which.
     pub answers_with_object: bool,
     /// What the API server does with it beyond storing it.
     pub behaviour: Behaviour,
+    /// What an object uses of its namespace's quotas.
+    pub usage: Usage,
     /// What the type of the kind contributes; everything else works on values.
     pub(crate) codec: Codec,
 
@@ -76,6 +81,9 @@ pub struct Resource {
     pub(crate) has_status: bool,
     /// Fields for field selectors besides name and namespace, and where they are.
     pub(crate) fields: Vec<Field>,
+    /// Those of the fields whose values are found, and their watches woken, without a look at all
+    /// objects and all watches.
+    pub indexes: Vec<Name>,
 }
 
 /// Whether objects live in a namespace.
@@ -118,8 +126,34 @@ pub enum Behaviour {
     Event,
     /// A node's heartbeat.
     Lease,
+    /// Gives pods their priority; one of them is the default.
+    PriorityClass,
     /// A question that is answered and not kept.
-    AccessReview,
+    Review(Question),
+    /// Made when it is asked for.
+    ComponentStatus,
+}
+
+/// What a review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who the caller is.
+    OwnName,
+    /// Whether the caller may do something.
+    OwnAccess,
+    /// What the caller may do in a namespace.
+    OwnRules,
+    /// Whether somebody may do something.
+    Access,
+    /// Whether somebody may do something in the namespace of the question.
+    LocalAccess,
+}
+
+impl Question {
+    /// Whether it is about the caller, who may always ask.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::OwnName | Self::OwnAccess | Self::OwnRules)
+    }
 }
 
 /// What may follow an object's name in a path.
@@ -201,8 +235,10 @@ impl Resource {
             definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
             printer: columns::OTHERS,
             warn: |_| Vec::new(),
+            deprecation: None,
             answers_with_object: false,
             behaviour: Behaviour::Plain,
+            usage: Usage::Count,
             codec: Codec {
                 schema: schema_of::<T>,
                 #[cfg(test)]
@@ -221,6 +257,7 @@ impl Resource {
             generation: Generation::None,
             has_status: false,
             fields: Vec::new(),
+            indexes: Vec::new(),
         }
     }
 
@@ -304,6 +341,16 @@ impl Resource {
     /// The fields that a field selector may name, with this object's values.
     pub fn selectable_fields(&self, object: &Value) -> BTreeMap<Name, String> {
         prepare::selectable_fields(self, object)
+    }
+
+    /// The name by which `storage` knows the selectable field that this version calls `name`; its
+    /// places in the object are those of the stored version.
+    pub fn stored_field<'a>(&self, name: &str, storage: &'a Resource) -> Option<&'a Name> {
+        let own = self.fields.iter().find(|field| field.name == name)?;
+        let mut fields = storage.fields.iter();
+        fields
+            .find(|field| field.at == own.at)
+            .map(|field| &field.name)
     }
 
     /// The names of those fields, in order.

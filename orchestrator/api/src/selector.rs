@@ -263,6 +263,16 @@ impl FieldSelector {
         }
     }
 
+    /// The same with other names for some fields.
+    pub fn renamed<'a>(mut self, name: impl Fn(&str) -> Option<&'a Name>) -> Self {
+        for term in &mut self.terms {
+            if let Some(name) = name(&term.field) {
+                term.field = name.to_string();
+            }
+        }
+        self
+    }
+
     pub fn matches(&self, fields: &BTreeMap<Name, String>) -> bool {
         self.terms.iter().all(|term| {
             let value = fields.get(term.field.as_str()).map_or("", String::as_str);

@@ -7,13 +7,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::State;
 use super::authn::{MASTERS, User};
 use super::cache::{self, Cached, Referent};
 use super::request::{Query, Route, Target, Verb};
-use super::wire;
 use api::selector::FieldSelector;
 use api::{self, ApiError, Behaviour, Resource, Subresource};
 use store::Revision;
@@ -78,7 +76,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 17] = [
+static NODE_RULES: [Rule; 16] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -95,12 +93,6 @@ static NODE_RULES: [Rule; 17] = [
     rule(LEASE_GROUP, "leases", READ, Whose::Leases),
     rule(LEASE_GROUP, "leases", &[Verb::Create], Whose::NewLease),
     rule(LEASE_GROUP, "leases", CHANGE, Whose::OwnLease),
-    rule(
-        "authorization.k8s.io",
-        "selfsubjectaccessreviews",
-        &[Verb::Create],
-        Whose::New,
-    ),
 ];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
@@ -132,24 +124,27 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
     if user.is_in(MASTERS) {
         return Ok(());
     }
+    holds_name(state, user)?;
+    if is_own_question(wish) && !user.is_anonymous() {
+        return Ok(());
+    }
     if let Some(node) = user.node() {
-        holds_name(state, user)?;
         if let Some(pod) = absent_pod(state, wish.target) {
-            return Err(ApiError::not_found(&wish.target.resource, pod));
+            return Err(ApiError::not_found(wish.target.resource(), pod));
         }
         return node_may(state, node, wish).map_err(|why| refusal(user, wish, &why));
-    }
-    if is_review(wish) && !user.is_anonymous() {
-        return Ok(());
     }
     Err(refusal(user, wish, ""))
 }
 
 /// Lets a request for something else (discovery, schemas) pass, or says why not.
-pub fn path(user: &User, path: &str) -> Result<(), ApiError> {
+pub fn path(state: &State, user: &User, path: &str) -> Result<(), ApiError> {
     // Objects are judged with their verb, by `objects`.
-    let is_object = matches!(Route::parse(path), Ok(Route::Objects(_)));
-    if is_public(path) || !user.is_anonymous() || is_object {
+    let is_object = || {
+        let route = Route::parse(&state.registry.snapshot(), path);
+        matches!(route, Ok(Route::Objects(_)))
+    };
+    if is_public(path) || !user.is_anonymous() || is_object() {
         return Ok(());
     }
     Err(ApiError::Forbidden {
@@ -166,16 +161,65 @@ fn is_public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/version" | super::join::PATH)
 }
 
-fn is_review(wish: Wish<'_>) -> bool {
-    wish.target.resource.behaviour == Behaviour::AccessReview
+/// What a caller asks about itself.
+fn is_own_question(wish: Wish<'_>) -> bool {
+    let behaviour = wish.target.resource().behaviour;
+    matches!(behaviour, Behaviour::Review(question) if question.is_own())
+}
+
+/// What a caller may do in any namespace, as rows for a review of rules; and whether that is all.
+pub fn rules(user: &User) -> (Vec<RuleShown>, bool) {
+    let shown = |group: &str, resource: String, verbs: &[Verb]| RuleShown {
+        group: group.to_owned(),
+        resource,
+        verbs: verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
+    };
+    if user.is_in(MASTERS) {
+        let everything = RuleShown {
+            group: "*".to_owned(),
+            resource: "*".to_owned(),
+            verbs: vec!["*".to_owned()],
+        };
+        return (vec![everything], true);
+    }
+    let own = api::resources().iter().filter(|kind| {
+        let behaviour = kind.behaviour;
+        matches!(behaviour, Behaviour::Review(question) if question.is_own())
+    });
+    let mut rules: Vec<RuleShown> = own
+        .map(|kind| shown(&kind.group, kind.plural.to_string(), &[Verb::Create]))
+        .collect();
+    if user.is_anonymous() {
+        rules.clear();
+    }
+    if user.node().is_none() {
+        return (rules, true);
+    }
+    // Rows for single objects are left out: a review has no place for them.
+    let all = |rule: &&Rule| matches!(rule.whose, Whose::All | Whose::Peers | Whose::New);
+    rules.extend(NODE_RULES.iter().filter(all).map(|rule| {
+        let resource = match rule.subresource {
+            Some(sub) => format!("{}/{}", rule.plural, sub.name()),
+            None => rule.plural.to_owned(),
+        };
+        shown(rule.group, resource, rule.verbs)
+    }));
+    (rules, false)
+}
+
+/// A row of a review of rules.
+pub struct RuleShown {
+    pub group: String,
+    pub resource: String,
+    pub verbs: Vec<String>,
 }
 
 /// The reason of a refusal is empty where no rule is about such a request.
 fn node_may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
     let Wish { verb, target, .. } = wish;
     let is_about = |rule: &&Rule| {
-        rule.group == target.resource.group
-            && rule.plural == target.resource.plural
+        rule.group == target.resource().group
+            && rule.plural == target.resource().plural
             && rule.subresource == target.subresource
             && rule.verbs.contains(&verb)
     };
@@ -203,7 +247,7 @@ fn node_may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
                 Some(name) => Some(name.to_owned()),
                 None => required(wish, "metadata.name"),
             };
-            let kind = Referent::of(&target.resource.plural);
+            let kind = Referent::of(&target.resource().plural);
             let found = kind.zip(only).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
             let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
@@ -266,9 +310,9 @@ pub fn no_such_node(node: &str) -> ApiError {
 /// The name of a pod that is meant and not there. A node hears so, whoever's it was: its agent waits
 /// for that, and a pod of the name that comes a moment later is not taken for its own.
 fn absent_pod<'a>(state: &State, target: &'a Target) -> Option<&'a str> {
-    let is_pod = target.resource.behaviour == Behaviour::Pod;
+    let is_pod = target.storage().behaviour == Behaviour::Pod;
     let (namespace, name) = (target.namespace.as_ref()?, target.name.as_deref()?);
-    let found = state.objects.cache.get(&target.resource, namespace, name);
+    let found = state.objects.cache.get(target.storage(), namespace, name);
     (is_pod && found.is_none()).then_some(name)
 }
 
@@ -276,7 +320,7 @@ fn own_pod(state: &State, node: &str, target: &Target) -> bool {
     let (Some(namespace), Some(name)) = (&target.namespace, &target.name) else {
         return false;
     };
-    let found = state.objects.cache.get(&target.resource, namespace, name);
+    let found = state.objects.cache.get(target.storage(), namespace, name);
     found.is_some_and(|pod| is_bound(node, &pod))
 }
 
@@ -297,10 +341,10 @@ fn refusal(user: &User, wish: Wish<'_>, why: &str) -> ApiError {
         user.name,
         verb.as_str(),
         target.resource_name(),
-        target.resource.group,
+        target.resource().group,
     );
     ApiError::forbidden(
-        &target.resource,
+        target.resource(),
         target.name.as_deref().unwrap_or_default(),
         why,
     )
@@ -337,17 +381,6 @@ impl Sight {
             _ => object.at_revision(revision),
         }
     }
-
-    /// The same of an object that was read from the store's past.
-    pub fn past(&self, name: &str, bytes: Bytes, revision: Revision) -> Bytes {
-        match self {
-            Self::Peers(own) if **own != *name => {
-                let node: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                wire::with_revision(&cache::trim(&node), revision)
-            }
-            _ => bytes,
-        }
-    }
 }
 
 /// A node's right to an event of a watch, which may end while the watch goes on: with the name's key,
@@ -363,11 +396,11 @@ impl Standing {
     /// None for callers whose rights do not end.
     pub fn of(state: &Arc<State>, user: &User, target: &Target) -> Option<Self> {
         user.node()?;
-        let referent = Referent::of(&target.resource.plural);
+        let referent = Referent::of(&target.resource().plural);
         Some(Self {
             state: state.clone(),
             user: user.clone(),
-            referent: referent.filter(|_| target.resource.group.is_empty()),
+            referent: referent.filter(|_| target.resource().group.is_empty()),
             namespace: target.namespace.as_deref().unwrap_or_default().into(),
         })
     }

@@ -5,16 +5,21 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::negotiate::accepted;
+use super::registry::{GroupVersion, Snapshot};
 use super::request::Route;
 use super::rest::Answer;
 use super::{State, reply};
 use api::{self, ApiError, Resource, Scope, Subresource};
 
 /// `/`: where one may go from here.
-pub fn paths() -> Response<Body> {
+pub fn paths(served: &Snapshot) -> Response<Body> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for (group, version) in versions() {
-        paths.push(prefix(group, version).trim_start_matches('/').to_owned());
+    for version in served.versions() {
+        paths.push(
+            prefix(&version.group, &version.version)
+                .trim_start_matches('/')
+                .to_owned(),
+        );
     }
     let fixed = [
         "/healthz",
@@ -40,9 +45,10 @@ pub fn paths() -> Response<Body> {
 
 /// One of the discovery documents.
 pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
+    let served = &state.registry.snapshot();
     let document = match route {
         Route::CoreVersions => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(version, true)),
+            Some(version) => return Ok(aggregated(served, version, true)),
             None => json!({
                 "kind": "APIVersions",
                 "versions": ["v1"],
@@ -52,35 +58,27 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
             }),
         },
         Route::Groups => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(version, false)),
+            Some(version) => return Ok(aggregated(served, version, false)),
             None => json!({
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
-                "groups": groups().into_iter().map(group).collect::<Vec<_>>(),
+                "groups": served.groups().into_iter().map(|name| group(served, name)).collect::<Vec<_>>(),
             }),
         },
         Route::Group(name) => {
-            let name = groups().into_iter().find(|group| *group == name.as_str());
-            let mut document = group(name.ok_or(ApiError::NoSuchResource)?);
+            let name = served
+                .groups()
+                .into_iter()
+                .find(|group| *group == name.as_str());
+            let mut document = group(served, name.ok_or(ApiError::NoSuchResource)?);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
         }
-        Route::Resources { group, version } => resource_list(group, version)?,
+        Route::Resources { group, version } => resource_list(served, group, version)?,
         Route::Objects(_) => return Err(ApiError::NoSuchResource),
     };
     Ok(reply::json(StatusCode::OK, &document))
-}
-
-/// Every group and version, the core group first.
-pub fn versions() -> Vec<(&'static str, &'static str)> {
-    let mut versions: Vec<_> = api::resources()
-        .iter()
-        .map(|r| (&*r.group, &*r.version))
-        .collect();
-    versions.sort_unstable();
-    versions.dedup();
-    versions
 }
 
 /// `api/v1` or `apis/<group>/<version>`.
@@ -91,38 +89,18 @@ pub fn prefix(group: &str, version: &str) -> String {
     }
 }
 
-/// The resources of a group and version.
-pub fn resources_of(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    api::resources()
-        .iter()
-        .map(|r| &**r)
-        .filter(move |r| r.group == group && r.version == version)
+fn group(served: &Snapshot, name: &str) -> Value {
+    let versions = served.of_group(name).map(|GroupVersion { group, version, .. }| {
+        json!({"groupVersion": format!("{group}/{version}"), "version": version})
+    });
+    let versions: Vec<Value> = versions.collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<_> = versions()
-        .into_iter()
-        .map(|(group, _)| group)
-        .filter(|group| !group.is_empty())
-        .collect();
-    groups.dedup();
-    groups
-}
-
-fn group(name: &str) -> Value {
-    let versions: Vec<Value> = versions()
-        .into_iter()
-        .filter(|(group, _)| *group == name)
-        .map(|(group, version)| {
-            json!({"groupVersion": format!("{group}/{version}"), "version": version})
-        })
-        .collect();
-    json!({"name": name, "versions": versions, "preferredVersion": versions.last()})
-}
-
-fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
+fn resource_list(served: &Snapshot, group: &str, version: &str) -> Result<Value, ApiError> {
+    let found = served.version(group, version);
     let mut resources = Vec::new();
-    for resource in resources_of(group, version) {
+    for resource in found.ok_or(ApiError::NoSuchResource)?.resources() {
         resources.push(without_empty(json!({
             "name": resource.plural,
             "singularName": resource.singular,
@@ -135,9 +113,6 @@ fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
         for sub in &resource.subresources {
             resources.push(subresource(resource, *sub));
         }
-    }
-    if resources.is_empty() {
-        return Err(ApiError::NoSuchResource);
     }
     let version = if group.is_empty() {
         version.to_owned()
@@ -192,9 +167,10 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated(version: &'static str, core: bool) -> Response<Body> {
-    let names = if core { vec![""] } else { groups() };
-    let items: Vec<Value> = names.into_iter().map(aggregated_group).collect();
+fn aggregated(served: &Snapshot, version: &'static str, core: bool) -> Response<Body> {
+    let names = if core { vec![""] } else { served.groups() };
+    let items = names.into_iter().map(|name| aggregated_group(served, name));
+    let items: Vec<Value> = items.collect();
     let document = json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -212,17 +188,12 @@ fn aggregated(version: &'static str, core: bool) -> Response<Body> {
     response
 }
 
-fn aggregated_group(name: &str) -> Value {
-    let versions: Vec<Value> = versions()
-        .into_iter()
-        .filter(|(group, _)| *group == name)
-        .map(|(group, version)| {
-            let resources: Vec<Value> = resources_of(group, version)
-                .map(aggregated_resource)
-                .collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
-        })
-        .collect();
+fn aggregated_group(served: &Snapshot, name: &str) -> Value {
+    let versions = served.of_group(name).map(|version| {
+        let resources: Vec<Value> = version.resources().map(aggregated_resource).collect();
+        json!({"version": version.version, "resources": resources, "freshness": "Current"})
+    });
+    let versions: Vec<Value> = versions.collect();
     match name {
         "" => json!({"metadata": {"creationTimestamp": null}, "versions": versions}),
         name => {
@@ -265,11 +236,13 @@ fn aggregated_resource(resource: &Resource) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::registry::Registry;
     use super::*;
 
     #[test]
     fn every_resource_is_discovered_with_its_parts() {
-        let list = resource_list("apps", "v1").expect("served");
+        let served = Registry::new().snapshot();
+        let list = resource_list(&served, "apps", "v1").expect("served");
         let names: Vec<&str> = list["resources"]
             .as_array()
             .into_iter()
@@ -283,7 +256,7 @@ mod tests {
             .find(|r| r["name"] == "deployments/scale")
             .expect("listed");
         assert_eq!(scale["group"], "autoscaling");
-        assert!(resource_list("nothing", "v1").is_err());
+        assert!(resource_list(&served, "nothing", "v1").is_err());
     }
 
     #[test]

@@ -60,7 +60,7 @@ async fn authenticate(
     } else {
         authn::authenticate(known, request.headers(), Timestamp::now())
     };
-    let allowed = user.and_then(|user| authz::path(&user, path).map(|()| user));
+    let allowed = user.and_then(|user| authz::path(&state, &user, path).map(|()| user));
     let user = match allowed {
         Ok(user) => user,
         Err(error) => return reply::error(&error),
@@ -72,9 +72,19 @@ async fn authenticate(
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
+    let asked = (request.method(), request.uri());
+    let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
+    let seat = match entered.await {
+        Ok(seat) => seat,
+        Err(error) => return reply::error(&error),
+    };
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
-    ticket.until_sent(next.run(request).await)
+    let mut answer = next.run(request).await;
+    for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
+        answer.headers_mut().insert(name, value);
+    }
+    ticket.until_sent(answer)
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -87,9 +97,9 @@ async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Res
 async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
     if path == "/" {
-        return Ok(discovery::paths());
+        return Ok(discovery::paths(&state.registry.snapshot()));
     }
-    let target = match Route::parse(path)? {
+    let target = match Route::parse(&state.registry.snapshot(), path)? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());
@@ -104,13 +114,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let query = Query::of(request.uri());
     let verb = target
         .verb(request.method(), query.flag("watch"))
-        .ok_or_else(|| ApiError::method_not_allowed(&target.resource, request.method().as_str()))?;
+        .ok_or_else(|| {
+            ApiError::method_not_allowed(target.resource(), request.method().as_str())
+        })?;
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
     authz::objects(&state, &user, wish)?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(
-            &target.resource,
+            target.resource(),
             verb.as_str(),
         ));
     }
@@ -122,6 +134,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
+    let deprecation = target.resource().deprecation.clone();
     let call = Call {
         state,
         user,
@@ -133,7 +146,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         body: upload.bytes,
         warnings: Warnings::default(),
     };
-    if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
+    let answer = if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await
     } else if verb.reads() {
         in_time(rest::serve(call)).await
@@ -145,7 +158,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             rest::serve(call).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
-    }
+    };
+    let deprecation = deprecation.map(|text| text.to_string());
+    Ok(reply::warn(answer?, deprecation.as_slice()))
 }
 
 /// The body of a request whose sender may do this.
@@ -211,7 +226,7 @@ fn named_watch(target: &Target, verb: Verb, query: &Query) -> Verb {
 fn is_served(target: &Target, verb: Verb) -> bool {
     match target.subresource {
         Some(sub) => sub.verbs().contains(&verb.as_str()),
-        None => target.resource.verbs.contains(&verb.as_str()),
+        None => target.resource().verbs.contains(&verb.as_str()),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod cache;
 mod discovery;
 mod dispatch;
 mod families;
+mod flow;
 mod health;
 mod join;
 mod negotiate;
@@ -21,9 +22,11 @@ mod node_writes;
 mod nodes;
 mod objects;
 mod openapi;
+mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
+mod registry;
 mod reply;
 mod request;
 mod rest;
@@ -35,6 +38,7 @@ mod tables;
 mod tests;
 mod tokens;
 mod upload;
+mod versions;
 mod watch;
 mod wire;
 mod write;
@@ -42,7 +46,7 @@ mod write;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -121,17 +125,22 @@ pub struct ApiServer {
 
 /// What every handler may use.
 struct State {
+    /// Itself, for what outlives a request.
+    me: Weak<State>,
     config: ServerConfig,
     objects: objects::Objects,
+    registry: registry::Registry,
     addresses: addresses::Addresses,
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
     shares: shares::Shares,
+    flows: flow::Flows,
     tasks: Tasks,
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    quota_turns: admission::quota::Turns,
 }
 
 impl ApiServer {
@@ -148,20 +157,26 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|me| State {
+            me: me.clone(),
             config,
             objects,
+            registry: registry::Registry::new(),
             addresses,
             documents,
             pki,
             shares: shares::Shares::default(),
+            flows: flow::Flows::default(),
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            quota_turns: admission::quota::Turns::default(),
         });
         bootstrap::first_objects(&state).await?;
+        flow::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        admission::quota::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::http::{Method, Uri};
 
-use api::{self, ApiError, Resource, Subresource};
+use super::registry::Snapshot;
+use api::{ApiError, Resource, Served, Subresource};
 
 /// Where a path leads.
 #[derive(Debug, PartialEq)]
@@ -28,7 +29,7 @@ pub enum Route {
 #[derive(Clone, Debug)]
 pub struct Target {
     /// What the path names.
-    pub resource: Arc<Resource>,
+    pub served: Arc<Served>,
     /// None for cluster-scoped resources and for lists over all namespaces.
     pub namespace: Option<String>,
     /// None for a collection.
@@ -41,7 +42,7 @@ pub struct Target {
 
 impl PartialEq for Target {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.resource, &other.resource)
+        Arc::ptr_eq(&self.served, &other.served)
             && self.namespace == other.namespace
             && self.name == other.name
             && self.subresource == other.subresource
@@ -100,7 +101,7 @@ impl Verb {
 
 impl Route {
     /// Parses a path below `/api` or `/apis`.
-    pub fn parse(path: &str) -> Result<Self, ApiError> {
+    pub fn parse(served: &Snapshot, path: &str) -> Result<Self, ApiError> {
         let segments: Vec<String> = path
             .split('/')
             .filter(|s| !s.is_empty())
@@ -113,8 +114,10 @@ impl Route {
             ["apis", group] => Ok(Self::Group((*group).to_owned())),
             ["api", version] => Ok(Self::resources("", version)),
             ["apis", group, version] => Ok(Self::resources(group, version)),
-            ["api", version, rest @ ..] => objects("", version, rest).map(Self::Objects),
-            ["apis", group, version, rest @ ..] => objects(group, version, rest).map(Self::Objects),
+            ["api", version, rest @ ..] => objects(served, "", version, rest).map(Self::Objects),
+            ["apis", group, version, rest @ ..] => {
+                objects(served, group, version, rest).map(Self::Objects)
+            }
             _ => Err(ApiError::NoSuchResource),
         }
     }
@@ -128,6 +131,16 @@ impl Route {
 }
 
 impl Target {
+    /// The version of the kind that the path names.
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.served.resource
+    }
+
+    /// The version in which its objects are stored.
+    pub fn storage(&self) -> &Arc<Resource> {
+        &self.served.storage
+    }
+
     /// The verb of a request; None where the method means nothing here.
     pub fn verb(&self, method: &Method, watch: bool) -> Option<Verb> {
         let single = self.name.is_some();
@@ -147,16 +160,27 @@ impl Target {
     /// `pods` or `pods/status`, as authorisation and messages name it.
     pub fn resource_name(&self) -> String {
         match self.subresource {
-            Some(sub) => format!("{}/{}", self.resource.plural, sub.name()),
-            None => self.resource.plural.to_string(),
+            Some(sub) => format!("{}/{}", self.resource().plural, sub.name()),
+            None => self.resource().plural.to_string(),
         }
     }
 }
 
-fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, ApiError> {
+fn objects(
+    served: &Snapshot,
+    group: &str,
+    version: &str,
+    rest: &[&str],
+) -> Result<Target, ApiError> {
+    let target = |namespace, words: &[&str]| {
+        let found = words
+            .first()
+            .and_then(|plural| served.find(group, version, plural));
+        target(found.ok_or(ApiError::NoSuchResource)?, namespace, words)
+    };
     match rest {
         ["watch", rest @ ..] if !rest.is_empty() => {
-            let target = objects(group, version, rest)?;
+            let target = objects(served, group, version, rest)?;
             Ok(Target {
                 watch: true,
                 ..target
@@ -164,28 +188,28 @@ fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, ApiError
         }
         // `namespaces/x/status` is a part of the namespace, `namespaces/x/pods` lies in it.
         ["namespaces", name, sub @ ("status" | "finalize")] => {
-            target(group, version, None, &["namespaces", name, sub])
+            target(None, &["namespaces", name, sub])
         }
         ["namespaces", namespace, inner @ ..] if !inner.is_empty() => {
-            target(group, version, Some(namespace), inner)
+            target(Some(namespace), inner)
         }
-        _ => target(group, version, None, rest),
+        _ => target(None, rest),
     }
 }
 
+/// `words` begin with the plural.
 fn target(
-    group: &str,
-    version: &str,
+    served: &Arc<Served>,
     namespace: Option<&str>,
     words: &[&str],
 ) -> Result<Target, ApiError> {
-    let (plural, name, sub) = match words {
-        [plural] => (plural, None, None),
-        [plural, name] => (plural, Some(*name), None),
-        [plural, name, sub] => (plural, Some(*name), Some(*sub)),
+    let (name, sub) = match words {
+        [_] => (None, None),
+        [_, name] => (Some(*name), None),
+        [_, name, sub] => (Some(*name), Some(*sub)),
         _ => return Err(ApiError::NoSuchResource),
     };
-    let resource = api::find(group, version, plural).ok_or(ApiError::NoSuchResource)?;
+    let resource = &served.resource;
     let wrong_scope = match resource.namespaced() {
         true => namespace.is_none() && name.is_some(),
         false => namespace.is_some(),
@@ -201,7 +225,7 @@ fn target(
         }
     };
     Ok(Target {
-        resource: resource.clone(),
+        served: served.clone(),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
         subresource,
@@ -313,10 +337,11 @@ pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, ApiErr
 
 #[cfg(test)]
 mod tests {
+    use super::super::registry::Registry;
     use super::*;
 
     fn parse(path: &str) -> Target {
-        match Route::parse(path) {
+        match Route::parse(&Registry::new().snapshot(), path) {
             Ok(Route::Objects(target)) => target,
             other => panic!("{path}: {other:?}"),
         }
@@ -325,7 +350,7 @@ mod tests {
     #[test]
     fn a_path_names_resource_namespace_name_and_part() {
         let target = parse("/api/v1/namespaces/default/pods/web-1/log");
-        assert_eq!(target.resource.kind, "Pod");
+        assert_eq!(target.resource().kind, "Pod");
         assert_eq!(target.namespace.as_deref(), Some("default"));
         assert_eq!(target.name.as_deref(), Some("web-1"));
         assert_eq!(target.subresource, Some(Subresource::Log));
@@ -335,13 +360,16 @@ mod tests {
     fn a_namespace_is_an_object_and_a_place() {
         let object = parse("/api/v1/namespaces/status");
         assert_eq!(
-            (&*object.resource.kind, object.name.as_deref()),
+            (&*object.resource().kind, object.name.as_deref()),
             ("Namespace", Some("status"))
         );
         let part = parse("/api/v1/namespaces/x/finalize");
         assert_eq!(part.subresource, Some(Subresource::Finalize));
         let inside = parse("/apis/apps/v1/namespaces/x/deployments");
-        assert_eq!((&*inside.resource.kind, inside.name), ("Deployment", None));
+        assert_eq!(
+            (&*inside.resource().kind, &inside.name),
+            ("Deployment", &None)
+        );
     }
 
     #[test]
@@ -361,7 +389,8 @@ mod tests {
             "/api/v1/namespaces/x/pods/y/log/z",
             "/nothing",
         ] {
-            assert_eq!(Route::parse(path), Err(ApiError::NoSuchResource), "{path}");
+            let route = Route::parse(&Registry::new().snapshot(), path);
+            assert_eq!(route, Err(ApiError::NoSuchResource), "{path}");
         }
     }
 

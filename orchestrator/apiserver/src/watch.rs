@@ -24,8 +24,8 @@ use super::negotiate::Shape;
 use super::request::Query;
 use super::rest::list::{Selection, catch_up, revision};
 use super::rest::{Answer, Call};
-use super::{reply, tables};
-use api::{ApiError, Resource};
+use super::{State, reply, tables, versions};
+use api::{ApiError, Resource, Served};
 use store::Revision;
 use sys::Shutdown;
 
@@ -39,11 +39,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Answers with the stream. What is wrong with the request is said before it begins; a revision
 /// that is gone is said in it, as clients expect.
 pub async fn watch(call: &Call) -> Answer {
-    let resource = &call.target.resource;
+    let resource = call.target.storage();
     let objects = &call.state.objects;
-    let selection = Selection::of(resource, &call.query)?.with_name(call)?;
+    let selection = Selection::of(&call.target.served, &call.query)?.with_name(call)?;
     let options = Options::of(&call.query)?;
     let namespace = call.target.namespace.as_deref();
+    let bucket = selection.bucket(resource, namespace);
     let mut initial = VecDeque::new();
     let from = match options.from {
         From::Revision(from) => {
@@ -53,20 +54,30 @@ pub async fn watch(call: &Call) -> Answer {
         From::Now => objects.cache.revision(),
         From::Snapshot(at_least) => {
             catch_up(objects, at_least).await?;
-            let (revision, all) = objects.cache.list(resource, namespace);
+            let (revision, all) = match &bucket {
+                Some(bucket) => objects.cache.list_bucket(resource, namespace, bucket),
+                None => objects.cache.list(resource, namespace),
+            };
             initial.extend(all.into_iter().filter(|object| selection.selects(object)));
             revision
         }
     };
-    let (watch, gone) = match objects.cache.watch(resource, namespace, from).await {
+    let watch = objects.cache.watch(resource, namespace, bucket, from);
+    let (watch, gone) = match watch.await {
         Ok(watch) => (Some(watch), None),
         Err(gone) => (None, Some(gone)),
     };
+    let mut changes = call.state.registry.subscribe();
+    // The kind may have changed since the path was read.
+    changes.mark_changed();
     let stream = Stream {
+        state: call.state.clone(),
+        served: call.target.served.clone(),
+        changes,
         sight: call.sight(),
         standing: Standing::of(&call.state, &call.user, &call.target),
         encoder: Encoder {
-            resource: resource.clone(),
+            resource: call.target.resource().clone(),
             shape: call.wanted.shape,
             headed: false,
         },
@@ -183,6 +194,10 @@ impl Selection {
 
 /// One client's watch.
 struct Stream {
+    state: Arc<State>,
+    served: Arc<Served>,
+    /// Tells that kinds have come, gone or changed.
+    changes: tokio::sync::watch::Receiver<u64>,
     sight: Sight,
     /// What entitles the client to the next event, where that may end.
     standing: Option<Standing>,
@@ -207,12 +222,13 @@ impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         let mut frame = BytesMut::new();
         if !self.initial.is_empty() {
-            while frame.len() < FRAME_BYTES
+            let mut events = Events::default();
+            while events.bytes < FRAME_BYTES
                 && let Some(object) = self.initial.pop_front()
             {
-                let bytes = self.sight.bytes(&object);
-                self.encoder.event(&mut frame, "ADDED", &bytes);
+                events.push("ADDED", self.sight.bytes(&object));
             }
+            self.encode(&mut frame, events).await;
             return Some(frame.freeze());
         }
         if let Some(revision) = self.marks_end.take() {
@@ -223,7 +239,7 @@ impl Stream {
             let watch = match (&mut self.watch, self.gone.take()) {
                 (_, Some(gone)) => {
                     self.watch = None;
-                    return Some(error_event(&gone));
+                    return Some(error_event(&ApiError::too_old(gone.asked, gone.oldest)));
                 }
                 (Some(watch), None) => watch,
                 (None, None) => return None,
@@ -243,34 +259,62 @@ impl Stream {
                     self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
                     self.encoder.bookmark(&mut frame, watch.progress(), false);
                 }
-                event = watch.next() => self.take(&mut frame, event),
+                // The server never lets go of the registry's end.
+                _ = self.changes.changed() => {
+                    if !self.state.registry.snapshot().serves(&self.served) {
+                        return None;
+                    }
+                }
+                event = watch.next() => {
+                    let events = self.take(event);
+                    self.encode(&mut frame, events).await;
+                }
             }
         }
         Some(frame.freeze())
     }
 
-    /// Encodes an event, and those that are there already.
-    fn take(&mut self, frame: &mut BytesMut, event: Result<WatchEvent, Gone>) {
+    /// What an event is to the client, and those that are there already.
+    fn take(&mut self, event: Result<WatchEvent, Gone>) -> Events {
+        let mut events = Events::default();
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
                 // Nothing is told any more, and the watch is over.
                 Ok(event) if !self.is_entitled(&event) => {
                     self.watch = None;
-                    return;
+                    break;
                 }
-                Ok(event) => self.encode(frame, &event),
+                Ok(event) => self.tell(&mut events, &event),
                 Err(gone) => {
                     self.gone = Some(gone);
-                    return;
+                    break;
                 }
             }
-            let room = frame.len() < FRAME_BYTES;
+            let room = events.bytes < FRAME_BYTES;
             next = self
                 .watch
                 .as_mut()
                 .filter(|_| room)
                 .and_then(Watch::try_next);
+        }
+        events
+    }
+
+    /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
+    async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
+        match versions::all_shown(&self.served, events.objects).await {
+            Ok(objects) => {
+                for (kind, object) in events.kinds.into_iter().zip(&objects) {
+                    self.encoder.event(frame, kind, object);
+                }
+            }
+            Err(error) => {
+                self.watch = None;
+                self.initial.clear();
+                self.marks_end = None;
+                frame.put_slice(&error_event(&error));
+            }
         }
     }
 
@@ -281,26 +325,38 @@ impl Stream {
             || transition(&self.selection, event).is_none()
     }
 
-    fn encode(&mut self, frame: &mut BytesMut, event: &WatchEvent) {
+    fn tell(&self, events: &mut Events, event: &WatchEvent) {
         let bytes = self.sight.bytes(&event.object);
         match transition(&self.selection, event) {
-            Some(Transition::Entered) => {
-                self.encoder.event(frame, "ADDED", &bytes);
-            }
-            Some(Transition::Changed) => {
-                self.encoder.event(frame, "MODIFIED", &bytes);
-            }
+            Some(Transition::Entered) => events.push("ADDED", bytes),
+            Some(Transition::Changed) => events.push("MODIFIED", bytes),
             Some(Transition::Left) if event.change == Change::Deleted => {
-                self.encoder.event(frame, "DELETED", &bytes);
+                events.push("DELETED", bytes);
             }
             Some(Transition::Left) => {
                 // What the client knows of it: the state before, at the revision of the change.
                 let previous = event.previous.as_ref().unwrap_or(&event.object);
                 let bytes = self.sight.at_revision(previous, event.object.revision);
-                self.encoder.event(frame, "DELETED", &bytes);
+                events.push("DELETED", bytes);
             }
             None => {}
         }
+    }
+}
+
+/// Events that go out together: their types, and the objects as they are stored.
+#[derive(Default)]
+struct Events {
+    kinds: Vec<&'static str>,
+    objects: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Events {
+    fn push(&mut self, kind: &'static str, object: Bytes) {
+        self.bytes += object.len();
+        self.kinds.push(kind);
+        self.objects.push(object);
     }
 }
 
@@ -398,8 +454,7 @@ fn line(out: &mut BytesMut, kind: &str, object: &[u8]) {
     out.put_slice(b"}\n");
 }
 
-fn error_event(gone: &Gone) -> Bytes {
-    let error = ApiError::too_old(gone.asked, gone.oldest);
+fn error_event(error: &ApiError) -> Bytes {
     let mut status = serde_json::to_value(error.status()).unwrap_or_default();
     status["kind"] = "Status".into();
     status["apiVersion"] = "v1".into();

@@ -50,8 +50,12 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     Any,
+    /// Of a rule of a custom kind.
     Bool,
     String,
+    /// Of policies and webhooks, which say it in other words.
+    Condition,
+    Message,
     /// A text, or null for none.
     StringOrNull,
     Applied,
@@ -102,22 +106,23 @@ impl Program {
 }
 
 impl Wanted {
-    /// What is said of a result of another type. A result of which nothing is known is looked at when
-    /// it is there.
+    /// What is said of a result of another type.
     fn refuses(self, ty: &Type) -> Option<String> {
         let json_patch = Type::Opaque(types::Opaque::JsonPatch);
         let (wanted, name) = match self {
             Self::Any => return None,
             Self::Bool => (Type::Bool, "a bool"),
             Self::String => (Type::String, "a string"),
+            Self::Condition => (Type::Bool, "bool"),
+            Self::Message => (Type::String, "string"),
             Self::StringOrNull if *ty == Type::Null => return None,
-            Self::StringOrNull => (Type::String, "string or null"),
+            Self::StringOrNull => (Type::String, "one of [string null_type]"),
             Self::Applied => (Type::Opaque(types::Opaque::Applied), "Object"),
             Self::JsonPatches => (Type::List(Arc::new(json_patch)), "list(JSONPatch)"),
         };
-        (*ty != Type::Dyn && !wanted.takes(ty)).then(|| match self {
+        (*ty == Type::Dyn || !wanted.takes(ty)).then(|| match self {
             Self::Bool | Self::String => format!("cel expression must evaluate to {name}"),
-            _ => format!("must evaluate to {name}"),
+            _ => format!("must evaluate to {name} but got {ty}"),
         })
     }
 }

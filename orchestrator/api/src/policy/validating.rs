@@ -53,7 +53,7 @@ impl Validation {
         };
         Ok(Self {
             source: source.trim().into(),
-            program: Program::compile(source, env, Wanted::Bool)?,
+            program: Program::compile(source, env, Wanted::Condition)?,
             message: text(&validation["message"]).trim().into(),
             message_program,
             reason: text(&validation["reason"]).into(),

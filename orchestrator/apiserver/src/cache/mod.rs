@@ -1,21 +1,26 @@
 //! The watch cache: every object as the bytes that clients get, and the recent past.
 //!
 //! One task follows the store and applies its commits; GET, LIST and WATCH read here and never
-//! touch the store, but for a watch that begins before the recent past. Objects are not kept
+//! touch the store, but for a watch or a list of a state from before this process began. Objects are not kept
 //! parsed: bytes, and labels and selectable fields once a selector looked; of bound pods also what
 //! they refer to, by which a node's rights are judged. Writes go to the store, never here; who must
 //! read its own write waits for its revision (`wait_for`).
 
+mod history;
+mod index;
 mod kind;
 mod node;
 mod object;
+mod ordered;
 mod references;
 mod selectable;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt;
 
@@ -23,8 +28,10 @@ use api::{self, Resource};
 use store::{Commit, CommitStream, Revision, Store, StoreError};
 use sys::{Shutdown, Tasks};
 
-pub use node::{is_trimmed, trim};
+pub use index::Bucket;
+pub use node::is_trimmed;
 pub use object::Cached;
+pub use ordered::Ordered;
 pub use references::Referent;
 pub use watch::Watch;
 
@@ -63,8 +70,8 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    /// In the order of `api::resources`.
-    kinds: Vec<Kind>,
+    /// By what their keys begin with.
+    kinds: RwLock<HashMap<Box<str>, Arc<Kind>>>,
     /// Everything up to this is visible.
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
@@ -99,22 +106,24 @@ impl Cache {
     /// Loads the store and follows it until the tasks are stopped. Returns when every object is
     /// there.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Self, StoreError> {
-        let kinds: Vec<Kind> = api::resources().iter().map(Kind::new).collect();
-        let mut load = |key: &str, revision: Revision, stored: &[u8]| match kinds
-            .iter()
-            .find(|kind| key.starts_with(&kind.prefix))
-        {
-            Some(kind) => kind.load(key, stored, revision),
-            None => tracing::warn!(key, "the store holds an object of an unknown kind"),
+        let kinds = api::resources().iter();
+        let kinds: HashMap<Box<str>, Arc<Kind>> = kinds
+            .map(|resource| (prefix(resource, None).into(), Arc::new(Kind::new(resource))))
+            .collect();
+        // Objects of custom kinds stay where they are until their kind is added.
+        let mut load = |key: &str, revision: Revision, stored: &[u8]| {
+            if let Some(kind) = kind_of(key).and_then(|prefix| kinds.get(prefix)) {
+                kind.load(key, stored, revision);
+            }
         };
         let loaded = store.visit(ROOT, &mut load).await?;
-        kinds.iter().for_each(|kind| kind.loaded(loaded));
+        kinds.values().for_each(|kind| kind.loaded(loaded));
         let changes = store.watch(ROOT, loaded)?;
         let revision = tokio::sync::watch::Sender::new(loaded);
         let shutdown = tasks.shutdown().clone();
         let inner = Arc::new(Inner {
             store,
-            kinds,
+            kinds: RwLock::new(kinds),
             revision,
             loaded,
             shutdown: shutdown.clone(),
@@ -129,14 +138,42 @@ impl Cache {
         Ok(Self(inner))
     }
 
+    /// Takes on a kind while the server runs; returns when its objects are there. A kind that is there
+    /// keeps its objects and its watches: what the resource says of them is renewed.
+    pub async fn add(&self, resource: &Arc<Resource>) -> Result<(), StoreError> {
+        let prefix = prefix(resource, None);
+        let kind = {
+            let mut kinds = self.0.kinds_to_change();
+            if let Some(kind) = kinds.get(&*prefix) {
+                kind.renew(resource);
+                return Ok(());
+            }
+            let kind = Arc::new(Kind::new(resource));
+            kinds.insert((&*prefix).into(), kind.clone());
+            kind
+        };
+        let mut load = |key: &str, revision: Revision, stored: &[u8]| {
+            kind.load(key, stored, revision);
+        };
+        let loaded = self.0.store.visit(&prefix, &mut load).await;
+        match loaded {
+            Ok(loaded) => kind.loaded(loaded),
+            Err(_) => self.forget(resource),
+        }
+        loaded.map(|_| ())
+    }
+
+    /// Lets go of a kind. Its watches hear nothing more; what is stored stays stored.
+    pub fn forget(&self, resource: &Resource) {
+        self.0.kinds_to_change().remove(&*prefix(resource, None));
+    }
+
     /// `namespace` is empty for a cluster resource.
     pub fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<Cached>> {
         let key = object_key(resource, namespace, name);
-        self.kind(resource)?
-            .state()
-            .objects
-            .get(key.as_str())
-            .cloned()
+        let kind = self.0.kind(&key)?;
+        let found = kind.state().objects.get(key.as_str()).cloned();
+        found
     }
 
     /// All objects in key order (namespace, then name), and the revision at which this is true: a
@@ -146,19 +183,74 @@ impl Cache {
         resource: &Resource,
         namespace: Option<&str>,
     ) -> (Revision, Vec<Arc<Cached>>) {
+        let (revision, objects) = self.snapshot(resource);
+        let places = objects.span(&prefix(resource, namespace));
+        (revision, objects.slice(places).cloned().collect())
+    }
+
+    /// All objects as they are now, and the revision at which this is true. Copies nothing.
+    pub fn snapshot(&self, resource: &Resource) -> (Revision, Ordered) {
+        let Some(kind) = self.kind(resource) else {
+            return (self.revision(), Ordered::default());
+        };
+        let state = kind.state();
+        // Under the lock: no change of this resource can lie between the two.
+        (self.revision().max(state.applied), state.objects.clone())
+    }
+
+    /// All objects as they were at a revision, if that is now or has been kept.
+    pub fn snapshot_at(&self, resource: &Resource, revision: Revision) -> Option<Ordered> {
+        let kind = self.kind(resource)?;
+        let reached = self.revision();
+        let state = kind.state();
+        match state.snapshots.at(revision) {
+            Some(kept) => Some(kept.clone()),
+            None if (state.applied..=reached).contains(&revision) => Some(state.objects.clone()),
+            None => None,
+        }
+    }
+
+    /// Keeps the state of a revision for a while: a client reads it page by page.
+    pub fn keep(&self, resource: &Resource, revision: Revision, objects: &Ordered) {
+        if let Some(kind) = self.kind(resource) {
+            kind.keep(revision, objects);
+        }
+    }
+
+    /// The objects of a bucket in a namespace, in key order, as of a revision.
+    pub fn list_bucket(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        bucket: &Bucket,
+    ) -> (Revision, Vec<Arc<Cached>>) {
         let Some(kind) = self.kind(resource) else {
             return (self.revision(), Vec::new());
         };
+        let prefix = prefix(resource, namespace);
         let state = kind.state();
-        let objects = match namespace {
-            Some(namespace) if !namespace.is_empty() => state
-                .range(&prefix(resource, Some(namespace)))
-                .cloned()
-                .collect(),
-            _ => state.objects.values().cloned().collect(),
+        let get = |key: &str| state.objects.get(key).cloned();
+        let objects = match bucket {
+            Bucket::Object(key) => get(key).into_iter().collect(),
+            Bucket::Field(index, value) => {
+                let keys = state.indexes.keys(*index, value);
+                let keys = keys.filter(|key| key.starts_with(&prefix));
+                keys.filter_map(|key| get(key)).collect()
+            }
         };
-        // Under the lock: no change of this resource can lie between the two.
         (self.revision().max(state.applied), objects)
+    }
+
+    /// The revision of the last change of any object of a resource.
+    pub fn last_change(&self, resource: &Resource) -> Revision {
+        self.kind(resource).map_or(0, |kind| kind.state().applied)
+    }
+
+    /// What the past of all kinds takes, in bytes.
+    #[cfg(test)]
+    pub fn past_bytes(&self) -> usize {
+        let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.values().map(|kind| kind.past_bytes()).sum()
     }
 
     /// Whether a pod that is bound to the node refers to that object of its own namespace.
@@ -187,14 +279,15 @@ impl Cache {
             .await;
     }
 
-    /// Every change behind `from`. Bodies of watch events share the cache's bytes.
+    /// Every change behind `from`, or those of a bucket. Bodies of watch events share the cache's bytes.
     pub async fn watch(
         &self,
         resource: &Arc<Resource>,
         namespace: Option<&str>,
+        bucket: Option<Bucket>,
         from: Revision,
     ) -> Result<Watch, Gone> {
-        let Some(kind) = self.position(resource) else {
+        let Some(kind) = self.kind(resource) else {
             return Err(Gone {
                 asked: from,
                 oldest: from,
@@ -204,20 +297,14 @@ impl Cache {
             self.0.clone(),
             kind,
             prefix(resource, namespace).into(),
+            bucket,
             from,
         )
         .await
     }
 
-    fn kind(&self, resource: &Resource) -> Option<&Kind> {
-        self.position(resource).map(|index| &self.0.kinds[index])
-    }
-
-    fn position(&self, resource: &Resource) -> Option<usize> {
-        let is_it = |kind: &Kind| {
-            kind.resource.plural == resource.plural && kind.resource.group == resource.group
-        };
-        self.0.kinds.iter().position(is_it)
+    fn kind(&self, resource: &Resource) -> Option<Arc<Kind>> {
+        self.0.kind(&prefix(resource, None))
     }
 }
 
@@ -233,16 +320,65 @@ impl Inner {
     }
 
     fn apply(&self, commit: &Commit) {
-        for kind in &self.kinds {
-            let of_kind = |event: &&_| is_of(kind, event);
-            if commit.events.iter().any(|event| is_of(kind, event)) {
-                kind.apply(commit.revision, commit.events.iter().filter(of_kind));
+        let mut prefixes: Vec<&str> = Vec::new();
+        for event in &commit.events {
+            prefixes.extend(kind_of(&event.key).filter(|prefix| !prefixes.contains(prefix)));
+        }
+        let mut changed = Vec::new();
+        for prefix in prefixes {
+            if let Some(kind) = self.kind(prefix) {
+                let events = commit.events.iter();
+                let of_kind = events.filter(|event| event.key.starts_with(prefix));
+                kind.apply(commit.revision, of_kind);
+                changed.push(kind);
             }
         }
         self.revision.send_replace(commit.revision);
+        // Those who wait for the revision do not wait for this.
+        let packed = changed.iter().map(|kind| kind.pack());
+        if packed.fold(false, |any, packed| any | packed) {
+            self.limit_past();
+        }
+    }
+
+    /// Whoever has most of the past gives some of it up, until all of it fits.
+    fn limit_past(&self) {
+        let kinds: Vec<Arc<Kind>> = {
+            let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+            kinds.values().cloned().collect()
+        };
+        loop {
+            let sizes: Vec<usize> = kinds.iter().map(|kind| kind.past_bytes()).collect();
+            if sizes.iter().sum::<usize>() <= PAST_BYTES {
+                return;
+            }
+            let largest = (0..sizes.len()).max_by_key(|index| sizes[*index]);
+            match largest {
+                Some(index) => kinds[index].forget_some(),
+                None => return,
+            }
+        }
+    }
+
+    /// The kind of a key, or of what begins as a key does.
+    fn kind(&self, key: &str) -> Option<Arc<Kind>> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.get(kind_of(key)?).cloned()
+    }
+
+    fn kinds_to_change(&self) -> RwLockWriteGuard<'_, HashMap<Box<str>, Arc<Kind>>> {
+        self.kinds.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_of(kind: &Kind, event: &store::Event) -> bool {
-    event.key.starts_with(&kind.prefix)
+/// What the past of all kinds takes, at most: packed changes for watches, and states that are read
+/// page by page.
+const PAST_BYTES: usize = 256 << 20;
+
+/// `/registry/core/pods/` of `/registry/core/pods/default/web`.
+fn kind_of(key: &str) -> Option<&str> {
+    let rest = key.strip_prefix(ROOT)?;
+    let group = rest.find('/')? + 1;
+    let plural = rest[group..].find('/')? + 1;
+    Some(&key[..ROOT.len() + group + plural])
 }

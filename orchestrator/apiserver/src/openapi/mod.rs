@@ -20,22 +20,28 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::discovery::{prefix, versions};
+use super::discovery::prefix;
 use super::negotiate::accepted;
+use super::registry::{GroupVersion, Snapshot};
 use super::reply::internal;
 use super::{State, reply};
-use api::{self, ApiError};
+use api::ApiError;
+use api::resource::Name;
 
 /// The documents that were asked for already.
 #[derive(Default)]
-pub struct Documents(Mutex<BTreeMap<Which, Arc<Document>>>);
+pub struct Documents(Mutex<BTreeMap<Which, Made>>);
+
+/// A document, and the generation of what it tells.
+type Made = (u64, Arc<Document>);
 
 /// Which document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Which {
     V2Json,
     V2Protobuf,
-    V3(&'static str, &'static str),
+    /// Group and version.
+    V3(Name, Name),
 }
 
 /// One document, compressed.
@@ -53,9 +59,12 @@ const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+pro
 /// `/openapi/v3`: where the documents are.
 pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
     let mut paths = Map::new();
-    for (group, version) in versions() {
-        let document = match document(&state, Which::V3(group, version)).await {
+    for GroupVersion { group, version, .. } in state.registry.snapshot().versions() {
+        let which = Which::V3(group.clone(), version.clone());
+        let document = match document(&state, which).await {
             Ok(document) => document,
+            // It has ceased to be served.
+            Err(ApiError::NoSuchResource) => continue,
             Err(error) => return reply::error(&error),
         };
         let path = prefix(group, version);
@@ -71,13 +80,14 @@ pub async fn v3(
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let known = versions()
-        .into_iter()
-        .find(|(group, version)| prefix(group, version) == path);
-    match known {
-        Some((group, version)) => answer(&state, Which::V3(group, version), &headers).await,
-        None => reply::error(&ApiError::NoSuchResource),
-    }
+    let words: Vec<&str> = path.split('/').collect();
+    let (group, version) = match words.as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return reply::error(&ApiError::NoSuchResource),
+    };
+    let which = Which::V3(group.to_owned().into(), version.to_owned().into());
+    answer(&state, which, &headers).await
 }
 
 /// `/openapi/v2`.
@@ -166,11 +176,20 @@ async fn document(state: &Arc<State>, which: Which) -> Result<Arc<Document>, Api
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(document) = documents.get(&which) {
+        let served = state.registry.snapshot();
+        let since = match &which {
+            Which::V2Json | Which::V2Protobuf => Some(served.generation),
+            Which::V3(group, version) => served.version(group, version).map(|v| v.since),
+        };
+        let Some(since) = since else {
+            documents.remove(&which);
+            return Err(ApiError::NoSuchResource);
+        };
+        if let Some((_, document)) = documents.get(&which).filter(|(made, _)| *made == since) {
             return Ok(document.clone());
         }
-        let document = Arc::new(Document::pack(&make(&which))?);
-        documents.insert(which, document.clone());
+        let document = Arc::new(Document::pack(&make(&served, &which))?);
+        documents.insert(which, (since, document.clone()));
         Ok(document)
     });
     made.await.map_err(internal)?
@@ -189,29 +208,35 @@ impl Document {
     }
 }
 
-fn make(which: &Which) -> Vec<u8> {
+fn make(served: &Snapshot, which: &Which) -> Vec<u8> {
     match which {
-        Which::V3(group, version) => v3_document(group, version).to_string().into_bytes(),
-        Which::V2Json => v2_document().to_string().into_bytes(),
-        Which::V2Protobuf => gnostic::encode(&v2_document()),
+        Which::V3(group, version) => match served.version(group, version) {
+            Some(version) => v3_document(version).to_string().into_bytes(),
+            None => Vec::new(),
+        },
+        Which::V2Json => v2_document(served).to_string().into_bytes(),
+        Which::V2Protobuf => gnostic::encode(&v2_document(served)),
     }
 }
 
-fn v3_document(group: &str, version: &str) -> Value {
-    let schemas = api::openapi::v3_schemas(group, version);
+fn v3_document(version: &GroupVersion) -> Value {
+    let resources: Vec<_> = version.resources().collect();
+    let schemas = api::openapi::v3_schemas(&resources);
     json!({
         "openapi": "3.0.0",
         "info": info(),
-        "paths": paths::of(paths::Dialect::V3, group, version, &schemas),
+        "paths": paths::of(paths::Dialect::V3, version, &schemas),
         "components": {"schemas": schemas},
     })
 }
 
-fn v2_document() -> Value {
-    let definitions = api::openapi::v2_definitions();
+fn v2_document(served: &Snapshot) -> Value {
+    let versions = served.versions();
+    let resources: Vec<_> = versions.iter().flat_map(GroupVersion::resources).collect();
+    let definitions = api::openapi::v2_definitions(&resources);
     let mut all = Map::new();
-    for (group, version) in versions() {
-        all.extend(paths::of(paths::Dialect::V2, group, version, &definitions));
+    for version in versions {
+        all.extend(paths::of(paths::Dialect::V2, version, &definitions));
     }
     json!({"swagger": "2.0", "info": info(), "paths": all, "definitions": definitions})
 }
@@ -222,6 +247,7 @@ fn info() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::registry::Registry;
     use super::*;
 
     #[test]
@@ -236,12 +262,9 @@ mod tests {
                 _ => {}
             }
         }
-        let mut documents = vec![v2_document()];
-        documents.extend(
-            versions()
-                .into_iter()
-                .map(|(group, version)| v3_document(group, version)),
-        );
+        let served = Registry::new().snapshot();
+        let mut documents = vec![v2_document(&served)];
+        documents.extend(served.versions().iter().map(v3_document));
         for document in &documents {
             let mut found = Vec::new();
             references(document, &mut found);
@@ -255,12 +278,19 @@ mod tests {
 
     #[test]
     fn every_kind_can_be_patched_with_validation_and_dry_run() {
-        for (group, version) in versions() {
-            let document = v3_document(group, version);
+        for version in Registry::new().snapshot().versions() {
+            let GroupVersion {
+                group,
+                version: name,
+                ..
+            } = version;
+            let document = v3_document(version);
             let paths = document["paths"].as_object().expect("paths");
-            let resources = super::super::discovery::resources_of(group, version);
-            for resource in resources.filter(|resource| resource.verbs.contains(&"patch")) {
-                let wanted = json!({"group": group, "version": version, "kind": resource.kind});
+            for resource in version
+                .resources()
+                .filter(|resource| resource.verbs.contains(&"patch"))
+            {
+                let wanted = json!({"group": group, "version": name, "kind": resource.kind});
                 let patch = paths
                     .values()
                     .map(|path| &path["patch"])

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::discovery::{prefix, resources_of};
+use crate::discovery::prefix;
+use crate::registry::GroupVersion;
 use api::{Resource, Subresource};
 
 /// Which OpenAPI is written.
@@ -12,17 +13,16 @@ pub enum Dialect {
     V3,
 }
 
-/// Every path of a group and version; schemas that are not in `schemas` are not referred to.
+/// Every path of a version of a group; schemas that are not in `schemas` are not referred to.
 pub fn of(
     dialect: Dialect,
-    group: &str,
-    version: &str,
+    version: &GroupVersion,
     schemas: &Map<String, Value>,
 ) -> Map<String, Value> {
     let writer = Writer { dialect, schemas };
-    let root = format!("/{}", prefix(group, version));
+    let root = format!("/{}", prefix(&version.group, &version.version));
     let mut paths = Map::new();
-    for resource in resources_of(group, version) {
+    for resource in version.resources() {
         writer.resource(&root, resource, &mut paths);
     }
     paths

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::{Answer, Call};
 use crate::admission;
+use crate::node_writes;
 use crate::objects::WriteError;
 use crate::write::{Part, RETRIES};
-use crate::{node_writes, reply};
 use api::{ApiError, Decoded, meta};
 
 /// Decodes, completes, checks and writes a new object.
@@ -26,6 +26,7 @@ pub async fn create(call: &Call) -> Answer {
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
+    let object = call.stored(object).await?;
     check(call, &object)?;
     for attempt in 1.. {
         let mut object = object.clone();
@@ -33,16 +34,14 @@ pub async fn create(call: &Call) -> Answer {
         let name = meta::name(&object).to_owned();
         match writer.create(object).await {
             Ok(bytes) => {
-                return reply::object(&call.wanted, resource, bytes, StatusCode::CREATED);
+                return call.show(bytes, StatusCode::CREATED).await;
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another object got the same random name: draw again.
             Err(WriteError::Changed) if generated && attempt < RETRIES => {}
             Err(WriteError::Changed) => {
-                let found = call
-                    .state
-                    .objects
-                    .current(resource, call.namespace(), &name);
+                let objects = &call.state.objects;
+                let found = objects.current(call.storage(), call.namespace(), &name);
                 return Err(match found {
                     Ok(found) if meta::is_terminating(&found.value) => {
                         ApiError::still_going(resource, &name)
@@ -57,7 +56,7 @@ pub async fn create(call: &Call) -> Answer {
 
 /// Whether the caller may make such an object, there and now.
 pub fn check(call: &Call, object: &Value) -> Result<(), ApiError> {
-    let resource = call.resource();
+    let resource = call.storage();
     node_writes::check(&call.user, resource, object, None)?;
     admission::namespace_is_open(&call.state, resource, call.namespace(), meta::name(object))
 }

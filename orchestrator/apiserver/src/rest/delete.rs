@@ -70,9 +70,9 @@ pub async fn delete(call: &Call) -> Answer {
     let resource = call.resource();
     let outcome = delete_one(call, call.namespace(), call.name(), &options).await?;
     match outcome {
-        Outcome::Going(bytes) => reply::object(&call.wanted, resource, bytes, StatusCode::OK),
+        Outcome::Going(bytes) => call.show(bytes, StatusCode::OK).await,
         Outcome::Gone(old) if resource.answers_with_object => {
-            reply::object(&call.wanted, resource, old.bytes, StatusCode::OK)
+            call.show(old.bytes, StatusCode::OK).await
         }
         Outcome::Gone(old) => {
             let details = json!({
@@ -92,7 +92,7 @@ pub async fn delete(call: &Call) -> Answer {
 /// POST of an Eviction: the pod is told why it goes, and deleted. No budget stands in the way:
 /// PodDisruptionBudgets are not served.
 pub async fn evict(call: &Call) -> Answer {
-    let resource = call.resource();
+    let resource = call.storage();
     let eviction = call.decode(&api::kinds::EVICTION)?.object;
     let named = meta::name(&eviction);
     if !named.is_empty() && named != call.name() {
@@ -152,8 +152,8 @@ fn disrupted(mut pod: Value, now: Timestamp) -> Value {
 /// DELETE of all that a selection holds; answers what was in it.
 pub async fn delete_collection(call: &Call) -> Answer {
     let options = Options::of(call)?;
-    let resource = call.resource();
-    let selection = Selection::of(resource, &call.query)?;
+    let resource = call.storage();
+    let selection = Selection::of(&call.target.served, &call.query)?;
     let (revision, all) = call
         .state
         .objects
@@ -170,12 +170,12 @@ pub async fn delete_collection(call: &Call) -> Answer {
         .buffered(DELETED_AT_ONCE)
         .try_collect()
         .await?;
-    let items = items.into_iter().flatten().collect();
+    let items: Vec<Bytes> = items.into_iter().flatten().collect();
     let page = ListMeta {
         revision,
         ..ListMeta::default()
     };
-    reply::list(&call.wanted, resource, &page, items)
+    call.show_all(&page, items, Bytes::clone).await
 }
 
 /// One of a collection: what was in it, or nothing if somebody else was faster.
@@ -199,7 +199,7 @@ async fn delete_one(
     name: &str,
     options: &Options,
 ) -> Result<Outcome, ApiError> {
-    let (state, resource) = (&call.state, call.resource());
+    let (state, resource) = (&call.state, call.storage());
     let writer = Writer {
         manager: None,
         dry_run: options.dry_run,

@@ -1,5 +1,6 @@
 //! The verbs, generic over the kinds: one file a verb.
 
+mod component;
 pub mod create;
 pub mod delete;
 pub mod get;
@@ -11,8 +12,9 @@ pub mod update;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Response, header};
+use axum::http::{HeaderMap, Response, StatusCode, header};
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::State;
 use super::authn::User;
@@ -20,6 +22,8 @@ use super::authz::Sight;
 use super::negotiate::{self, Wanted};
 use super::reply::{self, Warnings};
 use super::request::{Query, Target, Verb};
+use super::versions;
+use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
 use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
 
@@ -47,15 +51,23 @@ pub async fn serve(call: Call) -> Answer {
 }
 
 async fn answer(call: &Call) -> Answer {
+    if let (None, Verb::Create, Some(question)) =
+        (call.target.subresource, call.verb, review::question(call))
+    {
+        return review::review(call, question);
+    }
     match (call.target.subresource, call.verb) {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
         (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
-        (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call),
-        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => get::get(call),
+        (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
+        (None, Verb::Get) if component::is_of(call) => component::get(call),
+        (None, Verb::List) if component::is_of(call) => component::list(call),
+        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
+            get::get(call).await
+        }
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
-        (None, Verb::Create) if review::is_of(call) => review::review(call),
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
         (
             Some(
@@ -73,24 +85,21 @@ async fn answer(call: &Call) -> Answer {
         ) => update::patch(call).await,
         (None, Verb::Delete) => delete::delete(call).await,
         (None, Verb::DeleteCollection) => delete::delete_collection(call).await,
-        (_, verb) => Err(ApiError::method_not_allowed(
-            &call.target.resource,
-            verb.as_str(),
-        )),
+        (_, verb) => Err(ApiError::method_not_allowed(call.resource(), verb.as_str())),
     }
 }
 
 impl Call {
     /// How much of the resource's objects the caller sees.
     pub fn sight(&self) -> Sight {
-        Sight::of(&self.user, &self.target.resource)
+        Sight::of(&self.user, self.storage())
     }
 
     /// Writes what this call is about, as its user and with its `dryRun`.
     fn writer(&self, part: Part) -> Result<Writer<'_>, ApiError> {
         Ok(Writer {
             state: &self.state,
-            resource: self.resource(),
+            resource: self.storage(),
             user: Some(&self.user),
             part,
             subresource: self.target.subresource,
@@ -125,8 +134,40 @@ impl Call {
         })
     }
 
+    /// The version of the kind that the client speaks.
     fn resource(&self) -> &Arc<Resource> {
-        &self.target.resource
+        self.target.resource()
+    }
+
+    /// The version that is stored: what the cache and the store are asked for.
+    fn storage(&self) -> &Arc<Resource> {
+        self.target.storage()
+    }
+
+    /// What the client wrote, as it is to be stored.
+    async fn stored(&self, object: Value) -> Result<Value, ApiError> {
+        versions::stored(&self.target.served, object).await
+    }
+
+    /// The answer with an object in the version that the client speaks, from its stored bytes.
+    async fn show(&self, bytes: Bytes, code: StatusCode) -> Answer {
+        let bytes = versions::shown_bytes(&self.target.served, bytes).await?;
+        reply::object(&self.wanted, self.resource(), bytes, code)
+    }
+
+    /// The same of a list; `show` gives the stored bytes of an item.
+    async fn show_all<T: Send + 'static>(
+        &self,
+        page: &ListMeta,
+        items: Vec<T>,
+        show: impl Fn(&T) -> Bytes + Send + 'static,
+    ) -> Answer {
+        if self.target.served.is_same() {
+            return reply::list(&self.wanted, self.resource(), page, items, show);
+        }
+        let items = items.iter().map(show).collect();
+        let items = versions::all_shown(&self.target.served, items).await?;
+        reply::list(&self.wanted, self.resource(), page, items, Bytes::clone)
     }
 
     /// Empty for cluster-scoped resources.
@@ -150,7 +191,7 @@ impl Call {
     }
 
     /// Refuses an object that says it lives elsewhere than the path.
-    fn check_namespace(&self, object: &mut serde_json::Value) -> Result<(), ApiError> {
+    fn check_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
         let metadata = &mut object["metadata"];
         let said = metadata["namespace"].as_str().unwrap_or_default();
         if !self.resource().namespaced() {

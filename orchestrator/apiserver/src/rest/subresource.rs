@@ -6,21 +6,22 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
-use crate::reply;
 use crate::write::{Part, Writer};
+use crate::{reply, versions};
 use api::{self, ApiError, Subresource, meta};
 
 /// GET of a Scale.
-pub fn get_scale(call: &Call) -> Answer {
+pub async fn get_scale(call: &Call) -> Answer {
     let found = call
         .state
         .objects
-        .get(call.resource(), call.namespace(), call.name())?;
-    scale_answer(call, &found.bytes)
+        .get(call.storage(), call.namespace(), call.name())?;
+    scale_answer(call, &found.bytes).await
 }
 
 /// The Scale of a workload's bytes.
-pub fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
+pub async fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
+    let bytes = &versions::shown_bytes(&call.target.served, bytes.clone()).await?;
     let scale = api::scale::of(call.resource(), &reply::parse(bytes)?)?;
     reply::value_as(&call.wanted, StatusCode::OK, &scale)
 }

@@ -12,7 +12,7 @@ use super::{Answer, Call, create, subresource};
 use crate::objects::{Current, WriteError};
 use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{authz, negotiate, reply};
+use crate::{authz, negotiate, versions};
 use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
@@ -117,7 +117,7 @@ async fn apply(call: &Call) -> Answer {
     let exists = || {
         call.state
             .objects
-            .get(resource, call.namespace(), call.name())
+            .get(call.storage(), call.namespace(), call.name())
             .is_ok()
     };
     for _ in 0..RETRIES {
@@ -137,10 +137,11 @@ async fn apply(call: &Call) -> Answer {
         // Who may change an object may not make one, unless that right is there as well.
         let wish = authz::Wish::of(Verb::Create, &call.target, &call.query);
         authz::objects(&call.state, &call.user, wish)?;
+        let new = call.stored(new).await?;
         create::check(call, &new)?;
         match writer.create(new).await {
             Ok(bytes) => {
-                return reply::object(&call.wanted, resource, bytes, StatusCode::CREATED);
+                return call.show(bytes, StatusCode::CREATED).await;
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another one of this name was made meanwhile.
@@ -150,7 +151,8 @@ async fn apply(call: &Call) -> Answer {
     Err(ApiError::modified(resource, call.name()))
 }
 
-/// Writes what `make` makes of the object, and answers it.
+/// Writes what `make` makes of the object, and answers it. Both are in the version that the client
+/// speaks.
 async fn change(call: &Call, make: impl FnMut(&Current) -> Result<Value, ApiError>) -> Answer {
     change_by(call, &call.writer(part(call))?, make).await
 }
@@ -158,10 +160,25 @@ async fn change(call: &Call, make: impl FnMut(&Current) -> Result<Value, ApiErro
 async fn change_by(
     call: &Call,
     writer: &Writer<'_>,
-    make: impl FnMut(&Current) -> Result<Value, ApiError>,
+    mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
-    let bytes = writer.change(call.namespace(), call.name(), make).await?;
-    answer(call, bytes)
+    let objects = &call.state.objects;
+    for _ in 0..RETRIES {
+        let current = objects.current(call.storage(), call.namespace(), call.name())?;
+        let new = if call.target.served.is_same() {
+            make(&current)?
+        } else {
+            let shown = versions::shown(&call.target.served, &current).await?;
+            call.stored(make(&shown)?).await?
+        };
+        match writer.update(&current, new).await {
+            Ok(bytes) => return answer(call, bytes).await,
+            Err(WriteError::Failed(error)) => return Err(error),
+            // Another write came in between.
+            Err(WriteError::Changed) => {}
+        }
+    }
+    Err(ApiError::modified(call.resource(), call.name()))
 }
 
 /// A Scale names replicas only: what it changes is the object's spec.
@@ -172,10 +189,10 @@ fn part(call: &Call) -> Part {
     }
 }
 
-fn answer(call: &Call, bytes: Bytes) -> Answer {
+async fn answer(call: &Call, bytes: Bytes) -> Answer {
     match call.target.subresource {
-        Some(Subresource::Scale) => subresource::scale_answer(call, &bytes),
-        _ => reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK),
+        Some(Subresource::Scale) => subresource::scale_answer(call, &bytes).await,
+        _ => call.show(bytes, StatusCode::OK).await,
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod admission;
 mod claims;
+mod conformance;
 mod discovery;
+mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
@@ -11,9 +13,16 @@ mod joining;
 mod lists;
 mod node_rights;
 mod objects;
+mod old_versions;
+mod outgoing;
+mod quotas;
 mod races;
+mod remote;
+mod reviews;
+mod scale;
 mod services;
 mod strangers;
+mod versions;
 mod watches;
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. Its expressions are compiled elsewhere.
+//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. What its expressions may be is `policy`'s.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use super::conditions::{is_blank, match_conditions};
 use super::{FAILURE_POLICIES, GROUP, rules};
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name, text};
 use crate::defaults::set;
+use crate::policy;
 use crate::prepare::keep_metadata;
 use crate::resource::{Generation, Resource, Scope, Subresource};
 use crate::validation::{At, Errors, names};
@@ -103,7 +104,7 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
             errors.required(&rules, "");
         }
     }
-    match_conditions(&spec.field("matchConditions"), errors);
+    match_conditions(&spec.field("matchConditions"), !kind.is_null(), errors);
     let variables = spec.field("variables");
     variables.items().for_each(|at| variable(&at, errors));
     let [validations, annotations] =
@@ -118,9 +119,27 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
     validations.items().for_each(|at| validation(&at, errors));
     let metadata = object.field("metadata");
     audit_annotations(&annotations, metadata.field("name").text(), errors);
+    expressions(&spec, errors);
 }
 
-fn param_kind(kind: &At<'_>, errors: &mut Errors) {
+/// Expressions that say something must compile.
+pub(super) fn expressions(spec: &At<'_>, errors: &mut Errors) {
+    for problem in policy::check(spec.value) {
+        let list = spec.field(problem.list);
+        let Some(item) = list.items().nth(problem.index) else {
+            continue;
+        };
+        match problem.inside {
+            Some(inside) => {
+                let inside = item.field(inside);
+                errors.invalid(&inside.field(problem.field), problem.why);
+            }
+            None => errors.invalid(&item.field(problem.field), problem.why),
+        }
+    }
+}
+
+pub(super) fn param_kind(kind: &At<'_>, errors: &mut Errors) {
     let (version, name) = (kind.field("apiVersion"), kind.field("kind"));
     let parts: Vec<&str> = version.text().split('/').collect();
     match parts[..] {
@@ -155,7 +174,7 @@ fn version_of_params(at: &At<'_>, version: &str, errors: &mut Errors) {
     }
 }
 
-fn variable(variable: &At<'_>, errors: &mut Errors) {
+pub(super) fn variable(variable: &At<'_>, errors: &mut Errors) {
     let (name, expression) = (variable.field("name"), variable.field("expression"));
     if is_blank(&name) {
         errors.required(&name, "name is not specified");
@@ -321,12 +340,12 @@ mod tests {
     fn a_row_shows_how_many_validations_and_which_parameters() {
         assert_eq!(
             row(&resource(), &policy()),
-            [
-                json!("replica-limit"),
-                json!(1),
-                json!("rules.example.com/v1/ReplicaLimit"),
-                json!("30m"),
-            ]
+            json!([
+                "replica-limit",
+                1,
+                "rules.example.com/v1/ReplicaLimit",
+                "10m",
+            ])
         );
     }
 }

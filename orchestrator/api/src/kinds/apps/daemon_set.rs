@@ -16,7 +16,7 @@ use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors};
 
 /// Counts the changes of the template. Controllers before revisions told pods apart by it.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(super) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 const EMPTY: &str = "empty selector is invalid for daemonset";
 
@@ -169,7 +169,7 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a log shipper applies.
     fn shipper() -> Value {
@@ -279,7 +279,7 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&shipper(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&shipper(), at, value)), why);
         }
     }
 

@@ -44,7 +44,7 @@ pub fn resource() -> Resource {
     }
 }
 
-const COLUMNS: Printer = Printer {
+pub(super) const COLUMNS: Printer = Printer {
     columns: &[
         NAME,
         Column::text("Reference", "What is scaled"),

@@ -8,6 +8,7 @@ use super::persistent_volume::{access_modes, access_modes_text, phase, positive_
 use crate::columns::{AGE, Column, NAME, Printer, age, name, text};
 use crate::defaults::set;
 use crate::quantity::Quantity;
+use crate::quota::Usage;
 use crate::resource::{Resource, Subresource};
 use crate::validation::changes::{differences, replace};
 use crate::validation::selector::label_selector;
@@ -21,6 +22,7 @@ const IMMUTABLE: &str = "spec is immutable after creation except resources.reque
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::Claim,
         short_names: vec!["pvc".into()],
         answers_with_object: true,
         subresources: vec![Subresource::Status],
@@ -270,7 +272,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a database asks for.
     fn data() -> Value {
@@ -370,10 +372,10 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&data(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&data(), at, value)), why);
         }
         let named = with(&data(), "/spec/storageClassName", "Fast!".into());
-        let why = refused(&resource(), named);
+        let why = wrong(&resource(), named);
         assert!(why.starts_with(r#"spec.storageClassName: Invalid value: "Fast!": a lowercase"#));
     }
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::{Value, json};
 
 use crate::columns::{AGE, Column, NAME, Printer, age, name};
+use crate::quota::Usage;
 use crate::resource::{Resource, Subresource};
 use crate::validation::{At, Errors, resources};
 
@@ -43,6 +44,7 @@ const ONLY_EXISTS: &str = "must be 'Exist' when scope is any of ResourceQuotaSco
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::CountAs("resourcequotas"),
         short_names: vec!["quota".into()],
         answers_with_object: true,
         subresources: vec![Subresource::Status],
@@ -187,7 +189,7 @@ fn cells(quota: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     fn quota() -> Value {
         json!({
@@ -257,19 +259,19 @@ mod tests {
             ),
         ];
         for (spec, why) in cases {
-            assert_eq!(refused(&resource(), with(&quota(), "/spec", spec)), why);
+            assert_eq!(wrong(&resource(), with(&quota(), "/spec", spec)), why);
         }
         let terminating = selected("Terminating", "In", json!(["a"]));
         assert_eq!(
-            refused(&resource(), with(&quota(), "/spec", terminating)),
+            wrong(&resource(), with(&quota(), "/spec", terminating)),
             format!(
                 r#"spec.scopeSelector.matchExpressions.operator: Invalid value: "In": {ONLY_EXISTS}"#
             )
         );
         let high = selected("PriorityClass", "In", json!(["high"]));
-        assert_eq!(refused(&resource(), with(&quota(), "/spec", high)), "");
+        assert_eq!(wrong(&resource(), with(&quota(), "/spec", high)), "");
         let pages = hard("requests.hugepages-2Mi", "1Gi");
-        assert_eq!(refused(&resource(), with(&quota(), "/spec", pages)), "");
+        assert_eq!(wrong(&resource(), with(&quota(), "/spec", pages)), "");
     }
 
     #[test]
