@@ -212,7 +212,7 @@ impl Variables {
                 }
                 Err(why) => {
                     made.errors.push((index, why));
-                    crate::cel::types::Type::Dyn
+                    crate::cel::typing::Type::Dyn
                 }
             };
             made.env.composed.insert(name.into(), ty);
@@ -259,12 +259,7 @@ pub fn check(spec: &Value) -> Vec<Problem> {
     };
     let tables: [(&str, &str, &Env, Wanted); 3] = [
         ("validations", "expression", &env, Wanted::Condition),
-        (
-            "validations",
-            "messageExpression",
-            &silent,
-            Wanted::StringOrNull,
-        ),
+        ("validations", "messageExpression", &silent, Wanted::Message),
         (
             "auditAnnotations",
             "valueExpression",

@@ -13,7 +13,7 @@ use super::{
     ast::{Expr, Kind, Literal, Loop, LoopKind, Problem},
     functions::{self, Cost, Overload},
     meter::{LIST_COST, MAP_COST, Patterns, STRUCT_COST},
-    types::{Decl, DeclKind, Opaque, Type},
+    typing::{Decl, DeclKind, Opaque, Type},
 };
 use crate::re2::Pattern;
 
@@ -576,7 +576,7 @@ impl Checker<'_> {
             size: Some(range.size()),
             cost: range
                 .cost
-                .saturating_add(1)
+                .saturating_add(base(details.kind))
                 .saturating_add(each.saturating_mul(times)),
         }
     }
@@ -671,6 +671,26 @@ fn test_operator(kind: LoopKind) -> &'static str {
         LoopKind::All => "_&&_",
         LoopKind::Exists => "_||_",
         _ => "_?_:_",
+    }
+}
+
+/// What a loop costs besides its turns: where it begins, and what is made of its outcome.
+pub fn base(kind: LoopKind) -> u64 {
+    match kind {
+        LoopKind::All | LoopKind::Exists => 1,
+        LoopKind::ExistsOne => 2,
+        LoopKind::Map | LoopKind::Filter => 1 + LIST_COST,
+        LoopKind::TransformMap => 1 + MAP_COST,
+        LoopKind::OptMap | LoopKind::OptFlatMap => 1,
+    }
+}
+
+/// What it costs to see that a loop need not go on.
+pub fn early_end(kind: LoopKind) -> u64 {
+    match kind {
+        LoopKind::All => 2,
+        LoopKind::Exists => 3,
+        _ => 0,
     }
 }
 

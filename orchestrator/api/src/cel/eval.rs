@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use super::{
     Program,
     ast::{Expr, Kind, Literal, Loop, LoopKind},
-    check::overhead,
+    check::{base, early_end, overhead},
     functions,
     meter::{LIST_COST, MAP_COST, Meter, STRUCT_COST},
     value::{Failure, Key, List, Map, Opaque, Outcome, Text, Value, error, no_overload},
@@ -291,7 +291,7 @@ impl<'r, 'a> Run<'r, 'a> {
 
     fn iteration(&mut self, details: &'a Loop) -> Outcome<'a> {
         let range = self.eval(&details.range)?;
-        self.meter.charge(1)?;
+        self.meter.charge(base(details.kind))?;
         let before = self.locals.len();
         let outcome = match (details.kind, range) {
             (LoopKind::OptMap | LoopKind::OptFlatMap, range) => self.optional(details, range),
@@ -326,6 +326,7 @@ impl<'r, 'a> Run<'r, 'a> {
                 None => (item?, None),
             };
             if self.turn(details, first, second, &mut made)? {
+                self.meter.charge(early_end(details.kind))?;
                 break;
             }
         }
@@ -343,6 +344,7 @@ impl<'r, 'a> Run<'r, 'a> {
                 None => None,
             };
             if self.turn(details, key, second, &mut made)? {
+                self.meter.charge(early_end(details.kind))?;
                 break;
             }
         }

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 
 use super::{
     meter::Meter,
-    types::{Opaque, Type},
+    typing::{Opaque, Type},
     value::{Outcome, Value},
 };
 

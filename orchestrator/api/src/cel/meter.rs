@@ -41,6 +41,7 @@ pub struct Meter<'p> {
     /// By where their pattern is, which outlives the meter.
     scratches: BTreeMap<usize, Scratch>,
     made: BTreeMap<String, Rc<RefCell<(Pattern, Scratch)>>>,
+    finders: BTreeMap<String, Rc<Finder>>,
     pub authorizer: Option<&'p dyn Authorizer>,
 }
 
@@ -52,6 +53,7 @@ impl<'p> Meter<'p> {
             patterns: None,
             scratches: BTreeMap::new(),
             made: BTreeMap::new(),
+            finders: BTreeMap::new(),
             authorizer: None,
         }
     }
@@ -144,19 +146,35 @@ impl<'p> Meter<'p> {
         Ok(made)
     }
 
-    /// A pattern that says where it matches is compiled for each call, and costs as one that is.
+    /// Where a pattern matches, in order.
     pub fn find<'t>(
         &mut self,
         text: &'t str,
         pattern: &str,
         limit: usize,
     ) -> Result<Vec<&'t str>, Failure> {
-        let finder = Finder::new(pattern).map_err(Failure::Error)?;
-        self.charge((finder.memory() / PATTERN_BYTES_PER_UNIT) as u64)?;
+        let finder = match self.finders.get(pattern) {
+            Some(finder) => finder.clone(),
+            None => self.compile_finder(pattern)?,
+        };
         match finder.find_all(text, limit) {
             Ok(found) => Ok(found),
             Err(why) => error(why.to_string()),
         }
+    }
+
+    /// A literal is compiled once, as part of its expression; others are charged for.
+    fn compile_finder(&mut self, text: &str) -> Result<Rc<Finder>, Failure> {
+        let finder = Rc::new(Finder::new(text).map_err(Failure::Error)?);
+        let is_literal = self.patterns.is_some_and(|all| all.contains_key(text));
+        let is_kept = self.finders.len() < MAX_PATTERNS;
+        if !(is_literal && is_kept) {
+            self.charge((finder.memory() / PATTERN_BYTES_PER_UNIT) as u64)?;
+        }
+        if is_kept {
+            self.finders.insert(text.to_owned(), finder.clone());
+        }
+        Ok(finder)
     }
 }
 

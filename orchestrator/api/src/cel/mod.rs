@@ -20,7 +20,7 @@ mod functions;
 mod lexer;
 mod meter;
 mod parser;
-pub mod types;
+pub mod typing;
 mod value;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -31,7 +31,7 @@ pub use eval::Scope;
 pub use functions::{Authorizer, Check, Decision, Question};
 use meter::Patterns;
 pub use meter::{CALL_LIMIT, CONDITIONS_LIMIT, Meter, OBJECT_LIMIT};
-use types::Type;
+use typing::Type;
 pub use value::{Failure, Opaque, Outcome, Value};
 
 /// A compiled expression.
@@ -108,7 +108,7 @@ impl Program {
 impl Wanted {
     /// What is said of a result of another type.
     fn refuses(self, ty: &Type) -> Option<String> {
-        let json_patch = Type::Opaque(types::Opaque::JsonPatch);
+        let json_patch = Type::Opaque(typing::Opaque::JsonPatch);
         let (wanted, name) = match self {
             Self::Any => return None,
             Self::Bool => (Type::Bool, "a bool"),
@@ -117,7 +117,7 @@ impl Wanted {
             Self::Message => (Type::String, "string"),
             Self::StringOrNull if *ty == Type::Null => return None,
             Self::StringOrNull => (Type::String, "one of [string null_type]"),
-            Self::Applied => (Type::Opaque(types::Opaque::Applied), "Object"),
+            Self::Applied => (Type::Opaque(typing::Opaque::Applied), "Object"),
             Self::JsonPatches => (Type::List(Arc::new(json_patch)), "list(JSONPatch)"),
         };
         (*ty == Type::Dyn || !wanted.takes(ty)).then(|| match self {

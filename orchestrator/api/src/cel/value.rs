@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr, rc::Rc};
 use jiff::Timestamp;
 use serde_json::{Map as JsonMap, Value as Json};
 
-use super::types::{ATOMIC, DYN, Decl, DeclKind, ListKind, Opaque as OpaqueType};
+use super::typing::{ATOMIC, DYN, Decl, DeclKind, ListKind, Opaque as OpaqueType};
 use crate::quantity::Quantity;
 
 #[derive(Clone, Debug)]
@@ -363,7 +363,7 @@ fn field_of<'a>(map: &'a JsonMap<String, Json>, decl: &'a Decl, name: &str) -> O
 fn name_of<'a>(decl: &'a Decl, json: &'a str) -> Option<Value<'a>> {
     match &decl.kind {
         DeclKind::Object(object) => {
-            let escaped = super::types::escape(json)?;
+            let escaped = super::typing::escape(json)?;
             let (name, _) = object.fields.get_key_value(escaped.as_str())?;
             Some(Value::String(Text::Of(name)))
         }

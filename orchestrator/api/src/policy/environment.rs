@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cel::{
     self, Authorizer, Check, Env, Question, Scope,
-    types::{Decl, Opaque, Type},
+    typing::{Decl, Opaque, Type},
 };
 
 /// A request, as expressions see it.
@@ -43,7 +43,7 @@ fn map_of(values: Value) -> Value {
 /// A schema that this module has written, so it declares something.
 fn declared(schema: &Value) -> Arc<Decl> {
     Arc::new(Decl::of_schema(schema, false).unwrap_or(Decl {
-        kind: cel::types::DeclKind::Dyn,
+        kind: cel::typing::DeclKind::Dyn,
         max_elements: 0,
         min_bytes: 0,
     }))

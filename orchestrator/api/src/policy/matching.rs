@@ -1,6 +1,6 @@
 //! Which requests a policy or a binding is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -53,6 +53,14 @@ impl Constraints {
             objects: selector(&given["objectSelector"]),
             equivalents: given["matchPolicy"] != "Exact",
         }
+    }
+
+    /// The plurals that rules name; None: there is a rule for all.
+    pub fn plurals(&self) -> Option<BTreeSet<&str>> {
+        let resources = self.rules.iter().flat_map(|rule| &rule.resources);
+        let plurals = resources.map(|resource| resource.split('/').next().unwrap_or_default());
+        let plurals: BTreeSet<&str> = plurals.collect();
+        (!plurals.is_empty() && !plurals.contains("*")).then_some(plurals)
     }
 
     /// Whether a rule names one of the forms in which the request can be seen. No rules are for all.

@@ -99,7 +99,7 @@ fn a_validation_that_does_not_hold_refuses_with_its_message() {
             "Invalid: 4 is more than 3",
         ),
         (
-            json!({"messageExpression": "object.nothing", "message": "m"}),
+            json!({"messageExpression": "string(object.nothing)", "message": "m"}),
             "Invalid: m",
         ),
     ] {

@@ -45,11 +45,7 @@ impl Validation {
         let of_message = environment::without_authorizer(env);
         let message_program = match message.is_empty() {
             true => None,
-            false => Some(Program::compile(
-                message,
-                &of_message,
-                Wanted::StringOrNull,
-            )?),
+            false => Some(Program::compile(message, &of_message, Wanted::Message)?),
         };
         Ok(Self {
             source: source.trim().into(),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{Cost, ONE, Overload, T, f, strings::text, times};
 use crate::cel::{
     meter::Meter,
-    types::Opaque as O,
+    typing::Opaque as O,
     value::{Failure, Opaque, Outcome, Value, error, no_overload},
 };
 

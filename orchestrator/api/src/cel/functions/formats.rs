@@ -4,7 +4,7 @@ use super::{Cost, ONE, Overload, Run, T, f, m, net::opaque, strings::text};
 use crate::{
     cel::{
         meter::Meter,
-        types::Opaque as O,
+        typing::Opaque as O,
         value::{List, Opaque, Outcome, Value, no_overload},
     },
     schema::structural::is_of_format,

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::{Cost, ONE, Overload, T, f, m, strings::text};
 use crate::cel::{
     meter::Meter,
-    types::Opaque as O,
+    typing::Opaque as O,
     value::{Failure, Opaque, Outcome, Value, error, no_overload},
 };
 

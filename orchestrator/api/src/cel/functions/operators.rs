@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::{Cost, LIST_A, MAP, ONE, Overload, Run, T, f};
 use crate::cel::{
     meter::Meter,
-    types::ListKind,
+    typing::ListKind,
     value::{Failure, List, Outcome, Value, compare, equal, error, no_overload},
 };
 

@@ -6,7 +6,7 @@ use super::{Cost, ONE, Overload, T, f, m, net::opaque, strings::text};
 use crate::{
     cel::{
         meter::Meter,
-        types::Opaque as O,
+        typing::Opaque as O,
         value::{Failure, Opaque, Outcome, Value, error, no_overload},
     },
     quantity::Quantity,

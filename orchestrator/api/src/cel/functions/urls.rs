@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Cost, ONE, Overload, T, f, m, net::opaque, strings::text};
 use crate::cel::{
     meter::Meter,
-    types::Opaque as O,
+    typing::Opaque as O,
     value::{Failure, Key, List, Map, Opaque, Outcome, Value, error, no_overload},
 };
 

@@ -122,8 +122,11 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
     expressions(&spec, errors);
 }
 
-/// Expressions that say something must compile.
+/// Expressions must compile, in a policy with which nothing else is wrong.
 pub(super) fn expressions(spec: &At<'_>, errors: &mut Errors) {
+    if !errors.is_empty() {
+        return;
+    }
     for problem in policy::check(spec.value) {
         let list = spec.field(problem.list);
         let Some(item) = list.items().nth(problem.index) else {

@@ -12,7 +12,7 @@ use super::{Node, Others, check::Correlation};
 use crate::{
     cel::{
         self, Env, Failure, Program, Scope, Wanted,
-        types::{Decl, Type},
+        typing::{Decl, Type},
     },
     status::{Cause, CauseKind},
     validation::At,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    cel::{Program, Wanted, types::Decl},
+    cel::{Program, Wanted, typing::Decl},
     schema::structural::{self, Part, Schema},
     validation::{At, Errors},
 };

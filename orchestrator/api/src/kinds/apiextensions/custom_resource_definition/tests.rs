@@ -636,6 +636,6 @@ fn defaults_and_patterns_fit_their_schema() {
         field(json!({"type": "string", "pattern": "("})).concat(),
         ".properties[spec].\
         properties[x].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: \
-        error parsing regexp: unclosed group: `(`"
+        error parsing regexp: missing closing ): `(`"
     );
 }
