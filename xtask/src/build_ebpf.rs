@@ -62,10 +62,7 @@ const CAPS: &[(&str, u32, u32)] = &[
 /// Builds the object unless it is up to date, and returns its path.
 pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let directory = target().join("bpf");
-    let (object, stamp) = (
-        directory.join("orchestrator.o"),
-        directory.join("orchestrator.stamp"),
-    );
+    let (object, stamp) = (object(), directory.join("orchestrator.stamp"));
     let wanted = format!("{:016x} {toolchain}\n", hash_of_sources()?);
     if object.exists() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(object);
@@ -79,6 +76,11 @@ pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     }
     fs::write(&stamp, wanted)?;
     Ok(object)
+}
+
+/// Where the object is, or will be.
+pub fn object() -> PathBuf {
+    target().join("bpf/orchestrator.o")
 }
 
 /// What the verifier says of each program, as a table; loads them, so only for root. Nothing stays
