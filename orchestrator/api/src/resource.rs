@@ -16,6 +16,7 @@ use crate::{
     columns::{self, Printer},
     decode::{self, Decoded, FieldValidation, Format},
     kinds, prepare,
+    quota::Usage,
     status::ApiError,
     validation::{self, At, Errors, NameRule},
 };
@@ -51,6 +52,8 @@ pub struct Resource {
     pub answers_with_object: bool,
     /// What the API server does with it beyond storing it.
     pub behaviour: Behaviour,
+    /// What an object uses of its namespace's quotas.
+    pub usage: Usage,
     /// What the type of the kind contributes; everything else works on values.
     pub(crate) codec: Codec,
 
@@ -120,8 +123,34 @@ pub enum Behaviour {
     Event,
     /// A node's heartbeat.
     Lease,
+    /// Gives pods their priority; one of them is the default.
+    PriorityClass,
     /// A question that is answered and not kept.
-    AccessReview,
+    Review(Question),
+    /// Made when it is asked for.
+    ComponentStatus,
+}
+
+/// What a review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who the caller is.
+    OwnName,
+    /// Whether the caller may do something.
+    OwnAccess,
+    /// What the caller may do in a namespace.
+    OwnRules,
+    /// Whether somebody may do something.
+    Access,
+    /// Whether somebody may do something in the namespace of the question.
+    LocalAccess,
+}
+
+impl Question {
+    /// Whether it is about the caller, who may always ask.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::OwnName | Self::OwnAccess | Self::OwnRules)
+    }
 }
 
 /// What may follow an object's name in a path.
@@ -206,6 +235,7 @@ impl Resource {
             deprecation: None,
             answers_with_object: false,
             behaviour: Behaviour::Plain,
+            usage: Usage::Count,
             codec: Codec {
                 schema: schema_of::<T>,
                 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod conformance;
 mod discovery;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
@@ -12,7 +13,10 @@ mod joining;
 mod lists;
 mod node_rights;
 mod objects;
+mod old_versions;
+mod quotas;
 mod races;
+mod reviews;
 mod services;
 mod strangers;
 mod versions;
