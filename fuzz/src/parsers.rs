@@ -49,16 +49,19 @@ const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Par
     Parser { name, form, parse }
 }
 
-/// The kind that the input says it is, else one that depends on its length.
+/// Bytes at an input's beginning that may name its kind.
+const HEAD: usize = 80;
+
+/// The kind that the input names at its beginning, else one that depends on its length.
 fn resource_of(input: &[u8]) -> &'static Resource {
     let resources = api::resources();
-    let says = |resource: &&std::sync::Arc<Resource>| {
+    let head = &input[..input.len().min(HEAD)];
+    let names = |resource: &&std::sync::Arc<Resource>| {
         let kind = resource.kind.as_bytes();
-        input
-            .windows(kind.len().max(1))
-            .any(|window| window == kind)
+        head.windows(kind.len().max(1)).any(|it| it == kind)
     };
-    let found = resources.iter().rev().find(says);
+    let found = resources.iter().filter(names);
+    let found = found.max_by_key(|resource| resource.kind.len());
     found.unwrap_or(&resources[input.len() % resources.len()])
 }
 

@@ -16,6 +16,7 @@ mod mutate;
 mod packages;
 mod processes;
 mod progress;
+mod schemathesis;
 mod setup;
 mod stack;
 mod test;
@@ -90,6 +91,14 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Ask a server what its OpenAPI documents allow and forbid: no answer may be 5xx
+    Schemathesis {
+        /// Only documents whose path has one of these in it: apis/apps/v1
+        parts: Vec<String>,
+        /// Requests for each operation
+        #[arg(long, default_value_t = 20)]
+        examples: u32,
+    },
     /// Put known bugs into the datapath, one at a time, and see which tests notice (as root)
     Mutate {
         /// Only bugs whose name or file has one of these in it
@@ -156,6 +165,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
         Command::Conformance(arguments) => return conformance::run(&arguments),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
+        Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
         Command::Mutate { parts } => return mutate::run(&parts),
         Command::Tidy => return tidy::run(),
         Command::Guard { program } => return guard::run(&program),
