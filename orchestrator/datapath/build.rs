@@ -1,6 +1,6 @@
 //! Puts the compiled datapath into the binary, the normal one and the one with a log: the files that
-//! the environment names, which must be there, else what `cargo xtask build-ebpf` left in the target directory, else nothing
-//! (the agent then says what to run).
+//! the environment names, which must be there, else what `cargo xtask build-ebpf` left in the target
+//! directory, else nothing (the agent then says what to run).
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
