@@ -142,6 +142,8 @@ impl Level {
                 "--test",
                 "sim",
                 "--test",
+                "namespaces",
+                "--test",
                 "renewal",
                 "--no-fail-fast",
             ],
