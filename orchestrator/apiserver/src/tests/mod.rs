@@ -19,6 +19,7 @@ mod quotas;
 mod races;
 mod remote;
 mod reviews;
+mod scale;
 mod services;
 mod strangers;
 mod versions;

@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use super::Cluster;
+use store::Expect;
 use crate::{Pki, ServerConfig, server_names};
 use sys::certificates::{Authority, Credentials, Identity, LEAF_VALIDITY, Usage};
 use sys::relay::relay;
@@ -220,7 +221,7 @@ impl Setting {
         // Not through the API: no node may be on loopback.
         let nodes = api::find("", "v1", "nodes").expect("served");
         let objects = &self.cluster.server.state.objects;
-        let written = objects.create(nodes, &node, Vec::new()).await;
+        let written = objects.write(nodes, &node, Expect::Absent, Vec::new()).await;
         written.expect("written");
     }
 
