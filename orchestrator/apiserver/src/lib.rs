@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod aggregation;
 mod attempts;
 mod authn;
 mod authz;
@@ -142,6 +143,7 @@ struct State {
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
     webhooks: admission::webhooks::Configured,
+    aggregated: aggregation::Aggregated,
 }
 
 impl ApiServer {
@@ -173,12 +175,14 @@ impl ApiServer {
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
             webhooks: admission::webhooks::Configured::default(),
+            aggregated: aggregation::Aggregated::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
         admission::quota::start(&state);
+        aggregation::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
