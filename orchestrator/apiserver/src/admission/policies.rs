@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation};
+use super::Attributes;
 use crate::State;
 use crate::authn::User;
 use crate::objects::Objects;
@@ -261,7 +261,7 @@ impl<'a> Asking<'a> {
         let attributes = self.attributes;
         let resource = attributes.resource;
         let form = Request {
-            operation: operation(attributes.operation),
+            operation: attributes.operation.as_str(),
             group: &resource.group,
             version: &resource.version,
             plural: &resource.plural,
@@ -496,14 +496,6 @@ fn namespace_of(attributes: &Attributes<'_>) -> Result<Option<Value>, ApiError> 
     Ok(Some(reply::parse(&found.bytes)?))
 }
 
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    }
-}
-
 fn request(attributes: &Attributes<'_>) -> Value {
     let of = attributes.resource;
     let kind = json!({"group": of.group, "version": of.version, "kind": of.kind});
@@ -514,7 +506,7 @@ fn request(attributes: &Attributes<'_>) -> Value {
         "requestKind": kind,
         "requestResource": resource,
         "name": attributes.name,
-        "operation": operation(attributes.operation),
+        "operation": attributes.operation.as_str(),
         "userInfo": {
             "username": &*attributes.user.name,
             "groups": attributes.user.all_groups(),
