@@ -11,6 +11,7 @@ pub mod front;
 mod give_way;
 pub mod mounts;
 pub mod random;
+pub mod relay;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
