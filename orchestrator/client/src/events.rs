@@ -1,12 +1,11 @@
 //! Records events about objects. Best effort and in the background: an event never delays the work
-//! that it tells of, and one that repeats only counts up.
-
-use std::collections::BTreeMap;
+//! that it tells of. What is written, counted up, combined or dropped is decided in `correlate`.
 
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::correlate::{Correlator, Verdict};
 use super::kind::Kind;
 use super::verbs::{PatchKind, Verbs};
 
@@ -56,15 +55,14 @@ impl Recorder {
 
 /// More than this waiting means that the server is too slow for events; they are dropped.
 const QUEUE: usize = 1024;
-/// How many written events are remembered to count up on.
-const REMEMBERED: usize = 1024;
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Note {
-    severity: &'static str,
-    about: About,
-    reason: String,
-    message: String,
+/// One event that has happened.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Note {
+    pub severity: &'static str,
+    pub about: About,
+    pub reason: String,
+    pub message: String,
 }
 
 impl Note {
@@ -79,33 +77,41 @@ impl Note {
 }
 
 async fn write(verbs: Verbs, component: &'static str, mut notes: mpsc::Receiver<Note>) {
-    let mut written: BTreeMap<Note, (String, u32)> = BTreeMap::new();
+    let mut correlator = Correlator::default();
     while let Some(note) = notes.recv().await {
-        if let Some((name, count)) = written.get_mut(&note) {
-            *count += 1;
-            let body = json!({"count": *count, "lastTimestamp": Timestamp::now()});
-            let target = (note.namespace(), name.as_str(), "");
-            if verbs
-                .patch(Kind::EVENT, target, PatchKind::Merge, &body)
-                .await
-                .is_ok()
-            {
-                continue;
-            }
-        }
-        match create(&verbs, component, &note).await {
-            Ok(name) => {
-                if written.len() >= REMEMBERED {
-                    written.clear();
+        let (key, message) = match correlator.decide(note, Timestamp::now()) {
+            Verdict::Drop => continue,
+            Verdict::Create { key, message } => (key, message),
+            Verdict::Count {
+                key,
+                message,
+                name,
+                count,
+            } => {
+                let now = Timestamp::now();
+                let body = json!({"count": count, "message": message, "lastTimestamp": now});
+                let target = (key.namespace(), name.as_str(), "");
+                let patched = verbs.patch(Kind::EVENT, target, PatchKind::Merge, &body);
+                if patched.await.is_ok() {
+                    continue;
                 }
-                written.insert(note, (name, 1));
+                correlator.lost(&key);
+                (key, message)
             }
+        };
+        match create(&verbs, component, &key, &message).await {
+            Ok(name) => correlator.written(key, name, Timestamp::now()),
             Err(error) => tracing::debug!(%error, "event not written"),
         }
     }
 }
 
-async fn create(verbs: &Verbs, component: &str, note: &Note) -> Result<String, super::ClientError> {
+async fn create(
+    verbs: &Verbs,
+    component: &str,
+    note: &Note,
+    message: &str,
+) -> Result<String, super::ClientError> {
     let now = Timestamp::now();
     let name = format!("{}.{:x}", note.about.name, now.as_nanosecond());
     let object = json!({
@@ -121,7 +127,7 @@ async fn create(verbs: &Verbs, component: &str, note: &Note) -> Result<String, s
         },
         "type": note.severity,
         "reason": note.reason,
-        "message": note.message,
+        "message": message,
         "source": {"component": component},
         "reportingComponent": component,
         "firstTimestamp": now,

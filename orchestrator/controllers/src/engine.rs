@@ -30,8 +30,7 @@ struct Memory {
     started: Timestamp,
     /// By node: the lease's time of renewal, and when that was seen to change.
     renewed: BTreeMap<String, (Option<Timestamp>, Timestamp)>,
-    /// By node uid: the shares that were written.
-    shares_given: BTreeMap<String, Vec<String>>,
+    shares: pod_cidr::Shares,
     missing_nodes: BTreeMap<String, Timestamp>,
     balancers: service::load_balancer::Memory,
     /// By set: why its last create failed.
@@ -57,7 +56,7 @@ impl Engine {
             memory: Memory {
                 started: now,
                 renewed: BTreeMap::new(),
-                shares_given: BTreeMap::new(),
+                shares: pod_cidr::Shares::of(&config.pod_ranges),
                 missing_nodes: BTreeMap::new(),
                 balancers: service::load_balancer::Memory::default(),
                 refused: BTreeMap::new(),
@@ -74,8 +73,15 @@ impl Engine {
         }
         if !self.in_sync && self.world.in_sync(Kind::watched()) {
             self.in_sync = true;
-            self.queue.add(Task::PodCidr);
-            self.queue.add(Task::PodGc);
+            self.queue.add(Task::FinishedPods);
+            let named = self.world.nodes_of_pods();
+            let is_missing = |name: &&String| {
+                let key = Key::new("", name);
+                self.world.get(Kind::NODE, &key).is_none()
+            };
+            for name in named.filter(is_missing) {
+                self.queue.add(Task::PodGc(name.clone()));
+            }
             // What a Service left behind that was deleted while no controller ran.
             for endpoints in self.world.all(Kind::ENDPOINTS) {
                 self.queue.add(Task::Endpoints(endpoints.key.clone()));
@@ -153,6 +159,9 @@ impl Engine {
         self.memory.forget(diff);
         let mut due = BTreeSet::new();
         tasks(&self.world, diff, &mut due);
+        if diff.kind() == Some(Kind::NODE) {
+            due.extend(self.memory.shares.hear(diff).into_iter().map(Task::PodCidr));
+        }
         due.into_iter().for_each(|task| self.queue.add(task));
     }
 
@@ -179,7 +188,7 @@ impl Engine {
                 service::sctp::gather(world, key).map(|view| service::sctp::plan(&view, now))
             }
             Task::LoadBalancers => Some(self.plan_load_balancers()),
-            Task::PodCidr => Some(self.plan_shares()),
+            Task::PodCidr(name) => self.plan_shares(name),
             Task::Node(name) => self.plan_node(name, now),
             Task::Namespace(name) => {
                 namespace::gather(world, name, now).map(|view| namespace::plan(&view))
@@ -187,26 +196,18 @@ impl Engine {
             Task::Collect(kind, key) => {
                 garbage::gather(world, *kind, key).map(|view| garbage::plan(&view))
             }
-            Task::PodGc => {
-                let view = pod_gc::gather(world, &mut self.memory.missing_nodes, now);
-                Some(pod_gc::plan(&view))
+            Task::PodGc(node) => {
+                let view = pod_gc::gather(world, node, &mut self.memory.missing_nodes, now);
+                view.map(|view| pod_gc::plan(&view))
             }
+            Task::FinishedPods => Some(pod_gc::plan_finished(world)),
         };
         plan.unwrap_or_default()
     }
 
-    fn plan_shares(&mut self) -> Plan {
-        let nodes = self.world.all(Kind::NODE);
-        let view = pod_cidr::View {
-            nodes: nodes
-                .filter_map(|node| Some((node.as_ref(), node.as_node()?)))
-                .collect(),
-            ranges: &self.config.pod_ranges,
-            given: &self.memory.shares_given,
-        };
-        let (plan, given) = pod_cidr::plan(&view);
-        self.memory.shares_given = given;
-        plan
+    fn plan_shares(&mut self, name: &str) -> Option<Plan> {
+        let node = self.world.get(Kind::NODE, &Key::new("", name))?;
+        Some(self.memory.shares.plan(node, node.as_node()?))
     }
 
     fn plan_load_balancers(&mut self) -> Plan {

@@ -14,78 +14,61 @@ const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
 /// Finished pods are kept up to this number.
 const FINISHED_KEPT: usize = 12_500;
 
-/// What the plan is made from.
+/// A node that is not there, since when, and its pods.
 pub struct View<'a> {
-    /// Nodes that pods name and that are not there.
-    pub missing: Vec<Missing<'a>>,
-    /// All finished pods, if there are too many.
-    pub finished: Vec<&'a Object>,
+    pub node: &'a str,
+    pub since: Timestamp,
+    pub pods: Vec<(&'a Object, &'a PodRow)>,
     pub now: Timestamp,
 }
 
-/// A node that is not there, since when, and its pods.
-pub struct Missing<'a> {
-    pub node: String,
-    pub since: Timestamp,
-    pub pods: Vec<(&'a Object, &'a PodRow)>,
-}
-
-/// Collects the view; `since` remembers when a node was first missed.
+/// Collects the view of a node that pods name; None, if it is there or has no pods. `since` remembers when
+/// a node was first missed.
 pub fn gather<'a>(
     world: &'a World,
+    node: &'a str,
     since: &mut BTreeMap<String, Timestamp>,
     now: Timestamp,
-) -> View<'a> {
-    let is_missing = |name: &&String| world.get(Kind::NODE, &Key::new("", name)).is_none();
-    let names: Vec<&String> = world.nodes_of_pods().filter(is_missing).collect();
-    since.retain(|name, _| names.contains(&name));
-    let missing = names.into_iter().map(|name| {
-        let since = *since.entry(name.clone()).or_insert(now);
-        Missing {
-            node: name.clone(),
-            since,
-            pods: world.pods_on(name),
-        }
-    });
-    let missing = missing.collect();
-    let finished: Vec<&Object> = world
-        .all(Kind::POD)
-        .filter(|pod| pod.as_pod().is_some_and(PodRow::finished))
-        .map(AsRef::as_ref)
-        .collect();
-    View {
-        missing,
-        finished,
-        now,
+) -> Option<View<'a>> {
+    let pods = world.pods_on(node);
+    if pods.is_empty() || world.get(Kind::NODE, &Key::new("", node)).is_some() {
+        since.remove(node);
+        return None;
     }
+    Some(View {
+        node,
+        since: *since.entry(node.to_owned()).or_insert(now),
+        pods,
+        now,
+    })
 }
 
 /// Removes, without waiting for an agent, what no agent will confirm.
 pub fn plan(view: &View) -> Plan {
-    let mut plan = Plan::default();
-    for Missing { node, since, pods } in &view.missing {
-        let at = *since + QUARANTINE;
-        if at > view.now {
-            let wait = view.now.duration_until(at);
-            plan.again = Some(plan.again.map_or(wait, |other| other.min(wait)));
-            continue;
-        }
-        let node = (Kind::NODE, Key::new("", node), String::new());
-        plan.actions
-            .extend(pods.iter().map(|(pod, _)| remove(pod, vec![node.clone()])));
+    let at = view.since + QUARANTINE;
+    if at > view.now {
+        return Plan {
+            again: Some(view.now.duration_until(at)),
+            ..Plan::default()
+        };
     }
-    let excess = view.finished.len().saturating_sub(FINISHED_KEPT);
-    if excess > 0 {
-        let mut oldest_first = view.finished.clone();
-        oldest_first.sort_by_key(|pod| (pod.meta.created, pod.key.clone()));
-        plan.actions.extend(
-            oldest_first
-                .into_iter()
-                .take(excess)
-                .map(|pod| remove(pod, vec![])),
-        );
+    let node = (Kind::NODE, Key::new("", view.node), String::new());
+    let pods = view.pods.iter();
+    Plan {
+        actions: pods.map(|(pod, _)| remove(pod, vec![node.clone()])).collect(),
+        again: None,
     }
-    plan
+}
+
+/// Removes the oldest finished pods, if there are too many.
+pub fn plan_finished(world: &World) -> Plan {
+    let (count, oldest_first) = world.finished_pods();
+    let excess = count.saturating_sub(FINISHED_KEPT);
+    let actions = oldest_first.take(excess).map(|pod| remove(pod, vec![]));
+    Plan {
+        actions: actions.collect(),
+        again: None,
+    }
 }
 
 fn remove(pod: &Object, unless_any: Vec<(Kind, Key, String)>) -> Action {

@@ -22,11 +22,13 @@ pub enum Task {
     /// What is said about a Service's ports of SCTP.
     Sctp(Key),
     LoadBalancers,
-    PodCidr,
+    PodCidr(String),
     Node(String),
     Namespace(String),
     Collect(Kind, Key),
-    PodGc,
+    /// The pods of a node that is not there.
+    PodGc(String),
+    FinishedPods,
 }
 
 /// Adds the tasks that `diff` makes due, given the world after it.
@@ -87,7 +89,7 @@ fn pod(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
             let node = world.get(Kind::NODE, &Key::new("", &row.node));
             match node.and_then(|node| node.as_node()) {
                 None => {
-                    due.insert(Task::PodGc);
+                    due.insert(Task::PodGc(row.node.clone()));
                 }
                 Some(row_of_node)
                     if row_of_node.ready != "True" || !row_of_node.taints.is_empty() =>
@@ -98,6 +100,10 @@ fn pod(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
             }
         }
     });
+    let ended = |pod: &Object| pod.as_pod().is_some_and(|row| row.finished());
+    if diff.new.as_deref().is_some_and(ended) {
+        due.insert(Task::FinishedPods);
+    }
     services_of(world, [&diff.old, &diff.new].into_iter().flatten(), due);
 }
 
@@ -188,11 +194,8 @@ fn deployments_of(world: &World, set: &Object, due: &mut BTreeSet<Task>) {
 fn node(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
     each(diff, |node| {
         due.insert(Task::Node(node.key.name.clone()));
-        if diff.old.is_none() || diff.new.is_none() || shares_differ(diff) {
-            due.insert(Task::PodCidr);
-        }
         if diff.new.is_none() && !world.pods_on(&node.key.name).is_empty() {
-            due.insert(Task::PodGc);
+            due.insert(Task::PodGc(node.key.name.clone()));
         }
     });
     let zone = |node: &Option<Arc<Object>>| {
@@ -208,15 +211,6 @@ fn node(world: &World, diff: &Diff, due: &mut BTreeSet<Task>) {
             services_of(world, world.get(Kind::POD, &pod.key).into_iter(), due);
         }
     }
-}
-
-fn shares_differ(diff: &Diff) -> bool {
-    let shares = |node: &Option<Arc<Object>>| {
-        let row = node.as_ref().and_then(|node| node.as_node());
-        row.map(|row| row.pod_cidrs.clone())
-    };
-    let new = shares(&diff.new);
-    new != shares(&diff.old) || new.is_some_and(|shares| shares.is_empty())
 }
 
 /// Collection: of the object itself, of what it owned, of an owner that waits for it.

@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::object::{Key, Object, PodRow, SetRow};
 use client::Kind;
 
@@ -30,6 +32,12 @@ pub struct Diff {
     pub new: Option<Arc<Object>>,
 }
 
+impl Diff {
+    pub fn kind(&self) -> Option<Kind> {
+        Some(self.new.as_ref().or(self.old.as_ref())?.kind)
+    }
+}
+
 /// Who depends on an object: kind and key.
 pub type Address = (Kind, Key);
 
@@ -40,6 +48,8 @@ pub struct World {
     dependents: BTreeMap<String, BTreeSet<Address>>,
     by_uid: BTreeMap<String, Address>,
     pods_on: BTreeMap<String, BTreeSet<Key>>,
+    /// Finished pods, by the time of their creation.
+    finished: BTreeSet<(Timestamp, Key)>,
 }
 
 #[derive(Default)]
@@ -150,6 +160,13 @@ impl World {
             .collect()
     }
 
+    /// The finished pods, the oldest first, and how many they are.
+    pub fn finished_pods(&self) -> (usize, impl Iterator<Item = &Arc<Object>>) {
+        let keys = self.finished.iter();
+        let pods = keys.filter_map(|(_, key)| self.get(Kind::POD, key));
+        (self.finished.len(), pods)
+    }
+
     /// The names that pods give for their nodes.
     pub fn nodes_of_pods(&self) -> impl Iterator<Item = &String> {
         self.pods_on.keys()
@@ -240,6 +257,10 @@ impl World {
                 .or_default()
                 .insert(address.clone());
         }
+        if object.as_pod().is_some_and(PodRow::finished) {
+            let place = (object.meta.created, object.key.clone());
+            self.finished.insert(place);
+        }
         if let Some(pod) = object.as_pod().filter(|pod| !pod.node.is_empty()) {
             self.pods_on
                 .entry(pod.node.clone())
@@ -258,6 +279,7 @@ impl World {
         }
         if let Some(pod) = object.as_pod() {
             take(&mut self.pods_on, &pod.node, &object.key);
+            self.finished.remove(&(object.meta.created, object.key.clone()));
         }
     }
 }
