@@ -180,6 +180,7 @@ mod tests {
                 namespace: String::new(),
                 name: object.to_owned(),
                 uid: format!("uid-{object}"),
+                field_path: String::new(),
             },
             reason: "CIDRNotAvailable".to_owned(),
             message: message.to_owned(),
