@@ -313,7 +313,10 @@ impl Body {
             datapath: datapath.clone(),
         };
         tokio::spawn(log::run(logged, socket, shutdown.clone()));
-        metrics.measure(meter, datapath.clone());
+        let named = datapath.clone();
+        metrics.measure(meter, move |services, backends| {
+            named.names(services, backends)
+        });
         Ok(datapath)
     }
 
