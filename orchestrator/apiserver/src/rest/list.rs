@@ -78,8 +78,7 @@ impl Selection {
     }
 
     pub fn selects(&self, object: &Cached) -> bool {
-        (self.labels.is_everything() || self.labels.matches(object.labels()))
-            && (self.fields.is_everything() || self.fields.matches(object.fields()))
+        object.is_selected(&self.labels, &self.fields)
     }
 
     /// Whether it selects the object of these stored bytes.
