@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Call};
 use crate::cache::{Bucket, Cached, Ordered, object_key, prefix};
 use crate::objects::{Objects, store_error};
-use crate::reply;
 use crate::request::Query;
 use crate::wire::ListMeta;
 use api::selector::{FieldSelector, LabelSelector};
-use api::{ApiError, Resource, Served, meta};
+use api::{ApiError, Resource, Served};
 use store::{Range, Revision, StoreError};
 
 /// How long a client that saw a later revision is waited for.
@@ -79,16 +77,6 @@ impl Selection {
 
     pub fn selects(&self, object: &Cached) -> bool {
         object.is_selected(&self.labels, &self.fields)
-    }
-
-    /// Whether it selects the object of these stored bytes.
-    pub fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
-        if self.is_everything() {
-            return Ok(true);
-        }
-        let value = reply::parse(bytes)?;
-        let fields = resource.selectable_fields(&value);
-        Ok(self.labels.matches(&meta::labels(&value)) && self.fields.matches(&fields))
     }
 
     /// Where all that it selects is found by an index: one object by its name, or what has a value in an
