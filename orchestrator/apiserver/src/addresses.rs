@@ -143,7 +143,7 @@ impl Addresses {
                 continue;
             };
             for object in objects.cache.list(resource, None).1 {
-                if let Ok(value) = reply::parse(&object.bytes) {
+                if let Ok(value) = reply::parse(&object.bytes()) {
                     addresses.lock().add(Holding::of(&value));
                 }
             }

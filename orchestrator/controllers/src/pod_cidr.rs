@@ -7,11 +7,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::action::{Action, Plan};
-use super::object::{NodeRow, Object};
-use super::world::Diff;
+use super::controller::{Controller, Due, Watches};
+use super::object::{Key, NodeRow, Object};
+use super::world::{Address, Diff, World};
+use client::Kind;
 
 /// The addresses of pods of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,46 @@ pub struct Range {
     pub network: IpNetwork,
     /// Prefix length of one node's share.
     pub mask_bits: u8,
+}
+
+/// Gives every node its shares of the pod ranges.
+pub struct PodCidrController {
+    shares: Shares,
+    /// The nodes that the last change concerns.
+    heard: Vec<String>,
+}
+
+impl PodCidrController {
+    pub fn new(ranges: &[Range]) -> Self {
+        Self {
+            shares: Shares::of(ranges),
+            heard: Vec::new(),
+        }
+    }
+}
+
+impl Controller for PodCidrController {
+    fn name(&self) -> &'static str {
+        "pod CIDRs"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::NODE])
+    }
+
+    fn hear(&mut self, diff: &Diff, _now: Timestamp) {
+        self.heard = self.shares.hear(diff);
+    }
+
+    fn due(&self, _world: &World, _diff: &Diff, due: &mut Due) {
+        let names = self.heard.iter();
+        due.extend(names.map(|name| (Kind::NODE, Key::new("", name))));
+    }
+
+    fn plan(&mut self, world: &World, (kind, key): &Address, _now: Timestamp) -> Option<Plan> {
+        let node = world.get(*kind, key)?;
+        Some(self.shares.plan(node, node.as_node()?))
+    }
 }
 
 /// Which shares are taken, and by whom.

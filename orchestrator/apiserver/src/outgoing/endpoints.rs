@@ -36,7 +36,7 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, String> {
     let services = find("", "services")?;
     let service = cache.get(services, &of.namespace, &of.name);
     let service = service.ok_or_else(|| format!("service {:?} not found", of.name))?;
-    let service = reply::parse(&service.bytes).map_err(|error| error.to_string())?;
+    let service = reply::parse(&service.bytes()).map_err(|error| error.to_string())?;
     let port = port_name(&service, of)?;
     let slices = find("discovery.k8s.io", "endpointslices")?;
     let (_, slices) = cache.list(slices, Some(&of.namespace));
@@ -44,7 +44,7 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, String> {
     for slice in slices {
         let label = slice.labels().get("kubernetes.io/service-name");
         if label.is_some_and(|service| *service == of.name) {
-            let slice = reply::parse(&slice.bytes).map_err(|error| error.to_string())?;
+            let slice = reply::parse(&slice.bytes()).map_err(|error| error.to_string())?;
             found.extend(of_slice(&slice, &port));
         }
     }
@@ -137,7 +137,7 @@ fn is_host_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
         return false;
     };
     let found = state.objects.cache.get(pods, namespace, pod);
-    let pod = found.and_then(|pod| reply::parse(&pod.bytes).ok());
+    let pod = found.and_then(|pod| reply::parse(&pod.bytes()).ok());
     pod.is_some_and(|pod| {
         let own = pod["status"]["podIP"].as_str();
         let own = own.and_then(|text| text.parse::<IpAddr>().ok());
