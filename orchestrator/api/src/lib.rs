@@ -10,6 +10,7 @@ pub mod apply;
 pub mod columns;
 pub mod decode;
 mod defaults;
+pub mod encode;
 pub mod join_token;
 pub mod kinds;
 pub mod meta;
