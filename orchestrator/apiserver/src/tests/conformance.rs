@@ -6,8 +6,7 @@ use super::*;
 
 /// A resource whose objects answer to every verb.
 struct Operations {
-    group: &'static str,
-    version: &'static str,
+    group_version: &'static str,
     plural: &'static str,
     /// An object without a name.
     sample: Value,
@@ -17,7 +16,7 @@ struct Operations {
 
 impl Operations {
     fn path(&self) -> String {
-        format!("/apis/{}/{}/{}", self.group, self.version, self.plural)
+        format!("/apis/{}/{}", self.group_version, self.plural)
     }
 
     fn object(&self, name: &str) -> Value {
@@ -77,7 +76,7 @@ impl Operations {
     }
 
     async fn are_discovered(&self, cluster: &Cluster) {
-        let of_version = format!("/apis/{}/{}", self.group, self.version);
+        let of_version = format!("/apis/{}", self.group_version);
         let list = cluster.get(&of_version).await.expect(200);
         let names: Vec<&str> = list["resources"]
             .as_array()
@@ -101,8 +100,7 @@ async fn flow_schemas_support_all_operations() {
     let rules = json!([{"subjects": [{"kind": "User", "user": {"name": "example"}}],
         "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/apis"]}]}]);
     Operations {
-        group: "flowcontrol.apiserver.k8s.io",
-        version: "v1",
+        group_version: "flowcontrol.apiserver.k8s.io/v1",
         plural: "flowschemas",
         sample: json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema",
             "spec": {"matchingPrecedence": 9000,
@@ -122,8 +120,7 @@ async fn flow_schemas_support_all_operations() {
 #[tokio::test]
 async fn priority_levels_support_all_operations() {
     Operations {
-        group: "flowcontrol.apiserver.k8s.io",
-        version: "v1",
+        group_version: "flowcontrol.apiserver.k8s.io/v1",
         plural: "prioritylevelconfigurations",
         sample: json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1",
             "kind": "PriorityLevelConfiguration", "spec": {"type": "Limited",
@@ -138,8 +135,7 @@ async fn priority_levels_support_all_operations() {
 
 fn policies(plural: &'static str, sample: Value, status: Option<Value>) -> Operations {
     Operations {
-        group: "admissionregistration.k8s.io",
-        version: "v1",
+        group_version: ADMISSION,
         plural,
         sample,
         status,
