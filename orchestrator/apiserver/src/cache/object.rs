@@ -11,7 +11,7 @@ use super::node::NodeParts;
 use super::selectable;
 use api::resource::Name;
 use api::{Resource, meta};
-use store::Revision;
+use store::{Entry, Revision};
 
 /// One object, ready to send. Shared by every reader.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Cached {
     resource: Arc<Resource>,
     /// Read out of the bytes by the first selector that looks: most objects never meet one.
     selectable: OnceLock<Box<Selectable>>,
+    /// The values of the resource's indexes; read out of the bytes when they are first needed.
+    indexed: OnceLock<Box<[Arc<str>]>>,
     /// Of a node, once another node or an authorisation has asked.
     node: OnceLock<Box<NodeParts>>,
 }
@@ -43,39 +45,50 @@ impl Cached {
         stored: &[u8],
         revision: Revision,
     ) -> Self {
-        let bytes = with_revision(stored, revision);
+        Self::ready(resource, key, with_revision(stored, revision), revision)
+    }
+
+    /// From bytes that have their revision.
+    pub(super) fn ready(
+        resource: &Arc<Resource>,
+        key: Arc<str>,
+        bytes: Bytes,
+        revision: Revision,
+    ) -> Self {
         Self {
             key,
             bytes,
             revision,
             resource: resource.clone(),
             selectable: OnceLock::new(),
+            indexed: OnceLock::new(),
             node: OnceLock::new(),
         }
     }
 
+    /// An object as it was, out of the store's past.
+    pub fn past(resource: &Arc<Resource>, entry: Entry) -> Self {
+        Self::of(resource, entry.key, &entry.value, entry.modified)
+    }
+
     /// The same state at another revision: what is said of an object that is gone.
     pub(super) fn moved_to(&self, revision: Revision) -> Self {
+        let bytes = self.at_revision(revision);
+        let moved = Self::ready(&self.resource, self.key.clone(), bytes, revision);
         Self {
-            key: self.key.clone(),
-            bytes: self.at_revision(revision),
-            revision,
-            resource: self.resource.clone(),
-            selectable: OnceLock::new(),
-            node: OnceLock::new(),
+            indexed: self.indexed.clone(),
+            ..moved
         }
     }
 
     /// The same object as one of another form of its resource.
     pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
-        Self {
-            key: self.key.clone(),
-            bytes: self.bytes.clone(),
-            revision: self.revision,
-            resource: resource.clone(),
-            selectable: OnceLock::new(),
-            node: OnceLock::new(),
-        }
+        Self::ready(
+            resource,
+            self.key.clone(),
+            self.bytes.clone(),
+            self.revision,
+        )
     }
 
     pub fn labels(&self) -> &BTreeMap<String, String> {
@@ -89,13 +102,30 @@ impl Cached {
 
     fn selectable(&self) -> &Selectable {
         self.selectable.get_or_init(|| {
-            let skeleton = selectable::skeleton(&self.bytes).unwrap_or_else(|error| {
-                tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
-                Value::Null
-            });
+            let skeleton = self.skeleton();
             let labels = meta::labels(&skeleton);
             let fields = self.resource.selectable_fields(&skeleton);
             Box::new(Selectable { labels, fields })
+        })
+    }
+
+    /// The values of the resource's indexes, in their order.
+    pub(super) fn indexed(&self) -> &[Arc<str>] {
+        self.indexed.get_or_init(|| {
+            let names = &self.resource.indexes;
+            if names.is_empty() {
+                return Box::default();
+            }
+            let fields = self.resource.selectable_fields(&self.skeleton());
+            let value = |name: &Name| fields.get(name).map_or("", String::as_str).into();
+            names.iter().map(value).collect()
+        })
+    }
+
+    fn skeleton(&self) -> Value {
+        selectable::skeleton(&self.bytes).unwrap_or_else(|error| {
+            tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
+            Value::Null
         })
     }
 

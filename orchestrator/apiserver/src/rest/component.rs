@@ -7,7 +7,7 @@ use super::list::Selection;
 use super::{Answer, Call};
 use crate::reply;
 use crate::wire::ListMeta;
-use api::{ApiError, Behaviour};
+use api::{ApiError, Behaviour, meta};
 
 /// What kubectl has asked for since 2014: they run where this answer comes from.
 const COMPONENTS: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
@@ -19,12 +19,9 @@ pub fn is_of(call: &Call) -> bool {
 pub fn get(call: &Call) -> Answer {
     let name = COMPONENTS.iter().find(|name| **name == call.name());
     let name = name.ok_or_else(|| ApiError::not_found(call.resource(), call.name()))?;
-    reply::object(
-        &call.wanted,
-        call.resource(),
-        status(call, name),
-        StatusCode::OK,
-    )
+    let status = api::kinds::core::component_status::healthy(name);
+    let bytes = call.resource().serialize(&status).into();
+    reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK)
 }
 
 pub fn list(call: &Call) -> Answer {
@@ -32,15 +29,12 @@ pub fn list(call: &Call) -> Answer {
     let selection = Selection::of(&call.target.served, &call.query)?;
     let mut items = Vec::new();
     for name in COMPONENTS {
-        let status = status(call, name);
-        if selection.selects_bytes(resource, &status)? {
-            items.push(status);
+        let status = api::kinds::core::component_status::healthy(name);
+        let fields = resource.selectable_fields(&status);
+        if selection.labels.matches(&meta::labels(&status)) && selection.fields.matches(&fields) {
+            items.push(Bytes::from(resource.serialize(&status)));
         }
     }
-    reply::list(&call.wanted, resource, &ListMeta::default(), items)
-}
-
-fn status(call: &Call, name: &str) -> Bytes {
-    let status = api::kinds::core::component_status::healthy(name);
-    call.resource().serialize(&status).into()
+    let page = ListMeta::default();
+    reply::list(&call.wanted, resource, &page, items, Bytes::clone)
 }

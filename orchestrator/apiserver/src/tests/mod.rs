@@ -17,6 +17,7 @@ mod old_versions;
 mod quotas;
 mod races;
 mod reviews;
+mod scale;
 mod services;
 mod strangers;
 mod versions;
