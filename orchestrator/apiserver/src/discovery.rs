@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::negotiate::accepted;
 use super::registry::{GroupVersion, Snapshot};
@@ -48,7 +49,7 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
     let served = &state.registry.snapshot();
     let document = match route {
         Route::CoreVersions => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, true)),
+            Some(version) => return Ok(aggregated(served, version, true, headers)),
             None => json!({
                 "kind": "APIVersions",
                 "versions": ["v1"],
@@ -58,7 +59,7 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
             }),
         },
         Route::Groups => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, false)),
+            Some(version) => return Ok(aggregated(served, version, false, headers)),
             None => json!({
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
@@ -167,7 +168,13 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated(served: &Snapshot, version: &'static str, core: bool) -> Response<Body> {
+/// Everything in one document, or that the client has it already.
+fn aggregated(
+    served: &Snapshot,
+    version: &'static str,
+    core: bool,
+    headers: &HeaderMap,
+) -> Response<Body> {
     let names = if core { vec![""] } else { served.groups() };
     let items = names.into_iter().map(|name| aggregated_group(served, name));
     let items: Vec<Value> = items.collect();
@@ -177,13 +184,22 @@ fn aggregated(served: &Snapshot, version: &'static str, core: bool) -> Response<
         "metadata": {},
         "items": items,
     });
-    let mut response = reply::json(StatusCode::OK, &document);
+    let document = document.to_string();
+    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let known = headers.get(header::IF_NONE_MATCH);
+    let known = known.is_some_and(|value| value.as_bytes() == tag.as_bytes());
     let media = match version {
         "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
+    let mut response = match known {
+        true => reply::response(media, StatusCode::NOT_MODIFIED, Body::empty()),
+        false => reply::response(media, StatusCode::OK, Body::from(document)),
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -20,8 +20,7 @@ pub fn get(call: &Call) -> Answer {
     let name = COMPONENTS.iter().find(|name| **name == call.name());
     let name = name.ok_or_else(|| ApiError::not_found(call.resource(), call.name()))?;
     let status = api::kinds::core::component_status::healthy(name);
-    let bytes = call.resource().serialize(&status).into();
-    reply::object(&call.wanted, call.resource(), bytes, StatusCode::OK)
+    reply::made(&call.wanted, call.resource(), StatusCode::OK, &status)
 }
 
 pub fn list(call: &Call) -> Answer {

@@ -11,6 +11,7 @@ mod flows;
 mod frames;
 mod joining;
 mod lists;
+mod machinery;
 mod node_rights;
 mod objects;
 mod old_versions;

@@ -199,7 +199,9 @@ async fn measure_watches(cluster: &Cluster, template: &str, is_indexed: bool) {
     };
     let mut tasks = tokio::task::JoinSet::new();
     for node in 0..NODES {
-        let selection = crate::rest::list::Selection::of(&api::Served::stored(pods()), &query(node)).expect("it reads");
+        let selection =
+            crate::rest::list::Selection::of(&api::Served::stored(pods()), &query(node))
+                .expect("it reads");
         let bucket: Option<Bucket> = selection.bucket(pods(), None).filter(|_| is_indexed);
         let from = objects.cache.revision();
         let watch = objects.cache.watch(pods(), None, bucket, from).await;
