@@ -24,6 +24,7 @@ mod nodes;
 mod objects;
 mod openapi;
 mod options;
+mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
@@ -47,7 +48,7 @@ mod write;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -126,6 +127,8 @@ pub struct ApiServer {
 
 /// What every handler may use.
 struct State {
+    /// Itself, for what outlives a request.
+    me: Weak<State>,
     config: ServerConfig,
     objects: objects::Objects,
     registry: registry::Registry,
@@ -140,6 +143,7 @@ struct State {
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
+    policies: admission::policies::Configured,
 }
 
 impl ApiServer {
@@ -156,7 +160,8 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|me| State {
+            me: me.clone(),
             config,
             objects,
             registry: registry::Registry::new(),
@@ -169,6 +174,7 @@ impl ApiServer {
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
+            policies: admission::policies::Configured::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;

@@ -39,12 +39,7 @@ struct Selectable {
 
 impl Cached {
     /// From what the store holds.
-    pub(super) fn of(
-        resource: &Arc<Resource>,
-        key: Arc<str>,
-        stored: &[u8],
-        revision: Revision,
-    ) -> Self {
+    pub fn of(resource: &Arc<Resource>, key: Arc<str>, stored: &[u8], revision: Revision) -> Self {
         Self::ready(resource, key, with_revision(stored, revision), revision)
     }
 

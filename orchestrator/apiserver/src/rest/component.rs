@@ -5,9 +5,10 @@ use bytes::Bytes;
 
 use super::list::Selection;
 use super::{Answer, Call};
+use crate::cache::Cached;
 use crate::reply;
 use crate::wire::ListMeta;
-use api::{ApiError, Behaviour, meta};
+use api::{ApiError, Behaviour};
 
 /// What kubectl has asked for since 2014: they run where this answer comes from.
 const COMPONENTS: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
@@ -19,8 +20,12 @@ pub fn is_of(call: &Call) -> bool {
 pub fn get(call: &Call) -> Answer {
     let name = COMPONENTS.iter().find(|name| **name == call.name());
     let name = name.ok_or_else(|| ApiError::not_found(call.resource(), call.name()))?;
-    let status = api::kinds::core::component_status::healthy(name);
-    reply::made(&call.wanted, call.resource(), StatusCode::OK, &status)
+    reply::object(
+        &call.wanted,
+        call.resource(),
+        status(call, name),
+        StatusCode::OK,
+    )
 }
 
 pub fn list(call: &Call) -> Answer {
@@ -28,12 +33,16 @@ pub fn list(call: &Call) -> Answer {
     let selection = Selection::of(&call.target.served, &call.query)?;
     let mut items = Vec::new();
     for name in COMPONENTS {
-        let status = api::kinds::core::component_status::healthy(name);
-        let fields = resource.selectable_fields(&status);
-        if selection.labels.matches(&meta::labels(&status)) && selection.fields.matches(&fields) {
-            items.push(Bytes::from(resource.serialize(&status)));
+        let status = status(call, name);
+        if selection.selects(&Cached::of(resource, name.into(), &status, 0)) {
+            items.push(status);
         }
     }
     let page = ListMeta::default();
     reply::list(&call.wanted, resource, &page, items, Bytes::clone)
+}
+
+fn status(call: &Call, name: &str) -> Bytes {
+    let status = api::kinds::core::component_status::healthy(name);
+    call.resource().serialize(&status).into()
 }
