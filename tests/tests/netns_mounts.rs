@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use agent::container_spec::SpecError;
+use agent::runtime::container_spec::SpecError;
 use agent::runtime::{Mount, Propagation};
 use agent::volumes::{Made, Origin, PodDir, SubPath};
 use nix::mount::{MsFlags, mount};

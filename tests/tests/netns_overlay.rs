@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use agent::pod_net::{PodLinks, Wire, uplink};
+use agent::network::pod_net::{PodLinks, Wire, uplink};
 use anyhow::{Context, Result};
 use datapath::{Addrs, Change, LocalPod};
 use nix::sched::{CloneFlags, setns};

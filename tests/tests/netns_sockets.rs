@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use agent::drops;
+use agent::network::drops;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData};
 use aya::{Pod, maps};

@@ -1,6 +1,6 @@
 //! The control plane under chance: whatever goes wrong, it ends where its users wanted it.
 
-use agent::drain::LIMIT;
+use agent::network::drain::LIMIT;
 use client::{Kind, PatchKind};
 use controllers::object::Key;
 use jiff::SignedDuration;

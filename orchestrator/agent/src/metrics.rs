@@ -36,7 +36,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::feed::DatapathHandle;
+use crate::network::feed::DatapathHandle;
 use datapath::meter::{Meter, Reading};
 
 /// What OpenMetrics' text form is called in an answer.

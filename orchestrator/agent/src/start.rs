@@ -10,31 +10,31 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::client::{self, ClientError, Multiplexed};
-use super::drain::Nodes;
-use super::drops;
-use super::events::Recorder;
-use super::facts;
-use super::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
-use super::health_checks::HealthChecks;
-use super::heartbeat::{self, Applied, News};
-use super::image_root;
-use super::ipam::Ipam;
-use super::join::{self, Applicant, JoinError, Membership};
 use super::metrics::Metrics;
-use super::pod_net::uplink::{self, Uplink};
-use super::pod_net::{NetError, PodLinks};
-use super::pod_worker::{Measuring, NodeContext};
-use super::pods;
-use super::refuse::Abilities;
-use super::register::{Health, KUBELET_PORT, NodeFacts};
-use super::renewal;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
-use super::serve::{self, Served, health_checks};
 use super::volumes::Dns;
-use super::watched::Watched;
-use super::wiring::{PodNetwork, Wiring};
+use crate::api::client::{self, ClientError, Multiplexed};
+use crate::api::events::Recorder;
+use crate::api::serve::{self, Served, health_checks};
+use crate::api::watched::Watched;
+use crate::network::drain::Nodes;
+use crate::network::drops;
+use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
+use crate::network::health_checks::HealthChecks;
+use crate::network::ipam::Ipam;
+use crate::network::pod_net::uplink::{self, Uplink};
+use crate::network::pod_net::{NetError, PodLinks};
+use crate::network::wiring::{PodNetwork, Wiring};
+use crate::node::facts;
+use crate::node::heartbeat::{self, Applied, News};
+use crate::node::join::{self, Applicant, JoinError, Membership};
+use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
+use crate::node::renewal;
+use crate::pod::pods;
+use crate::pod::refuse::Abilities;
+use crate::pod::worker::{Measuring, NodeContext};
+use crate::runtime::image_root;
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use sys::{Shutdown, files};
 
@@ -349,7 +349,7 @@ impl Body {
             }
             keep.push(uid.clone());
             let containers = self.runtime.containers(&uid).await?;
-            let sandbox = super::pod_shape::sandbox(&containers);
+            let sandbox = crate::pod::shape::sandbox(&containers);
             if let Some(State::Running { pid, .. }) = sandbox.map(|sandbox| &sandbox.state)
                 && let Err(error) = network.attach(&uid, *pid, addrs).await
             {

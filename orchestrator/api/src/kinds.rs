@@ -13,8 +13,6 @@ pub mod certificates;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
-#[cfg(test)]
-mod exercise;
 pub mod flowcontrol;
 pub mod networking;
 pub mod node;

@@ -185,7 +185,8 @@ fn last_seen(event: &Value) -> Option<Timestamp> {
         .max()
 }
 
-fn find(group: &str, plural: &str) -> Result<&'static Arc<Resource>, ApiError> {
+/// A built-in resource of version v1.
+pub fn find(group: &str, plural: &str) -> Result<&'static Arc<Resource>, ApiError> {
     api::find(group, "v1", plural).ok_or(ApiError::NoSuchResource)
 }
 

@@ -18,11 +18,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
 use super::negotiate::Wanted;
+use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, authz, discovery, health, join, openapi, reply};
+use super::{State, authz, discovery, health, join, openapi};
 use api::{ApiError, Subresource};
 
 /// How long a request may take that is no watch and no log.
@@ -71,9 +72,19 @@ async fn authenticate(
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
+    let asked = (request.method(), request.uri());
+    let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
+    let seat = match entered.await {
+        Ok(seat) => seat,
+        Err(error) => return reply::error(&error),
+    };
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
-    ticket.until_sent(next.run(request).await)
+    let mut answer = next.run(request).await;
+    for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
+        answer.headers_mut().insert(name, value);
+    }
+    ticket.until_sent(answer)
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -123,7 +134,6 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
-    let deprecation = target.resource().deprecation.clone();
     let call = Call {
         state,
         user,
@@ -133,8 +143,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         headers: parts.headers,
         wanted,
         body: upload.bytes,
+        warnings: Warnings::default(),
     };
-    let answer = if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
+    if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await
     } else if verb.reads() {
         in_time(rest::serve(call)).await
@@ -146,9 +157,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             rest::serve(call).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
-    };
-    let deprecation = deprecation.map(|text| text.to_string());
-    Ok(reply::warn(answer?, deprecation.as_slice()))
+    }
 }
 
 /// The body of a request whose sender may do this.

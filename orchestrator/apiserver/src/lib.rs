@@ -14,6 +14,7 @@ pub mod cache;
 mod discovery;
 mod dispatch;
 mod families;
+mod flow;
 mod health;
 mod join;
 mod negotiate;
@@ -131,6 +132,7 @@ struct State {
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
     shares: shares::Shares,
+    flows: flow::Flows,
     tasks: Tasks,
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
@@ -159,11 +161,13 @@ impl ApiServer {
             documents,
             pki,
             shares: shares::Shares::default(),
+            flows: flow::Flows::default(),
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
         });
         bootstrap::first_objects(&state).await?;
+        flow::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
         pki::start_renewal(&state);

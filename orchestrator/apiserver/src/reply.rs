@@ -1,6 +1,7 @@
 //! Answers: objects, lists, statuses, errors, in the form that was negotiated.
 
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -16,6 +17,27 @@ use api::{ApiError, Format, Resource};
 
 /// Lists above this size go out in pieces of it.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What the client should hear besides the answer, in the order in which it was noticed, each once.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    pub fn add(&self, texts: impl IntoIterator<Item = String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in texts {
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
+    }
+}
+
 /// All warnings of an answer, and each of them if there are more: clients limit their headers.
 const WARNINGS_BYTES: usize = 4 * 1024;
 const WARNING_BYTES: usize = 256;

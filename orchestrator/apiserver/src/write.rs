@@ -14,10 +14,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::admission::{self, Attributes, Operation};
 use super::authn::User;
 use super::objects::{Current, WriteError};
+use super::reply::Warnings;
 use super::services::{self, Claim};
-use super::{State, admission, node_writes, wire};
+use super::{State, node_writes, wire};
 use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
 
 /// How often a write that lost a race is tried again when the client set no precondition.
@@ -30,10 +32,14 @@ pub struct Writer<'a> {
     /// None: the server itself.
     pub user: Option<&'a User>,
     pub part: Part,
+    /// What the path names of the object, if not the whole.
+    pub subresource: Option<Subresource>,
     /// Who becomes the owner of the fields that change. None: nobody does.
     pub manager: Option<Manager>,
     /// Everything but the commit is done.
     pub dry_run: bool,
+    /// What the user should hear besides the answer.
+    pub warnings: Warnings,
 }
 
 /// Who manages fields, and through what.
@@ -62,14 +68,17 @@ impl<'a> Writer<'a> {
             resource,
             user: None,
             part: Part::Object,
+            subresource: None,
             manager: None,
             dry_run: false,
+            warnings: Warnings::default(),
         }
     }
 
     /// Writes a new object that has a name. `Changed`: there is one of this name.
     pub async fn create(&self, mut object: Value) -> Result<Bytes, WriteError> {
         let (state, resource) = (self.state, self.resource);
+        self.mutate(Operation::Create, None, &mut object).await?;
         self.note_owners(None, &mut object);
         resource.prepare_for_create(&mut object);
         meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
@@ -83,6 +92,7 @@ impl<'a> Writer<'a> {
         if state.objects.cache.get(resource, namespace, name).is_some() {
             return Err(WriteError::Changed);
         }
+        self.admit(Operation::Create, None, Some(&object)).await?;
         let claim = Claim::make(state, resource, &mut object, None)?;
         if self.dry_run {
             return Ok(resource.serialize(&object).into());
@@ -116,8 +126,14 @@ impl<'a> Writer<'a> {
     /// is removed.
     pub async fn update(&self, current: &Current, mut new: Value) -> Result<Bytes, WriteError> {
         let (state, resource, old) = (self.state, self.resource, &current.value);
+        if self.part != Part::Deletion {
+            self.mutate(Operation::Update, Some(old), &mut new).await?;
+        }
         self.note_owners(Some(old), &mut new);
         self.prepare(&mut new, old)?;
+        if self.part != Part::Deletion {
+            self.admit(Operation::Update, Some(old), Some(&new)).await?;
+        }
         let claim = Claim::make(state, resource, &mut new, Some(old))?;
         apply::keep_times(&mut new, old);
         if new == *old {
@@ -150,6 +166,67 @@ impl<'a> Writer<'a> {
             .await?;
         services::release(self.state, &current.value);
         Ok(())
+    }
+
+    /// Whether everybody who has a say in it lets the object go. Asked once a deletion, before its
+    /// first write.
+    pub async fn may_delete(&self, current: &Current) -> Result<(), ApiError> {
+        self.admit(Operation::Delete, Some(&current.value), None)
+            .await
+    }
+
+    /// Lets those change the object who may.
+    async fn mutate(
+        &self,
+        operation: Operation,
+        old: Option<&Value>,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        let (namespace, name) = (
+            meta::namespace(object).to_owned(),
+            meta::name(object).to_owned(),
+        );
+        match self.attributes(operation, old, &namespace, &name) {
+            Some(attributes) => admission::mutate(&attributes, object).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks those who may refuse. `object` is None for a deletion.
+    async fn admit(
+        &self,
+        operation: Operation,
+        old: Option<&Value>,
+        object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let known = object.or(old).unwrap_or(&Value::Null);
+        let (namespace, name) = (meta::namespace(known), meta::name(known));
+        match self.attributes(operation, old, namespace, name) {
+            Some(attributes) => admission::validate(&attributes, object).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The server's own writes are nobody else's business.
+    fn attributes<'b>(
+        &'b self,
+        operation: Operation,
+        old: Option<&'b Value>,
+        namespace: &'b str,
+        name: &'b str,
+    ) -> Option<Attributes<'b>> {
+        Some(Attributes {
+            state: self.state,
+            user: self.user?,
+            resource: self.resource,
+            subresource: self.subresource,
+            operation,
+            namespace,
+            name,
+            old,
+            dry_run: self.dry_run,
+            warnings: &self.warnings,
+        })
     }
 
     /// Notes who owns what this write changes, before the server adds anything of its own.

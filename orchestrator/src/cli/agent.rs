@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use agent::reset::{self, ResetConfig};
+use agent::node::reset::{self, ResetConfig};
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
 use sys::{Shutdown, descriptors, telemetry};
@@ -56,7 +56,7 @@ pub struct Args {
     docker_host: String,
 
     /// How many processes and threads one container may have; 0: as many as the machine.
-    #[arg(long, value_name = "N", default_value_t = agent::defaults::PIDS_LIMIT)]
+    #[arg(long, value_name = "N", default_value_t = agent::pod::defaults::PIDS_LIMIT)]
     pids_limit: u32,
 
     /// What to log: error, warn, info, debug, trace or module=level,….

@@ -13,7 +13,7 @@ use nix::time::{ClockId, clock_gettime};
 use orchestrator_common::{DropEvent, Proto};
 
 use super::workload::cluster::ClusterArgs;
-use agent::drops;
+use agent::network::drops;
 use datapath::events::{self, describe};
 use datapath::trace::{self, Question};
 

@@ -1,13 +1,13 @@
-//! Turns at work that is done one piece after the other, fair among those who cause it.
+//! Turns at work of which so many pieces are done at a time, fair among those who cause it.
 //!
 //! ```text
 //! source a: ● ● ● ● ─▶ a's first ─┐
-//! source b: ●       ─▶ b's first ─┼─▶ one at work
+//! source b: ●       ─▶ b's first ─┼─▶ at work, as many as there are seats
 //! source c: ● ●     ─▶ c's first ─┘
 //! ```
 //!
-//! A waiter waits first among those of its source, and then among the first ones of all sources: a
-//! source with a thousand waiters delays another one's by one turn.
+//! A waiter waits first among those of its source, and then among the first ones of all sources, as many
+//! of each as there are seats: a source with a thousand waiters delays another one's by one turn.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Who waits and who is at work. Clones share it.
 #[derive(Debug)]
 pub struct Turns<K> {
+    seats: usize,
     first_ones: Arc<Semaphore>,
     /// Only sources of which a waiter is there, or one is at work.
     sources: Arc<Mutex<BTreeMap<K, Source>>>,
@@ -25,7 +26,7 @@ pub struct Turns<K> {
 #[derive(Debug)]
 struct Source {
     own: Arc<Semaphore>,
-    /// Waiters, and the one at work.
+    /// Waiters, and those at work.
     present: usize,
 }
 
@@ -48,6 +49,7 @@ struct Presence<K: Ord> {
 impl<K> Clone for Turns<K> {
     fn clone(&self) -> Self {
         Self {
+            seats: self.seats,
             first_ones: self.first_ones.clone(),
             sources: self.sources.clone(),
         }
@@ -56,8 +58,16 @@ impl<K> Clone for Turns<K> {
 
 impl<K> Default for Turns<K> {
     fn default() -> Self {
+        Self::with_seats(1)
+    }
+}
+
+impl<K> Turns<K> {
+    /// So many may work at a time.
+    pub fn with_seats(seats: usize) -> Self {
         Self {
-            first_ones: Arc::new(Semaphore::new(1)),
+            seats,
+            first_ones: Arc::new(Semaphore::new(seats)),
             sources: Arc::default(),
         }
     }
@@ -67,6 +77,19 @@ impl<K: Ord + Clone> Turns<K> {
     /// Waits for a turn of this source. A waiter that gives up leaves nothing behind.
     pub async fn next(&self, source: K) -> Turn<K> {
         let (presence, own) = self.enter(source);
+        self.wait(presence, own).await
+    }
+
+    /// The same, unless `limit` of this source wait or work already.
+    pub async fn next_of(&self, source: K, limit: usize) -> Option<Turn<K>> {
+        let (presence, own) = self.enter(source);
+        match presence.count() > limit {
+            true => None,
+            false => Some(self.wait(presence, own).await),
+        }
+    }
+
+    async fn wait(&self, presence: Presence<K>, own: Arc<Semaphore>) -> Turn<K> {
         // Errors are of semaphores that were closed: nothing closes these.
         let first = own.acquire_owned().await.ok();
         let at_work = self.first_ones.clone().acquire_owned().await.ok();
@@ -80,13 +103,21 @@ impl<K: Ord + Clone> Turns<K> {
     fn enter(&self, key: K) -> (Presence<K>, Arc<Semaphore>) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let source = sources.entry(key.clone()).or_insert_with(|| Source {
-            own: Arc::new(Semaphore::new(1)),
+            own: Arc::new(Semaphore::new(self.seats)),
             present: 0,
         });
         source.present += 1;
         let own = source.own.clone();
         let sources = self.sources.clone();
         (Presence { sources, key }, own)
+    }
+}
+
+impl<K: Ord> Presence<K> {
+    /// How many of the source are there.
+    fn count(&self) -> usize {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.get(&self.key).map_or(0, |source| source.present)
     }
 }
 
@@ -132,8 +163,8 @@ mod tests {
         wait("few");
         tokio::task::yield_now().await;
         drop(working);
-        let first_two = [order.recv().await, order.recv().await];
-        assert!(first_two.contains(&Some("few")), "{first_two:?}");
+        let first = [order.recv().await, order.recv().await];
+        assert!(first.contains(&Some("few")), "{first:?}");
         for _ in 2..1001 {
             assert_eq!(order.recv().await, Some("many"));
         }
@@ -160,6 +191,28 @@ mod tests {
             assert_eq!(ready.iter().flatten().count(), 1, "one at a time");
         }
         assert_eq!(order, "abcabc");
+    }
+
+    #[tokio::test]
+    async fn a_source_alone_takes_every_seat_and_no_more_than_its_limit_wait() {
+        let turns = Turns::with_seats(2);
+        let (one, two) = (turns.next(1).await, turns.next(1).await);
+        let mut third = Box::pin(turns.next_of(1, 3));
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!(
+            turns
+                .next_of(1, 3)
+                .now_or_never()
+                .is_some_and(|turn| turn.is_none())
+        );
+        let mut other = Box::pin(turns.next_of(2, 3));
+        assert!(other.as_mut().now_or_never().is_none());
+        drop((one, two));
+        let third = third.await.expect("a turn");
+        let other = other.await.expect("a turn");
+        assert_eq!(present(&turns), 2);
+        drop((third, other));
+        assert_eq!(present(&turns), 0);
     }
 
     #[tokio::test]

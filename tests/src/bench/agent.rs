@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agent::pod_net::{PodLinks, Wire};
+use agent::network::pod_net::{PodLinks, Wire};
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use datapath::{Change, Datapath, pin_name};

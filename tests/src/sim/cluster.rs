@@ -1,6 +1,6 @@
 //! One simulated cluster: the API, its clients, nodes with agents, users, and chance.
 
-use agent::drain::LIMIT;
+use agent::network::drain::LIMIT;
 use api::meta;
 use client::{Kind, PatchKind};
 use controllers::object::Key;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use agent::drain::endpoints::Standing;
-use agent::drain::nodes::Known;
-use agent::drain::{APPLIED, Drain, Progress, until};
-use agent::pod_plan::{self, Action, Memory, View};
+use agent::network::drain::endpoints::Standing;
+use agent::network::drain::nodes::Known;
+use agent::network::drain::{APPLIED, Drain, Progress, until};
+use agent::pod::plan::{self, Action, Memory, View};
 use agent::runtime::{Container, Identity, Role, State};
 use api::meta;
 use client::{Kind, PatchKind};
@@ -184,7 +184,7 @@ impl Agent {
         }
         let typed: Pod = serde_json::from_value(pod.clone()).expect("the API holds pods");
         let containers = [running(Role::Sandbox, ""), running(Role::Main, "main")];
-        let actions = pod_plan::plan(&View {
+        let actions = plan::plan(&View {
             pod: &typed,
             gone: false,
             now: api.now,

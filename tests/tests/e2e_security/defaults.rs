@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use agent::defaults::{CAPABILITIES, MASKED_PATHS, NODE_PORTS, PIDS_LIMIT, READ_ONLY_PATHS};
+use agent::pod::defaults::{CAPABILITIES, MASKED_PATHS, NODE_PORTS, PIDS_LIMIT, READ_ONLY_PATHS};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tests::cluster::{output, wait};

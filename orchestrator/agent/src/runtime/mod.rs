@@ -4,8 +4,11 @@
 //! network: a caller says what to start, a runtime says what there is. All that a restarted agent
 //! must know again is on the containers, as labels.
 
+pub mod container_spec;
 pub mod docker;
 pub mod fake;
+pub mod image_name;
+pub mod image_root;
 pub mod pause_image;
 mod process;
 

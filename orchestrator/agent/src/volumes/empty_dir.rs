@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 use nix::mount::{MsFlags, mount};
 
 use super::{MADE, PodDir, fs_group, is_label, is_mounted, make_dir, volumes_of};
-use crate::downward::Facts;
-use crate::pod_shape;
-use crate::quantity;
+use crate::pod::downward::Facts;
+use crate::pod::quantity;
+use crate::pod::shape;
 use sys::beneath::Dir;
 
 /// A measure counts no more entries of one volume than this. A volume with more, or one that is
@@ -137,8 +137,8 @@ fn pod_memory_bytes(pod: &Pod) -> Option<u64> {
         let milli = quantity::milli(limits.get("memory")?)?;
         u64::try_from(milli / 1000).ok().filter(|bytes| *bytes > 0)
     };
-    let mains: Option<Vec<u64>> = pod_shape::main_templates(pod).iter().map(limit).collect();
-    let inits: Option<Vec<u64>> = pod_shape::init_templates(pod).iter().map(limit).collect();
+    let mains: Option<Vec<u64>> = shape::main_templates(pod).iter().map(limit).collect();
+    let inits: Option<Vec<u64>> = shape::init_templates(pod).iter().map(limit).collect();
     let together = mains?.into_iter().fold(0, u64::saturating_add);
     let together = inits?.into_iter().fold(together, u64::max);
     (together > 0).then_some(together)

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::container_spec;
-use crate::downward::Facts;
-use crate::pod_shape;
+use crate::pod::downward::Facts;
+use crate::pod::shape;
+use crate::runtime::container_spec;
 
 /// What a pod's resolver is told besides the pod's own wishes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub fn hosts(pod: &Pod, facts: &Facts) -> String {
          fe00::2\tip6-allrouters\n",
     );
     let spec = pod.spec.as_ref();
-    let addrs = if pod_shape::host_network(pod) {
+    let addrs = if shape::host_network(pod) {
         Some(facts.node_ips)
     } else {
         facts.pod_ips
@@ -50,7 +50,7 @@ pub fn resolv_conf(pod: &Pod, host: &str, dns: &Dns) -> String {
         .and_then(|spec| spec.dns_policy.as_deref())
         .unwrap_or("ClusterFirst");
     let cluster = match policy {
-        "ClusterFirst" if !pod_shape::host_network(pod) => dns.server,
+        "ClusterFirst" if !shape::host_network(pod) => dns.server,
         "ClusterFirstWithHostNet" => dns.server,
         _ => None,
     };

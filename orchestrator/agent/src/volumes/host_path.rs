@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::HostPathVolumeSource;
 
 use super::{failed, make_dir};
-use crate::container_spec::SpecError;
+use crate::runtime::container_spec::SpecError;
 
 /// What each type of `hostPath` must find, and what is made where nothing is.
 const TYPES: &[(&str, fn(&FileType) -> bool, fn(&Path) -> io::Result<()>)] = &[

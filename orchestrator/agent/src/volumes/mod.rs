@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
-use super::container_spec::SpecError;
-use super::downward::Facts;
-use super::sources::Sources;
+use crate::api::sources::Sources;
+use crate::pod::downward::Facts;
+use crate::runtime::container_spec::SpecError;
 use sys::beneath::Dir;
 use sys::mounts;
 

@@ -23,7 +23,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 
 use super::{PodDir, make_dir};
-use crate::container_spec::SpecError;
+use crate::runtime::container_spec::SpecError;
 use crate::runtime::{Mount, Propagation};
 use sys::beneath::Dir;
 use sys::mounts::Copied;

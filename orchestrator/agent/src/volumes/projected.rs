@@ -5,11 +5,11 @@ use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
-use crate::container_spec::SpecError;
-use crate::downward::{self, Facts};
-use crate::env;
-use crate::pod_shape;
-use crate::sources::{Kind, Sources};
+use crate::api::sources::{Kind, Sources};
+use crate::pod::downward::{self, Facts};
+use crate::pod::env;
+use crate::pod::shape;
+use crate::runtime::container_spec::SpecError;
 
 const DEFAULT_FILE_MODE: i32 = 0o644;
 /// A file may have the bits for reading, writing and executing, and no others.
@@ -124,7 +124,7 @@ impl Gathered<'_> {
             let text = match (&item.field_ref, &item.resource_field_ref) {
                 (Some(field), _) => downward::field(self.pod, &field.field_path, self.facts),
                 (None, Some(resource)) => {
-                    let Some(own) = pod_shape::main_templates(self.pod).first() else {
+                    let Some(own) = shape::main_templates(self.pod).first() else {
                         continue;
                     };
                     downward::resource(self.pod, own, resource, self.facts)

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::sources::Contents;
+use crate::api::sources::Contents;
 
 fn facts() -> Facts {
     Facts {

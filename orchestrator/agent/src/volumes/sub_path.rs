@@ -13,8 +13,8 @@ use nix::mount::MsFlags;
 use rustix::fs::{FileType, fstat};
 
 use super::{Made, Origin, PodDir};
-use crate::container_spec::SpecError;
 use crate::runtime::Propagation;
+use crate::runtime::container_spec::SpecError;
 use sys::beneath::Dir;
 use sys::mounts::{self, Copied};
 

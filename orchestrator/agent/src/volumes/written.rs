@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use nix::mount::{MsFlags, mount};
 
 use super::{MEMORY, PodDir, fs_group, io_failed, is_mounted, make_dir, projected, write};
-use crate::container_spec::SpecError;
-use crate::downward::Facts;
-use crate::sources::Sources;
+use crate::api::sources::Sources;
+use crate::pod::downward::Facts;
+use crate::runtime::container_spec::SpecError;
 use sys::beneath::Dir;
 
 /// Options of one pod's file system: its size has room for the files of an update beside those that they

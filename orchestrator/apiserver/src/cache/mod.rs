@@ -192,6 +192,11 @@ impl Cache {
         (self.revision().max(state.applied), objects)
     }
 
+    /// The revision of the last change of any object of a resource.
+    pub fn last_change(&self, resource: &Resource) -> Revision {
+        self.kind(resource).map_or(0, |kind| kind.state().applied)
+    }
+
     /// Whether a pod that is bound to the node refers to that object of its own namespace.
     pub fn refers(&self, node: &str, kind: Referent, namespace: &str, name: &str) -> bool {
         let pods = api::find("", "v1", "pods");

@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::{Answer, Call};
 use crate::admission;
+use crate::node_writes;
 use crate::objects::WriteError;
 use crate::write::{Part, RETRIES};
-use crate::{node_writes, reply};
 use api::{ApiError, Decoded, meta};
 
 /// Decodes, completes, checks and writes a new object.
@@ -16,9 +16,10 @@ pub async fn create(call: &Call) -> Answer {
     let resource = call.resource();
     let Decoded {
         mut object,
-        mut warnings,
+        warnings,
     } = call.decode(resource)?;
-    warnings.extend((resource.warn)(&object));
+    call.warnings.add(warnings);
+    call.warnings.add((resource.warn)(&object));
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {
         return Err(ApiError::BadRequest(
@@ -33,8 +34,7 @@ pub async fn create(call: &Call) -> Answer {
         let name = meta::name(&object).to_owned();
         match writer.create(object).await {
             Ok(bytes) => {
-                let answer = call.show(bytes, StatusCode::CREATED).await?;
-                return Ok(reply::warn(answer, &warnings));
+                return call.show(bytes, StatusCode::CREATED).await;
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another object got the same random name: draw again.

@@ -17,7 +17,7 @@ use crate::objects::{Current, WriteError};
 use crate::request::{self, Query};
 use crate::wire::ListMeta;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{State, negotiate, reply};
+use crate::{negotiate, reply};
 use api::{self, ApiError, Behaviour, Resource, Subresource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -68,14 +68,7 @@ enum Outcome {
 pub async fn delete(call: &Call) -> Answer {
     let options = Options::of(call)?;
     let resource = call.resource();
-    let outcome = delete_one(
-        &call.state,
-        call.storage(),
-        call.namespace(),
-        call.name(),
-        &options,
-    )
-    .await?;
+    let outcome = delete_one(call, call.namespace(), call.name(), &options).await?;
     match outcome {
         Outcome::Going(bytes) => call.show(bytes, StatusCode::OK).await,
         Outcome::Gone(old) if resource.answers_with_object => {
@@ -131,7 +124,7 @@ pub async fn evict(call: &Call) -> Answer {
         .await?;
     // The revision that the client named was this one; it is one older now.
     options.resource_version = None;
-    delete_one(&call.state, resource, namespace, name, &options).await?;
+    delete_one(call, namespace, name, &options).await?;
     let status = reply::success(StatusCode::CREATED, Value::Null);
     Ok(reply::json(StatusCode::CREATED, &status))
 }
@@ -169,7 +162,7 @@ pub async fn delete_collection(call: &Call) -> Answer {
     let mut deletions = Vec::new();
     for object in all {
         if selection.selects(&object) {
-            deletions.push(delete_listed(&call.state, resource, object, &options));
+            deletions.push(delete_listed(call, object, &options));
         }
     }
     // Several at once share one sync of the disk.
@@ -187,13 +180,12 @@ pub async fn delete_collection(call: &Call) -> Answer {
 
 /// One of a collection: what was in it, or nothing if somebody else was faster.
 async fn delete_listed(
-    state: &State,
-    resource: &Arc<Resource>,
+    call: &Call,
     object: Arc<Cached>,
     options: &Options,
 ) -> Result<Option<Bytes>, ApiError> {
     let (namespace, name) = (object.namespace(), object.name());
-    match delete_one(state, resource, namespace, name, options).await {
+    match delete_one(call, namespace, name, options).await {
         Ok(Outcome::Gone(_)) => Ok(Some(object.bytes.clone())),
         Ok(Outcome::Going(bytes)) => Ok(Some(bytes)),
         Err(ApiError::NotFound(_)) => Ok(None),
@@ -202,20 +194,26 @@ async fn delete_listed(
 }
 
 async fn delete_one(
-    state: &State,
-    resource: &Arc<Resource>,
+    call: &Call,
     namespace: &str,
     name: &str,
     options: &Options,
 ) -> Result<Outcome, ApiError> {
+    let (state, resource) = (&call.state, call.storage());
     let writer = Writer {
-        part: Part::Deletion,
-        ..Writer::server(state, resource)
+        manager: None,
+        dry_run: options.dry_run,
+        ..call.writer(Part::Deletion)?
     };
+    let mut is_admitted = false;
     for _ in 0..RETRIES {
         let current = state.objects.current(resource, namespace, name)?;
         options.check(resource, &current)?;
         let plan = plan(resource, &current.value, options, Timestamp::now())?;
+        if !is_admitted {
+            writer.may_delete(&current).await?;
+            is_admitted = true;
+        }
         let written = match plan {
             Plan::Leave => return Ok(Outcome::Going(current.bytes)),
             Plan::Remove if options.dry_run => return Ok(Outcome::Gone(current)),

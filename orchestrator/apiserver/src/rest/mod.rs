@@ -19,10 +19,11 @@ use super::State;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
+use super::reply::{self, Warnings};
 use super::request::{Query, Target, Verb};
+use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use super::{reply, versions};
 use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
 
 /// One request for objects, ready to be served.
@@ -35,6 +36,8 @@ pub struct Call {
     pub headers: HeaderMap,
     pub wanted: Wanted,
     pub body: Bytes,
+    /// What the client should hear besides the answer.
+    pub warnings: Warnings,
 }
 
 /// The answer to a request for objects.
@@ -42,18 +45,25 @@ pub type Answer = Result<Response<Body>, ApiError>;
 
 /// Serves a request that may be served.
 pub async fn serve(call: Call) -> Answer {
+    let deprecation = call.resource().deprecation.as_deref();
+    call.warnings.add(deprecation.map(str::to_owned));
+    let answer = answer(&call).await?;
+    Ok(reply::warn(answer, &call.warnings.all()))
+}
+
+async fn answer(call: &Call) -> Answer {
     match (call.target.subresource, call.verb) {
-        (Some(Subresource::Log), Verb::Get) => super::proxy::log(&call).await,
-        (Some(Subresource::Binding), Verb::Create) => subresource::bind(&call).await,
-        (Some(Subresource::Eviction), Verb::Create) => delete::evict(&call).await,
-        (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(&call).await,
+        (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
+        (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
+        (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
+        (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
-            get::get(&call).await
+            get::get(call).await
         }
-        (None, Verb::List) => list::list(&call).await,
-        (None, Verb::Watch) => super::watch::watch(&call).await,
-        (None, Verb::Create) if review::is_of(&call) => review::review(&call),
-        (None, Verb::Create) if call.target.name.is_none() => create::create(&call).await,
+        (None, Verb::List) => list::list(call).await,
+        (None, Verb::Watch) => super::watch::watch(call).await,
+        (None, Verb::Create) if review::is_of(call) => review::review(call),
+        (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
         (
             Some(
                 Subresource::Status
@@ -63,13 +73,13 @@ pub async fn serve(call: Call) -> Answer {
             )
             | None,
             Verb::Update,
-        ) => update::replace(&call).await,
+        ) => update::replace(call).await,
         (
             Some(Subresource::Status | Subresource::Scale | Subresource::Approval) | None,
             Verb::Patch,
-        ) => update::patch(&call).await,
-        (None, Verb::Delete) => delete::delete(&call).await,
-        (None, Verb::DeleteCollection) => delete::delete_collection(&call).await,
+        ) => update::patch(call).await,
+        (None, Verb::Delete) => delete::delete(call).await,
+        (None, Verb::DeleteCollection) => delete::delete_collection(call).await,
         (_, verb) => Err(ApiError::method_not_allowed(call.resource(), verb.as_str())),
     }
 }
@@ -87,8 +97,10 @@ impl Call {
             resource: self.storage(),
             user: Some(&self.user),
             part,
+            subresource: self.target.subresource,
             manager: Some(self.manager()?),
             dry_run: self.query.dry_run()?,
+            warnings: self.warnings.clone(),
         })
     }
 

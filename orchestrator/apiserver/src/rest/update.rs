@@ -12,7 +12,7 @@ use super::{Answer, Call, create, subresource};
 use crate::objects::{Current, WriteError};
 use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{authz, negotiate, reply, versions};
+use crate::{authz, negotiate, versions};
 use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
@@ -28,13 +28,14 @@ pub async fn replace(call: &Call) -> Answer {
     };
     let Decoded {
         mut object,
-        mut warnings,
+        warnings,
     } = call.decode(body_kind)?;
-    warnings.extend((body_kind.warn)(&object));
+    call.warnings.add(warnings);
+    call.warnings.add((body_kind.warn)(&object));
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
     let required = meta::resource_version(&object).to_owned();
-    change(call, &mut warnings, |current, _| {
+    change(call, |current| {
         check_revision(call, current, &required)?;
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &object),
@@ -61,8 +62,8 @@ pub async fn patch(call: &Call) -> Answer {
     let body = api::decode::patch_body(&call.body, Format::Json, mode)?;
     let patch = body.object;
     let scale = call.target.subresource == Some(Subresource::Scale);
-    let mut warnings = Vec::new();
-    change(call, &mut warnings, |current, warnings| {
+    call.warnings.add(body.warnings);
+    change(call, |current| {
         let mut original = current.with_revision();
         if scale {
             original = api::scale::of(call.resource(), &original)?;
@@ -77,9 +78,8 @@ pub async fn patch(call: &Call) -> Answer {
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
-        // What the last try reported is what the client hears.
-        *warnings = [body.warnings.clone(), decoded.warnings].concat();
-        warnings.extend((patched_kind.warn)(&decoded.object));
+        call.warnings.add(decoded.warnings);
+        call.warnings.add((patched_kind.warn)(&decoded.object));
         match scale {
             true => api::scale::apply(call.resource(), &current.with_revision(), &decoded.object),
             false => Ok(decoded.object),
@@ -101,8 +101,9 @@ async fn apply(call: &Call) -> Answer {
     }
     // Asked for its warnings, and for what is of a wrong type: required fields that are filled in would
     // count as applied.
-    let warnings = resource.canonical(applied.clone(), mode)?.warnings;
-    let mut warnings = [body.warnings, warnings].concat();
+    call.warnings.add(body.warnings);
+    call.warnings
+        .add(resource.canonical(applied.clone(), mode)?.warnings);
     let force = call.query.flag("force");
     let manager = call.manager()?;
     let merged = |live: Option<&Value>| {
@@ -121,7 +122,7 @@ async fn apply(call: &Call) -> Answer {
     };
     for _ in 0..RETRIES {
         if call.target.subresource.is_some() || exists() {
-            return change_by(call, &writer, &mut warnings, |current, _| {
+            return change_by(call, &writer, |current| {
                 let new = merged(Some(&current.value))?;
                 check_revision(call, current, meta::resource_version(&new))?;
                 Ok(new)
@@ -140,8 +141,7 @@ async fn apply(call: &Call) -> Answer {
         create::check(call, &new)?;
         match writer.create(new).await {
             Ok(bytes) => {
-                let answer = call.show(bytes, StatusCode::CREATED).await?;
-                return Ok(reply::warn(answer, &warnings));
+                return call.show(bytes, StatusCode::CREATED).await;
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another one of this name was made meanwhile.
@@ -151,33 +151,28 @@ async fn apply(call: &Call) -> Answer {
     Err(ApiError::modified(resource, call.name()))
 }
 
-/// Writes what `make` makes of the object, and answers it with the warnings. Both are in the version that
-/// the client speaks.
-async fn change(
-    call: &Call,
-    warnings: &mut Vec<String>,
-    make: impl FnMut(&Current, &mut Vec<String>) -> Result<Value, ApiError>,
-) -> Answer {
-    change_by(call, &call.writer(part(call))?, warnings, make).await
+/// Writes what `make` makes of the object, and answers it; both are in the version that the client
+/// speaks.
+async fn change(call: &Call, make: impl FnMut(&Current) -> Result<Value, ApiError>) -> Answer {
+    change_by(call, &call.writer(part(call))?, make).await
 }
 
 async fn change_by(
     call: &Call,
     writer: &Writer<'_>,
-    warnings: &mut Vec<String>,
-    mut make: impl FnMut(&Current, &mut Vec<String>) -> Result<Value, ApiError>,
+    mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
     let objects = &call.state.objects;
     for _ in 0..RETRIES {
         let current = objects.current(call.storage(), call.namespace(), call.name())?;
         let new = if call.target.served.is_same() {
-            make(&current, warnings)?
+            make(&current)?
         } else {
             let shown = versions::shown(&call.target.served, &current).await?;
-            call.stored(make(&shown, warnings)?).await?
+            call.stored(make(&shown)?).await?
         };
         match writer.update(&current, new).await {
-            Ok(bytes) => return Ok(reply::warn(answer(call, bytes).await?, warnings)),
+            Ok(bytes) => return answer(call, bytes).await,
             Err(WriteError::Failed(error)) => return Err(error),
             // Another write came in between.
             Err(WriteError::Changed) => {}

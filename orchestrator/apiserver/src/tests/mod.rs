@@ -3,6 +3,7 @@
 mod admission;
 mod claims;
 mod discovery;
+mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]

@@ -30,7 +30,7 @@ use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Runtime,
     RuntimeError, Sighting, pause_image, process,
 };
-use crate::facts;
+use crate::node::facts;
 
 /// The oldest Engine API that has all the agent asks for (Docker 20.10).
 const OLDEST_API: (usize, usize) = (1, 41);

@@ -321,12 +321,12 @@ mod tests {
     fn a_row_shows_how_many_validations_and_which_parameters() {
         assert_eq!(
             row(&resource(), &policy()),
-            [
-                json!("replica-limit"),
-                json!(1),
-                json!("rules.example.com/v1/ReplicaLimit"),
-                json!("30m"),
-            ]
+            json!([
+                "replica-limit",
+                1,
+                "rules.example.com/v1/ReplicaLimit",
+                "10m",
+            ])
         );
     }
 }

@@ -253,13 +253,12 @@ mod tests {
         ]});
         assert_eq!(
             row(&resource(), &with(&service(), "/status", missing)),
-            [
+            json!([
                 "v1beta1.metrics.k8s.io",
                 "kube-system/metrics-server",
                 "False (MissingEndpoints)",
-                "30m"
-            ]
-            .map(Value::from)
+                "10m"
+            ])
         );
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, with};
+    use crate::kinds::testing::{change, columns, created, row, with, wrong};
 
     fn revision() -> Value {
         json!({
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn a_revision_has_data_and_a_number() {
         assert_eq!(
-            refused(&resource(), with(&revision(), "/data", Value::Null)),
+            wrong(&resource(), with(&revision(), "/data", Value::Null)),
             "data: Required value: data is mandatory"
         );
         assert_eq!(
-            refused(&resource(), with(&revision(), "/revision", (-1).into())),
+            wrong(&resource(), with(&revision(), "/revision", (-1).into())),
             "revision: Invalid value: -1: must be greater than or equal to 0"
         );
     }

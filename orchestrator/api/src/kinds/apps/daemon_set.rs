@@ -169,7 +169,7 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a log shipper applies.
     fn shipper() -> Value {
@@ -279,7 +279,7 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&shipper(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&shipper(), at, value)), why);
         }
     }
 

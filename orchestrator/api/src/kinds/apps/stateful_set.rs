@@ -214,7 +214,7 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a database applies.
     fn database() -> Value {
@@ -331,9 +331,9 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&database(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&database(), at, value)), why);
         }
-        let dotted = refused(
+        let dotted = wrong(
             &resource(),
             with(&database(), "/metadata/name", "a.b".into()),
         );

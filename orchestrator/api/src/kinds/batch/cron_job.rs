@@ -172,7 +172,7 @@ fn cells(object: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a database adds for its backups.
     fn backup() -> Value {
@@ -271,16 +271,16 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&backup(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&backup(), at, value)), why);
         }
         let long = "x".repeat(53);
         assert_eq!(
-            refused(&resource(), with(&backup(), "/metadata/name", json!(long))),
+            wrong(&resource(), with(&backup(), "/metadata/name", json!(long))),
             format!("metadata.name: Invalid value: {long:?}: must be no more than 52 characters")
         );
         for zone in ["UTC", "Etc/GMT+5", "America/Argentina/Buenos_Aires"] {
             let zoned = with(&backup(), "/spec/timeZone", json!(zone));
-            assert_eq!(refused(&resource(), zoned), "", "{zone}");
+            assert_eq!(wrong(&resource(), zoned), "", "{zone}");
         }
     }
 

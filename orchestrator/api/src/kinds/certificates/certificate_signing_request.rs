@@ -444,15 +444,14 @@ mod tests {
         let signed = json!({"conditions": condition_of("Approved"), "certificate": "YQ=="});
         assert_eq!(
             row(&resource(), &with(&request(), "/status", signed)),
-            [
+            json!([
                 "jane",
-                "30m",
+                "10m",
                 "kubernetes.io/kube-apiserver-client",
                 "root",
                 "24h",
                 "Approved,Issued"
-            ]
-            .map(Value::from)
+            ])
         );
         assert_eq!(condition(&request()), "Pending");
     }

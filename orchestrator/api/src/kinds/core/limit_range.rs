@@ -228,7 +228,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, with};
+    use crate::kinds::testing::{change, columns, created, row, with, wrong};
 
     fn range() -> Value {
         json!({
@@ -295,7 +295,7 @@ mod tests {
         let pod = json!({"type": "Pod", "max": {"cpu": "1"}});
         let twice = with(&range(), "/spec/limits", json!([pod.clone(), pod]));
         assert_eq!(
-            refused(&resource(), twice),
+            wrong(&resource(), twice),
             r#"spec.limits[1].type: Duplicate value: "Pod""#
         );
     }
@@ -303,7 +303,7 @@ mod tests {
     fn all_refused(cases: &[(Value, String)]) {
         for (limit, why) in cases {
             let object = with(&range(), "/spec/limits", json!([limit]));
-            assert_eq!(refused(&resource(), object), *why);
+            assert_eq!(wrong(&resource(), object), *why);
         }
     }
 

@@ -372,7 +372,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, with};
+    use crate::kinds::testing::{change, columns, created, row, with, wrong};
 
     fn export() -> Value {
         json!({
@@ -479,11 +479,11 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&export(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&export(), at, value)), why);
         }
         let anywhere = with(&disk(), "/spec/nodeAffinity", Value::Null);
         assert_eq!(
-            refused(&resource(), anywhere),
+            wrong(&resource(), anywhere),
             "spec.nodeAffinity: Required value: Local volume requires node affinity"
         );
     }

@@ -270,7 +270,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     /// What the chart of a database asks for.
     fn data() -> Value {
@@ -370,10 +370,10 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&data(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&data(), at, value)), why);
         }
         let named = with(&data(), "/spec/storageClassName", "Fast!".into());
-        let why = refused(&resource(), named);
+        let why = wrong(&resource(), named);
         assert!(why.starts_with(r#"spec.storageClassName: Invalid value: "Fast!": a lowercase"#));
     }
 

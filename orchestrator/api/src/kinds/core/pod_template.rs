@@ -49,7 +49,7 @@ fn cells(object: &Value, _now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     fn template() -> Value {
         json!({
@@ -74,12 +74,12 @@ mod tests {
     fn a_template_is_checked_as_a_pod_is() {
         let empty = with(&template(), "/template", Value::Null);
         assert_eq!(
-            refused(&resource(), empty),
+            wrong(&resource(), empty),
             "template.spec.containers: Required value"
         );
         let policy = with(&template(), "/template/spec/restartPolicy", "Maybe".into());
         assert_eq!(
-            refused(&resource(), policy),
+            wrong(&resource(), policy),
             r#"template.spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "OnFailure", "Never""#
         );
     }

@@ -187,7 +187,7 @@ fn cells(quota: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     fn quota() -> Value {
         json!({
@@ -257,19 +257,19 @@ mod tests {
             ),
         ];
         for (spec, why) in cases {
-            assert_eq!(refused(&resource(), with(&quota(), "/spec", spec)), why);
+            assert_eq!(wrong(&resource(), with(&quota(), "/spec", spec)), why);
         }
         let terminating = selected("Terminating", "In", json!(["a"]));
         assert_eq!(
-            refused(&resource(), with(&quota(), "/spec", terminating)),
+            wrong(&resource(), with(&quota(), "/spec", terminating)),
             format!(
                 r#"spec.scopeSelector.matchExpressions.operator: Invalid value: "In": {ONLY_EXISTS}"#
             )
         );
         let high = selected("PriorityClass", "In", json!(["high"]));
-        assert_eq!(refused(&resource(), with(&quota(), "/spec", high)), "");
+        assert_eq!(wrong(&resource(), with(&quota(), "/spec", high)), "");
         let pages = hard("requests.hugepages-2Mi", "1Gi");
-        assert_eq!(refused(&resource(), with(&quota(), "/spec", pages)), "");
+        assert_eq!(wrong(&resource(), with(&quota(), "/spec", pages)), "");
     }
 
     #[test]

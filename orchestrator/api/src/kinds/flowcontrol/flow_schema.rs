@@ -375,14 +375,7 @@ mod tests {
     fn a_row_shows_where_requests_go() {
         assert_eq!(
             row(&resource(), &created(&resource(), schema())),
-            [
-                json!("health"),
-                json!("exempt"),
-                json!(1000),
-                json!("ByUser"),
-                json!("30m"),
-                json!("?"),
-            ]
+            json!(["health", "exempt", 1000, "ByUser", "10m", "?",])
         );
     }
 }

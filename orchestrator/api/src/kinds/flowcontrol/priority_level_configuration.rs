@@ -288,15 +288,7 @@ mod tests {
         let stored = created(&resource(), level());
         assert_eq!(
             row(&resource(), &stored),
-            [
-                json!("batch"),
-                json!("Limited"),
-                json!(30),
-                json!(64),
-                json!(8),
-                json!(50),
-                json!("30m"),
-            ]
+            json!(["batch", "Limited", 30, 64, 8, 50, "10m",])
         );
         let reject = with(
             &stored,

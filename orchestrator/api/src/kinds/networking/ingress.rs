@@ -368,15 +368,14 @@ mod tests {
         );
         assert_eq!(
             row(&resource(), &object),
-            [
+            json!([
                 "web",
                 "nginx",
                 "shop.example",
                 "10.0.0.9,lb.example",
                 "80, 443",
-                "30m"
-            ]
-            .map(Value::from)
+                "10m"
+            ])
         );
         let rules: Vec<Value> = (0..5).map(|n| json!({"host": format!("{n}.a")})).collect();
         assert_eq!(hosts(&rules), "0.a,1.a,2.a + 2 more...");

@@ -217,13 +217,12 @@ mod tests {
     fn a_row_shows_the_controller_and_its_parameters() {
         assert_eq!(
             row(&resource(), &class()),
-            [
+            json!([
                 "nginx",
                 "k8s.io/ingress-nginx",
                 "Parameters.k8s.example/all",
-                "30m"
-            ]
-            .map(Value::from)
+                "10m"
+            ])
         );
     }
 }

@@ -272,9 +272,6 @@ mod tests {
 
     #[test]
     fn a_row_shows_which_pods_are_selected() {
-        assert_eq!(
-            row(&resource(), &policy()),
-            [json!("db"), json!("app=db"), json!("30m")]
-        );
+        assert_eq!(row(&resource(), &policy()), json!(["db", "app=db", "10m"]));
     }
 }

@@ -51,7 +51,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, with};
+    use crate::kinds::testing::{change, columns, created, row, with, wrong};
 
     fn sandboxed() -> Value {
         json!({
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn classes_are_refused_in_the_words_of_kubernetes() {
-        let handler = refused(&resource(), with(&sandboxed(), "/handler", "Run_sc".into()));
+        let handler = wrong(&resource(), with(&sandboxed(), "/handler", "Run_sc".into()));
         assert!(
             handler.starts_with(r#"handler: Invalid value: "Run_sc": a lowercase RFC 1123 label"#),
             "{handler}"
@@ -93,7 +93,7 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&sandboxed(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&sandboxed(), at, value)), why);
         }
     }
 

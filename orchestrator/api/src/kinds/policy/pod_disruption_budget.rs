@@ -100,7 +100,7 @@ fn cells(budget: &Value, now: Timestamp) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     fn budget() -> Value {
         json!({
@@ -161,7 +161,7 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&budget(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&budget(), at, value)), why);
         }
     }
 

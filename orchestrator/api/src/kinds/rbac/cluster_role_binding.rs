@@ -83,15 +83,14 @@ mod tests {
     fn a_row_shows_the_role_and_who_has_it() {
         assert_eq!(
             row(&resource(), &binding()),
-            [
+            json!([
                 "operators",
                 "ClusterRole/cluster-admin",
-                "30m",
+                "10m",
                 "",
                 "ops",
                 ""
-            ]
-            .map(Value::from)
+            ])
         );
     }
 }

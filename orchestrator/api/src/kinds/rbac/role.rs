@@ -117,7 +117,7 @@ mod tests {
         let row = row(&resource(), &role());
         assert_eq!(
             row,
-            ["system:leader-election", "1970-01-01T00:30:00Z"].map(Value::from)
+            json!(["system:leader-election", "2026-01-02T03:04:05Z"])
         );
     }
 }

@@ -101,15 +101,14 @@ mod tests {
     fn a_row_shows_the_role_and_who_has_it() {
         assert_eq!(
             row(&resource(), &binding()),
-            [
+            json!([
                 "read:pods",
                 "Role/pod-reader",
-                "30m",
+                "10m",
                 "jane",
                 "",
                 "build/ci"
-            ]
-            .map(Value::from)
+            ])
         );
     }
 }

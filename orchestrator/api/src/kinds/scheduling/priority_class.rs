@@ -118,7 +118,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+    use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
     fn class() -> Value {
         json!({
@@ -165,11 +165,11 @@ mod tests {
             ),
         ];
         for (at, value, why) in cases {
-            assert_eq!(refused(&resource(), with(&class(), at, value)), why);
+            assert_eq!(wrong(&resource(), with(&class(), at, value)), why);
         }
         for (name, value) in SYSTEM {
             let system = json!({"metadata": {"name": name}, "value": value});
-            assert_eq!(refused(&resource(), system), "");
+            assert_eq!(wrong(&resource(), system), "");
         }
     }
 

@@ -230,16 +230,16 @@ mod tests {
     fn a_row_shows_what_the_driver_wants() {
         assert_eq!(
             row(&resource(), &created(&resource(), driver())),
-            [
-                json!("ebs.csi.aws.com"),
-                json!(true),
-                json!(false),
-                json!(false),
-                json!("<unset>"),
-                json!(false),
-                json!("Persistent"),
-                json!("30m"),
-            ]
+            json!([
+                "ebs.csi.aws.com",
+                true,
+                false,
+                false,
+                "<unset>",
+                false,
+                "Persistent",
+                "10m",
+            ])
         );
     }
 }

@@ -160,6 +160,6 @@ mod tests {
     #[test]
     fn a_row_counts_the_drivers() {
         let row = row(&resource(), &node());
-        assert_eq!(row, [json!("node-1"), json!(1), json!("30m")]);
+        assert_eq!(row, json!(["node-1", 1, "10m"]));
     }
 }

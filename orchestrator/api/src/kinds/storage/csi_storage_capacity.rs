@@ -128,7 +128,7 @@ mod tests {
     fn a_row_shows_how_much_is_left() {
         assert_eq!(
             row(&resource(), &created(&resource(), capacity())),
-            ["csisc-1", "fast", "1Gi"].map(Value::from)
+            json!(["csisc-1", "fast", "1Gi"])
         );
     }
 }

@@ -195,14 +195,14 @@ mod tests {
     fn a_row_marks_the_default_class() {
         assert_eq!(
             row(&resource(), &created(&resource(), class())),
-            [
-                json!("fast (default)"),
-                json!("ebs.csi.aws.com"),
-                json!("Delete"),
-                json!("Immediate"),
-                json!(true),
-                json!("30m"),
-            ]
+            json!([
+                "fast (default)",
+                "ebs.csi.aws.com",
+                "Delete",
+                "Immediate",
+                true,
+                "10m",
+            ])
         );
     }
 }

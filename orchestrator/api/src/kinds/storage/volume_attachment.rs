@@ -188,14 +188,7 @@ mod tests {
     fn a_row_shows_what_is_where() {
         assert_eq!(
             row(&resource(), &created(&resource(), attachment())),
-            [
-                json!("csi-1"),
-                json!("ebs.csi.aws.com"),
-                json!("pv-1"),
-                json!("node-1"),
-                json!(false),
-                json!("30m"),
-            ]
+            json!(["csi-1", "ebs.csi.aws.com", "pv-1", "node-1", false, "10m",])
         );
     }
 }

@@ -115,6 +115,6 @@ mod tests {
     #[test]
     fn a_row_shows_the_driver() {
         let row = row(&resource(), &class());
-        assert_eq!(row, ["gold", "ebs.csi.aws.com", "30m"].map(Value::from));
+        assert_eq!(row, json!(["gold", "ebs.csi.aws.com", "10m"]));
     }
 }

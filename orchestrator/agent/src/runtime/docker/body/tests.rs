@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::container_spec;
+use crate::runtime::container_spec;
 
 const LIMITS: Limits = Limits {
     lowest_oom_score: -1000,

@@ -490,6 +490,6 @@ fn a_row_shows_when_the_definition_was_made() {
     let row = row(&resource(), &definition());
     assert_eq!(
         row,
-        ["crontabs.stable.example.com", "1970-01-01T00:30:00Z"].map(Value::from)
+        json!(["crontabs.stable.example.com", "2026-01-02T03:04:05Z"])
     );
 }

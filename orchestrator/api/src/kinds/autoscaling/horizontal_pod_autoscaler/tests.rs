@@ -1,5 +1,5 @@
 use super::*;
-use crate::kinds::exercise::{change, columns, created, refused, row, update, with};
+use crate::kinds::testing::{change, columns, created, row, update, with, wrong};
 
 /// `kubectl autoscale deployment web --max=10`
 fn web() -> Value {
@@ -124,7 +124,7 @@ fn autoscalers_are_refused_in_the_words_of_kubernetes() {
         ),
     ];
     for (at, value, why) in cases {
-        assert_eq!(refused(&resource(), with(&web(), at, value)), why);
+        assert_eq!(wrong(&resource(), with(&web(), at, value)), why);
     }
 }
 
@@ -135,7 +135,7 @@ fn a_metric_has_one_source() {
         "averageValue": "1"}});
     let external = json!([{"type": "External", "external": external}]);
     assert_eq!(
-        refused(&resource(), with(&web(), "/spec/metrics", external)),
+        wrong(&resource(), with(&web(), "/spec/metrics", external)),
         "spec.metrics[0].external.target.value: Forbidden: may not set both a target value for \
          metric and a per-pod target"
     );
@@ -148,7 +148,7 @@ fn a_metric_has_one_source() {
         "averageUtilization": 50})),
     );
     assert_eq!(
-        refused(&resource(), with(&both, "/spec/metrics/0/pods", pods)),
+        wrong(&resource(), with(&both, "/spec/metrics/0/pods", pods)),
         "spec.metrics[0].pods: Forbidden: must populate the given metric source only"
     );
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kinds::exercise::{UID, change, columns, create, created, refused, row, update, with};
+use crate::kinds::testing::{UID, change, columns, create, created, row, update, with, wrong};
 
 /// What the chart of an application runs before an upgrade.
 fn migration() -> Value {
@@ -93,14 +93,14 @@ fn a_job_that_was_read_and_cleaned_of_its_selector_can_be_created_again() {
 fn the_selector_of_another_job_is_refused() {
     let mut copy = created(&resource(), migration());
     copy["metadata"]["name"] = "copy".into();
-    let why = refused(&resource(), copy);
+    let why = wrong(&resource(), copy);
     assert!(
         why.starts_with("[spec.template.metadata.labels[job-name]: Invalid value: {"),
         "{why}"
     );
     assert!(why.contains("}: must be 'copy', "), "{why}");
     let own = json!({"matchLabels": {"app": "x"}});
-    let why = refused(
+    let why = wrong(
         &resource(),
         with(&migration(), "/spec/selector", own.clone()),
     );
@@ -110,7 +110,7 @@ fn the_selector_of_another_job_is_refused() {
         "{why}"
     );
     let manual = with(&migration(), "/spec/manualSelector", true.into());
-    assert!(refused(&resource(), manual.clone()).starts_with("[spec.selector: Required value"),);
+    assert!(wrong(&resource(), manual.clone()).starts_with("[spec.selector: Required value"),);
     let manual = with(&manual, "/spec/selector", own);
     let manual = with(
         &manual,
@@ -164,19 +164,19 @@ fn jobs_are_refused_in_the_words_of_kubernetes() {
         ),
     ];
     for (at, value, why) in cases {
-        assert_eq!(refused(&resource(), with(&migration(), at, value)), why);
+        assert_eq!(wrong(&resource(), with(&migration(), at, value)), why);
     }
     let endless = with(&indexed(), "/spec/completions", Value::Null);
     assert_eq!(
-        refused(&resource(), endless),
+        wrong(&resource(), endless),
         "spec.completions: Required value: when completion mode is Indexed"
     );
     let long = with(&indexed(), "/metadata/name", json!("x".repeat(62)));
-    assert!(refused(&resource(), long).contains("will not able to create pod with invalid DNS"));
+    assert!(wrong(&resource(), long).contains("will not able to create pod with invalid DNS"));
     let many = with(&indexed(), "/spec/completions", 200_000.into());
     let many = with(&many, "/spec/backoffLimitPerIndex", 1.into());
     assert_eq!(
-        refused(&resource(), many),
+        wrong(&resource(), many),
         "spec.maxFailedIndexes: Required value: must be specified when completions is above \
          100000"
     );
@@ -231,7 +231,7 @@ fn failure_policies_are_refused_in_the_words_of_kubernetes() {
     for (rule, why) in cases {
         let policy = json!({"rules": [rule]});
         let job = with(&migration(), "/spec/podFailurePolicy", policy);
-        assert_eq!(refused(&resource(), job), why);
+        assert_eq!(wrong(&resource(), job), why);
     }
     let restarted = with(&migration(), "/spec/podFailurePolicy", json!({"rules": []}));
     let restarted = with(
@@ -240,7 +240,7 @@ fn failure_policies_are_refused_in_the_words_of_kubernetes() {
         "OnFailure".into(),
     );
     assert_eq!(
-        refused(&resource(), restarted),
+        wrong(&resource(), restarted),
         r#"spec.template.spec.restartPolicy: Invalid value: "OnFailure": only "Never" is supported when podFailurePolicy is specified"#
     );
 }
@@ -290,7 +290,7 @@ fn success_policies_name_indexes_that_there_are() {
     for (rule, why) in cases {
         let policy = json!({"rules": [rule]});
         assert_eq!(
-            refused(&resource(), with(&indexed(), "/spec/successPolicy", policy)),
+            wrong(&resource(), with(&indexed(), "/spec/successPolicy", policy)),
             why
         );
     }

@@ -1,0 +1,7 @@
+//! What the agent and the API server tell each other: its client, the objects that pods refer to, events, and what it serves itself.
+
+pub mod client;
+pub mod events;
+pub mod serve;
+pub mod sources;
+pub mod watched;

@@ -1,0 +1,9 @@
+//! What the node's network is told: the feed of Services and endpoints, addresses and links of pods, draining, health checks, drops.
+
+pub mod drain;
+pub mod drops;
+pub mod feed;
+pub mod health_checks;
+pub mod ipam;
+pub mod pod_net;
+pub mod wiring;

@@ -1,0 +1,8 @@
+//! The node itself: joining, its object and lease, its certificate, what the machine has.
+
+pub mod facts;
+pub mod heartbeat;
+pub mod join;
+pub mod register;
+pub mod renewal;
+pub mod reset;

@@ -1,0 +1,439 @@
+//! What the API is told of a pod: `status(&View, &Place) -> PodStatus`. Pure.
+//!
+//! Owns phase, conditions, container states and their reasons. Decides nothing: what is done next is
+//! `pod_plan`'s.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container as Template, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::backoff;
+use super::plan::{ImageState, View};
+use super::qos;
+use super::shape::{self, Outcome, Policy};
+use crate::runtime::{Container, Exit, Role, State};
+use datapath::Addrs;
+
+/// Where the pod is: facts of the node and of the worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub node_ips: Addrs,
+    /// When this agent first saw the pod.
+    pub accepted_at: Timestamp,
+}
+
+/// The pod's status as of now.
+pub fn status(view: &View, place: &Place) -> PodStatus {
+    let (mut init, mut main) = (Vec::new(), Vec::new());
+    // As a kubelet does: of a pod that it rejects it names no container.
+    if shape::refusal(view).is_none() {
+        init = statuses(view, shape::init_templates(view.pod), Role::Init);
+        main = statuses(view, shape::main_templates(view.pod), Role::Main);
+    }
+    let outcome = shape::outcome(view);
+    let phase = phase(view, &outcome, &init, &main);
+    let (reason, message) = match outcome {
+        Outcome::Failed { reason, message } => (reason, message),
+        _ => (None, None),
+    };
+    let known = view.pod.status.as_ref();
+    let addrs = pod_addrs(view, place);
+    let texts = |addrs: Addrs| addrs.iter().map(|ip| ip.to_string());
+    let start_time = known.and_then(|status| status.start_time.clone());
+    PodStatus {
+        conditions: Some(conditions(view, phase, &init, &main)),
+        container_statuses: (!main.is_empty()).then_some(main),
+        init_container_statuses: (!init.is_empty()).then_some(init),
+        host_ip: texts(place.node_ips).next(),
+        host_ips: Some(texts(place.node_ips).map(|ip| HostIP { ip }).collect()),
+        pod_ip: addrs.and_then(|addrs| texts(addrs).next()),
+        pod_ips: addrs.map(|addrs| texts(addrs).map(|ip| PodIP { ip }).collect()),
+        phase: Some(phase.to_owned()),
+        qos_class: Some(qos::class(view.pod).to_owned()),
+        reason,
+        message,
+        start_time: Some(start_time.unwrap_or_else(|| seconds(place.accepted_at))),
+        ..Default::default()
+    }
+}
+
+/// Kubernetes' `Time` has no fractions.
+pub fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn pod_addrs(view: &View, place: &Place) -> Option<Addrs> {
+    let known = || {
+        let status = view.pod.status.as_ref()?;
+        let listed = status.pod_ips.iter().flatten().map(|it| &it.ip);
+        let listed = listed.chain(&status.pod_ip);
+        let known: Addrs = listed.filter_map(|ip| ip.parse::<IpAddr>().ok()).collect();
+        Some(known).filter(|known| !known.is_empty())
+    };
+    let host = shape::host_network(view.pod).then_some(place.node_ips);
+    host.or(view.memory.addrs).or_else(known)
+}
+
+fn statuses(view: &View, templates: &[Template], role: Role) -> Vec<ContainerStatus> {
+    templates
+        .iter()
+        .map(|template| container_status(view, template, role))
+        .collect()
+}
+
+fn container_status(view: &View, template: &Template, role: Role) -> ContainerStatus {
+    let attempts = shape::attempts(view.containers, &template.name);
+    let ended = view.gone || view.pod.metadata.deletion_timestamp.is_some();
+    if let Some(known) = shape::known_status(view.pod, role, &template.name)
+        && attempts.is_empty()
+        && (ended
+            || shape::outcome(view) != Outcome::Active
+            || role == Role::Init && shape::initialized(view))
+    {
+        return known.clone();
+    }
+    let latest = attempts.last().copied();
+    let previous = attempts.iter().rev().nth(1).copied();
+    let (state, last_state) = states(view, template, role, latest, previous);
+    let running = latest.is_some_and(Container::is_running);
+    let probed = latest.and_then(|container| view.memory.probes.get(&container.id));
+    let started = running && probed.is_none_or(|probed| probed.started);
+    let ready = match role {
+        Role::Init => latest
+            .and_then(Container::exit)
+            .is_some_and(|exit| exit.code == 0),
+        _ => started && probed.is_none_or(|probed| probed.ready),
+    };
+    let attempt = latest.map_or_else(
+        || shape::first_attempt(view.pod, role, &template.name),
+        |container| container.identity.attempt,
+    );
+    ContainerStatus {
+        name: template.name.clone(),
+        image: template.image.clone().unwrap_or_default(),
+        image_id: latest.map(image_id).unwrap_or_default(),
+        container_id: latest.map(container_id),
+        restart_count: i32::try_from(attempt).unwrap_or(i32::MAX),
+        ready,
+        started: Some(started),
+        state: Some(state),
+        last_state,
+        ..Default::default()
+    }
+}
+
+/// A container's id as a status has it.
+pub fn container_id(container: &Container) -> String {
+    format!("docker://{}", container.id)
+}
+
+fn image_id(container: &Container) -> String {
+    format!("docker://{}", container.image_id)
+}
+
+/// `state` and `lastState`.
+fn states(
+    view: &View,
+    template: &Template,
+    role: Role,
+    latest: Option<&Container>,
+    previous: Option<&Container>,
+) -> (ContainerState, Option<ContainerState>) {
+    let ended = |container: Option<&Container>| {
+        let container = container?;
+        container
+            .exit()
+            .map(|exit| terminated(view, container, exit))
+    };
+    let Some(latest) = latest else {
+        return (waiting(view, template, role), None);
+    };
+    match &latest.state {
+        State::Running { started_at, .. } => {
+            let running = ContainerStateRunning {
+                started_at: Some(seconds(*started_at)),
+            };
+            (
+                ContainerState {
+                    running: Some(running),
+                    ..Default::default()
+                },
+                ended(previous),
+            )
+        }
+        State::Created => (waiting(view, template, role), ended(previous)),
+        State::Exited(exit) => match next_start(view, template, role, latest, exit) {
+            Some(waiting) => (waiting, Some(terminated(view, latest, exit))),
+            None => (terminated(view, latest, exit), ended(previous)),
+        },
+    }
+}
+
+/// Why a container that ended does not run again yet; none when it has no reason to wait.
+fn next_start(
+    view: &View,
+    template: &Template,
+    role: Role,
+    latest: &Container,
+    exit: &Exit,
+) -> Option<ContainerState> {
+    if view.gone || view.pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let policy = shape::policy(view.pod);
+    let restarts = match (role, policy) {
+        (_, Policy::Never) => false,
+        (Role::Main, Policy::Always) => true,
+        _ => exit.code != 0,
+    };
+    if !restarts || shape::outcome(view) != Outcome::Active {
+        return None;
+    }
+    if let Some(problem) = problem(view, &template.name) {
+        return Some(problem);
+    }
+    let restart = backoff::restart(latest, exit);
+    (restart.at > view.now).then(|| {
+        let pod = &view.pod.metadata;
+        let message = format!(
+            "back-off {} restarting failed container={} pod={}_{}({})",
+            backoff::text(restart.delay),
+            template.name,
+            pod.name.as_deref().unwrap_or_default(),
+            pod.namespace.as_deref().unwrap_or_default(),
+            pod.uid.as_deref().unwrap_or_default(),
+        );
+        wait("CrashLoopBackOff", Some(message))
+    })
+}
+
+/// The state of a container that has never run.
+fn waiting(view: &View, template: &Template, role: Role) -> ContainerState {
+    if let Some(problem) = problem(view, &template.name) {
+        return problem;
+    }
+    let initializing = role == Role::Main && !shape::initialized(view);
+    let first_init = shape::init_templates(view.pod).first();
+    let own_turn =
+        role == Role::Init && first_init.is_some_and(|first| first.name == template.name);
+    let later = initializing || role == Role::Init && !own_turn;
+    wait(
+        if later {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        },
+        None,
+    )
+}
+
+/// What stands between a container and its next start.
+fn problem(view: &View, name: &str) -> Option<ContainerState> {
+    if let Some(ImageState::Failed(failure)) = view.memory.images.get(name) {
+        let never = failure.reason == "ErrImageNeverPull" || failure.reason == "InvalidImageName";
+        let fresh = failure.at + shape::PULL_ERROR_SHOWN > view.now;
+        return Some(if never || fresh {
+            wait(&failure.reason, Some(failure.message.clone()))
+        } else {
+            wait("ImagePullBackOff", Some(failure.message.clone()))
+        });
+    }
+    let failure = view.memory.failures.get(name)?;
+    // A container that waits for its volumes is being created; events tell for which.
+    if matches!(failure.reason.as_str(), "" | "FailedMount") {
+        return None;
+    }
+    Some(wait(&failure.reason, Some(failure.message.clone())))
+}
+
+fn wait(reason: &str, message: Option<String>) -> ContainerState {
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..Default::default()
+    }
+}
+
+fn terminated(view: &View, container: &Container, exit: &Exit) -> ContainerState {
+    let reason = match exit {
+        Exit {
+            start_error: Some(_),
+            ..
+        } => "ContainerCannotRun",
+        Exit {
+            oom_killed: true, ..
+        } => "OOMKilled",
+        Exit { code: 0, .. } => "Completed",
+        _ => "Error",
+    };
+    let termination_message = || {
+        let message = view.memory.termination_messages.get(&container.id);
+        message.filter(|message| !message.is_empty()).cloned()
+    };
+    let terminated = ContainerStateTerminated {
+        container_id: Some(container_id(container)),
+        exit_code: exit.code,
+        reason: Some(reason.to_owned()),
+        message: exit.start_error.clone().or_else(termination_message),
+        started_at: Some(seconds(exit.started_at)),
+        finished_at: Some(seconds(exit.finished_at)),
+        signal: None,
+    };
+    ContainerState {
+        terminated: Some(terminated),
+        ..Default::default()
+    }
+}
+
+fn phase(
+    view: &View,
+    outcome: &Outcome,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => return "Succeeded",
+        Outcome::Failed { .. } => return "Failed",
+        Outcome::Active => {}
+    }
+    if init.iter().any(|status| !status.ready) && main.iter().all(|status| !has_run(status)) {
+        return "Pending";
+    }
+    let never_ran = |status: &ContainerStatus| !has_run(status);
+    let known = view
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if main.iter().any(never_ran) && known != Some("Running") {
+        "Pending"
+    } else {
+        "Running"
+    }
+}
+
+fn has_run(status: &ContainerStatus) -> bool {
+    let ran = |state: &Option<ContainerState>| {
+        state
+            .as_ref()
+            .is_some_and(|it| it.running.is_some() || it.terminated.is_some())
+    };
+    ran(&status.state) || ran(&status.last_state)
+}
+
+/// Kubernetes' pod conditions; those that others wrote stay as they are.
+fn conditions(
+    view: &View,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> Vec<PodCondition> {
+    let names = |list: &[ContainerStatus]| {
+        let unready = list.iter().filter(|status| !status.ready);
+        unready
+            .map(|status| status.name.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let (unready, incomplete) = (names(main), names(init));
+    let over = match phase {
+        "Succeeded" => Some(("PodCompleted", String::new())),
+        "Failed" => Some(("PodFailed", String::new())),
+        _ => None,
+    };
+    let not_ready = over.clone().or_else(|| {
+        let message = format!("containers with unready status: [{unready}]");
+        (!unready.is_empty()).then_some(("ContainersNotReady", message))
+    });
+    let gate = readiness_gate(view).filter(|_| not_ready.is_none());
+    let initialized = over
+        .filter(|(reason, _)| *reason == "PodCompleted")
+        .or_else(|| {
+            let message = format!("containers with incomplete status: [{incomplete}]");
+            (!incomplete.is_empty()).then_some(("ContainersNotInitialized", message))
+        });
+    let initialized = initialized.filter(|(reason, _)| *reason != "PodCompleted");
+    let wired = view.memory.attached.is_some()
+        && shape::sandbox(view.containers).is_some_and(Container::is_running);
+    let ours = [
+        (
+            "PodReadyToStartContainers",
+            (!wired).then(|| ("", String::new())),
+        ),
+        ("Initialized", initialized),
+        ("Ready", not_ready.clone().or(gate)),
+        ("ContainersReady", not_ready),
+    ];
+    let mut conditions: Vec<PodCondition> = ours
+        .into_iter()
+        .map(|(kind, problem)| condition(view, kind, problem))
+        .collect();
+    let known = view
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone());
+    for other in known.unwrap_or_default() {
+        if conditions.iter().all(|ours| ours.type_ != other.type_) {
+            conditions.push(other);
+        }
+    }
+    conditions
+}
+
+fn readiness_gate(view: &View) -> Option<(&'static str, String)> {
+    let spec = view.pod.spec.as_ref()?;
+    let known = view
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let open = |kind: &str| {
+        known
+            .into_iter()
+            .flatten()
+            .any(|it| it.type_ == kind && it.status == "True")
+    };
+    let gates = spec.readiness_gates.iter().flatten();
+    let shut = gates
+        .map(|gate| gate.condition_type.as_str())
+        .find(|kind| !open(kind))?;
+    let message = format!("the status of pod readiness gate \"{shut}\" is not \"True\"");
+    Some(("ReadinessGatesNotReady", message))
+}
+
+fn condition(view: &View, kind: &str, problem: Option<(&str, String)>) -> PodCondition {
+    let status = if problem.is_none() { "True" } else { "False" };
+    let known = view
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let before = known
+        .into_iter()
+        .flatten()
+        .find(|it| it.type_ == kind && it.status == status);
+    let since = before.and_then(|before| before.last_transition_time.clone());
+    let text = |text: String| (!text.is_empty()).then_some(text);
+    let (reason, message) = problem.unzip();
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.and_then(|reason| text(reason.to_owned())),
+        message: message.and_then(text),
+        last_transition_time: Some(since.unwrap_or_else(|| seconds(view.now))),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

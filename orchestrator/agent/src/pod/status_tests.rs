@@ -1,0 +1,279 @@
+//! Statuses of hand-made views, in the words that `kubectl` shows.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pod::plan::{Attached, Failure, Memory, Probed};
+use crate::runtime::Identity;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
+    Container {
+        id: format!("{name}-{attempt}"),
+        identity: Identity {
+            role,
+            name: name.to_owned(),
+            attempt,
+            generation: 0,
+            level: attempt,
+            spec_hash: String::new(),
+            addrs: None,
+        },
+        image: "nginx:1".to_owned(),
+        image_id: "sha256:1".to_owned(),
+        created_at: at(0),
+        state,
+    }
+}
+
+fn running() -> State {
+    State::Running {
+        pid: 7,
+        started_at: at(1),
+    }
+}
+
+fn exited(code: i32) -> State {
+    let (started_at, finished_at) = (at(1), at(2));
+    State::Exited(Exit {
+        code,
+        oom_killed: false,
+        start_error: None,
+        started_at,
+        finished_at,
+    })
+}
+
+fn wired() -> Memory {
+    let addrs = "10.0.0.2".parse().expect("an address");
+    let attached = Attached {
+        sandbox: "-0".to_owned(),
+        addrs,
+    };
+    Memory {
+        attached: Some(attached),
+        addrs: Some(addrs),
+        ..Default::default()
+    }
+}
+
+/// The status of a pod with one container, of which these attempts exist.
+fn status_of(policy: &str, mut containers: Vec<Container>, memory: &Memory, now: i64) -> Value {
+    let pod = json!({
+        "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
+        "spec": {
+            "restartPolicy": policy,
+            "containers": [{ "name": "main", "image": "nginx:1" }],
+        },
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    containers.push(container(Role::Sandbox, "", 0, running()));
+    let view = View {
+        pod: &pod,
+        gone: false,
+        now: at(now),
+        containers: &containers,
+        memory,
+    };
+    let place = Place {
+        node_ips: "172.31.0.11".parse().expect("ok"),
+        accepted_at: at(0),
+    };
+    serde_json::to_value(status(&view, &place)).expect("serialises")
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
+    let conditions = status["conditions"].as_array().expect("conditions");
+    let found = conditions
+        .iter()
+        .find(|it| it["type"] == kind)
+        .expect("the condition");
+    found["status"].as_str().expect("a status")
+}
+
+#[test]
+fn a_pod_that_is_being_made_is_pending() {
+    let status = status_of("Always", vec![], &Memory::default(), 0);
+    assert_eq!(status["phase"], "Pending");
+    let main = &status["containerStatuses"][0];
+    assert_eq!(main["state"]["waiting"]["reason"], "ContainerCreating");
+    assert_eq!(condition(&status, "Initialized"), "True");
+    assert_eq!(condition(&status, "Ready"), "False");
+    assert_eq!(condition(&status, "PodReadyToStartContainers"), "False");
+}
+
+#[test]
+fn a_running_pod_is_ready_and_has_its_addresses() {
+    let status = status_of(
+        "Always",
+        vec![container(Role::Main, "main", 0, running())],
+        &wired(),
+        3,
+    );
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(
+        (&status["podIP"], &status["hostIP"]),
+        (&json!("10.0.0.2"), &json!("172.31.0.11"))
+    );
+    assert_eq!(status["podIPs"], json!([{ "ip": "10.0.0.2" }]));
+    for kind in [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+    ] {
+        assert_eq!(condition(&status, kind), "True", "{kind}");
+    }
+    let main = &status["containerStatuses"][0];
+    assert_eq!(
+        (&main["ready"], &main["started"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(main["containerID"], "docker://main-0");
+}
+
+#[test]
+fn a_failing_probe_makes_a_running_pod_unready() {
+    let mut memory = wired();
+    let probed = Probed {
+        started: true,
+        ready: false,
+        failed: None,
+    };
+    memory.probes.insert("main-0".to_owned(), probed);
+    let status = status_of(
+        "Always",
+        vec![container(Role::Main, "main", 0, running())],
+        &memory,
+        3,
+    );
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(condition(&status, "Ready"), "False");
+    let message = "containers with unready status: [main]";
+    assert_eq!(status["conditions"][2]["message"], message);
+}
+
+#[test]
+fn a_container_in_back_off_says_for_how_long_and_how_it_ended() {
+    let containers = vec![container(Role::Main, "main", 1, exited(3))];
+    let status = status_of("Always", containers, &wired(), 3);
+    let main = &status["containerStatuses"][0];
+    assert_eq!(main["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    let message = "back-off 10s restarting failed container=main pod=web_default(u1)";
+    assert_eq!(main["state"]["waiting"]["message"], message);
+    assert_eq!(main["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!(main["lastState"]["terminated"]["reason"], "Error");
+    assert_eq!(main["restartCount"], 1);
+    assert_eq!(status["phase"], "Running");
+}
+
+#[test]
+fn the_ways_to_end_have_their_reasons() {
+    let exit = |code, oom_killed, start_error: Option<&str>| {
+        let start_error = start_error.map(str::to_owned);
+        let (started_at, finished_at) = (at(1), at(2));
+        State::Exited(Exit {
+            code,
+            oom_killed,
+            start_error,
+            started_at,
+            finished_at,
+        })
+    };
+    let cases = [
+        (exit(0, false, None), "Completed", "Succeeded"),
+        (exit(1, false, None), "Error", "Failed"),
+        (exit(137, true, None), "OOMKilled", "Failed"),
+        (
+            exit(127, false, Some("no such file")),
+            "ContainerCannotRun",
+            "Failed",
+        ),
+    ];
+    for (state, reason, phase) in cases {
+        let status = status_of(
+            "Never",
+            vec![container(Role::Main, "main", 0, state)],
+            &wired(),
+            3,
+        );
+        let terminated = &status["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!(terminated["reason"], reason);
+        assert_eq!(status["phase"], phase, "{reason}");
+    }
+}
+
+#[test]
+fn a_failed_pull_is_an_error_first_and_a_back_off_then() {
+    let failure = Failure {
+        reason: "ErrImagePull".to_owned(),
+        message: "no such image".to_owned(),
+        at: at(10),
+        count: 1,
+    };
+    let mut memory = wired();
+    memory
+        .images
+        .insert("main".to_owned(), ImageState::Failed(failure));
+    for (now, reason) in [(10, "ErrImagePull"), (15, "ImagePullBackOff")] {
+        let status = status_of("Always", vec![], &memory, now);
+        let waiting = &status["containerStatuses"][0]["state"]["waiting"];
+        assert_eq!(waiting["reason"], reason);
+        assert_eq!(status["phase"], "Pending");
+    }
+}
+
+#[test]
+fn conditions_of_others_and_times_of_transition_stay() {
+    let first = status_of("Always", vec![], &Memory::default(), 5);
+    let mut pod = json!({
+        "metadata": { "name": "web", "uid": "u1" },
+        "spec": { "containers": [{ "name": "main", "image": "nginx:1" }] },
+        "status": first,
+    });
+    let scheduled = json!({ "type": "PodScheduled", "status": "True" });
+    pod["status"]["conditions"]
+        .as_array_mut()
+        .expect("conditions")
+        .push(scheduled);
+    let pod = serde_json::from_value(pod).expect("a pod");
+    let memory = Memory::default();
+    let view = View {
+        pod: &pod,
+        gone: false,
+        now: at(9),
+        containers: &[],
+        memory: &memory,
+    };
+    let place = Place {
+        node_ips: "172.31.0.11".parse().expect("ok"),
+        accepted_at: at(0),
+    };
+    let status = serde_json::to_value(status(&view, &place)).expect("serialises");
+    assert_eq!(condition(&status, "PodScheduled"), "True");
+    assert_eq!(
+        status["conditions"][0]["lastTransitionTime"],
+        "1970-01-01T00:00:05Z"
+    );
+}
+
+#[test]
+fn a_pod_that_has_ended_keeps_its_address() {
+    let memory = Memory {
+        attached: None,
+        ..wired()
+    };
+    let status = status_of(
+        "Never",
+        vec![container(Role::Main, "main", 0, exited(0))],
+        &memory,
+        3,
+    );
+    assert_eq!(
+        (&status["phase"], &status["podIP"]),
+        (&json!("Succeeded"), &json!("10.0.0.2"))
+    );
+}

@@ -1,0 +1,149 @@
+//! Starts one container: its values, its volumes, its spec, the engine.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container as Template, Pod};
+use tokio::time::Instant;
+
+use super::Step;
+use super::Worker;
+
+use crate::api::events::About;
+use crate::api::sources::Sources;
+use crate::network::wiring::PodNetwork;
+use crate::pod::shape;
+use crate::runtime::container_spec::{self, SpecError, Surroundings};
+use crate::runtime::{ContainerSpec, Role, Runtime, RuntimeError};
+use crate::volumes::Made;
+
+/// Role, attempt, generation, level.
+pub(super) type Place = (Role, u32, u32, u32);
+
+impl<R: Runtime, N: PodNetwork> Worker<R, N> {
+    pub(super) async fn start(&mut self, name: &str, place: Place) -> Step {
+        let pod = self.update.pod.clone();
+        let mains = shape::main_templates(&pod).iter();
+        let template = mains
+            .chain(shape::init_templates(&pod))
+            .find(|it| it.name == name);
+        let Some(template) = template else {
+            return Step::Settled;
+        };
+        // The next start asks for its image again.
+        self.memory.images.remove(name);
+        let outcome = match self.specify(&pod, template, place).await {
+            Ok(spec) => self.create_and_start(&pod, template, &spec).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {
+                self.memory.failures.remove(name);
+            }
+            Err(error) => {
+                let recorder = &self.node.recorder;
+                if error.reason == "FailedMount" {
+                    let about = About::pod(&pod);
+                    recorder.warning(about, error.reason, error.message.clone());
+                } else {
+                    let about = About::container(&pod, name);
+                    recorder.warning(about, "Failed", format!("Error: {error}"));
+                }
+                self.remember_failure(name, error.reason, error.message);
+            }
+        }
+        Step::Progress
+    }
+
+    /// Everything that the container is made of, its files included.
+    async fn specify(
+        &mut self,
+        pod: &Pod,
+        template: &Template,
+        (role, attempt, generation, level): Place,
+    ) -> Result<ContainerSpec, SpecError> {
+        // What changes from here on is written by an update.
+        let inputs = self.inputs();
+        let sources = self.sources(pod).await?;
+        let facts = self.facts();
+        let volumes = self.make_files(pod, template, attempt, &sources).await?;
+        self.note_written(inputs);
+        let sandbox = self.memory.attached.as_ref().map(|it| it.sandbox.clone());
+        let image_user = self.image_users.get(&template.name).cloned();
+        let around = Surroundings {
+            sources: &sources,
+            facts: &facts,
+            volumes: &volumes,
+            sub_paths: &self.dir.sub_paths(&template.name, attempt),
+            etc: &self.dir.etc(),
+            sandbox: &sandbox.unwrap_or_default(),
+            termination_message: &self.dir.termination_message(&template.name, attempt),
+            image_user: &image_user.unwrap_or_default(),
+        };
+        let identity = container_spec::identity(template, role, attempt, generation, level);
+        let (mut spec, parts) = container_spec::container(pod, template, identity, &around)?;
+        self.place_mounts(pod, template, &mut spec).await?;
+        let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts);
+        let mount = move || {
+            dir.mount_sub_paths(&name, &parts)?;
+            dir.join_nested(&dir.sub_paths(&name, attempt), &mounts)
+        };
+        let mounted = tokio::task::spawn_blocking(mount).await;
+        spec.mounts = mounted.map_err(|e| SpecError::config(e.to_string()))??;
+        Ok(spec)
+    }
+
+    async fn make_files(
+        &self,
+        pod: &Pod,
+        template: &Template,
+        attempt: u32,
+        sources: &Sources,
+    ) -> Result<BTreeMap<String, Made>, SpecError> {
+        let (dir, pod, facts) = (self.dir.clone(), pod.clone(), self.facts());
+        let (sources, name) = (sources.clone(), template.name.clone());
+        let make = move || {
+            let made = dir.make_termination_message(&name, attempt);
+            made.map_err(|e| SpecError::config(format!("make the pod's files: {e}")))?;
+            dir.make_volumes(&pod, &sources, &facts)
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        made.map_err(|e| SpecError::config(e.to_string()))?
+    }
+
+    async fn create_and_start(
+        &mut self,
+        pod: &Pod,
+        template: &Template,
+        spec: &ContainerSpec,
+    ) -> Result<(), SpecError> {
+        let node = self.node.clone();
+        let failed = |reason: &'static str| {
+            move |error: RuntimeError| SpecError {
+                reason,
+                message: error.to_string(),
+            }
+        };
+        let started = Instant::now();
+        let created = node.runtime.create(spec).await;
+        let id = created.map_err(failed("CreateContainerError"))?;
+        let about = About::container(pod, &template.name);
+        let message = format!("Created container: {}", template.name);
+        node.recorder.normal(about.clone(), "Created", message);
+        match node.runtime.start(&id).await {
+            Ok(()) => {
+                let message = format!("Started container {}", template.name);
+                node.recorder.normal(about, "Started", message);
+                node.metrics.containers().note(started.elapsed());
+                self.post_start(id, template);
+                Ok(())
+            }
+            // The container itself now carries the reason: it counts as an attempt that ended.
+            Err(RuntimeError::Refused { message, .. } | RuntimeError::NotFound(message)) => {
+                node.recorder
+                    .warning(about, "Failed", format!("Error: {message}"));
+                Ok(())
+            }
+            Err(error) => Err(failed("RunContainerError")(error)),
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! From a container of a pod's spec to what the runtime makes of it. Pure: what has to be read
+//! before comes in as [`Sources`], paths and facts.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container as Template, Pod, PodSecurityContext, SecurityContext};
+
+use crate::api::sources::Sources;
+use crate::pod::downward::Facts;
+use crate::pod::env;
+use crate::pod::qos;
+use crate::pod::quantity;
+use crate::pod::shape;
+use crate::runtime::{
+    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
+};
+use crate::volumes::{Made, Origin, SubPath};
+
+const CPU_PERIOD_US: i64 = 100_000;
+const LEAST_QUOTA_US: i64 = 1000;
+const LEAST_SHARES: i64 = 2;
+
+/// One argument, or one variable with its name, and the NUL after it: `MAX_ARG_STRLEN` of the kernel, with
+/// pages of 4 KiB (`include/uapi/linux/binfmts.h`).
+const EXEC_STRING_LIMIT: usize = 128 * 1024;
+
+/// Sandboxes are the last that the kernel kills.
+const SANDBOX_OOM_SCORE: i64 = -998;
+
+/// The user and the group of sandboxes, which own nothing.
+const NOBODY: &str = "65534:65534";
+
+/// Why a container cannot be made as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SpecError {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl SpecError {
+    /// Kubernetes' reason for everything that is wrong with references and security settings.
+    pub fn config(message: impl Into<String>) -> SpecError {
+        SpecError {
+            reason: "CreateContainerConfigError",
+            message: message.into(),
+        }
+    }
+}
+
+/// Everything but the pod that a container's spec follows from.
+pub struct Surroundings<'a> {
+    pub sources: &'a Sources,
+    pub facts: &'a Facts,
+    /// By volume name.
+    pub volumes: &'a BTreeMap<String, Made>,
+    /// Holds the places where parts of volumes are mounted.
+    pub sub_paths: &'a Path,
+    /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
+    pub etc: &'a Path,
+    pub sandbox: &'a str,
+    /// The file to which the container may write its termination message.
+    pub termination_message: &'a Path,
+    /// The user that the image says.
+    pub image_user: &'a str,
+}
+
+/// The names of a pod.
+pub fn pod_ref(pod: &Pod) -> PodRef {
+    let owned = |text: &Option<String>| text.clone().unwrap_or_default();
+    PodRef {
+        namespace: owned(&pod.metadata.namespace),
+        name: owned(&pod.metadata.name),
+        uid: owned(&pod.metadata.uid),
+    }
+}
+
+/// The container that holds a pod's namespaces. `node_netns` is where the node's own lies.
+pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf) -> ContainerSpec {
+    let spec = pod.spec.as_ref();
+    let context = spec.and_then(|spec| spec.security_context.as_ref());
+    let sysctls = context.and_then(|context| context.sysctls.as_ref());
+    let sysctls = sysctls
+        .into_iter()
+        .flatten()
+        .map(|it| (it.name.clone(), it.value.clone()));
+    let host = shape::host_network(pod);
+    ContainerSpec {
+        pod: pod_ref(pod),
+        identity,
+        image,
+        image_id: String::new(),
+        command: None,
+        args: None,
+        env: Vec::new(),
+        working_dir: None,
+        hostname: Some(hostname(pod)),
+        network: if host {
+            Network::Node(node_netns)
+        } else {
+            Network::Fresh
+        },
+        sandbox: None,
+        share_pids: false,
+        host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
+        host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+        mounts: Vec::new(),
+        resources: Resources {
+            oom_score_adj: SANDBOX_OOM_SCORE,
+            ..Default::default()
+        },
+        security: sandbox_security(host),
+        sysctls: sysctls.collect(),
+        stop_signal: None,
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+    }
+}
+
+/// A sandbox has no rights. One of the node's network needs some to enter it, and gives them up then.
+fn sandbox_security(host_network: bool) -> Security {
+    let entering = ["SYS_ADMIN", "SETGID", "SETUID"].map(str::to_owned);
+    Security {
+        user: (!host_network).then(|| NOBODY.to_owned()),
+        no_new_privileges: true,
+        add_capabilities: entering.into_iter().filter(|_| host_network).collect(),
+        drop_capabilities: vec!["ALL".to_owned()],
+        ..Default::default()
+    }
+}
+
+/// One container of a pod, and the parts of volumes that have to be mounted before it is made.
+pub fn container(
+    pod: &Pod,
+    template: &Template,
+    identity: Identity,
+    around: &Surroundings,
+) -> Result<(ContainerSpec, Vec<SubPath>), SpecError> {
+    let env = env::environment(pod, template, around.sources, around.facts)?;
+    let values: BTreeMap<String, String> = env.iter().cloned().collect();
+    for (name, value) in &env {
+        let what = format!("the environment variable {name:?}");
+        executable(&what, &[name, value])?;
+    }
+    let expand = |words: &Option<Vec<String>>| {
+        let words = words.as_ref().filter(|words| !words.is_empty())?;
+        Some(
+            words
+                .iter()
+                .map(|word| env::expand(word, &values))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (command, args) = (expand(&template.command), expand(&template.args));
+    for (what, words) in [("command", &command), ("args", &args)] {
+        for (index, word) in words.iter().flatten().enumerate() {
+            executable(&format!("{what}[{index}]"), &[word])?;
+        }
+    }
+    let spec = pod.spec.as_ref();
+    let (mounts, sub_paths) = mounts(template, around, &values)?;
+    let lifecycle = template.lifecycle.as_ref();
+    let made = ContainerSpec {
+        pod: pod_ref(pod),
+        identity,
+        image: template.image.clone().unwrap_or_default(),
+        image_id: String::new(),
+        command,
+        args,
+        env,
+        working_dir: template.working_dir.clone().filter(|dir| !dir.is_empty()),
+        hostname: None,
+        network: Network::Sandbox(around.sandbox.to_owned()),
+        sandbox: Some(around.sandbox.to_owned()),
+        share_pids: spec
+            .and_then(|spec| spec.share_process_namespace)
+            .unwrap_or(false),
+        host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
+        host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
+        mounts,
+        resources: resources(pod, template, around.facts.node_memory_bytes),
+        security: security(pod, template, around.image_user)?,
+        sysctls: BTreeMap::new(),
+        stop_signal: lifecycle.and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        stdin: template.stdin.unwrap_or(false),
+        stdin_once: template.stdin_once.unwrap_or(false),
+        tty: template.tty.unwrap_or(false),
+    };
+    Ok((made, sub_paths))
+}
+
+/// Whether the kernel takes a text whole when it starts a process; `parts` are joined by one character.
+/// Its texts end at a NUL: what follows would be lost in silence.
+fn executable(what: &str, parts: &[&String]) -> Result<(), SpecError> {
+    if parts.iter().any(|text| text.contains('\0')) {
+        return Err(SpecError::config(format!("{what} contains a NUL")));
+    }
+    let length = parts.iter().map(|text| text.len() + 1).sum::<usize>();
+    if length > EXEC_STRING_LIMIT {
+        return Err(SpecError::config(format!(
+            "{what} is {} bytes long: no process can be started with more than {}",
+            length - 1,
+            EXEC_STRING_LIMIT - 1
+        )));
+    }
+    Ok(())
+}
+
+/// What `hostname` says in the pod; the kernel takes 63 characters.
+pub fn hostname(pod: &Pod) -> String {
+    let given = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
+    let name = given
+        .filter(|name| !name.is_empty())
+        .or_else(|| pod.metadata.name.clone());
+    let name = name.unwrap_or_default();
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
+}
+
+/// The identity of the next attempt of a container.
+pub fn identity(
+    template: &Template,
+    role: Role,
+    attempt: u32,
+    generation: u32,
+    level: u32,
+) -> Identity {
+    Identity {
+        role,
+        name: template.name.clone(),
+        attempt,
+        generation,
+        level,
+        spec_hash: shape::spec_hash(template),
+        addrs: None,
+    }
+}
+
+fn mounts(
+    template: &Template,
+    around: &Surroundings,
+    values: &BTreeMap<String, String>,
+) -> Result<(Vec<Mount>, Vec<SubPath>), SpecError> {
+    let (mut mounts, mut sub_paths) = (Vec::new(), Vec::new());
+    for wanted in template.volume_mounts.iter().flatten() {
+        let volume = around.volumes.get(&wanted.name).ok_or_else(|| {
+            SpecError::config(format!(
+                "volume {:?} of a mount is not in the pod",
+                wanted.name
+            ))
+        })?;
+        let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(path)) if !path.is_empty() => Some(env::expand(path, values)),
+            _ => None,
+        };
+        // What the agent writes is for the agent alone to change, and nothing is mounted there.
+        let written = volume.origin == Origin::Written;
+        let propagation = match wanted.mount_propagation.as_deref().filter(|_| !written) {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::Private,
+        };
+        let source = match sub_path {
+            None => volume.path.clone(),
+            Some(path) => {
+                let place = around.sub_paths.join(sub_paths.len().to_string());
+                sub_paths.push(SubPath {
+                    volume: volume.clone(),
+                    path: inside(&path)?.to_owned(),
+                    place: place.clone(),
+                    propagation,
+                });
+                place
+            }
+        };
+        let read_only = written || wanted.read_only.unwrap_or(false);
+        let target = in_container(&wanted.mount_path);
+        mounts.push(Mount {
+            source,
+            target,
+            read_only,
+            propagation,
+            joined: false,
+        });
+    }
+    let etc = ["hosts", "resolv.conf"];
+    let etc = etc.map(|file| (around.etc.join(file), format!("/etc/{file}")));
+    let message = (
+        around.termination_message.to_owned(),
+        message_path(template),
+    );
+    for (source, target) in etc.into_iter().chain([message]) {
+        if mounts.iter().all(|mount| mount.target != target) {
+            let propagation = Propagation::Private;
+            mounts.push(Mount {
+                source,
+                target,
+                read_only: false,
+                propagation,
+                joined: false,
+            });
+        }
+    }
+    Ok((mounts, sub_paths))
+}
+
+/// Where in a container its termination message is written.
+pub fn message_path(template: &Template) -> String {
+    let path = template
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    in_container(path.unwrap_or("/dev/termination-log"))
+}
+
+/// A path that stays inside its volume as it is written; where links in it lead is looked at when the part
+/// is opened (`volumes::sub_path`).
+fn inside(path: &str) -> Result<&Path, SpecError> {
+    let relative = Path::new(path);
+    let stays = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if stays {
+        Ok(relative)
+    } else {
+        Err(SpecError::config(format!(
+            "subPath {path:?} leaves its volume"
+        )))
+    }
+}
+
+/// A path in a container as the Engine reads it: absolute, without empty steps, and with each `..` taken
+/// together with the step before it, whatever that step is.
+pub fn in_container(path: &str) -> String {
+    let mut steps = Vec::new();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    format!("/{}", steps.join("/"))
+}
+
+fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {
+    let wanted = template.resources.as_ref();
+    let amount = |map: Option<&BTreeMap<String, _>>, name: &str| {
+        map.and_then(|map| map.get(name)).and_then(quantity::milli)
+    };
+    let limit = |name| amount(wanted.and_then(|it| it.limits.as_ref()), name);
+    let request = |name| amount(wanted.and_then(|it| it.requests.as_ref()), name).or(limit(name));
+    let small = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
+    let quota = limit("cpu").map(|milli| small(milli * i128::from(CPU_PERIOD_US) / 1000));
+    Resources {
+        memory_bytes: limit("memory").map_or(0, |milli| small(milli / 1000)),
+        cpu_shares: request("cpu").map_or(LEAST_SHARES, |milli| {
+            small(milli * 1024 / 1000).max(LEAST_SHARES)
+        }),
+        cpu_quota_us: quota.map_or(0, |quota| quota.max(LEAST_QUOTA_US)),
+        cpu_period_us: quota.map_or(0, |_| CPU_PERIOD_US),
+        oom_score_adj: qos::oom_score_adj(pod, template, node_memory_bytes),
+    }
+}
+
+fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security, SpecError> {
+    let none = (PodSecurityContext::default(), SecurityContext::default());
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    let of_pod = of_pod.unwrap_or(&none.0);
+    let own = template.security_context.as_ref().unwrap_or(&none.1);
+    let user = own.run_as_user.or(of_pod.run_as_user);
+    let group = own.run_as_group.or(of_pod.run_as_group);
+    if own.run_as_non_root.or(of_pod.run_as_non_root) == Some(true) {
+        must_not_be_root(user, image_user)?;
+    }
+    let user = match (user, group) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        (Some(user), None) => Some(user.to_string()),
+        (None, Some(group)) => {
+            let name = image_user
+                .split(':')
+                .next()
+                .filter(|name| !name.is_empty())
+                .unwrap_or("0");
+            Some(format!("{name}:{group}"))
+        }
+        (None, None) => None,
+    };
+    let capabilities = own.capabilities.clone().unwrap_or_default();
+    let bare = |list: Option<Vec<String>>| {
+        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
+        list.unwrap_or_default().into_iter().map(bare).collect()
+    };
+    let groups = of_pod
+        .supplemental_groups
+        .iter()
+        .flatten()
+        .chain(of_pod.fs_group.as_ref());
+    let seccomp = own
+        .seccomp_profile
+        .as_ref()
+        .or(of_pod.seccomp_profile.as_ref());
+    Ok(Security {
+        user,
+        groups: groups.map(i64::to_string).collect(),
+        privileged: own.privileged.unwrap_or(false),
+        add_capabilities: bare(capabilities.add),
+        drop_capabilities: bare(capabilities.drop),
+        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
+        no_new_privileges: own.allow_privilege_escalation == Some(false),
+        unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
+        app_armor_unconfined: app_armor(pod, template) == Some("Unconfined"),
+    })
+}
+
+/// The type of the AppArmor profile; the annotation is the older way to ask for one.
+fn app_armor<'a>(pod: &'a Pod, template: &'a Template) -> Option<&'a str> {
+    let own = template.security_context.as_ref();
+    let own = own.and_then(|context| context.app_armor_profile.as_ref());
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|all| all.get(&app_armor_annotation(&template.name)));
+    let spec = pod.spec.as_ref();
+    let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
+    let of_pod = of_pod.and_then(|context| context.app_armor_profile.as_ref());
+    let unconfined = annotated.filter(|profile| *profile == "unconfined");
+    own.map(|profile| profile.type_.as_str())
+        .or(unconfined.map(|_| "Unconfined"))
+        .or(of_pod.map(|profile| profile.type_.as_str()))
+}
+
+fn app_armor_annotation(container: &str) -> String {
+    format!("container.apparmor.security.beta.kubernetes.io/{container}")
+}
+
+fn must_not_be_root(user: Option<i64>, image_user: &str) -> Result<(), SpecError> {
+    let image_user = image_user.split(':').next().unwrap_or_default();
+    let problem = match (user, image_user.parse::<i64>()) {
+        (Some(0), _) => "container's runAsUser breaks non-root policy",
+        (Some(_), _) => return Ok(()),
+        (None, Ok(0)) => "container has runAsNonRoot and image will run as root",
+        (None, Ok(_)) => return Ok(()),
+        (None, Err(_)) if image_user.is_empty() => {
+            "container has runAsNonRoot and image will run as root"
+        }
+        (None, Err(_)) => {
+            "container has runAsNonRoot and image has non-numeric user, cannot verify user is \
+             non-root"
+        }
+    };
+    Err(SpecError::config(problem))
+}
