@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod patch;
 mod prepare;
 pub mod quantity;
+pub mod re2;
 pub mod registry;
 pub mod resource;
 pub mod scale;

@@ -7,6 +7,7 @@
 //! descriptions. Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
 
 mod custom;
+pub mod structural;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

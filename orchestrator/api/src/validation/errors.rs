@@ -280,6 +280,16 @@ impl Errors {
         self.causes.append(&mut other.causes);
     }
 
+    /// What has been found.
+    pub fn into_causes(self) -> Vec<Cause> {
+        self.causes
+    }
+
+    /// What another validation has found.
+    pub fn extend(&mut self, causes: Vec<Cause>) {
+        self.causes.extend(causes);
+    }
+
     /// Puts what has been found in the order of its text.
     pub fn sort(&mut self) {
         let text = |cause: &Cause| format!("{}: {}", cause.field, cause.message);

@@ -151,7 +151,7 @@ async fn apply(call: &Call) -> Answer {
     Err(ApiError::modified(resource, call.name()))
 }
 
-/// Writes what `make` makes of the object, and answers it; both are in the version that the client
+/// Writes what `make` makes of the object, and answers it. Both are in the version that the client
 /// speaks.
 async fn change(call: &Call, make: impl FnMut(&Current) -> Result<Value, ApiError>) -> Answer {
     change_by(call, &call.writer(part(call))?, make).await
