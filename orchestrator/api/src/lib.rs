@@ -7,6 +7,7 @@ pub mod address;
 pub mod annotations;
 pub mod apply;
 pub mod columns;
+pub mod custom;
 pub mod decode;
 mod defaults;
 pub mod join_token;
@@ -25,11 +26,12 @@ pub mod selector;
 mod served;
 pub mod status;
 mod validation;
+pub mod version;
 
 pub use decode::{Decoded, FieldValidation, Format};
 pub use registry::{find, find_kind, resources, views};
 pub use resource::{Behaviour, Lifetime, Resource, Scope, Subresource};
-pub use served::{Conversion, Served};
+pub use served::{Conversion, Served, Webhook};
 pub use status::{ApiError, Cause, CauseKind};
 
 #[cfg(test)]
