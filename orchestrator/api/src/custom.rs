@@ -19,15 +19,23 @@ use crate::{
     apply::Shapes,
     decode::{self, structural},
     prepare,
-    resource::{ALL_VERBS, Field, Generation, Name, Resource, Scope, Subresource},
+    resource::{Field, Generation, Name, Resource, Scope, Subresource},
     scale,
     schema::{self, Definition},
     served::{Conversion, Served, Webhook},
     version::Priority,
 };
 
-/// What objects of a kind that goes can still be asked for.
-const LAST_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "watch"];
+/// What objects of a kind that goes can still be asked for: finalizers are taken off by a change.
+const LAST_VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// A version of a custom kind, among its other versions.
 #[derive(Clone, Debug)]
@@ -61,8 +69,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Reads a definition that was accepted: with the names of its status, and with `Terminating` if it
-    /// is going.
+    /// Reads a definition whose names were accepted: those of its status.
     ///
     /// # Errors
     /// A schema breaks a limit.
@@ -111,6 +118,27 @@ impl Kind {
         });
         let served = served.collect();
         Ok(Self { storage, served })
+    }
+
+    /// The same kind, which takes no new objects.
+    pub fn closing(&self) -> Self {
+        let closing = |resource: &Arc<Resource>| {
+            Arc::new(Resource {
+                verbs: LAST_VERBS,
+                ..(**resource).clone()
+            })
+        };
+        let served = self.served.iter().map(|served| {
+            Arc::new(Served {
+                resource: closing(&served.resource),
+                storage: served.storage.clone(),
+                conversion: served.conversion.clone(),
+            })
+        });
+        Self {
+            storage: self.storage.clone(),
+            served: served.collect(),
+        }
     }
 }
 
@@ -214,10 +242,6 @@ fn resource(definition: &Value, version: &Value, custom: Custom) -> Resource {
             true => Scope::Cluster,
             false => Scope::Namespaced,
         },
-        verbs: match is_terminating(definition) {
-            true => LAST_VERBS,
-            false => ALL_VERBS,
-        },
         subresources: status.into_iter().chain(scale).collect(),
         definition: published_name(group, text(&version["name"]), text(&names["kind"])).into(),
         deprecation: deprecation(spec, version, text(&names["kind"])).map(Into::into),
@@ -245,11 +269,6 @@ fn published_name(group: &str, version: &str, kind: &str) -> String {
     let mut words: Vec<&str> = group.split('.').rev().collect();
     words.extend([version, kind]);
     words.join(".")
-}
-
-fn is_terminating(definition: &Value) -> bool {
-    let mut conditions = list(&definition["status"]["conditions"]);
-    conditions.any(|condition| condition["type"] == "Terminating" && condition["status"] == "True")
 }
 
 /// What every answer in a deprecated version says.

@@ -27,7 +27,7 @@ use crate::{
 pub type Name = Cow<'static, str>;
 
 /// A resource that the API serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// Empty for the core group.
     pub group: Name,
@@ -129,6 +129,8 @@ pub enum Behaviour {
     Lease,
     /// A question that is answered and not kept.
     AccessReview,
+    /// Makes a kind, and goes after the objects of that kind.
+    Definition,
 }
 
 /// What may follow an object's name in a path.

@@ -57,11 +57,10 @@ pub fn object(
         Shape::Object => value,
         Shape::Metadata(version) => tables::partial_metadata(version, value),
         Shape::Table(version, include) => {
-            let printer = &resource.printer;
             let revision = value.pointer("/metadata/resourceVersion").cloned();
-            let row = tables::row(version, printer, value, include, Timestamp::now());
+            let row = tables::row(version, resource, value, include, Timestamp::now());
             let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
-            tables::table(version, printer, metadata, vec![row], true)
+            tables::table(version, resource, metadata, vec![row], true)
         }
     };
     value_as(wanted, code, &shaped)
@@ -100,11 +99,10 @@ pub fn list(
             })
         }
         Shape::Table(version, include) => {
-            let printer = &resource.printer;
             let now = Timestamp::now();
-            let rows = values.map(|value| Ok(tables::row(version, printer, value?, include, now)));
+            let rows = values.map(|value| Ok(tables::row(version, resource, value?, include, now)));
             let rows = rows.collect::<Result<Vec<_>, ApiError>>()?;
-            tables::table(version, printer, page.to_json(), rows, true)
+            tables::table(version, resource, page.to_json(), rows, true)
         }
     };
     value_as(wanted, StatusCode::OK, &shaped)

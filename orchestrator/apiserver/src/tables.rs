@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use api::columns::{Column, Printer};
+use api::Resource;
 
 /// What a row carries beside its cells (`?includeObject=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,13 +36,13 @@ impl IncludeObject {
 /// events of a watch).
 pub fn table(
     version: &str,
-    printer: &Printer,
+    resource: &Resource,
     metadata: Value,
     rows: Vec<Value>,
     columns: bool,
 ) -> Value {
     let definitions: Vec<Value> = match columns {
-        true => printer.columns.iter().map(Column::definition).collect(),
+        true => resource.column_definitions(),
         false => Vec::new(),
     };
     json!({
@@ -57,12 +57,12 @@ pub fn table(
 /// One object's row.
 pub fn row(
     version: &str,
-    printer: &Printer,
+    resource: &Resource,
     object: Value,
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    let cells = (printer.cells)(&object, now);
+    let cells = resource.cells(&object, now);
     match include {
         IncludeObject::None => json!({"cells": cells, "object": null}),
         IncludeObject::Object => json!({"cells": cells, "object": object}),

@@ -257,7 +257,14 @@ impl Stream {
                 // The server never lets go of the registry's end.
                 _ = self.changes.changed() => {
                     if !self.state.registry.snapshot().serves(&self.served) {
-                        return None;
+                        // What has happened until then is told first.
+                        let event = watch.try_next();
+                        let events = event.map(|event| self.take(event)).unwrap_or_default();
+                        self.encode(&mut frame, events).await;
+                        if frame.is_empty() {
+                            return None;
+                        }
+                        self.changes.mark_changed();
                     }
                 }
                 event = watch.next() => {
@@ -298,7 +305,7 @@ impl Stream {
 
     /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
     async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
-        match versions::all_shown(&self.served, events.objects).await {
+        match versions::all_shown(&self.state, &self.served, events.objects).await {
             Ok(objects) => {
                 for (kind, object) in events.kinds.into_iter().zip(&objects) {
                     self.encoder.event(frame, kind, object);
@@ -404,12 +411,11 @@ impl Encoder {
             Shape::Object => value,
             Shape::Metadata(version) => tables::partial_metadata(version, value),
             Shape::Table(version, include) => {
-                let printer = &self.resource.printer;
                 let revision = value.pointer("/metadata/resourceVersion").cloned();
-                let row = tables::row(version, printer, value, include, Timestamp::now());
+                let row = tables::row(version, &self.resource, value, include, Timestamp::now());
                 let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
                 let first = !std::mem::replace(&mut self.headed, true);
-                tables::table(version, printer, metadata, vec![row], first)
+                tables::table(version, &self.resource, metadata, vec![row], first)
             }
         }
     }
@@ -422,10 +428,9 @@ impl Encoder {
         let object = match self.shape {
             Shape::Table(version, include) => {
                 let object = json!({"metadata": metadata});
-                let printer = &self.resource.printer;
-                let row = tables::row(version, printer, object, include, Timestamp::now());
+                let row = tables::row(version, &self.resource, object, include, Timestamp::now());
                 let list = json!({"resourceVersion": revision.to_string()});
-                tables::table(version, printer, list, vec![row], false)
+                tables::table(version, &self.resource, list, vec![row], false)
             }
             Shape::Metadata(version) => {
                 tables::partial_metadata(version, json!({"metadata": metadata}))

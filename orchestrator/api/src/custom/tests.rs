@@ -152,11 +152,12 @@ fn a_deprecated_version_says_what_to_use_instead() {
 
 #[test]
 fn a_kind_that_goes_takes_no_new_objects() {
-    let mut going = definition(json!([version("v1", json!({}))]));
-    going["status"]["conditions"] = json!([{"type": "Terminating", "status": "True"}]);
-    let kind = Kind::of(&going).unwrap();
-    assert!(!kind.storage.verbs.contains(&"create"));
-    assert!(kind.storage.verbs.contains(&"deletecollection"));
+    let kind = Kind::of(&definition(json!([version("v1", json!({}))]))).unwrap();
+    let (before, after) = (&kind.served[0].resource, &kind.closing().served[0].resource);
+    assert!(before.verbs.contains(&"create") && !after.verbs.contains(&"create"));
+    assert!(after.verbs.contains(&"deletecollection"));
+    let custom = |resource: &Resource| resource.custom.clone().unwrap();
+    assert!(custom(before).is_of(&custom(after)));
 }
 
 #[test]

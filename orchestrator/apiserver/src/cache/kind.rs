@@ -106,15 +106,6 @@ impl Kind {
         self.head.send_replace(next);
     }
 
-    /// The resource is another one from now on, of the same objects.
-    pub fn renew(&self, resource: &Arc<Resource>) {
-        let mut state = self.state_to_change();
-        state.resource = resource.clone();
-        for object in state.objects.values_mut() {
-            *object = Arc::new(object.of_resource(resource));
-        }
-    }
-
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

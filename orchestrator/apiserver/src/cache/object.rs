@@ -43,7 +43,7 @@ impl Cached {
         stored: &[u8],
         revision: Revision,
     ) -> Self {
-        let bytes = with_revision(stored, revision);
+        let bytes = with_revision(&resource.read(stored), revision);
         Self {
             key,
             bytes,
@@ -66,18 +66,6 @@ impl Cached {
         }
     }
 
-    /// The same object as one of another form of its resource.
-    pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
-        Self {
-            key: self.key.clone(),
-            bytes: self.bytes.clone(),
-            revision: self.revision,
-            resource: resource.clone(),
-            selectable: OnceLock::new(),
-            node: OnceLock::new(),
-        }
-    }
-
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.selectable().labels
     }
@@ -89,7 +77,12 @@ impl Cached {
 
     fn selectable(&self) -> &Selectable {
         self.selectable.get_or_init(|| {
-            let skeleton = selectable::skeleton(&self.bytes).unwrap_or_else(|error| {
+            // Fields of built-in kinds are never deeper.
+            let read = match self.resource.selectable_depth() {
+                0..=2 => selectable::skeleton(&self.bytes),
+                _ => serde_json::from_slice(&self.bytes),
+            };
+            let skeleton = read.unwrap_or_else(|error| {
                 tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
                 Value::Null
             });

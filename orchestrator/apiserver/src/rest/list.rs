@@ -221,7 +221,7 @@ async fn pages(
         at = Some(revision);
         let count = entries.len();
         for (index, entry) in entries.into_iter().enumerate() {
-            let bytes = wire::with_revision(&entry.value, entry.modified);
+            let bytes = wire::with_revision(&resource.read(&entry.value), entry.modified);
             if selection.selects_bytes(resource, &bytes)? {
                 let name = entry.key.rsplit('/').next().unwrap_or_default();
                 items.push(sight.past(name, bytes, entry.modified));

@@ -24,7 +24,7 @@ use super::request::{Query, Target, Verb};
 use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
+use api::{ApiError, Decoded, FieldValidation, Format, Resource, Subresource};
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -141,18 +141,18 @@ impl Call {
 
     /// What the client wrote, as it is to be stored.
     async fn stored(&self, object: Value) -> Result<Value, ApiError> {
-        versions::stored(&self.target.served, object).await
+        versions::stored(&self.state, &self.target.served, object).await
     }
 
     /// The answer with an object in the version that the client speaks, from its stored bytes.
     async fn show(&self, bytes: Bytes, code: StatusCode) -> Answer {
-        let bytes = versions::shown_bytes(&self.target.served, bytes).await?;
+        let bytes = versions::shown_bytes(&self.state, &self.target.served, bytes).await?;
         reply::object(&self.wanted, self.resource(), bytes, code)
     }
 
     /// The same of a list.
     async fn show_all(&self, page: &ListMeta, items: Vec<Bytes>) -> Answer {
-        let items = versions::all_shown(&self.target.served, items).await?;
+        let items = versions::all_shown(&self.state, &self.target.served, items).await?;
         reply::list(&self.wanted, self.resource(), page, items)
     }
 
@@ -173,6 +173,12 @@ impl Call {
     /// The body as an object of a kind.
     fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
         let format = negotiate::body_format(&self.headers)?;
+        if kind.custom.is_some() && format == Format::Protobuf {
+            return Err(negotiate::unknown_format(&[
+                "application/json",
+                "application/yaml",
+            ]));
+        }
         kind.decode(&self.body, format, self.field_validation()?)
     }
 

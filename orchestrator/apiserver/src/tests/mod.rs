@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod custom;
 mod discovery;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
