@@ -6,6 +6,7 @@ pub mod admissionregistration;
 pub mod apiextensions;
 pub mod apiregistration;
 pub mod apps;
+pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
@@ -16,10 +17,12 @@ pub mod discovery;
 pub mod flowcontrol;
 pub mod networking;
 pub mod node;
+mod old;
 pub mod policy;
 pub mod rbac;
 pub mod scheduling;
 pub mod storage;
+pub mod storagemigration;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -31,6 +34,7 @@ use crate::served::Served;
 /// All that are resources, in the order of discovery.
 pub(crate) fn all() -> Vec<Resource> {
     vec![
+        core::component_status::resource(),
         core::config_map::resource(),
         core::endpoints::resource(),
         core::event::resource(),
@@ -52,7 +56,11 @@ pub(crate) fn all() -> Vec<Resource> {
         apps::deployment::resource(),
         apps::replica_set::resource(),
         apps::stateful_set::resource(),
+        authentication::self_subject_review::resource(),
+        authorization::local_subject_access_review::resource(),
         authorization::self_subject_access_review::resource(),
+        authorization::self_subject_rules_review::resource(),
+        authorization::subject_access_review::resource(),
         autoscaling::horizontal_pod_autoscaler::resource(),
         batch::cron_job::resource(),
         batch::job::resource(),
@@ -74,6 +82,9 @@ pub(crate) fn all() -> Vec<Resource> {
         storage::storage_class::resource(),
         storage::volume_attachment::resource(),
         storage::volume_attributes_class::resource(),
+        storagemigration::storage_version_migration::resource(),
+        admissionregistration::mutating_admission_policy::resource(),
+        admissionregistration::mutating_admission_policy_binding::resource(),
         admissionregistration::mutating_webhook_configuration::resource(),
         admissionregistration::validating_admission_policy::resource(),
         admissionregistration::validating_admission_policy_binding::resource(),
@@ -89,7 +100,7 @@ pub(crate) fn all() -> Vec<Resource> {
 
 /// Old versions of these, in the order of discovery.
 pub(crate) fn views() -> Vec<Served> {
-    vec![autoscaling::horizontal_pod_autoscaler_v1::view()]
+    old::views()
 }
 
 /// The body of the scale subresource.

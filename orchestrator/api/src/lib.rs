@@ -4,6 +4,7 @@
 //! their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
+pub mod amounts;
 pub mod annotations;
 pub mod apply;
 pub mod columns;
@@ -15,8 +16,10 @@ pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod pod_resources;
 mod prepare;
 pub mod quantity;
+pub mod quota;
 pub mod re2;
 pub mod registry;
 pub mod resource;
@@ -30,7 +33,7 @@ pub mod version;
 
 pub use decode::{Decoded, FieldValidation, Format};
 pub use registry::{find, find_kind, resources, views};
-pub use resource::{Behaviour, Lifetime, Resource, Scope, Subresource};
+pub use resource::{Behaviour, Lifetime, Question, Resource, Scope, Subresource};
 pub use served::{Conversion, Served, Webhook};
 pub use status::{ApiError, Cause, CauseKind};
 

@@ -96,6 +96,21 @@ impl Quantity {
         self.nanos % NANOS == 0
     }
 
+    /// The next whole number of units, written as before.
+    pub fn rounded_up_to_units(self) -> Self {
+        let up = self.nanos.div_euclid(NANOS) + i128::from(!self.is_whole());
+        Self {
+            nanos: up.saturating_mul(NANOS),
+            form: self.form,
+        }
+    }
+
+    /// How many times the other amount, which is not zero, this one is: to be shown, and compared with
+    /// ratios, which nobody writes more exactly.
+    pub fn ratio_to(self, other: Self) -> f64 {
+        self.nanos as f64 / other.nanos as f64
+    }
+
     fn rounded_up(self, scale: i128) -> i64 {
         let up = self.nanos.div_euclid(scale) + i128::from(self.nanos.rem_euclid(scale) != 0);
         up.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64

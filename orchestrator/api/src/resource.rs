@@ -18,6 +18,7 @@ use crate::{
     custom::Custom,
     decode::{self, Decoded, FieldValidation, Format},
     kinds, prepare,
+    quota::Usage,
     schema::{self, Definition},
     status::ApiError,
     validation::{self, At, Errors, NameRule},
@@ -54,6 +55,8 @@ pub struct Resource {
     pub answers_with_object: bool,
     /// What the API server does with it beyond storing it.
     pub behaviour: Behaviour,
+    /// What an object uses of its namespace's quotas.
+    pub usage: Usage,
     /// What the type of the kind contributes; everything else works on values.
     pub(crate) codec: Codec,
     /// What the definition of a custom kind contributes.
@@ -127,10 +130,36 @@ pub enum Behaviour {
     Event,
     /// A node's heartbeat.
     Lease,
+    /// Gives pods their priority; one of them is the default.
+    PriorityClass,
     /// A question that is answered and not kept.
-    AccessReview,
     /// Makes a kind, and goes after the objects of that kind.
     Definition,
+    Review(Question),
+    /// Made when it is asked for.
+    ComponentStatus,
+}
+
+/// What a review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who the caller is.
+    OwnName,
+    /// Whether the caller may do something.
+    OwnAccess,
+    /// What the caller may do in a namespace.
+    OwnRules,
+    /// Whether somebody may do something.
+    Access,
+    /// Whether somebody may do something in the namespace of the question.
+    LocalAccess,
+}
+
+impl Question {
+    /// Whether it is about the caller, who may always ask.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::OwnName | Self::OwnAccess | Self::OwnRules)
+    }
 }
 
 /// What may follow an object's name in a path.
@@ -234,6 +263,7 @@ impl Resource {
             deprecation: None,
             answers_with_object: false,
             behaviour: Behaviour::Plain,
+            usage: Usage::Count,
             codec: Codec {
                 schema: |_| {},
                 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! descriptions. Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
 
 mod custom;
+pub(crate) mod derived;
 pub mod structural;
 
 use std::{
@@ -150,7 +151,7 @@ pub struct ListFacts {
 }
 
 /// The same of one field.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FieldFacts {
     pub list_type: Option<String>,
@@ -163,19 +164,30 @@ pub struct FieldFacts {
 /// The fields by type for which the Go type is a pointer, or is written without `omitempty`
 /// although the field is optional. Structs are left out: their `{}` is always written.
 fn pointer_fields() -> BTreeMap<String, BTreeSet<String>> {
-    serde_json::from_str(include_str!("data/pointer-fields.json"))
-        .expect("the data file is checked by a test")
+    let mut pointers = serde_json::from_str(include_str!("data/pointer-fields.json"))
+        .expect("the data file is checked by a test");
+    derived::add_pointers(&mut pointers);
+    pointers
 }
 
 /// The facts by type. Parsed anew each time: both callers keep what they make of it.
 pub fn list_facts() -> BTreeMap<String, ListFacts> {
-    serde_json::from_str(include_str!("data/list-types.json"))
-        .expect("the data file is checked by a test")
+    let mut facts = serde_json::from_str(include_str!("data/list-types.json"))
+        .expect("the data file is checked by a test");
+    derived::add_list_facts(&mut facts);
+    facts
 }
 
 /// The published schemas of every type that is reachable from a served kind, by name.
 /// References begin with `#/$defs/`.
 pub fn published() -> Map<String, Value> {
+    let mut schemas = typed();
+    derived::add_schemas(&mut schemas);
+    schemas
+}
+
+/// Those of the types of k8s-openapi.
+fn typed() -> Map<String, Value> {
     let mut settings = SchemaSettings::draft2020_12();
     settings.contract = Contract::Deserialize;
     let mut generator = settings.into_generator();

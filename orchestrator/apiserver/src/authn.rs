@@ -85,6 +85,27 @@ impl User {
         }
     }
 
+    /// Somebody whom another caller asks about.
+    pub fn named(name: &str, groups: Vec<String>) -> Self {
+        Self {
+            name: name.into(),
+            groups: groups.into(),
+            certificate: None,
+            peer: None,
+        }
+    }
+
+    /// Its groups with the one that everybody has.
+    pub fn all_groups(&self) -> Vec<&str> {
+        let everybody = match self.is_anonymous() {
+            true => "system:unauthenticated",
+            false => "system:authenticated",
+        };
+        let own = self.groups.iter().map(String::as_str);
+        let own = own.filter(|group| *group != everybody);
+        own.chain([everybody]).collect()
+    }
+
     /// A caller that says nothing about itself.
     pub fn anonymous() -> Self {
         Self {

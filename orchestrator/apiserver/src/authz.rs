@@ -78,7 +78,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 17] = [
+static NODE_RULES: [Rule; 16] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -95,12 +95,6 @@ static NODE_RULES: [Rule; 17] = [
     rule(LEASE_GROUP, "leases", READ, Whose::Leases),
     rule(LEASE_GROUP, "leases", &[Verb::Create], Whose::NewLease),
     rule(LEASE_GROUP, "leases", CHANGE, Whose::OwnLease),
-    rule(
-        "authorization.k8s.io",
-        "selfsubjectaccessreviews",
-        &[Verb::Create],
-        Whose::New,
-    ),
 ];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
@@ -132,15 +126,15 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
     if user.is_in(MASTERS) {
         return Ok(());
     }
+    holds_name(state, user)?;
+    if is_own_question(wish) && !user.is_anonymous() {
+        return Ok(());
+    }
     if let Some(node) = user.node() {
-        holds_name(state, user)?;
         if let Some(pod) = absent_pod(state, wish.target) {
             return Err(ApiError::not_found(wish.target.resource(), pod));
         }
         return node_may(state, node, wish).map_err(|why| refusal(user, wish, &why));
-    }
-    if is_review(wish) && !user.is_anonymous() {
-        return Ok(());
     }
     Err(refusal(user, wish, ""))
 }
@@ -169,8 +163,57 @@ fn is_public(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/version" | super::join::PATH)
 }
 
-fn is_review(wish: Wish<'_>) -> bool {
-    wish.target.resource().behaviour == Behaviour::AccessReview
+/// What a caller asks about itself.
+fn is_own_question(wish: Wish<'_>) -> bool {
+    let behaviour = wish.target.resource().behaviour;
+    matches!(behaviour, Behaviour::Review(question) if question.is_own())
+}
+
+/// What a caller may do in any namespace, as rows for a review of rules; and whether that is all.
+pub fn rules(user: &User) -> (Vec<RuleShown>, bool) {
+    let shown = |group: &str, resource: String, verbs: &[Verb]| RuleShown {
+        group: group.to_owned(),
+        resource,
+        verbs: verbs.iter().map(|verb| verb.as_str().to_owned()).collect(),
+    };
+    if user.is_in(MASTERS) {
+        let everything = RuleShown {
+            group: "*".to_owned(),
+            resource: "*".to_owned(),
+            verbs: vec!["*".to_owned()],
+        };
+        return (vec![everything], true);
+    }
+    let own = api::resources().iter().filter(|kind| {
+        let behaviour = kind.behaviour;
+        matches!(behaviour, Behaviour::Review(question) if question.is_own())
+    });
+    let mut rules: Vec<RuleShown> = own
+        .map(|kind| shown(&kind.group, kind.plural.to_string(), &[Verb::Create]))
+        .collect();
+    if user.is_anonymous() {
+        rules.clear();
+    }
+    if user.node().is_none() {
+        return (rules, true);
+    }
+    // Rows for single objects are left out: a review has no place for them.
+    let all = |rule: &&Rule| matches!(rule.whose, Whose::All | Whose::Peers | Whose::New);
+    rules.extend(NODE_RULES.iter().filter(all).map(|rule| {
+        let resource = match rule.subresource {
+            Some(sub) => format!("{}/{}", rule.plural, sub.name()),
+            None => rule.plural.to_owned(),
+        };
+        shown(rule.group, resource, rule.verbs)
+    }));
+    (rules, false)
+}
+
+/// A row of a review of rules.
+pub struct RuleShown {
+    pub group: String,
+    pub resource: String,
+    pub verbs: Vec<String>,
 }
 
 /// The reason of a refusal is empty where no rule is about such a request.

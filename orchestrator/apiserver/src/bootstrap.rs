@@ -11,6 +11,7 @@ use super::State;
 use super::objects::{Current, WriteError};
 use super::services::OWN_SERVICE;
 use super::write::Writer;
+use api::kinds::scheduling::priority_class;
 use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
 use sys::Shutdown;
 
@@ -28,6 +29,18 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
         ensure(state, find("", "namespaces")?, namespace, false).await?;
+    }
+    for (name, value) in priority_class::SYSTEM {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value,
+            "description": "For pods that the cluster itself needs."});
+        ensure(
+            state,
+            find("scheduling.k8s.io", "priorityclasses")?,
+            class,
+            false,
+        )
+        .await?;
     }
     let [service, endpoints, slice] = own_service(state)?;
     ensure(state, service.0, service.1, true).await?;

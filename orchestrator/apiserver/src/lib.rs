@@ -139,6 +139,7 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    quota_turns: admission::quota::Turns,
 }
 
 impl ApiServer {
@@ -168,12 +169,14 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            quota_turns: admission::quota::Turns::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
         custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        admission::quota::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

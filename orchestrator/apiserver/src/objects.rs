@@ -70,31 +70,28 @@ impl Objects {
         Current::of(&*self.get(resource, namespace, name)?)
     }
 
-    /// Writes a new object, and `with` it in the same commit.
-    pub async fn create(
+    /// Writes an object that is as expected until then, and `with` it in the same commit. What lasts longer
+    /// than the object has a commit of its own, before it.
+    pub async fn write(
         &self,
         resource: &Resource,
         object: &Value,
+        expect: Expect,
         with: Vec<Write>,
     ) -> Result<Bytes, WriteError> {
-        let write = put(resource, object, Expect::Absent);
+        let write = put(resource, object, expect);
         let bytes = stored(&write)?;
+        let (with, before) = with
+            .into_iter()
+            .partition(|other| other.lifetime == write.lifetime);
+        // A commit is on disk or it is not, as a whole.
+        let before: Vec<Write> = before;
+        if !before.is_empty() {
+            self.commit(before).await?;
+        }
         let mut writes = vec![write];
-        writes.extend(with);
+        writes.extend::<Vec<Write>>(with);
         let revision = self.commit(writes).await?;
-        Ok(wire::with_revision(&bytes, revision))
-    }
-
-    /// Replaces an object that is still at `revision`.
-    pub async fn update(
-        &self,
-        resource: &Resource,
-        object: &Value,
-        revision: Revision,
-    ) -> Result<Bytes, WriteError> {
-        let write = put(resource, object, Expect::At(revision));
-        let bytes = stored(&write)?;
-        let revision = self.commit(vec![write]).await?;
         Ok(wire::with_revision(&bytes, revision))
     }
 

@@ -232,7 +232,7 @@ mod tests {
             .of_group("autoscaling")
             .map(|version| &*version.version)
             .collect();
-        assert_eq!(versions, ["v2", "v1"]);
+        assert_eq!(versions, ["v2", "v1", "v2beta2"]);
         assert_eq!(snapshot.versions()[0].group, "");
         let found = snapshot.find_any("autoscaling", "horizontalpodautoscalers");
         assert_eq!(found.expect("served").resource.version, "v2");

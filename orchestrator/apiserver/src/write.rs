@@ -14,6 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::admission::quota::Charge;
 use super::admission::{self, Attributes, Operation};
 use super::authn::User;
 use super::objects::{Current, WriteError};
@@ -21,6 +22,7 @@ use super::reply::Warnings;
 use super::services::{self, Claim};
 use super::{State, node_writes, wire};
 use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
+use store::Expect;
 
 /// How often a write that lost a race is tried again when the client set no precondition.
 pub const RETRIES: usize = 10;
@@ -95,10 +97,10 @@ impl<'a> Writer<'a> {
         self.admit(Operation::Create, None, Some(&object)).await?;
         let claim = Claim::make(state, resource, &mut object, None)?;
         if self.dry_run {
+            self.charge(Operation::Create, None, &object).await?;
             return Ok(resource.serialize(&object).into());
         }
-        let companions = admission::companions(state, resource, &object)?;
-        let bytes = state.objects.create(resource, &object, companions).await?;
+        let bytes = self.commit(Operation::Create, None, &object).await?;
         claim.keep();
         Ok(bytes)
     }
@@ -140,6 +142,7 @@ impl<'a> Writer<'a> {
             return Ok(current.bytes.clone());
         }
         if self.dry_run {
+            self.charge(Operation::Update, Some(old), &new).await?;
             let bytes = resource.serialize(&new);
             return Ok(wire::with_revision(&bytes, current.revision));
         }
@@ -149,12 +152,51 @@ impl<'a> Writer<'a> {
             let bytes = resource.serialize(&new);
             return Ok(wire::with_revision(&bytes, current.revision));
         }
-        let bytes = state
-            .objects
-            .update(resource, &new, current.revision)
-            .await?;
+        let bytes = self.commit(Operation::Update, Some(current), &new).await?;
         claim.keep();
         Ok(bytes)
+    }
+
+    /// Writes the object together with what it is charged and what comes with it. `Changed`: the object
+    /// is not as it was; quotas that are not are read again.
+    async fn commit(
+        &self,
+        operation: Operation,
+        current: Option<&Current>,
+        object: &Value,
+    ) -> Result<Bytes, WriteError> {
+        let objects = &self.state.objects;
+        let expect = current.map_or(Expect::Absent, |current| Expect::At(current.revision));
+        for _ in 0..RETRIES {
+            let old = current.map(|current| &current.value);
+            let charge = self.charge(operation, old, object).await?;
+            let mut with = charge.writes();
+            if current.is_none() {
+                with.extend(admission::companions(self.state, self.resource, object)?);
+            }
+            match objects.write(self.resource, object, expect, with).await {
+                Err(WriteError::Changed)
+                    if charge.is_outdated(objects, meta::namespace(object))? => {}
+                written => return written,
+            }
+        }
+        let why = "its quotas change all the time; please try again";
+        let error = ApiError::conflict(self.resource, meta::name(object), why);
+        Err(WriteError::Failed(error))
+    }
+
+    /// What the object uses of the quotas of its namespace, which it fits.
+    async fn charge(
+        &self,
+        operation: Operation,
+        old: Option<&Value>,
+        object: &Value,
+    ) -> Result<Charge, ApiError> {
+        let (namespace, name) = (meta::namespace(object), meta::name(object));
+        match self.attributes(operation, old, namespace, name) {
+            Some(attributes) => Charge::of(&attributes, object).await,
+            None => Ok(Charge::default()),
+        }
     }
 
     /// Removes an object that nobody has changed meanwhile; what it claimed is free.

@@ -282,8 +282,10 @@ type Numbers = BTreeMap<Box<str>, BTreeMap<u32, Box<str>>>;
 fn numbers() -> &'static Numbers {
     static NUMBERS: OnceLock<Numbers> = OnceLock::new();
     NUMBERS.get_or_init(|| {
-        serde_json::from_str(include_str!("../data/protobuf-fields.json"))
-            .expect("the data file is checked by a test")
+        let mut numbers = serde_json::from_str(include_str!("../data/protobuf-fields.json"))
+            .expect("the data file is checked by a test");
+        schema::derived::add_numbers(&mut numbers);
+        numbers
     })
 }
 

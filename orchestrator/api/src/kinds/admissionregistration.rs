@@ -1,7 +1,10 @@
 //! The kinds of the group admissionregistration.k8s.io.
 
 mod conditions;
+pub mod mutating_admission_policy;
+pub mod mutating_admission_policy_binding;
 pub mod mutating_webhook_configuration;
+pub mod old;
 mod rules;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;

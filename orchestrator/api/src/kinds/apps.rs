@@ -3,6 +3,7 @@
 pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
+pub mod old;
 pub mod replica_set;
 pub mod stateful_set;
 pub mod workload;

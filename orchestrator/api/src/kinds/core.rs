@@ -1,12 +1,14 @@
 //! The kinds of the group core (v1).
 
 pub mod binding;
+pub mod component_status;
 pub mod config_map;
 pub mod endpoints;
 pub mod event;
 pub mod limit_range;
 pub mod namespace;
 pub mod node;
+pub mod old;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;

@@ -1,3 +1,4 @@
 //! The kinds of the group discovery.
 
 pub mod endpoint_slice;
+pub mod old;

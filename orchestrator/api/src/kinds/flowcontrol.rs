@@ -1,6 +1,7 @@
 //! The kinds of the group flowcontrol.apiserver.k8s.io.
 
 pub mod flow_schema;
+pub mod old;
 pub mod priority_level_configuration;
 
 use std::collections::BTreeSet;

@@ -34,14 +34,8 @@ pub fn namespace_is_open(
     Ok(())
 }
 
-/// The priority classes that every cluster has; others are not served.
-const PRIORITY_CLASSES: [(&str, i64); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
-
-/// What a new object refers to must be there; a pod gets the priority of its class, and the pull secrets of
-/// its service account if it names none.
+/// What a new object refers to must be there; a pod gets the pull secrets of its service account if it names
+/// none.
 pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     if resource.behaviour != Behaviour::Pod {
         return Ok(());
@@ -58,16 +52,6 @@ pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Resul
         return Err(ApiError::forbidden(resource, &name, why));
     };
     give_pull_secrets(object, &reply::parse(&found.bytes)?);
-    let class = object["spec"]["priorityClassName"].as_str();
-    let Some(class) = class.filter(|class| !class.is_empty()) else {
-        return Ok(());
-    };
-    let known = PRIORITY_CLASSES.iter().find(|(known, _)| *known == class);
-    let Some((_, priority)) = known else {
-        let why = format!("no PriorityClass with name {class} was found");
-        return Err(ApiError::forbidden(resource, &name, why));
-    };
-    object["spec"]["priority"] = (*priority).into();
     Ok(())
 }
 

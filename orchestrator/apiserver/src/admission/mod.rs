@@ -5,6 +5,9 @@
 //! will be stored.
 
 mod given;
+mod limit_range;
+mod priority;
+pub mod quota;
 
 use std::sync::Arc;
 
@@ -26,7 +29,7 @@ pub enum Operation {
 }
 
 /// A write, as those see it who have a say in it (`AdmissionRequest` of admission.k8s.io/v1).
-#[expect(dead_code, reason = "webhooks, policies and quotas read it")]
+#[expect(dead_code, reason = "webhooks and policies read it")]
 pub struct Attributes<'a> {
     pub state: &'a State,
     pub user: &'a User,
@@ -46,15 +49,16 @@ pub struct Attributes<'a> {
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
 #[expect(clippy::unused_async, reason = "webhooks are asked over the network")]
-pub async fn mutate(_attributes: &Attributes<'_>, _object: &mut Value) -> Result<(), ApiError> {
-    Ok(())
+pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
+    limit_range::mutate(attributes, object)?;
+    priority::give(attributes, object)
 }
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
 #[expect(clippy::unused_async, reason = "webhooks are asked over the network")]
-pub async fn validate(
-    _attributes: &Attributes<'_>,
-    _object: Option<&Value>,
-) -> Result<(), ApiError> {
-    Ok(())
+pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    if let Some(object) = object {
+        limit_range::validate(attributes, object)?;
+    }
+    priority::validate(attributes, object)
 }

@@ -73,7 +73,7 @@ impl Selection {
             && (self.fields.is_everything() || self.fields.matches(object.fields()))
     }
 
-    fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
+    pub fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
         if self.is_everything() {
             return Ok(true);
         }

@@ -1,5 +1,6 @@
 //! The verbs, generic over the kinds: one file a verb.
 
+mod component;
 pub mod create;
 pub mod delete;
 pub mod get;
@@ -52,17 +53,23 @@ pub async fn serve(call: Call) -> Answer {
 }
 
 async fn answer(call: &Call) -> Answer {
+    if let (None, Verb::Create, Some(question)) =
+        (call.target.subresource, call.verb, review::question(call))
+    {
+        return review::review(call, question);
+    }
     match (call.target.subresource, call.verb) {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
         (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
+        (None, Verb::Get) if component::is_of(call) => component::get(call),
+        (None, Verb::List) if component::is_of(call) => component::list(call),
         (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
             get::get(call).await
         }
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
-        (None, Verb::Create) if review::is_of(call) => review::review(call),
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
         (
             Some(

@@ -1,43 +1,58 @@
-//! POST of a SelfSubjectAccessReview: whether the caller may do something. Nothing is kept.
+//! POST of a review: who the caller is, what it or somebody else may do. Nothing is kept.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
-use crate::authn::MASTERS;
+use crate::authn::{MASTERS, User};
 use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
 use crate::{authz, reply};
-use api::{ApiError, Behaviour};
+use api::{Behaviour, Question};
 
-/// Whether the call asks for a review.
-pub fn is_of(call: &Call) -> bool {
-    call.resource().behaviour == Behaviour::AccessReview && call.target.name.is_none()
+/// What the call asks, if it is a question.
+pub fn question(call: &Call) -> Option<Question> {
+    match call.resource().behaviour {
+        Behaviour::Review(question) if call.target.name.is_none() => Some(question),
+        _ => None,
+    }
 }
 
 /// Answers the question with itself and the status.
-pub fn review(call: &Call) -> Answer {
-    let mut review = call.decode(call.resource())?.object;
+pub fn review(call: &Call, question: Question) -> Answer {
+    let kind = call.resource();
+    let mut review = call.decode(kind)?.object;
+    call.check_namespace(&mut review)?;
+    kind.validate(&review, None, None)?;
     let spec = &review["spec"];
-    let (path, object) = (&spec["nonResourceAttributes"], &spec["resourceAttributes"]);
-    if path.is_object() == object.is_object() {
-        return Err(ApiError::BadRequest(
-            "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified"
-                .to_owned(),
-        ));
-    }
-    let allowed = if path.is_object() {
-        authz::path(&call.state, &call.user, word(path, "path")).is_ok()
-    } else {
-        may(call, object)
+    let status = match question {
+        Question::OwnName => json!({"userInfo": {
+            "username": &*call.user.name,
+            "groups": call.user.all_groups(),
+        }}),
+        Question::OwnAccess => json!({"allowed": may(call, &call.user, spec)}),
+        Question::OwnRules => rules(&call.user),
+        Question::Access | Question::LocalAccess => {
+            json!({"allowed": may(call, &somebody(spec), spec)})
+        }
     };
-    review["status"] = json!({"allowed": allowed});
+    review["status"] = status;
     reply::value_as(&call.wanted, StatusCode::CREATED, &review)
 }
 
-/// Who may do everything may do what this server does not know as well.
-fn may(call: &Call, object: &Value) -> bool {
-    if call.user.is_in(MASTERS) {
+fn somebody(spec: &Value) -> User {
+    let groups = spec["groups"].as_array().into_iter().flatten();
+    let groups = groups.filter_map(|group| group.as_str().map(str::to_owned));
+    User::named(word(spec, "user"), groups.collect())
+}
+
+fn may(call: &Call, user: &User, spec: &Value) -> bool {
+    let (path, object) = (&spec["nonResourceAttributes"], &spec["resourceAttributes"]);
+    if path.is_object() {
+        return authz::path(&call.state, user, word(path, "path")).is_ok();
+    }
+    // Who may do everything may do what this server does not know as well.
+    if user.is_in(MASTERS) {
         return true;
     }
     let snapshot = call.state.registry.snapshot();
@@ -45,13 +60,35 @@ fn may(call: &Call, object: &Value) -> bool {
     else {
         return false;
     };
-    let target = &target;
     let wish = authz::Wish {
         verb,
-        target,
+        target: &target,
         query: None,
     };
-    authz::objects(&call.state, &call.user, wish).is_ok()
+    authz::objects(&call.state, user, wish).is_ok()
+}
+
+fn rules(user: &User) -> Value {
+    let (rules, complete) = authz::rules(user);
+    let paths = match user.is_in(MASTERS) {
+        true => json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]),
+        false => json!([{"verbs": ["get"], "nonResourceURLs": ["/livez", "/readyz", "/version"]}]),
+    };
+    let rules: Vec<Value> = rules
+        .into_iter()
+        .map(|rule| {
+            json!({"verbs": rule.verbs, "apiGroups": [rule.group], "resources": [rule.resource]})
+        })
+        .collect();
+    let mut status = json!({
+        "resourceRules": rules,
+        "nonResourceRules": paths,
+        "incomplete": !complete,
+    });
+    if !complete {
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    status
 }
 
 fn target(snapshot: &Snapshot, object: &Value) -> Option<Target> {

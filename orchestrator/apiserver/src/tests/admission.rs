@@ -226,7 +226,7 @@ async fn everybody_with_a_name_learns_what_it_may_do() {
     let version = json!({"spec": {"nonResourceAttributes": {"path": "/version", "verb": "get"}}});
     let answer = node.post(path, version).await.expect(201);
     assert_eq!(answer["status"]["allowed"], true);
-    node.post(path, json!({"spec": {}})).await.expect(400);
+    node.post(path, json!({"spec": {}})).await.expect(422);
     let nobody = admin.as_user(User::anonymous());
     nobody.post(path, ask("list", "pods")).await.expect(403);
     admin.get(path).await.expect(405);

@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod conformance;
 mod custom;
 mod discovery;
 mod flows;
@@ -13,7 +14,10 @@ mod joining;
 mod lists;
 mod node_rights;
 mod objects;
+mod old_versions;
+mod quotas;
 mod races;
+mod reviews;
 mod services;
 mod strangers;
 mod versions;

@@ -24,6 +24,10 @@ const ALLOWED: &[&str] = &[
     "create leases own",
     "create selfsubjectaccessreviews other",
     "create selfsubjectaccessreviews own",
+    "create selfsubjectreviews other",
+    "create selfsubjectreviews own",
+    "create selfsubjectrulesreviews other",
+    "create selfsubjectrulesreviews own",
     "delete pods own",
     "get configmaps own",
     "get endpointslices other",
@@ -200,6 +204,7 @@ fn tries(resource: &Resource) -> Vec<Try> {
         let body = match plural {
             "events" => json!({"metadata": {"name": name}, "source": {"host": host}}),
             "selfsubjectaccessreviews" => json!({"spec": {"resourceAttributes": {}}}),
+            "selfsubjectrulesreviews" => json!({"spec": {"namespace": "default"}}),
             _ => json!({"metadata": {"name": name}}),
         };
         let one = format!("{at}/{name}?dryRun=All");

@@ -253,7 +253,7 @@ async fn every_refusal_that_comes_before_the_body_arrives_over_http2() {
             405,
         ),
         (Some(&admin.admin), "/apis/nowhere", None, 404),
-        (Some(&admin.admin), "/api/v1/componentstatuses", None, 404),
+        (Some(&admin.admin), "/api/v1/nothing", None, 404),
         (Some(&admin.admin), PODS, Some("gzip"), 415),
     ];
     for (who, path, encoding, expected) in cases {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     FieldValidation, Format, Resource, find, find_kind, quantity::Quantity, registry::with_schema,
-    tests::Tape,
+    schema::derived, tests::Tape,
 };
 
 use super::*;
@@ -17,6 +17,11 @@ use super::*;
 pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Option<Value> {
     let object: T = serde_json::from_value(value.clone()).ok()?;
     serde_json::to_value(object).ok()
+}
+
+/// The kinds that have a type.
+fn judged() -> impl Iterator<Item = &'static Resource> {
+    with_schema().filter(|resource| derived::origin(&resource.definition).is_none())
 }
 
 fn engine(resource: &Resource, value: &Value) -> Result<Value, String> {
@@ -31,10 +36,7 @@ fn agree(resource: &Resource, value: &Value) {
     let canonical = match engine(resource, value) {
         Ok(canonical) => canonical,
         Err(error) => {
-            assert!(
-                error.contains("lastTransitionTime: Required value"),
-                "{error}"
-            );
+            assert!(error.contains("Time: Required value"), "{error}");
             assert_eq!((resource.codec.typed)(value), None);
             return;
         }
@@ -91,7 +93,7 @@ proptest! {
     fn the_engine_makes_of_any_object_what_its_type_makes_of_it(
         bytes in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
-        for resource in with_schema() {
+        for resource in judged() {
             agree(resource, &Tape::new(&bytes).object(&resource.definition, 0));
         }
     }
@@ -102,7 +104,7 @@ proptest! {
     ) {
         let wrongs = [json!(true), json!(3), json!(1.5), json!(70_000_000_000_i64),
             json!(u64::MAX), json!("x"), json!([]), json!({}), json!(["x"]), json!({"x": [3]})];
-        for resource in with_schema() {
+        for resource in judged() {
             let mut tape = Tape::new(&bytes);
             let Ok(value) = engine(resource, &tape.object(&resource.definition, 0)) else {
                 continue;

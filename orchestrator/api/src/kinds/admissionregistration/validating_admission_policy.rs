@@ -120,7 +120,7 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
     audit_annotations(&annotations, metadata.field("name").text(), errors);
 }
 
-fn param_kind(kind: &At<'_>, errors: &mut Errors) {
+pub(super) fn param_kind(kind: &At<'_>, errors: &mut Errors) {
     let (version, name) = (kind.field("apiVersion"), kind.field("kind"));
     let parts: Vec<&str> = version.text().split('/').collect();
     match parts[..] {
@@ -155,7 +155,7 @@ fn version_of_params(at: &At<'_>, version: &str, errors: &mut Errors) {
     }
 }
 
-fn variable(variable: &At<'_>, errors: &mut Errors) {
+pub(super) fn variable(variable: &At<'_>, errors: &mut Errors) {
     let (name, expression) = (variable.field("name"), variable.field("expression"));
     if is_blank(&name) {
         errors.required(&name, "name is not specified");

@@ -32,7 +32,7 @@ pub fn resource() -> Resource {
     }
 }
 
-const COLUMNS: Printer = Printer {
+pub(super) const COLUMNS: Printer = Printer {
     columns: &[
         NAME,
         Column::text("PolicyName", "The policy"),
@@ -42,7 +42,7 @@ const COLUMNS: Printer = Printer {
     cells,
 };
 
-fn default(object: &mut Value) {
+pub(super) fn default(object: &mut Value) {
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
@@ -55,6 +55,13 @@ fn default(object: &mut Value) {
 }
 
 fn validate(object: &At<'_>, errors: &mut Errors) {
+    validate_reach(object, errors);
+    let spec = object.field("spec");
+    actions(&spec.field("validationActions"), errors);
+}
+
+/// The policy, its parameters and what it is about.
+pub(super) fn validate_reach(object: &At<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
     let policy = spec.field("policyName");
     if policy.is_empty() {
@@ -67,7 +74,6 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
         param_ref(&params, errors);
     }
     rules::match_resources(&spec.field("matchResources"), errors);
-    actions(&spec.field("validationActions"), errors);
 }
 
 fn param_ref(params: &At<'_>, errors: &mut Errors) {

@@ -12,7 +12,10 @@ use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors, names, webhooks};
 
 /// Requests of a dry run reach webhooks without side effects only.
-const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
+const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
+
+/// What a webhook could say in v1beta1.
+const SIDE_EFFECTS_OF_V1BETA1: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
 
 pub const COLUMNS: Printer = Printer {
     columns: &[
@@ -41,7 +44,7 @@ pub fn validate(object: &At<'_>, errors: &mut Errors) {
     let all = object.field("webhooks");
     let mut seen = BTreeSet::new();
     for at in all.items() {
-        webhook(&at, errors);
+        webhook(&at, SIDE_EFFECTS, errors);
         let missing = "must specify one of v1, v1beta1";
         webhooks::review_versions(&at.field("admissionReviewVersions"), missing, errors);
         let name = at.field("name");
@@ -51,7 +54,15 @@ pub fn validate(object: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn webhook(webhook: &At<'_>, errors: &mut Errors) {
+/// Names may repeat, a webhook may have side effects, and speak a version that nobody knows yet.
+pub fn validate_of_v1beta1(object: &At<'_>, errors: &mut Errors) {
+    let all = object.field("webhooks");
+    for at in all.items() {
+        webhook(&at, SIDE_EFFECTS_OF_V1BETA1, errors);
+    }
+}
+
+fn webhook(webhook: &At<'_>, side_effects: &[&str], errors: &mut Errors) {
     fully_qualified(&webhook.field("name"), errors);
     let rules = webhook.field("rules");
     rules.items().for_each(|at| rules::rule(&at, errors));
@@ -59,10 +70,10 @@ fn webhook(webhook: &At<'_>, errors: &mut Errors) {
     errors.one_of_if_any(&webhook.field("matchPolicy"), &MATCH_POLICIES);
     let effects = webhook.field("sideEffects");
     if effects.is_empty() {
-        let why = format!("must specify one of {}", SIDE_EFFECTS.join(", "));
+        let why = format!("must specify one of {}", side_effects.join(", "));
         errors.required(&effects, &why);
     } else {
-        errors.one_of(&effects, &SIDE_EFFECTS);
+        errors.one_of(&effects, side_effects);
     }
     let timeout = webhook.field("timeoutSeconds");
     if !(1..=30).contains(&timeout.number()) {

@@ -16,7 +16,7 @@ use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors};
 
 /// Counts the changes of the template. Controllers before revisions told pods apart by it.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(super) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 const EMPTY: &str = "empty selector is invalid for daemonset";
 

@@ -1,12 +1,14 @@
 //! v1 ConfigMap.
 
 use crate::columns::{AGE, Column, NAME, Printer, age, entries, name};
+use crate::quota::Usage;
 use crate::resource::Resource;
 use crate::validation::{At, Errors, names};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::CountAs("configmaps"),
         short_names: vec!["cm".into()],
         validate,
         validate_update,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::columns::{Column, Printer, name, number, since, text};
 use crate::defaults::set;
+use crate::quota::Usage;
 use crate::resource::{Absent, Behaviour, Field, Resource};
 use crate::validation::{At, Errors};
 
@@ -25,6 +26,7 @@ const FIELDS: [&str; 10] = [
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::Nothing,
         behaviour: Behaviour::Event,
         short_names: vec!["ev".into()],
         fields: fields(),
@@ -40,7 +42,7 @@ fn fields() -> Vec<Field> {
     FIELDS.into_iter().map(Field::of).chain([source]).collect()
 }
 
-const COLUMNS: Printer = Printer {
+pub(super) const COLUMNS: Printer = Printer {
     columns: &[
         Column::text("Last Seen", "Time since it was last seen"),
         Column::text("Type", "Normal or Warning"),

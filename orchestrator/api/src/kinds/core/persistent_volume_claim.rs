@@ -8,6 +8,7 @@ use super::persistent_volume::{access_modes, access_modes_text, phase, positive_
 use crate::columns::{AGE, Column, NAME, Printer, age, name, text};
 use crate::defaults::set;
 use crate::quantity::Quantity;
+use crate::quota::Usage;
 use crate::resource::{Resource, Subresource};
 use crate::validation::changes::{differences, replace};
 use crate::validation::selector::label_selector;
@@ -21,6 +22,7 @@ const IMMUTABLE: &str = "spec is immutable after creation except resources.reque
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::Claim,
         short_names: vec!["pvc".into()],
         answers_with_object: true,
         subresources: vec![Subresource::Status],

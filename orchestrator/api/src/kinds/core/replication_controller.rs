@@ -7,12 +7,14 @@ use crate::columns::{Printer, format_labels};
 use crate::defaults::drop_nulls;
 use crate::kinds::apps::workload;
 use crate::meta;
+use crate::quota::Usage;
 use crate::resource::{Absent, Field, Generation, Resource, Subresource};
 use crate::selector::LabelSelector;
 use crate::validation::{At, Errors};
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::CountAs("replicationcontrollers"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["rc".into()],
         categories: vec!["all".into()],

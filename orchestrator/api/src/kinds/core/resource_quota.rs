@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ResourceQuota;
 use serde_json::{Value, json};
 
 use crate::columns::{AGE, Column, NAME, Printer, age, name};
+use crate::quota::Usage;
 use crate::resource::{Resource, Subresource};
 use crate::validation::{At, Errors, resources};
 
@@ -43,6 +44,7 @@ const ONLY_EXISTS: &str = "must be 'Exist' when scope is any of ResourceQuotaSco
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::CountAs("resourcequotas"),
         short_names: vec!["quota".into()],
         answers_with_object: true,
         subresources: vec![Subresource::Status],

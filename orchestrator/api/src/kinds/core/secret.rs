@@ -7,11 +7,13 @@ use serde_json::Value;
 use super::config_map::{MAX_BYTES, decoded_length, immutable};
 use crate::columns::{AGE, Column, NAME, Printer, age, entries, name, text};
 use crate::defaults::{drop_nulls, set};
+use crate::quota::Usage;
 use crate::resource::{Field, Resource};
 use crate::validation::{At, Errors, names};
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::CountAs("secrets"),
         fields: vec![Field::of("type")],
         default,
         validate,

@@ -40,7 +40,7 @@ pub fn resource() -> Resource {
     }
 }
 
-const COLUMNS: Printer = Printer {
+pub(super) const COLUMNS: Printer = Printer {
     columns: &[
         NAME,
         Column::text("Type", "Whether there is a limit"),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::columns::{AGE, Column, NAME, Printer, age, name, number, text};
 use crate::defaults::set;
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::{At, Errors};
 
 /// Above it are the priorities of the system's own pods.
@@ -25,6 +25,7 @@ pub fn resource() -> Resource {
     Resource {
         short_names: vec!["pc".into()],
         scope: Scope::Cluster,
+        behaviour: Behaviour::PriorityClass,
         // It stays at the first one: neither value nor policy may change.
         create: |class| class["metadata"]["generation"] = 1.into(),
         default: |class| set(class, "preemptionPolicy", || "PreemptLowerPriority".into()),

@@ -13,8 +13,9 @@ pub mod warnings;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use crate::pod_resources::qos_class;
 use crate::prepare::keep;
-use crate::quantity::Quantity;
+use crate::quota::Usage;
 use crate::resource::{Absent, Behaviour, Field, Resource, Subresource};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors};
@@ -29,6 +30,7 @@ pub fn resource() -> Resource {
     Resource {
         warn: |object| warnings::of(object, "/spec"),
         behaviour: Behaviour::Pod,
+        usage: Usage::Pod,
         short_names: vec!["po".into()],
         answers_with_object: true,
         categories: vec!["all".into()],
@@ -146,29 +148,5 @@ fn tolerate(spec: &mut Value, key: &str) {
     match spec["tolerations"].as_array_mut() {
         Some(list) => list.push(toleration),
         None => spec["tolerations"] = json!([toleration]),
-    }
-}
-
-/// Guaranteed: every container limits cpu and memory and asks for just that. BestEffort: none asks
-/// for or limits any. Burstable: the rest.
-fn qos_class(spec: &Value) -> &'static str {
-    let mut any = false;
-    let mut guaranteed = true;
-    let lists = ["containers", "initContainers"].map(|list| spec[list].as_array());
-    for container in lists.into_iter().flatten().flatten() {
-        for resource in ["cpu", "memory"] {
-            let amount = |list: &str| {
-                let text = container["resources"][list][resource].as_str()?;
-                Quantity::parse(text).ok().filter(|q| !q.is_zero())
-            };
-            let (request, limit) = (amount("requests"), amount("limits"));
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
     }
 }

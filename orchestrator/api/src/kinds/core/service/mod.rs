@@ -9,11 +9,13 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::prepare::{keep, remove};
+use crate::quota::Usage;
 use crate::resource::{Behaviour, Field, Resource, Subresource};
 use crate::validation::NameRule;
 
 pub fn resource() -> Resource {
     Resource {
+        usage: Usage::Service,
         short_names: vec!["svc".into()],
         answers_with_object: true,
         categories: vec!["all".into()],

@@ -1,0 +1,3 @@
+//! The kinds of the group authentication.k8s.io.
+
+pub mod self_subject_review;
