@@ -8,6 +8,7 @@ use orchestrator_common::event::Hook;
 use orchestrator_common::maps::statistics::{LOST, reason_row, verdict_row};
 use orchestrator_common::{DropEvent, DropReason, Rule, Trace, Verdict};
 
+use crate::log;
 use crate::maps;
 use crate::packet::Headers;
 use crate::skb::Packet;
@@ -41,6 +42,7 @@ pub fn exit(
         let (ifindex, length) = unsafe { ((*skb).ifindex, (*skb).len) };
         report(packet.headers, hook, trace.reason, ifindex, length);
     }
+    log::packet(packet.headers, hook, &trace);
     // SAFETY: helpers that take numbers; a null parameter makes the kernel look the neighbour up.
     let code = unsafe {
         match trace.verdict {

@@ -11,6 +11,7 @@ use crate::conntrack::{self, Opening, Ports};
 use crate::dsr;
 use crate::forward;
 use crate::fragments;
+use crate::log;
 use crate::maps;
 use crate::packet::{Fragment, Headers, TCP_RST, TCP_SYN};
 use crate::port;
@@ -191,6 +192,7 @@ pub fn by_row(headers: &mut Headers, config: &Config, scope: u8) -> Result<bool,
         return Ok(false);
     }
     open(headers, config, scope)?;
+    log::opened(headers);
     Ok(true)
 }
 

@@ -41,6 +41,11 @@ mod hooks;
 mod icmp;
 #[cfg(target_arch = "bpf")]
 mod lb;
+#[cfg(all(target_arch = "bpf", feature = "log"))]
+mod log;
+#[cfg(all(target_arch = "bpf", not(feature = "log")))]
+#[path = "log_off.rs"]
+mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -1,14 +1,27 @@
-//! Puts the compiled datapath into the binary: `ORCHESTRATOR_BPF_OBJECT`, else what `cargo xtask
-//! build-ebpf` left in the target directory, else nothing (the agent then says what to run).
+//! Puts the compiled datapath into the binary, the normal one and the one with a log: the files that
+//! the environment names, else what `cargo xtask build-ebpf` left in the target directory, else nothing
+//! (the agent then says what to run).
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+/// The variable that names a file, and the file's name.
+const OBJECTS: [(&str, &str); 2] = [
+    ("ORCHESTRATOR_BPF_OBJECT", "orchestrator.o"),
+    ("ORCHESTRATOR_BPF_LOG_OBJECT", "orchestrator-log.o"),
+];
+
 fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    println!("cargo::rerun-if-env-changed=ORCHESTRATOR_BPF_OBJECT");
-    let object = env::var_os("ORCHESTRATOR_BPF_OBJECT").map(PathBuf::from);
-    let object = object.unwrap_or_else(|| target(&out).join("bpf/orchestrator.o"));
+    OBJECTS
+        .iter()
+        .try_for_each(|(variable, name)| embed(&out, variable, name))
+}
+
+fn embed(out: &Path, variable: &str, name: &str) -> io::Result<()> {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let object = env::var_os(variable).map(PathBuf::from);
+    let object = object.unwrap_or_else(|| target(out).join("bpf").join(name));
     // A path that does not exist would make cargo run this script every time.
     let watched = object
         .ancestors()
@@ -20,7 +33,7 @@ fn main() -> io::Result<()> {
     } else {
         Vec::new()
     };
-    fs::write(out.join("orchestrator.o"), bytes)
+    fs::write(out.join(name), bytes)
 }
 
 /// `<target>/<profile>/build/<crate>/out` → `<target>`.

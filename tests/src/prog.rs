@@ -411,6 +411,11 @@ fn run(
 }
 
 /// The context of a run for a packet from that interface.
+/// Runs a program that is not of a [`Datapath`] over a frame that came from the interface.
+pub fn run_program(program: &mut SchedClassifier, ifindex: u32, frame: &[u8]) -> Result<Ran> {
+    run(program, &context(ifindex), frame, 1)
+}
+
 fn context(ifindex: u32) -> [u8; SK_BUFF] {
     let mut context = [0u8; SK_BUFF];
     context[SK_BUFF_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());

@@ -12,6 +12,8 @@ mod fragments;
 mod icmp;
 #[path = "packet/ipv6.rs"]
 mod ipv6;
+#[path = "packet/log.rs"]
+mod log;
 #[path = "packet/netdev.rs"]
 mod netdev;
 #[path = "packet/overlay.rs"]

@@ -1,8 +1,8 @@
 //! Builds the datapath object and reports what the verifier thinks of it.
 //!
-//! The object is `<target>/bpf/orchestrator.o`. It is replaced only when its bytes change, because
-//! the product embeds it; a stamp over all sources makes a build without changes a matter of
-//! reading them.
+//! The object is `<target>/bpf/orchestrator.o`, and beside it `orchestrator-log.o`, the same with
+//! statements for a log. Each is replaced only when its bytes change, because the product embeds it; a
+//! stamp over all sources makes a build without changes a matter of reading them.
 
 use std::env;
 use std::fmt::Write as _;
@@ -59,26 +59,39 @@ const CAPS: &[(&str, u32, u32)] = &[
     ("xdp_uplink", 36_000, 448),
 ];
 
-/// Builds the object unless it is up to date, and returns its path.
+/// What is built: the file's name, and the features of `orchestrator-ebpf`. The normal one comes last: its
+/// build directory is the one that others read.
+const OBJECTS: [(&str, &[&str]); 2] = [("orchestrator-log.o", &["log"]), (OBJECT, &[])];
+const OBJECT: &str = "orchestrator.o";
+
+/// Builds the objects unless they are up to date, and returns the path of the normal one.
 pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let directory = target().join("bpf");
-    let (object, stamp) = (
-        directory.join("orchestrator.o"),
-        directory.join("orchestrator.stamp"),
-    );
+    let stamp = directory.join("orchestrator.stamp");
     let wanted = format!("{:016x} {toolchain}\n", hash_of_sources()?);
-    if object.exists() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(object);
+    let are_there = OBJECTS
+        .iter()
+        .all(|(name, _)| directory.join(name).exists());
+    if are_there && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(directory.join(OBJECT));
     }
-    let built = compile(toolchain, &directory.join("build"))?;
-    let bytes = fs::read(&built).with_context(|| format!("{} was not built", built.display()))?;
-    if fs::read(&object).ok().as_ref() != Some(&bytes) {
-        let fresh = directory.join("orchestrator.o.new");
-        fs::write(&fresh, &bytes)?;
-        fs::rename(&fresh, &object)?;
+    for (name, features) in OBJECTS {
+        let built = compile(toolchain, &directory.join("build"), features)?;
+        replace(&directory.join(name), &built)?;
     }
     fs::write(&stamp, wanted)?;
-    Ok(object)
+    Ok(directory.join(OBJECT))
+}
+
+/// Puts a new object in its place, unless its bytes are the old one's.
+fn replace(object: &Path, built: &Path) -> Result<()> {
+    let bytes = fs::read(built).with_context(|| format!("{} was not built", built.display()))?;
+    if fs::read(object).ok().as_ref() != Some(&bytes) {
+        let fresh = object.with_extension("o.new");
+        fs::write(&fresh, &bytes)?;
+        fs::rename(&fresh, object)?;
+    }
+    Ok(())
 }
 
 /// What the verifier says of each program, as a table; loads them, so only for root. Nothing stays
@@ -159,8 +172,8 @@ fn load(program: &mut Program) -> Result<ProgramInfo> {
     Ok(program.info()?)
 }
 
-/// Builds in that directory and returns where the object is then.
-pub fn compile(toolchain: &Toolchain, build: &Path) -> Result<PathBuf> {
+/// Builds in that directory and returns where the object is then, until the next build there.
+pub fn compile(toolchain: &Toolchain, build: &Path, features: &[&str]) -> Result<PathBuf> {
     let mut cargo = setup::clean_command(&toolchain.cargo);
     cargo.current_dir(workspace());
     cargo.args([
@@ -169,6 +182,8 @@ pub fn compile(toolchain: &Toolchain, build: &Path) -> Result<PathBuf> {
         "--release",
         "--package",
         "orchestrator-ebpf",
+        "--features",
+        &features.join(","),
     ]);
     cargo
         .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])

@@ -89,7 +89,8 @@ impl Bug {
                 )
                 .transpose();
         }
-        let built = build_ebpf::compile(&setup::ensure()?, &build_ebpf::target().join("mutate"));
+        let built =
+            build_ebpf::compile(&setup::ensure()?, &build_ebpf::target().join("mutate"), &[]);
         drop(mutated);
         let Ok(object) = built else {
             return Ok(Some("compiler"));

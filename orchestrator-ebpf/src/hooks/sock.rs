@@ -15,9 +15,9 @@ use orchestrator_common::maps::endpoints::Netns;
 use orchestrator_common::maps::services::{Backend, Service, ServiceKey};
 use orchestrator_common::maps::sockets::SocketService;
 use orchestrator_common::maps::statistics::reason_row;
-use orchestrator_common::{Addr, DropReason, Port, Proto};
+use orchestrator_common::{Addr, DropReason, Port, Proto, Tuple};
 
-use crate::{choice, drop, maps};
+use crate::{choice, drop, log, maps};
 
 const ALLOW: i32 = 1;
 const REJECT: i32 = 0;
@@ -104,11 +104,13 @@ fn connect<const V6: bool>(ctx: &SockAddrContext) -> i32 {
             maps::count_refused(service.id);
             maps::count(reason_row(reason));
             report::<V6>(ctx.sock_addr, netns, reason);
+            log::refused(&asked(netns, addr, port), service.id, reason);
             unsafe { bpf_set_retval(-ECONNREFUSED) };
             return REJECT;
         }
     };
     maps::count_opened(service.id, backend.id);
+    log::connected(&asked(netns, addr, port), service.id, &backend);
     set_peer::<V6>(ctx.sock_addr, &backend.addr, backend.port);
     let mut asked = SocketService {
         service: addr,
@@ -128,6 +130,18 @@ fn report<const V6: bool>(sock_addr: *const bpf_sock_addr, netns: &Netns, reason
         event.tuple.src = *source(netns, &event.tuple.dst);
         event.tuple.proto = Proto::TCP;
     });
+}
+
+/// What a connection's first packet would be, for the log: its port is not chosen yet.
+#[inline(always)]
+fn asked(netns: &Netns, to: Addr, port: Port) -> Tuple {
+    Tuple {
+        src: *source(netns, &to),
+        dst: to,
+        dst_port: port,
+        proto: Proto::TCP,
+        ..Tuple::default()
+    }
 }
 
 /// The Service that a connection is to be balanced for here.

@@ -19,7 +19,7 @@ use orchestrator_common::{DropReason, Proto, Scope, Tuple, Verdict};
 use crate::drop::report;
 use crate::frame::Frame;
 use crate::packet::{ETHERNET, Headers, TCP_RST};
-use crate::{conntrack, forward, lb, maps, nat, tunnel};
+use crate::{conntrack, forward, lb, log, maps, nat, tunnel};
 
 /// Why a packet was not sent.
 enum Unsent {
@@ -36,15 +36,16 @@ pub fn xdp_uplink(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     };
     let mut frame = Frame::new(ctx.ctx, headers);
-    let (verdict, action) = match decide(&mut frame) {
-        Ok(verdict) => (verdict, XDP_TX),
+    let (verdict, action, reason) = match decide(&mut frame) {
+        Ok(verdict) => (verdict, XDP_TX, DropReason::None),
         Err(Left) => return XDP_PASS,
         Err(Dropped(reason)) => {
             let (ifindex, length) = (frame.ifindex(), frame.length());
             report(frame.headers, Hook::Xdp, reason, ifindex, length);
-            (Verdict::Drop, XDP_DROP)
+            (Verdict::Drop, XDP_DROP, reason)
         }
     };
+    log::frame(frame.headers, verdict, reason);
     maps::count(verdict_row(verdict));
     maps::count(XDP);
     action

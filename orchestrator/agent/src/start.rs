@@ -23,6 +23,7 @@ use crate::network::drops;
 use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
 use crate::network::health_checks::HealthChecks;
 use crate::network::ipam::Ipam;
+use crate::network::log;
 use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
@@ -36,12 +37,15 @@ use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
 use crate::runtime::image_root;
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
-use sys::{Shutdown, files};
+use sys::{Shutdown, Tasks, files};
 
 const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stopping agent waits for what ends in order.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
@@ -130,6 +134,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let renewal = renewal::run(applicant, renewed, addrs, refused.clone(), stop.clone());
     tokio::spawn(renewal);
     let beat = heartbeat::run(client.clone(), node.clone(), news, refused, stop);
+    let tasks = Tasks::new(shutdown.clone());
     let body = Body {
         config,
         membership: membership.clone(),
@@ -138,6 +143,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
+        tasks: tasks.clone(),
     };
     let work = body.run(told, shutdown.clone());
     let ended = tokio::select! {
@@ -146,6 +152,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         () = beat => Ok(()),
     };
     shutdown.trigger();
+    tasks.finish(END_TIMEOUT).await;
     ended
 }
 
@@ -202,6 +209,8 @@ struct Body {
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
+    /// What ends in order.
+    tasks: Tasks,
 }
 
 impl Body {
@@ -280,7 +289,7 @@ impl Body {
         }
     }
 
-    /// Starts the datapath's own task, and measures it from now on.
+    /// Starts the datapath's own task, logs it for whoever asks, and measures it from now on.
     fn own(
         &self,
         datapath: Datapath,
@@ -295,7 +304,15 @@ impl Body {
             in_sync,
             metrics: metrics.clone(),
         };
-        let datapath = feed::own(datapath, told, shutdown.clone());
+        let datapath = feed::own(datapath, told, &self.tasks);
+        let node = self.config.node_name.clone();
+        let socket = log::socket(&node);
+        let logged = log::Source {
+            node,
+            pin_root: PathBuf::from(PIN_ROOT),
+            datapath: datapath.clone(),
+        };
+        tokio::spawn(log::run(logged, socket, shutdown.clone()));
         metrics.measure(meter, datapath.clone());
         Ok(datapath)
     }

@@ -83,6 +83,12 @@ impl Quantity {
         self.rounded_up(1_000_000)
     }
 
+    /// The same without a limit: bytes in thousandths.
+    pub fn wide_millis(self) -> i128 {
+        let scale = 1_000_000;
+        self.nanos.div_euclid(scale) + i128::from(self.nanos.rem_euclid(scale) != 0)
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }

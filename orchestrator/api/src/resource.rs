@@ -86,6 +86,9 @@ pub struct Resource {
     pub(crate) has_status: bool,
     /// Fields for field selectors besides name and namespace, and where they are.
     pub(crate) fields: Vec<Field>,
+    /// Those of the fields whose values are found, and their watches woken, without a look at all
+    /// objects and all watches.
+    pub indexes: Vec<Name>,
 }
 
 /// Whether objects live in a namespace.
@@ -283,6 +286,7 @@ impl Resource {
             generation: Generation::None,
             has_status: false,
             fields: Vec::new(),
+            indexes: Vec::new(),
         }
     }
 

@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    ListMeta, Status, StatusCause, StatusDetails,
+};
 
 use super::resource::Resource;
 
@@ -41,6 +43,9 @@ pub enum ApiError {
     Unprocessable(String),
     #[error("{0}")]
     Expired(String),
+    /// A page of a state that is no longer known; `next` is a token that goes on with the present state.
+    #[error("{message}")]
+    ExpiredPage { message: String, next: String },
     #[error("{action} is not supported on resources of kind \"{}\"", .target.qualified())]
     MethodNotAllowed { target: Target, action: String },
     #[error("{0}")]
@@ -183,9 +188,19 @@ impl ApiError {
             code: Some(i32::from(code)),
             details: self.details(),
             message: Some(self.to_string()),
-            metadata: Default::default(),
+            metadata: self.metadata(),
             reason: Some(reason.into()),
             status: Some("Failure".into()),
+        }
+    }
+
+    fn metadata(&self) -> ListMeta {
+        match self {
+            Self::ExpiredPage { next, .. } => ListMeta {
+                continue_: Some(next.clone()),
+                ..ListMeta::default()
+            },
+            _ => ListMeta::default(),
         }
     }
 
@@ -198,7 +213,7 @@ impl ApiError {
             Self::AlreadyExists(_) | Self::StillGoing(_) => (409, "AlreadyExists"),
             Self::Conflict { .. } | Self::ApplyConflict { .. } => (409, "Conflict"),
             Self::Invalid { .. } | Self::Unprocessable(_) => (422, "Invalid"),
-            Self::Expired(_) => (410, "Expired"),
+            Self::Expired(_) | Self::ExpiredPage { .. } => (410, "Expired"),
             Self::MethodNotAllowed { .. } => (405, "MethodNotAllowed"),
             Self::NotAcceptable(_) => (406, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (415, "UnsupportedMediaType"),

@@ -98,6 +98,20 @@ pub enum Refusal {
     Outside,
 }
 
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the pod network.
+    Pods,
+    Services,
+    /// This server's own.
+    Server,
+    /// A node's, outside the pod network.
+    Node,
+    /// None of the cluster's.
+    Outside,
+}
+
 /// What one Service or node holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
@@ -273,6 +287,21 @@ impl Addresses {
         }
         *taken.outside.entry(address).or_default() += 1;
         Ok(())
+    }
+
+    /// Whose an address is.
+    pub fn place_of(&self, address: IpAddr) -> Place {
+        if self.pods.iter().any(|(range, _)| range.contains(address)) {
+            Place::Pods
+        } else if self.ranges.iter().any(|range| range.contains(address)) {
+            Place::Services
+        } else if self.server.contains(&address) {
+            Place::Server
+        } else if self.lock().node_addresses.contains(&address) {
+            Place::Node
+        } else {
+            Place::Outside
+        }
     }
 
     /// The address is none of pods, Services or this server.

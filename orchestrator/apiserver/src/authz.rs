@@ -7,13 +7,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::State;
 use super::authn::{MASTERS, User};
 use super::cache::{self, Cached, Referent};
 use super::request::{Query, Route, Target, Verb};
-use super::wire;
 use api::selector::FieldSelector;
 use api::{self, ApiError, Behaviour, Resource, Subresource};
 use store::Revision;
@@ -381,17 +379,6 @@ impl Sight {
         match self {
             Self::Peers(own) if **own != *object.name() => object.trimmed(revision),
             _ => object.at_revision(revision),
-        }
-    }
-
-    /// The same of an object that was read from the store's past.
-    pub fn past(&self, name: &str, bytes: Bytes, revision: Revision) -> Bytes {
-        match self {
-            Self::Peers(own) if **own != *name => {
-                let node: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                wire::with_revision(&cache::trim(&node), revision)
-            }
-            _ => bytes,
         }
     }
 }

@@ -23,6 +23,7 @@ mod node_writes;
 mod nodes;
 mod objects;
 mod openapi;
+mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
@@ -46,7 +47,7 @@ mod write;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -125,6 +126,8 @@ pub struct ApiServer {
 
 /// What every handler may use.
 struct State {
+    /// Itself, for what outlives a request.
+    me: Weak<State>,
     config: ServerConfig,
     objects: objects::Objects,
     registry: registry::Registry,
@@ -156,7 +159,8 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|me| State {
+            me: me.clone(),
             config,
             objects,
             registry: registry::Registry::new(),

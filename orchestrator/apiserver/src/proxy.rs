@@ -1,33 +1,14 @@
 //! Requests that the node's agent answers: logs. The server checks the pod, dials the agent with
-//! its own certificate, and passes the stream on.
-
-use std::net::IpAddr;
-use std::time::Duration;
+//! its own certificate (`outgoing::agents`), and passes the stream on.
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use axum::http::StatusCode;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use super::outgoing::agents::{self, Agent};
+use super::reply;
 use super::rest::{Answer, Call};
-use super::{Pki, State, reply};
-use api::{self, ApiError};
-use sys::tls::client_config;
-
-/// How long an agent may take to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an agent may take to begin its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest error text that is taken from an agent.
-const ERROR_BYTES: usize = 8 * 1024;
-/// Where agents listen unless their node says otherwise.
-const AGENT_PORT: u16 = 10250;
+use api::ApiError;
 
 /// The query parameters of a log that go to the agent as they are.
 const LOG_PARAMETERS: [&str; 7] = [
@@ -76,11 +57,8 @@ pub async fn log(call: &Call) -> Answer {
             Body::new(answer.into_body()),
         ));
     }
-    let text = Limited::new(answer.into_body(), ERROR_BYTES)
-        .collect()
-        .await;
-    let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
-    let text = text.unwrap_or_else(|_| format!("the agent of node {node} answered {code}"));
+    let text = agents::error_text(answer).await;
+    let text = text.unwrap_or_else(|| format!("the agent of node {node} answered {code}"));
     Err(match code {
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => ApiError::BadRequest(text),
         _ => reply::internal(text),
@@ -118,86 +96,6 @@ fn container(pod: &Value, name: &str, asked: &str) -> Result<String, ApiError> {
     }
     Err(ApiError::BadRequest(message))
 }
-
-/// Where a node's agent answers.
-struct Agent {
-    node: String,
-    address: IpAddr,
-    port: u16,
-}
-
-impl Agent {
-    fn of(state: &State, node: &str) -> Result<Self, ApiError> {
-        let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
-        let status = state.objects.current(nodes, "", node)?.value["status"].take();
-        let addresses = status["addresses"].as_array().into_iter().flatten();
-        let address = addresses
-            .filter(|address| address["type"] == "InternalIP")
-            .find_map(|address| address["address"].as_str()?.parse().ok());
-        let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
-        let address = address.ok_or_else(|| {
-            reply::internal(format!(
-                "node {node} has no InternalIP: is its agent running?"
-            ))
-        })?;
-        let port = port
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(AGENT_PORT);
-        Ok(Self {
-            node: node.to_owned(),
-            address,
-            port,
-        })
-    }
-
-    async fn get(&self, state: &State, path: &str) -> Result<Response<Incoming>, ApiError> {
-        let pki = state
-            .pki
-            .as_ref()
-            .ok_or_else(|| reply::internal("a server without certificates cannot reach agents"))?;
-        let dialled = tokio::time::timeout(PATIENCE, self.dial(pki)).await;
-        let stream = match dialled {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(self.unreachable(&error.to_string())),
-            Err(_) => return Err(self.unreachable("no answer")),
-        };
-        let failed = |error: hyper::Error| self.unreachable(&error.to_string());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
-        tokio::spawn(connection);
-        let request = Request::get(path)
-            .header("host", format!("{}:{}", self.node, self.port))
-            .body(Empty::<Bytes>::new())
-            .map_err(reply::internal)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
-        answer
-            .map_err(|_| self.unreachable("no answer"))?
-            .map_err(failed)
-    }
-
-    async fn dial(&self, pki: &Pki) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-        let issued = pki.issued();
-        let mut config = client_config(pki.authority.certificate(), Some(&issued.agent_client))?;
-        // One request a connection: HTTP/1.1 does.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let stream = TcpStream::connect((self.address, self.port)).await?;
-        // By name: a node may claim any address, and be given none of what is meant for others.
-        let name = ServerName::try_from(self.node.clone())?;
-        Ok(TlsConnector::from(std::sync::Arc::new(config))
-            .connect(name, stream)
-            .await?)
-    }
-
-    fn unreachable(&self, why: &str) -> ApiError {
-        ApiError::ServiceUnavailable(format!(
-            "the agent of node {} does not answer at {}:{}: {why}",
-            self.node, self.address, self.port
-        ))
-    }
-}
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Escapes what a query value may not contain.
 fn escape(value: &str) -> String {

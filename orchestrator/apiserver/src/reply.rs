@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::stream;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ const WARNING_BYTES: usize = 256;
 /// A single object from its bytes.
 pub fn object(
     wanted: &Wanted,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     bytes: Bytes,
     code: StatusCode,
 ) -> Result<Response<Body>, ApiError> {
@@ -66,46 +66,91 @@ pub fn object(
     value_as(wanted, code, &shaped)
 }
 
-/// A list from its items' bytes.
-pub fn list(
+/// A list; `show` gives the bytes of an item. Items are put together while the body goes out, so that a
+/// list takes no more memory than a piece of it.
+pub fn list<T: Send + 'static>(
     wanted: &Wanted,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     page: &ListMeta,
-    items: Vec<Bytes>,
+    items: Vec<T>,
+    show: impl Fn(&T) -> Bytes + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
-    let head = wire::list_head(&resource.list_kind, &resource.api_version(), page);
-    if wanted.is_plain() {
-        return Ok(response(
-            wanted.content_type(),
-            StatusCode::OK,
-            joined(head, items),
-        ));
+    let head = head(wanted.shape, resource, page);
+    let in_pieces = wanted.format == Format::Json && !wanted.pretty;
+    let shape = shape_items(wanted.shape, resource);
+    if in_pieces {
+        let item = move |item: &T| match &shape {
+            None => Some(show(item)),
+            // Stored bytes are JSON: an object that is not has been damaged; leave it out.
+            Some(shape) => {
+                let value = parse(&show(item)).ok()?;
+                Some(shape(value).to_string().into())
+            }
+        };
+        let body = joined(head, items, item);
+        return Ok(response(wanted.content_type(), StatusCode::OK, body));
     }
-    let values = items.iter().map(parse);
-    let shaped = match wanted.shape {
-        Shape::Object => json!({
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version(),
-            "metadata": page.to_json(),
-            "items": values.collect::<Result<Vec<_>, _>>()?,
-        }),
-        Shape::Metadata(version) => {
-            let partial = values.map(|value| Ok(tables::partial_metadata(version, value?)));
-            json!({
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": page.to_json(),
-                "items": partial.collect::<Result<Vec<_>, ApiError>>()?,
-            })
-        }
+    let values = items.iter().map(|item| {
+        let value = parse(&show(item))?;
+        Ok(shape
+            .as_ref()
+            .map_or_else(|| value.clone(), |shape| shape(value.clone())))
+    });
+    let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
+    let head = [&head, wire::LIST_TAIL].concat();
+    let mut list: Value = serde_json::from_slice(&head).map_err(internal)?;
+    list[items_field(wanted.shape)] = values.into();
+    value_as(wanted, StatusCode::OK, &list)
+}
+
+/// How an object becomes an item of a list; None: as it is.
+type ShapeItem = Box<dyn Fn(Value) -> Value + Send>;
+
+fn shape_items(shape: Shape, resource: &Arc<Resource>) -> Option<ShapeItem> {
+    match shape {
+        Shape::Object => None,
+        Shape::Metadata(version) => Some(Box::new(move |value| {
+            tables::partial_metadata(version, value)
+        })),
         Shape::Table(version, include) => {
-            let now = Timestamp::now();
-            let rows = values.map(|value| Ok(tables::row(version, resource, value?, include, now)));
-            let rows = rows.collect::<Result<Vec<_>, ApiError>>()?;
-            tables::table(version, resource, page.to_json(), rows, true)
+            let (resource, now) = (resource.clone(), Timestamp::now());
+            Some(Box::new(move |value| {
+                tables::row(version, &resource, value, include, now)
+            }))
+        }
+    }
+}
+
+/// The field of the items.
+fn items_field(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Table(..) => "rows",
+        Shape::Object | Shape::Metadata(_) => "items",
+    }
+}
+
+/// What stands before the items.
+fn head(shape: Shape, resource: &Resource, page: &ListMeta) -> Bytes {
+    let list = match shape {
+        Shape::Object => {
+            return wire::list_head(&resource.list_kind, &resource.api_version(), page);
+        }
+        Shape::Metadata(version) => json!({
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": format!("meta.k8s.io/{version}"),
+            "metadata": page.to_json(),
+        }),
+        Shape::Table(version, _) => {
+            let mut table = tables::table(version, resource, page.to_json(), Vec::new(), true);
+            if let Some(table) = table.as_object_mut() {
+                table.remove("rows");
+            }
+            table
         }
     };
-    value_as(wanted, StatusCode::OK, &shaped)
+    let list = list.to_string();
+    let open = list.strip_suffix('}').unwrap_or(&list);
+    Bytes::from(format!("{open},\"{}\":[", items_field(shape)))
 }
 
 /// Any JSON in the negotiated encoding.
@@ -211,43 +256,67 @@ fn plain(wanted: &Wanted, code: StatusCode, bytes: Bytes) -> Response<Body> {
 }
 
 /// The bytes of a list; big ones are put together piece by piece while they go out.
-fn joined(head: Bytes, items: Vec<Bytes>) -> Body {
-    let total = head.len() + items.iter().map(|item| item.len() + 1).sum::<usize>();
-    if total <= CHUNK_BYTES {
-        let mut out = BytesMut::with_capacity(total + wire::LIST_TAIL.len());
-        out.put_slice(&head);
-        fill(&mut out, &items, 0);
-        out.put_slice(wire::LIST_TAIL);
-        return Body::from(out.freeze());
+fn joined<T: Send + 'static>(
+    head: Bytes,
+    items: Vec<T>,
+    show: impl Fn(&T) -> Option<Bytes> + Send + 'static,
+) -> Body {
+    let mut pieces = Pieces {
+        head: Some(head),
+        items: items.into_iter(),
+        show,
+        is_first: true,
+    };
+    match (pieces.next(), pieces.is_over()) {
+        (Some(whole), true) => Body::from(whole),
+        (first, _) => {
+            let rest = stream::unfold(pieces, |mut pieces| async move {
+                let piece = pieces.next()?;
+                Some((Ok::<_, Infallible>(piece), pieces))
+            });
+            Body::from_stream(stream::iter(first.map(Ok)).chain(rest))
+        }
     }
-    let pieces = stream::unfold((Some(head), items, 0), |(head, items, at)| async move {
-        if at > items.len() {
-            return None;
-        }
-        let mut out = BytesMut::with_capacity(CHUNK_BYTES + 8 * 1024);
-        out.put_slice(&head.unwrap_or_default());
-        let mut next = fill(&mut out, &items, at);
-        if next == items.len() {
-            out.put_slice(wire::LIST_TAIL);
-            next += 1;
-        }
-        Some((Ok::<_, Infallible>(out.freeze()), (None, items, next)))
-    });
-    Body::from_stream(pieces)
 }
 
-/// Appends items until the piece is full; answers the first item that is left.
-fn fill(out: &mut BytesMut, items: &[Bytes], from: usize) -> usize {
-    for (at, item) in items.iter().enumerate().skip(from) {
-        if out.len() > CHUNK_BYTES {
-            return at;
-        }
-        if at > 0 {
-            out.put_u8(b',');
-        }
-        out.put_slice(item);
+/// A list that is put together piece by piece.
+struct Pieces<T, F> {
+    /// None, once it has gone out.
+    head: Option<Bytes>,
+    items: std::vec::IntoIter<T>,
+    show: F,
+    is_first: bool,
+}
+
+impl<T, F: Fn(&T) -> Option<Bytes>> Pieces<T, F> {
+    /// The end has been written.
+    fn is_over(&self) -> bool {
+        self.head.is_none() && self.items.as_slice().is_empty()
     }
-    items.len()
+
+    /// The next piece; the one with the last item has the end.
+    fn next(&mut self) -> Option<Bytes> {
+        if self.is_over() {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(CHUNK_BYTES / 4);
+        out.put_slice(&self.head.take().unwrap_or_default());
+        while out.len() <= CHUNK_BYTES
+            && let Some(item) = self.items.next()
+        {
+            let Some(bytes) = (self.show)(&item) else {
+                continue;
+            };
+            if !std::mem::replace(&mut self.is_first, false) {
+                out.put_u8(b',');
+            }
+            out.put_slice(&bytes);
+        }
+        if self.is_over() {
+            out.put_slice(wire::LIST_TAIL);
+        }
+        Some(out.freeze())
+    }
 }
 
 #[cfg(test)]
@@ -264,9 +333,10 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_the_same_in_one_piece_and_in_many() {
         let item = Bytes::from(json!({"data": "x".repeat(1000)}).to_string());
-        for count in [0, 1, 2, 65, 66, 500] {
+        for count in [0, 1, 2, 64, 65, 66, 500] {
             let head = wire::list_head("PodList", "v1", &ListMeta::default());
-            let value = collect(joined(head, vec![item.clone(); count])).await;
+            let items = vec![item.clone(); count];
+            let value = collect(joined(head, items, |item| Some(item.clone()))).await;
             assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
         }
     }

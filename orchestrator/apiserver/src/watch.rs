@@ -44,6 +44,7 @@ pub async fn watch(call: &Call) -> Answer {
     let selection = Selection::of(&call.target.served, &call.query)?.with_name(call)?;
     let options = Options::of(&call.query)?;
     let namespace = call.target.namespace.as_deref();
+    let bucket = selection.bucket(resource, namespace);
     let mut initial = VecDeque::new();
     let from = match options.from {
         From::Revision(from) => {
@@ -53,12 +54,16 @@ pub async fn watch(call: &Call) -> Answer {
         From::Now => objects.cache.revision(),
         From::Snapshot(at_least) => {
             catch_up(objects, at_least).await?;
-            let (revision, all) = objects.cache.list(resource, namespace);
+            let (revision, all) = match &bucket {
+                Some(bucket) => objects.cache.list_bucket(resource, namespace, bucket),
+                None => objects.cache.list(resource, namespace),
+            };
             initial.extend(all.into_iter().filter(|object| selection.selects(object)));
             revision
         }
     };
-    let (watch, gone) = match objects.cache.watch(resource, namespace, from).await {
+    let watch = objects.cache.watch(resource, namespace, bucket, from);
+    let (watch, gone) = match watch.await {
         Ok(watch) => (Some(watch), None),
         Err(gone) => (None, Some(gone)),
     };

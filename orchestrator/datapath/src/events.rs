@@ -1,7 +1,7 @@
 //! The datapath's records of dropped packets, as they come.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,13 +36,7 @@ impl Drops {
 
     /// Blocks until there may be a record, for so long at most; `false` when that is over.
     pub fn wait(&self, patience: Duration) -> std::io::Result<bool> {
-        let mut watched = [PollFd::new(self.records.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        match poll(&mut watched, timeout) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
+        wait(self.records.as_fd(), patience)
     }
 
     /// The next record, if there is one.
@@ -57,6 +51,17 @@ impl Drops {
 
     pub fn next_event(&mut self) -> Option<DropEvent> {
         parse(&self.next_record()?)
+    }
+}
+
+/// Blocks until a ring buffer may have a record, for so long at most; `false` when that is over.
+pub fn wait(records: BorrowedFd<'_>, patience: Duration) -> std::io::Result<bool> {
+    let mut watched = [PollFd::new(records, PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    match poll(&mut watched, timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -113,19 +118,7 @@ pub fn parse(bytes: &Record) -> Option<DropEvent> {
     let mut reader = Reader(bytes);
     Some(DropEvent {
         time_ns: u64::from_ne_bytes(reader.take()?),
-        tuple: Tuple {
-            src: reader.addr()?,
-            dst: reader.addr()?,
-            src_port: Port::from_wire(u16::from_ne_bytes(reader.take()?)),
-            dst_port: Port::from_wire(u16::from_ne_bytes(reader.take()?)),
-            proto: Proto {
-                number: u8::from_ne_bytes(reader.take()?),
-            },
-            scope: Scope {
-                number: u8::from_ne_bytes(reader.take()?),
-            },
-            reserved: reader.take()?,
-        },
+        tuple: reader.tuple()?,
         reason: u32::from_ne_bytes(reader.take()?),
         hook: u32::from_ne_bytes(reader.take()?),
         ifindex: u32::from_ne_bytes(reader.take()?),
@@ -135,6 +128,11 @@ pub fn parse(bytes: &Record) -> Option<DropEvent> {
     })
 }
 
+/// A tuple as it lies in memory.
+pub fn parse_tuple(bytes: &[u8]) -> Option<Tuple> {
+    Reader(bytes).tuple()
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -142,6 +140,22 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    fn tuple(&mut self) -> Option<Tuple> {
+        Some(Tuple {
+            src: self.addr()?,
+            dst: self.addr()?,
+            src_port: Port::from_wire(u16::from_ne_bytes(self.take()?)),
+            dst_port: Port::from_wire(u16::from_ne_bytes(self.take()?)),
+            proto: Proto {
+                number: u8::from_ne_bytes(self.take()?),
+            },
+            scope: Scope {
+                number: u8::from_ne_bytes(self.take()?),
+            },
+            reserved: self.take()?,
+        })
     }
 
     fn addr(&mut self) -> Option<Addr> {

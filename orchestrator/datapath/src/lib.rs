@@ -18,6 +18,7 @@ pub mod gc;
 pub mod ids;
 pub mod kernel;
 pub mod link;
+pub mod log;
 pub mod lookup;
 pub mod maps;
 pub mod meter;
@@ -50,6 +51,7 @@ use meter::Meter;
 use names::Names;
 use object::Programs;
 use reconcile::Reconciler;
+use syscall::XdpMode;
 
 pub use addrs::Addrs;
 pub use config::{FamilyConfig, NodeConfig};
@@ -114,7 +116,10 @@ pub struct Datapath {
     config: NodeConfig,
     devices: link::Devices,
     reconciler: Reconciler<Maps>,
+    /// Those that are at work: the normal ones, or those that log.
     programs: Programs,
+    /// The normal ones, while others are at work.
+    normal: Option<Programs>,
     links: Links,
     /// Pins of the node's own attachments.
     own_links: BTreeSet<String>,
@@ -154,6 +159,7 @@ impl Datapath {
             devices,
             reconciler,
             programs,
+            normal: None,
             links,
             own_links,
             late: BTreeMap::new(),
@@ -315,6 +321,48 @@ impl Datapath {
         gc::sweep_flows(maps, now, &gc::CROWDED)
     }
 
+    /// Puts the programs that log in the place of the normal ones: no packet passes without one, and both
+    /// work on the same maps. They stay until [`Datapath::end_log`], or until an agent starts.
+    pub fn begin_log(&mut self, programs: Programs) -> Result<(), DatapathError> {
+        if self.normal.is_some() {
+            let taken = "this node's log is being read already, by one reader at a time";
+            return Err(DatapathError::Invalid(taken.into()));
+        }
+        self.normal = Some(std::mem::replace(&mut self.programs, programs));
+        self.put_programs()
+    }
+
+    /// Puts the normal programs back; they may be there already.
+    pub fn end_log(&mut self) -> Result<(), DatapathError> {
+        match self.normal.take() {
+            Some(normal) => {
+                self.programs = normal;
+                self.put_programs()
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Has every attachment run the programs that are to be at work. Tries all, and returns the first
+    /// error.
+    fn put_programs(&self) -> Result<(), DatapathError> {
+        let modes = [XdpMode::Native, XdpMode::Generic];
+        let xdp = modes.map(|mode| attach::xdp_attachment(&self.devices, mode));
+        let own = attach::node_attachments(&self.devices)
+            .into_iter()
+            .chain(xdp)
+            .filter(|attachment| self.own_links.contains(&attachment.name));
+        let mut outcomes: Vec<Result<(), DatapathError>> = own
+            .map(|attachment| self.links.update(&self.programs, &attachment).map(drop))
+            .collect();
+        for pod in self.reconciler.world().pods() {
+            outcomes.push(attach::guard_pod(&self.programs, &pod.ifname, pod.ifindex));
+            let link = attach::pod_attachment(&pod.ifname, pod.ifindex);
+            outcomes.push(self.links.update(&self.programs, &link).map(drop));
+        }
+        outcomes.into_iter().collect()
+    }
+
     /// Tells neighbours once more where the addresses are that this node has begun to answer for. Cheap
     /// when there are none; meant for every second.
     pub fn announce(&mut self) -> Result<(), DatapathError> {
@@ -424,6 +472,16 @@ pub fn services_pinned(pin_root: &Path, node: &str) -> Result<events::Services, 
 /// one runs.
 pub fn drops_pinned(pin_root: &Path, node: &str) -> Result<events::Drops, DatapathError> {
     events::Drops::open(&node_dir(pin_root, node).join("maps"))
+}
+
+/// Loads the programs that log beside a node's datapath, for [`Datapath::begin_log`]: the second value reads
+/// what they write. Takes as long as the verifier does, some seconds.
+pub fn load_log(
+    pin_root: &Path,
+    node: &str,
+    filter: &log::Filter,
+) -> Result<(Programs, log::Records), DatapathError> {
+    log::load(&node_dir(pin_root, node).join("maps"), filter)
 }
 
 fn count(maps: &Maps) -> Result<Vec<(&'static str, u64)>, DatapathError> {

@@ -5,14 +5,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread::{self, ScopedJoinHandle};
 
-use aya::EbpfLoader;
 use aya::programs::Program;
-use orchestrator_common::MAPS;
+use aya::{Ebpf, EbpfLoader};
+use orchestrator_common::{Addr, MAPS};
 
 use super::DatapathError;
 
 /// What `build.rs` found; empty when the datapath had not been built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/orchestrator.o"));
+/// The same programs with statements for the log.
+static LOG_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/orchestrator-log.o"));
 
 /// Whether this binary holds a datapath at all.
 pub fn is_embedded() -> bool {
@@ -48,17 +51,49 @@ pub fn count_runs() -> Result<OwnedFd, DatapathError> {
         .map_err(|error| DatapathError::kernel("count runs of programs", error))
 }
 
+/// What the object with the log is told: `orchestrator-ebpf/src/log.rs` has each value's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConstants {
+    pub level: u8,
+    pub is_of_pod: u32,
+    pub pod_v4: Addr,
+    pub pod_v6: Addr,
+    pub to: Addr,
+    pub to_port: u32,
+}
+
 /// Creates or adopts every map of the object in `maps`, and loads every program through the verifier.
 pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
-    if OBJECT.is_empty() {
+    load_object(OBJECT, maps, EbpfLoader::new()).map(|(_, programs)| programs)
+}
+
+/// Loads the programs that log, over the maps that are pinned in `maps`. The object has the map of their
+/// records.
+pub fn load_log(maps: &Path, constants: &LogConstants) -> Result<(Ebpf, Programs), DatapathError> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(aya_log::LEVEL, &constants.level, true)
+        .override_global("LOG_IS_OF_POD", &constants.is_of_pod, true)
+        .override_global("LOG_POD_V4", &constants.pod_v4, true)
+        .override_global("LOG_POD_V6", &constants.pod_v6, true)
+        .override_global("LOG_TO", &constants.to, true)
+        .override_global("LOG_TO_PORT", &constants.to_port, true);
+    load_object(LOG_OBJECT, maps, loader)
+}
+
+fn load_object(
+    bytes: &[u8],
+    maps: &Path,
+    mut loader: EbpfLoader<'_>,
+) -> Result<(Ebpf, Programs), DatapathError> {
+    if bytes.is_empty() {
         return Err(DatapathError::NoObject);
     }
-    let mut loader = EbpfLoader::new();
     for spec in &MAPS {
         loader.map_pin_path(spec.name, maps.join(spec.name));
     }
     let mut object = loader
-        .load(OBJECT)
+        .load(bytes)
         .map_err(|error| DatapathError::kernel("load the embedded object", error))?;
     // The verifier is what a start waits for: one thread a program.
     let loaded: Vec<_> = thread::scope(|scope| {
@@ -76,7 +111,7 @@ pub fn load(maps: &Path) -> Result<Programs, DatapathError> {
         let fd = fd.map_err(failed)?;
         programs.insert(name, fd);
     }
-    Ok(Programs(programs))
+    Ok((object, Programs(programs)))
 }
 
 fn load_program(program: &mut Program) -> Result<OwnedFd, aya::programs::ProgramError> {

@@ -1,6 +1,6 @@
 //! `orchestrator datapath`: look at what a node's agent put into the kernel, and take it out again.
 
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use nix::time::{ClockId, clock_gettime};
 use orchestrator_common::{DropEvent, Proto};
 
 use super::workload::cluster::ClusterArgs;
-use agent::network::drops;
+use agent::network::{drops, log};
 use datapath::events::{self, describe};
+use datapath::log::Filter;
 use datapath::trace::{self, Question};
 
 /// Look at a node's datapath, or remove it
@@ -65,6 +66,35 @@ enum Command {
         #[arg(long)]
         node: Option<String>,
     },
+    /// Print what the programs decide, as they decide it: which backend a connection or a flow is given,
+    /// what is dropped or refused and why
+    ///
+    /// The node's agent puts programs with a log in the place of the normal ones, without losing a packet,
+    /// and takes them out again when this command ends. Meanwhile every packet costs more. One reader at a
+    /// time. Records that find no room are lost, packets are not.
+    #[command(after_help = "Examples:\n  \
+        orchestrator datapath log -f                            whatever happens on the only node\n  \
+        orchestrator datapath log -f --pod shop/web-0           what one pod sends and is sent\n  \
+        orchestrator datapath log -f --to 10.96.0.10:80 --packets   and where each packet goes")]
+    Log {
+        /// Until interrupted; the log has no past
+        #[arg(long, short, required = true)]
+        follow: bool,
+        /// Only what this pod sends or is sent: NAME or NAMESPACE/NAME, or an address
+        #[arg(long, value_name = "POD")]
+        pod: Option<String>,
+        /// Only what goes there, before or after a Service's translation, and its answers
+        #[arg(long, value_name = "ADDR:PORT")]
+        to: Option<SocketAddr>,
+        /// Where each packet goes as well, and not only what is decided once a connection or flow
+        #[arg(long)]
+        packets: bool,
+        /// The node; not needed where there is only one, nor with a pod
+        #[arg(long)]
+        node: Option<String>,
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
     /// Follow the first packet of a pod through the node's live programs and name the rows that decide
     ///
     /// The programs run over the packet without sending it (BPF_PROG_TEST_RUN), with the node's own maps.
@@ -114,6 +144,22 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let node = choose(&args.pin_root, node)?;
             print_drops(&args.pin_root, &node, follow)
         }
+        Command::Log {
+            follow: _,
+            pod,
+            to,
+            packets,
+            node,
+            cluster,
+        } => {
+            let pod = pod.map(|pod| addresses(&pod, &cluster)).transpose()?;
+            let pod = pod.unwrap_or_default();
+            let node = match (node, pod.first()) {
+                (None, Some(addr)) => node_of(&args.pin_root, *addr)?,
+                (asked, _) => choose(&args.pin_root, asked)?,
+            };
+            print_log(&node, &Filter { pod, to, packets })
+        }
         Command::Trace {
             from,
             to: (to, proto),
@@ -127,9 +173,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 proto,
                 source_port,
             };
-            let node = trace::node_of(&args.pin_root, from)?.with_context(|| {
-                format!("{from} is no endpoint of a node here: run this on the pod's own node")
-            })?;
+            let node = node_of(&args.pin_root, from)?;
             println!("on {node}");
             for step in trace::trace(&args.pin_root, &node, asked)? {
                 println!("{step}");
@@ -193,6 +237,25 @@ fn print_drops(pin_root: &Path, node: &str, follow: bool) -> anyhow::Result<()> 
     }
 }
 
+/// Whatever the node's agent sends, until that or this ends.
+fn print_log(node: &str, filter: &Filter) -> anyhow::Result<()> {
+    let socket = log::socket(node);
+    let mut agent = UnixStream::connect(&socket).with_context(|| {
+        let at = socket.display();
+        format!("the log needs the agent of {node}, which does not answer at {at}")
+    })?;
+    agent.write_all(format!("{}\n", serde_json::to_string(filter)?).as_bytes())?;
+    for line in BufReader::new(agent).lines() {
+        let line = line?;
+        match line.strip_prefix(log::REFUSED) {
+            Some(why) => bail!("{why}"),
+            None if line == log::LOGGING => eprintln!("logging on {node}"),
+            None => println!("{line}"),
+        }
+    }
+    bail!("the agent of {node} has ended")
+}
+
 /// ADDRESS:PORT/PROTOCOL.
 fn destination(text: &str) -> Result<(SocketAddr, Proto), String> {
     let (addr, proto) = text.rsplit_once('/').unwrap_or((text, "tcp"));
@@ -212,22 +275,40 @@ fn endpoint(from: &str, v4: bool, cluster: &ClusterArgs) -> anyhow::Result<IpAdd
     if let Ok(addr) = from.parse() {
         return Ok(addr);
     }
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    addresses(from, cluster)?
+        .into_iter()
+        .find(|addr| addr.is_ipv4() == v4)
+        .with_context(|| format!("the pod {from} has no {family} address (yet)"))
+}
+
+/// The addresses of a pod, NAME or NAMESPACE/NAME, or the one that is given.
+fn addresses(of: &str, cluster: &ClusterArgs) -> anyhow::Result<Vec<IpAddr>> {
+    if let Ok(addr) = of.parse() {
+        return Ok(vec![addr]);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let pod = runtime.block_on(async {
         let cluster = cluster.connect().await?;
-        let (namespace, name) = from.split_once('/').unwrap_or((&cluster.namespace, from));
+        let (namespace, name) = of.split_once('/').unwrap_or((&cluster.namespace, of));
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         cluster.get(&path).await
     })?;
     let listed = pod["status"]["podIPs"].as_array().into_iter().flatten();
-    let addrs = listed.filter_map(|entry| entry["ip"].as_str()?.parse::<IpAddr>().ok());
-    let family = if v4 { "IPv4" } else { "IPv6" };
-    addrs
-        .into_iter()
-        .find(|addr| addr.is_ipv4() == v4)
-        .with_context(|| format!("the pod {from} has no {family} address (yet)"))
+    let addrs: Vec<IpAddr> = listed
+        .filter_map(|entry| entry["ip"].as_str()?.parse().ok())
+        .collect();
+    ensure!(!addrs.is_empty(), "the pod {of} has no address (yet)");
+    Ok(addrs)
+}
+
+/// The node that has a pod.
+fn node_of(pin_root: &Path, addr: IpAddr) -> anyhow::Result<String> {
+    trace::node_of(pin_root, addr)?.with_context(|| {
+        format!("{addr} is no endpoint of a node here: run this on the pod's own node")
+    })
 }
 
 /// The node asked for, or the only one.

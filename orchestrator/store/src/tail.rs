@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 
 use super::{Chunk, Commit, CommitStream, Event, Result, Revision, StoreError};
@@ -122,6 +123,16 @@ pub(super) fn chunk(mut commits: Vec<Arc<Commit>>, limit: usize, head: Revision)
     }
 }
 
+/// Does what may wait for a disk, after the other tasks of this thread have been handed to another one.
+pub(super) fn give_way<T>(work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::try_current();
+    match runtime.map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // There is no other thread, as in tests.
+        _ => work(),
+    }
+}
+
 /// What of a commit has the prefix; the commit itself if all of it has.
 pub(super) fn filter(commit: &Arc<Commit>, prefix: &str) -> Option<Arc<Commit>> {
     let has = |event: &&Event| event.key.starts_with(prefix);
@@ -190,7 +201,7 @@ impl Follower {
             let head = *self.head.borrow_and_update();
             let (commits, reached) = match self.history.tail().after(self.reached, CHUNK) {
                 Some(found) => found,
-                None => self.history.replay(&self.prefix, self.reached, CHUNK)?,
+                None => give_way(|| self.history.replay(&self.prefix, self.reached, CHUNK))?,
             };
             let progressed = reached > self.reached;
             self.reached = reached;

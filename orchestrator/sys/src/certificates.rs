@@ -338,6 +338,14 @@ pub fn has_ended(pem: &str, now: Timestamp) -> Result<bool, CertificateError> {
     Ok(ends(pem)? <= now)
 }
 
+/// Whether a certificate (DER) has begun and has not ended.
+pub fn valid_at(der: &[u8], now: Timestamp) -> Result<bool, CertificateError> {
+    let certificate = parse_der(der)?;
+    let validity = certificate.validity();
+    let begins = second(validity.not_before.timestamp())?;
+    Ok(begins <= now && now < second(validity.not_after.timestamp())?)
+}
+
 fn second(second: i64) -> Result<Timestamp, CertificateError> {
     Timestamp::from_second(second).map_err(|e| CertificateError::Reading(e.to_string()))
 }

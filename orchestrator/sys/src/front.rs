@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 pub mod frames;
+mod takeover;
 mod unread;
 
 use std::error::Error as StdError;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -37,6 +39,7 @@ use tokio_util::task::TaskTracker;
 use super::certificates::{Identity, Shown};
 use super::connections::{self, Connections, Limits, Place};
 use super::{Shutdown, Turns};
+pub use takeover::{AnyStream, Stream, Takeover};
 pub use unread::RequestBody;
 
 /// How long a client may take.
@@ -321,7 +324,7 @@ struct Ends<'a> {
     times: Times,
     stranger: bool,
     /// No connection outlives the certificate that it was opened with.
-    life: Duration,
+    ends_at: tokio::time::Instant,
 }
 
 impl<'a> Ends<'a> {
@@ -335,7 +338,7 @@ impl<'a> Ends<'a> {
             shutdown: &front.shutdown,
             times: front.times,
             stranger: shown.is_none(),
-            life: life.unwrap_or(front.times.stranger),
+            ends_at: tokio::time::Instant::now() + life.unwrap_or(front.times.stranger),
         }
     }
 
@@ -346,7 +349,7 @@ impl<'a> Ends<'a> {
         C::Error: Into<Failure>,
     {
         let driven = async {
-            let too_old = tokio::time::sleep(self.life);
+            let too_old = tokio::time::sleep_until(self.ends_at);
             tokio::select! {
                 ended = &mut *connection => return ended.map_err(Into::into),
                 () = self.shutdown.requested() => {}
@@ -361,11 +364,21 @@ impl<'a> Ends<'a> {
             () = self.place.closing() => Err("closed for a newer connection".into()),
         }
     }
+
+    /// Lets a connection be what else it has become.
+    async fn let_go_on(&self, work: BoxFuture<'static, ()>) {
+        tokio::select! {
+            () = work => {}
+            () = self.place.closing() => {}
+            () = self.shutdown.requested() => {}
+            () = tokio::time::sleep_until(self.ends_at) => {}
+        }
+    }
 }
 
 async fn serve_http1<I, S, B>(io: I, service: S, ends: Ends<'_>) -> Result<(), Failure>
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<RequestBody>, Response = Response<B>> + Unpin,
     S::Error: Into<Failure>,
     B: Body + 'static,
@@ -381,9 +394,16 @@ where
         .header_read_timeout(head_timeout)
         .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
+    let takeover = Takeover::default();
+    let of_request = takeover.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let request = request.map(RequestBody::plain);
-        service.call(request)
+        let mut request = request.map(RequestBody::plain);
+        let (takeover, method) = (of_request.clone(), request.method().clone());
+        request.extensions_mut().insert(takeover.clone());
+        service.call(request).inspect(move |answer| {
+            let status = answer.as_ref().ok().map(Response::status);
+            takeover.keep_if_upgraded(&method, status);
+        })
     });
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     let ended = ends.drive(&mut connection).await;
@@ -392,6 +412,12 @@ where
     }
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
+    if let Some(work) = takeover.take().filter(|_| ended.is_ok()) {
+        let (read, stream) = (parts.read_buf, io);
+        let stream = takeover::Rest { read, stream };
+        ends.let_go_on(work(Box::new(stream))).await;
+        return Ok(());
+    }
     if parts.read_buf.is_empty() || !ended.as_ref().is_err_and(is_timeout) {
         linger(io).await;
     } else {

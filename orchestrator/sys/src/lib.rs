@@ -1,10 +1,9 @@
-//! What every part of a process needs: clock, supervised tasks and ordered shutdown, fair turns, telemetry,
+//! What every part of a process needs: supervised tasks and ordered shutdown, fair turns, telemetry,
 //! certificates, files that are whole or absent, files below directories that others write, mounts, and
 //! the front of a server: its connections and what a client may cost on one. Imports nothing of ours.
 
 pub mod beneath;
 pub mod certificates;
-pub mod clock;
 pub mod connections;
 pub mod descriptors;
 pub mod files;
@@ -12,13 +11,13 @@ pub mod front;
 mod give_way;
 pub mod mounts;
 pub mod random;
+pub mod relay;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod turns;
 
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use give_way::give_way;
 pub use shutdown::Shutdown;
 pub use tasks::Tasks;

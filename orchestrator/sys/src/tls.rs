@@ -1,6 +1,8 @@
 //! TLS configurations from credentials: a server that asks for or insists on client certificates,
 //! a client of the cluster, and the one client that knows an authority only by its fingerprint.
 
+mod trust;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::certificates::{Credentials, fingerprint};
+pub use trust::{Trust, trusting_config};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

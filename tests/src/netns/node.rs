@@ -164,6 +164,11 @@ impl Node {
         self.datapath = None;
     }
 
+    /// Gives the datapath away, as the agent does to the task that owns it.
+    pub fn hand_over(&mut self) -> Datapath {
+        self.datapath.take().expect("the agent runs")
+    }
+
     /// Calls the datapath from inside the node, as the agent does.
     pub fn with<T: Send>(&mut self, call: impl FnOnce(&mut Datapath) -> T + Send) -> T {
         let datapath = self.datapath.as_mut().expect("the agent runs");

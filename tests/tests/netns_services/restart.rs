@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
-use datapath::{attach, syscall};
+use datapath::log::Filter;
+use datapath::{Datapath, attach, syscall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use orchestrator_common::{DropReason, Verdict};
@@ -23,6 +24,8 @@ use crate::pair::{BESIDE, CLIENT, FAR, Families, OTHER, Pair, TARGET, pair};
 
 const NODE_PORT: u16 = 30080;
 const RESTARTS: usize = 10;
+/// How often the programs with a log come and go.
+const LOGS: usize = 4;
 /// TCP connections of a kind and family, and UDP ones.
 const STREAMS: u16 = 150;
 const DATAGRAMS: u16 = 25;
@@ -33,20 +36,7 @@ const TALKERS: usize = 20;
 fn nobody_notices_agents_that_restart_under_a_thousand_connections_and_a_flood_of_new_ones()
 -> Result<()> {
     let mut pair = pair!("nobody_notices_agents_that_restart");
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    for flooded in [pair.pod(CLIENT), pair.outside()] {
-        // Or a port of the client's would be missing before long.
-        flooded.sysctl("ipv4/tcp_tw_reuse", "1")?;
-    }
-    let web = Svc::new("web", 10)
-        .port(80, TARGET)
-        .node_port(NODE_PORT)
-        .udp(80, TARGET)
-        .node_port(NODE_PORT);
-    let backends = [BESIDE, FAR, OTHER].map(|who| pair.ep(who));
-    pair.cluster.apply(&web.clone().to(backends))?;
-
+    let web = serve(&mut pair)?;
     let (unharmed, passed) = (harm(&pair)?, passed(&pair)?);
     let mut crowd = Crowd::gather(&pair, &web)?;
     crowd.talk("before")?;
@@ -81,6 +71,63 @@ fn nobody_notices_agents_that_restart_under_a_thousand_connections_and_a_flood_o
         "{passed} packets passed, of {least} at least"
     );
     Ok(())
+}
+
+#[test]
+fn nobody_notices_that_programs_with_a_log_come_and_go() -> Result<()> {
+    let mut pair = pair!("nobody_notices_that_programs_with_a_log_come_and_go");
+    let web = serve(&mut pair)?;
+    let unharmed = harm(&pair)?;
+    let mut crowd = Crowd::gather(&pair, &web)?;
+    let flood = Flood::start(&pair, &web);
+    let filter = Filter {
+        packets: true,
+        ..Filter::default()
+    };
+    for round in 0..LOGS {
+        let node = round % pair.cluster.nodes.len();
+        let config = pair.cluster.nodes[node].config.clone();
+        let normal = programs(&pair, node)?;
+        let loaded = datapath::load_log(&config.pin_root, &config.node_name, &filter);
+        let (programs_with_log, records) = loaded?;
+        let (mut lines, gathering) = records.split();
+        let gathered = thread::spawn(move || gathering.run());
+        let begin = |datapath: &mut Datapath| datapath.begin_log(programs_with_log);
+        crowd.talk_during(|| Ok(pair.cluster.nodes[node].with(begin)?))?;
+        lines.blocking_recv().context("nothing is logged")?;
+        flood.goes_on()?;
+        for (link, program) in programs(&pair, node)? {
+            assert_ne!(normal[&link], program, "{link} logs nothing");
+        }
+        let end = Datapath::end_log;
+        crowd.talk_during(|| Ok(pair.cluster.nodes[node].with(end)?))?;
+        assert_eq!(programs(&pair, node)?, normal);
+        drop(lines);
+        gathered.join().expect("it panics at nothing")?;
+        flood.goes_on()?;
+    }
+    crowd.talk("after")?;
+    flood.stop()?;
+    assert_eq!(harm(&pair)?, unharmed, "what must not be counted");
+    Ok(())
+}
+
+/// A Service with a backend at each place, and room for as many sockets as the tests open.
+fn serve(pair: &mut Pair) -> Result<Svc> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    for flooded in [pair.pod(CLIENT), pair.outside()] {
+        // Or a port of the client's would be missing before long.
+        flooded.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    }
+    let web = Svc::new("web", 10)
+        .port(80, TARGET)
+        .node_port(NODE_PORT)
+        .udp(80, TARGET)
+        .node_port(NODE_PORT);
+    let backends = [BESIDE, FAR, OTHER].map(|who| pair.ep(who));
+    pair.cluster.apply(&web.clone().to(backends))?;
+    Ok(web)
 }
 
 /// Connections that last, and who answers on each.

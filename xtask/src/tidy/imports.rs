@@ -38,6 +38,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "datapath::trace",
         ],
     ),
+    ("aya_log", &["datapath::log", "datapath::object"]),
     ("rtnetlink", &["datapath::link", "agent::network::pod_net"]),
     (
         "netlink_packet_route",

@@ -1,7 +1,8 @@
-//! What the API server asks of a node: logs, health, numbers. HTTPS for cluster administrators'
+//! What the API server asks of a node: logs, health, numbers, ways to pods. HTTPS for cluster administrators'
 //! certificates only, of which the API server has one.
 
 pub mod health_checks;
+mod tunnel;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -22,6 +23,8 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+
+use tunnel::Tunnels;
 
 use crate::metrics::{self, Metrics};
 use crate::node::join::Membership;
@@ -105,7 +108,11 @@ async fn serve<R: Runtime>(
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
     let (config, shown) = config(&membership.borrow_and_update())?;
-    let router = router(served);
+    let tunnels = Tunnels::new(membership.borrow().settings.all_ranges());
+    let answers = Answers {
+        router: router(served),
+        tunnels,
+    };
     let front = Front::new(LIMITS, shutdown);
     let serve = |visit: Visit| {
         if membership.has_changed().unwrap_or(false) {
@@ -114,7 +121,7 @@ async fn serve<R: Runtime>(
                 tracing::error!(%error, "the node's former certificate is shown");
             }
         }
-        connection(visit, config.clone(), router.clone())
+        connection(visit, config.clone(), answers.clone())
     };
     front.accept(&listener, serve).await;
     drop(listener);
@@ -132,7 +139,7 @@ fn config(membership: &Membership) -> Result<(Arc<ServerConfig>, Arc<ShownCertif
 async fn connection(
     visit: Visit,
     config: Arc<ServerConfig>,
-    router: Router,
+    answers: Answers,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let secured = visit.shake_hands(config).await?;
     let identity = secured.identity().cloned().map(Arc::new);
@@ -141,9 +148,25 @@ async fn connection(
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
-        router.clone().oneshot(request)
+        let answers = answers.clone();
+        // Its target is no path.
+        let wish = (request.method() == Method::CONNECT)
+            .then(|| tunnel::Wish::of(&request, identity.clone()));
+        async move {
+            match wish {
+                Some(wish) => Ok(answers.tunnels.answer(wish).await),
+                None => answers.router.oneshot(request).await,
+            }
+        }
     });
     secured.serve(service).await
+}
+
+/// Who answers requests.
+#[derive(Clone)]
+struct Answers {
+    router: Router,
+    tunnels: Tunnels,
 }
 
 fn router<R: Runtime>(served: Served<R>) -> Router {

@@ -5,25 +5,23 @@
 //! programs wrote them: one byte asks, [`FOLLOW`] for those to come as well.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use super::local_socket;
 use datapath::events::{Drops, Record};
-use datapath::pin_name;
-use sys::{Shutdown, files};
+use sys::Shutdown;
 
 /// Those that there are.
 pub const ONCE: u8 = 0;
 /// And then those to come.
 pub const FOLLOW: u8 = 1;
 
-/// For root alone.
-const DIRECTORY: &str = "/run/orchestrator";
 /// How many are kept: some 700 KiB.
 const KEPT: usize = 8192;
 /// How often the buffer is emptied at most, so that a flood costs the node no processor. What finds no
@@ -35,7 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where the agent of a node hands them out.
 pub fn socket(node: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{}.drops", pin_name(node)))
+    local_socket::path(node, "drops")
 }
 
 /// The newest.
@@ -67,7 +65,7 @@ impl Kept {
 /// Empties the buffer and hands out what was in it until shutdown.
 pub async fn run(drops: Drops, socket: PathBuf, shutdown: Shutdown) {
     let kept = watch::Sender::new(Kept::default());
-    match listen(&socket) {
+    match local_socket::listen(&socket) {
         Ok(listener) => drop(tokio::spawn(serve(
             listener,
             kept.clone(),
@@ -103,14 +101,6 @@ fn gather(
         std::thread::sleep(EVERY);
     }
     Ok(())
-}
-
-fn listen(socket: &Path) -> io::Result<UnixListener> {
-    files::create_private_dir(socket.parent().unwrap_or(Path::new("/")))?;
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => UnixListener::bind(socket),
-    }
 }
 
 async fn serve(listener: UnixListener, kept: watch::Sender<Kept>, shutdown: Shutdown) {

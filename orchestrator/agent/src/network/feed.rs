@@ -6,6 +6,7 @@
 //! lease (`heartbeat`), which others wait for before they stop a pod (`drain`).
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +24,9 @@ use super::health_checks::HealthChecks;
 use crate::metrics::Metrics;
 use crate::node::heartbeat::Applied;
 use datapath::names::Names;
+use datapath::object::Programs;
 use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
-use sys::Shutdown;
+use sys::{Shutdown, Tasks};
 
 const QUEUE: usize = 256;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -86,24 +88,39 @@ enum Message {
     Reached(u64),
     Delivered(Snapshot),
     Readdress(Addrs, oneshot::Sender<Result<(), String>>),
+    /// These programs log from now on; none means the normal ones.
+    Log(Option<Programs>, oneshot::Sender<Result<(), String>>),
 }
 
 impl DatapathHandle {
     /// Takes one change into the kernel; returns when it is there.
     pub async fn change(&self, change: Change) -> Result<(), String> {
-        let gone = || "the datapath has stopped".to_owned();
-        let (done, outcome) = oneshot::channel();
-        let message = Message::Change(change, Some(done));
-        self.queue.send(message).await.map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?
+        self.ask(|done| Message::Change(change, Some(done))).await
     }
 
     /// The node's addresses on the uplink are these now.
     pub async fn readdress(&self, addrs: Addrs) -> Result<(), String> {
+        self.ask(|done| Message::Readdress(addrs, done)).await
+    }
+
+    /// Puts the programs that log to work; fails if others of theirs are.
+    pub async fn begin_log(&self, programs: Programs) -> Result<(), String> {
+        self.ask(|done| Message::Log(Some(programs), done)).await
+    }
+
+    /// Puts the normal programs back.
+    pub async fn end_log(&self) -> Result<(), String> {
+        self.ask(|done| Message::Log(None, done)).await
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Message,
+    ) -> Result<(), String> {
         let gone = || "the datapath has stopped".to_owned();
         let (done, outcome) = oneshot::channel();
-        let message = Message::Readdress(addrs, done);
-        self.queue.send(message).await.map_err(|_| gone())?;
+        let sent = self.queue.send(message(done)).await;
+        sent.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -137,8 +154,9 @@ impl DatapathHandle {
     }
 }
 
-/// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work.
-pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle {
+/// Starts the task that owns the datapath. It ends with the shutdown and leaves all at work, by the normal
+/// programs.
+pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
     let owner = Owner {
         datapath,
@@ -148,7 +166,11 @@ pub fn own(datapath: Datapath, told: Told, shutdown: Shutdown) -> DatapathHandle
         wired: false,
         missing: BTreeSet::from(ALL),
     };
-    tokio::spawn(owner.serve(messages, shutdown));
+    let shutdown = tasks.shutdown().clone();
+    tasks.essential("datapath", async move {
+        owner.serve(messages, shutdown).await;
+        Ok::<(), Infallible>(())
+    });
     DatapathHandle { queue }
 }
 
@@ -172,7 +194,7 @@ impl Owner {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = shutdown.requested() => return,
+                () = shutdown.requested() => return self.leave(),
                 _ = second.tick() => self.each_second(),
                 _ = sweep.tick() => {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
@@ -182,7 +204,7 @@ impl Owner {
                     self.tell();
                 }
                 message = messages.recv() => match message {
-                    None => return,
+                    None => return self.leave(),
                     Some(message) => {
                         self.take(message);
                         self.tell();
@@ -190,6 +212,13 @@ impl Owner {
                     }
                 },
             }
+        }
+    }
+
+    /// All stays at work without the agent, but nobody reads the log.
+    fn leave(&mut self) {
+        if let Err(error) = self.datapath.end_log() {
+            tracing::warn!(%error, "programs that log stay until the agent starts again");
         }
     }
 
@@ -254,6 +283,14 @@ impl Owner {
             Message::Readdress(addrs, done) => {
                 // As above.
                 let _ = done.send(datapath.readdress(addrs).map_err(|e| e.to_string()));
+            }
+            Message::Log(programs, done) => {
+                let outcome = match programs {
+                    Some(programs) => datapath.begin_log(programs),
+                    None => datapath.end_log(),
+                };
+                // As above.
+                let _ = done.send(outcome.map_err(|e| e.to_string()));
             }
             Message::Delivered(snapshot) => {
                 if self.missing.remove(&snapshot) && self.missing.is_empty() {

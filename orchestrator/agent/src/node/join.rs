@@ -76,6 +76,18 @@ pub struct Ranges {
 }
 
 impl Settings {
+    /// The ranges of each family.
+    pub fn all_ranges(&self) -> Vec<Ranges> {
+        let pods = self.pod_cidrs.iter().chain([&self.pod_cidr]);
+        let mut all: Vec<Ranges> = Vec::new();
+        for range in pods.filter_map(|range| self.ranges(*range)) {
+            if !all.contains(&range) {
+                all.push(range);
+            }
+        }
+        all
+    }
+
     /// The ranges of the family that a node's share is of.
     pub fn ranges(&self, share: IpNetwork) -> Option<Ranges> {
         let like = |range: &&IpNetwork| range.is_ipv4() == share.is_ipv4();

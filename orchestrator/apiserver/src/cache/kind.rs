@@ -1,21 +1,19 @@
 //! The objects of one resource, and their recent changes.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound::{Included, Unbounded};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
+use super::history::{Block, History};
+use super::index::{Bucket, Buckets, Indexes};
 use super::object::Cached;
+use super::ordered::Ordered;
 use super::references::References;
+use super::snapshots::Snapshots;
 use super::{Change, WatchEvent};
 use api::Behaviour;
 use api::Resource;
 use store::{Event, Revision};
-
-/// Recent changes that are kept for watches of a resource, at most.
-const RECENT_EVENTS: usize = 1024;
-const RECENT_BYTES: usize = 2 << 20;
 
 /// One resource. Written by the task that follows the store, and by the one that takes it on.
 pub(super) struct Kind {
@@ -26,40 +24,29 @@ pub(super) struct Kind {
 
 pub(super) struct State {
     pub resource: Arc<Resource>,
-    /// In key order: namespace, then name.
-    pub objects: BTreeMap<Arc<str>, Arc<Cached>>,
+    pub objects: Ordered,
     /// The revision of the last change here.
     pub applied: Revision,
-    pub recent: Recent,
+    pub history: History,
+    pub snapshots: Snapshots,
+    pub indexes: Indexes,
+    pub buckets: Buckets,
     /// Of pods; empty for all other resources.
     pub references: References,
     /// Commits that came while the objects were still being loaded; none once they are.
     waiting: Option<Vec<(Revision, Vec<Event>)>>,
 }
 
-/// Changes that happened not long ago, numbered; bounded by number and by bytes.
-pub(super) struct Recent {
-    events: VecDeque<WatchEvent>,
-    bytes: usize,
-    /// The number of the first event that is here.
-    first: u64,
-    /// Every change newer than this revision is here.
-    start: Revision,
-}
-
 impl Kind {
     pub fn new(resource: &Arc<Resource>) -> Self {
-        let recent = Recent {
-            events: VecDeque::new(),
-            bytes: 0,
-            first: 0,
-            start: 0,
-        };
         let state = State {
             resource: resource.clone(),
-            objects: BTreeMap::new(),
+            objects: Ordered::default(),
             applied: 0,
-            recent,
+            history: History::new(0),
+            snapshots: Snapshots::default(),
+            indexes: Indexes::of(resource),
+            buckets: Buckets::default(),
             references: References::default(),
             waiting: Some(Vec::new()),
         };
@@ -74,44 +61,101 @@ impl Kind {
         let mut state = self.state_to_change();
         let object = Arc::new(Cached::of(&state.resource, key.into(), stored, revision));
         state.refer(None, Some(&object));
-        state.objects.insert(object.key.clone(), object);
+        state.objects.insert(object);
     }
 
     /// Loading is over: what was loaded is of `revision`, what has come meanwhile is newer or in it.
     pub fn loaded(&self, revision: Revision) {
+        let mut woken = Vec::new();
         let next = {
             let mut state = self.state_to_change();
             state.applied = revision;
-            state.recent.start = revision;
+            state.history = History::new(revision);
             let waiting = state.waiting.take().unwrap_or_default();
             for (revision, events) in waiting.into_iter().filter(|(at, _)| *at > revision) {
-                state.apply(revision, events.iter());
+                state.apply(revision, events.iter(), &mut woken);
             }
-            state.recent.next()
+            state.history.next()
         };
-        self.head.send_replace(next);
+        self.wake(next, woken);
     }
 
     /// Applies the changes of one commit to this resource, in one step for every reader.
     pub fn apply<'a>(&self, revision: Revision, events: impl Iterator<Item = &'a Event>) {
+        let mut woken = Vec::new();
         let next = {
             let mut state = self.state_to_change();
             if let Some(waiting) = &mut state.waiting {
                 waiting.push((revision, events.cloned().collect()));
                 return;
             }
-            state.apply(revision, events);
-            state.recent.next()
+            state.apply(revision, events, &mut woken);
+            state.history.next()
         };
+        self.wake(next, woken);
+    }
+
+    /// Wakes the watches of the kind, and of those buckets.
+    fn wake(&self, next: u64, buckets: Vec<watch::Sender<u64>>) {
         self.head.send_replace(next);
+        for head in buckets {
+            head.send_replace(next);
+        }
+    }
+
+    /// Packs what the history has too much of; answers whether there was any. Only the task that
+    /// follows the store does that, so what is packed meanwhile is still there after.
+    pub fn pack(&self) -> bool {
+        let mut packed = false;
+        loop {
+            let surplus = self.state().history.surplus();
+            let Some(events) = surplus else {
+                return packed;
+            };
+            let block = Block::of(&events);
+            self.state_to_change().history.pack(block);
+            packed = true;
+        }
+    }
+
+    /// What watches and pages of the past take, in bytes.
+    pub fn past_bytes(&self) -> usize {
+        let state = self.state();
+        let snapshots = usize::try_from(state.snapshots.bytes()).unwrap_or(usize::MAX);
+        state.history.packed_bytes().saturating_add(snapshots)
+    }
+
+    /// Forgets the older part of it.
+    pub fn forget_some(&self) {
+        let mut state = self.state_to_change();
+        state.snapshots.forget();
+        state.history.forget();
     }
 
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.head.subscribe()
+    /// Wakes with every change, or with those of a bucket.
+    pub fn subscribe(&self, bucket: Option<&Bucket>) -> watch::Receiver<u64> {
+        let Some(bucket) = bucket else {
+            return self.head.subscribe();
+        };
+        let mut state = self.state_to_change();
+        let State {
+            history, buckets, ..
+        } = &mut *state;
+        buckets.enter(bucket, history)
+    }
+
+    /// A watch of a bucket ends.
+    pub fn unsubscribe(&self, bucket: &Bucket) {
+        self.state_to_change().buckets.leave(bucket);
+    }
+
+    /// Keeps the state of a revision for whoever reads it page by page.
+    pub fn keep(&self, revision: Revision, objects: &Ordered) {
+        self.state_to_change().snapshots.keep(revision, objects);
     }
 
     fn state_to_change(&self) -> RwLockWriteGuard<'_, State> {
@@ -120,15 +164,12 @@ impl Kind {
 }
 
 impl State {
-    /// The objects whose keys begin with `prefix`.
-    pub fn range(&self, prefix: &str) -> impl Iterator<Item = &Arc<Cached>> {
-        self.objects
-            .range::<str, _>((Included(prefix), Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(_, object)| object)
-    }
-
-    fn apply<'a>(&mut self, revision: Revision, events: impl Iterator<Item = &'a Event>) {
+    fn apply<'a>(
+        &mut self,
+        revision: Revision,
+        events: impl Iterator<Item = &'a Event>,
+        woken: &mut Vec<watch::Sender<u64>>,
+    ) {
         // A kind is taken on at a revision that the follower of the store has yet to reach.
         if revision <= self.applied {
             return;
@@ -136,13 +177,17 @@ impl State {
         self.applied = revision;
         for event in events {
             if let Some(change) = self.change(revision, event) {
-                self.recent.push(change);
+                self.buckets.note(&change, &self.history, woken);
+                self.history.push(change);
             }
         }
     }
 
     fn change(&mut self, revision: Revision, event: &Event) -> Option<WatchEvent> {
         let previous = self.objects.get(&event.key).cloned();
+        if let Some(previous) = &previous {
+            self.snapshots.retire(previous.bytes.len());
+        }
         match &event.value {
             Some(stored) => {
                 let mut object = Cached::of(&self.resource, event.key.clone(), stored, revision);
@@ -155,7 +200,7 @@ impl State {
                 };
                 let object = Arc::new(object);
                 self.refer(previous.as_deref(), Some(&object));
-                self.objects.insert(object.key.clone(), object.clone());
+                self.objects.insert(object.clone());
                 Some(WatchEvent {
                     change,
                     object,
@@ -178,8 +223,9 @@ impl State {
 }
 
 impl State {
-    /// Keeps what pods refer to as pods change.
+    /// Keeps the indexes, and what pods refer to, as objects change.
     fn refer(&mut self, before: Option<&Cached>, now: Option<&Cached>) {
+        self.indexes.change(before, now);
         if self.resource.behaviour != Behaviour::Pod {
             return;
         }
@@ -190,57 +236,4 @@ impl State {
             self.references.add(now);
         }
     }
-}
-
-impl Recent {
-    /// The number of the event that comes next.
-    pub fn next(&self) -> u64 {
-        self.first + self.events.len() as u64
-    }
-
-    /// The number of the first event behind `revision`; `None` if some of them have gone.
-    pub fn number_behind(&self, revision: Revision) -> Option<u64> {
-        let behind = self
-            .events
-            .partition_point(|event| event.object.revision <= revision);
-        (revision >= self.start).then_some(self.first + behind as u64)
-    }
-
-    /// `Err` if the event of this number has gone, `Ok(None)` if it is still to come.
-    pub fn get(&self, number: u64) -> Result<Option<&WatchEvent>, Forgotten> {
-        let index = number.checked_sub(self.first).ok_or(Forgotten)?;
-        Ok(usize::try_from(index)
-            .ok()
-            .and_then(|index| self.events.get(index)))
-    }
-
-    fn push(&mut self, event: WatchEvent) {
-        self.bytes += size(&event);
-        self.events.push_back(event);
-        while self.events.len() > RECENT_EVENTS || self.bytes > RECENT_BYTES {
-            let Some(oldest) = self.events.pop_front() else {
-                return;
-            };
-            self.bytes -= size(&oldest);
-            self.first += 1;
-            self.start = oldest.object.revision;
-        }
-    }
-}
-
-/// An event that is no longer among the recent ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Forgotten;
-
-/// What an event keeps alive that would otherwise be gone: the state before.
-fn size(event: &WatchEvent) -> usize {
-    let own = if event.change == Change::Deleted {
-        event.object.bytes.len()
-    } else {
-        0
-    };
-    own + event
-        .previous
-        .as_ref()
-        .map_or(0, |object| object.bytes.len())
 }

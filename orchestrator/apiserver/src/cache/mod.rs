@@ -1,16 +1,20 @@
 //! The watch cache: every object as the bytes that clients get, and the recent past.
 //!
 //! One task follows the store and applies its commits; GET, LIST and WATCH read here and never
-//! touch the store, but for a watch that begins before the recent past. Objects are not kept
+//! touch the store, but for a watch or a list of a state from before this process began. Objects are not kept
 //! parsed: bytes, and labels and selectable fields once a selector looked; of bound pods also what
 //! they refer to, by which a node's rights are judged. Writes go to the store, never here; who must
 //! read its own write waits for its revision (`wait_for`).
 
+mod history;
+mod index;
 mod kind;
 mod node;
 mod object;
+mod ordered;
 mod references;
 mod selectable;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -24,8 +28,10 @@ use api::{self, Resource};
 use store::{Commit, CommitStream, Revision, Store, StoreError};
 use sys::{Shutdown, Tasks};
 
-pub use node::{is_trimmed, trim};
+pub use index::Bucket;
+pub use node::is_trimmed;
 pub use object::Cached;
+pub use ordered::Ordered;
 pub use references::Referent;
 pub use watch::Watch;
 
@@ -178,24 +184,74 @@ impl Cache {
         resource: &Resource,
         namespace: Option<&str>,
     ) -> (Revision, Vec<Arc<Cached>>) {
+        let (revision, objects) = self.snapshot(resource);
+        let places = objects.span(&prefix(resource, namespace));
+        (revision, objects.slice(places).cloned().collect())
+    }
+
+    /// All objects as they are now, and the revision at which this is true. Copies nothing.
+    pub fn snapshot(&self, resource: &Resource) -> (Revision, Ordered) {
+        let Some(kind) = self.kind(resource) else {
+            return (self.revision(), Ordered::default());
+        };
+        let state = kind.state();
+        // Under the lock: no change of this resource can lie between the two.
+        (self.revision().max(state.applied), state.objects.clone())
+    }
+
+    /// All objects as they were at a revision, if that is now or has been kept.
+    pub fn snapshot_at(&self, resource: &Resource, revision: Revision) -> Option<Ordered> {
+        let kind = self.kind(resource)?;
+        let reached = self.revision();
+        let state = kind.state();
+        match state.snapshots.at(revision) {
+            Some(kept) => Some(kept.clone()),
+            None if (state.applied..=reached).contains(&revision) => Some(state.objects.clone()),
+            None => None,
+        }
+    }
+
+    /// Keeps the state of a revision for a while: a client reads it page by page.
+    pub fn keep(&self, resource: &Resource, revision: Revision, objects: &Ordered) {
+        if let Some(kind) = self.kind(resource) {
+            kind.keep(revision, objects);
+        }
+    }
+
+    /// The objects of a bucket in a namespace, in key order, as of a revision.
+    pub fn list_bucket(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        bucket: &Bucket,
+    ) -> (Revision, Vec<Arc<Cached>>) {
         let Some(kind) = self.kind(resource) else {
             return (self.revision(), Vec::new());
         };
+        let prefix = prefix(resource, namespace);
         let state = kind.state();
-        let objects = match namespace {
-            Some(namespace) if !namespace.is_empty() => state
-                .range(&prefix(resource, Some(namespace)))
-                .cloned()
-                .collect(),
-            _ => state.objects.values().cloned().collect(),
+        let get = |key: &str| state.objects.get(key).cloned();
+        let objects = match bucket {
+            Bucket::Object(key) => get(key).into_iter().collect(),
+            Bucket::Field(index, value) => {
+                let keys = state.indexes.keys(*index, value);
+                let keys = keys.filter(|key| key.starts_with(&prefix));
+                keys.filter_map(|key| get(key)).collect()
+            }
         };
-        // Under the lock: no change of this resource can lie between the two.
         (self.revision().max(state.applied), objects)
     }
 
     /// The revision of the last change of any object of a resource.
     pub fn last_change(&self, resource: &Resource) -> Revision {
         self.kind(resource).map_or(0, |kind| kind.state().applied)
+    }
+
+    /// What the past of all kinds takes, in bytes.
+    #[cfg(test)]
+    pub fn past_bytes(&self) -> usize {
+        let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        kinds.values().map(|kind| kind.past_bytes()).sum()
     }
 
     /// Whether a pod that is bound to the node refers to that object of its own namespace.
@@ -224,11 +280,12 @@ impl Cache {
             .await;
     }
 
-    /// Every change behind `from`. Bodies of watch events share the cache's bytes.
+    /// Every change behind `from`, or those of a bucket. Bodies of watch events share the cache's bytes.
     pub async fn watch(
         &self,
         resource: &Arc<Resource>,
         namespace: Option<&str>,
+        bucket: Option<Bucket>,
         from: Revision,
     ) -> Result<Watch, Gone> {
         let Some(kind) = self.kind(resource) else {
@@ -241,6 +298,7 @@ impl Cache {
             self.0.clone(),
             kind,
             prefix(resource, namespace).into(),
+            bucket,
             from,
         )
         .await
@@ -267,19 +325,41 @@ impl Inner {
         for event in &commit.events {
             prefixes.extend(kind_of(&event.key).filter(|prefix| !prefixes.contains(prefix)));
         }
+        let mut changed = Vec::new();
         for prefix in prefixes {
-            for kind in [
-                of_prefix(&self.joining, prefix),
-                of_prefix(&self.kinds, prefix),
-            ] {
-                if let Some(kind) = kind {
-                    let events = commit.events.iter();
-                    let of_kind = events.filter(|event| event.key.starts_with(prefix));
-                    kind.apply(commit.revision, of_kind);
-                }
+            let kinds = [&self.joining, &self.kinds].map(|kinds| of_prefix(kinds, prefix));
+            for kind in kinds.into_iter().flatten() {
+                let events = commit.events.iter();
+                let of_kind = events.filter(|event| event.key.starts_with(prefix));
+                kind.apply(commit.revision, of_kind);
+                changed.push(kind);
             }
         }
         self.revision.send_replace(commit.revision);
+        // Those who wait for the revision do not wait for this.
+        let packed = changed.iter().map(|kind| kind.pack());
+        if packed.fold(false, |any, packed| any | packed) {
+            self.limit_past();
+        }
+    }
+
+    /// Whoever has most of the past gives some of it up, until all of it fits.
+    fn limit_past(&self) {
+        let kinds: Vec<Arc<Kind>> = {
+            let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+            kinds.values().cloned().collect()
+        };
+        loop {
+            let sizes: Vec<usize> = kinds.iter().map(|kind| kind.past_bytes()).collect();
+            if sizes.iter().sum::<usize>() <= PAST_BYTES {
+                return;
+            }
+            let largest = (0..sizes.len()).max_by_key(|index| sizes[*index]);
+            match largest {
+                Some(index) => kinds[index].forget_some(),
+                None => return,
+            }
+        }
     }
 
     /// The kind of a key, or of what begins as a key does.
@@ -296,6 +376,10 @@ fn of_prefix(kinds: &RwLock<Kinds>, prefix: &str) -> Option<Arc<Kind>> {
 fn to_change(kinds: &RwLock<Kinds>) -> RwLockWriteGuard<'_, Kinds> {
     kinds.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What the past of all kinds takes, at most: packed changes for watches, and states that are read
+/// page by page.
+const PAST_BYTES: usize = 256 << 20;
 
 /// `/registry/core/pods/` of `/registry/core/pods/default/web`.
 fn kind_of(key: &str) -> Option<&str> {

@@ -41,7 +41,7 @@ pub fn is_trimmed(resource: &Resource) -> bool {
 }
 
 /// The part of a node that other nodes see.
-pub fn trim(node: &Value) -> Bytes {
+fn trim(node: &Value) -> Bytes {
     let (meta, spec, status) = (&node["metadata"], &node["spec"], &node["status"]);
     let mut metadata = part(
         meta,

@@ -11,7 +11,7 @@ use super::node::NodeParts;
 use super::selectable;
 use api::resource::Name;
 use api::{Resource, meta};
-use store::Revision;
+use store::{Entry, Revision};
 
 /// One object, ready to send. Shared by every reader.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Cached {
     resource: Arc<Resource>,
     /// Read out of the bytes by the first selector that looks: most objects never meet one.
     selectable: OnceLock<Box<Selectable>>,
+    /// The values of the resource's indexes; read out of the bytes when they are first needed.
+    indexed: OnceLock<Box<[Arc<str>]>>,
     /// Of a node, once another node or an authorisation has asked.
     node: OnceLock<Box<NodeParts>>,
 }
@@ -37,32 +39,41 @@ struct Selectable {
 
 impl Cached {
     /// From what the store holds.
-    pub(super) fn of(
+    pub fn of(resource: &Arc<Resource>, key: Arc<str>, stored: &[u8], revision: Revision) -> Self {
+        let bytes = with_revision(&resource.read(stored), revision);
+        Self::ready(resource, key, bytes, revision)
+    }
+
+    /// From bytes that have their revision.
+    pub(super) fn ready(
         resource: &Arc<Resource>,
         key: Arc<str>,
-        stored: &[u8],
+        bytes: Bytes,
         revision: Revision,
     ) -> Self {
-        let bytes = with_revision(&resource.read(stored), revision);
         Self {
             key,
             bytes,
             revision,
             resource: resource.clone(),
             selectable: OnceLock::new(),
+            indexed: OnceLock::new(),
             node: OnceLock::new(),
         }
     }
 
+    /// An object as it was, out of the store's past.
+    pub fn past(resource: &Arc<Resource>, entry: Entry) -> Self {
+        Self::of(resource, entry.key, &entry.value, entry.modified)
+    }
+
     /// The same state at another revision: what is said of an object that is gone.
     pub(super) fn moved_to(&self, revision: Revision) -> Self {
+        let bytes = self.at_revision(revision);
+        let moved = Self::ready(&self.resource, self.key.clone(), bytes, revision);
         Self {
-            key: self.key.clone(),
-            bytes: self.at_revision(revision),
-            revision,
-            resource: self.resource.clone(),
-            selectable: OnceLock::new(),
-            node: OnceLock::new(),
+            indexed: self.indexed.clone(),
+            ..moved
         }
     }
 
@@ -77,18 +88,35 @@ impl Cached {
 
     fn selectable(&self) -> &Selectable {
         self.selectable.get_or_init(|| {
-            // Fields of built-in kinds are never deeper.
-            let read = match self.resource.selectable_depth() {
-                0..=2 => selectable::skeleton(&self.bytes),
-                _ => serde_json::from_slice(&self.bytes),
-            };
-            let skeleton = read.unwrap_or_else(|error| {
-                tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
-                Value::Null
-            });
+            let skeleton = self.skeleton();
             let labels = meta::labels(&skeleton);
             let fields = self.resource.selectable_fields(&skeleton);
             Box::new(Selectable { labels, fields })
+        })
+    }
+
+    /// The values of the resource's indexes, in their order.
+    pub(super) fn indexed(&self) -> &[Arc<str>] {
+        self.indexed.get_or_init(|| {
+            let names = &self.resource.indexes;
+            if names.is_empty() {
+                return Box::default();
+            }
+            let fields = self.resource.selectable_fields(&self.skeleton());
+            let value = |name: &Name| fields.get(name).map_or("", String::as_str).into();
+            names.iter().map(value).collect()
+        })
+    }
+
+    fn skeleton(&self) -> Value {
+        // Fields of built-in kinds are never deeper.
+        let read = match self.resource.selectable_depth() {
+            0..=2 => selectable::skeleton(&self.bytes),
+            _ => serde_json::from_slice(&self.bytes),
+        };
+        read.unwrap_or_else(|error| {
+            tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
+            Value::Null
         })
     }
 

@@ -55,7 +55,8 @@ impl References {
 
     /// Forgets a pod that is gone, or the state of one that has changed.
     pub fn remove(&mut self, pod: &Cached) {
-        let node = pod.fields().get("spec.nodeName").map_or("", String::as_str);
+        // The one index of pods is their node.
+        let node = pod.indexed().first().map_or("", |node| &**node);
         if let Some(pods) = self.0.get_mut(node) {
             pods.remove(&pod.key);
             if pods.is_empty() {

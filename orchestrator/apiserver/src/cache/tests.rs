@@ -109,7 +109,7 @@ async fn a_watch_tells_each_change_once_with_the_state_before() {
     let gone = delete(&store, "pods", "a", "one").await;
     cache.wait_for(gone).await;
     let mut watch = cache
-        .watch(resource("pods"), Some("a"), from)
+        .watch(resource("pods"), Some("a"), None, from)
         .await
         .unwrap();
     let mut states = Vec::new();
@@ -136,7 +136,7 @@ async fn a_waiting_watch_wakes_for_its_kind_and_not_for_others() {
     let store = MemoryStore::new();
     let cache = cache_of(&store).await;
     let mut watch = cache
-        .watch(resource("pods"), None, cache.revision())
+        .watch(resource("pods"), None, None, cache.revision())
         .await
         .unwrap();
     let other = put(&store, "configmaps", "a", "other", "x").await;
@@ -151,7 +151,7 @@ async fn progress_counts_changes_of_other_kinds_but_no_undelivered_one() {
     let store = MemoryStore::new();
     let cache = cache_of(&store).await;
     let mut watch = cache
-        .watch(resource("pods"), None, cache.revision())
+        .watch(resource("pods"), None, None, cache.revision())
         .await
         .unwrap();
     let other = put(&store, "configmaps", "a", "other", "x").await;
@@ -189,7 +189,10 @@ async fn a_watch_from_before_the_recent_past_is_served_from_the_log() {
     ));
     let now = put(&store, "configmaps", "a", "other", "x").await;
     cache.wait_for(now).await;
-    let mut watch = cache.watch(resource("pods"), None, start).await.unwrap();
+    let mut watch = cache
+        .watch(resource("pods"), None, None, start)
+        .await
+        .unwrap();
     assert_eq!(told(&mut watch), expected);
     assert_eq!(watch.progress(), now);
 }
@@ -200,7 +203,10 @@ async fn a_quiet_watch_that_began_in_the_log_makes_progress() {
     let start = put(&store, "pods", "a", "one", "x").await;
     put(&store, "configmaps", "a", "other", "x").await;
     let cache = cache_of(&store).await;
-    let mut watch = cache.watch(resource("pods"), None, start).await.unwrap();
+    let mut watch = cache
+        .watch(resource("pods"), None, None, start)
+        .await
+        .unwrap();
     assert!(watch.next().now_or_never().is_none());
     assert_eq!(watch.progress(), cache.revision());
 }
@@ -210,8 +216,14 @@ async fn a_slow_watch_misses_nothing_and_others_do_not_wait_for_it() {
     let store = MemoryStore::new();
     let cache = cache_of(&store).await;
     let from = cache.revision();
-    let mut slow = cache.watch(resource("pods"), None, from).await.unwrap();
-    let mut fast = cache.watch(resource("pods"), None, from).await.unwrap();
+    let mut slow = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
+    let mut fast = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
     put(&store, "pods", "a", "one", "x").await;
     slow.next().await.unwrap();
     fast.next().await.unwrap();
@@ -228,6 +240,118 @@ async fn a_slow_watch_misses_nothing_and_others_do_not_wait_for_it() {
     assert_eq!(told(&mut slow), expected);
 }
 
+/// The bucket of the pods of a node.
+fn of_node(node: &str) -> Option<Bucket> {
+    Some(Bucket::Field(0, node.into()))
+}
+
+async fn put_on(store: &dyn Store, name: &str, node: &str, label: &str) -> u64 {
+    let object = format!(
+        r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"a","labels":{{"l":"{label}"}}}},"spec":{{"nodeName":"{node}"}}}}"#,
+    );
+    let key = object_key(resource("pods"), "a", name);
+    let write = Write::put(key, object, Expect::Any);
+    store.commit(vec![write]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_watch_of_a_node_sleeps_while_the_pods_of_others_change() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let (pods, from) = (resource("pods"), cache.revision());
+    let of = |node| cache.watch(pods, None, of_node(node), from);
+    let (mut one, mut two) = (of("one").await.unwrap(), of("two").await.unwrap());
+    assert!(one.next().now_or_never().is_none() && two.next().now_or_never().is_none());
+    let first = put_on(&store, "p", "one", "x").await;
+    cache.wait_for(first).await;
+    assert!(!two.is_woken() && one.is_woken());
+    assert_eq!(told(&mut one), [format!("Added p {first}")]);
+    // What leaves a node concerns it, and the one that it goes to.
+    let moved = put_on(&store, "p", "two", "x").await;
+    let gone = delete(&store, "pods", "a", "p").await;
+    cache.wait_for(gone).await;
+    assert_eq!(told(&mut one), [format!("Modified p {moved}")]);
+    let expected = [format!("Modified p {moved}"), format!("Deleted p {gone}")];
+    assert_eq!(told(&mut two), expected);
+}
+
+#[tokio::test]
+async fn a_quiet_watch_of_a_node_outlives_the_history_of_all_others() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let (pods, from) = (resource("pods"), cache.revision());
+    let mut quiet = cache
+        .watch(pods, None, of_node("quiet"), from)
+        .await
+        .unwrap();
+    let mut slow = cache
+        .watch(pods, None, of_node("slow"), from)
+        .await
+        .unwrap();
+    assert!(quiet.next().now_or_never().is_none());
+    let mut expected = Vec::new();
+    for round in 0..3000 {
+        let node = if round % 500 == 7 { "slow" } else { "busy" };
+        let revision = put_on(&store, &format!("p{round}"), node, "x").await;
+        if node == "slow" {
+            expected.push(format!("Added p{round} {revision}"));
+        }
+    }
+    cache.wait_for(store.revision()).await;
+    store.compact(store.revision()).await.unwrap();
+    assert!(quiet.next().now_or_never().is_none());
+    assert_eq!(quiet.progress(), store.revision());
+    let last = put_on(&store, "p", "quiet", "x").await;
+    cache.wait_for(last).await;
+    assert_eq!(told(&mut quiet), [format!("Added p {last}")]);
+    // What it missed has left the newest changes, and is unpacked.
+    assert_eq!(told(&mut slow), expected);
+}
+
+#[tokio::test]
+async fn a_watch_of_one_object_hears_of_it_alone_and_leaves_nothing_behind() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let (pods, from) = (resource("pods"), cache.revision());
+    let bucket = || Some(Bucket::Object(object_key(pods, "a", "one").into()));
+    let mut watch = cache.watch(pods, Some("a"), bucket(), from).await.unwrap();
+    let again = cache.watch(pods, Some("a"), bucket(), from).await.unwrap();
+    let one = put(&store, "pods", "a", "one", "x").await;
+    let two = put(&store, "pods", "a", "two", "x").await;
+    cache.wait_for(two).await;
+    assert_eq!(told(&mut watch), [format!("Added one {one}")]);
+    // Begun later, it finds what is already there.
+    let mut late = cache.watch(pods, Some("a"), bucket(), from).await.unwrap();
+    assert_eq!(told(&mut late), [format!("Added one {one}")]);
+    let kind = cache.kind(pods).unwrap();
+    assert!(!kind.state().buckets.is_empty());
+    drop((watch, late, again));
+    assert!(kind.state().buckets.is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_that_is_not_read_is_cut_off_and_the_others_miss_nothing() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let (pods, from) = (resource("pods"), cache.revision());
+    let mut slow = cache.watch(pods, None, None, from).await.unwrap();
+    let mut fast = cache.watch(pods, None, None, from).await.unwrap();
+    let mut last = from;
+    for round in 0..super::history::KEPT_EVENTS + 2000 {
+        last = put(&store, "pods", "a", "one", "x").await;
+        assert_eq!(fast.next().await.unwrap().object.revision, last);
+        if round % 10_000 == 0 {
+            store.compact(last).await.unwrap();
+        }
+    }
+    store.compact(last).await.unwrap();
+    assert!(slow.next().await.is_err());
+    // One that fell less far behind is told of everything.
+    let late = last - super::history::KEPT_EVENTS as u64;
+    let mut late = cache.watch(pods, None, None, late).await.unwrap();
+    assert_eq!(told(&mut late).len(), super::history::KEPT_EVENTS);
+}
+
 #[tokio::test]
 async fn a_watch_from_before_compaction_is_gone_and_a_later_one_is_not() {
     let store = MemoryStore::new();
@@ -237,7 +361,7 @@ async fn a_watch_from_before_compaction_is_gone_and_a_later_one_is_not() {
     let last = put(&store, "pods", "a", "three", "x").await;
     store.compact(compacted).await.unwrap();
     let cache = cache_of(&store).await;
-    let gone = cache.watch(resource("pods"), None, start).await.err();
+    let gone = cache.watch(resource("pods"), None, None, start).await.err();
     assert_eq!(
         gone,
         Some(Gone {
@@ -246,7 +370,7 @@ async fn a_watch_from_before_compaction_is_gone_and_a_later_one_is_not() {
         })
     );
     let mut watch = cache
-        .watch(resource("pods"), None, compacted)
+        .watch(resource("pods"), None, None, compacted)
         .await
         .unwrap();
     assert_eq!(told(&mut watch), [format!("Added three {last}")]);
@@ -255,15 +379,18 @@ async fn a_watch_from_before_compaction_is_gone_and_a_later_one_is_not() {
 #[tokio::test]
 async fn a_watch_that_falls_behind_compaction_is_told_once_and_ends() {
     let store = MemoryStore::new();
-    let cache = cache_of(&store).await;
-    let mut slow = cache
-        .watch(resource("pods"), None, cache.revision())
-        .await
-        .unwrap();
+    put(&store, "pods", "a", "one", "x").await;
+    let from = store.revision();
     for _ in 0..3000 {
         put(&store, "pods", "a", "one", "x").await;
     }
-    cache.wait_for(store.revision()).await;
+    // It reads from the log, a part at a time.
+    let cache = cache_of(&store).await;
+    let mut slow = cache
+        .watch(resource("pods"), None, None, from)
+        .await
+        .unwrap();
+    while slow.try_next().is_some() {}
     store.compact(store.revision()).await.unwrap();
     assert!(slow.next().await.is_err());
     assert!(slow.next().await.is_err());
@@ -283,12 +410,15 @@ async fn volatile_objects_are_gone_after_a_restart_and_so_are_their_watches() {
     let leases = resource("leases");
     assert!(cache.get(leases, "a", "one").is_none());
     for from in [made, pod] {
-        assert!(cache.watch(leases, None, from).await.is_err());
+        assert!(cache.watch(leases, None, None, from).await.is_err());
     }
-    let mut pods = cache.watch(resource("pods"), None, made).await.unwrap();
+    let mut pods = cache
+        .watch(resource("pods"), None, None, made)
+        .await
+        .unwrap();
     assert_eq!(told(&mut pods), [format!("Added one {pod}")]);
     let (now, none) = cache.list(leases, None);
-    assert!(none.is_empty() && cache.watch(leases, None, now).await.is_ok());
+    assert!(none.is_empty() && cache.watch(leases, None, None, now).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -336,7 +466,7 @@ async fn a_list_and_a_watch_from_its_revision_add_up_while_others_write() {
 async fn reflected(cache: Cache) -> BTreeMap<String, Revision> {
     let pods = resource("pods");
     let (mut revision, objects) = cache.list(pods, Some("a"));
-    let mut watch = cache.watch(pods, Some("a"), revision).await.unwrap();
+    let mut watch = cache.watch(pods, Some("a"), None, revision).await.unwrap();
     let mut state: BTreeMap<_, _> = objects
         .iter()
         .map(|object| (object.name().to_owned(), object.revision))
@@ -388,7 +518,7 @@ async fn a_kind_is_taken_on_and_let_go_while_the_cache_runs() {
     assert!(cache.get(&kind, "a", "early").is_none());
     cache.add(&kind).await.unwrap();
     assert_eq!(cache.get(&kind, "a", "early").unwrap().revision, early);
-    let mut watch = cache.watch(&kind, None, early).await.unwrap();
+    let mut watch = cache.watch(&kind, None, None, early).await.unwrap();
     let late = store.commit(vec![write("late")]).await.unwrap();
     cache.wait_for(late).await;
     assert_eq!(told(&mut watch), [format!("Added late {late}")]);
@@ -418,11 +548,8 @@ async fn what_is_written_while_a_kind_is_loaded_is_seen_once() {
     kind.load(&loaded.key, loaded.value.as_ref().unwrap(), 5);
     kind.loaded(6);
     let state = kind.state();
-    let revisions: Vec<u64> = state
-        .objects
-        .values()
-        .map(|object| object.revision)
-        .collect();
+    let objects = state.objects.slice(0..state.objects.len());
+    let revisions: Vec<u64> = objects.map(|object| object.revision).collect();
     assert_eq!(revisions, [7, 5]);
-    assert_eq!(state.recent.next(), 1);
+    assert_eq!(state.history.next(), 1);
 }

@@ -1,14 +1,17 @@
 //! One watch: a place in the past that moves on.
 //!
-//! It reads the recent changes of its resource; while these do not reach back to its place, it
-//! reads the store's log a little at a time. It holds no queue, so a slow client costs nothing.
+//! It reads the newest changes of its resource; while these do not reach back to its place, it unpacks
+//! the history block by block, and before that the store's log a little at a time. It holds no queue,
+//! so a slow client costs nothing. One of a single bucket sleeps through the changes of others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::kind::{Forgotten, Kind};
+use super::history::Forgotten;
+use super::index::Bucket;
+use super::kind::Kind;
 use super::object::Cached;
 use super::{Change, Gone, Inner, WatchEvent};
 use api::{Lifetime, Resource};
@@ -20,6 +23,8 @@ pub struct Watch {
     kind: Arc<Kind>,
     /// What the keys of its objects begin with.
     prefix: Box<str>,
+    /// The part of the changes that it is interested in, where that has a name.
+    bucket: Option<Bucket>,
     /// Everything up to here was delivered.
     delivered: Revision,
     place: Place,
@@ -30,8 +35,8 @@ pub struct Watch {
 enum Place {
     /// The recent event of this number.
     Recent(u64),
-    /// The store's log: `ready` are its events up to `read`.
-    Log {
+    /// The past, out of the history or the store's log: `ready` are its events up to `read`.
+    Past {
         read: Revision,
         ready: VecDeque<WatchEvent>,
     },
@@ -44,25 +49,27 @@ impl Watch {
         cache: Arc<Inner>,
         kind: Arc<Kind>,
         prefix: Box<str>,
+        bucket: Option<Bucket>,
         from: Revision,
     ) -> Result<Self, Gone> {
-        let head = kind.subscribe();
+        let head = kind.subscribe(bucket.as_ref());
         let place = Place::Recent(0);
         let mut watch = Self {
             cache,
             kind,
             prefix,
+            bucket,
             delivered: from,
             place,
             head,
         };
         watch.find_place();
-        if let Place::Log { .. } = watch.place {
+        if let Place::Past { .. } = watch.place {
             // A revision that is gone is said before the watch begins.
-            watch.read_log().await;
+            watch.read_past().await;
         }
-        match watch.place {
-            Place::Over(gone) => Err(gone),
+        match &watch.place {
+            Place::Over(gone) => Err(*gone),
             _ => Ok(watch),
         }
     }
@@ -73,8 +80,8 @@ impl Watch {
             if let Some(event) = self.try_next() {
                 return event;
             }
-            if let Place::Log { .. } = self.place {
-                self.read_log().await;
+            if let Place::Past { .. } = self.place {
+                self.read_past().await;
             } else if self.head.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -86,7 +93,7 @@ impl Watch {
         loop {
             match &mut self.place {
                 Place::Over(gone) => return Some(Err(*gone)),
-                Place::Log { read, ready } => {
+                Place::Past { read, ready } => {
                     let Some(event) = ready.pop_front() else {
                         self.delivered = *read;
                         if self.find_recent() {
@@ -122,21 +129,46 @@ impl Watch {
         // First the cache's revision, then the look: all that it counts has been pushed by then.
         let revision = *self.cache.revision.borrow();
         if let Place::Recent(number) = self.place
-            && number >= self.kind.state().recent.next()
+            && self.look(number) == Ok(None)
         {
             self.delivered = self.delivered.max(revision);
         }
         self.delivered
     }
 
+    /// Whether something has happened since the last look that this watch is to look at.
+    #[cfg(test)]
+    pub fn is_woken(&self) -> bool {
+        self.head.has_changed().unwrap_or_default()
+    }
+
+    /// The number of the next event from `number` on that may concern this watch, if it has come.
+    fn look(&self, number: u64) -> Result<Option<u64>, Forgotten> {
+        let state = self.kind.state();
+        match &self.bucket {
+            Some(bucket) => state.buckets.next(bucket, number, &state.history),
+            None => Ok(state.history.get(number)?.map(|_| number)),
+        }
+    }
+
     fn recent(&mut self, number: u64) -> Result<Step, Forgotten> {
-        let (step, delivered) = {
+        let (step, number, delivered) = {
             let state = self.kind.state();
-            let Some(event) = state.recent.get(number)? else {
+            let number = match &self.bucket {
+                Some(bucket) => state.buckets.next(bucket, number, &state.history)?,
+                None => Some(number),
+            };
+            let Some(number) = number else {
+                // All that has happened so far concerned others.
+                self.delivered = self.delivered.max(state.applied);
+                self.place = Place::Recent(state.history.next());
+                return Ok(Step::Wait);
+            };
+            let Some(event) = state.history.get(number)? else {
                 return Ok(Step::Wait);
             };
             let revision = event.object.revision;
-            let next = state.recent.get(number + 1).ok().flatten();
+            let next = state.history.get(number + 1).ok().flatten();
             let whole = next.is_none_or(|next| next.object.revision != revision);
             let is_ours = event.object.key.starts_with(&*self.prefix) && revision > self.delivered;
             let step = if is_ours {
@@ -144,21 +176,21 @@ impl Watch {
             } else {
                 Step::Foreign
             };
-            (step, revision - u64::from(!whole))
+            (step, number, revision - u64::from(!whole))
         };
         self.delivered = self.delivered.max(delivered);
         self.place = Place::Recent(number + 1);
         Ok(step)
     }
 
-    /// Goes to the recent changes if they reach back far enough, else to the log.
+    /// Goes to the newest changes if they reach back far enough, else to the past.
     fn find_place(&mut self) {
         // Before this process began, volatile objects were others.
         let volatile = self.kind.state().resource.lifetime == Lifetime::Volatile;
         if volatile && self.delivered < self.cache.loaded {
             self.end(self.cache.loaded);
         } else if !self.find_recent() {
-            self.place = Place::Log {
+            self.place = Place::Past {
                 read: self.delivered,
                 ready: VecDeque::new(),
             };
@@ -166,14 +198,30 @@ impl Watch {
     }
 
     fn find_recent(&mut self) -> bool {
-        let number = self.kind.state().recent.number_behind(self.delivered);
+        let number = self.kind.state().history.number_behind(self.delivered);
         if let Some(number) = number {
             self.place = Place::Recent(number);
         }
         number.is_some()
     }
 
-    async fn read_log(&mut self) {
+    /// Reads on, in memory while that reaches back, else in the store's log.
+    async fn read_past(&mut self) {
+        let block = self.kind.state().history.block_behind(self.delivered);
+        if let Some(block) = block {
+            let resource = self.kind.state().resource.clone();
+            let events = block.events(&resource).into_iter();
+            let is_ours = |event: &WatchEvent| {
+                event.object.revision > self.delivered
+                    && event.object.key.starts_with(&*self.prefix)
+                    && self.is_of_bucket(event)
+            };
+            self.place = Place::Past {
+                ready: events.filter(is_ours).collect(),
+                read: block.last(),
+            };
+            return;
+        }
         let found = self
             .cache
             .store
@@ -183,8 +231,9 @@ impl Watch {
             Ok((commits, read)) => {
                 let resource = self.kind.state().resource.clone();
                 let ready = commits.iter();
-                let ready = ready.flat_map(|commit| events(&resource, commit)).collect();
-                self.place = Place::Log { read, ready };
+                let ready = ready.flat_map(|commit| events(&resource, commit));
+                let ready = ready.filter(|event| self.is_of_bucket(event)).collect();
+                self.place = Place::Past { read, ready };
             }
             Err(StoreError::Compacted { oldest }) => self.end(oldest),
             Err(error) => {
@@ -195,11 +244,24 @@ impl Watch {
         }
     }
 
+    fn is_of_bucket(&self, event: &WatchEvent) -> bool {
+        let bucket = self.bucket.as_ref();
+        bucket.is_none_or(|bucket| bucket.concerns(event))
+    }
+
     fn end(&mut self, oldest: Revision) {
         self.place = Place::Over(Gone {
             asked: self.delivered,
             oldest,
         });
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(bucket) = &self.bucket {
+            self.kind.unsubscribe(bucket);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub async fn delete_all(state: &State, storage: &Arc<Resource>) -> Result<(), Ap
             .try_collect::<Vec<()>>()
             .await?;
         // A revision that is gone already is reason enough to look again.
-        if let Ok(mut watch) = cache.watch(storage, None, revision).await
+        if let Ok(mut watch) = cache.watch(storage, None, None, revision).await
             && watch.next().await.is_ok()
         {
             while watch.try_next().is_some_and(|event| event.is_ok()) {}

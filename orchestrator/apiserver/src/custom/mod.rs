@@ -128,7 +128,7 @@ impl Kinds {
         let mut from = from;
         loop {
             let cache = &self.state.objects.cache;
-            match cache.watch(definitions(), None, from).await {
+            match cache.watch(definitions(), None, None, from).await {
                 Ok(watch) => return watch,
                 Err(_) => from = cache.revision(),
             }
@@ -317,6 +317,7 @@ impl Kinds {
     /// Serves a kind no more.
     fn forget(&mut self, name: &str) -> Option<String> {
         let known = self.known.remove(name)?;
+        self.state.converters.forget(name);
         if let Some(kind) = known.kind {
             self.publish();
             self.state.objects.cache.forget(&kind.storage);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::list::Selection;
 use super::{Answer, Call};
+use crate::cache::Cached;
 use crate::reply;
 use crate::wire::ListMeta;
 use api::{ApiError, Behaviour};
@@ -33,11 +34,12 @@ pub fn list(call: &Call) -> Answer {
     let mut items = Vec::new();
     for name in COMPONENTS {
         let status = status(call, name);
-        if selection.selects_bytes(resource, &status)? {
+        if selection.selects(&Cached::of(resource, name.into(), &status, 0)) {
             items.push(status);
         }
     }
-    reply::list(&call.wanted, resource, &ListMeta::default(), items)
+    let page = ListMeta::default();
+    reply::list(&call.wanted, resource, &page, items, Bytes::clone)
 }
 
 fn status(call: &Call, name: &str) -> Bytes {

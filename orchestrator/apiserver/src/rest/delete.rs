@@ -170,12 +170,12 @@ pub async fn delete_collection(call: &Call) -> Answer {
         .buffered(DELETED_AT_ONCE)
         .try_collect()
         .await?;
-    let items = items.into_iter().flatten().collect();
+    let items: Vec<Bytes> = items.into_iter().flatten().collect();
     let page = ListMeta {
         revision,
         ..ListMeta::default()
     };
-    call.show_all(&page, items).await
+    call.show_all(&page, items, Bytes::clone).await
 }
 
 /// One of a collection: what was in it, or nothing if somebody else was faster.

@@ -1,24 +1,22 @@
-//! GET of a collection: from the cache, or page by page from the store at one revision.
+//! GET of a collection, whole or page by page: from a snapshot of the cache. Only the state of a
+//! revision that no snapshot was kept of is read from the store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Call};
-use crate::cache::{Cached, prefix};
+use crate::cache::{Bucket, Cached, Ordered, object_key, prefix};
 use crate::objects::{Objects, store_error};
-use crate::reply;
 use crate::request::Query;
-use crate::wire::{self, ListMeta};
+use crate::wire::ListMeta;
 use api::selector::{FieldSelector, LabelSelector};
-use api::{ApiError, Resource, Served, meta};
-use store::{Page, Range, Revision};
+use api::{ApiError, Resource, Served};
+use store::{Range, Revision, StoreError};
 
-/// How many keys one read of the store takes when a selector drops some of them.
-const PAGE: usize = 500;
 /// How long a client that saw a later revision is waited for.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
@@ -45,9 +43,18 @@ pub enum Freshness {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    rv: Revision,
+    /// The revision that all pages show; `LATEST` goes on with the present state, after a token has
+    /// expired.
+    rv: i64,
+    /// The key of the last object of the page before.
     start: String,
 }
+
+/// Kubernetes' word for the present state in a token.
+const LATEST: i64 = -1;
+
+/// What a list shows.
+type Selected = (ListMeta, Vec<Arc<Cached>>);
 
 impl Selection {
     /// Reads both selectors and refuses fields that the kind does not offer in this version.
@@ -73,13 +80,20 @@ impl Selection {
             && (self.fields.is_everything() || self.fields.matches(object.fields()))
     }
 
-    pub fn selects_bytes(&self, resource: &Resource, bytes: &Bytes) -> Result<bool, ApiError> {
-        if self.is_everything() {
-            return Ok(true);
+    /// Where all that it selects is found by an index: one object by its name, or what has a value in an
+    /// indexed field.
+    pub fn bucket(&self, resource: &Resource, namespace: Option<&str>) -> Option<Bucket> {
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
+        let is_named = namespace.is_some() || !resource.namespaced();
+        if let Some(name) = self.fields.required("metadata.name").filter(|_| is_named) {
+            let key = object_key(resource, namespace.unwrap_or_default(), name);
+            return Some(Bucket::Object(key.into()));
         }
-        let value = reply::parse(bytes)?;
-        let fields = resource.selectable_fields(&value);
-        Ok(self.labels.matches(&meta::labels(&value)) && self.fields.matches(&fields))
+        let mut indexes = resource.indexes.iter().enumerate();
+        indexes.find_map(|(index, field)| {
+            let value = self.fields.required(field)?;
+            Some(Bucket::Field(index, value.into()))
+        })
     }
 }
 
@@ -133,22 +147,25 @@ pub async fn list(call: &Call) -> Answer {
         }
         token => token.map(Token::decode).transpose()?,
     };
-    let (page, items) = match (token, freshness) {
-        (Some(token), _) => {
-            pages(call, &selection, limit, Some(token.rv), Some(token.start)).await?
-        }
-        (None, Freshness::Exact(at)) => pages(call, &selection, limit, Some(at), None).await?,
-        (None, Freshness::Newest) if limit > 0 => match whole(call, &selection, limit) {
-            Some(page) => page,
-            None => pages(call, &selection, limit, None, None).await?,
-        },
+    let list = List {
+        call,
+        selection,
+        limit: if limit == 0 { usize::MAX } else { limit },
+    };
+    let (page, objects) = match (token, freshness) {
+        (Some(token), _) => list.page_behind(token).await?,
+        (None, Freshness::Exact(at)) => list.exact(at).await?,
         (None, Freshness::NotOlderThan(revision)) => {
             catch_up(&call.state.objects, revision).await?;
-            everything(call, &selection)
+            list.whole()
         }
-        (None, Freshness::Any | Freshness::Newest) => everything(call, &selection),
+        // What is at hand may be as old as the cache likes: it is never older than the store.
+        (None, Freshness::Any) => list.whole(),
+        (None, Freshness::Newest) => list.newest(),
     };
-    call.show_all(&page, items).await
+    let sight = call.sight();
+    let show = move |object: &Arc<Cached>| sight.bytes(object);
+    call.show_all(&page, objects, show).await
 }
 
 /// Waits until the cache shows a revision that some client saw already.
@@ -166,97 +183,161 @@ pub async fn catch_up(objects: &Objects, revision: Revision) -> Result<(), ApiEr
     })
 }
 
-fn everything(call: &Call, selection: &Selection) -> (ListMeta, Vec<Bytes>) {
-    whole(call, selection, usize::MAX).unwrap_or_default()
-}
-
-/// What is selected, out of the cache; None if there are more than `limit` objects to select from.
-/// Every answered write is in the cache, so this is as new as the store.
-fn whole(call: &Call, selection: &Selection, limit: usize) -> Option<(ListMeta, Vec<Bytes>)> {
-    let namespace = call.target.namespace.as_deref();
-    let (revision, all) = call.state.objects.cache.list(call.storage(), namespace);
-    if all.len() > limit {
-        return None;
-    }
-    let selected = all.iter().filter(|object| selection.selects(object));
-    let sight = call.sight();
-    let items = selected.map(|object| sight.bytes(object)).collect();
-    let page = ListMeta {
-        revision,
-        ..ListMeta::default()
-    };
-    Some((page, items))
-}
-
-/// At most `limit` objects (0 = all) behind `after`, as of one revision.
-async fn pages(
-    call: &Call,
-    selection: &Selection,
+/// One request for a list.
+struct List<'a> {
+    call: &'a Call,
+    selection: Selection,
     limit: usize,
-    mut at: Option<Revision>,
-    mut after: Option<String>,
-) -> Result<(ListMeta, Vec<Bytes>), ApiError> {
-    let resource = call.storage();
-    let prefix = prefix(resource, call.target.namespace.as_deref());
-    let sight = call.sight();
-    let mut items = Vec::new();
-    loop {
-        let wanted = match limit {
-            0 => 0,
-            _ if selection.is_everything() => limit,
-            _ => PAGE,
-        };
-        let range = Range {
-            prefix: &prefix,
-            after: after.as_deref(),
-            limit: wanted,
-            at,
-        };
-        let page = call.state.objects.store.range(range).await;
-        let Page {
-            entries,
+}
+
+impl List<'_> {
+    /// All that is there now. Every answered write is in the cache, so this is as new as the store.
+    fn whole(&self) -> Selected {
+        if let Some(selected) = self.indexed() {
+            return selected;
+        }
+        let (revision, objects) = self.call.state.objects.cache.snapshot(self.call.storage());
+        self.page(usize::MAX, revision, &objects, None)
+    }
+
+    /// The first page of what is there now.
+    fn newest(&self) -> Selected {
+        if let Some(selected) = self.indexed() {
+            return selected;
+        }
+        let (cache, resource) = (&self.call.state.objects.cache, self.call.storage());
+        let (revision, objects) = cache.snapshot(resource);
+        let selected = self.page(self.limit, revision, &objects, None);
+        if selected.0.next.is_some() {
+            cache.keep(resource, revision, &objects);
+        }
+        selected
+    }
+
+    /// What an index finds, if that is one page.
+    fn indexed(&self) -> Option<Selected> {
+        let namespace = self.call.target.namespace.as_deref();
+        let resource = self.call.storage();
+        let bucket = self.selection.bucket(resource, namespace)?;
+        let cache = &self.call.state.objects.cache;
+        let (revision, mut objects) = cache.list_bucket(resource, namespace, &bucket);
+        objects.retain(|object| self.selection.selects(object));
+        let page = ListMeta {
             revision,
-            remaining,
-        } = page.map_err(|error| store_error(&error))?;
-        at = Some(revision);
-        let count = entries.len();
-        for (index, entry) in entries.into_iter().enumerate() {
-            let bytes = wire::with_revision(&resource.read(&entry.value), entry.modified);
-            if selection.selects_bytes(resource, &bytes)? {
-                let name = entry.key.rsplit('/').next().unwrap_or_default();
-                items.push(sight.past(name, bytes, entry.modified));
+            ..ListMeta::default()
+        };
+        (objects.len() <= self.limit).then_some((page, objects))
+    }
+
+    /// The next page of a list.
+    async fn page_behind(&self, token: Token) -> Result<Selected, ApiError> {
+        let resource = self.call.storage();
+        let cache = &self.call.state.objects.cache;
+        let Ok(at) = Revision::try_from(token.rv) else {
+            let (revision, objects) = cache.snapshot(resource);
+            let selected = self.page(self.limit, revision, &objects, Some(&token.start));
+            if selected.0.next.is_some() {
+                cache.keep(resource, revision, &objects);
             }
-            let left = count - index - 1 + remaining;
-            if limit > 0 && items.len() == limit && left > 0 {
-                let start = entry.key.to_string();
-                let next = Token {
-                    v: "meta.k8s.io/v1".to_owned(),
-                    rv: revision,
-                    start,
-                };
-                let known = selection.is_everything().then_some(left as u64);
-                let page = ListMeta {
-                    revision,
-                    next: Some(next.encode()),
-                    remaining: known,
-                };
-                return Ok((page, items));
+            return Ok(selected);
+        };
+        match self.state_at(at).await {
+            Ok(objects) => Ok(self.page(self.limit, at, &objects, Some(&token.start))),
+            Err(StoreError::Compacted { .. }) => Err(token.expired()),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
+    /// The first page of the state of a revision.
+    async fn exact(&self, at: Revision) -> Result<Selected, ApiError> {
+        let objects = self.state_at(at).await;
+        let objects = objects.map_err(|error| store_error(&error))?;
+        let selected = self.page(self.limit, at, &objects, None);
+        if selected.0.next.is_some() {
+            let cache = &self.call.state.objects.cache;
+            cache.keep(self.call.storage(), at, &objects);
+        }
+        Ok(selected)
+    }
+
+    /// The objects at a revision; out of the store, if the cache has forgotten them.
+    async fn state_at(&self, at: Revision) -> Result<Ordered, StoreError> {
+        let (objects, resource) = (&self.call.state.objects, self.call.storage());
+        if let Some(found) = objects.cache.snapshot_at(resource, at) {
+            return Ok(found);
+        }
+        let prefix = prefix(resource, None);
+        let range = Range {
+            at: Some(at),
+            ..Range::all(&prefix)
+        };
+        let page = objects.store.range(range).await?;
+        let mut found = Ordered::default();
+        for entry in page.entries {
+            found.insert(Arc::new(Cached::past(resource, entry)));
+        }
+        Ok(found)
+    }
+
+    /// At most `limit` of the objects behind the key `after`.
+    fn page(
+        &self,
+        limit: usize,
+        revision: Revision,
+        objects: &Ordered,
+        after: Option<&str>,
+    ) -> Selected {
+        let resource = self.call.storage();
+        let mut places = objects.span(&prefix(resource, self.call.target.namespace.as_deref()));
+        if let Some(after) = after {
+            let behind = objects.rank(after) + usize::from(objects.get(after).is_some());
+            places.start = behind.clamp(places.start, places.end);
+        }
+        let mut selected = Vec::new();
+        let mut page = ListMeta {
+            revision,
+            ..ListMeta::default()
+        };
+        for (at, object) in places.clone().zip(objects.slice(places.clone())) {
+            if !self.selection.selects(object) {
+                continue;
             }
-            after = Some(entry.key.to_string());
+            selected.push(object.clone());
+            let left = places.end - at - 1;
+            if selected.len() == limit && left > 0 {
+                let known = self.selection.is_everything();
+                page.remaining = known.then_some(left as u64);
+                page.next = Some(Token::behind(revision, &object.key).encode());
+                break;
+            }
         }
-        if remaining == 0 {
-            return Ok((
-                ListMeta {
-                    revision,
-                    ..ListMeta::default()
-                },
-                items,
-            ));
-        }
+        (page, selected)
     }
 }
 
 impl Token {
+    fn behind(revision: Revision, key: &str) -> Self {
+        Self {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv: i64::try_from(revision).unwrap_or(LATEST),
+            start: key.to_owned(),
+        }
+    }
+
+    /// What is said of a token whose revision is no longer known: it may be exchanged for one that goes on
+    /// with the present state.
+    fn expired(self) -> ApiError {
+        ApiError::ExpiredPage {
+            message: "The provided continue parameter is too old to display a consistent list result. \
+                You can start a new list without the continue parameter, or use the continue token in \
+                this response to retrieve the remainder of the results. Continuing with the provided \
+                token results in an inconsistent list - objects that were created, modified, or \
+                deleted between the time the first chunk was returned and now may show up in the list."
+                .to_owned(),
+            next: Self { rv: LATEST, ..self }.encode(),
+        }
+    }
+
     fn encode(&self) -> String {
         // Strings and a number always serialise.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
@@ -265,6 +346,7 @@ impl Token {
     fn decode(text: &str) -> Result<Self, ApiError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let token = token.filter(|token: &Self| token.rv > 0 || token.rv == LATEST);
         token.ok_or_else(|| ApiError::BadRequest("continue key is not valid".to_owned()))
     }
 }
@@ -291,11 +373,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_as_it_went_and_nonsense_is_refused() {
-        let token = Token {
-            v: "meta.k8s.io/v1".into(),
-            rv: 5,
-            start: "/registry/x/y".into(),
-        };
+        let token = Token::behind(5, "/registry/x/y");
         let back = Token::decode(&token.encode()).expect("a token");
         assert_eq!((back.rv, back.start.as_str()), (5, "/registry/x/y"));
         assert!(Token::decode("???").is_err());

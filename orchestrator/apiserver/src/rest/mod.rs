@@ -157,10 +157,19 @@ impl Call {
         reply::object(&self.wanted, self.resource(), bytes, code)
     }
 
-    /// The same of a list.
-    async fn show_all(&self, page: &ListMeta, items: Vec<Bytes>) -> Answer {
+    /// The same of a list; `show` gives the stored bytes of an item.
+    async fn show_all<T: Send + 'static>(
+        &self,
+        page: &ListMeta,
+        items: Vec<T>,
+        show: impl Fn(&T) -> Bytes + Send + 'static,
+    ) -> Answer {
+        if self.target.served.is_same() {
+            return reply::list(&self.wanted, self.resource(), page, items, show);
+        }
+        let items = items.iter().map(show).collect();
         let items = versions::all_shown(&self.state, &self.target.served, items).await?;
-        reply::list(&self.wanted, self.resource(), page, items)
+        reply::list(&self.wanted, self.resource(), page, items, Bytes::clone)
     }
 
     /// Empty for cluster-scoped resources.

@@ -1,5 +1,8 @@
 //! Lists: selectors, pages, freshness, tables.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 async fn with_pods(names: &[&str]) -> Cluster {
@@ -71,6 +74,89 @@ async fn pages_show_one_revision() {
         .get(&format!("{PODS}?continue=nonsense"))
         .await
         .expect(400);
+}
+
+#[tokio::test]
+async fn pages_of_a_namespace_count_that_namespace_alone() {
+    let cluster = with_pods(&["a", "b", "c"]).await;
+    let other = "/api/v1/namespaces/kube-system/pods";
+    for name in ["a", "b"] {
+        cluster.post(other, pod(name)).await.expect(201);
+    }
+    let first = cluster.get(&format!("{PODS}?limit=1")).await.expect(200);
+    assert_eq!(first["metadata"]["remainingItemCount"], 2);
+    let all = cluster.get("/api/v1/pods?limit=4").await.expect(200);
+    assert_eq!(all["metadata"]["remainingItemCount"], 1);
+    // A token of one list says no more than a place to another.
+    let token = all["metadata"]["continue"].as_str().expect("a token");
+    let foreign = cluster
+        .get(&format!("{PODS}?limit=4&continue={token}"))
+        .await;
+    assert_eq!(names(&foreign.expect(200)), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_exchanged_for_one_that_goes_on_with_what_is_there_now() {
+    let cluster = with_pods(&["a", "b", "c"]).await;
+    // As if the first page had been read before the server was started, and the store compacted since.
+    let key = "/registry/core/pods/default/a";
+    let token = format!(r#"{{"v":"meta.k8s.io/v1","rv":1,"start":"{key}"}}"#);
+    let token = URL_SAFE_NO_PAD.encode(token);
+    let store = &cluster.server.state.objects.store;
+    store.compact(store.revision()).await.expect("compacted");
+    cluster.post(PODS, pod("bb")).await.expect(201);
+    let late = cluster
+        .get(&format!("{PODS}?limit=1&continue={token}"))
+        .await;
+    assert!(late.message().starts_with(
+        "The provided continue parameter is too old to display a consistent list result. You can \
+         start a new list without the continue parameter, or use the continue token in this response"
+    ));
+    let status = late.expect(410);
+    assert_eq!(status["reason"], "Expired");
+    let token = status["metadata"]["continue"].as_str().expect("a token");
+    let rest = cluster
+        .get(&format!("{PODS}?continue={token}"))
+        .await
+        .expect(200);
+    assert_eq!(names(&rest), ["b", "bb", "c"]);
+}
+
+#[tokio::test]
+async fn pods_of_a_node_are_listed_by_index_as_by_looking_at_all() {
+    let cluster = with_pods(&["a", "b", "c"]).await;
+    let bind = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": node}});
+    for (pod, node) in [("a", "one"), ("b", "two"), ("c", "one")] {
+        let path = format!("{PODS}/{pod}/binding");
+        cluster.post(&path, bind(node)).await.expect(201);
+    }
+    for (query, expected) in [
+        ("fieldSelector=spec.nodeName%3Done", vec!["a", "c"]),
+        (
+            "fieldSelector=spec.nodeName%3Done&labelSelector=app%3Dc",
+            vec!["c"],
+        ),
+        ("fieldSelector=spec.nodeName%3Done&limit=1", vec!["a"]),
+        ("fieldSelector=spec.nodeName%3D", vec![]),
+        (
+            "fieldSelector=metadata.name%3Db,spec.nodeName%3Done",
+            vec![],
+        ),
+        ("fieldSelector=metadata.name%3Db", vec!["b"]),
+    ] {
+        let list = cluster.get(&format!("{PODS}?{query}")).await.expect(200);
+        assert_eq!(names(&list), expected, "{query}");
+    }
+    cluster
+        .delete(&format!("{PODS}/a?gracePeriodSeconds=0"))
+        .await
+        .expect(200);
+    let query = "fieldSelector=spec.nodeName%3Done";
+    let list = cluster
+        .get(&format!("/api/v1/pods?{query}"))
+        .await
+        .expect(200);
+    assert_eq!(names(&list), ["c"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The store in one file: redb below, revisions, history and watches on top.
 //!
 //! One thread writes (`writer`); reads take a snapshot of the database and of the volatile keys
-//! that belong together. Nothing is kept in memory but the volatile keys and the recent commits.
+//! that belong together. They may wait for the disk, and give way to other tasks of their thread. Nothing is kept in memory but the volatile keys and the recent commits.
 
 mod batch;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use failure::OpenError;
 
-use super::tail::{self, History, Limits, Tail};
+use super::tail::{self, History, Limits, Tail, give_way};
 use super::{
     Chunk, CommitStream, Entry, Page, Range, Result, Revision, Store, StoreError, Visitor, Write,
     check_window,
@@ -148,11 +148,11 @@ impl Store for EmbeddedStore {
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>>> {
-        async move { self.shared.get(key).map_err(unreadable) }.boxed()
+        async move { give_way(|| self.shared.get(key).map_err(unreadable)) }.boxed()
     }
 
     fn range<'a>(&'a self, range: Range<'a>) -> BoxFuture<'a, Result<Page>> {
-        async move { self.shared.range(range).map_err(unreadable)? }.boxed()
+        async move { give_way(|| self.shared.range(range).map_err(unreadable))? }.boxed()
     }
 
     fn visit<'a>(
@@ -160,7 +160,7 @@ impl Store for EmbeddedStore {
         prefix: &'a str,
         visitor: Visitor<'a>,
     ) -> BoxFuture<'a, Result<Revision>> {
-        async move { self.shared.visit(prefix, visitor).map_err(unreadable) }.boxed()
+        async move { give_way(|| self.shared.visit(prefix, visitor).map_err(unreadable)) }.boxed()
     }
 
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision>> {
@@ -181,7 +181,7 @@ impl Store for EmbeddedStore {
         from: Revision,
         limit: usize,
     ) -> BoxFuture<'a, Result<Chunk>> {
-        async move { self.shared.replay(prefix, from, limit) }.boxed()
+        async move { give_way(|| self.shared.replay(prefix, from, limit)) }.boxed()
     }
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
@@ -448,4 +448,32 @@ fn read_meta(transaction: &ReadTransaction) -> Result<Result<Meta, Option<u64>>,
 
 fn unreadable(failure: Failure) -> StoreError {
     StoreError::Io(failure.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Expect, Write};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_read_that_takes_its_time_keeps_no_other_task_from_its_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("db")).unwrap();
+        let write = Write::put("/a/b", "x", Expect::Any);
+        store.commit(vec![write]).await.unwrap();
+        let read = async move {
+            let (tell, told) = std::sync::mpsc::channel();
+            let told = std::sync::Mutex::new(told);
+            tokio::spawn(async move { tell.send(()).unwrap() });
+            // As slow as a disk can be: it goes on when the other task has run.
+            let mut slow = |_: &str, _, _: &[u8]| {
+                let wait = told.lock().unwrap().recv_timeout(Duration::from_secs(20));
+                wait.unwrap();
+            };
+            store.visit("/a/", &mut slow).await.unwrap();
+        };
+        tokio::spawn(read).await.unwrap();
+    }
 }

@@ -61,9 +61,17 @@ impl Server {
                 let (config, served) = (config.clone(), counted.clone());
                 async move {
                     let secured = visit.shake_hands(config).await?;
-                    let answer = service_fn(move |_| {
+                    let answer = service_fn(move |request: Request<RequestBody>| {
                         served.fetch_add(1, Ordering::Relaxed);
-                        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello"))) }
+                        if let Some(takeover) = request.extensions().get::<Takeover>() {
+                            takeover.then(echo);
+                        }
+                        let body = match *request.method() {
+                            http::Method::CONNECT => "",
+                            _ => "hello",
+                        };
+                        let answer = Response::new(Full::<Bytes>::from(body));
+                        std::future::ready(Ok::<_, Infallible>(answer))
                     });
                     secured.serve(answer).await
                 }
@@ -115,6 +123,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.trigger();
+    }
+}
+
+/// Says what it hears, in small letters.
+async fn echo(mut stream: AnyStream) {
+    let mut heard = [0; 64];
+    while let Ok(length @ 1..) = stream.read(&mut heard).await {
+        let said = heard[..length].to_ascii_lowercase();
+        stream.write_all(&said).await.expect("written");
+        stream.flush().await.expect("written");
     }
 }
 
@@ -173,6 +191,29 @@ async fn a_client_with_a_certificate_finds_its_idle_connection_open() {
         assert!(answers(&mut stream).await);
         tokio::time::sleep(SHORT.stranger * 2).await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_is_taken_over_after_connect_and_by_no_other_answer() {
+    let server = Server::start(TIMES).await;
+    let known = server.credentials("server");
+    let stream = server.secure(Some(&known), b"http/1.1").await;
+    let mut stream = stream.expect("a handshake");
+    assert!(answers(&mut stream).await && answers(&mut stream).await);
+    // What comes in one piece with the request belongs to the tunnel.
+    let ask = b"CONNECT 10.100.1.2:80 HTTP/1.1\r\nhost: 10.100.1.2:80\r\n\r\nEARLY";
+    stream.write_all(ask).await.expect("written");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"early") {
+        heard.push(stream.read_u8().await.expect("an answer"));
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 200"));
+    stream.write_all(b"LATE").await.expect("written");
+    let mut late = [0; 4];
+    stream.read_exact(&mut late).await.expect("an echo");
+    assert_eq!(&late, b"late");
+    server.stop.trigger();
+    assert_eq!(read_all(&mut stream).await, "");
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ pub fn resource() -> Resource {
         validate_update: update::pod_update,
         validate_status,
         printer: columns::PODS,
+        indexes: vec!["spec.nodeName".into()],
         ..Resource::of::<Pod>("", "core", "pod", "pods")
     }
 }

@@ -1,0 +1,198 @@
+//! Where a Service leads, as the server sees it: the Service and its EndpointSlices, out of the watch
+//! cache.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::addresses::Place;
+use crate::{State, reply};
+use api::{self, meta};
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    pub namespace: String,
+    pub name: String,
+    pub port: u16,
+}
+
+/// One place that answers for a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub node: Option<String>,
+    /// The pod of the Service's namespace that it says to be.
+    pub pod: Option<String>,
+}
+
+/// The ready endpoints of a Service's port; never none. Errors are Kubernetes' texts.
+pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, String> {
+    let cache = &state.objects.cache;
+    let find = |group: &str, plural: &str| {
+        let found = api::find(group, "v1", plural);
+        found.ok_or_else(|| format!("{plural} are not served"))
+    };
+    let services = find("", "services")?;
+    let service = cache.get(services, &of.namespace, &of.name);
+    let service = service.ok_or_else(|| format!("service {:?} not found", of.name))?;
+    let service = reply::parse(&service.bytes).map_err(|error| error.to_string())?;
+    let port = port_name(&service, of)?;
+    let slices = find("discovery.k8s.io", "endpointslices")?;
+    let (_, slices) = cache.list(slices, Some(&of.namespace));
+    let mut found = Vec::new();
+    for slice in slices {
+        let label = slice.labels().get("kubernetes.io/service-name");
+        if label.is_some_and(|service| *service == of.name) {
+            let slice = reply::parse(&slice.bytes).map_err(|error| error.to_string())?;
+            found.extend(of_slice(&slice, &port));
+        }
+    }
+    match found.is_empty() {
+        true => Err(format!("no endpoints available for service {:?}", of.name)),
+        false => Ok(found),
+    }
+}
+
+/// The name of the Service's port of that number.
+fn port_name(service: &Value, of: &ServicePort) -> Result<String, String> {
+    if service["spec"]["type"] == "ExternalName" {
+        return Err("unsupported service type \"ExternalName\"".to_owned());
+    }
+    let ports = service["spec"]["ports"].as_array();
+    let mut ports = ports.into_iter().flatten();
+    let is_it = |port: &&Value| {
+        port["port"] == of.port && matches!(port["protocol"].as_str(), Some("TCP") | None)
+    };
+    let port = ports.find(is_it).ok_or_else(|| {
+        format!(
+            "no service port {} found for service {:?}",
+            of.port, of.name
+        )
+    })?;
+    Ok(port["name"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The ready endpoints of a slice that have a port of that name.
+fn of_slice(slice: &Value, port: &str) -> Vec<Endpoint> {
+    let list = |field: &str| slice[field].as_array().into_iter().flatten();
+    let named = list("ports").find(|it| it["name"].as_str().unwrap_or_default() == port);
+    let number = named.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
+    let Some(number) = number else {
+        return Vec::new();
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let ready = list("endpoints").filter(|it| it["conditions"]["ready"] != false);
+    let of_endpoint = |endpoint: &Value| {
+        let address: IpAddr = endpoint["addresses"][0].as_str()?.parse().ok()?;
+        let target = &endpoint["targetRef"];
+        Some(Endpoint {
+            address: SocketAddr::new(address, number),
+            node: text(&endpoint["nodeName"]),
+            pod: text(&target["name"]).filter(|_| target["kind"] == "Pod"),
+        })
+    };
+    ready.filter_map(of_endpoint).collect()
+}
+
+/// How an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through an agent.
+    Tunnel,
+    /// From this machine, as any other server.
+    Direct,
+}
+
+/// The way to an endpoint. Whoever may write endpoints says where a Service leads, so that it must not
+/// lead to what only the server reaches: itself, its machine's neighbours on the link, agents.
+pub fn way(state: &State, namespace: &str, endpoint: &Endpoint) -> Result<Way, String> {
+    let address = endpoint.address.ip().to_canonical();
+    let refused = |whose: &str| Err(format!("endpoint {address} is {whose}"));
+    if is_local(address) {
+        return refused("not an address of another machine");
+    }
+    match state.addresses.place_of(address) {
+        Place::Pods => Ok(Way::Tunnel),
+        Place::Services => refused("an address of a Service"),
+        Place::Server => refused("an address of the API server"),
+        Place::Node if is_host_pod(state, namespace, endpoint) => Ok(Way::Direct),
+        Place::Node => refused("an address of a node, and not of a pod on its network"),
+        Place::Outside => Ok(Way::Direct),
+    }
+}
+
+/// Loopback, link-local (cloud metadata is there), multicast or none at all.
+fn is_local(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    address.is_loopback() || address.is_unspecified() || address.is_multicast() || link_local
+}
+
+/// Whether the pod that the endpoint names has that address, as its node says.
+fn is_host_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
+    let (Some(pod), Some(pods)) = (&endpoint.pod, api::find("", "v1", "pods")) else {
+        return false;
+    };
+    let found = state.objects.cache.get(pods, namespace, pod);
+    let pod = found.and_then(|pod| reply::parse(&pod.bytes).ok());
+    pod.is_some_and(|pod| {
+        let own = pod["status"]["podIP"].as_str();
+        let own = own.and_then(|text| text.parse::<IpAddr>().ok());
+        own == Some(endpoint.address.ip()) && !meta::is_terminating(&pod)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_port_of_a_service_is_that_of_the_same_name_in_its_slices() {
+        let service = json!({"spec": {"ports": [
+            {"name": "dns", "port": 443, "protocol": "UDP"},
+            {"name": "https", "port": 443, "targetPort": "secure"}]}});
+        let mut of = ServicePort {
+            namespace: "shop".to_owned(),
+            name: "hook".to_owned(),
+            port: 443,
+        };
+        assert_eq!(port_name(&service, &of), Ok("https".to_owned()));
+        of.port = 80;
+        let missing = "no service port 80 found for service \"hook\"";
+        assert_eq!(port_name(&service, &of), Err(missing.to_owned()));
+        let slice = json!({
+            "ports": [{"name": "dns", "port": 53}, {"name": "https", "port": 8443}],
+            "endpoints": [
+                {"addresses": ["10.100.1.2"], "nodeName": "node-1",
+                    "targetRef": {"kind": "Pod", "name": "p"}},
+                {"addresses": ["10.100.1.3"], "conditions": {"ready": false}},
+                {"addresses": ["fd00::3"], "conditions": {"ready": true}}],
+        });
+        let found = of_slice(&slice, "https");
+        let addresses: Vec<_> = found.iter().map(|it| it.address.to_string()).collect();
+        assert_eq!(addresses, ["10.100.1.2:8443", "[fd00::3]:8443"]);
+        assert_eq!(found[0].node.as_deref(), Some("node-1"));
+        assert_eq!(found[0].pod.as_deref(), Some("p"));
+        assert_eq!(of_slice(&slice, "http"), []);
+    }
+
+    #[test]
+    fn what_only_this_machine_reaches_is_no_endpoint() {
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ] {
+            assert!(is_local(address.parse().expect("an address")), "{address}");
+        }
+        assert!(!is_local([192, 0, 2, 1].into()));
+    }
+}

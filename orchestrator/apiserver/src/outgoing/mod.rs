@@ -1,0 +1,312 @@
+//! Requests that the server itself makes: to webhooks, to servers that serve other groups of the API.
+//!
+//! ```text
+//! client ─▶ pool ─▶ dialer ─▶ url: from this machine
+//!                         └─▶ Service: endpoints ─▶ in the pod network: agents (CONNECT)
+//!                                              └──▶ elsewhere: from this machine
+//! ```
+//!
+//! The server has no place in the pod network, so it goes through agents. Whoever answers may be slow,
+//! endless, hostile or another server than the one that is meant: each request has a time and each
+//! answer a size, certificates are checked for the name, redirects are not followed.
+
+pub mod agents;
+mod dialer;
+mod endpoints;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, Uri, header, uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+
+use super::State;
+use dialer::{Dialer, Server};
+use endpoints::ServicePort;
+use sys::certificates::Credentials;
+use sys::tls::{Trust, trusting_config};
+
+/// The body of an answer that is read whole. A patch of the largest object, in base64, has some more
+/// than 4 MiB.
+const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// The head of an answer.
+const HEAD_BYTES: usize = 64 * 1024;
+/// Connections that wait for the next request: so long and so many.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_CONNECTIONS: usize = 16;
+/// How much of the text of a failed answer is told.
+const QUOTED_BYTES: usize = 200;
+/// What the server calls itself.
+const USER_AGENT: &str = "kube-apiserver-admission";
+
+/// How to reach somebody else's server, as webhook configurations say it (`clientConfig`), with the
+/// connections that are open to it.
+pub struct ClientConfig {
+    server: Arc<Server>,
+    /// `https://hook.shop.svc:443/path`
+    url: String,
+    trusted: Trusted,
+    /// What is shown to the server.
+    credentials: Option<Credentials>,
+    client: OnceLock<Result<Client, String>>,
+}
+
+/// Whose certificates are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    /// Those of this bundle (PEM).
+    Bundle(String),
+    System,
+    Anybody,
+}
+
+type Client = legacy::Client<Dialer, Body>;
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientConfig {
+    /// From a `clientConfig`: `url`, or `service` with `namespace`, `name`, `path` and `port`; `caBundle`.
+    pub fn of(config: &Value) -> Result<Self, String> {
+        let trusted = Trusted::of(&config["caBundle"])?;
+        if let Some(url) = config["url"].as_str() {
+            let parsed: Uri = url
+                .parse()
+                .map_err(|error| format!("url {url:?}: {error}"))?;
+            let (Some("https"), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
+                return Err(format!("url {url:?}: not an https URL"));
+            };
+            let host = host
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
+            let port = parsed.port_u16().unwrap_or(443);
+            return Ok(Self::new(
+                Server::At { host, port },
+                url.to_owned(),
+                trusted,
+            ));
+        }
+        let service = &config["service"];
+        let path = service["path"].as_str().unwrap_or_default();
+        Self::service(service, path, trusted)
+    }
+
+    /// The server behind a reference to a Service (`namespace`, `name`, `port`).
+    pub fn service(service: &Value, path: &str, trusted: Trusted) -> Result<Self, String> {
+        let text = |field: &str| service[field].as_str().unwrap_or_default().to_owned();
+        let port = service["port"].as_u64().unwrap_or(443);
+        let port = u16::try_from(port).map_err(|_| format!("{port} is not a port"))?;
+        let service = ServicePort {
+            namespace: text("namespace"),
+            name: text("name"),
+            port,
+        };
+        let slash = if path.is_empty() || path.starts_with('/') {
+            ""
+        } else {
+            "/"
+        };
+        let url = format!(
+            "https://{}.{}.svc:{port}{slash}{path}",
+            service.name, service.namespace
+        );
+        Ok(Self::new(Server::Of(service), url, trusted))
+    }
+
+    fn new(server: Server, url: String, trusted: Trusted) -> Self {
+        Self {
+            server: Arc::new(server),
+            url,
+            trusted,
+            credentials: None,
+            client: OnceLock::new(),
+        }
+    }
+
+    /// The same, which shows a certificate.
+    pub fn showing(self, credentials: Credentials) -> Self {
+        Self {
+            credentials: Some(credentials),
+            ..self
+        }
+    }
+
+    fn client(&self, state: &State) -> Result<&Client, String> {
+        let client = self.client.get_or_init(|| self.connect(state));
+        client.as_ref().map_err(Clone::clone)
+    }
+
+    /// A client without a connection yet.
+    fn connect(&self, state: &State) -> Result<Client, String> {
+        let trust = match &self.trusted {
+            Trusted::Bundle(pem) => Trust::Bundle(pem),
+            Trusted::System => Trust::System,
+            Trusted::Anybody => Trust::Anybody,
+        };
+        let tls = trusting_config(trust, self.credentials.as_ref());
+        let name = match &*self.server {
+            Server::At { host, .. } => host.clone(),
+            Server::Of(service) => format!("{}.{}.svc", service.name, service.namespace),
+        };
+        let dialer = Dialer {
+            state: state.me.clone(),
+            server: self.server.clone(),
+            tls: Some(Arc::new(tls.map_err(|error| error.to_string())?)),
+            name: ServerName::try_from(name).map_err(|error| error.to_string())?,
+        };
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(HEAD_BYTES);
+        Ok(builder.build(dialer))
+    }
+}
+
+impl Trusted {
+    /// From the base64 of a bundle; without one it is whom the machine trusts.
+    pub fn of(bundle: &Value) -> Result<Self, String> {
+        let Some(bundle) = bundle.as_str().filter(|bundle| !bundle.is_empty()) else {
+            return Ok(Self::System);
+        };
+        let pem = STANDARD.decode(bundle).map_err(|error| error.to_string());
+        let pem = pem.and_then(|pem| String::from_utf8(pem).map_err(|error| error.to_string()));
+        Ok(Self::Bundle(pem.map_err(|why| format!("caBundle: {why}"))?))
+    }
+}
+
+/// Posts JSON and reads the JSON of the answer, all within `timeout`. The error says what was asked and
+/// why there is no answer, in the words of Go's HTTP client, which users search for.
+pub async fn post_json(
+    state: &State,
+    to: &ClientConfig,
+    body: &Value,
+    timeout: Duration,
+) -> Result<Value, String> {
+    // Whole seconds, as the server that is asked reads them.
+    let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+    let url = format!("{}?timeout={seconds}s", to.url);
+    let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
+    let asking = ask(state, to, &url, body.into());
+    match tokio::time::timeout(timeout, asking).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Failure::Unreached(why))) => Err(format!("Post {url:?}: {why}")),
+        Ok(Err(Failure::Answered(why))) => Err(why),
+        Err(_) => Err(format!("Post {url:?}: context deadline exceeded")),
+    }
+}
+
+enum Failure {
+    Unreached(String),
+    Answered(String),
+}
+
+async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result<Value, Failure> {
+    let request = || {
+        Request::post(url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json, */*")
+            .header(header::USER_AGENT, USER_AGENT)
+            .body(Body::from(body.clone()))
+            .map_err(|error| Failure::Unreached(error.to_string()))
+    };
+    let client = to.client(state).map_err(Failure::Unreached)?;
+    let mut answer = client.request(request()?).await;
+    if answer.as_ref().is_err_and(was_closed) {
+        // The server closed an idle connection in the moment in which it was used again.
+        answer = client.request(request()?).await;
+    }
+    let answer = answer.map_err(|error| Failure::Unreached(reason(&error)))?;
+    let code = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES)
+        .collect()
+        .await;
+    let body = body.map_err(|error| Failure::Answered(format!("the answer: {error}")))?;
+    let body = body.to_bytes();
+    match code.as_u16() {
+        200..300 => serde_json::from_slice(&body)
+            .map_err(|error| Failure::Answered(format!("the answer is not JSON: {error}"))),
+        300..400 => Err(Failure::Answered(format!(
+            "the server answered {code}, and redirects are not followed"
+        ))),
+        404 => Err(Failure::Answered(
+            "the server could not find the requested resource".to_owned(),
+        )),
+        _ => {
+            let said = String::from_utf8_lossy(&body[..body.len().min(QUOTED_BYTES)]);
+            let said = match said.trim() {
+                "" => "unknown".to_owned(),
+                said => format!("{said:?}"),
+            };
+            Err(Failure::Answered(format!(
+                "an error on the server ({said}) has prevented the request from succeeding"
+            )))
+        }
+    }
+}
+
+/// Sends a request on, whose path and query are what the server is asked for. The body of the answer
+/// comes as it is sent; after 101 the connection can be had by `hyper::upgrade::on`.
+pub async fn send(
+    state: &State,
+    to: &ClientConfig,
+    mut request: Request<Body>,
+) -> Result<Response<Incoming>, String> {
+    let url: Uri = to
+        .url
+        .parse()
+        .map_err(|_| format!("{:?}: not a URL", to.url))?;
+    let mut parts = uri::Parts::from(url);
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    let uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+    if let Some(authority) = uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.uri_mut() = uri;
+    // The next one may speak another version of HTTP than the client does.
+    *request.version_mut() = axum::http::Version::HTTP_11;
+    let answer = to.client(state)?.request(request).await;
+    answer.map_err(|error| reason(&error))
+}
+
+/// Whether a connection ended before a byte of an answer came.
+fn was_closed(error: &legacy::Error) -> bool {
+    let inner = error.source();
+    let inner = inner.and_then(|inner| inner.downcast_ref::<hyper::Error>());
+    inner.is_some_and(hyper::Error::is_incomplete_message)
+}
+
+/// The last reason of a chain says what happened; those before it say who noticed.
+fn reason(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// Any index of a list that is not empty, each as likely as any other.
+fn random_index(length: usize) -> usize {
+    let random = uuid::Uuid::new_v4().as_u64_pair().0;
+    usize::try_from(random % (length.max(1) as u64)).unwrap_or(0)
+}
