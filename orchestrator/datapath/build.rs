@@ -1,6 +1,6 @@
 //! Puts the compiled datapath into the binary, the normal one and the one with a log: the files that
-//! the environment names, else what `cargo xtask build-ebpf` left in the target directory, else nothing
-//! (the agent then says what to run).
+//! the environment names, which must be there, else what `cargo xtask build-ebpf` left in the target
+//! directory, else nothing (the agent then says what to run).
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -20,15 +20,16 @@ fn main() -> io::Result<()> {
 
 fn embed(out: &Path, variable: &str, name: &str) -> io::Result<()> {
     println!("cargo::rerun-if-env-changed={variable}");
-    let object = env::var_os(variable).map(PathBuf::from);
-    let object = object.unwrap_or_else(|| target(out).join("bpf").join(name));
+    let named = env::var_os(variable).map(PathBuf::from);
+    let must_exist = named.is_some();
+    let object = named.unwrap_or_else(|| target(out).join("bpf").join(name));
     // A path that does not exist would make cargo run this script every time.
     let watched = object
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("."));
     println!("cargo::rerun-if-changed={}", watched.display());
-    let bytes = if object.exists() {
+    let bytes = if must_exist || object.exists() {
         fs::read(&object)?
     } else {
         Vec::new()

@@ -341,7 +341,7 @@ impl PodSeen {
 /// The kubectls of this machine, by minor version, oldest first.
 pub fn kubectls() -> Vec<(u32, PathBuf)> {
     let mut found = Vec::new();
-    let debian = workspace().join(".dev/cache/kubectl/kubectl-1.20");
+    let debian = workspace().join(".dev/cache/kubernetes-client/kubectl-1.20");
     if debian.exists() {
         found.push((20, debian));
     }

@@ -1,5 +1,6 @@
 //! The harness: packet builder, program runner, namespaces, oracle, simulation, dev cluster.
 
+pub mod api_load;
 pub mod bench;
 pub mod capture;
 pub mod cluster;

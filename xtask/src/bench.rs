@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, command, machine, setup};
+use crate::{build_ebpf, command, conformance, machine, packages, progress::Progress, setup};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bench {
@@ -14,14 +14,22 @@ pub enum Bench {
     Start,
     /// The datapath beside its rivals
     Datapath,
+    /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
+    Api,
     /// What clients that attack the API server cost those that use it
     Strangers,
 }
 
 pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     machine::check_root("cargo xtask bench")?;
+    packages::ensure(packages::FOR_BENCHES)?;
     build_ebpf::build(&setup::ensure()?)?;
+    let mut arguments = arguments.to_vec();
+    if bench == Bench::Api {
+        arguments.extend(for_api(&arguments)?);
+    }
     let program = match bench {
+        Bench::Api => "api-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
         Bench::Strangers => "strangers-bench",
@@ -30,11 +38,28 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     cargo
         .args(["run", "--quiet", "--release", "--package", "tests"])
         .args(["--bin", program, "--"])
-        .args(arguments);
+        .args(&arguments);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The other side's programs, when they are needed, and what the page says of this run.
+fn for_api(arguments: &[String]) -> Result<Vec<String>> {
+    let has = |name: &str| arguments.iter().any(|it| it.starts_with(name));
+    let mut more = vec![format!("--stamp={}", conformance::stamp()?)];
+    if !has("--large") && !has("--kubeconfig") && !has("--apiserver") {
+        packages::ensure(packages::FOR_CONFORMANCE)?;
+        let built = conformance::ensure_built(&Progress::new())?;
+        let etcd = packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
+        more.push(format!(
+            "--apiserver={}",
+            built.join("kube-apiserver").display()
+        ));
+        more.push(format!("--etcd={}", etcd.display()));
+    }
+    Ok(more)
 }

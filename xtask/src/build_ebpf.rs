@@ -94,6 +94,11 @@ fn replace(object: &Path, built: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where the normal object is, or will be.
+pub fn object() -> PathBuf {
+    target().join("bpf").join(OBJECT)
+}
+
 /// What the verifier says of each program, as a table; loads them, so only for root. Nothing stays
 /// loaded.
 pub fn report(object: &Path) -> Result<String> {

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     io::Write as _,
-    process::{Command, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -27,7 +27,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start `{shown}`"))?;
-    checked(&shown, &output)
+    checked_output(&shown, &output)
 }
 
 /// Like [`run`], with `input` on standard input.
@@ -46,7 +46,7 @@ pub fn with_input(command: &mut Command, input: &[u8]) -> Result<String> {
     let output = child
         .wait_with_output()
         .with_context(|| format!("`{shown}` was lost"))?;
-    checked(&shown, &output)
+    checked_output(&shown, &output)
 }
 
 /// The cargo that runs us, for this workspace. What it said of xtask stays here: build scripts of
@@ -80,18 +80,25 @@ pub fn exists(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
-fn checked(shown: &str, output: &Output) -> Result<String> {
-    if !output.status.success() {
-        let text = [&output.stderr[..], &output.stdout[..]].concat();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-        let tail = lines[lines.len().saturating_sub(12)..].join("\n  ");
-        bail!("`{shown}` failed ({}):\n  {tail}", output.status);
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+fn checked_output(shown: &str, output: &Output) -> Result<String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    checked(shown, output.status, &stdout, &stderr)
 }
 
-fn describe(command: &Command) -> String {
+/// What a program printed, or an error with the last lines of it.
+pub fn checked(shown: &str, status: ExitStatus, stdout: &str, stderr: &str) -> Result<String> {
+    if !status.success() {
+        let lines = stderr.lines().chain(stdout.lines());
+        let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n  ");
+        bail!("`{shown}` failed ({status}):\n  {tail}");
+    }
+    Ok(stdout.to_owned())
+}
+
+/// The command as a person would type it, shortened.
+pub fn describe(command: &Command) -> String {
     let mut shown = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {
         shown.push(' ');

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{cluster::dev_dir, command, engine::Engine, packages};
 
-const LABEL: &str = "orchestrator.dev.recipe";
+pub const LABEL: &str = "orchestrator.dev.recipe";
 
 /// Raise it when the way images are put together changes.
 const FORMAT: u32 = 1;
@@ -174,7 +174,7 @@ const PASSWD: &str = include_str!("../images/base/passwd");
 const GROUP: &str = include_str!("../images/base/group");
 
 /// The recipe's hash that an image carries: empty for one that is not ours, None without image.
-fn label(engine: &Engine, image: &str) -> Option<String> {
+pub fn label(engine: &Engine, image: &str) -> Option<String> {
     let format = format!("{{{{index .Config.Labels \"{LABEL}\"}}}}");
     let inspect = ["image", "inspect", "--format", &format, image];
     let found = command::output(engine.client().args(inspect)).ok()?;

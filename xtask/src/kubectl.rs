@@ -20,27 +20,5 @@ pub fn ensure() -> Result<String> {
 
 /// Debian's kubectl (1.20), unpacked once. Tests want it also where another one is installed.
 pub fn debian() -> Result<PathBuf> {
-    let dir = dev_dir().join("cache/kubectl");
-    let program = dir.join("kubectl-1.20");
-    if program.exists() {
-        return Ok(program);
-    }
-    let unpacked = dir.join("unpacked");
-    fs::create_dir_all(&unpacked)?;
-    let archives = packages::download(&["kubernetes-client"])?;
-    let package = archives
-        .iter()
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("kubernetes-client_"))
-        })
-        .context("apt-get did not download kubernetes-client")?;
-    command::run(
-        "dpkg-deb",
-        ["-x".as_ref(), package.as_os_str(), unpacked.as_os_str()],
-    )?;
-    fs::rename(unpacked.join("usr/bin/kubectl"), &program)
-        .context("kubernetes-client holds no usr/bin/kubectl")?;
-    fs::remove_dir_all(&unpacked)?;
-    Ok(program)
+    packages::unpacked("kubernetes-client", "usr/bin/kubectl", "kubectl-1.20")
 }

@@ -4,8 +4,11 @@ mod bench;
 mod build_ebpf;
 mod cluster;
 mod command;
+mod conformance;
 mod down;
 mod engine;
+mod fuzz;
+mod guard;
 mod images;
 mod kubectl;
 mod machine;
@@ -13,6 +16,7 @@ mod mutate;
 mod packages;
 mod processes;
 mod progress;
+mod schemathesis;
 mod setup;
 mod stack;
 mod test;
@@ -20,7 +24,7 @@ mod tidy;
 mod underlay;
 mod up;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -47,8 +51,11 @@ enum Command {
         /// Of nodes, pods and Services; both, if not given
         #[arg(long, value_enum)]
         ip_family: Option<cluster::IpFamily>,
-        /// A binary that is not optimised: built sooner, runs slower
+        /// The binary that is shipped and measured: built later, runs faster
         #[arg(long)]
+        release: bool,
+        /// A binary that is not optimised, with line numbers
+        #[arg(long, conflicts_with = "release")]
         debug: bool,
     },
     /// Stop the cluster and leave nothing behind (as root)
@@ -67,6 +74,8 @@ enum Command {
         #[arg(value_enum)]
         levels: Vec<test::Level>,
     },
+    /// Run Kubernetes' own end-to-end tests against a dev cluster (as root)
+    Conformance(conformance::Arguments),
     /// Measure: a table on the screen, JSON in target/bench (as root)
     Bench {
         #[arg(value_enum)]
@@ -75,6 +84,21 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Feed damaged input to every parser that reads from the network, or to the named ones
+    Fuzz {
+        parsers: Vec<String>,
+        /// How long each parser is fed
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
+    /// Ask a server what its OpenAPI documents allow and forbid: no answer may be 5xx
+    Schemathesis {
+        /// Only documents whose path has one of these in it: apis/apps/v1
+        parts: Vec<String>,
+        /// Requests for each operation
+        #[arg(long, default_value_t = 20)]
+        examples: u32,
+    },
     /// Put known bugs into the datapath, one at a time, and see which tests notice (as root)
     Mutate {
         /// Only bugs whose name or file has one of these in it
@@ -82,6 +106,12 @@ enum Command {
     },
     /// Check imports, lengths, dead files and words
     Tidy,
+    /// Run a program, and end all that is left of it when standard input ends
+    #[command(hide = true)]
+    Guard {
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -100,8 +130,16 @@ fn run(command: Command) -> Result<ExitCode> {
             nodes,
             cluster,
             ip_family,
+            release,
             debug,
-        } => up::run(&cluster, nodes, ip_family, debug)?,
+        } => {
+            let profile = match (release, debug) {
+                (true, _) => up::Profile::Release,
+                (_, true) => up::Profile::Debug,
+                _ => up::Profile::Up,
+            };
+            up::run(&cluster, nodes, ip_family, profile)?;
+        }
         Command::Down { cluster } => down::run(&cluster)?,
         Command::Setup => println!("{}", setup::ensure()?),
         Command::BuildEbpf => {
@@ -125,8 +163,12 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test { levels } => return test::run(&levels),
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
+        Command::Conformance(arguments) => return conformance::run(&arguments),
+        Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
+        Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
         Command::Mutate { parts } => return mutate::run(&parts),
         Command::Tidy => return tidy::run(),
+        Command::Guard { program } => return guard::run(&program),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,8 +13,14 @@ use crate::{cluster, command};
 /// A program and the package that brings it.
 pub type Need = (&'static str, &'static str);
 
-/// What `up` itself calls.
-pub const FOR_UP: &[Need] = &[("ip", "iproute2"), ("dpkg-deb", "dpkg"), ("tar", "tar")];
+/// What `up` itself calls, and what the README's first five minutes call.
+pub const FOR_UP: &[Need] = &[
+    ("ip", "iproute2"),
+    ("dpkg-deb", "dpkg"),
+    ("tar", "tar"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+];
 
 /// What the tests call besides.
 pub const FOR_TESTS: &[Need] = &[
@@ -24,6 +30,31 @@ pub const FOR_TESTS: &[Need] = &[
     ("iptables-save", "iptables"),
     ("curl", "curl"),
     ("ethtool", "ethtool"),
+];
+
+/// What the benches call: the rivals' rules, the namespaces, idle loops that keep the cores awake.
+pub const FOR_BENCHES: &[Need] = &[
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("nft", "nftables"),
+    ("iptables-legacy-restore", "iptables"),
+    ("iptables-nft-restore", "iptables"),
+    ("ethtool", "ethtool"),
+    ("curl", "curl"),
+    ("chrt", "util-linux"),
+];
+
+/// What building Kubernetes' own tests and making their images takes.
+pub const FOR_CONFORMANCE: &[Need] = &[
+    ("rsync", "rsync"),
+    ("jq", "jq"),
+    ("dpkg-source", "dpkg-dev"),
+    ("unzip", "unzip"),
+    ("make", "make"),
+    ("git", "git"),
+    ("pip3", "python3-pip"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("busybox", "busybox-static"),
 ];
 
 /// Installs the packages of the programs that are missing; returns their names.
@@ -88,6 +119,35 @@ pub fn download(packages: &[&str]) -> Result<Vec<PathBuf>> {
         install("--download-only")?;
     }
     archives(&cache, &install("--simulate")?)
+}
+
+/// One program of a package, unpacked into the cache below `.dev/` and not installed: installing a
+/// server would start it. `inside` is its path in the package.
+pub fn unpacked(package: &str, inside: &str, name: &str) -> Result<PathBuf> {
+    let dir = cluster::dev_dir().join("cache").join(package);
+    let program = dir.join(name);
+    if program.exists() {
+        return Ok(program);
+    }
+    let unpacked = dir.join("unpacked");
+    fs::create_dir_all(&unpacked)?;
+    let start = format!("{package}_");
+    let archives = download(&[package])?;
+    let archive = archives
+        .iter()
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with(&start))
+        })
+        .with_context(|| format!("apt-get did not download {package}"))?;
+    command::run(
+        "dpkg-deb",
+        ["-x".as_ref(), archive.as_os_str(), unpacked.as_os_str()],
+    )?;
+    fs::rename(unpacked.join(inside), &program)
+        .with_context(|| format!("{package} holds no {inside}"))?;
+    fs::remove_dir_all(&unpacked)?;
+    Ok(program)
 }
 
 /// `apt-get -s` prints `Inst NAME (VERSION …)`; the archive is named after both.

@@ -1,17 +1,24 @@
 //! `cargo xtask test [level…]`: every level of tests, and one line at the end that counts them.
 //!
-//! A level that lacks a privilege says SKIPPED and is counted; with CI=true that is a failure.
+//! A level that lacks a privilege says SKIPPED and is counted; with CI=true that is a failure. A test that
+//! failed runs once more; one that passes then is FLAKY: it does not fail the run, and is named at the end.
+
+mod output;
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, ExitStatus},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, command, kubectl, machine, packages, setup, tidy};
+use self::output::{Count, Output, Report};
+use crate::{build_ebpf, command, guard, kubectl, machine, packages, setup, tidy};
+
+/// More failures than this in one level are no accident, and are not repeated.
+const MOST_REPEATED: usize = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Level {
@@ -31,11 +38,19 @@ pub enum Level {
     E2e,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Count {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
+/// What the levels gave.
+#[derive(Default)]
+struct Summary {
+    count: Count,
+    /// Sentences, and what failed tests said.
+    failures: Vec<String>,
+    /// Tests that failed and passed when they ran once more, and what they said.
+    flaky: Vec<Flaky>,
+}
+
+struct Flaky {
+    level: Level,
+    report: Report,
 }
 
 pub fn run(levels: &[Level]) -> Result<ExitCode> {
@@ -46,25 +61,25 @@ pub fn run(levels: &[Level]) -> Result<ExitCode> {
     };
     let ci = std::env::var("CI").is_ok_and(|value| value == "true");
     prepare(levels)?;
-    let mut total = Count::default();
-    let mut failures = Failures::default();
+    let mut summary = Summary::default();
     for level in levels {
         let started = Instant::now();
-        let count = level.run(&mut failures)?;
+        let before = summary.count;
+        level.run(&mut summary)?;
         println!(
-            "-- {level:?}: {count}, {:.1} s",
+            "-- {level:?}: {}, {:.1} s",
+            summary.count.since(before),
             started.elapsed().as_secs_f64()
         );
-        total.add(count);
     }
+    let total = &mut summary.count;
     if ci && total.skipped > 0 {
         println!("with CI=true every test must run: a skipped one is a failure");
         total.failed += total.skipped;
         total.skipped = 0;
     }
-    print!("{failures}");
-    println!("{total}");
-    Ok(if total.failed == 0 {
+    print!("{summary}");
+    Ok(if summary.count.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -86,34 +101,30 @@ fn prepare(levels: &[Level]) -> Result<()> {
 }
 
 impl Level {
-    fn run(self, failures: &mut Failures) -> Result<Count> {
+    fn run(self, summary: &mut Summary) -> Result<()> {
         if let Some(reason) = self.missing() {
             let skipped = self.list()?;
             println!("SKIPPED {self:?} ({skipped} tests): {reason}");
-            return Ok(Count {
-                skipped,
-                ..Count::default()
-            });
+            summary.count.skipped += skipped;
+            return Ok(());
         }
         match self {
             Self::Tidy => {
                 let findings = tidy::check()?;
                 for finding in &findings {
                     println!("{finding}");
-                    failures.lines.push(finding.to_string());
+                    summary.failures.push(finding.to_string());
                 }
                 let failed = usize::from(!findings.is_empty());
-                Ok(Count {
-                    passed: 1 - failed,
-                    failed,
-                    skipped: 0,
-                })
+                summary.count.failed += failed;
+                summary.count.passed += 1 - failed;
+                Ok(())
             }
             Self::E2e => {
                 kubectl::debian()?;
-                self.cargo(failures)
+                self.cargo(summary)
             }
-            _ => self.cargo(failures),
+            _ => self.cargo(summary),
         }
     }
 
@@ -142,6 +153,8 @@ impl Level {
                 "--test",
                 "sim",
                 "--test",
+                "namespaces",
+                "--test",
                 "renewal",
                 "--no-fail-fast",
             ],
@@ -159,33 +172,65 @@ impl Level {
         }
     }
 
-    /// Runs the level's test binaries, shows what they print, and adds up their results.
-    fn cargo(self, failures: &mut Failures) -> Result<Count> {
+    /// Runs the level's test binaries, and once more each test that failed.
+    fn cargo(self, summary: &mut Summary) -> Result<()> {
+        let (output, ended) = self.once(&[])?;
+        let mut count = output.count;
+        let repeated = output.failed.len() <= MOST_REPEATED;
+        for report in output.failed {
+            if repeated && self.passes(&report.name)? {
+                count.failed = count.failed.saturating_sub(1);
+                count.passed += 1;
+                summary.flaky.push(Flaky {
+                    level: self,
+                    report,
+                });
+            } else {
+                summary.failures.push(format!("{self:?}: {}", report.name));
+                summary.failures.extend(report.lines);
+            }
+        }
+        if !ended.success() && output.count.failed == 0 {
+            count.failed += 1;
+            summary.failures.push(if guard::was_killed(ended) {
+                format!("{self:?}: a signal ended it")
+            } else {
+                format!("{self:?}: it did not compile, or a test binary was killed")
+            });
+        }
+        summary.count.add(count);
+        Ok(())
+    }
+
+    /// The one repetition of a failed test; a name may stand for a test of several binaries.
+    fn passes(self, name: &str) -> Result<bool> {
+        println!("-- {self:?}: once more: {name}");
+        let (again, ended) = self.once(&["--exact", name])?;
+        Ok(ended.success() && again.count.failed == 0 && again.count.passed > 0)
+    }
+
+    /// One run of cargo test below a guard; shows what it prints.
+    fn once(self, arguments: &[&str]) -> Result<(Output, ExitStatus)> {
         let mut cargo = cargo();
         cargo
             .args(self.args())
             .arg("--")
             .args(self.threads())
-            .args(["--color", "never"]);
-        let mut child = cargo
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start cargo test")?;
-        let output = child.stdout.take().context("cargo test has no output")?;
-        let mut count = Count::default();
-        for line in BufReader::new(output).lines() {
+            .args(["--color", "never"])
+            .args(arguments);
+        let mut child = guard::spawn(&cargo)?;
+        let stdout = child.stdout.take().context("cargo test has no output")?;
+        let mut output = Output::default();
+        for line in BufReader::new(stdout).lines() {
             let line = line?;
             println!("{line}");
-            count.add(Count::parse(&line).unwrap_or_default());
-            failures.read(&line);
+            output.read(&line);
         }
-        if !child.wait()?.success() && count.failed == 0 {
-            count.failed = 1;
-            failures.lines.push(format!(
-                "{self:?}: it did not compile, or a test binary was killed"
-            ));
-        }
-        Ok(count)
+        // Waiting would close the guard's standard input first, which tells it that xtask is gone.
+        let stdin = child.stdin.take();
+        let ended = child.wait()?;
+        drop(stdin);
+        Ok((output, ended))
     }
 
     /// How many tests the level has; compiles them.
@@ -201,40 +246,28 @@ impl Level {
     }
 }
 
-/// What failed, said again at the end: a run prints some twenty thousand lines, and who reads its
-/// last hundred should see why.
-#[derive(Default)]
-struct Failures {
-    lines: Vec<String>,
-    /// Lines of the present test that were kept; none outside of a failure's output.
-    inside: Option<usize>,
-}
-
-impl Failures {
-    /// Lines kept of each test.
-    const EACH: usize = 40;
-
-    /// A test binary prints `---- NAME stdout ----` and what the test said for each that failed,
-    /// then `failures:` and the names.
-    fn read(&mut self, line: &str) {
-        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
-            self.inside = Some(0);
-        } else if line == "failures:" {
-            self.inside = None;
-        }
-        if let Some(kept) = self.inside.as_mut().filter(|kept| **kept < Self::EACH) {
-            *kept += 1;
-            self.lines.push(line.to_owned());
-        }
-    }
-}
-
-impl std::fmt::Display for Failures {
+impl std::fmt::Display for Summary {
+    /// What failed is said again at the end: a run prints some twenty thousand lines, and its last hundred
+    /// should say why it failed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if !self.lines.is_empty() {
+        if !self.failures.is_empty() {
             writeln!(f, "What failed:")?;
         }
-        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+        for line in &self.failures {
+            writeln!(f, "{line}")?;
+        }
+        for Flaky { level, report } in &self.flaky {
+            for line in &report.lines {
+                writeln!(f, "{line}")?;
+            }
+            let name = &report.name;
+            writeln!(f, "FLAKY {level:?}: {name} failed, and passed once more")?;
+        }
+        write!(f, "{}", self.count)?;
+        if !self.flaky.is_empty() {
+            write!(f, ", {} of the passed flaky", self.flaky.len())?;
+        }
+        writeln!(f)
     }
 }
 
@@ -244,71 +277,31 @@ fn cargo() -> Command {
     cargo
 }
 
-impl Count {
-    fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-
-    /// Of `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
-    fn parse(line: &str) -> Option<Self> {
-        let rest = line.trim().strip_prefix("test result: ")?;
-        let number = |what: &str| -> Option<usize> {
-            rest.split([';', '.'])
-                .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
-        };
-        Some(Self {
-            passed: number("passed")?,
-            failed: number("failed")?,
-            skipped: number("ignored")?,
-        })
-    }
-}
-
-impl std::fmt::Display for Count {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_counts_of_a_test_binary_are_read_from_its_last_line() {
-        let line =
-            "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
-        let count = Count::parse(line).unwrap();
-        assert_eq!(count.to_string(), "12 passed, 3 failed, 1 skipped");
-        assert!(Count::parse("test a ... ok").is_none());
-    }
-
-    #[test]
-    fn what_a_failed_test_said_is_kept_for_the_end() {
-        let mut failures = Failures::default();
-        for line in [
-            "test good ... ok",
-            "test bad ... FAILED",
-            "",
-            "failures:",
-            "",
-            "---- bad stdout ----",
-            "thread 'bad' panicked at a.rs:1:2:",
-            "failures:",
-            "    bad",
-            "test result: FAILED. 1 passed; 1 failed; 0 ignored",
-        ] {
-            failures.read(line);
-        }
+    fn a_flaky_test_is_named_at_the_end_with_what_it_said() {
+        let report = Report {
+            name: "net::drains".into(),
+            lines: vec!["---- net::drains stdout ----".into()],
+        };
+        let summary = Summary {
+            count: Count {
+                passed: 7,
+                ..Count::default()
+            },
+            failures: Vec::new(),
+            flaky: vec![Flaky {
+                level: Level::Netns,
+                report,
+            }],
+        };
         assert_eq!(
-            failures.to_string(),
-            "What failed:\n---- bad stdout ----\nthread 'bad' panicked at a.rs:1:2:\n"
+            summary.to_string(),
+            "---- net::drains stdout ----\nFLAKY Netns: net::drains failed, and passed once more\n\
+             7 passed, 0 failed, 0 skipped, 1 of the passed flaky\n"
         );
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -18,14 +18,41 @@ use crate::{
     cluster::{Cluster, DEFAULT, IpFamily, dev_dir, workspace},
     command,
     engine::{self, Engine},
-    images, kubectl, machine, packages,
+    guard, images, kubectl, machine, packages,
     processes::{Process, wait_for},
     progress::Progress,
     setup, underlay,
 };
 
-/// An optimised binary is what `up` is for; `debug` is for working on the orchestrator itself.
-pub fn run(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>, debug: bool) -> Result<()> {
+/// How the binary is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Built soon, and fast enough: the workspace's profile `up`.
+    #[default]
+    Up,
+    /// What is shipped and measured.
+    Release,
+    /// Not optimised, with line numbers.
+    Debug,
+}
+
+impl Profile {
+    /// As cargo knows the profile, and the directory of what it builds.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Up => ("up", "up"),
+            Self::Release => ("release", "release"),
+            Self::Debug => ("dev", "debug"),
+        }
+    }
+}
+
+pub fn run(
+    name: &str,
+    nodes: Option<u8>,
+    ip_family: Option<IpFamily>,
+    profile: Profile,
+) -> Result<()> {
     let progress = Progress::new();
     let mut cluster = choose(name, nodes, ip_family)?;
     progress.step("machine", |step| {
@@ -35,7 +62,7 @@ pub fn run(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>, debug: bo
         step.note(format!("Linux {}, root", kernel_release()));
         Ok(())
     })?;
-    let binary = build(&progress, debug)?;
+    let binary = build(&progress, profile)?;
     let engine = progress.step("container engine", |step| {
         let engine = engine::ensure()?;
         let whose = if engine.is_ours() {
@@ -85,7 +112,13 @@ pub fn run(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>, debug: bo
 }
 
 /// Builds datapath and binary, and puts the binary where a later build does not disturb it.
-fn build(progress: &Progress, debug: bool) -> Result<PathBuf> {
+///
+/// The binary embeds the datapath's object, so its last crates wait for it; all others are compiled while the
+/// eBPF toolchain is installed and the object is built.
+fn build(progress: &Progress, profile: Profile) -> Result<PathBuf> {
+    let ahead = (!build_ebpf::object().exists())
+        .then(|| build_ahead(profile))
+        .transpose()?;
     let toolchain = progress.step("eBPF toolchain", |step| {
         let toolchain = setup::ensure()?;
         step.note(toolchain.to_string());
@@ -97,24 +130,50 @@ fn build(progress: &Progress, debug: bool) -> Result<PathBuf> {
         Ok(())
     })?;
     progress.step("orchestrator binary", |step| {
-        let binary = build_binary(debug)?;
+        drop(ahead);
+        let binary = build_binary(profile, |build| step.run(build).map(drop))?;
         step.note(relative(&binary));
         Ok(binary)
     })
 }
 
-/// Builds the binary and copies it to `.dev/bin`.
-pub fn build_binary(debug: bool) -> Result<PathBuf> {
+/// Starts cargo with an object that does not exist: the datapath's build script refuses it, and cargo goes on
+/// with all that does not need it. Its guard ends it when the child is dropped.
+fn build_ahead(profile: Profile) -> Result<Ahead> {
+    let mut build = cargo_build(profile);
+    build.arg("--keep-going").arg("--quiet");
+    build.env("ORCHESTRATOR_BPF_OBJECT", "/not/built/yet");
+    build.env("CARGO_TERM_COLOR", "never");
+    guard::spawn_silent(&build).map(Ahead)
+}
+
+/// A build in the background.
+struct Ahead(Child);
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        // The guard's standard input: its end ends the build.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn cargo_build(profile: Profile) -> Command {
     let mut build = command::cargo();
+    build.args(["build", "--package", "orchestrator"]);
+    build.args(["--bin", "orchestrator", "--profile", profile.names().0]);
     build
-        .args(["build", "--package", "orchestrator"])
-        .args(["--bin", "orchestrator"])
-        .args((!debug).then_some("--release"));
-    command::output(&mut build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), PathBuf::from);
-    let profile = if debug { "debug" } else { "release" };
-    let built = target.join(profile).join("orchestrator");
+}
+
+/// Builds the binary and copies it to `.dev/bin`; `run` runs cargo.
+pub fn build_binary(
+    profile: Profile,
+    run: impl FnOnce(&mut Command) -> Result<()>,
+) -> Result<PathBuf> {
+    run(&mut cargo_build(profile))?;
+    let built = build_ebpf::target()
+        .join(profile.names().1)
+        .join("orchestrator");
     install(&built, &dev_dir().join("bin/orchestrator"))
 }
 

@@ -39,7 +39,7 @@ const PROBE: &str = "probe";
 const PROBE_PORTS: [u16; 2] = [17_001, 17_002];
 
 pub fn figures() -> Result<Vec<Outcome>> {
-    let cluster = Cluster::up("bench", 1)?;
+    let cluster = Cluster::up_with("bench", 1, &["--release"])?;
     let stage = Stage::new(&cluster)?;
     stage.clear()?;
     let runtime = tokio::runtime::Runtime::new()?;

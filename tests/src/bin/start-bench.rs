@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         "the bench makes namespaces: run it as root"
     );
     // Makes everything around the processes; their lives are this program's business then.
-    let cluster = Cluster::up("bench", 1)?;
+    let cluster = Cluster::up_with("bench", 1, &["--release"])?;
     let stage = Stage::new(&cluster)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut rounds = Vec::new();

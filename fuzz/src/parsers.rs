@@ -1,0 +1,249 @@
+//! The parsers, as functions of bytes that say whether they took them.
+
+use std::collections::BTreeMap;
+
+use api::apply::{self, Writer};
+use api::quantity::Quantity;
+use api::re2::{Finder, Pattern};
+use api::schema::structural::{Part, Schema};
+use api::selector::{FieldSelector, LabelSelector};
+use api::{FieldValidation, Format, Resource, decode, meta, patch};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::seeds::{self, Form};
+
+/// A parser and the form of what it reads.
+pub struct Parser {
+    pub name: &'static str,
+    pub form: Form,
+    pub parse: fn(&[u8]) -> bool,
+}
+
+pub const PARSERS: &[Parser] = &[
+    parser("json", Form::Json, |input| object(input, Format::Json)),
+    parser("yaml", Form::Yaml, |input| object(input, Format::Yaml)),
+    parser("protobuf", Form::Protobuf, |input| {
+        object(input, Format::Protobuf)
+    }),
+    parser("delete-options", Form::DeleteOptions, delete_options),
+    parser("json-patch", Form::JsonPatch, |input| {
+        patched(input, patch::json::apply)
+    }),
+    parser("merge-patch", Form::MergePatch, |input| {
+        patched(input, patch::merge::apply)
+    }),
+    parser("strategic-patch", Form::StrategicPatch, |input| {
+        patched(input, patch::strategic::apply)
+    }),
+    parser("apply", Form::Yaml, applied),
+    parser("field-set", Form::FieldSet, field_set),
+    parser("label-selector", Form::Selector, label_selector),
+    parser("field-selector", Form::Selector, field_selector),
+    parser("quantity", Form::Quantity, quantity),
+    parser("pattern", Form::Pattern, pattern),
+    parser("custom-schema", Form::Schema, custom_schema),
+];
+
+const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Parser {
+    Parser { name, form, parse }
+}
+
+/// Bytes at an input's beginning that may name its kind.
+const HEAD: usize = 80;
+
+/// The kind that the input names at its beginning, else one that depends on its length.
+fn resource_of(input: &[u8]) -> &'static Resource {
+    let resources = api::resources();
+    let head = &input[..input.len().min(HEAD)];
+    let names = |resource: &&std::sync::Arc<Resource>| {
+        let kind = resource.kind.as_bytes();
+        head.windows(kind.len().max(1)).any(|it| it == kind)
+    };
+    let found = resources.iter().filter(names);
+    let found = found.max_by_key(|resource| resource.kind.len());
+    found.unwrap_or(&resources[input.len() % resources.len()])
+}
+
+/// What a create does with a body, and what is shown of it.
+fn object(input: &[u8], format: Format) -> bool {
+    let resource = resource_of(input);
+    let mode = match input.len() % 3 {
+        0 => FieldValidation::Strict,
+        1 => FieldValidation::Warn,
+        _ => FieldValidation::Ignore,
+    };
+    let Ok(decoded) = resource.decode(input, format, mode) else {
+        return false;
+    };
+    stored(resource, decoded.object)
+}
+
+/// The canonical object through all that follows decoding.
+fn stored(resource: &Resource, mut object: Value) -> bool {
+    resource.prepare_for_create(&mut object);
+    meta::stamp(
+        &mut object,
+        "00000000-0000-4000-8000-000000000001",
+        Timestamp::UNIX_EPOCH,
+    );
+    resource.default(&mut object);
+    let valid = resource.validate(&object, None, None).is_ok();
+    let _ = resource.selectable_fields(&object);
+    if valid {
+        let _ = (resource.printer.cells)(&object, Timestamp::UNIX_EPOCH);
+        let bytes = resource.serialize(&object);
+        assert!(serde_json::from_slice::<Value>(&bytes).is_ok_and(|read| read == object));
+    }
+    valid
+}
+
+fn delete_options(input: &[u8]) -> bool {
+    let json = decode::delete_options(input, Format::Json).is_ok();
+    let yaml = decode::delete_options(input, Format::Yaml).is_ok();
+    decode::delete_options(input, Format::Protobuf).is_ok() || yaml || json
+}
+
+type Apply = fn(&Resource, &Value, &Value) -> Result<Value, api::ApiError>;
+
+fn patched(input: &[u8], apply: Apply) -> bool {
+    let Ok(body) = decode::patch_body(input, Format::Json, FieldValidation::Warn) else {
+        return false;
+    };
+    let mut taken = false;
+    for (resource, live) in seeds::stored() {
+        let Ok(new) = apply(resource, live, &body.object) else {
+            continue;
+        };
+        if let Ok(decoded) = resource.canonical(new, FieldValidation::Warn) {
+            let mut new = decoded.object;
+            resource.prepare_for_update(&mut new, live, None);
+            resource.default(&mut new);
+            taken |= resource.validate(&new, Some(live), None).is_ok();
+        }
+    }
+    taken
+}
+
+fn applied(input: &[u8]) -> bool {
+    let Ok(body) = decode::patch_body(input, Format::Yaml, FieldValidation::Warn) else {
+        return false;
+    };
+    let mut taken = false;
+    for (resource, live) in seeds::stored() {
+        for (live, manager) in [(None, "kubectl"), (Some(live), "other")] {
+            let writer = writer(manager);
+            let first = apply::apply(resource, live, &body.object, &writer, true);
+            let Ok(first) = first else {
+                continue;
+            };
+            // The same configuration once more changes nothing.
+            let again = apply::apply(resource, Some(&first), &body.object, &writer, false);
+            taken |= again.is_ok();
+        }
+    }
+    taken
+}
+
+/// managedFields as a client sends them.
+fn field_set(input: &[u8]) -> bool {
+    let Ok(sent) = serde_json::from_slice::<Value>(input) else {
+        return false;
+    };
+    let mut taken = false;
+    for (resource, live) in seeds::stored() {
+        let mut new = live.clone();
+        new["metadata"]["managedFields"] = json!([{
+            "manager": "sent", "operation": "Update", "apiVersion": resource.api_version(),
+            "fieldsType": "FieldsV1", "fieldsV1": sent,
+        }]);
+        let Ok(mut new) = resource.canonical(new, FieldValidation::Ignore) else {
+            continue;
+        };
+        apply::update(resource, Some(live), &mut new.object, &writer("other"));
+        let configuration = json!({
+            "apiVersion": resource.api_version(), "kind": resource.kind,
+            "metadata": {"name": "a", "labels": {"fuzzed": "yes"}},
+        });
+        let writer = writer("applier");
+        taken |= apply::apply(resource, Some(&new.object), &configuration, &writer, true).is_ok();
+    }
+    taken
+}
+
+fn writer(manager: &str) -> Writer<'_> {
+    Writer {
+        manager,
+        subresource: None,
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn text(input: &[u8]) -> Option<&str> {
+    std::str::from_utf8(input).ok()
+}
+
+fn label_selector(input: &[u8]) -> bool {
+    let Some(Ok(selector)) = text(input).map(LabelSelector::parse) else {
+        return false;
+    };
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    let matches = selector.matches(&labels);
+    // What it prints, it reads as the same.
+    let shown = selector.to_string();
+    let again = LabelSelector::parse(&shown);
+    assert!(
+        again.is_ok_and(|again| again.matches(&labels) == matches),
+        "{shown}"
+    );
+    true
+}
+
+fn field_selector(input: &[u8]) -> bool {
+    let Some(Ok(selector)) = text(input).map(FieldSelector::parse) else {
+        return false;
+    };
+    for (resource, live) in seeds::stored() {
+        if selector
+            .check(&resource.kind, &resource.selectable_field_names())
+            .is_ok()
+        {
+            let _ = selector.matches(&resource.selectable_fields(live));
+        }
+    }
+    true
+}
+
+fn quantity(input: &[u8]) -> bool {
+    let Some(Ok(quantity)) = text(input).map(Quantity::parse) else {
+        return false;
+    };
+    let again = Quantity::parse(&quantity.to_string());
+    assert!(again.is_ok_and(|again| again == quantity), "{quantity}");
+    true
+}
+
+fn pattern(input: &[u8]) -> bool {
+    let Some(text) = text(input) else {
+        return false;
+    };
+    if let Ok(pattern) = Pattern::new(text) {
+        let _ = pattern.is_match("a text of some words", &mut pattern.scratch());
+    }
+    Finder::new(text).is_ok_and(|finder| finder.find_all("a text of some words", 10).is_ok())
+}
+
+/// The schema of a custom kind, and an object that it judges.
+fn custom_schema(input: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(input) else {
+        return false;
+    };
+    let Ok(schema) = Schema::compile(&value) else {
+        return false;
+    };
+    for object in [&value, &json!({"spec": {"replicas": 3, "name": "a"}})] {
+        let _ = schema.validate(object, None, Part::Whole);
+        let _ = schema.validate(object, Some(&value), Part::Whole);
+    }
+    true
+}

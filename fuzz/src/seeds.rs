@@ -1,0 +1,303 @@
+//! Valid inputs to begin with.
+
+use std::sync::LazyLock;
+
+use api::{FieldValidation, Resource};
+use serde_json::{Value, json};
+
+/// The forms of input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    Yaml,
+    Protobuf,
+    DeleteOptions,
+    JsonPatch,
+    MergePatch,
+    StrategicPatch,
+    FieldSet,
+    Selector,
+    Quantity,
+    Pattern,
+    Schema,
+}
+
+/// Inputs of that form.
+pub fn of(form: Form) -> Vec<Vec<u8>> {
+    let texts = |list: &[&str]| list.iter().map(|text| text.as_bytes().to_vec()).collect();
+    match form {
+        Form::Json => objects()
+            .iter()
+            .map(|it| it.to_string().into_bytes())
+            .collect(),
+        Form::Yaml => objects()
+            .iter()
+            .map(|it| yaml(it, 0).into_bytes())
+            .collect(),
+        Form::Protobuf => vec![protobuf_namespace(), protobuf_pod()],
+        Form::DeleteOptions => texts(DELETE_OPTIONS),
+        Form::JsonPatch => texts(JSON_PATCHES),
+        Form::MergePatch => texts(MERGE_PATCHES),
+        Form::StrategicPatch => texts(STRATEGIC_PATCHES),
+        Form::FieldSet => texts(FIELD_SETS),
+        Form::Selector => texts(SELECTORS),
+        Form::Quantity => texts(QUANTITIES),
+        Form::Pattern => texts(PATTERNS),
+        Form::Schema => texts(SCHEMAS),
+    }
+}
+
+/// Stored objects that patches and applies change.
+pub fn stored() -> &'static [(&'static Resource, Value)] {
+    static STORED: LazyLock<Vec<(&'static Resource, Value)>> = LazyLock::new(|| {
+        let objects = objects().into_iter().filter_map(|object| {
+            let kind = object["kind"].as_str()?;
+            let resource = api::resources().iter().find(|it| *it.kind == *kind)?;
+            let mut object = resource
+                .canonical(object, FieldValidation::Strict)
+                .ok()?
+                .object;
+            resource.prepare_for_create(&mut object);
+            resource.default(&mut object);
+            Some((&**resource, object))
+        });
+        objects.take(STORED_OBJECTS).collect()
+    });
+    &STORED
+}
+
+/// The first objects, which have lists of every sort.
+const STORED_OBJECTS: usize = 3;
+
+fn objects() -> Vec<Value> {
+    let labels = json!({"app": "web"});
+    let container = json!({
+        "name": "web", "image": "nginx:1.7.9", "command": ["a", "b"],
+        "ports": [{"name": "http", "containerPort": 80, "protocol": "TCP"}],
+        "env": [{"name": "A", "value": "b"},
+                {"name": "P", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": 2}},
+        "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 5},
+        "volumeMounts": [{"name": "data", "mountPath": "/data", "subPath": "x"}],
+        "securityContext": {"runAsUser": 1000, "capabilities": {"drop": ["ALL"]}},
+    });
+    let pod = json!({
+        "containers": [container], "restartPolicy": "Always", "nodeSelector": {"a": "b"},
+        "volumes": [{"name": "data", "projected": {"sources": [{"configMap": {"name": "c"}}]}}],
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "zone", "operator": "In", "values": ["x", "y"]}]}]}}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": labels}}],
+    });
+    let meta = json!({
+        "name": "a", "namespace": "default", "labels": labels, "annotations": {"b": "c"},
+        "finalizers": ["example.com/wait"],
+    });
+    let mut jobs = pod.clone();
+    jobs["restartPolicy"] = json!("Never");
+    let object = |api_version: &str, kind: &str, rest: Value| {
+        let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": meta});
+        for (field, value) in rest.as_object().into_iter().flatten() {
+            object[field] = value.clone();
+        }
+        object
+    };
+    let template = json!({"metadata": {"labels": labels}, "spec": pod});
+    vec![
+        object("v1", "Pod", json!({"spec": pod})),
+        object(
+            "apps/v1",
+            "Deployment",
+            json!({"spec": {
+            "replicas": 3, "selector": {"matchLabels": labels}, "template": template,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}}}}),
+        ),
+        object(
+            "v1",
+            "Service",
+            json!({"spec": {"selector": labels, "type": "NodePort",
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "nodePort": 30080}]}}),
+        ),
+        object(
+            "v1",
+            "ConfigMap",
+            json!({"data": {"a": "b"}, "binaryData": {"c": "AAEC"}}),
+        ),
+        object(
+            "v1",
+            "Secret",
+            json!({"type": "Opaque", "stringData": {"a": "b"}, "data": {"c": "AA=="}}),
+        ),
+        object(
+            "batch/v1",
+            "CronJob",
+            json!({"spec": {"schedule": "*/5 * * * *", "timeZone": "Europe/Berlin",
+            "jobTemplate": {"spec": {"template": {"spec": jobs}}}}}),
+        ),
+        object(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"spec": {"maxReplicas": 9,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"},
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 60}}}]}}),
+        ),
+        object(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"spec": {"podSelector": {},
+            "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                "ports": [{"port": 80, "endPort": 90}]}]}}),
+        ),
+        object(
+            "policy/v1",
+            "PodDisruptionBudget",
+            json!({"spec": {"minAvailable": "50%",
+            "selector": {"matchLabels": labels}}}),
+        ),
+        object(
+            "rbac.authorization.k8s.io/v1",
+            "Role",
+            json!({"rules": [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}),
+        ),
+        object(
+            "v1",
+            "ResourceQuota",
+            json!({"spec": {"hard": {"pods": "10", "requests.cpu": "4"},
+            "scopes": ["NotBestEffort"]}}),
+        ),
+        object(
+            "v1",
+            "LimitRange",
+            json!({"spec": {"limits": [{"type": "Container",
+            "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}}),
+        ),
+    ]
+}
+
+/// YAML in block style, with everything that is not a list or an object in JSON.
+fn yaml(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    let below = |value: &Value| match value {
+        Value::Object(map) if !map.is_empty() => format!("\n{}", yaml(value, depth + 1)),
+        Value::Array(list) if !list.is_empty() => format!("\n{}", yaml(value, depth + 1)),
+        scalar => format!(" {scalar}\n"),
+    };
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| format!("{indent}{key:?}:{}", below(value)))
+            .collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|it| format!("{indent}-{}", below(it)))
+            .collect(),
+        scalar => format!("{indent}{scalar}\n"),
+    }
+}
+
+/// A field of a message: its number, and bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length > 0x7f {
+        field.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    field.push(length as u8);
+    field.extend_from_slice(bytes);
+    field
+}
+
+fn envelope(kind: &str, message: &[u8]) -> Vec<u8> {
+    let meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
+    [b"k8s\0".to_vec(), field(1, &meta), field(2, message)].concat()
+}
+
+fn protobuf_namespace() -> Vec<u8> {
+    envelope("Namespace", &field(1, &field(1, b"protobuf")))
+}
+
+/// metadata.name, spec.containers[0].name and image.
+fn protobuf_pod() -> Vec<u8> {
+    let container = [field(1, b"web"), field(2, b"nginx")].concat();
+    let spec = field(2, &container);
+    envelope(
+        "Pod",
+        &[field(1, &field(1, b"a")), field(2, &spec)].concat(),
+    )
+}
+
+const DELETE_OPTIONS: &[&str] = &[
+    r#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0,"propagationPolicy":"Foreground"}"#,
+    r#"{"preconditions":{"uid":"00000000-0000-4000-8000-000000000001","resourceVersion":"1"},"dryRun":["All"]}"#,
+];
+const JSON_PATCHES: &[&str] = &[
+    r#"[{"op":"add","path":"/metadata/labels/a","value":"b"},{"op":"remove","path":"/metadata/annotations"}]"#,
+    r#"[{"op":"test","path":"/spec/replicas","value":3},{"op":"replace","path":"/spec/replicas","value":4}]"#,
+    r#"[{"op":"copy","from":"/metadata/labels","path":"/metadata/annotations"},
+        {"op":"move","from":"/metadata/annotations/app","path":"/metadata/labels/x~1y"}]"#,
+    r#"[{"op":"add","path":"/spec/containers/-","value":{"name":"b","image":"c"}}]"#,
+];
+const MERGE_PATCHES: &[&str] = &[
+    r#"{"metadata":{"labels":{"a":null,"b":"c"}},"spec":{"replicas":4}}"#,
+    r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"x"}]}}}}"#,
+    "{\"data\":null}",
+];
+const STRATEGIC_PATCHES: &[&str] = &[
+    r#"{"spec":{"containers":[{"name":"web","image":"x","env":[{"name":"A","$patch":"delete"}]}]}}"#,
+    r#"{"spec":{"template":{"spec":{"$setElementOrder/containers":[{"name":"b"},{"name":"web"}],
+        "containers":[{"name":"b","image":"c"}]}}}}"#,
+    r#"{"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}"#,
+    r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["example.com/wait"]}}"#,
+    r#"{"spec":{"volumes":[{"$patch":"replace"},{"name":"n","emptyDir":{}}]}}"#,
+];
+const FIELD_SETS: &[&str] = &[
+    r#"{"f:metadata":{"f:labels":{".":{},"f:app":{}},"f:finalizers":{"v:\"example.com/wait\"":{}}},
+        "f:spec":{"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{},
+        "f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{}}}}}}}"#,
+    r#"{"f:spec":{"f:template":{"f:spec":{"f:containers":{"i:0":{"f:command":{"v:\"a\"":{}}}}}}}}"#,
+    "{}",
+];
+const SELECTORS: &[&str] = &[
+    "app=web",
+    "app in (a, b),!gone,tier notin (x),env!=prod,x==y,z",
+    "metadata.name=a,status.phase!=Running",
+    "example.com/name=a\\,b\\=c",
+    "cpu>1,cpu<9",
+    "",
+];
+const QUANTITIES: &[&str] = &[
+    "1",
+    "100m",
+    "1.5Gi",
+    "-2e3",
+    "12E6",
+    ".5",
+    "1n",
+    "9223372036854775807",
+    "0.000000001k",
+    "+4Ei",
+];
+const PATTERNS: &[&str] = &[
+    "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    "(a|b)+c{2,3}",
+    "(?P<name>\\w+)\\s[[:digit:]]*",
+    "\\p{Greek}|[^\\x00-\\x7f]",
+];
+const SCHEMAS: &[&str] = &[
+    r#"{"type":"object","properties":{"spec":{"type":"object","required":["name"],"properties":{
+        "name":{"type":"string","pattern":"^[a-z]+$","maxLength":63,"default":"a"},
+        "replicas":{"type":"integer","minimum":0,"maximum":10,"multipleOf":2},
+        "mode":{"type":"string","enum":["a","b"]},
+        "ports":{"type":"array","maxItems":5,"x-kubernetes-list-type":"map",
+            "x-kubernetes-list-map-keys":["name"],
+            "items":{"type":"object","properties":{"name":{"type":"string"}}}},
+        "any":{"x-kubernetes-preserve-unknown-fields":true},
+        "either":{"x-kubernetes-int-or-string":true}}}}}"#,
+    r#"{"type":"object","properties":{"a":{"oneOf":[{"type":"string"},{"minimum":1}],"not":{"enum":[3]},
+        "nullable":true,"format":"date-time"}},"additionalProperties":{"type":"boolean"}}"#,
+];
