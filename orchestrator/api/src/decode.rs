@@ -191,7 +191,8 @@ fn from_protobuf(resource: &Resource, body: &[u8]) -> Result<Value, ApiError> {
 /// The value is within `limits`.
 fn canonical(resource: &Resource, value: Value) -> Result<(Value, Vec<String>), ApiError> {
     let mut object = identified(resource, value)?;
-    let unknown = definition(&resource.definition)
+    let unknown = resource
+        .shape()
         .and_then(|definition| structural::canonicalize(definition, &mut object))
         .map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     Ok((object, unknown))

@@ -10,6 +10,7 @@ pub mod annotations;
 pub mod apply;
 pub mod cel;
 pub mod columns;
+pub mod custom;
 pub mod decode;
 mod defaults;
 pub mod encode;
@@ -32,11 +33,12 @@ pub mod selector;
 mod served;
 pub mod status;
 mod validation;
+pub mod version;
 
 pub use decode::{Decoded, FieldValidation, Format};
 pub use registry::{find, find_kind, resources, views};
 pub use resource::{Behaviour, Lifetime, Question, Resource, Scope, Subresource};
-pub use served::{Conversion, Served};
+pub use served::{Conversion, Served, Webhook};
 pub use status::{ApiError, Cause, CauseKind};
 
 #[cfg(test)]

@@ -8,17 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{
+    custom::{self, openapi::Dialect},
     registry,
     resource::Resource,
     schema::{self, FieldFacts, ListFacts},
 };
-
-/// Which OpenAPI the schemas are for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    V2,
-    V3,
-}
 
 /// Schemas of the resources of a group and version, by name, for `components.schemas` of an OpenAPI v3
 /// document: references begin with `#/components/schemas/`.
@@ -49,13 +43,16 @@ const REQUEST_TYPES: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList",
 ];
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 fn dressed(dialect: Dialect, resources: &[&Resource]) -> Map<String, Value> {
     let facts = schema::list_facts();
     let mut all = schema::published();
-    all.extend(resources.iter().map(|r| (r.list_definition(), list_of(r))));
+    let built_in: Vec<_> = resources.iter().filter(|r| r.custom.is_none()).collect();
+    all.extend(built_in.iter().map(|r| (r.list_definition(), list_of(r))));
     // Several versions may have one schema.
     let mut kinds: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for r in resources.iter().copied().chain(registry::bodies()) {
+    for r in built_in.into_iter().copied().chain(registry::bodies()) {
         let kind = |kind: &str| json!({"group": r.group, "kind": kind, "version": r.version});
         let mut add = |name, kind| kinds.entry(name).or_default().push(kind);
         add(r.definition.to_string(), kind(&r.kind));
@@ -80,7 +77,35 @@ fn dressed(dialect: Dialect, resources: &[&Resource]) -> Map<String, Value> {
         }
         references(schema, dialect);
     }
+    for r in resources {
+        if let Some(custom) = &r.custom {
+            add_custom(&mut all, r, custom.schema(), dialect);
+        }
+    }
     all
+}
+
+/// The schemas of a custom kind and of its list. What its author wrote is nothing to rewrite.
+fn add_custom(all: &mut Map<String, Value>, of: &Resource, schema: Value, dialect: Dialect) {
+    let mut list = list_of(of);
+    references(&mut list, dialect);
+    let kind = json!([{"group": of.group, "kind": of.list_kind, "version": of.version}]);
+    identify(&mut list, kind);
+    let mut metadata = json!({
+        "description": "Standard object's metadata. More info: https://git.k8s.io/community/\
+                        contributors/devel/sig-architecture/api-conventions.md#metadata",
+        "$ref": format!("#/$defs/{OBJECT_META}"),
+    });
+    references(&mut metadata, dialect);
+    let of_every_object = &all["io.k8s.api.core.v1.ConfigMap"]["properties"];
+    let meta = custom::openapi::Meta {
+        api_version: &of_every_object["apiVersion"],
+        kind: &of_every_object["kind"],
+        metadata: &metadata,
+    };
+    let schema = custom::openapi::published(of, schema, dialect, &meta);
+    all.insert(of.list_definition(), list);
+    all.insert(of.definition.to_string(), schema);
 }
 
 /// The list of a kind, which k8s-openapi has no schema for.

@@ -143,7 +143,7 @@ fn count_generation(rule: Generation, new: &mut Value, old: &Value) {
         return;
     }
     let metadata = |object: &Value| object["metadata"]["annotations"].clone();
-    let changed = if new.get("spec").is_some() {
+    let changed = if rule != Generation::Content && new.get("spec").is_some() {
         new["spec"] != old["spec"]
             || (rule == Generation::SpecAndAnnotations && metadata(new) != metadata(old))
     } else {

@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use jiff::Timestamp;
 use k8s_openapi::{
     Resource as K8sResource,
     schemars::{JsonSchema, SchemaGenerator},
@@ -13,10 +14,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    columns::{self, Printer},
+    columns::{self, Column, Printer},
+    custom::Custom,
     decode::{self, Decoded, FieldValidation, Format},
     kinds, prepare,
     quota::Usage,
+    schema::{self, Definition},
     status::ApiError,
     validation::{self, At, Errors, NameRule},
 };
@@ -25,7 +28,7 @@ use crate::{
 pub type Name = Cow<'static, str>;
 
 /// A resource that the API serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// Empty for the core group.
     pub group: Name,
@@ -56,6 +59,8 @@ pub struct Resource {
     pub usage: Usage,
     /// What the type of the kind contributes; everything else works on values.
     pub(crate) codec: Codec,
+    /// What the definition of a custom kind contributes.
+    pub custom: Option<Custom>,
 
     /// Fills in defaults; idempotent.
     pub(crate) default: fn(&mut Value),
@@ -106,6 +111,8 @@ pub enum Generation {
     None,
     Spec,
     SpecAndAnnotations,
+    /// Everything but metadata, and the status where it is written through its subresource.
+    Content,
 }
 
 /// What the API server does with the objects of a kind beyond storing them: how they are deleted, what
@@ -129,6 +136,8 @@ pub enum Behaviour {
     /// Gives pods their priority; one of them is the default.
     PriorityClass,
     /// A question that is answered and not kept.
+    /// Makes a kind, and goes after the objects of that kind.
+    Definition,
     Review(Question),
     /// Made when it is asked for.
     ComponentStatus,
@@ -196,7 +205,7 @@ pub(crate) struct Codec {
     pub typed: fn(&Value) -> Option<Value>,
 }
 
-const ALL_VERBS: &[&str] = &[
+pub(crate) const ALL_VERBS: &[&str] = &[
     "create",
     "delete",
     "deletecollection",
@@ -220,19 +229,38 @@ impl Resource {
         T: K8sResource + JsonSchema + Serialize + DeserializeOwned,
     {
         Self {
-            group: group.into(),
-            version: T::VERSION.into(),
-            kind: T::KIND.into(),
-            list_kind: format!("{}List", T::KIND).into(),
-            plural: plural.into(),
             singular: singular.into(),
+            definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
+            codec: Codec {
+                schema: schema_of::<T>,
+                #[cfg(test)]
+                typed: decode::structural::tests::typed::<T>,
+            },
+            ..Self::bare(
+                group.into(),
+                T::VERSION.into(),
+                T::KIND.into(),
+                plural.into(),
+            )
+        }
+    }
+
+    /// A kind of which nothing is known but its names.
+    pub(crate) fn bare(group: Name, version: Name, kind: Name, plural: Name) -> Self {
+        Self {
+            group,
+            version,
+            list_kind: format!("{kind}List").into(),
+            definition: kind.clone(),
+            kind,
+            plural,
+            singular: "".into(),
             short_names: Vec::new(),
             categories: Vec::new(),
             scope: Scope::Namespaced,
             verbs: ALL_VERBS,
             subresources: Vec::new(),
             lifetime: Lifetime::Durable,
-            definition: format!("io.k8s.api.{package}.{}.{}", T::VERSION, T::KIND).into(),
             printer: columns::OTHERS,
             warn: |_| Vec::new(),
             deprecation: None,
@@ -240,10 +268,11 @@ impl Resource {
             behaviour: Behaviour::Plain,
             usage: Usage::Count,
             codec: Codec {
-                schema: schema_of::<T>,
+                schema: |_| {},
                 #[cfg(test)]
-                typed: decode::structural::tests::typed::<T>,
+                typed: |_| None,
             },
+            custom: None,
             default: |_| {},
             create: |_| {},
             update: |_, _| {},
@@ -285,7 +314,48 @@ impl Resource {
 
     /// The name of its list's schema.
     pub fn list_definition(&self) -> String {
-        format!("{}List", self.definition)
+        let package = self.definition.rsplit_once('.');
+        package.map_or(self.list_kind.to_string(), |(package, _)| {
+            format!("{package}.{}", self.list_kind)
+        })
+    }
+
+    /// What shapes its objects.
+    pub(crate) fn shape(&self) -> Result<&Definition, String> {
+        if let Some(custom) = &self.custom {
+            return Ok(custom.definition());
+        }
+        let found = schema::definition(&self.definition);
+        found.ok_or_else(|| format!("no schema of {}", self.definition))
+    }
+
+    /// The columns of its table, as `meta.k8s.io/v1` describes them.
+    pub fn column_definitions(&self) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.column_definitions(),
+            None => self
+                .printer
+                .columns
+                .iter()
+                .map(Column::definition)
+                .collect(),
+        }
+    }
+
+    /// The row of an object, one cell a column.
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.cells(object, now),
+            None => (self.printer.cells)(object, now),
+        }
+    }
+
+    /// A stored object as it is read. That of a custom kind may be older than the present schema.
+    pub fn read<'a>(&self, stored: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.custom {
+            Some(custom) => custom.read(stored),
+            None => Cow::Borrowed(stored),
+        }
     }
 
     pub fn has(&self, subresource: Subresource) -> bool {
@@ -321,6 +391,10 @@ impl Resource {
     /// Fills in defaults; idempotent.
     pub fn default(&self, object: &mut Value) {
         (self.default)(object);
+        if let Some(custom) = &self.custom {
+            // What is wrong with it is said by validation.
+            let _ = decode::structural::canonicalize(custom.definition(), object);
+        }
     }
 
     /// Checks a defaulted object; `old` is given for updates.
@@ -351,6 +425,15 @@ impl Resource {
         fields
             .find(|field| field.at == own.at)
             .map(|field| &field.name)
+    }
+
+    /// How deep in the object those fields are.
+    pub fn selectable_depth(&self) -> usize {
+        let depths = self
+            .fields
+            .iter()
+            .map(|field| field.at.matches('/').count());
+        depths.max().unwrap_or_default()
     }
 
     /// The names of those fields, in order.
@@ -400,7 +483,7 @@ impl Field {
     }
 
     /// A field of another name than its place has.
-    pub(crate) fn at(name: &'static str, at: impl Into<Name>) -> Self {
+    pub(crate) fn at(name: impl Into<Name>, at: impl Into<Name>) -> Self {
         Self {
             name: name.into(),
             at: at.into(),

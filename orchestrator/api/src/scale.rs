@@ -2,11 +2,56 @@
 
 use serde_json::{Value, json};
 
-use super::{kinds::SCALE, meta, resource::Resource, selector::LabelSelector, status::ApiError};
+use super::{
+    custom::Custom, kinds::SCALE, meta, resource::Resource, selector::LabelSelector,
+    status::ApiError,
+};
+
+/// Where a custom kind has what a Scale says, as JSON pointers.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    replicas: String,
+    status_replicas: String,
+    selector: Option<String>,
+}
+
+impl Paths {
+    /// From `subresources.scale` of a version.
+    pub(crate) fn of(scale: &Value) -> Option<Self> {
+        let pointer = |field: &str| Some(scale[field].as_str()?.replace('.', "/"));
+        Some(Self {
+            replicas: pointer("specReplicasPath")?,
+            status_replicas: pointer("statusReplicasPath")?,
+            selector: pointer("labelSelectorPath"),
+        })
+    }
+}
 
 /// The Scale of a workload, with the workload's metadata.
-pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {
-    let selector = selector_text(&object["spec"]["selector"])?;
+///
+/// # Errors
+/// The object has no replicas, or its selector is broken.
+pub fn of(resource: &Resource, object: &Value) -> Result<Value, ApiError> {
+    let paths = resource.custom.as_ref().and_then(Custom::scale);
+    let number = |at: &str| object.pointer(at).and_then(Value::as_i64);
+    let (replicas, selector) = match paths {
+        None => (
+            number("/spec/replicas"),
+            selector_text(&object["spec"]["selector"])?,
+        ),
+        Some(paths) => {
+            let Some(replicas) = number(&paths.replicas) else {
+                return Err(ApiError::Internal(format!(
+                    "the spec replicas field {:?} does not exist",
+                    paths.replicas.replace('/', ".")
+                )));
+            };
+            let selector = paths.selector.as_deref().and_then(|at| object.pointer(at));
+            let selector = selector.and_then(Value::as_str).unwrap_or_default();
+            (Some(replicas), selector.to_owned())
+        }
+    };
+    let now = number(paths.map_or("/status/replicas", |paths| &paths.status_replicas));
     let mut metadata = serde_json::Map::new();
     for field in [
         "creationTimestamp",
@@ -19,8 +64,7 @@ pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {
             metadata.insert(field.into(), value.clone());
         }
     }
-    let count = |part: &str| object[part]["replicas"].as_i64().unwrap_or_default();
-    let mut status = json!({"replicas": count("status")});
+    let mut status = json!({"replicas": now.unwrap_or_default()});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -28,14 +72,14 @@ pub fn of(_resource: &Resource, object: &Value) -> Result<Value, ApiError> {
         "apiVersion": SCALE.api_version(),
         "kind": SCALE.kind,
         "metadata": metadata,
-        "spec": {"replicas": count("spec")},
+        "spec": {"replicas": replicas.unwrap_or_default()},
         "status": status,
     }))
 }
 
 /// The workload with the replicas that `scale` asks for. Whether the resourceVersion of the Scale
 /// is still the workload's is the caller's to check: stored objects do not carry theirs.
-pub fn apply(_resource: &Resource, object: &Value, scale: &Value) -> Result<Value, ApiError> {
+pub fn apply(resource: &Resource, object: &Value, scale: &Value) -> Result<Value, ApiError> {
     let name = meta::name(object);
     if !meta::name(scale).is_empty() && meta::name(scale) != name {
         return Err(ApiError::BadRequest(format!(
@@ -45,11 +89,23 @@ pub fn apply(_resource: &Resource, object: &Value, scale: &Value) -> Result<Valu
     }
     SCALE.validate(scale, None, None)?;
     let mut scaled = object.clone();
-    scaled["spec"]["replicas"] = scale["spec"]["replicas"]
-        .as_i64()
-        .unwrap_or_default()
-        .into();
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or_default();
+    set_replicas(resource, &mut scaled, replicas.into());
     Ok(scaled)
+}
+
+/// Writes the replicas where the kind has them; what lies on the way and is absent is made.
+pub(crate) fn set_replicas(resource: &Resource, object: &mut Value, replicas: Value) {
+    let paths = resource.custom.as_ref().and_then(Custom::scale);
+    let mut at = object;
+    let path = paths.map_or("/spec/replicas", |paths| &paths.replicas);
+    for step in path.split('/').skip(1) {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[step];
+    }
+    *at = replicas;
 }
 
 /// The selector as a query string; a ReplicationController's is a plain map.

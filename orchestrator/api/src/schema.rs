@@ -271,6 +271,14 @@ impl Type {
         }
     }
 
+    /// The type without null.
+    pub fn not_null(&self) -> &Self {
+        match self {
+            Self::Nullable(ty) => ty.not_null(),
+            ty => ty,
+        }
+    }
+
     /// The type as Kubernetes' decoder names it in errors.
     pub fn go_name(&self) -> String {
         match self {
@@ -379,7 +387,7 @@ fn field(facts: Option<&FieldFacts>, ty: Type) -> Field {
 /// What is not said is Kubernetes' rule: lists have one owner, the keys of an object each their own.
 fn topology(ty: &Type, facts: Option<&FieldFacts>) -> Topology {
     let word = |fact: fn(&FieldFacts) -> &Option<String>| facts.and_then(|f| fact(f).as_deref());
-    let is_list = matches!(ty, Type::List(_));
+    let is_list = matches!(ty.not_null(), Type::List(_));
     match (is_list, word(|f| &f.list_type), word(|f| &f.map_type)) {
         (true, Some("set"), _) => Topology::Set,
         (true, Some("map"), _) => {

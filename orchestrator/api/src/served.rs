@@ -32,6 +32,19 @@ pub enum Conversion {
         /// To the served version.
         down: fn(&mut Value),
     },
+    /// Versions of a custom kind between which its webhook converts. The API server calls it.
+    Webhook(Arc<Webhook>),
+}
+
+/// The conversion webhook of a custom kind.
+#[derive(Debug)]
+pub struct Webhook {
+    /// The name of the CustomResourceDefinition.
+    pub definition: Box<str>,
+    /// `clientConfig`
+    pub client: Value,
+    /// The versions of ConversionReview that it understands, the best first.
+    pub reviews: Box<[Box<str>]>,
 }
 
 impl Served {
@@ -67,28 +80,29 @@ impl Served {
         matches!(self.conversion, Conversion::Same)
     }
 
-    /// What a client wrote, in the version that is stored.
+    /// What a client wrote, in the version that is stored. What a webhook is to convert has been
+    /// converted before.
     ///
     /// # Errors
     /// The converted object does not fit the schema of the stored version.
     pub fn to_stored(&self, mut object: Value) -> Result<Value, ApiError> {
         let up = match self.conversion {
             Conversion::Same => return Ok(object),
-            Conversion::Renamed => None,
+            Conversion::Renamed | Conversion::Webhook(_) => None,
             Conversion::Pure { up, .. } => Some(up),
         };
         self.resource.default(&mut object);
         converted(&self.storage, object, up)
     }
 
-    /// What is stored, in the version that the client speaks.
+    /// What is stored, in the version that the client speaks; as for webhooks, as in `to_stored`.
     ///
     /// # Errors
     /// The converted object does not fit the schema of the served version.
     pub fn to_served(&self, object: Value) -> Result<Value, ApiError> {
         match self.conversion {
             Conversion::Same => Ok(object),
-            Conversion::Renamed => converted(&self.resource, object, None),
+            Conversion::Renamed | Conversion::Webhook(_) => converted(&self.resource, object, None),
             Conversion::Pure { down, .. } => converted(&self.resource, object, Some(down)),
         }
     }

@@ -160,7 +160,6 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
-    let deprecation = target.resource().deprecation.clone();
     let call = Call {
         state,
         user,
@@ -172,7 +171,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         body: upload.bytes,
         warnings: Warnings::default(),
     };
-    let answer = if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
+    if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await
     } else if verb.reads() {
         in_time(rest::serve(call)).await
@@ -184,9 +183,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             rest::serve(call).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
-    };
-    let deprecation = deprecation.map(|text| text.to_string());
-    Ok(reply::warn(answer?, deprecation.as_slice()))
+    }
 }
 
 /// The body of a request whose sender may do this.

@@ -12,6 +12,7 @@ mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod custom;
 mod discovery;
 mod dispatch;
 mod families;
@@ -133,6 +134,7 @@ struct State {
     config: ServerConfig,
     objects: objects::Objects,
     registry: registry::Registry,
+    converters: custom::Converters,
     addresses: addresses::Addresses,
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
@@ -168,6 +170,7 @@ impl ApiServer {
             config,
             objects,
             registry: registry::Registry::new(),
+            converters: custom::Converters::default(),
             addresses,
             documents,
             pki,
@@ -183,6 +186,7 @@ impl ApiServer {
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
+        custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
         admission::quota::start(&state);

@@ -190,12 +190,20 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
         PROTOBUF => Ok(Format::Protobuf),
-        _ => Err(ApiError::UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml, application/vnd.kubernetes.protobuf"
-                .to_owned(),
-        )),
+        _ => Err(unknown_format(&[
+            "application/json",
+            "application/yaml",
+            PROTOBUF,
+        ])),
     }
+}
+
+/// A body is of a type that is not among these.
+pub fn unknown_format(accepted: &[&str]) -> ApiError {
+    ApiError::UnsupportedMediaType(format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    ))
 }
 
 /// The body's media type without parameters.

@@ -4,13 +4,14 @@
 //! puts a new one in its place. Everything that is made of it (discovery, OpenAPI) asks by generation
 //! whether it is still true.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 use api::resource::Name;
+use api::version::Priority;
 use api::{Resource, Served};
 
 /// The present snapshot, and who waits for the next.
@@ -63,10 +64,6 @@ impl Registry {
     }
 
     /// Serves these custom kinds from now on, and no others.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "custom kinds are about to come")
-    )]
     pub fn serve_custom(&self, custom: &[Arc<Served>]) {
         let custom = custom.iter().map(|served| (Class::Custom, served.clone()));
         let all = self.built_in.iter().cloned().chain(custom);
@@ -170,7 +167,15 @@ impl Snapshot {
             ..
         } = &*served.resource;
         let found = self.find(group, version, plural);
-        found.is_some_and(|found| Arc::ptr_eq(found, served))
+        found.is_some_and(|found| {
+            let custom = found
+                .resource
+                .custom
+                .as_ref()
+                .zip(served.resource.custom.as_ref());
+            // One that goes is served with other verbs, and the same otherwise.
+            Arc::ptr_eq(found, served) || custom.is_some_and(|(now, then)| now.is_of(then))
+        })
     }
 }
 
@@ -203,7 +208,7 @@ enum Class {
 struct Rank {
     class: Class,
     group: Name,
-    version: Reverse<Age>,
+    version: Reverse<Priority>,
 }
 
 impl Rank {
@@ -211,75 +216,14 @@ impl Rank {
         Self {
             class,
             group: resource.group.clone(),
-            version: Reverse(Age(resource.version.clone())),
+            version: Reverse(Priority::of(resource.version.clone())),
         }
-    }
-}
-
-/// A version as Kubernetes orders them: `v2`, `v1`, `v2beta1`, `v1beta2`, `v1alpha1`, then all others
-/// by the alphabet. The first of these is the greatest.
-#[derive(PartialEq, Eq)]
-pub struct Age(pub Name);
-
-impl Age {
-    /// Stage (alpha, beta, stable), major and minor number.
-    fn parts(&self) -> Option<(u8, u32, u32)> {
-        let number = |text: &str| match text.as_bytes() {
-            [b'1'..=b'9', ..] => text.parse::<u32>().ok(),
-            _ => None,
-        };
-        let rest = self.0.strip_prefix('v')?;
-        if let Some(major) = number(rest) {
-            return Some((2, major, 0));
-        }
-        let stages = [(1, "beta"), (0, "alpha")];
-        stages.iter().find_map(|(stage, word)| {
-            let (major, minor) = rest.split_once(word)?;
-            Some((*stage, number(major)?, number(minor)?))
-        })
-    }
-}
-
-impl Ord for Age {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self.parts(), other.parts()) {
-            (None, None) => other.0.cmp(&self.0),
-            (mine, theirs) => mine.cmp(&theirs),
-        }
-    }
-}
-
-impl PartialOrd for Age {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_ordered_by_stage_then_by_number() {
-        let sorted = [
-            "v10",
-            "v2",
-            "v1",
-            "v11beta2",
-            "v10beta3",
-            "v3beta1",
-            "v12alpha1",
-            "v11alpha2",
-            "foo1",
-            "foo10",
-            "v01",
-        ];
-        let mut versions: Vec<Age> = sorted.iter().map(|v| Age((*v).into())).collect();
-        versions.reverse();
-        versions.sort_by(|a, b| b.cmp(a));
-        let versions: Vec<&str> = versions.iter().map(|version| &*version.0).collect();
-        assert_eq!(versions, sorted);
-    }
 
     #[test]
     fn the_newest_version_of_a_group_is_preferred() {

@@ -57,11 +57,10 @@ pub fn object(
         Shape::Object => value,
         Shape::Metadata(version) => tables::partial_metadata(version, value),
         Shape::Table(version, include) => {
-            let printer = &resource.printer;
             let revision = value.pointer("/metadata/resourceVersion").cloned();
-            let row = tables::row(version, printer, value, include, Timestamp::now());
+            let row = tables::row(version, resource, value, include, Timestamp::now());
             let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
-            tables::table(version, printer, metadata, vec![row], true)
+            tables::table(version, resource, metadata, vec![row], true)
         }
     };
     value_as(wanted, resource, code, &shaped)
@@ -81,7 +80,7 @@ pub fn made(
 /// list takes no more memory than a piece of it.
 pub fn list<T: Send + 'static>(
     wanted: &Wanted,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     page: &ListMeta,
     items: Vec<T>,
     show: impl Fn(&T) -> Bytes + Send + 'static,
@@ -113,15 +112,15 @@ pub fn list<T: Send + 'static>(
 /// How the bytes of an object become those of an item of a list.
 type ShapeItem = Box<dyn Fn(Bytes) -> Option<Bytes> + Send>;
 
-fn shape_items(shape: Shape, resource: &Resource) -> ShapeItem {
+fn shape_items(shape: Shape, resource: &Arc<Resource>) -> ShapeItem {
     match shape {
         Shape::Object => Box::new(Some),
         Shape::Metadata(version) => {
             Box::new(move |object| Some(tables::partial_metadata_text(version, &object)))
         }
         Shape::Table(version, include) => {
-            let (printer, now) = (resource.printer.clone(), Timestamp::now());
-            Box::new(move |object| tables::row_text(version, &printer, &object, include, now))
+            let (resource, now) = (resource.clone(), Timestamp::now());
+            Box::new(move |object| tables::row_text(version, &resource, &object, include, now))
         }
     }
 }
@@ -146,8 +145,7 @@ fn head(shape: Shape, resource: &Resource, page: &ListMeta) -> Bytes {
             "metadata": page.to_json(),
         }),
         Shape::Table(version, _) => {
-            let mut table =
-                tables::table(version, &resource.printer, page.to_json(), Vec::new(), true);
+            let mut table = tables::table(version, resource, page.to_json(), Vec::new(), true);
             if let Some(table) = table.as_object_mut() {
                 table.remove("rows");
             }

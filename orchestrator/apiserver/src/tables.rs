@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::wire;
-use api::columns::{Column, Printer};
+use api::Resource;
 
 /// What a row carries beside its cells (`?includeObject=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,13 +38,13 @@ impl IncludeObject {
 /// events of a watch).
 pub fn table(
     version: &str,
-    printer: &Printer,
+    resource: &Resource,
     metadata: Value,
     rows: Vec<Value>,
     columns: bool,
 ) -> Value {
     let definitions: Vec<Value> = match columns {
-        true => printer.columns.iter().map(Column::definition).collect(),
+        true => resource.column_definitions(),
         false => Vec::new(),
     };
     json!({
@@ -59,12 +59,12 @@ pub fn table(
 /// One object's row.
 pub fn row(
     version: &str,
-    printer: &Printer,
+    resource: &Resource,
     object: Value,
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    let cells = (printer.cells)(&object, now);
+    let cells = resource.cells(&object, now);
     match include {
         IncludeObject::None => json!({"cells": cells, "object": null}),
         IncludeObject::Object => json!({"cells": cells, "object": object}),
@@ -78,7 +78,7 @@ pub fn row(
 /// not JSON. Who owns which field is most of an object and in no cell.
 pub fn row_text(
     version: &str,
-    printer: &Printer,
+    resource: &Resource,
     object: &[u8],
     include: IncludeObject,
     now: Timestamp,
@@ -95,7 +95,7 @@ pub fn row_text(
         }
     };
     let value: Value = read.ok()?;
-    let cells = serde_json::to_vec(&(printer.cells)(&value, now)).ok()?;
+    let cells = serde_json::to_vec(&resource.cells(&value, now)).ok()?;
     let partial = || partial_metadata_text(version, object);
     let shown = match include {
         IncludeObject::None => Bytes::from_static(b"null"),
@@ -146,9 +146,9 @@ mod tests {
             let bytes = pod.to_string();
             for include in ["None", "Metadata", "Object"] {
                 let include = IncludeObject::parse(include).expect("a word");
-                let text = row_text("v1", &pods.printer, bytes.as_bytes(), include, now);
+                let text = row_text("v1", pods, bytes.as_bytes(), include, now);
                 let text: Value = serde_json::from_slice(&text.expect("a row")).expect("JSON");
-                assert_eq!(text, row("v1", &pods.printer, pod.clone(), include, now));
+                assert_eq!(text, row("v1", pods, pod.clone(), include, now));
             }
             let text = partial_metadata_text("v1", bytes.as_bytes());
             let text: Value = serde_json::from_slice(&text).expect("JSON");

@@ -2,48 +2,100 @@
 //!
 //! For nearly every request the two are the same, and nothing here costs anything then.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::objects::Current;
-use super::reply;
-use api::{ApiError, Served};
+use super::{State, custom, reply};
+use api::{ApiError, Conversion, Resource, Served};
 
 /// What a client wrote, as it is to be stored.
-pub async fn stored(served: &Served, object: Value) -> Result<Value, ApiError> {
+pub async fn stored(state: &State, served: &Served, object: Value) -> Result<Value, ApiError> {
+    if served.is_same() {
+        return Ok(object);
+    }
+    let object = converted_one(state, served, &served.storage, object).await?;
     served.to_stored(object)
 }
 
+/// The present object to be changed: as the store is to have it from now on, and in the version that
+/// the client speaks. What was stored in an older version is neither.
+pub async fn shown(
+    state: &State,
+    served: &Served,
+    current: Current,
+) -> Result<(Current, Current), ApiError> {
+    let value = converted_one(state, served, &served.storage, current.value.clone()).await?;
+    let stored = Current { value, ..current };
+    let shown = Current {
+        value: shown_value(state, served, stored.value.clone()).await?,
+        ..stored.clone()
+    };
+    Ok((stored, shown))
+}
+
 /// What is stored, in the version that the client speaks.
-pub async fn shown_value(served: &Served, object: Value) -> Result<Value, ApiError> {
+pub async fn shown_value(state: &State, served: &Served, object: Value) -> Result<Value, ApiError> {
+    let object = converted_one(state, served, &served.resource, object).await?;
     served.to_served(object)
 }
 
-/// The present object, in the version that the client speaks.
-pub async fn shown(served: &Served, current: &Current) -> Result<Current, ApiError> {
-    Ok(Current {
-        value: shown_value(served, current.value.clone()).await?,
-        ..current.clone()
-    })
-}
-
 /// The bytes of an object, in the version that the client speaks.
-pub async fn shown_bytes(served: &Served, bytes: Bytes) -> Result<Bytes, ApiError> {
-    if served.is_same() {
-        return Ok(bytes);
-    }
-    let object = served.to_served(reply::parse(&bytes)?)?;
-    Ok(served.resource.serialize(&object).into())
+pub async fn shown_bytes(state: &State, served: &Served, bytes: Bytes) -> Result<Bytes, ApiError> {
+    let mut all = all_shown(state, served, vec![bytes]).await?;
+    all.pop()
+        .ok_or_else(|| reply::internal("an object was lost in conversion"))
 }
 
-/// The same of several objects at once.
-pub async fn all_shown(served: &Served, objects: Vec<Bytes>) -> Result<Vec<Bytes>, ApiError> {
+/// The same of several objects; a webhook is asked once for all of them.
+pub async fn all_shown(
+    state: &State,
+    served: &Served,
+    mut objects: Vec<Bytes>,
+) -> Result<Vec<Bytes>, ApiError> {
     if served.is_same() {
         return Ok(objects);
     }
-    let mut shown = Vec::with_capacity(objects.len());
-    for bytes in objects {
-        shown.push(shown_bytes(served, bytes).await?);
+    let head = head(&served.resource);
+    let is_other = |object: &&mut Bytes| !object.starts_with(head.as_bytes());
+    let others: Vec<&mut Bytes> = objects.iter_mut().filter(is_other).collect();
+    let parsed: Result<Vec<Value>, ApiError> =
+        others.iter().map(|object| reply::parse(object)).collect();
+    let converted = converted(state, served, &served.resource, parsed?).await?;
+    for (object, new) in others.into_iter().zip(converted) {
+        let new = served.to_served(new)?;
+        *object = served.resource.serialize(&new).into();
     }
-    Ok(shown)
+    Ok(objects)
+}
+
+/// What objects of a version begin with, as they are serialised.
+fn head(resource: &Resource) -> String {
+    format!("{{\"apiVersion\":\"{}\",", resource.api_version())
+}
+
+async fn converted_one(
+    state: &State,
+    served: &Served,
+    to: &Arc<Resource>,
+    object: Value,
+) -> Result<Value, ApiError> {
+    let mut all = converted(state, served, to, vec![object]).await?;
+    all.pop()
+        .ok_or_else(|| reply::internal("an object was lost in conversion"))
+}
+
+/// What a webhook makes of objects; those of kinds without one are as they are.
+async fn converted(
+    state: &State,
+    served: &Served,
+    to: &Arc<Resource>,
+    objects: Vec<Value>,
+) -> Result<Vec<Value>, ApiError> {
+    match &served.conversion {
+        Conversion::Webhook(webhook) => custom::convert(state, webhook, to, objects).await,
+        _ => Ok(objects),
+    }
 }

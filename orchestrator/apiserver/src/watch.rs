@@ -260,7 +260,14 @@ impl Stream {
                 // The server never lets go of the registry's end.
                 _ = self.changes.changed() => {
                     if !self.state.registry.snapshot().serves(&self.served) {
-                        return None;
+                        // What has happened until then is told first.
+                        let event = watch.try_next();
+                        let events = event.map(|event| self.take(event)).unwrap_or_default();
+                        self.encode(&mut frame, events).await;
+                        if frame.is_empty() {
+                            return None;
+                        }
+                        self.changes.mark_changed();
                     }
                 }
                 event = watch.next() => {
@@ -301,7 +308,7 @@ impl Stream {
 
     /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
     async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
-        match versions::all_shown(&self.served, events.objects).await {
+        match versions::all_shown(&self.state, &self.served, events.objects).await {
             Ok(objects) => {
                 for (kind, object) in events.kinds.into_iter().zip(&objects) {
                     self.encoder.event(frame, kind, object);

@@ -1,6 +1,7 @@
 //! Kinds as rows: enough to build a path, an owner reference or an event's involved object. Pure.
 
-use std::sync::LazyLock;
+use std::collections::BTreeSet;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use api::{Behaviour, Resource};
 
@@ -51,7 +52,40 @@ impl Kind {
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
-    /// Every kind that controllers watch: all that are kept. Events are not among them, they own and
+    pub const DEFINITION: Kind = Kind {
+        namespaced: false,
+        ..grouped(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+        )
+    };
+
+    /// A custom kind. Rows are told apart by their words, so each row is kept once and for ever: there are
+    /// as many as there have been definitions.
+    pub fn custom(group: &str, version: &str, kind: &str, plural: &str, namespaced: bool) -> Kind {
+        static KNOWN: Mutex<BTreeSet<Kind>> = Mutex::new(BTreeSet::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |row: &&Kind| {
+            (row.group, row.version, row.kind, row.plural) == (group, version, kind, plural)
+                && row.namespaced == namespaced
+        };
+        if let Some(row) = known.iter().find(is_it) {
+            return *row;
+        }
+        let word = |text: &str| -> &'static str { Box::leak(text.into()) };
+        let row = Kind {
+            group: word(group),
+            version: word(version),
+            kind: word(kind),
+            plural: word(plural),
+            namespaced,
+        };
+        known.insert(row);
+        row
+    }
+
+    /// Every built-in kind that controllers watch: all that are kept. Events are not among them, they own and
     /// hold nothing.
     pub fn watched() -> &'static [Kind] {
         static WATCHED: LazyLock<Vec<Kind>> = LazyLock::new(|| {
@@ -132,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn a_custom_kind_is_one_row() {
+        let row = || Kind::custom("example.com", "v1", "Web", "webs", true);
+        assert_eq!(row(), row());
+        assert!(std::ptr::eq(row().plural, row().plural));
+        assert_eq!(
+            row().path("a", "b", ""),
+            "/apis/example.com/v1/namespaces/a/webs/b"
+        );
+    }
+
+    #[test]
     fn the_kinds_that_code_names_are_those_that_are_served() {
         for kind in [
             Kind::POD,
@@ -147,6 +192,7 @@ mod tests {
             Kind::DEPLOYMENT,
             Kind::ENDPOINT_SLICE,
             Kind::LEASE,
+            Kind::DEFINITION,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");
         }

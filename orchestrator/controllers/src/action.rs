@@ -33,6 +33,8 @@ pub enum Action {
     Finalize {
         namespace: String,
         uid: String,
+        /// None of which may be left in it.
+        kinds: Vec<Kind>,
     },
     Tell(Tell),
 }

@@ -43,6 +43,13 @@ impl Engine {
         }
     }
 
+    /// Forgets the objects of a custom kind that is served no more.
+    pub fn forget(&mut self, kind: Kind, now: Timestamp) {
+        for diff in self.world.forget(kind) {
+            self.note(&diff, now);
+        }
+    }
+
     /// Takes in the object that the server answered a write with.
     pub fn answered(&mut self, object: Object, now: Timestamp) {
         if let Some(diff) = self.world.assume(object) {

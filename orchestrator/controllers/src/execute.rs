@@ -90,7 +90,11 @@ impl Executor {
                 .delete(kind, &namespace, "", &json!({}))
                 .await
                 .map(drop),
-            Action::Finalize { namespace, uid } => self.finalize(&namespace, &uid).await,
+            Action::Finalize {
+                namespace,
+                uid,
+                kinds,
+            } => self.finalize(&namespace, &uid, kinds).await,
             Action::Tell(tell) => {
                 self.tell(tell);
                 Ok(())
@@ -208,15 +212,21 @@ impl Executor {
     }
 
     /// Asks the server itself whether anything is left, and lets the namespace go if not.
-    async fn finalize(&self, namespace: &str, uid: &str) -> Result<(), ClientError> {
-        for kind in Kind::watched()
-            .iter()
-            .copied()
-            .filter(|kind| kind.namespaced)
-        {
-            if self.verbs.any(kind, namespace).await? {
-                let text = format!("{namespace} still holds {}", kind.plural);
-                return Err(ClientError::Conflict(text));
+    async fn finalize(
+        &self,
+        namespace: &str,
+        uid: &str,
+        kinds: Vec<Kind>,
+    ) -> Result<(), ClientError> {
+        for kind in kinds {
+            match self.verbs.any(kind, namespace).await {
+                // A custom kind that is not served any more holds nothing.
+                Ok(false) | Err(ClientError::NotFound(_)) => {}
+                Ok(true) => {
+                    let text = format!("{namespace} still holds {}", kind.plural);
+                    return Err(ClientError::Conflict(text));
+                }
+                Err(error) => return Err(error),
             }
         }
         let mut object = match self.verbs.get(Kind::NAMESPACE, "", namespace).await {

@@ -137,7 +137,7 @@ pub fn plan(view: &View) -> Plan {
 }
 
 fn state(world: &World, object: &Object, owner: &Owner) -> OwnerState {
-    let Some(kind) = Kind::find(&owner.api_version, &owner.kind) else {
+    let Some(kind) = world.find(&owner.api_version, &owner.kind) else {
         return OwnerState::Solid;
     };
     match world.by_uid(&owner.uid) {

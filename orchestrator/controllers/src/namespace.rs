@@ -53,6 +53,8 @@ pub struct View<'a> {
     pub namespace: &'a Object,
     pub has_service_account: bool,
     pub holds: Vec<Held>,
+    /// Kinds whose objects hold a namespace.
+    pub kinds: Vec<Kind>,
     pub now: Timestamp,
 }
 
@@ -70,14 +72,17 @@ pub struct Held {
 pub fn gather<'a>(world: &'a World, name: &str, now: Timestamp) -> Option<View<'a>> {
     let namespace = world.get(Kind::NAMESPACE, &Key::new("", name))?;
     let ends = namespace.meta.deleting.is_some();
-    let kinds = Kind::watched()
-        .iter()
-        .filter(|kind| ends && kind.namespaced);
+    let kinds = world.watched().filter(|kind| ends && kind.namespaced);
+    let kinds: Vec<Kind> = kinds.collect();
     let account = Key::new(name, "default");
     Some(View {
         namespace,
         has_service_account: world.get(Kind::SERVICE_ACCOUNT, &account).is_some(),
-        holds: kinds.filter_map(|kind| held(world, *kind, name)).collect(),
+        holds: kinds
+            .iter()
+            .filter_map(|kind| held(world, *kind, name))
+            .collect(),
+        kinds,
         now,
     })
 }
@@ -133,6 +138,7 @@ pub fn plan(view: &View) -> Plan {
         actions.push(Action::Finalize {
             namespace: name.clone(),
             uid,
+            kinds: view.kinds.clone(),
         });
     }
     let mut again = None;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
@@ -79,6 +80,8 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    /// The kind that a definition serves, once it does.
+    Definition(Option<Kind>),
     Bare,
 }
 
@@ -183,6 +186,7 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
         })
     }
@@ -195,6 +199,14 @@ impl Object {
     /// The owner that controls this object.
     pub fn controller(&self) -> Option<&Owner> {
         self.meta.owners.iter().find(|owner| owner.controller)
+    }
+
+    /// The kind that a definition serves.
+    pub fn as_definition(&self) -> Option<Kind> {
+        match self.body {
+            Body::Definition(kind) => kind,
+            _ => None,
+        }
     }
 
     pub fn as_pod(&self) -> Option<&PodRow> {
@@ -481,6 +493,33 @@ impl From<EndpointSlice> for Object {
         let metadata = slim(&mut slice.metadata);
         Self::new(Kind::ENDPOINT_SLICE, metadata, Body::Slice(Arc::new(slice)))
     }
+}
+
+impl From<CustomResourceDefinition> for Object {
+    fn from(definition: CustomResourceDefinition) -> Self {
+        let served = served_kind(&definition);
+        let metadata = definition.metadata;
+        Self::new(Kind::DEFINITION, metadata, Body::Definition(served))
+    }
+}
+
+/// In the version that is stored, where that is served too: it costs no conversion.
+fn served_kind(definition: &CustomResourceDefinition) -> Option<Kind> {
+    let (spec, status) = (&definition.spec, definition.status.as_ref()?);
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|it| it.type_ == "Established" && it.status == "True")?;
+    let served = || spec.versions.iter().filter(|version| version.served);
+    let version = served().find(|version| version.storage);
+    let version = version.or(served().next())?;
+    let names = &status.accepted_names.as_ref()?;
+    let namespaced = spec.scope == "Namespaced";
+    Some(Kind::custom(
+        &spec.group,
+        &version.name,
+        &names.kind,
+        &names.plural,
+        namespaced,
+    ))
 }
 
 impl From<Deployment> for Object {

@@ -31,6 +31,10 @@ impl Shelves {
         self.0.entry(kind).or_default()
     }
 
+    pub fn remove(&mut self, kind: Kind) {
+        self.0.remove(&kind);
+    }
+
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
         self.0.keys()
     }

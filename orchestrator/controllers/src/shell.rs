@@ -1,6 +1,7 @@
 //! The one shell of all controllers: watches feed the engine, its plans go to the executor, the
 //! answers come back. One task owns the engine; nothing is shared and nothing polls.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,6 +9,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,7 +36,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
     let recorder = Recorder::start(client.clone(), "controller-manager");
     let executor = Executor::new(Verbs::new(client.clone()), recorder, answers);
     let watches = start_watches(&client, &changes);
-    drop(changes);
+    let mut custom = CustomWatches::default();
     for range in &config.pod_ranges {
         tracing::info!("the pod range {range}; more nodes than that get no pods");
     }
@@ -62,6 +64,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
                     let Ok(change) = delivered.try_recv() else { break };
                     engine.apply(change, clock.now());
                 }
+                custom.follow(&mut engine, &client, &changes, clock.now());
             }
             Some(ended) = running.join_next() => {
                 while let Ok(answer) = answered.try_recv() {
@@ -72,7 +75,43 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
             () = tokio::time::sleep(wait) => {}
         }
     }
-    drop(watches);
+    drop((watches, custom));
+}
+
+/// The watches of custom kinds, which come and go with their definitions.
+#[derive(Default)]
+struct CustomWatches(BTreeMap<Kind, JoinSet<()>>);
+
+impl CustomWatches {
+    fn follow(
+        &mut self,
+        engine: &mut Engine,
+        client: &kube::Client,
+        changes: &mpsc::Sender<Change>,
+        now: Timestamp,
+    ) {
+        let wanted = engine.world().custom();
+        if self.0.keys().eq(wanted) {
+            return;
+        }
+        let wanted = wanted.clone();
+        let mut gone = Vec::new();
+        self.0.retain(|kind, _| {
+            let stays = wanted.contains(kind);
+            gone.extend((!stays).then_some(*kind));
+            stays
+        });
+        for kind in gone {
+            engine.forget(kind, now);
+        }
+        for kind in wanted {
+            self.0.entry(kind).or_insert_with(|| {
+                let mut watch = JoinSet::new();
+                watch_bare(&mut watch, client.clone(), kind, changes.clone());
+                watch
+            });
+        }
+    }
 }
 
 /// A task's answers are always taken in before its end, so its next plan knows what it did.
@@ -150,16 +189,27 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             }
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
-            _ => {
-                let convert = move |bare: Bare| Object::bare(kind, bare.metadata);
-                let deliver = move |delivery| change(kind, delivery, convert);
-                watches.spawn(list_watch::<Bare, Change>(
-                    client, kind, "", changes, deliver,
-                ));
+            Kind::DEFINITION => {
+                watch::<CustomResourceDefinition>(&mut watches, client, kind, changes);
             }
+            _ => watch_bare(&mut watches, client, kind, changes),
         }
     }
     watches
+}
+
+/// Of the objects only metadata is read.
+fn watch_bare(
+    watches: &mut JoinSet<()>,
+    client: kube::Client,
+    kind: Kind,
+    changes: mpsc::Sender<Change>,
+) {
+    let convert = move |bare: Bare| Object::bare(kind, bare.metadata);
+    let deliver = move |delivery| change(kind, delivery, convert);
+    watches.spawn(list_watch::<Bare, Change>(
+        client, kind, "", changes, deliver,
+    ));
 }
 
 fn watch<T>(

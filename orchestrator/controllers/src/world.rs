@@ -26,6 +26,15 @@ pub enum Change {
     Delete(Object),
 }
 
+impl Change {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Snapshot { kind, .. } => *kind,
+            Self::Upsert(object) | Self::Delete(object) => object.kind,
+        }
+    }
+}
+
 /// One object's change as it took effect.
 #[derive(Clone, Debug)]
 pub struct Diff {
@@ -53,6 +62,10 @@ pub struct World {
     dependents: BTreeMap<String, BTreeSet<Address>>,
     by_uid: BTreeMap<String, Address>,
     pods_on: BTreeMap<String, BTreeSet<Key>>,
+    /// The custom kinds of established definitions.
+    custom: BTreeSet<Kind>,
+    /// Those that are no more; a watch may still deliver what it had read before.
+    forgotten: BTreeSet<Kind>,
     finished: BTreeSet<Key>,
     selections: Selections,
     /// Objects that were looked at.
@@ -70,6 +83,9 @@ impl World {
 
     /// Takes in what a watch delivered.
     pub fn apply(&mut self, change: Change) -> Vec<Diff> {
+        if self.forgotten.contains(&change.kind()) {
+            return Vec::new();
+        }
         let diffs = match change {
             Change::Snapshot {
                 kind,
@@ -97,6 +113,40 @@ impl World {
             }
         };
         self.selections.scan(&self.shelves);
+        diffs
+    }
+
+    /// Every kind whose objects are owned, own, or hold a namespace.
+    pub fn watched(&self) -> impl Iterator<Item = Kind> {
+        Kind::watched().iter().chain(&self.custom).copied()
+    }
+
+    /// The custom kinds among them.
+    pub fn custom(&self) -> &BTreeSet<Kind> {
+        &self.custom
+    }
+
+    /// The kind that an owner reference names, where it is one that is watched. A custom kind has the
+    /// same objects in every version.
+    pub fn find(&self, api_version: &str, kind: &str) -> Option<Kind> {
+        let (group, _) = api_version.split_once('/').unwrap_or_default();
+        let mut custom = self.custom.iter();
+        let custom = custom.find(|row| row.group == group && row.kind == kind);
+        Kind::find(api_version, kind).or(custom.copied())
+    }
+
+    /// Forgets the objects of a kind that is served no more.
+    pub fn forget(&mut self, kind: Kind) -> Vec<Diff> {
+        let keys = self.shelves.kind(kind).into_iter();
+        let keys: Vec<Key> = keys
+            .flat_map(|shelf| shelf.objects.keys().cloned())
+            .collect();
+        let diffs = keys
+            .iter()
+            .filter_map(|key| self.remove(kind, key))
+            .collect();
+        self.shelves.remove(kind);
+        self.forgotten.insert(kind);
         diffs
     }
 
@@ -274,6 +324,10 @@ impl World {
     fn index(&mut self, object: &Object) {
         let address = (object.kind, object.key.clone());
         self.by_uid.insert(object.meta.uid.clone(), address.clone());
+        if let Some(kind) = object.as_definition() {
+            self.custom.insert(kind);
+            self.forgotten.remove(&kind);
+        }
         for owner in &object.meta.owners {
             self.dependents
                 .entry(owner.uid.clone())
@@ -298,6 +352,9 @@ impl World {
         }
         for owner in &object.meta.owners {
             take(&mut self.dependents, &owner.uid, &address);
+        }
+        if let Some(kind) = object.as_definition() {
+            self.custom.remove(&kind);
         }
         if let Some(pod) = object.as_pod() {
             self.finished.remove(&object.key);
@@ -361,6 +418,38 @@ mod tests {
         assert_eq!(world.apply(snapshot).len(), 2);
         assert_eq!(known(&world), [("3".to_owned(), 4), ("2".to_owned(), 9)]);
         assert!(world.in_sync(&[Kind::POD]));
+    }
+
+    #[test]
+    fn a_custom_kind_is_watched_as_long_as_its_definition_is_established() {
+        let web = Kind::custom("example.com", "v1", "Web", "webs", true);
+        let of = |kind: Kind, body: Body, revision: u64| Object {
+            kind,
+            body,
+            ..object("a", &format!("{}-{revision}", kind.plural), revision)
+        };
+        let mut world = World::default();
+        let definition = |served| of(Kind::DEFINITION, Body::Definition(served), 1);
+        world.apply(Change::Upsert(definition(None)));
+        assert!(world.custom().is_empty());
+        let mut established = definition(Some(web));
+        established.meta.revision = 2;
+        world.apply(Change::Upsert(established.clone()));
+        assert_eq!(world.find("example.com/v2", "Web"), Some(web));
+        assert_eq!(world.find("apps/v1", "Deployment"), Some(Kind::DEPLOYMENT));
+        world.apply(Change::Upsert(of(web, Body::Bare, 3)));
+        assert_eq!(world.within(web, "ns").count(), 1);
+        established.meta.revision = 4;
+        world.apply(Change::Delete(established));
+        assert_eq!(world.forget(web).len(), 1);
+        world.apply(Change::Upsert(of(web, Body::Bare, 5)));
+        assert_eq!(
+            (
+                world.within(web, "ns").count(),
+                world.find("example.com/v1", "Web")
+            ),
+            (0, None)
+        );
     }
 
     #[test]

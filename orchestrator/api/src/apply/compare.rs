@@ -64,7 +64,7 @@ fn value(
 ) -> Outcome {
     match shape.form() {
         Form::Leaf => return leaf(old, new),
-        Form::Struct(_) | Form::Map(_) | Form::Free => {
+        Form::Struct { .. } | Form::Map(_) | Form::Free => {
             match sides(old, new, Value::as_object, Map::is_empty) {
                 Some((old, new)) => object(shape, old, new, below),
                 None => return leaf(old, new),
@@ -120,7 +120,7 @@ fn object(
     let mut rights = new.into_iter().flatten().peekable();
     // Keys and members are in order, so a member is looked for behind the last one.
     let mut members = match shape.form() {
-        Form::Struct(members) => members.as_slice(),
+        Form::Struct { members, .. } => members.as_slice(),
         _ => &[],
     };
     loop {
@@ -138,9 +138,13 @@ fn object(
         let sides = (left.map(|(_, value)| value), right.map(|(_, value)| value));
         let named = || format!("f:{key}");
         match shape.form() {
-            Form::Struct(_) => {
+            Form::Struct { open, .. } => {
                 members = from(members, key);
-                if let Some(member) = members.first().filter(|member| member.is(key)) {
+                let member = members.first().filter(|member| member.is(key));
+                if member.is_none() && *open {
+                    part(shape.free(), named, sides, below);
+                }
+                if let Some(member) = member {
                     let absent = |object: bool| member.absent.filter(|_| object);
                     let left = sides.0.or(absent(old.is_some()));
                     let right = sides.1.or(absent(new.is_some()));

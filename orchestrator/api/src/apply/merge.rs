@@ -24,7 +24,7 @@ pub fn merge(shape: Shape<'_>, live: &Value, applied: &Value) -> Value {
             Value::Array(items(shape, live, applied))
         }
         (
-            Form::Struct(_) | Form::Map(_) | Form::Free,
+            Form::Struct { .. } | Form::Map(_) | Form::Free,
             Value::Object(live),
             Value::Object(applied),
         ) => Value::Object(keys(shape, live, applied)),
@@ -36,7 +36,7 @@ pub fn merge(shape: Shape<'_>, live: &Value, applied: &Value) -> Value {
 /// its parts is null where it was, because it is not the same as never having been.
 pub fn without(shape: Shape<'_>, value: &Value, gone: &Nodes) -> Option<Value> {
     match (shape.form(), value) {
-        (Form::Struct(_) | Form::Map(_) | Form::Free, Value::Object(object)) => {
+        (Form::Struct { .. } | Form::Map(_) | Form::Free, Value::Object(object)) => {
             let kept = object.iter().filter_map(|(key, value)| {
                 let element = format!("f:{key}");
                 Some((key.clone(), kept(shape, &element, value, gone)?))

@@ -34,6 +34,7 @@ use compare::Changes;
 use conflict::Conflicts;
 use field_set::{FieldSet, Nodes};
 use managers::{Id, Managers, Operation};
+pub(crate) use shape::Shapes;
 
 /// Of the object before anybody applied to it, if nobody kept a record.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -161,7 +162,7 @@ pub fn configuration_of_scale(resource: &Resource, scale: &Value) -> Value {
         "metadata": metadata,
     });
     if let Some(replicas) = scale["spec"].get("replicas") {
-        configuration["spec"] = json!({"replicas": replicas});
+        crate::scale::set_replicas(resource, &mut configuration, replicas.clone());
     }
     configuration
 }
@@ -360,7 +361,7 @@ fn is_same_but_times(new: &Value, old: &Value) -> bool {
     })
 }
 
-fn tracked(resource: &Resource, writer: &Writer<'_>) -> shape::Shape<'static> {
+fn tracked<'a>(resource: &'a Resource, writer: &Writer<'_>) -> shape::Shape<'a> {
     shape::tracked(resource, writer.subresource)
 }
 

@@ -37,7 +37,7 @@ pub fn element_of(form: &Form, item: &Value) -> Option<String> {
 /// Puts what is in the value into `below`; true if the value is a path itself.
 fn visit(shape: Shape<'_>, value: &Value, below: &mut Nodes) -> bool {
     match (shape.form(), value) {
-        (Form::Struct(_), Value::Object(object)) => {
+        (Form::Struct { .. }, Value::Object(object)) => {
             for (key, value) in object {
                 let Some(shape) = shape.key(key) else {
                     continue;
@@ -85,7 +85,7 @@ fn items(shape: Shape<'_>, list: &[Value], below: &mut Nodes) {
 
 fn walk(shape: Shape<'_>, value: &Value, path: &mut Vec<String>) -> Result<(), String> {
     match (shape.form(), value) {
-        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
+        (Form::Struct { .. } | Form::Map(_), Value::Object(object)) => {
             for (key, value) in object {
                 path.push(format!(".{key}"));
                 let below = shape
@@ -117,7 +117,7 @@ fn walk(shape: Shape<'_>, value: &Value, path: &mut Vec<String>) -> Result<(), S
             Ok(())
         }
         (_, Value::Null) | (Form::Leaf | Form::Free, _) => Ok(()),
-        (Form::Struct(_) | Form::Map(_), _) => {
+        (Form::Struct { .. } | Form::Map(_), _) => {
             Err(format!("{}: expected map, got {value}", path.concat()))
         }
         (Form::Set | Form::List { .. }, _) => {

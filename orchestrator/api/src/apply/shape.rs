@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     registry,
     resource::{Resource, Subresource},
-    schema::{self, Definition, Topology, Type},
+    schema::{self, Definition, Rules, Topology, Type},
 };
 
 /// Fields that Kubernetes holds by value: where one is absent, it is an empty object. So nobody
@@ -64,7 +64,7 @@ pub struct Shape<'a> {
 #[derive(Debug)]
 pub struct Shapes {
     forms: Vec<Form>,
-    kinds: BTreeMap<&'static str, Roots>,
+    kinds: BTreeMap<Box<str>, Roots>,
 }
 
 /// What a value consists of; numbers are places in [`Shapes`].
@@ -74,8 +74,12 @@ pub enum Form {
     Leaf,
     /// No schema: the keys of an object each their own, anything else whole.
     Free,
-    /// Sorted by name.
-    Struct(Vec<Member>),
+    Struct {
+        /// Sorted by name.
+        members: Vec<Member>,
+        /// Other fields stay, each its own.
+        open: bool,
+    },
     Map(usize),
     /// Scalars.
     Set,
@@ -115,12 +119,12 @@ struct Roots {
 }
 
 /// The whole object.
-pub fn whole(resource: &Resource) -> Shape<'static> {
+pub fn whole(resource: &Resource) -> Shape<'_> {
     root(resource, |roots| roots.whole)
 }
 
 /// What can be owned by writing through this path.
-pub fn tracked(resource: &Resource, subresource: Option<Subresource>) -> Shape<'static> {
+pub fn tracked(resource: &Resource, subresource: Option<Subresource>) -> Shape<'_> {
     match subresource {
         Some(Subresource::Status) => root(resource, |roots| roots.status),
         _ => root(resource, |roots| roots.main),
@@ -162,15 +166,23 @@ impl<'a> Shape<'a> {
     /// The shape of a key of an object; none if the schema has no such field.
     pub fn key(self, name: &str) -> Option<Self> {
         match self.form() {
-            Form::Struct(members) => find(members, name).map(|member| self.at(member.at)),
+            Form::Struct { members, open } => {
+                let member = find(members, name).map(|member| self.at(member.at));
+                member.or(open.then(|| self.free()))
+            }
             Form::Map(item) => Some(self.at(*item)),
             Form::Free => Some(self),
             Form::Leaf | Form::Set | Form::List { .. } => None,
         }
     }
 
+    /// What no schema says anything about.
+    pub fn free(self) -> Self {
+        self.at(FREE)
+    }
+
     pub fn is_struct(self) -> bool {
-        matches!(self.form(), Form::Struct(_))
+        matches!(self.form(), Form::Struct { .. })
     }
 
     /// The shape below an element of a path (`f:…`, `k:…`, `v:…`).
@@ -205,9 +217,12 @@ fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
     at.ok().map(|at| &members[at])
 }
 
-fn root(resource: &Resource, which: fn(&Roots) -> usize) -> Shape<'static> {
-    static ALL: OnceLock<Shapes> = OnceLock::new();
-    let all = ALL.get_or_init(Shapes::of_the_schema);
+fn root(resource: &Resource, which: fn(&Roots) -> usize) -> Shape<'_> {
+    static BUILT_IN: OnceLock<Shapes> = OnceLock::new();
+    let all = match &resource.custom {
+        Some(custom) => custom.shapes(resource),
+        None => BUILT_IN.get_or_init(Shapes::built_in),
+    };
     // Forms begin with the free one: what is a kind without a schema.
     let at = all.kinds.get(&*resource.definition).map_or(FREE, which);
     Shape { all, at }
@@ -217,23 +232,30 @@ const FREE: usize = 0;
 const LEAF: usize = 1;
 
 /// Makes shapes; a type that is met again gets the place that it has.
-struct Builder {
+struct Builder<'a> {
     forms: Vec<Form>,
-    places: BTreeMap<&'static str, usize>,
+    places: BTreeMap<&'a str, usize>,
 }
 
 impl Shapes {
-    fn of_the_schema() -> Self {
+    fn built_in() -> Self {
+        Self::of(registry::with_schema().filter_map(|resource| {
+            let definition = schema::definition(&resource.definition)?;
+            Some((resource, definition))
+        }))
+    }
+
+    /// Those of some kinds, by the names of their definitions.
+    pub fn of<'a>(kinds: impl Iterator<Item = (&'a Resource, &'a Definition)>) -> Self {
         let mut builder = Builder {
             forms: vec![Form::Free, Form::Leaf],
             places: BTreeMap::new(),
         };
-        let kinds = registry::with_schema()
-            .filter_map(|resource| {
-                let definition = schema::definition(&resource.definition)?;
-                Some((&*resource.definition, builder.roots(resource, definition)))
-            })
-            .collect();
+        let kinds = kinds.map(|(resource, definition)| {
+            let roots = builder.roots(resource, definition);
+            ((&*resource.definition).into(), roots)
+        });
+        let kinds = kinds.collect();
         Self {
             forms: builder.forms,
             kinds,
@@ -241,12 +263,13 @@ impl Shapes {
     }
 }
 
-impl Builder {
-    fn roots(&mut self, resource: &Resource, definition: &'static Definition) -> Roots {
+impl<'a> Builder<'a> {
+    fn roots(&mut self, resource: &Resource, definition: &'a Definition) -> Roots {
         let whole = self.definition(definition);
         let metadata = schema::definition(OBJECT_META).map_or(FREE, |of| {
-            let owned = self.members(of, |name| !NEVER_OWNED.contains(&name));
-            self.add(Form::Struct(owned))
+            let members = self.members(of, |name| !NEVER_OWNED.contains(&name));
+            let open = false;
+            self.add(Form::Struct { members, open })
         });
         let mut tracked = |sub: Option<Subresource>| {
             let mut members = self.members(definition, |name| {
@@ -257,7 +280,8 @@ impl Builder {
                     member.at = metadata;
                 }
             }
-            self.add(Form::Struct(members))
+            let open = is_open(definition);
+            self.add(Form::Struct { members, open })
         };
         Roots {
             whole,
@@ -271,7 +295,7 @@ impl Builder {
         self.forms.len() - 1
     }
 
-    fn definition(&mut self, definition: &'static Definition) -> usize {
+    fn definition(&mut self, definition: &'a Definition) -> usize {
         if definition.atomic {
             return LEAF;
         }
@@ -280,14 +304,20 @@ impl Builder {
         }
         // The place is taken before the fields are looked at, since a type may contain itself.
         let at = self.add(Form::Leaf);
-        self.places.insert(&definition.name, at);
-        self.forms[at] = Form::Struct(self.members(definition, |_| true));
+        // Objects inside the schema of a custom kind have no names, and contain no others of their kind.
+        if !definition.name.is_empty() {
+            self.places.insert(&definition.name, at);
+        }
+        self.forms[at] = Form::Struct {
+            members: self.members(definition, |_| true),
+            open: is_open(definition),
+        };
         at
     }
 
     fn members(
         &mut self,
-        definition: &'static Definition,
+        definition: &'a Definition,
         wanted: impl Fn(&str) -> bool,
     ) -> Vec<Member> {
         let mut members: Vec<Member> = Vec::new();
@@ -297,21 +327,21 @@ impl Builder {
                 name: name.clone(),
                 element: format!("f:{name}").into(),
                 at,
-                absent: absent(name, &self.forms[at]),
+                absent: match definition.rules {
+                    Rules::Go => absent(name, &self.forms[at]),
+                    Rules::Structural => None,
+                },
             });
         }
         members
     }
 
-    fn field(&mut self, ty: &'static Type, topology: &Topology) -> usize {
-        match (topology, ty) {
+    fn field(&mut self, ty: &'a Type, topology: &Topology) -> usize {
+        match (topology, ty.not_null()) {
             (Topology::Atomic, _) => LEAF,
             (Topology::Set, _) => self.add(Form::Set),
             (Topology::Map(keys), Type::List(item)) => {
-                let definition = match &**item {
-                    Type::Ref(name) => schema::definition(name),
-                    _ => None,
-                };
+                let definition = item.definition();
                 let keys = keys.iter().map(|name| Key {
                     name: name.clone(),
                     default: key_default(definition, name),
@@ -325,14 +355,15 @@ impl Builder {
     }
 
     /// A value that no field says anything about.
-    fn plain(&mut self, ty: &'static Type) -> usize {
-        match ty {
+    fn plain(&mut self, ty: &'a Type) -> usize {
+        match ty.not_null() {
             Type::Any => FREE,
             Type::Map(item) => {
                 let item = self.plain(item);
                 self.add(Form::Map(item))
             }
             Type::Ref(name) => schema::definition(name).map_or(FREE, |of| self.definition(of)),
+            Type::Inline(definition) => self.definition(definition),
             _ => LEAF,
         }
     }
@@ -340,14 +371,22 @@ impl Builder {
 
 fn absent(name: &str, form: &Form) -> Option<&'static Value> {
     match form {
-        Form::Struct(_) if BY_VALUE.contains(&name) => Some(&EMPTY),
+        Form::Struct { .. } if BY_VALUE.contains(&name) => Some(&EMPTY),
         Form::List { .. } if NULL_LISTS.contains(&name) => Some(&NULL),
         _ => None,
     }
 }
 
-/// The keys that Kubernetes' schema has a default for: the protocol of a port.
+/// Whether fields that the schema of a custom kind does not name stay.
+fn is_open(definition: &Definition) -> bool {
+    definition.rules == Rules::Structural && definition.keeps_unknown
+}
+
+/// The keys that have a default: of built-in kinds, the protocol of a port.
 fn key_default(of: Option<&Definition>, key: &str) -> Option<Value> {
+    if let Some(default) = of?.fields.get(key).and_then(|field| field.default.clone()) {
+        return Some(default);
+    }
     let port = ["ContainerPort", "ServicePort"].contains(&of?.short_name());
     (port && key == "protocol").then(|| "TCP".into())
 }

@@ -17,6 +17,7 @@ pub use errors::{At, Errors};
 use super::{
     meta,
     resource::{Resource, Subresource},
+    schema::structural::Part,
     status::ApiError,
 };
 
@@ -58,6 +59,13 @@ pub(super) fn validate(
             Some(old) => (resource.validate_update)(&at, &At::root(old), &mut errors),
             None => (resource.validate_create)(&at, &mut errors),
         }
+    }
+    if let Some(custom) = &resource.custom {
+        let part = match sub {
+            Some(Subresource::Status) => Part::Status,
+            _ => Part::Whole,
+        };
+        errors.extend(custom.rules().validate(new, old, part));
     }
     if sub == Some(Subresource::Status) {
         (resource.validate_status)(&at, &mut errors);

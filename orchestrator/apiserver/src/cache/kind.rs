@@ -175,19 +175,6 @@ impl Kind {
         state.history.forget();
     }
 
-    /// The resource is another one from now on, of the same objects.
-    pub fn renew(&self, resource: &Arc<Resource>) {
-        let mut state = self.state_to_change();
-        state.resource = resource.clone();
-        state.indexes = Indexes::of(resource);
-        let objects = std::mem::take(&mut state.objects);
-        for object in objects.slice(0..objects.len()) {
-            let object = Arc::new(object.of_resource(resource));
-            state.indexes.change(None, Some(&object));
-            state.objects.insert(object);
-        }
-    }
-
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

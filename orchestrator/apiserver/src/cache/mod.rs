@@ -65,6 +65,9 @@ pub struct Gone {
     pub oldest: Revision,
 }
 
+/// Resources by what their keys begin with.
+type Kinds = HashMap<Box<str>, Arc<Kind>>;
+
 /// The cache of a whole store. Clones share it.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -72,7 +75,9 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     /// By what their keys begin with.
-    kinds: RwLock<HashMap<Box<str>, Arc<Kind>>>,
+    kinds: RwLock<Kinds>,
+    /// Those that are loaded while the server runs; nobody reads them yet.
+    joining: RwLock<Kinds>,
     /// Everything up to this is visible.
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
@@ -108,7 +113,7 @@ impl Cache {
     /// there.
     pub async fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Result<Self, StoreError> {
         let kinds = api::resources().iter();
-        let kinds: HashMap<Box<str>, Arc<Kind>> = kinds
+        let kinds: Kinds = kinds
             .map(|resource| (prefix(resource, None).into(), Arc::new(Kind::new(resource))))
             .collect();
         // Objects of custom kinds stay where they are until their kind is added.
@@ -125,6 +130,7 @@ impl Cache {
         let inner = Arc::new(Inner {
             store,
             kinds: RwLock::new(kinds),
+            joining: RwLock::default(),
             revision,
             loaded,
             shutdown: shutdown.clone(),
@@ -139,34 +145,29 @@ impl Cache {
         Ok(Self(inner))
     }
 
-    /// Takes on a kind while the server runs; returns when its objects are there. A kind that is there
-    /// keeps its objects and its watches: what the resource says of them is renewed.
+    /// Takes on a kind while the server runs; returns when its objects are there. One that is there in
+    /// another form is read until then, and hears nothing more afterwards: its watches are to end. Only one
+    /// task may call this.
     pub async fn add(&self, resource: &Arc<Resource>) -> Result<(), StoreError> {
         let prefix = prefix(resource, None);
-        let kind = {
-            let mut kinds = self.0.kinds_to_change();
-            if let Some(kind) = kinds.get(&*prefix) {
-                kind.renew(resource);
-                return Ok(());
-            }
-            let kind = Arc::new(Kind::new(resource));
-            kinds.insert((&*prefix).into(), kind.clone());
-            kind
-        };
+        let kind = Arc::new(Kind::new(resource));
+        to_change(&self.0.joining).insert((&*prefix).into(), kind.clone());
         let mut load = |key: &str, revision: Revision, stored: &[u8]| {
             kind.load(key, stored, revision);
         };
         let loaded = self.0.store.visit(&prefix, &mut load).await;
-        match loaded {
-            Ok(loaded) => kind.loaded(loaded),
-            Err(_) => self.forget(resource),
+        if let Ok(loaded) = loaded {
+            // From here on the follower of the store feeds the kind, in both places at once at most.
+            kind.loaded(loaded);
+            to_change(&self.0.kinds).insert((&*prefix).into(), kind);
         }
+        to_change(&self.0.joining).remove(&*prefix);
         loaded.map(|_| ())
     }
 
     /// Lets go of a kind. Its watches hear nothing more; what is stored stays stored.
     pub fn forget(&self, resource: &Resource) {
-        self.0.kinds_to_change().remove(&*prefix(resource, None));
+        to_change(&self.0.kinds).remove(&*prefix(resource, None));
     }
 
     /// `namespace` is empty for a cluster resource.
@@ -327,7 +328,8 @@ impl Inner {
         }
         let mut changed = Vec::new();
         for prefix in prefixes {
-            if let Some(kind) = self.kind(prefix) {
+            let kinds = [&self.joining, &self.kinds].map(|kinds| of_prefix(kinds, prefix));
+            for kind in kinds.into_iter().flatten() {
                 let events = commit.events.iter();
                 let of_kind = events.filter(|event| event.key.starts_with(prefix));
                 kind.apply(commit.revision, of_kind);
@@ -363,13 +365,17 @@ impl Inner {
 
     /// The kind of a key, or of what begins as a key does.
     fn kind(&self, key: &str) -> Option<Arc<Kind>> {
-        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-        kinds.get(kind_of(key)?).cloned()
+        of_prefix(&self.kinds, kind_of(key)?)
     }
+}
 
-    fn kinds_to_change(&self) -> RwLockWriteGuard<'_, HashMap<Box<str>, Arc<Kind>>> {
-        self.kinds.write().unwrap_or_else(PoisonError::into_inner)
-    }
+fn of_prefix(kinds: &RwLock<Kinds>, prefix: &str) -> Option<Arc<Kind>> {
+    let kinds = kinds.read().unwrap_or_else(PoisonError::into_inner);
+    kinds.get(prefix).cloned()
+}
+
+fn to_change(kinds: &RwLock<Kinds>) -> RwLockWriteGuard<'_, Kinds> {
+    kinds.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the past of all kinds takes, at most: packed changes for watches, and states that are read

@@ -42,7 +42,8 @@ struct Selectable {
 impl Cached {
     /// From what the store holds.
     pub fn of(resource: &Arc<Resource>, key: Arc<str>, stored: &[u8], revision: Revision) -> Self {
-        Self::ready(resource, key, with_revision(stored, revision), revision)
+        let bytes = with_revision(&resource.read(stored), revision);
+        Self::ready(resource, key, bytes, revision)
     }
 
     /// From bytes that have their revision.
@@ -76,11 +77,6 @@ impl Cached {
             indexed: self.indexed.clone(),
             ..moved
         }
-    }
-
-    /// The same object as one of another form of its resource.
-    pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
-        Self::ready(resource, self.key.clone(), self.bytes(), self.revision)
     }
 
     /// The JSON, with its resourceVersion.
@@ -175,7 +171,12 @@ impl Cached {
     }
 
     fn skeleton(&self) -> Value {
-        selectable::skeleton(&self.bytes()).unwrap_or_else(|error| {
+        // Fields of built-in kinds are never deeper.
+        let read = match self.resource.selectable_depth() {
+            0..=2 => selectable::skeleton(&self.bytes()),
+            _ => serde_json::from_slice(&self.bytes()),
+        };
+        read.unwrap_or_else(|error| {
             tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
             Value::Null
         })

@@ -522,9 +522,13 @@ async fn a_kind_is_taken_on_and_let_go_while_the_cache_runs() {
     let late = store.commit(vec![write("late")]).await.unwrap();
     cache.wait_for(late).await;
     assert_eq!(told(&mut watch), [format!("Added late {late}")]);
-    // Its resource is another one: objects and watches stay.
+    // Its resource is another one: objects stay, the watch is to end.
     cache.add(&kind).await.unwrap();
     assert_eq!(cache.list(&kind, None).1.len(), 2);
+    let last = store.commit(vec![write("last")]).await.unwrap();
+    cache.wait_for(last).await;
+    assert_eq!(cache.list(&kind, None).1.len(), 3);
+    assert_eq!(told(&mut watch), [] as [&str; 0]);
     cache.forget(&kind);
     assert!(cache.get(&kind, "a", "late").is_none());
     assert_eq!(told(&mut watch), [] as [&str; 0]);

@@ -17,7 +17,7 @@ use crate::objects::{Current, WriteError};
 use crate::request::Query;
 use crate::wire::ListMeta;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{negotiate, options, reply};
+use crate::{State, custom, negotiate, options, reply};
 use api::{self, ApiError, Behaviour, Resource, Subresource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -207,13 +207,29 @@ async fn delete_listed(
     }
 }
 
+/// The server deletes an object by itself; one that is gone already is none to complain of.
+pub async fn by_server(
+    state: &State,
+    resource: &Arc<Resource>,
+    namespace: &str,
+    name: &str,
+) -> Result<(), ApiError> {
+    let writer = Writer {
+        part: Part::Deletion,
+        ..Writer::server(state, resource)
+    };
+    match delete_by(&writer, namespace, name, &Options::default()).await {
+        Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 async fn delete_one(
     call: &Call,
     namespace: &str,
     name: &str,
     options: &Options,
 ) -> Result<Outcome, ApiError> {
-    let (state, resource) = (&call.state, call.storage());
     let as_json = options.as_json();
     let writer = call.writer(Part::Deletion)?;
     let writer = Writer {
@@ -222,6 +238,16 @@ async fn delete_one(
         asked: writer.asked.map(|asked| asked.deleting(&as_json)),
         ..writer
     };
+    delete_by(&writer, namespace, name, options).await
+}
+
+async fn delete_by(
+    writer: &Writer<'_>,
+    namespace: &str,
+    name: &str,
+    options: &Options,
+) -> Result<Outcome, ApiError> {
+    let (state, resource) = (writer.state, writer.resource);
     let mut is_admitted = false;
     for _ in 0..RETRIES {
         let current = state.objects.current(resource, namespace, name)?;
@@ -266,6 +292,7 @@ fn plan(
     match resource.behaviour {
         Behaviour::Namespace => plan_namespace(resource, new, waits, now),
         Behaviour::Pod => Ok(plan_pod(new, waits, options, now)),
+        Behaviour::Definition => Ok(plan_definition(object, new, now)),
         _ if !waits => Ok(Plan::Remove),
         _ if meta::is_terminating(&new) && new == *object => Ok(Plan::Leave),
         _ => Ok(Plan::Mark(Box::new(mark(new, 0, now)))),
@@ -299,6 +326,29 @@ fn plan_namespace(
     }
     new["status"]["phase"] = "Terminating".into();
     Ok(Plan::Mark(Box::new(mark(new, 0, now))))
+}
+
+/// A definition goes after the objects of its kind.
+fn plan_definition(object: &Value, mut new: Value, now: Timestamp) -> Plan {
+    if meta::is_terminating(object) {
+        return match new == *object {
+            true => Plan::Leave,
+            false => Plan::Mark(Box::new(new)),
+        };
+    }
+    let mut finalizers = meta::finalizers(&new);
+    if !finalizers
+        .iter()
+        .any(|finalizer| finalizer == custom::CLEANUP)
+    {
+        finalizers.push(custom::CLEANUP.to_owned());
+    }
+    new["metadata"]["finalizers"] = finalizers.into();
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin \
+                   soon";
+    let reason = "InstanceDeletionPending";
+    custom::set_condition(&mut new, "Terminating", "True", reason, message, now);
+    Plan::Mark(Box::new(mark(new, 0, now)))
 }
 
 /// A pod that a node runs gets time to end; the node's agent confirms with a grace period of 0.

@@ -27,7 +27,7 @@ use super::request::{Query, Target, Verb};
 use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use api::{ApiError, FieldValidation, Resource, Subresource};
+use api::{ApiError, FieldValidation, Format, Resource, Subresource};
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -48,6 +48,8 @@ pub type Answer = Result<Response<Body>, ApiError>;
 
 /// Serves a request that may be served.
 pub async fn serve(call: Call) -> Answer {
+    let deprecation = call.resource().deprecation.as_deref();
+    call.warnings.add(deprecation.map(str::to_owned));
     let answer = answer(&call).await?;
     Ok(reply::warn(answer, &call.warnings.all()))
 }
@@ -145,12 +147,12 @@ impl Call {
 
     /// What the client wrote, as it is to be stored.
     async fn stored(&self, object: Value) -> Result<Value, ApiError> {
-        versions::stored(&self.target.served, object).await
+        versions::stored(&self.state, &self.target.served, object).await
     }
 
     /// The answer with an object in the version that the client speaks, from its stored bytes.
     async fn show(&self, bytes: Bytes, code: StatusCode) -> Answer {
-        let bytes = versions::shown_bytes(&self.target.served, bytes).await?;
+        let bytes = versions::shown_bytes(&self.state, &self.target.served, bytes).await?;
         reply::object(&self.wanted, self.resource(), bytes, code)
     }
 
@@ -165,7 +167,7 @@ impl Call {
             return reply::list(&self.wanted, self.resource(), page, items, show);
         }
         let items = items.iter().map(show).collect();
-        let items = versions::all_shown(&self.target.served, items).await?;
+        let items = versions::all_shown(&self.state, &self.target.served, items).await?;
         reply::list(&self.wanted, self.resource(), page, items, Bytes::clone)
     }
 
@@ -186,6 +188,12 @@ impl Call {
     /// The body as an object of a kind; its unknown fields are told with the answer.
     fn decode(&self, kind: &Resource) -> Result<Value, ApiError> {
         let format = negotiate::body_format(&self.headers)?;
+        if kind.custom.is_some() && format == Format::Protobuf {
+            return Err(negotiate::unknown_format(&[
+                "application/json",
+                "application/yaml",
+            ]));
+        }
         let decoded = kind.decode(&self.body, format, self.field_validation()?)?;
         self.warnings.add(decoded.warnings);
         Ok(decoded.object)

@@ -21,7 +21,7 @@ pub async fn get_scale(call: &Call) -> Answer {
 
 /// The Scale of a workload's bytes.
 pub async fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
-    let bytes = &versions::shown_bytes(&call.target.served, bytes.clone()).await?;
+    let bytes = &versions::shown_bytes(&call.state, &call.target.served, bytes.clone()).await?;
     let scale = api::scale::of(call.resource(), &reply::parse(bytes)?)?;
     reply::made(&call.wanted, &api::kinds::SCALE, StatusCode::OK, &scale)
 }

@@ -17,6 +17,7 @@ use api::{self, ApiError, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// PUT: the whole object.
 pub async fn replace(call: &Call) -> Answer {
@@ -158,11 +159,13 @@ async fn change_by(
     let objects = &call.state.objects;
     for _ in 0..RETRIES {
         let current = objects.current(call.storage(), call.namespace(), call.name())?;
-        let new = if call.target.served.is_same() {
-            make(&current)?
+        let (current, new) = if call.target.served.is_same() {
+            let new = make(&current)?;
+            (current, new)
         } else {
-            let shown = versions::shown(&call.target.served, &current).await?;
-            call.stored(make(&shown)?).await?
+            let served = &call.target.served;
+            let (current, shown) = versions::shown(&call.state, served, current).await?;
+            (current, call.stored(make(&shown)?).await?)
         };
         match writer.update(&current, new).await {
             Ok(bytes) => return answer(call, bytes).await,
@@ -222,16 +225,26 @@ enum PatchKind {
 
 impl PatchKind {
     fn of(call: &Call) -> Result<Self, ApiError> {
+        let is_scale = call.target.subresource == Some(Subresource::Scale);
+        let is_custom = call.resource().custom.is_some() && !is_scale;
         match negotiate::content_type(&call.headers).as_str() {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
-            "application/strategic-merge-patch+json" => Ok(Self::Strategic),
-            _ => Err(ApiError::UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml"
-                    .to_owned(),
-            )),
+            STRATEGIC if !is_custom => Ok(Self::Strategic),
+            // A schema says nothing about how a strategic patch merges.
+            _ => Err(negotiate::unknown_format(match is_custom {
+                true => &[
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    APPLY,
+                ],
+                false => &[
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    STRATEGIC,
+                    APPLY,
+                ],
+            })),
         }
     }
 

@@ -4,6 +4,7 @@ mod admission;
 mod aggregation;
 mod claims;
 mod conformance;
+mod custom;
 mod discovery;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.

@@ -98,3 +98,28 @@ fn a_namespace_that_is_kept_says_by_what_once_and_not_at_once() {
     told.1["status"] = patch.body["status"].clone();
     assert_eq!(planned_at(told, "2026-01-01T00:00:09Z").actions, []);
 }
+
+#[test]
+fn custom_objects_hold_a_namespace_as_others_do() {
+    let definition = (
+        Kind::DEFINITION,
+        json!({"metadata": {"name": "webs.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Web", "plural": "webs"},
+                "versions": [{"name": "v1", "served": true, "storage": true}]},
+            "status": {"acceptedNames": {"kind": "Web", "plural": "webs"},
+                "conditions": [{"type": "Established", "status": "True"}]}}),
+    );
+    let kind = Kind::custom("example.com", "v1", "Web", "webs", true);
+    let web = (kind, json!({"metadata": {"name": "a"}}));
+    assert_eq!(
+        planned(vec![namespace(true), definition.clone(), web]),
+        ["empty webs of ns"]
+    );
+    let now = "2026-01-01T00:00:01Z".parse().unwrap();
+    let world = world(vec![namespace(true), definition]);
+    let plan = plan(&gather(&world, "ns", now).unwrap());
+    let Some(Action::Finalize { kinds, .. }) = plan.actions.last() else {
+        panic!("the namespace goes: {plan:?}")
+    };
+    assert!(kinds.contains(&kind));
+}

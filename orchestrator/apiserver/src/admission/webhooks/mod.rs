@@ -297,7 +297,7 @@ impl<'a> Subject<'a> {
         }
         *object = match self.body() {
             Body::Object => {
-                let mut stored = versions::stored(served, patched).await?;
+                let mut stored = versions::stored(self.attributes.state, served, patched).await?;
                 self.attributes.resource.default(&mut stored);
                 stored
             }
@@ -374,7 +374,9 @@ impl<'a> Subject<'a> {
             return Ok(None);
         };
         let shown = match self.body() {
-            Body::Object => versions::shown_value(served, object.clone()).await?,
+            Body::Object => {
+                versions::shown_value(self.attributes.state, served, object.clone()).await?
+            }
             Body::Scale => api::scale::of(self.attributes.resource, object)?,
             Body::Other(_) => object.clone(),
         };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::columns::CREATED;
 use crate::defaults::set;
 use crate::prepare::remove;
-use crate::resource::{Generation, Resource, Scope, Subresource};
+use crate::resource::{Behaviour, Generation, Resource, Scope, Subresource};
 use crate::validation::{At, Errors};
 
 /// Groups of Kubernetes' own want this annotation: the URL of who approved the API.
@@ -30,6 +30,7 @@ pub fn resource() -> Resource {
         definition:
             "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition"
                 .into(),
+        behaviour: Behaviour::Definition,
         generation: Generation::Spec,
         has_status: true,
         default,
