@@ -48,7 +48,9 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
     let served = &state.registry.snapshot();
     let document = match route {
         Route::CoreVersions => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, true)),
+            Some(version) => {
+                return Ok(aggregated(version, vec![aggregated_group(served, "")]));
+            }
             None => json!({
                 "kind": "APIVersions",
                 "versions": ["v1"],
@@ -58,19 +60,22 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
             }),
         },
         Route::Groups => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, false)),
+            Some(version) => {
+                let names = served.groups().into_iter();
+                let mut items = names.map(|name| aggregated_group(served, name)).collect();
+                state.aggregated.add_discovered(state, served, &mut items)?;
+                return Ok(aggregated(version, items));
+            }
             None => json!({
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
-                "groups": served.groups().into_iter().map(|name| group(served, name)).collect::<Vec<_>>(),
+                "groups": groups(state, served)?,
             }),
         },
         Route::Group(name) => {
-            let name = served
-                .groups()
-                .into_iter()
-                .find(|group| *group == name.as_str());
-            let mut document = group(served, name.ok_or(ApiError::NoSuchResource)?);
+            let mut groups = groups(state, served)?.into_iter();
+            let found = groups.find(|group| group["name"] == name.as_str());
+            let mut document = found.ok_or(ApiError::NoSuchResource)?;
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
@@ -87,6 +92,14 @@ pub fn prefix(group: &str, version: &str) -> String {
         "" => format!("api/{version}"),
         group => format!("apis/{group}/{version}"),
     }
+}
+
+/// The groups of this server, then those of others.
+fn groups(state: &State, served: &Snapshot) -> Result<Vec<Value>, ApiError> {
+    let names = served.groups().into_iter();
+    let mut groups = names.map(|name| group(served, name)).collect();
+    state.aggregated.add_groups(state, served, &mut groups)?;
+    Ok(groups)
 }
 
 fn group(served: &Snapshot, name: &str) -> Value {
@@ -167,10 +180,7 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated(served: &Snapshot, version: &'static str, core: bool) -> Response<Body> {
-    let names = if core { vec![""] } else { served.groups() };
-    let items = names.into_iter().map(|name| aggregated_group(served, name));
-    let items: Vec<Value> = items.collect();
+fn aggregated(version: &'static str, items: Vec<Value>) -> Response<Body> {
     let document = json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),

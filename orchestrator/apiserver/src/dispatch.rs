@@ -23,7 +23,7 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, authz, discovery, health, join, openapi};
+use super::{State, aggregation, authz, discovery, health, join, openapi};
 use api::{ApiError, Subresource};
 
 /// How long a request may take that is no watch and no log.
@@ -98,6 +98,11 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
+    }
+    if let Some(server) = state.aggregated.of_path(&state, path)? {
+        let user = request.extensions().get::<User>().cloned();
+        let user = user.unwrap_or_else(User::anonymous);
+        return aggregation::forward(&state, &server, &user, request).await;
     }
     let target = match Route::parse(&state.registry.snapshot(), path)? {
         Route::Objects(target) => target,

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod aggregation;
 mod attempts;
 mod authn;
 mod authz;
@@ -142,6 +143,8 @@ struct State {
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
+    webhooks: admission::webhooks::Configured,
+    aggregated: aggregation::Aggregated,
 }
 
 impl ApiServer {
@@ -173,12 +176,15 @@ impl ApiServer {
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
+            webhooks: admission::webhooks::Configured::default(),
+            aggregated: aggregation::Aggregated::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
         admission::quota::start(&state);
+        aggregation::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

@@ -14,10 +14,15 @@ pub async fn stored(served: &Served, object: Value) -> Result<Value, ApiError> {
     served.to_stored(object)
 }
 
+/// What is stored, in the version that the client speaks.
+pub async fn shown_value(served: &Served, object: Value) -> Result<Value, ApiError> {
+    served.to_served(object)
+}
+
 /// The present object, in the version that the client speaks.
 pub async fn shown(served: &Served, current: &Current) -> Result<Current, ApiError> {
     Ok(Current {
-        value: served.to_served(current.value.clone())?,
+        value: shown_value(served, current.value.clone()).await?,
         ..current.clone()
     })
 }

@@ -93,7 +93,7 @@ pub async fn delete(call: &Call) -> Answer {
 /// PodDisruptionBudgets are not served.
 pub async fn evict(call: &Call) -> Answer {
     let resource = call.storage();
-    let eviction = call.decode(&api::kinds::EVICTION)?.object;
+    let mut eviction = call.decode(&api::kinds::EVICTION)?.object;
     let named = meta::name(&eviction);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -101,17 +101,27 @@ pub async fn evict(call: &Call) -> Answer {
             call.name()
         )));
     }
+    call.check_namespace(&mut eviction)?;
     let mut options = Options::from_query(&call.query)?;
+    let writer = Writer {
+        // What the client sends says it too, in its options.
+        dry_run: options.dry_run || !eviction["deleteOptions"]["dryRun"].is_null(),
+        ..call.writer(Part::Of(Subresource::Eviction))?
+    };
+    let pod = (call.namespace(), call.name());
+    writer
+        .review_body(&api::kinds::EVICTION, pod, &mut eviction)
+        .await?;
     if eviction["deleteOptions"].is_object() {
         let body = eviction["deleteOptions"].to_string();
         let body = api::decode::delete_options(body.as_bytes(), api::Format::Json)?;
         options.take(body)?;
     }
-    let (namespace, name) = (call.namespace(), call.name());
+    let (namespace, name) = pod;
     let writer = Writer {
         dry_run: options.dry_run,
         manager: None,
-        ..call.writer(Part::Of(Subresource::Eviction))?
+        ..writer
     };
     writer
         .change(namespace, name, |current| {
@@ -186,7 +196,7 @@ async fn delete_listed(
 ) -> Result<Option<Bytes>, ApiError> {
     let (namespace, name) = (object.namespace(), object.name());
     match delete_one(call, namespace, name, options).await {
-        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes.clone())),
+        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes())),
         Ok(Outcome::Going(bytes)) => Ok(Some(bytes)),
         Err(ApiError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
@@ -200,10 +210,13 @@ async fn delete_one(
     options: &Options,
 ) -> Result<Outcome, ApiError> {
     let (state, resource) = (&call.state, call.storage());
+    let as_json = options.as_json();
+    let writer = call.writer(Part::Deletion)?;
     let writer = Writer {
         manager: None,
         dry_run: options.dry_run,
-        ..call.writer(Part::Deletion)?
+        asked: writer.asked.map(|asked| asked.deleting(&as_json)),
+        ..writer
     };
     let mut is_admitted = false;
     for _ in 0..RETRIES {
@@ -374,6 +387,34 @@ fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
 }
 
 impl Options {
+    /// As admission shows them.
+    fn as_json(&self) -> Value {
+        let mut json = json!({});
+        if let Some(seconds) = self.grace_seconds {
+            json["gracePeriodSeconds"] = seconds.into();
+        }
+        let propagation = self.propagation.map(|propagation| match propagation {
+            Propagation::Orphan => "Orphan",
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+        });
+        if let Some(word) = propagation {
+            json["propagationPolicy"] = word.into();
+        }
+        for (field, required) in [
+            ("uid", &self.uid),
+            ("resourceVersion", &self.resource_version),
+        ] {
+            if let Some(required) = required {
+                json["preconditions"][field] = required.as_str().into();
+            }
+        }
+        if self.dry_run {
+            json["dryRun"] = json!(["All"]);
+        }
+        json
+    }
+
     fn of(call: &Call) -> Result<Self, ApiError> {
         let mut options = Self::from_query(&call.query)?;
         options.bound_to = call.user.node().map(str::to_owned);

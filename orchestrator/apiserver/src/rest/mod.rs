@@ -17,6 +17,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::State;
+use super::admission::Asked;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
@@ -101,6 +102,7 @@ impl Call {
             state: &self.state,
             resource: self.storage(),
             user: Some(&self.user),
+            asked: Some(Asked::now(&self.target.served, &self.query)),
             part,
             subresource: self.target.subresource,
             manager: Some(self.manager()?),

@@ -16,7 +16,7 @@ pub async fn get_scale(call: &Call) -> Answer {
         .state
         .objects
         .get(call.storage(), call.namespace(), call.name())?;
-    scale_answer(call, &found.bytes).await
+    scale_answer(call, &found.bytes()).await
 }
 
 /// The Scale of a workload's bytes.
@@ -28,7 +28,7 @@ pub async fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
 
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
-    let binding = call.decode(&api::kinds::BINDING)?.object;
+    let mut binding = call.decode(&api::kinds::BINDING)?.object;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -36,16 +36,21 @@ pub async fn bind(call: &Call) -> Answer {
             call.name()
         )));
     }
+    call.check_namespace(&mut binding)?;
+    let writer = Writer {
+        manager: None,
+        ..call.writer(Part::Of(Subresource::Binding))?
+    };
+    let pod = (call.namespace(), call.name());
+    writer
+        .review_body(&api::kinds::BINDING, pod, &mut binding)
+        .await?;
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(ApiError::BadRequest(
             "target.name: Required value".to_owned(),
         ));
     }
-    let writer = Writer {
-        manager: None,
-        ..call.writer(Part::Of(Subresource::Binding))?
-    };
     writer
         .change(call.namespace(), call.name(), |current| {
             bound(call, &current.value, &binding, node)

@@ -1,6 +1,7 @@
 //! The server without a network: requests go through the router as they would from a client.
 
 mod admission;
+mod aggregation;
 mod claims;
 mod conformance;
 mod discovery;
@@ -25,6 +26,7 @@ mod services;
 mod strangers;
 mod versions;
 mod watches;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
