@@ -65,6 +65,9 @@ pub enum ApiError {
     Internal(String),
     #[error("{0}")]
     ServiceUnavailable(String),
+    /// What another server says, which has a say in it: an admission webhook.
+    #[error("{}", .0.message.as_deref().unwrap_or_default())]
+    Given(Box<Status>),
 }
 
 /// What an error is about: `kind` is the plural resource name, for [`ApiError::Invalid`] the kind.
@@ -167,7 +170,13 @@ impl ApiError {
 
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
-        self.code_and_reason().0
+        match self {
+            Self::Given(status) => {
+                let code = status.code.and_then(|code| u16::try_from(code).ok());
+                code.unwrap_or(self.code_and_reason().0)
+            }
+            _ => self.code_and_reason().0,
+        }
     }
 
     /// Seconds for the `Retry-After` header.
@@ -183,6 +192,9 @@ impl ApiError {
 
     /// The body of the answer.
     pub fn status(&self) -> Status {
+        if let Self::Given(status) = self {
+            return (**status).clone();
+        }
         let (code, reason) = self.code_and_reason();
         Status {
             code: Some(i32::from(code)),
@@ -220,7 +232,7 @@ impl ApiError {
             Self::TooLarge(_) => (413, "RequestEntityTooLarge"),
             Self::TooManyRequests { .. } => (429, "TooManyRequests"),
             Self::Timeout(_) => (504, "Timeout"),
-            Self::Internal(_) => (500, "InternalError"),
+            Self::Internal(_) | Self::Given(_) => (500, "InternalError"),
             Self::ServiceUnavailable(_) => (503, "ServiceUnavailable"),
         }
     }

@@ -141,6 +141,7 @@ struct State {
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
+    policies: admission::policies::Configured,
 }
 
 impl ApiServer {
@@ -171,6 +172,7 @@ impl ApiServer {
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
+            policies: admission::policies::Configured::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;

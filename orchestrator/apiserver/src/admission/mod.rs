@@ -6,6 +6,7 @@
 
 mod given;
 mod limit_range;
+pub mod policies;
 mod priority;
 pub mod quota;
 
@@ -29,7 +30,6 @@ pub enum Operation {
 }
 
 /// A write, as those see it who have a say in it (`AdmissionRequest` of admission.k8s.io/v1).
-#[expect(dead_code, reason = "webhooks and policies read it")]
 pub struct Attributes<'a> {
     pub state: &'a State,
     pub user: &'a User,
@@ -51,7 +51,8 @@ pub struct Attributes<'a> {
 #[expect(clippy::unused_async, reason = "webhooks are asked over the network")]
 pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     limit_range::mutate(attributes, object)?;
-    priority::give(attributes, object)
+    priority::give(attributes, object)?;
+    policies::mutate(attributes, object)
 }
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
@@ -60,5 +61,6 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
     if let Some(object) = object {
         limit_range::validate(attributes, object)?;
     }
-    priority::validate(attributes, object)
+    priority::validate(attributes, object)?;
+    policies::validate(attributes, object)
 }
