@@ -12,6 +12,7 @@ pub mod cel;
 pub mod columns;
 pub mod decode;
 mod defaults;
+pub mod encode;
 pub mod join_token;
 pub mod kinds;
 pub mod meta;

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::negotiate::accepted;
 use super::registry::{GroupVersion, Snapshot};
@@ -49,7 +50,8 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
     let document = match route {
         Route::CoreVersions => match aggregated_version(headers) {
             Some(version) => {
-                return Ok(aggregated(version, vec![aggregated_group(served, "")]));
+                let items = vec![aggregated_group(served, "")];
+                return Ok(aggregated(version, items, headers));
             }
             None => json!({
                 "kind": "APIVersions",
@@ -64,7 +66,7 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
                 let names = served.groups().into_iter();
                 let mut items = names.map(|name| aggregated_group(served, name)).collect();
                 state.aggregated.add_discovered(state, served, &mut items)?;
-                return Ok(aggregated(version, items));
+                return Ok(aggregated(version, items, headers));
             }
             None => json!({
                 "kind": "APIGroupList",
@@ -180,20 +182,30 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated(version: &'static str, items: Vec<Value>) -> Response<Body> {
+/// Everything in one document, or that the client has it already.
+fn aggregated(version: &'static str, items: Vec<Value>, headers: &HeaderMap) -> Response<Body> {
     let document = json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {},
         "items": items,
     });
-    let mut response = reply::json(StatusCode::OK, &document);
+    let document = document.to_string();
+    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let known = headers.get(header::IF_NONE_MATCH);
+    let known = known.is_some_and(|value| value.as_bytes() == tag.as_bytes());
     let media = match version {
         "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
+    let mut response = match known {
+        true => reply::response(media, StatusCode::NOT_MODIFIED, Body::empty()),
+        false => reply::response(media, StatusCode::OK, Body::from(document)),
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::negotiate::{Shape, Wanted};
 use super::tables;
 use super::wire::{self, ListMeta};
-use api::{ApiError, Format, Resource};
+use api::{ApiError, Format, Resource, encode};
 
 /// Lists above this size go out in pieces of it.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -64,7 +64,17 @@ pub fn object(
             tables::table(version, printer, metadata, vec![row], true)
         }
     };
-    value_as(wanted, code, &shaped)
+    value_as(wanted, resource, code, &shaped)
+}
+
+/// An object that was made for this answer.
+pub fn made(
+    wanted: &Wanted,
+    resource: &Resource,
+    code: StatusCode,
+    value: &Value,
+) -> Result<Response<Body>, ApiError> {
+    object(wanted, resource, resource.serialize(value).into(), code)
 }
 
 /// A list; `show` gives the bytes of an item. Items are put together while the body goes out, so that a
@@ -86,10 +96,18 @@ pub fn list<T: Send + 'static>(
     }
     let values = items.iter().filter_map(item).map(|text| parse(&text));
     let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
+    if wanted.format == Format::Protobuf {
+        let list = match wanted.shape {
+            Shape::Metadata(version) => encode::partial_list(version, &page.to_json(), &values),
+            _ => encode::list(resource, &page.to_json(), &values),
+        };
+        let list = list.map_err(internal)?;
+        return Ok(plain(wanted, StatusCode::OK, list.into()));
+    }
     let head = [&head, wire::LIST_TAIL].concat();
     let mut list: Value = serde_json::from_slice(&head).map_err(internal)?;
     list[items_field(wanted.shape)] = values.into();
-    value_as(wanted, StatusCode::OK, &list)
+    value_as(wanted, resource, StatusCode::OK, &list)
 }
 
 /// How the bytes of an object become those of an item of a list.
@@ -141,9 +159,10 @@ fn head(shape: Shape, resource: &Resource, page: &ListMeta) -> Bytes {
     Bytes::from(format!("{open},\"{}\":[", items_field(shape)))
 }
 
-/// Any JSON in the negotiated encoding.
-pub fn value_as(
+/// An object or a list in the negotiated encoding.
+fn value_as(
     wanted: &Wanted,
+    resource: &Resource,
     code: StatusCode,
     value: &Value,
 ) -> Result<Response<Body>, ApiError> {
@@ -152,9 +171,18 @@ pub fn value_as(
             .map(String::into_bytes)
             .map_err(internal)?,
         Format::Json if wanted.pretty => serde_json::to_vec_pretty(value).map_err(internal)?,
-        Format::Json | Format::Protobuf => serde_json::to_vec(value).map_err(internal)?,
+        Format::Json => serde_json::to_vec(value).map_err(internal)?,
+        Format::Protobuf => protobuf(wanted, resource, value).map_err(internal)?,
     };
     Ok(plain(wanted, code, bytes.into()))
+}
+
+/// An object in protobuf; it has the wanted shape already.
+pub fn protobuf(wanted: &Wanted, resource: &Resource, object: &Value) -> Result<Vec<u8>, String> {
+    match wanted.shape {
+        Shape::Metadata(version) => encode::partial(version, object),
+        Shape::Object | Shape::Table(..) => encode::object(resource, object),
+    }
 }
 
 /// Any JSON, as JSON.
@@ -162,14 +190,23 @@ pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
     response("application/json", code, Body::from(value.to_string()))
 }
 
-/// `Status` of an error; every failed request ends here.
+/// The `Status` of an error.
+pub fn status(error: &ApiError) -> Value {
+    let mut status = serde_json::to_value(error.status()).unwrap_or_default();
+    status["kind"] = "Status".into();
+    status["apiVersion"] = "v1".into();
+    status
+}
+
+/// The answer to a request that failed, as JSON.
 pub fn error(error: &ApiError) -> Response<Body> {
-    let status = error.status();
-    let mut value = serde_json::to_value(&status).unwrap_or_default();
-    value["kind"] = "Status".into();
-    value["apiVersion"] = "v1".into();
+    error_as(Format::Json, error)
+}
+
+/// The answer to a request that failed; every one ends here.
+pub fn error_as(format: Format, error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &value);
+    let mut response = status_as(format, code, &status(error));
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
@@ -178,16 +215,30 @@ pub fn error(error: &ApiError) -> Response<Body> {
     response
 }
 
-/// `Status` of a success that has no object to show.
-pub fn success(code: StatusCode, details: Value) -> Value {
-    json!({
+/// The answer to a request that succeeded and has no object to show.
+pub fn success(wanted: &Wanted, code: StatusCode, details: Value) -> Response<Body> {
+    let status = json!({
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Success",
         "details": details,
         "code": code.as_u16(),
-    })
+    });
+    status_as(wanted.format, code, &status)
+}
+
+fn status_as(format: Format, code: StatusCode, status: &Value) -> Response<Body> {
+    if format == Format::Protobuf
+        && let Ok(bytes) = encode::status(status)
+    {
+        let wanted = Wanted {
+            format,
+            ..Wanted::JSON
+        };
+        return plain(&wanted, code, bytes.into());
+    }
+    json(code, status)
 }
 
 /// Adds `Warning:` headers; where they are long, each is cut, and the last ones are left out.

@@ -102,7 +102,11 @@ pub fn row_text(
         IncludeObject::Object => Bytes::copy_from_slice(object),
         IncludeObject::Metadata => partial(),
     };
-    Some([br#"{"cells":"#, &cells[..], br#","object":"#, &shown, b"}"].concat().into())
+    Some(
+        [br#"{"cells":"#, &cells[..], br#","object":"#, &shown, b"}"]
+            .concat()
+            .into(),
+    )
 }
 
 /// `PartialObjectMetadata` out of an object's bytes, as text.
@@ -149,7 +153,10 @@ mod tests {
             let text = partial_metadata_text("v1", bytes.as_bytes());
             let text: Value = serde_json::from_slice(&text).expect("JSON");
             assert_eq!(text, partial_metadata("v1", pod.clone()));
-            pod["metadata"].as_object_mut().expect("an object").remove("managedFields");
+            pod["metadata"]
+                .as_object_mut()
+                .expect("an object")
+                .remove("managedFields");
         }
     }
 }

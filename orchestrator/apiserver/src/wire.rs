@@ -159,7 +159,16 @@ mod tests {
             assert_eq!(found, value.to_string().as_bytes(), "{name}");
         }
         assert_eq!(field(text.as_bytes(), "k"), None);
-        for broken in ["", "{", "{}", "{\"a", "{\"a\":", "{\"a\":{", "{\"a\":\"", "[1]"] {
+        for broken in [
+            "",
+            "{",
+            "{}",
+            "{\"a",
+            "{\"a\":",
+            "{\"a\":{",
+            "{\"a\":\"",
+            "[1]",
+        ] {
             assert_eq!(field(broken.as_bytes(), "b"), None, "{broken}");
         }
     }

@@ -136,13 +136,15 @@ impl Shares {
             self.waiting.remove(&node.key.name);
         } else if self.waiting.insert(node.key.name.clone()) {
             let text = format!("Node {} status is now: CIDRNotAvailable", node.key.name);
-            plan.actions.push(Action::warning(node, "CIDRNotAvailable", text));
+            plan.actions
+                .push(Action::warning(node, "CIDRNotAvailable", text));
         }
         if shares != row.pod_cidrs {
             let body = json!({"spec": {"podCIDR": shares[0], "podCIDRs": shares}});
             plan.actions.push(Action::merge(node, "", body));
             let new = shares.iter().filter(|share| !row.pod_cidrs.contains(share));
-            self.given.insert(node.meta.uid.clone(), new.cloned().collect());
+            self.given
+                .insert(node.meta.uid.clone(), new.cloned().collect());
         }
         plan
     }
@@ -192,7 +194,10 @@ impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { network, mask_bits } = self;
         let nodes = count(*self);
-        write!(f, "{network} has a share (/{mask_bits}) for each of {nodes} nodes")
+        write!(
+            f,
+            "{network} has a share (/{mask_bits}) for each of {nodes} nodes"
+        )
     }
 }
 

@@ -46,9 +46,8 @@ impl Controller for PodGcController {
                 due.insert((Kind::NODE, node));
             }
         }
-        let ended = |pod: Option<&Object>| {
-            pod.and_then(Object::as_pod).is_some_and(PodRow::finished)
-        };
+        let ended =
+            |pod: Option<&Object>| pod.and_then(Object::as_pod).is_some_and(PodRow::finished);
         let one_more = ended(diff.new.as_deref()) && !ended(diff.old.as_deref());
         if one_more && world.finished_pods().len() > FINISHED_KEPT {
             due.insert(all_of(Kind::POD));
@@ -111,7 +110,9 @@ pub fn plan(view: &View) -> Plan {
     let node = (Kind::NODE, Key::new("", view.node), String::new());
     let pods = view.pods.iter();
     Plan {
-        actions: pods.map(|(pod, _)| remove(pod, vec![node.clone()])).collect(),
+        actions: pods
+            .map(|(pod, _)| remove(pod, vec![node.clone()]))
+            .collect(),
         again: None,
     }
 }

@@ -184,7 +184,11 @@ impl Block {
             put(&mut raw, object.key.as_bytes());
             // A deletion shows the state before.
             let is_deleted = *change == Change::Deleted;
-            let now = if is_deleted { Bytes::new() } else { object.bytes() };
+            let now = if is_deleted {
+                Bytes::new()
+            } else {
+                object.bytes()
+            };
             put(&mut raw, &now);
             let before = previous.as_ref();
             raw.extend(before.map_or(0, |it| it.revision).to_le_bytes());

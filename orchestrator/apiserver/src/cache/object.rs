@@ -80,12 +80,7 @@ impl Cached {
 
     /// The same object as one of another form of its resource.
     pub(super) fn of_resource(&self, resource: &Arc<Resource>) -> Self {
-        Self::ready(
-            resource,
-            self.key.clone(),
-            self.bytes(),
-            self.revision,
-        )
+        Self::ready(resource, self.key.clone(), self.bytes(), self.revision)
     }
 
     /// The JSON, with its resourceVersion.
@@ -113,7 +108,12 @@ impl Cached {
             return None;
         };
         let body = packed::pack(bytes, dictionary)?;
-        let plain = Self::ready(&self.resource, self.key.clone(), Bytes::new(), self.revision);
+        let plain = Self::ready(
+            &self.resource,
+            self.key.clone(),
+            Bytes::new(),
+            self.revision,
+        );
         Some(Self {
             body,
             indexed: self.indexed.clone(),

@@ -156,7 +156,9 @@ mod tests {
     fn what_resembles_nothing_stays_as_it_is() {
         let mut state = 1_u64;
         let noise = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 56) as u8
         });
         let noise: Vec<u8> = noise.take(4000).collect();

@@ -21,12 +21,13 @@ use super::admission::Asked;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
+use super::options;
 use super::reply::{self, Warnings};
 use super::request::{Query, Target, Verb};
 use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use api::{ApiError, Decoded, FieldValidation, Resource, Subresource};
+use api::{ApiError, FieldValidation, Resource, Subresource};
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -106,18 +107,14 @@ impl Call {
             part,
             subresource: self.target.subresource,
             manager: Some(self.manager()?),
-            dry_run: self.query.dry_run()?,
+            dry_run: self.query.dry_run(),
             warnings: self.warnings.clone(),
         })
     }
 
     /// Who this call says that it is, or what its user agent says.
     fn manager(&self) -> Result<Manager, ApiError> {
-        let options = match self.verb {
-            Verb::Create => "CreateOptions",
-            Verb::Patch => "PatchOptions",
-            _ => "UpdateOptions",
-        };
+        let options = options::kind(self.verb).unwrap_or("UpdateOptions");
         let said = self.query.get("fieldManager").unwrap_or_default();
         let is_apply =
             self.verb == Verb::Patch && negotiate::content_type(&self.headers) == update::APPLY;
@@ -186,10 +183,12 @@ impl Call {
         FieldValidation::parse(self.query.get("fieldValidation").unwrap_or_default())
     }
 
-    /// The body as an object of a kind.
-    fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
+    /// The body as an object of a kind; its unknown fields are told with the answer.
+    fn decode(&self, kind: &Resource) -> Result<Value, ApiError> {
         let format = negotiate::body_format(&self.headers)?;
-        kind.decode(&self.body, format, self.field_validation()?)
+        let decoded = kind.decode(&self.body, format, self.field_validation()?)?;
+        self.warnings.add(decoded.warnings);
+        Ok(decoded.object)
     }
 
     /// Refuses an object that says it lives elsewhere than the path.

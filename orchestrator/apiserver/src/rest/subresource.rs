@@ -23,12 +23,12 @@ pub async fn get_scale(call: &Call) -> Answer {
 pub async fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
     let bytes = &versions::shown_bytes(&call.target.served, bytes.clone()).await?;
     let scale = api::scale::of(call.resource(), &reply::parse(bytes)?)?;
-    reply::value_as(&call.wanted, StatusCode::OK, &scale)
+    reply::made(&call.wanted, &api::kinds::SCALE, StatusCode::OK, &scale)
 }
 
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
-    let mut binding = call.decode(&api::kinds::BINDING)?.object;
+    let mut binding = call.decode(&api::kinds::BINDING)?;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -56,8 +56,11 @@ pub async fn bind(call: &Call) -> Answer {
             bound(call, &current.value, &binding, node)
         })
         .await?;
-    let status = reply::success(StatusCode::CREATED, Value::Null);
-    Ok(reply::json(StatusCode::CREATED, &status))
+    Ok(reply::success(
+        &call.wanted,
+        StatusCode::CREATED,
+        Value::Null,
+    ))
 }
 
 /// The pod on its node, or why it cannot be there.

@@ -12,6 +12,7 @@ mod flows;
 mod frames;
 mod joining;
 mod lists;
+mod machinery;
 mod node_rights;
 mod objects;
 mod old_versions;

@@ -43,7 +43,9 @@ impl Cluster {
 
     /// Takes in changes, then plans for those that are due; nothing of that is written.
     fn apply(&mut self, changes: Vec<Change>) -> Vec<String> {
-        let diffs = changes.into_iter().flat_map(|change| self.world.apply(change));
+        let diffs = changes
+            .into_iter()
+            .flat_map(|change| self.world.apply(change));
         let due: BTreeSet<String> = diffs.flat_map(|diff| self.shares.hear(&diff)).collect();
         let mut said = Vec::new();
         for name in due {
@@ -191,5 +193,8 @@ fn a_family_that_is_used_up_keeps_no_node_from_the_other() {
 #[test]
 fn a_range_says_how_many_nodes_it_has_room_for() {
     let said = range("10.100.0.0/16", 24).to_string();
-    assert_eq!(said, "10.100.0.0/16 has a share (/24) for each of 256 nodes");
+    assert_eq!(
+        said,
+        "10.100.0.0/16 has a share (/24) for each of 256 nodes"
+    );
 }
