@@ -153,6 +153,8 @@ impl Level {
                 "--test",
                 "sim",
                 "--test",
+                "namespaces",
+                "--test",
                 "renewal",
                 "--no-fail-fast",
             ],

@@ -95,6 +95,12 @@ impl Finder {
         Ok(Self { regex })
     }
 
+    /// Bytes of its automatons.
+    pub fn memory(&self) -> usize {
+        let [forward, reverse] = [self.regex.forward(), self.regex.reverse()];
+        forward.get_nfa().memory_usage() + reverse.get_nfa().memory_usage()
+    }
+
     /// The matches in order, as Go finds them: none begins in another, `limit` at most.
     pub fn find_all<'a>(&self, text: &'a str, limit: usize) -> Result<Vec<&'a str>, TooCostly> {
         let mut cache = self.regex.create_cache();
@@ -151,8 +157,28 @@ fn refusal(text: &str, error: &dyn std::error::Error) -> String {
     // The crate draws the place below the pattern; the last line says what is wrong.
     let last = why.lines().last().unwrap_or_default();
     let last = last.trim_start_matches("error: ");
+    let known = WORDS.iter().find(|(ours, _)| last.starts_with(ours));
+    let last = known.map_or(last, |(_, go)| go);
     format!("error parsing regexp: {last}: `{}`", shown(text))
 }
+
+/// How Go says what the crate says.
+const WORDS: [(&str, &str); 5] = [
+    ("unclosed group", "missing closing )"),
+    ("unopened group", "unexpected )"),
+    (
+        "repetition operator missing expression",
+        "missing argument to repetition operator",
+    ),
+    (
+        "invalid character class range",
+        "invalid character class range",
+    ),
+    (
+        "Unicode property not found",
+        "invalid character class range",
+    ),
+];
 
 fn wrong(why: &str, part: &str) -> String {
     format!("error parsing regexp: {why}: `{}`", shown(part))

@@ -144,6 +144,7 @@ struct State {
     quota_turns: admission::quota::Turns,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    policies: admission::policies::Configured,
 }
 
 impl ApiServer {
@@ -176,6 +177,7 @@ impl ApiServer {
             quota_turns: admission::quota::Turns::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            policies: admission::policies::Configured::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;

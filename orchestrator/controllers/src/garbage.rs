@@ -3,15 +3,77 @@
 //! What is absent here may only be late: a deletion names the owners whose absence it rests on, and
 //! the executor asks the server for them first.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::action::{Action, Delete, Plan, owners_json, release};
+use super::controller::{Controller, Due, Watches};
 use super::object::{Key, Object, Owner};
-use super::world::World;
+use super::world::{Address, Diff, World};
 use client::Kind;
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
+
+/// Collects what its owners leave behind. Its work is about any object.
+pub struct GarbageController;
+
+impl Controller for GarbageController {
+    fn name(&self) -> &'static str {
+        "garbage collector"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::All
+    }
+
+    /// The object itself, what it owned, and an owner that waits for it.
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let address = |object: &Object| (object.kind, object.key.clone());
+        let dependents = |of: &Object| {
+            let dependents = world.dependents(&of.meta.uid);
+            dependents.map(|dependent| address(dependent))
+        };
+        match (&diff.old, &diff.new) {
+            (Some(old), Some(new)) if !concerns_change(old, new) => return,
+            (old, Some(new)) => {
+                if concerns(new) {
+                    due.insert(address(new));
+                    if new.meta.deleting.is_some() {
+                        due.extend(dependents(new));
+                    }
+                }
+                // A replaced object of the same name leaves the dependents of the old one behind.
+                let replaced = old.as_ref().filter(|old| old.meta.uid != new.meta.uid);
+                due.extend(replaced.into_iter().flat_map(|old| dependents(old)));
+            }
+            (old, None) => due.extend(old.iter().flat_map(|old| dependents(old))),
+        }
+        for object in diff.versions() {
+            let owners = object.meta.owners.iter();
+            let owners = owners.filter_map(|owner| world.by_uid(&owner.uid));
+            let going = owners.filter(|owner| owner.meta.deleting.is_some());
+            due.extend(going.map(|owner| address(owner)));
+        }
+    }
+
+    fn plan(&mut self, world: &World, (kind, key): &Address, _now: Timestamp) -> Option<Plan> {
+        gather(world, *kind, key).map(|view| plan(&view))
+    }
+}
+
+fn concerns_change(old: &Object, new: &Object) -> bool {
+    let of = |object: &Object| {
+        let meta = &object.meta;
+        (
+            meta.owners.clone(),
+            meta.finalizers.clone(),
+            meta.deleting,
+            meta.uid.clone(),
+        )
+    };
+    of(old) != of(new)
+}
 
 /// What a plan for one object is made from.
 pub struct View<'a> {

@@ -5,6 +5,7 @@
 //! has one server, and the lock on its data directory is the election.
 
 pub mod action;
+pub mod controller;
 pub mod deployment;
 pub mod engine;
 mod execute;
@@ -18,7 +19,9 @@ pub mod pod_cidr;
 pub mod pod_gc;
 pub mod queue;
 pub mod replication;
+mod selections;
 pub mod service;
+mod shelf;
 mod shell;
 pub mod task;
 pub mod world;

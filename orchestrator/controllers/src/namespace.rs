@@ -6,12 +6,47 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::action::{Action, Create, Plan};
+use super::controller::{Controller, Due, Watches};
 use super::object::{Key, Object};
-use super::world::World;
+use super::world::{Address, Diff, World};
 use client::Kind;
 
 /// A namespace says what it still holds once it has been ending for so long: most are gone by then.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// Keeps namespaces complete, and empties those that end. Its work is about a namespace.
+pub struct NamespaceController;
+
+impl Controller for NamespaceController {
+    fn name(&self) -> &'static str {
+        "namespaces"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::All
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let object = diff.object();
+        if object.kind == Kind::NAMESPACE {
+            due.insert((Kind::NAMESPACE, object.key.clone()));
+        }
+        let key = Key::new("", &object.key.namespace);
+        if key.name.is_empty() {
+            return;
+        }
+        let account_is_gone = object.kind == Kind::SERVICE_ACCOUNT && diff.new.is_none();
+        let namespace = world.get(Kind::NAMESPACE, &key);
+        let ends = namespace.is_some_and(|namespace| namespace.meta.deleting.is_some());
+        if account_is_gone || ends {
+            due.insert((Kind::NAMESPACE, key));
+        }
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
+        gather(world, &key.name, now).map(|view| plan(&view))
+    }
+}
 
 /// What a plan for one namespace is made from.
 pub struct View<'a> {
@@ -77,7 +112,10 @@ pub fn plan(view: &View) -> Plan {
             again: None,
         };
     };
-    for held in view.holds.iter().filter(|held| held.living) {
+    // Pods go first (KEP-5080): what protects them, a NetworkPolicy for one, outlives them.
+    let pods_remain = view.holds.iter().any(|held| held.kind == Kind::POD);
+    let is_next = |held: &&Held| held.living && (held.kind == Kind::POD || !pods_remain);
+    for held in view.holds.iter().filter(is_next) {
         actions.push(Action::Empty {
             kind: held.kind,
             namespace: name.clone(),

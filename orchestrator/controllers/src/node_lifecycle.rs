@@ -1,14 +1,19 @@
 //! Nodes whose agent is silent: marked, tainted, their pods taken out of service and at last
 //! evicted. Pure; when a lease was last renewed is an argument, by this process's clock.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::action::{Action, Delete, Plan, about};
-use super::object::{NodeRow, Object, PodRow};
+use super::controller::{Controller, Due, Watches};
+use super::object::{Key, NodeRow, Object, PodRow};
+use super::world::{Address, Diff, World};
 use api::meta::timestamp;
+use client::Kind;
 
 /// A lease that was not renewed for this long is lost.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(40);
@@ -19,6 +24,93 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NO_SCHEDULE: &str = "NoSchedule";
 const NO_EXECUTE: &str = "NoExecute";
+
+/// Where nodes' leases are.
+const NODE_LEASES: &str = "kube-node-lease";
+
+/// Marks, taints and empties nodes. Its work is about a node.
+pub struct NodeController {
+    started: Timestamp,
+    /// By node: the lease's time of renewal, and when that was seen to change.
+    renewed: BTreeMap<String, (Option<Timestamp>, Timestamp)>,
+}
+
+impl NodeController {
+    pub fn new(started: Timestamp) -> Self {
+        Self {
+            started,
+            renewed: BTreeMap::new(),
+        }
+    }
+}
+
+impl Controller for NodeController {
+    fn name(&self) -> &'static str {
+        "node lifecycle"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::NODE, Kind::LEASE, Kind::POD])
+    }
+
+    /// A node lives while its lease's time of renewal changes, or when it says that it is ready
+    /// again. Clocks are not compared.
+    fn hear(&mut self, diff: &Diff, now: Timestamp) {
+        let Some(new) = &diff.new else {
+            if diff.object().kind == Kind::NODE {
+                self.renewed.remove(&diff.object().key.name);
+            }
+            return;
+        };
+        let name = &new.key.name;
+        let known = self.renewed.get(name).map(|(renewed, _)| *renewed);
+        if let Some(lease) = new.as_lease().filter(|_| new.key.namespace == NODE_LEASES) {
+            if known != Some(lease.renewed) {
+                self.renewed.insert(name.clone(), (lease.renewed, now));
+            }
+        } else if says_ready(new) && !diff.old.as_deref().is_some_and(says_ready) {
+            self.renewed.insert(name.clone(), (known.flatten(), now));
+        }
+    }
+
+    /// A pod may have to leave a node that is not well at once.
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        for object in diff.versions() {
+            if object.kind == Kind::NODE {
+                due.insert((Kind::NODE, object.key.clone()));
+            }
+            let Some(row) = object.as_pod().filter(|row| !row.node.is_empty()) else {
+                continue;
+            };
+            let key = Key::new("", &row.node);
+            let node = world.get(Kind::NODE, &key).and_then(|node| node.as_node());
+            if node.is_some_and(|node| node.ready != "True" || !node.taints.is_empty()) {
+                due.insert((Kind::NODE, key));
+            }
+        }
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
+        let node = world.get(Kind::NODE, key)?;
+        let heard = self.renewed.get(&key.name).map(|(_, heard)| *heard);
+        let view = View {
+            node,
+            row: node.as_node()?,
+            pods: world.pods_on(&key.name),
+            renewed: heard
+                .unwrap_or_default()
+                .max(self.started)
+                .max(node.meta.created),
+            now,
+        };
+        Some(plan(&view))
+    }
+}
+
+/// Only the node's own agent says so.
+fn says_ready(object: &Object) -> bool {
+    object.as_node().is_some_and(|node| node.ready == "True")
+}
 
 /// What a plan for one node is made from.
 pub struct View<'a> {

@@ -269,6 +269,19 @@ impl Object {
         }
     }
 
+    /// What the object selects others by, if it does.
+    pub fn selector(&self) -> Option<LabelSelector> {
+        match &self.body {
+            Body::Service(service) => selector(service),
+            Body::Set(row) => Some(row.selector.clone()),
+            Body::Deployment(deployment) => {
+                let spec = deployment.spec.as_ref()?;
+                LabelSelector::from_object(Some(&spec.selector)).ok()
+            }
+            _ => None,
+        }
+    }
+
     fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
         let key = Key {
             namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -281,6 +294,14 @@ impl Object {
             body,
         }
     }
+}
+
+/// The selector of a Service whose endpoints follow from pods.
+pub fn selector(service: &Service) -> Option<LabelSelector> {
+    let spec = service.spec.as_ref()?;
+    let labels = spec.selector.as_ref().filter(|labels| !labels.is_empty())?;
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    (!external).then(|| LabelSelector::from_map(labels))
 }
 
 impl PodRow {

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::action::{Action, Plan};
+use super::controller::{Controller, Due, Watches, all_of};
 use super::object::{NodeRow, Object};
+use super::world::{Address, Diff, World};
+use client::Kind;
 
 /// The addresses of pods of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,62 @@ pub struct Range {
     pub network: IpNetwork,
     /// Prefix length of one node's share.
     pub mask_bits: u8,
+}
+
+/// Gives every node its shares of the pod ranges. Its work is about all nodes.
+pub struct PodCidrController {
+    ranges: Vec<Range>,
+    /// By node uid: the shares that were written.
+    given: BTreeMap<String, Vec<String>>,
+}
+
+impl PodCidrController {
+    pub fn new(ranges: Vec<Range>) -> Self {
+        Self {
+            ranges,
+            given: BTreeMap::new(),
+        }
+    }
+}
+
+impl Controller for PodCidrController {
+    fn name(&self) -> &'static str {
+        "pod CIDRs"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::NODE])
+    }
+
+    fn due(&self, _world: &World, diff: &Diff, due: &mut Due) {
+        if diff.old.is_none() || diff.new.is_none() || shares_differ(diff) {
+            due.insert(all_of(Kind::NODE));
+        }
+    }
+
+    fn due_at_start(&self, _world: &World, due: &mut Due) {
+        due.insert(all_of(Kind::NODE));
+    }
+
+    fn plan(&mut self, world: &World, _about: &Address, _now: Timestamp) -> Option<Plan> {
+        let nodes = world.all(Kind::NODE);
+        let view = View {
+            nodes: nodes
+                .filter_map(|node| Some((node.as_ref(), node.as_node()?)))
+                .collect(),
+            ranges: &self.ranges,
+            given: &self.given,
+        };
+        let (plan, given) = plan(&view);
+        self.given = given;
+        Some(plan)
+    }
+}
+
+fn shares_differ(diff: &Diff) -> bool {
+    let shares = |node: Option<&Object>| Some(node?.as_node()?.pod_cidrs.clone());
+    let new = shares(diff.new.as_deref());
+    new != shares(diff.old.as_deref()) || new.is_some_and(|shares| shares.is_empty())
 }
 
 /// What the plan is made from.

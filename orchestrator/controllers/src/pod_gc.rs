@@ -1,18 +1,65 @@
 //! Pods that nobody else ends: of nodes that are gone, and finished ones in excess. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::action::{Action, Delete, Plan};
+use super::controller::{Controller, Due, Watches, all_of};
 use super::object::{Key, Object, PodRow};
-use super::world::World;
+use super::world::{Address, Diff, World};
 use client::Kind;
 
 /// A node is believed gone after this.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
 /// Finished pods are kept up to this number.
 const FINISHED_KEPT: usize = 12_500;
+
+/// Removes pods that nobody else ends. Its work is about all pods.
+#[derive(Default)]
+pub struct PodGcController {
+    /// By node: when it was first missed.
+    missing: BTreeMap<String, Timestamp>,
+}
+
+impl Controller for PodGcController {
+    fn name(&self) -> &'static str {
+        "pod garbage collector"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::POD, Kind::NODE])
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let object = diff.object();
+        let has_none = |pod: &Object| {
+            let row = pod.as_pod().filter(|row| !row.node.is_empty());
+            row.is_some_and(|row| world.get(Kind::NODE, &Key::new("", &row.node)).is_none())
+        };
+        let is_due = match object.kind {
+            Kind::NODE => diff.new.is_none() && !world.pods_on(&object.key.name).is_empty(),
+            _ => diff.versions().any(|pod| has_none(pod)),
+        };
+        let ended = |pod: &Option<Arc<Object>>| {
+            let row = pod.as_ref().and_then(|pod| pod.as_pod());
+            row.is_some_and(PodRow::finished)
+        };
+        let one_more = ended(&diff.new) && !ended(&diff.old);
+        if is_due || (one_more && world.finished_pods().len() > FINISHED_KEPT) {
+            due.insert(all_of(Kind::POD));
+        }
+    }
+
+    fn due_at_start(&self, _world: &World, due: &mut Due) {
+        due.insert(all_of(Kind::POD));
+    }
+
+    fn plan(&mut self, world: &World, _about: &Address, now: Timestamp) -> Option<Plan> {
+        Some(plan(&gather(world, &mut self.missing, now)))
+    }
+}
 
 /// What the plan is made from.
 pub struct View<'a> {
@@ -48,11 +95,13 @@ pub fn gather<'a>(
         }
     });
     let missing = missing.collect();
-    let finished: Vec<&Object> = world
-        .all(Kind::POD)
-        .filter(|pod| pod.as_pod().is_some_and(PodRow::finished))
-        .map(AsRef::as_ref)
-        .collect();
+    let finished = world.finished_pods();
+    let finished = if finished.len() > FINISHED_KEPT {
+        let pods = finished.filter_map(|key| world.get(Kind::POD, key));
+        pods.map(AsRef::as_ref).collect()
+    } else {
+        Vec::new()
+    };
     View {
         missing,
         finished,

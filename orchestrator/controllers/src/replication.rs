@@ -10,15 +10,89 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::action::{self, Action, Create, Delete, Plan};
+use super::controller::{Controller, Due, Ending, Watches};
 use super::object::{Key, Object, Phase, PodRow, SetRow, SetStatus};
-use super::world::World;
+use super::world::{Address, Diff, World};
 use client::Kind;
+
+/// Keeps as many pods as sets of one kind say. Its work is about a set.
+pub struct SetController {
+    kind: Kind,
+    watches: &'static [Kind],
+    /// By set: why its last create failed.
+    refused: BTreeMap<Address, String>,
+}
+
+impl SetController {
+    pub fn of(kind: Kind) -> Self {
+        let watches: &[Kind] = match kind {
+            Kind::REPLICA_SET => &[Kind::POD, Kind::REPLICA_SET],
+            _ => &[Kind::POD, Kind::REPLICATION_CONTROLLER],
+        };
+        Self {
+            kind,
+            watches,
+            refused: BTreeMap::new(),
+        }
+    }
+}
+
+impl Controller for SetController {
+    fn name(&self) -> &'static str {
+        self.kind.plural
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(self.watches)
+    }
+
+    fn hear(&mut self, diff: &Diff, _now: Timestamp) {
+        if diff.new.is_none() {
+            let object = diff.object();
+            self.refused.remove(&(object.kind, object.key.clone()));
+        }
+    }
+
+    /// Of a pod the set that controls it, or, for an orphan, every set that would adopt it.
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        for object in diff.versions() {
+            if object.kind == self.kind {
+                due.insert((self.kind, object.key.clone()));
+                continue;
+            }
+            match object.controller() {
+                Some(owner) => {
+                    let set = world.by_uid(&owner.uid);
+                    due.extend(set.map(|set| (set.kind, set.key.clone())));
+                }
+                None => due.extend(world.selecting(object)),
+            }
+        }
+        due.retain(|(kind, _)| *kind == self.kind);
+    }
+
+    fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan> {
+        let refused = self.refused.get(about).map(String::as_str);
+        gather(world, self.kind, &about.1, refused, now).map(|view| plan(&view))
+    }
+
+    fn ended(&mut self, about: &Address, ending: &Ending) {
+        match ending {
+            Ending::Done => drop(self.refused.remove(about)),
+            Ending::Failed {
+                creating: true,
+                message,
+            } => drop(self.refused.insert(about.clone(), message.clone())),
+            Ending::Failed { .. } => {}
+        }
+    }
+}
 
 /// What a plan for one set is made from.
 pub struct View<'a> {
     pub set: &'a Object,
     pub row: &'a SetRow,
-    /// The pods of the set's namespace.
+    /// The pods that it controls, and those that nothing controls and that it selects.
     pub pods: Vec<(&'a Object, &'a PodRow)>,
     /// How many active pods of sets with the same owner run on a node.
     pub crowd: BTreeMap<String, usize>,
@@ -61,10 +135,12 @@ pub fn gather<'a>(
         }
     }
     let namespace = world.get(Kind::NAMESPACE, &Key::new("", &key.namespace));
+    let pods = world.claimable(set).into_iter();
+    let pods = pods.filter_map(|pod| Some((pod, pod.as_pod()?)));
     Some(View {
         set,
         row: set.as_set()?,
-        pods: world.pods(&set.key.namespace),
+        pods: pods.collect(),
         crowd,
         namespace_ending: namespace.is_some_and(|namespace| namespace.meta.deleting.is_some()),
         refused,

@@ -8,7 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::object::{Key, Object, PodRow, SetRow};
+use super::object::{Key, Object, PodRow};
+use super::selections::{Selections, take};
+pub use super::shelf::Address;
+use super::shelf::Shelves;
 use client::Kind;
 
 /// One delivery of a watch.
@@ -30,24 +33,31 @@ pub struct Diff {
     pub new: Option<Arc<Object>>,
 }
 
-/// Who depends on an object: kind and key.
-pub type Address = (Kind, Key);
+impl Diff {
+    /// The object as it is, or was.
+    pub fn object(&self) -> &Object {
+        let object = self.new.as_ref().or(self.old.as_ref());
+        object.expect("a change has an old object or a new one")
+    }
+
+    /// The object as it was, and as it is.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<Object>> {
+        [&self.old, &self.new].into_iter().flatten()
+    }
+}
 
 /// The objects, by kind.
 #[derive(Default)]
 pub struct World {
-    kinds: BTreeMap<Kind, Shelf>,
+    shelves: Shelves,
     dependents: BTreeMap<String, BTreeSet<Address>>,
     by_uid: BTreeMap<String, Address>,
     pods_on: BTreeMap<String, BTreeSet<Key>>,
-}
-
-#[derive(Default)]
-struct Shelf {
-    objects: BTreeMap<Key, Arc<Object>>,
-    /// The watch has delivered everything up to here.
-    seen: u64,
-    listed: bool,
+    finished: BTreeSet<Key>,
+    selections: Selections,
+    /// Objects that were looked at.
+    #[cfg(test)]
+    pub visits: std::cell::Cell<usize>,
 }
 
 impl World {
@@ -55,24 +65,24 @@ impl World {
     pub fn in_sync(&self, kinds: &[Kind]) -> bool {
         kinds
             .iter()
-            .all(|kind| self.kinds.get(kind).is_some_and(|shelf| shelf.listed))
+            .all(|kind| self.shelves.kind(*kind).is_some_and(|shelf| shelf.listed))
     }
 
     /// Takes in what a watch delivered.
     pub fn apply(&mut self, change: Change) -> Vec<Diff> {
-        match change {
+        let diffs = match change {
             Change::Snapshot {
                 kind,
                 objects,
                 revision,
             } => self.replace(kind, objects, revision),
             Change::Upsert(object) => {
-                let shelf = self.kinds.entry(object.kind).or_default();
+                let shelf = self.shelves.kind_mut(object.kind);
                 shelf.seen = shelf.seen.max(object.meta.revision);
                 self.upsert(object).into_iter().collect()
             }
             Change::Delete(object) => {
-                let shelf = self.kinds.entry(object.kind).or_default();
+                let shelf = self.shelves.kind_mut(object.kind);
                 shelf.seen = shelf.seen.max(object.meta.revision);
                 let known = shelf.objects.get(&object.key);
                 let same = known.is_some_and(|known| {
@@ -85,17 +95,21 @@ impl World {
                 };
                 diff.into_iter().collect()
             }
-        }
+        };
+        self.selections.scan(&self.shelves);
+        diffs
     }
 
     /// Takes in the answer to an own write, unless the watch is already past it.
     pub fn assume(&mut self, object: Object) -> Option<Diff> {
-        let seen = self.kinds.get(&object.kind).map_or(0, |shelf| shelf.seen);
+        let seen = self.shelves.kind(object.kind);
+        let seen = seen.map_or(0, |shelf| shelf.seen);
         if object.meta.revision <= seen {
-            None
-        } else {
-            self.upsert(object)
+            return None;
         }
+        let diff = self.upsert(object);
+        self.selections.scan(&self.shelves);
+        diff
     }
 
     /// Forgets an object that an own delete removed at once.
@@ -109,7 +123,8 @@ impl World {
     }
 
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
-        self.kinds.get(&kind)?.objects.get(key)
+        self.visit();
+        self.shelves.get(kind, key)
     }
 
     pub fn by_uid(&self, uid: &str) -> Option<&Arc<Object>> {
@@ -118,10 +133,10 @@ impl World {
     }
 
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
-        self.kinds
-            .get(&kind)
-            .into_iter()
+        let shelf = self.shelves.kind(kind).into_iter();
+        shelf
             .flat_map(|shelf| shelf.objects.values())
+            .inspect(|_| self.visit())
     }
 
     /// The objects of `kind` in one namespace.
@@ -130,17 +145,43 @@ impl World {
         kind: Kind,
         namespace: &'n str,
     ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a, 'n> {
-        let shelf = self.kinds.get(&kind).into_iter();
-        shelf
-            .flat_map(move |shelf| shelf.objects.range(Key::new(namespace, "")..))
-            .take_while(move |(key, _)| key.namespace == namespace)
-            .map(|(_, object)| object)
+        let objects = self.shelves.within(kind, namespace);
+        objects.inspect(|_| self.visit())
     }
 
-    pub fn pods<'a>(&'a self, namespace: &str) -> Vec<(&'a Object, &'a PodRow)> {
-        let pods = self.within(Kind::POD, namespace);
-        pods.filter_map(|object| Some((object.as_ref(), object.as_pod()?)))
-            .collect()
+    /// The objects that the object's selector selects: pods of a Service; of what has a controller or may
+    /// get one, those without.
+    pub fn selected<'a>(
+        &'a self,
+        kind: Kind,
+        key: &Key,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let what = Selections::selected_by(kind);
+        let members = self.selections.members(&(kind, key.clone()));
+        let members = members.zip(std::iter::repeat(what));
+        members.filter_map(|(key, what)| self.get(what?, key))
+    }
+
+    /// The objects whose selectors select this one.
+    pub fn selecting(&self, object: &Object) -> BTreeSet<Address> {
+        self.selections.selecting(object)
+    }
+
+    /// What the object controls and what it may come to control, in the order of keys.
+    pub fn claimable<'a>(&'a self, object: &Object) -> Vec<&'a Object> {
+        let what = Selections::selected_by(object.kind);
+        let own = self.dependents(&object.meta.uid);
+        let own = own.filter(|it| Some(it.kind) == what);
+        let orphans = self.selected(object.kind, &object.key);
+        let mut all: Vec<&Object> = own.chain(orphans).map(AsRef::as_ref).collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all.dedup_by(|a, b| a.key == b.key);
+        all
+    }
+
+    /// Pods that will not run again.
+    pub fn finished_pods(&self) -> impl ExactSizeIterator<Item = &Key> {
+        self.finished.iter()
     }
 
     pub fn pods_on<'a>(&'a self, node: &str) -> Vec<(&'a Object, &'a PodRow)> {
@@ -155,12 +196,6 @@ impl World {
         self.pods_on.keys()
     }
 
-    pub fn sets<'a>(&'a self, kind: Kind, namespace: &str) -> Vec<(&'a Object, &'a SetRow)> {
-        let sets = self.within(kind, namespace);
-        sets.filter_map(|object| Some((object.as_ref(), object.as_set()?.as_ref())))
-            .collect()
-    }
-
     /// The objects that name `uid` among their owners.
     pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
         let addresses = self.dependents.get(uid).into_iter().flatten();
@@ -169,13 +204,13 @@ impl World {
 
     /// Whether anything that is watched still lives in `namespace`.
     pub fn holds_any(&self, namespace: &str) -> bool {
-        self.kinds
-            .keys()
+        self.shelves
+            .kinds()
             .any(|kind| kind.namespaced && self.within(*kind, namespace).next().is_some())
     }
 
     fn replace(&mut self, kind: Kind, objects: Vec<Object>, revision: u64) -> Vec<Diff> {
-        let shelf = self.kinds.entry(kind).or_default();
+        let shelf = self.shelves.kind_mut(kind);
         let known: BTreeMap<Key, u64> = shelf
             .objects
             .iter()
@@ -191,7 +226,7 @@ impl World {
         for object in objects {
             diffs.extend(self.upsert(object));
         }
-        let shelf = self.kinds.entry(kind).or_default();
+        let shelf = self.shelves.kind_mut(kind);
         shelf.seen = shelf.seen.max(revision);
         shelf.listed = true;
         diffs
@@ -211,11 +246,9 @@ impl World {
         }
         let new = Arc::new(object);
         self.index(&new);
-        self.kinds
-            .entry(kind)
-            .or_default()
-            .objects
-            .insert(key, new.clone());
+        let shelf = self.shelves.kind_mut(kind);
+        shelf.objects.insert(key, new.clone());
+        self.selections.change(old.as_deref(), Some(&new));
         Some(Diff {
             old,
             new: Some(new),
@@ -223,12 +256,19 @@ impl World {
     }
 
     fn remove(&mut self, kind: Kind, key: &Key) -> Option<Diff> {
-        let old = self.kinds.get_mut(&kind)?.objects.remove(key)?;
+        let old = self.shelves.kind_mut(kind).objects.remove(key)?;
         self.unindex(&old);
+        self.selections.change(Some(&old), None);
         Some(Diff {
             old: Some(old),
             new: None,
         })
+    }
+
+    /// Counts the objects that are looked at, for tests of what an event costs.
+    fn visit(&self) {
+        #[cfg(test)]
+        self.visits.set(self.visits.get() + 1);
     }
 
     fn index(&mut self, object: &Object) {
@@ -239,6 +279,9 @@ impl World {
                 .entry(owner.uid.clone())
                 .or_default()
                 .insert(address.clone());
+        }
+        if object.as_pod().is_some_and(PodRow::finished) {
+            self.finished.insert(object.key.clone());
         }
         if let Some(pod) = object.as_pod().filter(|pod| !pod.node.is_empty()) {
             self.pods_on
@@ -257,17 +300,8 @@ impl World {
             take(&mut self.dependents, &owner.uid, &address);
         }
         if let Some(pod) = object.as_pod() {
+            self.finished.remove(&object.key);
             take(&mut self.pods_on, &pod.node, &object.key);
-        }
-    }
-}
-
-/// Removes one member of a set in a map of sets, and the set with its last.
-fn take<T: Ord>(map: &mut BTreeMap<String, BTreeSet<T>>, key: &str, member: &T) {
-    if let Some(set) = map.get_mut(key) {
-        set.remove(member);
-        if set.is_empty() {
-            map.remove(key);
         }
     }
 }

@@ -51,6 +51,12 @@ pub struct Writer<'a> {
     pub now: Timestamp,
 }
 
+/// The object with everything in it that a part of one says, by the schema: lists that merge lose
+/// nothing. Nobody comes to own anything.
+pub fn merged(resource: &Resource, live: &Value, part: &Value) -> Value {
+    merge::merge(shape::whole(resource), live, part)
+}
+
 /// The object that `applied` makes of the live one: canonical, not defaulted, with its
 /// managedFields. Equal to the live one if nothing changes. `applied` is the body as it was
 /// written, with the name and namespace of the request.

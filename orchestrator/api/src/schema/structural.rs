@@ -10,6 +10,7 @@ mod embedded;
 mod formats;
 mod lists;
 mod numbers;
+mod rules;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,9 @@ use serde_json::Value;
 use crate::{re2::Pattern, status::Cause};
 
 use formats::Format;
+pub(crate) use formats::{go_duration, is_of_format};
+pub(crate) use numbers::go_double;
+pub(crate) use rules::env as rule_env;
 
 /// Schemas inside a schema, and what their patterns take.
 const MAX_NODES: usize = 50_000;
@@ -29,6 +33,7 @@ const MAX_PATTERN_MEMORY: usize = 16 * 1024 * 1024;
 pub struct Schema {
     root: Node,
     patterns: usize,
+    has_rules: bool,
 }
 
 /// Which part of an object is written.
@@ -64,6 +69,7 @@ struct Node {
     list: List,
     /// An object with kind and metadata.
     embedded: bool,
+    rules: Option<Box<rules::Rules>>,
 }
 
 /// A pattern, or why it is none, and its number in the schema.
@@ -103,10 +109,15 @@ impl Schema {
     /// the limits of this module the schema breaks.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         let mut compiler = Compiler::default();
-        let root = compiler.node(schema)?;
+        let mut root = compiler.node(schema)?;
+        // The root has a kind and metadata, whatever the schema says.
+        if let Some(rules) = &mut root.rules {
+            **rules = rules::Rules::of(schema, true);
+        }
         Ok(Self {
             root,
             patterns: compiler.patterns,
+            has_rules: compiler.has_rules,
         })
     }
 
@@ -115,6 +126,9 @@ impl Schema {
         let mut causes = check::object(self, new, old, part);
         embedded::check(&self.root, new, &mut causes);
         lists::check(&self.root, new, old, &mut causes);
+        if self.has_rules {
+            rules::check(&self.root, new, old, &mut causes);
+        }
         causes
     }
 }
@@ -124,6 +138,7 @@ struct Compiler {
     nodes: usize,
     patterns: usize,
     pattern_memory: usize,
+    has_rules: bool,
 }
 
 impl Compiler {
@@ -164,7 +179,16 @@ impl Compiler {
                 _ => List::Atomic,
             },
             embedded: schema["x-kubernetes-embedded-resource"] == true,
+            rules: self.rules(schema),
         })
+    }
+
+    fn rules(&mut self, schema: &Value) -> Option<Box<rules::Rules>> {
+        let given = schema["x-kubernetes-validations"].as_array();
+        given.filter(|given| !given.is_empty())?;
+        self.has_rules = true;
+        let embedded = schema["x-kubernetes-embedded-resource"] == true;
+        Some(Box::new(rules::Rules::of(schema, embedded)))
     }
 
     fn inner(&mut self, schema: &Value) -> Result<Option<Box<Node>>, String> {

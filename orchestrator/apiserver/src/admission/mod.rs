@@ -6,6 +6,7 @@
 
 mod given;
 mod limit_range;
+pub mod policies;
 mod priority;
 pub mod quota;
 pub mod webhooks;
@@ -134,6 +135,9 @@ pub struct Attributes<'a> {
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
 pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if attributes.was_reviewed() {
+        return Ok(());
+    }
     give(attributes, object)?;
     let Some(mut webhooks) = Mutation::of(attributes)? else {
         return Ok(());
@@ -153,11 +157,15 @@ pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(
 /// What the server itself gives a new or changed object.
 fn give(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     limit_range::mutate(attributes, object)?;
-    priority::give(attributes, object)
+    priority::give(attributes, object)?;
+    policies::mutate(attributes, object)
 }
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
 pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    if attributes.was_reviewed() {
+        return Ok(());
+    }
     if let Some(object) = object {
         limit_range::validate(attributes, object)?;
     } else if let Some(mut webhooks) = Mutation::of(attributes)? {
@@ -165,6 +173,7 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
         webhooks.ask(None).await?;
     }
     priority::validate(attributes, object)?;
+    policies::validate(attributes, object)?;
     webhooks::validate(attributes, object).await
 }
 
@@ -176,5 +185,18 @@ pub async fn review_body(attributes: &Attributes<'_>, body: &mut Value) -> Resul
             webhooks.ask_again(body).await?;
         }
     }
+    policies::validate(attributes, Some(body))?;
     webhooks::validate(attributes, Some(body)).await
+}
+
+impl Attributes<'_> {
+    /// A binding or an eviction was reviewed as what the client sent; what the server makes of it, a
+    /// changed or deleted pod, is not reviewed again.
+    fn was_reviewed(&self) -> bool {
+        let by_body = matches!(
+            self.subresource,
+            Some(Subresource::Binding | Subresource::Eviction)
+        );
+        by_body && self.asked.body.is_none()
+    }
 }

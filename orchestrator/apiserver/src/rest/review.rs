@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
+use crate::State;
 use crate::authn::{MASTERS, User};
 use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
@@ -30,10 +31,10 @@ pub fn review(call: &Call, question: Question) -> Answer {
             "username": &*call.user.name,
             "groups": call.user.all_groups(),
         }}),
-        Question::OwnAccess => json!({"allowed": may(call, &call.user, spec)}),
+        Question::OwnAccess => json!({"allowed": may(&call.state, &call.user, spec)}),
         Question::OwnRules => rules(&call.user),
         Question::Access | Question::LocalAccess => {
-            json!({"allowed": may(call, &somebody(spec), spec)})
+            json!({"allowed": may(&call.state, &somebody(spec), spec)})
         }
     };
     review["status"] = status;
@@ -46,16 +47,17 @@ fn somebody(spec: &Value) -> User {
     User::named(word(spec, "user"), groups.collect())
 }
 
-fn may(call: &Call, user: &User, spec: &Value) -> bool {
+/// Whether a user may do what a review asks about.
+pub fn may(state: &State, user: &User, spec: &Value) -> bool {
     let (path, object) = (&spec["nonResourceAttributes"], &spec["resourceAttributes"]);
     if path.is_object() {
-        return authz::path(&call.state, user, word(path, "path")).is_ok();
+        return authz::path(state, user, word(path, "path")).is_ok();
     }
     // Who may do everything may do what this server does not know as well.
     if user.is_in(MASTERS) {
         return true;
     }
-    let snapshot = call.state.registry.snapshot();
+    let snapshot = state.registry.snapshot();
     let (Some(target), Some(verb)) = (target(&snapshot, object), Verb::of(word(object, "verb")))
     else {
         return false;
@@ -65,7 +67,7 @@ fn may(call: &Call, user: &User, spec: &Value) -> bool {
         target: &target,
         query: None,
     };
-    authz::objects(&call.state, user, wish).is_ok()
+    authz::objects(state, user, wish).is_ok()
 }
 
 fn rules(user: &User) -> Value {

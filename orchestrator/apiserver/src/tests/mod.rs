@@ -16,6 +16,7 @@ mod node_rights;
 mod objects;
 mod old_versions;
 mod outgoing;
+mod policies;
 mod quotas;
 mod races;
 mod remote;

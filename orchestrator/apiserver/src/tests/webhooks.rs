@@ -584,6 +584,35 @@ async fn a_rule_for_another_version_sees_the_object_in_that_version() {
 }
 
 #[tokio::test]
+async fn match_conditions_narrow_who_is_asked_and_fail_as_the_policy_says() {
+    let setting = Setting::start(|_, _| allow()).await;
+    let condition = |expression: &str| json!([{"name": "c", "expression": expression}]);
+    let rules = config_maps(&["CREATE"]);
+    let wanted = condition("object.metadata.name.startsWith('x') && request.operation == 'CREATE'");
+    let fields = json!({"matchConditions": wanted});
+    setting.validating("wanted", rules.clone(), fields).await;
+    let cluster = &setting.cluster;
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    assert_eq!(setting.paths(), Vec::<String>::new());
+    cluster.post(CONFIG_MAPS, config_map("x")).await.expect(201);
+    assert_eq!(setting.paths(), ["/wanted"]);
+    let broken = condition("object.data.missing == 'yes'");
+    let open = json!({"matchConditions": broken, "failurePolicy": "Ignore"});
+    setting.validating("open", rules.clone(), open).await;
+    cluster.post(CONFIG_MAPS, config_map("b")).await.expect(201);
+    assert_eq!(setting.paths(), Vec::<String>::new());
+    let closed = json!({"matchConditions": broken});
+    setting.validating("closed", rules, closed).await;
+    let refused = cluster.post(CONFIG_MAPS, config_map("d")).await;
+    assert!(
+        refused.message().contains("is forbidden: "),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+}
+
+#[tokio::test]
 async fn the_server_s_own_writes_ask_nobody() {
     let setting = Setting::start(|_, _| json!({"allowed": false})).await;
     let everything = rule(&["*"], "*", "*", &["*/*"]);
@@ -593,4 +622,83 @@ async fn the_server_s_own_writes_ask_nobody() {
         .await
         .expect("written");
     assert_eq!(setting.paths(), Vec::<String>::new());
+}
+
+/// Kubernetes' own test server, which its conformance tests run as a pod.
+#[tokio::test]
+#[ignore = "needs the binaries that `cargo xtask conformance` builds"]
+async fn agnhost_says_what_it_says_to_kubernetes() {
+    let built = std::env::var("KUBERNETES_BUILT").unwrap_or("/var/tmp/k8s-1.20".to_owned());
+    let own = |name: &str| format!("{built}/{name}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let mut agnhost = tokio::process::Command::new(own("agnhost"))
+        .args(["webhook", "--port", &port.to_string()])
+        .args(["--tls-cert-file", &own("localhost.crt")])
+        .args(["--tls-private-key-file", &own("localhost.key")])
+        .kill_on_drop(true)
+        .spawn()
+        .expect("agnhost starts");
+    while tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .is_err()
+    {
+        assert!(
+            agnhost.try_wait().expect("a child").is_none(),
+            "it has ended"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The certificate is its own authority.
+    let certificate = std::fs::read(own("localhost.crt")).expect("a certificate");
+    let client = |path: &str| {
+        let url = format!("https://127.0.0.1:{port}{path}");
+        json!({"clientConfig": {"url": url, "caBundle": STANDARD.encode(&certificate)}})
+    };
+    let setting = Setting::start(|_, _| allow()).await;
+    let (maps, pods) = (config_maps(&["*"]), rule(&["CREATE"], "", "v1", &["pods"]));
+    setting
+        .validating("maps", maps.clone(), client("/configmaps"))
+        .await;
+    setting
+        .mutating("maps", maps, client("/mutating-configmaps"))
+        .await;
+    setting
+        .validating("pods", pods.clone(), client("/pods"))
+        .await;
+    setting
+        .mutating("pods", pods, client("/mutating-pods"))
+        .await;
+    let map = |name: &str, key: &str, value: &str| {
+        let mut map = config_map(name);
+        map["data"] = json!({key: value});
+        map
+    };
+    let cluster = &setting.cluster;
+    let refused = map("bad", "webhook-e2e-test", "webhook-disallow");
+    let refused = cluster.post(CONFIG_MAPS, refused).await;
+    let why = "denied the request: the configmap contains unwanted key and value";
+    assert!(refused.message().contains(why), "{}", refused.message());
+    let made = cluster
+        .post(CONFIG_MAPS, map("good", "mutation-start", "yes"))
+        .await;
+    assert_eq!(made.expect(201)["data"]["mutation-stage-1"], "yes");
+    let made = cluster
+        .post(PODS, pod("webhook-to-be-mutated"))
+        .await
+        .expect(201);
+    let added = &made["spec"]["initContainers"][0];
+    assert_eq!(added["name"], "webhook-added-init-container");
+    assert_eq!(added["terminationMessagePolicy"], "File");
+    let mut bad = pod("bad");
+    bad["metadata"]["labels"] = json!({"webhook-e2e-test": "webhook-disallow"});
+    bad["spec"]["containers"][0]["name"] = "webhook-disallow".into();
+    let refused = cluster.post(PODS, bad).await;
+    for why in [
+        "the pod contains unwanted container name",
+        "the pod contains unwanted label",
+    ] {
+        assert!(refused.message().contains(why), "{}", refused.message());
+    }
 }

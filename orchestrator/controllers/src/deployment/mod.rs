@@ -13,10 +13,67 @@ use self::revision::{DESIRED, HASH_LABEL, MAX};
 use self::rollout::{Bounds, Size};
 use self::status::Step;
 use super::action::{self, Action, Create, Plan};
+use super::controller::{Controller, Due, Watches};
 use super::object::{Key, Object, Owner, SetRow};
-use super::world::World;
+use super::world::{Address, Diff, World};
 use api::selector::LabelSelector;
 use client::Kind;
+
+/// Rolls Deployments. Its work is about a Deployment.
+pub struct DeploymentController;
+
+impl Controller for DeploymentController {
+    fn name(&self) -> &'static str {
+        "deployments"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::POD])
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        for object in diff.versions() {
+            match object.kind {
+                Kind::DEPLOYMENT => drop(due.insert((object.kind, object.key.clone()))),
+                Kind::REPLICA_SET => due.extend(of_set(world, object)),
+                _ => due.extend(of_pod(world, object)),
+            }
+        }
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
+        gather(world, key, now).map(|view| plan(&view))
+    }
+}
+
+/// The Deployment that controls the set; for an orphan those that select it, and the one that it is named
+/// after: its new set may want that name.
+fn of_set(world: &World, set: &Object) -> Due {
+    let Some(owner) = set.controller() else {
+        let mut due = world.selecting(set);
+        due.retain(|(kind, _)| *kind == Kind::DEPLOYMENT);
+        let name = set.key.name.rsplit_once('-').map(|(name, _)| name);
+        due.extend(name.map(|name| (Kind::DEPLOYMENT, Key::new(&set.key.namespace, name))));
+        return due;
+    };
+    let owner = world.by_uid(&owner.uid);
+    let owner = owner.filter(|owner| owner.kind == Kind::DEPLOYMENT);
+    owner
+        .map(|owner| (owner.kind, owner.key.clone()))
+        .into_iter()
+        .collect()
+}
+
+/// A Deployment that recreates waits for the last old pod to be gone.
+fn of_pod(world: &World, pod: &Object) -> Due {
+    let ended = pod.as_pod().is_some_and(|row| row.finished());
+    if !ended && world.get(Kind::POD, &pod.key).is_some() {
+        return Due::new();
+    }
+    let set = pod.controller().and_then(|owner| world.by_uid(&owner.uid));
+    let set = set.filter(|set| set.as_set().is_some());
+    set.map(|set| of_set(world, set)).unwrap_or_default()
+}
 
 /// A ReplicaSet and its row.
 pub type SetRef<'a> = (&'a Object, &'a SetRow);
@@ -166,7 +223,8 @@ fn claim<'a>(
     let ending = deployment.meta.deleting.is_some();
     let mut sets = Vec::new();
     let mut claims = Vec::new();
-    for (set, row) in world.sets(Kind::REPLICA_SET, &deployment.key.namespace) {
+    let sets_of = world.claimable(deployment).into_iter();
+    for (set, row) in sets_of.filter_map(|set| Some((set, set.as_set()?.as_ref()))) {
         let matches = selector.matches(&set.meta.labels);
         match set.controller().map(|owner: &Owner| owner.uid == *uid) {
             Some(true) if matches => sets.push((set, row)),

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::fixture::{now, object, words};
+use crate::pod_cidr;
 
 fn node(ready: &str, revision: u64) -> Object {
     let metadata = json!({"name": "node-1", "resourceVersion": revision.to_string()});
@@ -24,7 +25,7 @@ fn lease(renewed: &str, revision: u64) -> Object {
     )
 }
 
-fn engine() -> Engine {
+pub fn engine() -> Engine {
     let config = ControllersConfig {
         pod_ranges: vec![pod_cidr::Range {
             network: "10.100.0.0/16".parse().unwrap(),
@@ -36,7 +37,7 @@ fn engine() -> Engine {
 }
 
 /// The first lists of all kinds; those of nodes and leases hold what is given.
-fn list(engine: &mut Engine, mut objects: Vec<Object>) {
+pub fn list(engine: &mut Engine, mut objects: Vec<Object>) {
     for &kind in Kind::watched() {
         let of_kind = objects
             .extract_if(.., |object| object.kind == kind)
@@ -53,7 +54,7 @@ fn list(engine: &mut Engine, mut objects: Vec<Object>) {
 }
 
 /// What is asked for after `seconds`, each plan taken as carried out.
-fn asked(engine: &mut Engine, seconds: i64) -> Vec<String> {
+pub fn asked(engine: &mut Engine, seconds: i64) -> Vec<String> {
     let at = now() + SignedDuration::from_secs(seconds);
     let mut asked = Vec::new();
     while let Some((task, plan)) = engine.next(at) {

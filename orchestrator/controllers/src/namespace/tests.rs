@@ -34,7 +34,7 @@ fn a_living_namespace_has_a_default_account() {
 }
 
 #[test]
-fn an_ending_namespace_is_emptied_of_what_is_not_going_yet() {
+fn an_ending_namespace_is_emptied_of_pods_and_then_of_all_else() {
     let pod = |ending: bool| {
         let mut value = json!({"metadata": {"name": "a"}, "spec": {"containers": []}});
         if ending {
@@ -43,11 +43,16 @@ fn an_ending_namespace_is_emptied_of_what_is_not_going_yet() {
         (Kind::POD, value)
     };
     let map = (Kind::CONFIG_MAP, json!({"metadata": {"name": "b"}}));
-    let words = planned(vec![namespace(true), pod(false), map]);
-    assert_eq!(words, ["empty configmaps of ns", "empty pods of ns"]);
+    let secret = (Kind::SECRET, json!({"metadata": {"name": "c"}}));
+    let planned = |pods: Vec<(Kind, Value)>| {
+        let others = [namespace(true), map.clone(), secret.clone()];
+        planned(others.into_iter().chain(pods).collect())
+    };
+    assert_eq!(planned(vec![pod(false)]), ["empty pods of ns"]);
+    assert_eq!(planned(vec![pod(true)]), Vec::<String>::new());
     assert_eq!(
-        planned(vec![namespace(true), pod(true)]),
-        Vec::<String>::new()
+        planned(Vec::new()),
+        ["empty configmaps of ns", "empty secrets of ns"]
     );
 }
 

@@ -1,18 +1,66 @@
 //! The older Endpoints object: one a Service, of its name, ready and unready addresses apart. Pure.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, ObjectReference};
 use serde_json::{Value, json};
 
-use super::selection::{Member, Port, View, families, headless, members};
+use super::selection::{self, Member, Port, View, families, headless, members};
 use super::slices::HEADLESS;
 use crate::action::{Action, Create, Delete, Plan};
+use crate::controller::{Controller, Due, Watches};
 use crate::object::Object;
+use crate::world::{Address, Diff, World};
 use client::Kind;
 
 /// The annotation of an object that holds fewer addresses than there are.
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// Addresses an object, at most.
 const CAPACITY: usize = 1000;
+
+/// Writes the Endpoints of Services with a selector, and removes those of Services that are gone. Its work
+/// is about Endpoints.
+pub struct EndpointsController;
+
+impl Controller for EndpointsController {
+    fn name(&self) -> &'static str {
+        "endpoints"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE, Kind::ENDPOINTS])
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let key = &diff.object().key;
+        let services = match diff.object().kind {
+            Kind::SERVICE => Due::from([(Kind::SERVICE, key.clone())]),
+            // Without a Service they are someone's who is about to create it.
+            Kind::ENDPOINTS if world.get(Kind::SERVICE, key).is_none() => Due::new(),
+            Kind::ENDPOINTS => Due::from([(Kind::SERVICE, key.clone())]),
+            _ => {
+                let mut services = Due::new();
+                selection::due(world, diff, &mut services);
+                services
+            }
+        };
+        let endpoints = services.into_iter().map(|(_, key)| (Kind::ENDPOINTS, key));
+        due.extend(endpoints);
+    }
+
+    /// What a Service left behind that was deleted while no controller ran.
+    fn due_at_start(&self, world: &World, due: &mut Due) {
+        let all = world.all(Kind::ENDPOINTS);
+        due.extend(all.map(|endpoints| (Kind::ENDPOINTS, endpoints.key.clone())));
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, _now: Timestamp) -> Option<Plan> {
+        if world.get(Kind::SERVICE, key).is_some() {
+            return selection::gather(world, key).map(|view| plan(&view));
+        }
+        let leftover = world.get(Kind::ENDPOINTS, key)?;
+        Some(plan_gone(leftover))
+    }
+}
 
 /// The write that makes the object say what the Service's pods say.
 pub fn plan(view: &View) -> Plan {

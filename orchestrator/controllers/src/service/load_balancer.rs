@@ -4,15 +4,54 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
 use serde_json::{Value, json};
 
 use super::pool::Block;
 use super::selection::families;
 use crate::action::{Action, Plan};
+use crate::controller::{Controller, Due, Watches, all_of};
 use crate::object::{Key, Object};
-use crate::world::World;
+use crate::world::{Address, Diff, World};
 use client::Kind;
+
+/// Gives Services of type LoadBalancer their addresses. Its work is about all of them.
+pub struct LoadBalancerController {
+    pool: Vec<Block>,
+    memory: Memory,
+}
+
+impl LoadBalancerController {
+    pub fn new(pool: Vec<Block>) -> Self {
+        Self {
+            pool,
+            memory: Memory::default(),
+        }
+    }
+}
+
+impl Controller for LoadBalancerController {
+    fn name(&self) -> &'static str {
+        "load balancers"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::SERVICE])
+    }
+
+    fn due(&self, _world: &World, diff: &Diff, due: &mut Due) {
+        if diff.versions().any(|service| is_balanced(service)) {
+            due.insert(all_of(Kind::SERVICE));
+        }
+    }
+
+    fn plan(&mut self, world: &World, _about: &Address, _now: Timestamp) -> Option<Plan> {
+        let (plan, memory) = plan(&gather(world, &self.pool, &self.memory));
+        self.memory = memory;
+        Some(plan)
+    }
+}
 
 /// What the plan is made from.
 pub struct View<'a> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 
@@ -10,8 +11,9 @@ use super::paging::{Author, Groups, MANAGED_BY, SERVICE_NAME, Writes, arrange, m
 use super::selection::{Port, selector};
 use super::slices;
 use crate::action::{Action, Plan};
+use crate::controller::{Controller, Due, Watches};
 use crate::object::{Key, Object};
-use crate::world::World;
+use crate::world::{Address, Diff, World};
 use client::Kind;
 
 pub const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -19,6 +21,32 @@ pub const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// An annotation of Endpoints that are a lock and no addresses.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+
+/// Mirrors Endpoints to slices. Its work is about Endpoints.
+pub struct MirrorController;
+
+impl Controller for MirrorController {
+    fn name(&self) -> &'static str {
+        "endpoint slice mirroring"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::SERVICE, Kind::ENDPOINTS, Kind::ENDPOINT_SLICE])
+    }
+
+    fn due(&self, _world: &World, diff: &Diff, due: &mut Due) {
+        let object = diff.object();
+        let key = match object.kind {
+            Kind::ENDPOINT_SLICE => slices::service_of(object),
+            _ => Some(object.key.clone()),
+        };
+        due.extend(key.map(|key| (Kind::ENDPOINTS, key)));
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, _now: Timestamp) -> Option<Plan> {
+        Some(plan(&gather(world, key)))
+    }
+}
 
 /// What the plan is made from.
 pub struct View<'a> {

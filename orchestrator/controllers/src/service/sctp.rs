@@ -8,15 +8,48 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::selection::{View, gather_any, has_sctp, target};
+use super::selection::{self, View, gather_any, has_sctp, target};
 use crate::action::{Action, Plan};
+use crate::controller::{Controller, Due, Watches};
 use crate::object::Key;
-use crate::world::World;
+use crate::world::{Address, Diff, World};
 use client::Kind;
 
 /// The condition's type; it is absent while nothing is wrong.
 pub const CONDITION: &str = "SCTPPortsDiffer";
 const REASON: &str = "PortTranslationUnsupported";
+
+/// Says which ports of Services cannot be served. Its work is about a Service.
+pub struct SctpController;
+
+impl Controller for SctpController {
+    fn name(&self) -> &'static str {
+        "sctp"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE])
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let object = diff.object();
+        if object.kind == Kind::SERVICE {
+            due.insert((Kind::SERVICE, object.key.clone()));
+            return;
+        }
+        selection::due(world, diff, due);
+        due.retain(|(kind, key)| {
+            let service = world.get(*kind, key);
+            service
+                .and_then(|service| service.as_service())
+                .is_some_and(|service| has_sctp(service))
+        });
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
+        gather(world, key).map(|view| plan(&view, now))
+    }
+}
 
 /// The view of a Service that something is or was to be said about.
 pub fn gather<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::controller::Due;
 use crate::object::{Key, Object, PodRow};
-use crate::world::World;
-use api::selector::LabelSelector;
+use crate::world::{Diff, World};
 use client::Kind;
+
+pub use crate::object::selector;
 
 /// What both planners are made from.
 pub struct View<'a> {
@@ -55,29 +57,23 @@ pub type Groups<'a> = BTreeMap<Vec<Port>, Vec<Member<'a>>>;
 pub fn gather<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {
     let object = world.get(Kind::SERVICE, key)?;
     let service = object.as_service()?.as_ref();
-    let selector = selector(service)?;
-    Some(view(world, object, service, Some(selector)))
+    let selector = selector(service);
+    selector.map(|_| view(world, object, service))
 }
 
 /// The view of a Service whether or not its endpoints are ours.
 pub fn gather_any<'a>(world: &'a World, key: &Key) -> Option<View<'a>> {
     let object = world.get(Kind::SERVICE, key)?;
     let service = object.as_service()?.as_ref();
-    Some(view(world, object, service, selector(service)))
+    Some(view(world, object, service))
 }
 
-fn view<'a>(
-    world: &'a World,
-    object: &'a Object,
-    service: &'a Service,
-    selector: Option<LabelSelector>,
-) -> View<'a> {
+fn view<'a>(world: &'a World, object: &'a Object, service: &'a Service) -> View<'a> {
     let key = &object.key;
-    let mut pods = world.pods(&key.namespace);
-    pods.retain(|(pod, _)| {
-        let selector = selector.as_ref();
-        selector.is_some_and(|selector| selector.matches(&pod.meta.labels))
-    });
+    let pods = world.selected(Kind::SERVICE, key);
+    let pods: Vec<(&Object, &PodRow)> = pods
+        .filter_map(|pod| Some((pod.as_ref(), pod.as_pod()?)))
+        .collect();
     let uid = &object.meta.uid;
     let slices = world
         .dependents(uid)
@@ -103,12 +99,30 @@ pub fn has_sctp(service: &Service) -> bool {
     ports.flatten().any(|port| protocol(port) == "SCTP")
 }
 
-/// The selector of a Service whose endpoints follow from pods.
-pub fn selector(service: &Service) -> Option<LabelSelector> {
-    let spec = service.spec.as_ref()?;
-    let labels = spec.selector.as_ref().filter(|labels| !labels.is_empty())?;
-    let external = spec.type_.as_deref() == Some("ExternalName");
-    (!external).then(|| LabelSelector::from_map(labels))
+/// Adds the Services whose endpoints a change of a pod or of its node concerns.
+pub fn due(world: &World, diff: &Diff, due: &mut Due) {
+    match diff.object().kind {
+        Kind::POD => diff
+            .versions()
+            .for_each(|pod| due.extend(serving(world, pod))),
+        Kind::NODE if zone(diff.old.as_deref()) != zone(diff.new.as_deref()) => {
+            for (pod, _) in world.pods_on(&diff.object().key.name) {
+                due.extend(serving(world, pod));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The Services that select the pod.
+fn serving(world: &World, pod: &Object) -> Due {
+    let mut selecting = world.selecting(pod);
+    selecting.retain(|(kind, _)| *kind == Kind::SERVICE);
+    selecting
+}
+
+fn zone(node: Option<&Object>) -> Option<&String> {
+    node?.meta.labels.get(ZONE)
 }
 
 /// The members of one address family.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, ForNode, ForZone,
@@ -9,11 +10,49 @@ use k8s_openapi::api::discovery::v1::{
 
 use super::paging::{Author, Groups, Writes, address_type, arrange, managed};
 pub use super::paging::{MANAGED_BY, SERVICE_NAME};
-use super::selection::{Member, View, families, headless, members};
+use super::selection::{self, Member, View, families, headless, members};
 use crate::action::{Action, Plan};
+use crate::controller::{Controller, Due, Watches};
+use crate::object::{Key, Object};
+use crate::world::{Address, Diff, World};
+use client::Kind;
 
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Writes the slices of Services with a selector. Its work is about a Service.
+pub struct SliceController;
+
+impl Controller for SliceController {
+    fn name(&self) -> &'static str {
+        "endpoint slices"
+    }
+
+    fn watches(&self) -> Watches {
+        Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE, Kind::ENDPOINT_SLICE])
+    }
+
+    fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
+        let object = diff.object();
+        match object.kind {
+            Kind::SERVICE => drop(due.insert((Kind::SERVICE, object.key.clone()))),
+            Kind::ENDPOINT_SLICE => {
+                due.extend(service_of(object).map(|key| (Kind::SERVICE, key)));
+            }
+            _ => selection::due(world, diff, due),
+        }
+    }
+
+    fn plan(&mut self, world: &World, (_, key): &Address, _now: Timestamp) -> Option<Plan> {
+        selection::gather(world, key).map(|view| plan(&view))
+    }
+}
+
+/// The Service that a slice names.
+pub fn service_of(slice: &Object) -> Option<Key> {
+    let name = slice.meta.labels.get(SERVICE_NAME)?;
+    Some(Key::new(&slice.key.namespace, name))
+}
 
 /// The writes that make the Service's slices say what its pods say.
 pub fn plan(view: &View) -> Plan {

@@ -1,12 +1,14 @@
-//! Match conditions: names and expressions. Whether an expression compiles is not known here.
+//! Match conditions: names and expressions, which must compile.
 
 use std::collections::BTreeSet;
 
+use crate::policy;
 use crate::validation::{At, Errors, names};
 
 const MAX_CONDITIONS: usize = 64;
 
-pub fn match_conditions(conditions: &At<'_>, errors: &mut Errors) {
+/// `has_params`: expressions may name the parameters of a policy.
+pub fn match_conditions(conditions: &At<'_>, has_params: bool, errors: &mut Errors) {
     let count = conditions.items().count();
     if count > MAX_CONDITIONS {
         errors.too_many(conditions, count, MAX_CONDITIONS);
@@ -16,6 +18,9 @@ pub fn match_conditions(conditions: &At<'_>, errors: &mut Errors) {
         let (name, expression) = (condition.field("name"), condition.field("expression"));
         if is_blank(&expression) {
             errors.required(&expression, "");
+        } else {
+            let outcome = policy::check_condition(expression.text(), has_params);
+            errors.check(&expression, outcome);
         }
         if name.is_empty() {
             errors.required(&name, "");

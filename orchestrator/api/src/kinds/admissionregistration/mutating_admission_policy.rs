@@ -1,4 +1,4 @@
-//! admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. Its expressions are compiled elsewhere.
+//! admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. What its expressions may be is `policy`'s.
 //!
 //! Kubernetes has it as v1beta1 since 1.34; the types are those of v1alpha1, which differ in nothing.
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::admissionregistration::v1alpha1::MutatingAdmissionPolicy;
 use serde_json::Value;
 
 use super::conditions::{is_blank, match_conditions};
-use super::validating_admission_policy::{param_kind, variable};
+use super::validating_admission_policy::{expressions, param_kind, variable};
 use super::{FAILURE_POLICIES, GROUP, rules};
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name, text};
 use crate::defaults::set;
@@ -87,7 +87,7 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
             errors.required(&rules, "");
         }
     }
-    match_conditions(&spec.field("matchConditions"), errors);
+    match_conditions(&spec.field("matchConditions"), !kind.is_null(), errors);
     let variables = spec.field("variables");
     variables.items().for_each(|at| variable(&at, errors));
     let mutations = spec.field("mutations");
@@ -95,6 +95,7 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
         errors.required(&mutations, "mutations must contain at least one item");
     }
     mutations.items().for_each(|at| mutation(&at, errors));
+    expressions(&spec, errors);
 }
 
 fn mutation(mutation: &At<'_>, errors: &mut Errors) {

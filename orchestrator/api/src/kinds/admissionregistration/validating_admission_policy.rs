@@ -1,4 +1,4 @@
-//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. Its expressions are compiled elsewhere.
+//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. What its expressions may be is `policy`'s.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use super::conditions::{is_blank, match_conditions};
 use super::{FAILURE_POLICIES, GROUP, rules};
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name, text};
 use crate::defaults::set;
+use crate::policy;
 use crate::prepare::keep_metadata;
 use crate::resource::{Generation, Resource, Scope, Subresource};
 use crate::validation::{At, Errors, names};
@@ -103,7 +104,7 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
             errors.required(&rules, "");
         }
     }
-    match_conditions(&spec.field("matchConditions"), errors);
+    match_conditions(&spec.field("matchConditions"), !kind.is_null(), errors);
     let variables = spec.field("variables");
     variables.items().for_each(|at| variable(&at, errors));
     let [validations, annotations] =
@@ -118,6 +119,27 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
     validations.items().for_each(|at| validation(&at, errors));
     let metadata = object.field("metadata");
     audit_annotations(&annotations, metadata.field("name").text(), errors);
+    expressions(&spec, errors);
+}
+
+/// Expressions must compile, in a policy with which nothing else is wrong.
+pub(super) fn expressions(spec: &At<'_>, errors: &mut Errors) {
+    if !errors.is_empty() {
+        return;
+    }
+    for problem in policy::check(spec.value) {
+        let list = spec.field(problem.list);
+        let Some(item) = list.items().nth(problem.index) else {
+            continue;
+        };
+        match problem.inside {
+            Some(inside) => {
+                let inside = item.field(inside);
+                errors.invalid(&inside.field(problem.field), problem.why);
+            }
+            None => errors.invalid(&item.field(problem.field), problem.why),
+        }
+    }
 }
 
 pub(super) fn param_kind(kind: &At<'_>, errors: &mut Errors) {

@@ -86,7 +86,7 @@ fn webhook(webhook: &At<'_>, side_effects: &[&str], errors: &mut Errors) {
     let policy = webhook.field("reinvocationPolicy");
     errors.one_of_if_any(&policy, &["IfNeeded", "Never"]);
     webhooks::client(&webhook.field("clientConfig"), errors);
-    match_conditions(&webhook.field("matchConditions"), errors);
+    match_conditions(&webhook.field("matchConditions"), false, errors);
 }
 
 /// A domain of three parts.

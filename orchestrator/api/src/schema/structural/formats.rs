@@ -77,6 +77,11 @@ impl Format {
     }
 }
 
+/// Whether a text has a format, by its name; every text has one that is not known.
+pub fn is_of_format(name: &str, text: &str) -> bool {
+    Format::of(Some(name), &["string"]).is_none_or(|format| format.accepts(text))
+}
+
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

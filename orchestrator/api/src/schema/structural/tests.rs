@@ -514,3 +514,173 @@ proptest! {
         prop_assert_eq!(valid, !said(&json!({"not": schema}), &value, None).is_empty());
     }
 }
+
+/// A schema whose `spec` has fields and rules.
+fn ruled(rules: Value) -> Value {
+    json!({"type": "object", "properties": {"spec": {
+        "type": "object",
+        "x-kubernetes-validations": rules,
+        "properties": {
+            "min": {"type": "integer"}, "max": {"type": "integer"},
+            "name": {"type": "string", "x-kubernetes-validations": [
+                {"rule": "self == oldSelf", "message": "name is immutable"}]},
+            "list": {"type": "array", "items": {"type": "integer"}},
+            "map": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                "items": {"type": "object", "x-kubernetes-validations": [{"rule": "self.v >= oldSelf.v"}],
+                    "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}}},
+            "labels": {"type": "object", "additionalProperties": {"type": "string",
+                "x-kubernetes-validations": [{"rule": "self.size() < 3", "reason": "FieldValueForbidden"}]}},
+        },
+    }}})
+}
+
+fn broken(rule: Value, spec: Value, old: Option<Value>) -> Vec<String> {
+    let object = |spec: Value| json!({"spec": spec});
+    let old = old.map(object);
+    said(&ruled(json!([rule])), &object(spec), old.as_ref())
+}
+
+#[test]
+fn a_rule_that_does_not_hold_is_an_error_at_its_value() {
+    let spec = json!({"min": 2, "max": 1});
+    let rule = |more: Value| {
+        let mut rule = json!({"rule": "self.min <= self.max"});
+        rule.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        broken(rule, spec.clone(), None)
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(
+        broken(json!({"rule": "self.min > 1"}), spec.clone(), None),
+        none
+    );
+    for (more, expected) in [
+        (
+            json!({}),
+            r#"spec: Invalid value: "object": failed rule: self.min <= self.max"#,
+        ),
+        (
+            json!({"message": "too large"}),
+            r#"spec: Invalid value: "object": too large"#,
+        ),
+        (
+            json!({"messageExpression": "'%d is more than %d'.format([self.min, self.max])"}),
+            r#"spec: Invalid value: "object": 2 is more than 1"#,
+        ),
+        (
+            json!({"messageExpression": "['a'][1]", "message": "m"}),
+            r#"spec: Invalid value: "object": m"#,
+        ),
+        (
+            json!({"fieldPath": ".min", "reason": "FieldValueForbidden"}),
+            "spec.min: Forbidden: failed rule: self.min <= self.max",
+        ),
+        (
+            json!({"reason": "FieldValueRequired"}),
+            "spec: Required value: failed rule: self.min <= self.max",
+        ),
+    ] {
+        assert_eq!(rule(more), [expected]);
+    }
+    assert_eq!(
+        broken(
+            json!({"rule": "self.list[9] == 1"}),
+            json!({"list": []}),
+            None
+        ),
+        [
+            r#"spec: Invalid value: "object": index out of bounds: 9 evaluating rule: self.list[9] == 1"#,
+        ]
+    );
+    assert_eq!(
+        broken(
+            json!({"rule": "true"}),
+            json!({"labels": {"a.b": "long"}}),
+            None
+        ),
+        ["spec.labels[a.b]: Forbidden: failed rule: self.size() < 3",]
+    );
+}
+
+#[test]
+fn a_rule_about_the_old_value_needs_one() {
+    let none: Vec<String> = Vec::new();
+    let rule = json!({"rule": "self.min >= oldSelf.min"});
+    assert_eq!(broken(rule.clone(), json!({"min": 1}), None), none);
+    assert_eq!(
+        broken(rule.clone(), json!({"min": 3}), Some(json!({"min": 2}))),
+        none
+    );
+    assert_eq!(
+        broken(rule, json!({"min": 1}), Some(json!({"min": 2}))).len(),
+        1
+    );
+    let (old, new) = (json!({"name": "a"}), json!({"name": "b"}));
+    assert_eq!(
+        broken(json!({"rule": "true"}), new, Some(old)),
+        [r#"spec.name: Invalid value: "string": name is immutable"#,]
+    );
+    let optional = json!({"rule": "oldSelf.hasValue() || self.min == 0", "optionalOldSelf": true});
+    assert_eq!(broken(optional.clone(), json!({"min": 1}), None).len(), 1);
+    assert_eq!(
+        broken(optional, json!({"min": 1}), Some(json!({"min": 5}))),
+        none
+    );
+    let items = |v: i64| json!({"map": [{"k": "b", "v": 9}, {"k": "a", "v": v}]});
+    let old = json!({"map": [{"k": "a", "v": 5}]});
+    assert_eq!(
+        broken(json!({"rule": "true"}), items(5), Some(old.clone())),
+        none
+    );
+    assert_eq!(
+        broken(json!({"rule": "true"}), items(4), Some(old)),
+        [r#"spec.map[1]: Invalid value: "object": failed rule: self.v >= oldSelf.v"#,]
+    );
+}
+
+#[test]
+fn what_is_not_changed_need_not_fulfil_a_rule() {
+    let rule = json!({"rule": "self.min > 1"});
+    let none: Vec<String> = Vec::new();
+    assert_eq!(
+        broken(rule.clone(), json!({"min": 0}), Some(json!({"min": 0}))),
+        none
+    );
+    assert_eq!(
+        broken(rule, json!({"min": 0, "max": 1}), Some(json!({"min": 0}))).len(),
+        1
+    );
+}
+
+#[test]
+fn rules_wait_until_the_rest_is_right() {
+    let said = broken(json!({"rule": "false"}), json!({"min": "a"}), None);
+    assert_eq!(said.len(), 2);
+    assert!(
+        said[1].starts_with("<nil>: Invalid value: null: some validation rules were not checked")
+    );
+}
+
+#[test]
+fn rules_that_cost_too_much_end_early() {
+    let spec = json!({"list": (0..1_000).collect::<Vec<i64>>()});
+    let slow = "self.list.all(a, self.list.all(b, self.list.all(c, true)))";
+    let once = broken(json!({"rule": slow}), spec.clone(), None);
+    assert_eq!(
+        once,
+        [format!(
+            "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no \
+         further validation rules will be run due to call cost exceeds limit for rule: {slow}"
+        )]
+    );
+    let dear = json!({"rule": "self.list.all(a, self.list.all(b, a <= 100 || b < 0 || true))"});
+    let began = Instant::now();
+    let all = said(&ruled(json!(vec![dear; 50])), &json!({"spec": spec}), None);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}

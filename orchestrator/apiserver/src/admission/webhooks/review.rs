@@ -72,6 +72,18 @@ pub enum Role {
 
 impl Question<'_> {
     pub fn review(&self, version: Version) -> Value {
+        let mut request = self.request();
+        request["object"] = json!(self.object);
+        request["oldObject"] = json!(self.old);
+        json!({
+            "kind": "AdmissionReview",
+            "apiVersion": version.api_version(),
+            "request": request,
+        })
+    }
+
+    /// The AdmissionRequest without the two objects.
+    pub fn request(&self) -> Value {
         let kind =
             |of: &Resource| json!({"group": of.group, "version": of.version, "kind": of.kind});
         let resource = |of: &Resource| json!({"group": of.group, "version": of.version, "resource": of.plural});
@@ -83,8 +95,6 @@ impl Question<'_> {
             "requestResource": resource(self.request_resource),
             "operation": self.operation,
             "userInfo": {"username": &*self.user.name, "groups": self.user.all_groups()},
-            "object": self.object,
-            "oldObject": self.old,
             "dryRun": self.dry_run,
             "options": self.options,
         });
@@ -98,11 +108,7 @@ impl Question<'_> {
                 request[field] = word.into();
             }
         }
-        json!({
-            "kind": "AdmissionReview",
-            "apiVersion": version.api_version(),
-            "request": request,
-        })
+        request
     }
 }
 

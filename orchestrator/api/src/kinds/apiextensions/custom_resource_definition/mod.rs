@@ -1,9 +1,9 @@
 //! apiextensions.k8s.io/v1 CustomResourceDefinition.
 //!
 //! `spec` has the rules of the definition itself, `schema` those of each JSON schema in it, `structural`
-//! those that make a schema structural. Whether expressions compile and defaults fit their schema is
-//! found where schemas are put to work.
+//! those that make a schema structural, `expressions` the rules in CEL and the defaults.
 
+mod expressions;
 mod paths;
 mod schema;
 mod spec;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{paths, structural};
+use super::{expressions, paths, structural};
+use crate::re2;
 use crate::validation::{At, Errors};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -79,8 +80,10 @@ pub fn validate(schema: &At<'_>, has_status: bool, errors: &mut Errors) {
         structural::validate(schema, &mut found);
     }
     open_api(schema, Place::Root, &mut found);
-    if let Some(why) = unsupported.filter(|_| found.is_empty()) {
-        found.invalid_value(schema, "", why);
+    match unsupported {
+        Some(why) if found.is_empty() => found.invalid_value(schema, "", why),
+        None if found.is_empty() => expressions::validate(schema, &mut found),
+        _ => {}
     }
     errors.append(found);
 }
@@ -219,6 +222,11 @@ fn keywords(schema: &At<'_>, place: Place, errors: &mut Errors) {
             &kind,
             "type cannot be set to null, use nullable as an alternative",
         );
+    }
+    let pattern = schema.field("pattern");
+    if let Err(why) = re2::Pattern::new(pattern.text()) {
+        let why = format!("must be a valid regular expression, but isn't: {why}");
+        errors.invalid(&pattern, why);
     }
     let items = schema.field("items");
     if items.value.is_array() && !items.is_empty() {

@@ -493,3 +493,149 @@ fn a_row_shows_when_the_definition_was_made() {
         json!(["crontabs.stable.example.com", "2026-01-02T03:04:05Z"])
     );
 }
+
+/// What is said of a definition whose `spec` is this schema.
+fn wrong_spec(schema: Value) -> Vec<String> {
+    let at = format!("{SCHEMA}/properties/spec");
+    let mut definition = with(&definition(), &at, schema);
+    let version = &mut definition["spec"]["versions"][0];
+    for field in [
+        "selectableFields",
+        "additionalPrinterColumns",
+        "subresources",
+    ] {
+        version.as_object_mut().unwrap().remove(field);
+    }
+    let said = wrong(&resource(), definition);
+    let texts = said.trim_start_matches('[').trim_end_matches(']');
+    let texts = texts.split(", spec.validation.openAPIV3Schema");
+    let texts: Vec<&str> = texts.collect();
+    texts
+        .iter()
+        .map(|text| text.replace("spec.validation.openAPIV3Schema", ""))
+        .collect()
+}
+
+fn ruled(rule: Value) -> Value {
+    json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {
+        "n": {"type": "integer"},
+        "list": {"type": "array", "items": {"type": "string"}},
+    }})
+}
+
+#[test]
+fn a_rule_must_compile() {
+    let at = ".properties[spec].x-kubernetes-validations[0]";
+    let cases = [
+        (json!({"rule": "self.n > 0"}), None),
+        (
+            json!({"rule": "self.m > 0"}),
+            Some((
+                "rule",
+                r#"{"rule":"self.m > 0"}: compilation failed: ERROR: <input>:1:5: undefined field 'm'"#,
+            )),
+        ),
+        (
+            json!({"rule": "self.n"}),
+            Some((
+                "rule",
+                r#"{"rule":"self.n"}: cel expression must evaluate to a bool"#,
+            )),
+        ),
+        (
+            json!({"rule": "self.n >"}),
+            Some((
+                "rule",
+                r#"{"rule":"self.n >"}: compilation failed: ERROR: <input>:1:9: Syntax error: mismatched input '<EOF>'"#,
+            )),
+        ),
+        (
+            json!({"rule": "true", "messageExpression": "1"}),
+            Some((
+                "messageExpression",
+                r#"{"messageExpression":"1","rule":"true"}: messageExpression must evaluate to a string"#,
+            )),
+        ),
+        (
+            json!({"rule": "true", "messageExpression": "x"}),
+            Some((
+                "messageExpression",
+                r#"{"messageExpression":"x","rule":"true"}: messageExpression compilation failed: ERROR"#,
+            )),
+        ),
+        (
+            json!({"rule": "true", "optionalOldSelf": true}),
+            Some((
+                "optionalOldSelf",
+                "true: may not be set if oldSelf is not used in rule",
+            )),
+        ),
+    ];
+    for (rule, expected) in cases {
+        let said = wrong_spec(ruled(rule)).concat();
+        match expected {
+            Some((field, why)) => {
+                let why = format!("{at}.{field}: Invalid value: {why}");
+                assert!(said.starts_with(&why), "{said}");
+            }
+            None => assert_eq!(said, ""),
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_could_cost_too_much_is_refused() {
+    let slow = json!({"rule": "self.list.all(a, self.list.all(b, a != b))"});
+    let said = wrong_spec(ruled(slow.clone()));
+    assert_eq!(
+        said[0],
+        ".properties[spec].x-kubernetes-validations[0].rule: Forbidden: estimated \
+        rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding \
+        maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
+    );
+    assert!(said[1].starts_with(": Forbidden: x-kubernetes-validations estimated cost total"));
+    let mut bounded = ruled(slow);
+    bounded["properties"]["list"]["maxItems"] = json!(50);
+    bounded["properties"]["list"]["items"]["maxLength"] = json!(20);
+    assert_eq!(wrong_spec(bounded), [""]);
+}
+
+#[test]
+fn the_old_value_is_known_only_where_items_are() {
+    let list = |kind: Value| {
+        let mut list = json!({"type": "array", "maxItems": 5, "items": {
+            "type": "object", "required": ["k"],
+            "properties": {"k": {"type": "string", "maxLength": 9}},
+            "x-kubernetes-validations": [{"rule": "self.k == oldSelf.k"}]}});
+        list.as_object_mut()
+            .unwrap()
+            .extend(kind.as_object().unwrap().clone());
+        json!({"type": "object", "properties": {"list": list}})
+    };
+    let map = json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]});
+    assert_eq!(wrong_spec(list(map)), [""]);
+    let said = wrong_spec(list(json!({}))).concat();
+    assert!(
+        said.contains("oldSelf cannot be used on the uncorrelatable portion"),
+        "{said}"
+    );
+}
+
+#[test]
+fn defaults_and_patterns_fit_their_schema() {
+    let field = |schema: Value| wrong_spec(json!({"type": "object", "properties": {"x": schema}}));
+    assert_eq!(field(json!({"type": "integer", "default": 1})), [""]);
+    assert_eq!(
+        field(json!({"type": "integer", "minimum": 5, "default": 1})),
+        [
+            ".properties[spec].properties[x].default: Invalid value: 1:  in body should be greater than \
+         or equal to 5",
+        ]
+    );
+    assert_eq!(
+        field(json!({"type": "string", "pattern": "("})).concat(),
+        ".properties[spec].\
+        properties[x].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: \
+        error parsing regexp: missing closing ): `(`"
+    );
+}
