@@ -4,6 +4,7 @@
 //! their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
+pub mod allocator;
 pub mod amounts;
 pub mod annotations;
 pub mod apply;

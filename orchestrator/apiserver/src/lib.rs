@@ -142,9 +142,9 @@ struct State {
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
+    policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
-    policies: admission::policies::Configured,
 }
 
 impl ApiServer {
@@ -175,9 +175,9 @@ impl ApiServer {
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
+            policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
-            policies: admission::policies::Configured::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;

@@ -77,26 +77,14 @@ pub fn list<T: Send + 'static>(
     show: impl Fn(&T) -> Bytes + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
     let head = head(wanted.shape, resource, page);
-    let in_pieces = wanted.format == Format::Json && !wanted.pretty;
     let shape = shape_items(wanted.shape, resource);
-    if in_pieces {
-        let item = move |item: &T| match &shape {
-            None => Some(show(item)),
-            // Stored bytes are JSON: an object that is not has been damaged; leave it out.
-            Some(shape) => {
-                let value = parse(&show(item)).ok()?;
-                Some(shape(value).to_string().into())
-            }
-        };
+    // Stored bytes are JSON: an object that is not has been damaged; it is left out.
+    let item = move |item: &T| shape(show(item));
+    if wanted.format == Format::Json && !wanted.pretty {
         let body = joined(head, items, item);
         return Ok(response(wanted.content_type(), StatusCode::OK, body));
     }
-    let values = items.iter().map(|item| {
-        let value = parse(&show(item))?;
-        Ok(shape
-            .as_ref()
-            .map_or_else(|| value.clone(), |shape| shape(value.clone())))
-    });
+    let values = items.iter().filter_map(item).map(|text| parse(&text));
     let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
     let head = [&head, wire::LIST_TAIL].concat();
     let mut list: Value = serde_json::from_slice(&head).map_err(internal)?;
@@ -104,20 +92,18 @@ pub fn list<T: Send + 'static>(
     value_as(wanted, StatusCode::OK, &list)
 }
 
-/// How an object becomes an item of a list; None: as it is.
-type ShapeItem = Box<dyn Fn(Value) -> Value + Send>;
+/// How the bytes of an object become those of an item of a list.
+type ShapeItem = Box<dyn Fn(Bytes) -> Option<Bytes> + Send>;
 
-fn shape_items(shape: Shape, resource: &Resource) -> Option<ShapeItem> {
+fn shape_items(shape: Shape, resource: &Resource) -> ShapeItem {
     match shape {
-        Shape::Object => None,
-        Shape::Metadata(version) => Some(Box::new(move |value| {
-            tables::partial_metadata(version, value)
-        })),
+        Shape::Object => Box::new(Some),
+        Shape::Metadata(version) => {
+            Box::new(move |object| Some(tables::partial_metadata_text(version, &object)))
+        }
         Shape::Table(version, include) => {
             let (printer, now) = (resource.printer.clone(), Timestamp::now());
-            Some(Box::new(move |value| {
-                tables::row(version, &printer, value, include, now)
-            }))
+            Box::new(move |object| tables::row_text(version, &printer, &object, include, now))
         }
     }
 }

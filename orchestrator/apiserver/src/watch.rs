@@ -329,7 +329,12 @@ impl Stream {
         let bytes = self.sight.bytes(&event.object);
         match transition(&self.selection, event) {
             Some(Transition::Entered) => events.push("ADDED", bytes),
-            Some(Transition::Changed) => events.push("MODIFIED", bytes),
+            Some(Transition::Changed) => {
+                let before = event.previous.as_ref();
+                if before.is_none_or(|before| self.sight.shows_change(before, &event.object)) {
+                    events.push("MODIFIED", bytes);
+                }
+            }
             Some(Transition::Left) if event.change == Change::Deleted => {
                 events.push("DELETED", bytes);
             }

@@ -133,7 +133,7 @@ impl Policies {
     ) -> Result<Self, ApiError> {
         let mut bound: BTreeMap<Box<str>, Vec<Binding>> = BTreeMap::new();
         for cached in objects.cache.list(bindings, None).1 {
-            let binding = Binding::of(&reply::parse(&cached.bytes)?);
+            let binding = Binding::of(&reply::parse(&cached.bytes())?);
             bound
                 .entry(binding.policy.clone())
                 .or_default()
@@ -141,7 +141,7 @@ impl Policies {
         }
         let mut made = Self::default();
         for cached in objects.cache.list(policies, None).1 {
-            let mut policy = reply::parse(&cached.bytes)?;
+            let mut policy = reply::parse(&cached.bytes())?;
             let (uid, spec) = (meta::uid(&policy).to_owned(), policy["spec"].clone());
             let same = known
                 .all
@@ -419,7 +419,7 @@ impl<'a> Asking<'a> {
         let selector = selector(&wanted.selector)?;
         let mut params = Vec::new();
         for cached in found {
-            let object = reply::parse(&cached.bytes).map_err(|e| e.to_string())?;
+            let object = reply::parse(&cached.bytes()).map_err(|e| e.to_string())?;
             if !wanted.name.is_empty() || selector.matches(&meta::labels(&object)) {
                 params.push(Some(object));
             }
@@ -490,7 +490,7 @@ fn namespace_of(attributes: &Attributes<'_>) -> Result<Option<Value>, ApiError> 
         .state
         .objects
         .get(kind, "", attributes.namespace)?;
-    Ok(Some(reply::parse(&found.bytes)?))
+    Ok(Some(reply::parse(&found.bytes())?))
 }
 
 fn request(attributes: &Attributes<'_>) -> Value {

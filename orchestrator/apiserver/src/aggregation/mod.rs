@@ -79,7 +79,7 @@ impl Aggregated {
         }
         let mut servers = Vec::new();
         for cached in state.objects.cache.list(kind, None).1 {
-            let service = reply::parse(&cached.bytes)?;
+            let service = reply::parse(&cached.bytes())?;
             let spec = &service["spec"];
             if spec["service"].is_null() {
                 continue;

@@ -51,7 +51,7 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> 
     let services = find("", "services")?;
     let service = cache.get(services, &of.namespace, &of.name);
     let service = service.ok_or_else(|| Unready::NoService(of.name.clone()))?;
-    let service = reply::parse(&service.bytes).map_err(other)?;
+    let service = reply::parse(&service.bytes()).map_err(other)?;
     let port = port_name(&service, of)?;
     let slices = find("discovery.k8s.io", "endpointslices")?;
     let (_, slices) = cache.list(slices, Some(&of.namespace));
@@ -59,7 +59,7 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> 
     for slice in slices {
         let label = slice.labels().get("kubernetes.io/service-name");
         if label.is_some_and(|service| *service == of.name) {
-            let slice = reply::parse(&slice.bytes).map_err(other)?;
+            let slice = reply::parse(&slice.bytes()).map_err(other)?;
             found.extend(of_slice(&slice, &port));
         }
     }
@@ -152,7 +152,7 @@ fn is_host_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
         return false;
     };
     let found = state.objects.cache.get(pods, namespace, pod);
-    let pod = found.and_then(|pod| reply::parse(&pod.bytes).ok());
+    let pod = found.and_then(|pod| reply::parse(&pod.bytes()).ok());
     pod.is_some_and(|pod| {
         let own = pod["status"]["podIP"].as_str();
         let own = own.and_then(|text| text.parse::<IpAddr>().ok());

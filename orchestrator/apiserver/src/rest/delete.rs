@@ -196,7 +196,7 @@ async fn delete_listed(
 ) -> Result<Option<Bytes>, ApiError> {
     let (namespace, name) = (object.namespace(), object.name());
     match delete_one(call, namespace, name, options).await {
-        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes.clone())),
+        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes())),
         Ok(Outcome::Going(bytes)) => Ok(Some(bytes)),
         Err(ApiError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),

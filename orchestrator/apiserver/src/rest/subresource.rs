@@ -16,7 +16,7 @@ pub async fn get_scale(call: &Call) -> Answer {
         .state
         .objects
         .get(call.storage(), call.namespace(), call.name())?;
-    scale_answer(call, &found.bytes).await
+    scale_answer(call, &found.bytes()).await
 }
 
 /// The Scale of a workload's bytes.

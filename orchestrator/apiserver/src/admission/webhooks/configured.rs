@@ -54,7 +54,7 @@ impl Configured {
 fn make(kind: &Arc<Resource>, objects: &Objects, known: &Hooks) -> Result<Hooks, ApiError> {
     let mut hooks = Vec::new();
     for cached in objects.cache.list(kind, None).1 {
-        let configuration = reply::parse(&cached.bytes)?;
+        let configuration = reply::parse(&cached.bytes())?;
         let uid = meta::uid(&configuration);
         let same = |webhook: &Value| known.iter().find(|hook| hook.is_of(uid, webhook)).cloned();
         let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
