@@ -8,6 +8,7 @@ pub(super) mod limits;
 pub(crate) mod protobuf;
 mod scalar;
 pub(super) mod structural;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -25,9 +25,7 @@ impl Limits {
     pub fn part(&mut self, depth: usize) -> Result<(), String> {
         self.parts += 1;
         if depth >= MAX_DEPTH {
-            return Err(format!(
-                "exceeded max depth: more than {MAX_DEPTH} objects and lists are inside each other"
-            ));
+            return Err(too_deep());
         }
         if self.parts > MAX_PARTS {
             return Err(format!(
@@ -48,6 +46,11 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+/// What is said of a document of more than `MAX_DEPTH` levels.
+pub fn too_deep() -> String {
+    format!("exceeded max depth: more than {MAX_DEPTH} objects and lists are inside each other")
 }
 
 /// Checks a value that was not read by `document`.
