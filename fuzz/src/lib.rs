@@ -70,7 +70,11 @@ pub fn run(
     let began = Instant::now();
     // Tables that are filled once are not the first input's fault.
     let _ = one(parser, &[]);
-    for input in mutator.originals() {
+    for input in mutator
+        .originals()
+        .into_iter()
+        .chain(seeds::hostile(parser.form))
+    {
         before(&input);
         check(parser, &input, &mut seen)?;
     }

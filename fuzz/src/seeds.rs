@@ -49,6 +49,24 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
     }
 }
 
+/// Inputs that took a parser of that form more than time linear in their bytes. They are parsed as
+/// they are: mutated they would only be slow.
+pub fn hostile(form: Form) -> Vec<Vec<u8>> {
+    if !matches!(form, Form::Json | Form::Yaml | Form::DeleteOptions) {
+        return Vec::new();
+    }
+    let repeated = NESTED
+        .iter()
+        .map(|open| open.repeat(HOSTILE_BYTES / open.len()));
+    let behind = TOKENS.iter().flat_map(|token| {
+        let tokens = token.repeat(HOSTILE_BYTES / token.len());
+        HOSTILE_DEPTHS
+            .iter()
+            .map(move |depth| format!("{}{tokens}", "[".repeat(*depth)))
+    });
+    repeated.chain(behind).map(String::into_bytes).collect()
+}
+
 /// Stored objects that patches and applies change.
 pub fn stored() -> &'static [(&'static Resource, Value)] {
     static STORED: LazyLock<Vec<(&'static Resource, Value)>> = LazyLock::new(|| {
@@ -232,6 +250,15 @@ fn protobuf_pod() -> Vec<u8> {
         &[field(1, &field(1, b"a")), field(2, &spec)].concat(),
     )
 }
+
+/// The length of a hostile input.
+const HOSTILE_BYTES: usize = 256 * 1024;
+/// What nests when it is repeated.
+const NESTED: &[&str] = &["[", r#"{"a":"#, "{a: ", "[a, ", "- ", "? ", "[\n"];
+/// What does not, but had to be compared with every level above it …
+const TOKENS: &[&str] = &["a,", "\"a\": 1, ", "[],"];
+/// … in lists so deep: within the limit, and far beyond it.
+const HOSTILE_DEPTHS: &[usize] = &[90, 4_000];
 
 const DELETE_OPTIONS: &[&str] = &[
     r#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0,"propagationPolicy":"Foreground"}"#,
