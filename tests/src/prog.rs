@@ -14,8 +14,9 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{
     Array, HashMap, HashOfMaps, LpmTrie, MapData, MapError, PerCpuArray, PerCpuHashMap, RingBuf,
 };
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use datapath::events;
 use datapath::lookup::tunnel::Wrapped;
 use datapath::table::Tables;
 use orchestrator_common::event::Hook;
@@ -132,14 +133,6 @@ impl Datapath {
             .program_mut(hook.name())
             .context("no such program")?;
         Ok(program.try_into()?)
-    }
-
-    pub fn socket_program(&mut self, name: &str) -> Result<&mut CgroupSockAddr> {
-        Ok(self
-            .ebpf
-            .program_mut(name)
-            .context("no such program")?
-            .try_into()?)
     }
 
     /// Runs a hook over a frame that came from (or leaves by) the interface.
@@ -365,7 +358,8 @@ impl Datapath {
             .try_into()?;
         let mut events = Vec::new();
         while let Some(record) = ring.next() {
-            events.push(drop_event(&record)?);
+            let record = events::Record::try_from(&*record)?;
+            events.push(events::parse(&record).context("a drop record")?);
         }
         Ok(events)
     }
@@ -420,35 +414,4 @@ fn context(ifindex: u32) -> [u8; SK_BUFF] {
     let mut context = [0u8; SK_BUFF];
     context[SK_BUFF_IFINDEX..][..4].copy_from_slice(&ifindex.to_ne_bytes());
     context
-}
-
-/// Reads a record field by field: it is bytes, and this crate has no `unsafe`.
-fn drop_event(bytes: &[u8]) -> Result<DropEvent> {
-    if bytes.len() != size_of::<DropEvent>() {
-        bail!("a drop record of {} bytes", bytes.len());
-    }
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-    let addr = |at: usize| orchestrator_common::Addr {
-        words: [word(at), word(at + 4), word(at + 8), word(at + 12)],
-    };
-    Ok(DropEvent {
-        time_ns: u64::from(word(0)) | u64::from(word(4)) << 32,
-        tuple: Tuple {
-            src: addr(8),
-            dst: addr(24),
-            src_port: orchestrator_common::Port::from_wire(half(40)),
-            dst_port: orchestrator_common::Port::from_wire(half(42)),
-            proto: orchestrator_common::Proto { number: bytes[44] },
-            scope: orchestrator_common::Scope { number: bytes[45] },
-            reserved: [0; 2],
-        },
-        reason: word(48),
-        hook: word(52),
-        ifindex: word(56),
-        length: word(60),
-        service: word(64),
-        reserved: word(68),
-    })
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use datapath::check::check;
-use datapath::desired::Facts;
 use datapath::dump::dump;
+use datapath::facts::Facts;
 use datapath::fake::Fake;
 use datapath::reconcile::Reconciler;
 use datapath::{Addrs, Change, HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};

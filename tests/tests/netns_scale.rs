@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use datapath::desired::Facts;
 use datapath::dump::dump;
+use datapath::facts::Facts;
 use datapath::fake::Fake;
 use datapath::reconcile::Reconciler;
 use datapath::view::{ExternalView, PortView, Protocol};

@@ -24,6 +24,7 @@
 //! | `orchestrator_agent_container_start_seconds` | histogram | – | making and starting a container |
 //! | `orchestrator_agent_*_worst_seconds` | gauge | – | the longest of each of these three |
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -36,8 +37,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::network::feed::DatapathHandle;
 use datapath::meter::{Meter, Reading};
+use datapath::names::Names;
 
 /// What OpenMetrics' text form is called in an answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,8 +52,11 @@ pub struct Metrics {
     sync: Histogram,
     leaves: Histogram,
     unconfirmed: Counter,
-    datapath: Mutex<Option<(Meter, DatapathHandle)>>,
+    datapath: Mutex<Option<(Meter, Namer)>>,
 }
+
+/// What numbers of Services and of backends mean. Blocks.
+type Namer = Box<dyn Fn(BTreeSet<u32>, BTreeSet<u32>) -> Names + Send>;
 
 /// How long something took, each time and at worst.
 #[derive(Clone)]
@@ -151,15 +155,20 @@ impl Metrics {
         }
     }
 
-    /// The datapath runs: its numbers are part of the text from now on.
-    pub fn measure(&self, meter: Meter, datapath: DatapathHandle) {
-        *self.lock() = Some((meter, datapath));
+    /// The datapath runs: its numbers are part of the text from now on, with the names that `names` gives
+    /// the numbers of Services and of backends. That may block.
+    pub fn measure(
+        &self,
+        meter: Meter,
+        names: impl Fn(BTreeSet<u32>, BTreeSet<u32>) -> Names + Send + 'static,
+    ) {
+        *self.lock() = Some((meter, Box::new(names)));
     }
 
     /// The text that a scraper gets. Blocks while the maps are read.
     pub fn text(&self) -> String {
-        let read = |(meter, datapath): &(Meter, DatapathHandle)| {
-            let reading = meter.read(|services, backends| datapath.names(services, backends));
+        let read = |(meter, names): &(Meter, Namer)| {
+            let reading = meter.read(names);
             reading.inspect_err(|error| tracing::warn!(%error, "the datapath was not measured"))
         };
         let reading = self.lock().as_ref().and_then(|it| read(it).ok());
@@ -180,7 +189,7 @@ impl Metrics {
         out
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Meter, DatapathHandle)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Meter, Namer)>> {
         // It is only replaced as a whole: a panic leaves it right.
         self.datapath
             .lock()
@@ -320,7 +329,8 @@ impl Encoder<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use datapath::meter::{BackendCount, MapFill, ProgramRuns, ServiceCount};
+    use datapath::maps::MapFill;
+    use datapath::meter::{BackendCount, ProgramRuns, ServiceCount};
 
     /// The text has these lines.
     #[track_caller]

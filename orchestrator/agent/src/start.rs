@@ -15,7 +15,7 @@ use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
 use super::volumes::Dns;
 use crate::api::client::{self, ClientError, Multiplexed};
-use crate::api::events::Recorder;
+use crate::api::events::{self, Recorder};
 use crate::api::serve::{self, Served, health_checks};
 use crate::api::watched::Watched;
 use crate::network::drain::Nodes;
@@ -243,7 +243,7 @@ impl Body {
         let (in_sync, synced) = watch::channel(false);
         let datapath = self.own(datapath, told.applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
-        let recorder = Recorder::start(self.client.clone(), name.clone());
+        let recorder = events::recorder(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);
         let hearers = Hearers {
             nodes: nodes.clone(),
@@ -313,7 +313,10 @@ impl Body {
             datapath: datapath.clone(),
         };
         tokio::spawn(log::run(logged, socket, shutdown.clone()));
-        metrics.measure(meter, datapath.clone());
+        let named = datapath.clone();
+        metrics.measure(meter, move |services, backends| {
+            named.names(services, backends)
+        });
         Ok(datapath)
     }
 

@@ -1,10 +1,11 @@
-//! Addresses and ranges as texts of API objects. Pure.
+//! Addresses and ranges as texts of API objects, and as numbers. Pure.
 //!
 //! The datapath has IPv4 addresses in their mapped form, so `::ffff:10.96.0.1` in an object that says IPv6
 //! would be the row of 10.96.0.1 to it, past every check of a family or a range. Whatever reads an address
 //! or a range out of an object reads it here.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
@@ -32,6 +33,28 @@ pub fn embeds_ipv4(addr: IpAddr) -> bool {
     v6.to_ipv4_mapped().is_some() || (compatible && !itself)
 }
 
+/// An address as a number, in which the next address is the next number.
+pub fn number(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(addr) => addr.to_bits().into(),
+        IpAddr::V6(addr) => addr.to_bits(),
+    }
+}
+
+/// The address of a family with that number. An IPv4 address has 32 bits of it.
+pub fn numbered(v6: bool, number: u128) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from_bits(number).into()
+    } else {
+        Ipv4Addr::from_bits(number as u32).into()
+    }
+}
+
+/// The numbers of all addresses of a range, its own and the last one too.
+pub fn numbers(range: IpNetwork) -> RangeInclusive<u128> {
+    number(range.network())..=number(range.broadcast())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +75,21 @@ mod tests {
         for text in ["10.0.0.1", "fd00::1", "2001:db8::ffff:a00:1", "::1", "::"] {
             assert!(parse_ip(text).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_is_the_number_that_it_has() {
+        for text in ["0.0.0.0", "10.96.0.10", "255.255.255.255", "::", "fd00::1"] {
+            let addr: IpAddr = text.parse().unwrap();
+            assert_eq!(numbered(addr.is_ipv6(), number(addr)), addr);
+        }
+        let count = |range: &str| {
+            let numbers = numbers(range.parse().unwrap());
+            numbers.end() - numbers.start()
+        };
+        assert_eq!(count("10.96.0.9/30"), 3);
+        assert_eq!(count("fd00::/64"), u128::from(u64::MAX));
+        assert_eq!(count("::/0"), u128::MAX);
     }
 
     #[test]

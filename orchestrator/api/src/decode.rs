@@ -5,7 +5,7 @@
 
 mod document;
 pub(super) mod limits;
-mod protobuf;
+pub(crate) mod protobuf;
 mod scalar;
 pub(super) mod structural;
 
@@ -45,7 +45,7 @@ pub struct Decoded {
 pub enum Format {
     Json,
     Yaml,
-    /// Kubernetes' own framing of it; bodies only, no answer is written so.
+    /// Kubernetes' own framing of it.
     Protobuf,
 }
 

@@ -109,3 +109,5 @@ pub static SCALE: LazyLock<Resource> = LazyLock::new(autoscaling::scale::resourc
 pub static BINDING: LazyLock<Resource> = LazyLock::new(core::binding::resource);
 /// The body of pods/eviction.
 pub static EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::resource);
+/// The same as clients wrote it before Kubernetes 1.22.
+pub static OLD_EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::old);

@@ -4,6 +4,7 @@
 //! their kind. Nothing here does I/O, reads a clock or draws randomness.
 
 pub mod address;
+pub mod allocator;
 pub mod amounts;
 pub mod annotations;
 pub mod apply;
@@ -12,6 +13,7 @@ pub mod columns;
 pub mod custom;
 pub mod decode;
 mod defaults;
+pub mod encode;
 pub mod join_token;
 pub mod kinds;
 pub mod meta;

@@ -5,7 +5,7 @@
 //! longer than a request lasts. A claim that is not kept is given back when it is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::ServerConfig;
 use super::objects::Objects;
 use super::reply;
-use api::address::{parse_ip, parse_range};
+use api::address::{number, numbered, numbers, parse_ip, parse_range};
+use api::allocator::Allocator;
 
 /// A node port with its protocol: TCP and UDP may share a number.
 pub type NodePort = (u16, String);
@@ -44,18 +45,16 @@ pub struct Addresses {
     taken: Mutex<Taken>,
 }
 
-#[derive(Default)]
 struct Taken {
-    addresses: BTreeSet<IpAddr>,
+    /// Services' addresses of each family, as numbers.
+    addresses: BTreeMap<Family, Allocator>,
     ports: BTreeSet<NodePort>,
+    /// The numbers of those, for any protocol.
+    port_numbers: Allocator,
     pod_ranges: BTreeSet<IpNetwork>,
     node_addresses: BTreeSet<IpAddr>,
     /// How many Services answer at an external or load balancer address; they may share one.
     outside: BTreeMap<IpAddr, usize>,
-    /// By family, where the search for the next address begins, counted from the start of the
-    /// range. It goes round, so that a freed address is not given to the next Service at once.
-    next_address: BTreeMap<Family, u128>,
-    next_port: u16,
 }
 
 /// Why an address or a port was not given.
@@ -135,16 +134,16 @@ impl Addresses {
             pods: config.pod_cidrs.iter().copied().zip(bits).collect(),
             server: server_addresses(config),
             pool: config.load_balancer_pool.clone(),
-            taken: Mutex::default(),
+            taken: Mutex::new(Taken::none(&config.service_cidrs, &config.node_ports)),
         };
         // Kept for the server's own Service also while somebody has deleted it.
-        addresses.lock().addresses.insert(addresses.own());
+        addresses.lock().take_address(addresses.own());
         for plural in ["services", "nodes"] {
             let Some(resource) = api::find("", "v1", plural) else {
                 continue;
             };
             for object in objects.cache.list(resource, None).1 {
-                if let Ok(value) = reply::parse(&object.bytes) {
+                if let Ok(value) = reply::parse(&object.bytes()) {
                     addresses.lock().add(Holding::of(&value));
                 }
             }
@@ -168,35 +167,27 @@ impl Addresses {
     /// Takes a given address.
     pub fn claim_address(&self, address: IpAddr) -> Result<(), Refusal> {
         let range = self.range(Family::of(address))?;
-        if !range.contains(address) || !usable(range, offset(range, address)) {
+        let mut taken = self.lock();
+        let numbers = taken.addresses.get(&Family::of(address));
+        if !numbers.is_some_and(|numbers| numbers.contains(number(address))) {
             return Err(Refusal::AddressOutside { address, range });
         }
-        match self.lock().addresses.insert(address) {
+        match taken.take_address(address) {
             true => Ok(()),
             false => Err(Refusal::AddressTaken),
         }
     }
 
-    /// Takes the next free address of a family. The first part of the range is left for given
-    /// ones while there are others.
+    /// Takes the next free address of a family.
     pub fn next_address(&self, family: Family) -> Result<IpAddr, Refusal> {
-        let range = self.range(family)?;
-        let size = size(range);
-        let reserved = (size / 16).clamp(16.min(size / 2), 256);
+        self.range(family)?;
         let mut taken = self.lock();
-        let next = taken.next_address.get(&family).copied();
-        let start = next.unwrap_or_default().max(reserved);
-        let candidates = (start..size)
-            .chain(reserved..start.min(size))
-            .chain(1..reserved);
-        for candidate in candidates.filter(|candidate| usable(range, *candidate)) {
-            let address = at(range, candidate);
-            if taken.addresses.insert(address) {
-                taken.next_address.insert(family, candidate + 1);
-                return Ok(address);
-            }
-        }
-        Err(Refusal::NoAddress)
+        let next = taken
+            .addresses
+            .get_mut(&family)
+            .and_then(Allocator::take_next);
+        let next = next.ok_or(Refusal::NoAddress)?;
+        Ok(numbered(family == Family::V6, next))
     }
 
     /// Takes a given port.
@@ -204,39 +195,20 @@ impl Addresses {
         if !self.ports.contains(&port.0) {
             return Err(Refusal::PortOutside(*self.ports.start(), *self.ports.end()));
         }
-        match self.lock().ports.insert(port) {
+        match self.lock().take_port(port) {
             true => Ok(()),
             false => Err(Refusal::PortTaken),
         }
     }
 
-    /// Takes the next port that no protocol uses. The first part of the range is left for given
-    /// ones while there are others (KEP-3668).
+    /// Takes the next port that no protocol uses.
     pub fn next_port(&self, protocol: &str) -> Result<u16, Refusal> {
         let mut taken = self.lock();
-        let (first, last) = (*self.ports.start(), *self.ports.end());
-        let size = last - first;
-        let reserved = if size < 16 {
-            0
-        } else {
-            (size / 32).clamp(16, 128)
-        };
-        let start = taken.next_port.clamp(first + reserved.min(size), last);
-        let candidates = (start..=last).chain(first + reserved..start);
-        let candidates = candidates.chain(first..first + reserved);
-        for port in candidates {
-            let used = taken
-                .ports
-                .range((port, String::new())..)
-                .next()
-                .is_some_and(|p| p.0 == port);
-            if !used {
-                taken.ports.insert((port, protocol.to_owned()));
-                taken.next_port = port.saturating_add(1);
-                return Ok(port);
-            }
-        }
-        Err(Refusal::NoPort)
+        let next = taken.port_numbers.take_next();
+        let port = next.and_then(|number| u16::try_from(number).ok());
+        let port = port.ok_or(Refusal::NoPort)?;
+        taken.ports.insert((port, protocol.to_owned()));
+        Ok(port)
     }
 
     /// Takes a node's range of pods: a share of the cluster's that no other node has.
@@ -320,10 +292,14 @@ impl Addresses {
     /// Gives back what a Service or node held.
     pub fn release(&self, holding: &Holding) {
         let (mut taken, own) = (self.lock(), self.own());
-        taken
-            .addresses
-            .retain(|address| *address == own || !holding.addresses.contains(address));
-        taken.ports.retain(|port| !holding.ports.contains(port));
+        for address in holding.addresses.iter().filter(|it| **it != own) {
+            if let Some(numbers) = taken.addresses.get_mut(&Family::of(*address)) {
+                numbers.free(number(*address));
+            }
+        }
+        for port in &holding.ports {
+            taken.free_port(port);
+        }
         for range in &holding.pod_ranges {
             taken.pod_ranges.remove(range);
         }
@@ -342,8 +318,12 @@ impl Addresses {
     #[cfg(test)]
     pub fn taken(&self) -> Holding {
         let taken = self.lock();
+        let addresses = taken.addresses.iter().flat_map(|(family, numbers)| {
+            let v6 = *family == Family::V6;
+            numbers.taken().map(move |number| numbered(v6, number))
+        });
         Holding {
-            addresses: taken.addresses.clone(),
+            addresses: addresses.collect(),
             ports: taken.ports.clone(),
             outside: taken.outside.keys().copied().collect(),
             pod_ranges: taken.pod_ranges.clone(),
@@ -364,9 +344,52 @@ impl Addresses {
 }
 
 impl Taken {
+    /// The first part of each range is left for addresses and ports that Services ask for, while there are
+    /// others (KEP-3070, KEP-3668).
+    fn none(ranges: &[IpNetwork], ports: &RangeInclusive<u16>) -> Self {
+        let numbers = |range: &IpNetwork| (Family::of(range.network()), of_services(*range));
+        let (first, last) = (u128::from(*ports.start()), u128::from(*ports.end()));
+        let spared = match last.saturating_sub(first) {
+            0..16 => 0,
+            size => (size / 32).clamp(16, 128),
+        };
+        Self {
+            addresses: ranges.iter().map(numbers).collect(),
+            ports: BTreeSet::new(),
+            port_numbers: Allocator::new(first..=last).sparing_below(first + spared),
+            pod_ranges: BTreeSet::new(),
+            node_addresses: BTreeSet::new(),
+            outside: BTreeMap::new(),
+        }
+    }
+
+    /// False: another one has it, or it is of no range.
+    fn take_address(&mut self, address: IpAddr) -> bool {
+        let numbers = self.addresses.get_mut(&Family::of(address));
+        numbers.is_some_and(|numbers| numbers.take(number(address)))
+    }
+
+    /// False: another one has it.
+    fn take_port(&mut self, port: NodePort) -> bool {
+        self.port_numbers.take(port.0.into());
+        self.ports.insert(port)
+    }
+
+    fn free_port(&mut self, port: &NodePort) {
+        self.ports.remove(port);
+        let mut others = self.ports.range((port.0, String::new())..);
+        if others.next().is_none_or(|other| other.0 != port.0) {
+            self.port_numbers.free(port.0.into());
+        }
+    }
+
     fn add(&mut self, holding: Holding) {
-        self.addresses.extend(holding.addresses);
-        self.ports.extend(holding.ports);
+        for address in holding.addresses {
+            self.take_address(address);
+        }
+        for port in holding.ports {
+            self.take_port(port);
+        }
         self.pod_ranges.extend(holding.pod_ranges);
         self.node_addresses.extend(holding.node_addresses);
         for address in holding.outside {
@@ -503,37 +526,17 @@ impl Family {
 
 /// The address that Service default/kubernetes has in a range.
 pub fn first_of(range: IpNetwork) -> IpAddr {
-    at(range, 1)
+    numbered(range.is_ipv6(), numbers(range).start() + 1)
 }
 
-/// The network's own address and, for IPv4, the broadcast address are nobody's.
-fn usable(range: IpNetwork, offset: u128) -> bool {
-    offset > 0 && (range.is_ipv6() || offset + 1 < size(range))
-}
-
-fn size(range: IpNetwork) -> u128 {
-    let bits = if range.is_ipv4() { 32 } else { 128 };
-    1_u128
-        .checked_shl(u32::from(bits - range.prefix()))
-        .unwrap_or(u128::MAX)
-}
-
-fn at(range: IpNetwork, offset: u128) -> IpAddr {
-    match range.network() {
-        IpAddr::V4(base) => {
-            // Below the size of an IPv4 range.
-            Ipv4Addr::from_bits(base.to_bits() + u32::try_from(offset).unwrap_or(u32::MAX)).into()
-        }
-        IpAddr::V6(base) => Ipv6Addr::from_bits(base.to_bits() + offset).into(),
-    }
-}
-
-fn offset(range: IpNetwork, address: IpAddr) -> u128 {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    bits(address).saturating_sub(bits(range.network()))
+/// The addresses that Services have of a range: the network's own address and, for IPv4, the broadcast
+/// address are nobody's.
+fn of_services(range: IpNetwork) -> Allocator {
+    let (first, last) = numbers(range).into_inner();
+    let size = (last - first).saturating_add(1);
+    let spared = (size / 16).clamp(16.min(size / 2), 256);
+    let last = last.saturating_sub(range.is_ipv4().into());
+    Allocator::new(first.saturating_add(1)..=last).sparing_below(first + spared)
 }
 
 /// Not those by which every machine knows itself.
@@ -550,16 +553,21 @@ mod tests {
 
     use super::*;
 
-    fn addresses(range: &str) -> Addresses {
-        let range: IpNetwork = range.parse().expect("a range");
+    fn addresses(ranges: &str) -> Addresses {
+        with_ports(ranges, 30000..=30002)
+    }
+
+    fn with_ports(ranges: &str, ports: RangeInclusive<u16>) -> Addresses {
+        let ranges = ranges.split(',').map(|range| range.parse());
+        let ranges: Vec<IpNetwork> = ranges.collect::<Result<_, _>>().expect("ranges");
         Addresses {
-            ranges: vec![range],
-            ports: 30000..=30002,
-            own: first_of(range),
+            own: first_of(ranges[0]),
+            taken: Mutex::new(Taken::none(&ranges, &ports)),
+            ranges,
+            ports,
             pods: vec![("10.100.0.0/16".parse().expect("a range"), 24)],
             server: ["172.31.0.1".parse().expect("an address")].into(),
             pool: Vec::new(),
-            taken: Mutex::default(),
         }
     }
 
@@ -593,14 +601,11 @@ mod tests {
 
     #[test]
     fn each_family_has_its_own_range() {
-        let mut addresses = addresses("10.96.0.0/16");
         assert_eq!(
-            addresses.next_address(Family::V6),
+            addresses("10.96.0.0/16").next_address(Family::V6),
             Err(Refusal::NoFamily(Family::V6))
         );
-        addresses
-            .ranges
-            .push("fd00:10:96::/112".parse().expect("a range"));
+        let addresses = addresses("10.96.0.0/16,fd00:10:96::/112");
         let v6 = addresses.next_address(Family::V6).expect("free");
         assert_eq!(v6.to_string(), "fd00:10:96::100");
         assert_eq!(addresses.claim_address(v6), Err(Refusal::AddressTaken));
@@ -639,10 +644,7 @@ mod tests {
 
     #[test]
     fn the_first_ports_are_left_for_given_ones_while_there_are_others() {
-        let with = |ports| Addresses {
-            ports,
-            ..addresses("10.96.0.0/16")
-        };
+        let with = |ports| with_ports("10.96.0.0/16", ports);
         assert_eq!(with(30000..=32767).next_port("TCP"), Ok(30086));
         let addresses = with(30000..=30017);
         let all: Vec<_> = (0..18).map(|_| addresses.next_port("TCP")).collect();

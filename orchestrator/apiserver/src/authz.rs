@@ -370,7 +370,16 @@ impl Sight {
     pub fn bytes(&self, object: &Cached) -> Bytes {
         match self {
             Self::Peers(own) if **own != *object.name() => object.trimmed(object.revision),
-            _ => object.bytes.clone(),
+            _ => object.bytes(),
+        }
+    }
+
+    /// Whether the caller sees a change of what was there before: most of what a node says of itself does
+    /// not concern its peers.
+    pub fn shows_change(&self, before: &Cached, now: &Cached) -> bool {
+        match self {
+            Self::Peers(own) if **own != *now.name() => !before.is_trimmed_to(now),
+            _ => true,
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::objects::{Current, WriteError};
+use super::pki::{self, Pki};
 use super::services::OWN_SERVICE;
 use super::write::Writer;
 use api::kinds::scheduling::priority_class;
@@ -29,6 +30,9 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
         ensure(state, find("", "namespaces")?, namespace, false).await?;
+    }
+    if let Some(pki) = &state.pki {
+        ensure(state, find("", "configmaps")?, authentication(pki), true).await?;
     }
     for (name, value) in priority_class::SYSTEM {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
@@ -52,6 +56,23 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         ensure(state, resource, object, true).await?;
     }
     Ok(())
+}
+
+/// How the servers of other groups know clients, and this server that passes clients' requests on.
+fn authentication(pki: &Pki) -> Value {
+    let list = |words: &[&str]| json!(words).to_string();
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": pki.authority.certificate(),
+            "requestheader-client-ca-file": pki.front_proxy.certificate(),
+            "requestheader-allowed-names": list(&[pki::FRONT_PROXY]),
+            "requestheader-username-headers": list(&["X-Remote-User"]),
+            "requestheader-group-headers": list(&["X-Remote-Group"]),
+            "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+        },
+    })
 }
 
 /// Service default/kubernetes and where it leads: this server.

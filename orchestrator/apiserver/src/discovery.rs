@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::negotiate::accepted;
 use super::registry::{GroupVersion, Snapshot};
@@ -48,7 +49,10 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
     let served = &state.registry.snapshot();
     let document = match route {
         Route::CoreVersions => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, true)),
+            Some(version) => {
+                let items = vec![aggregated_group(served, "")];
+                return Ok(aggregated(version, items, headers));
+            }
             None => json!({
                 "kind": "APIVersions",
                 "versions": ["v1"],
@@ -58,19 +62,22 @@ pub fn answer(state: &State, route: &Route, headers: &HeaderMap) -> Answer {
             }),
         },
         Route::Groups => match aggregated_version(headers) {
-            Some(version) => return Ok(aggregated(served, version, false)),
+            Some(version) => {
+                let names = served.groups().into_iter();
+                let mut items = names.map(|name| aggregated_group(served, name)).collect();
+                state.aggregated.add_discovered(state, served, &mut items)?;
+                return Ok(aggregated(version, items, headers));
+            }
             None => json!({
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
-                "groups": served.groups().into_iter().map(|name| group(served, name)).collect::<Vec<_>>(),
+                "groups": groups(state, served)?,
             }),
         },
         Route::Group(name) => {
-            let name = served
-                .groups()
-                .into_iter()
-                .find(|group| *group == name.as_str());
-            let mut document = group(served, name.ok_or(ApiError::NoSuchResource)?);
+            let mut groups = groups(state, served)?.into_iter();
+            let found = groups.find(|group| group["name"] == name.as_str());
+            let mut document = found.ok_or(ApiError::NoSuchResource)?;
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             document
@@ -87,6 +94,14 @@ pub fn prefix(group: &str, version: &str) -> String {
         "" => format!("api/{version}"),
         group => format!("apis/{group}/{version}"),
     }
+}
+
+/// The groups of this server, then those of others.
+fn groups(state: &State, served: &Snapshot) -> Result<Vec<Value>, ApiError> {
+    let names = served.groups().into_iter();
+    let mut groups = names.map(|name| group(served, name)).collect();
+    state.aggregated.add_groups(state, served, &mut groups)?;
+    Ok(groups)
 }
 
 fn group(served: &Snapshot, name: &str) -> Value {
@@ -167,23 +182,30 @@ fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated(served: &Snapshot, version: &'static str, core: bool) -> Response<Body> {
-    let names = if core { vec![""] } else { served.groups() };
-    let items = names.into_iter().map(|name| aggregated_group(served, name));
-    let items: Vec<Value> = items.collect();
+/// Everything in one document, or that the client has it already.
+fn aggregated(version: &'static str, items: Vec<Value>, headers: &HeaderMap) -> Response<Body> {
     let document = json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {},
         "items": items,
     });
-    let mut response = reply::json(StatusCode::OK, &document);
+    let document = document.to_string();
+    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let known = headers.get(header::IF_NONE_MATCH);
+    let known = known.is_some_and(|value| value.as_bytes() == tag.as_bytes());
     let media = match version {
         "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
+    let mut response = match known {
+        true => reply::response(media, StatusCode::NOT_MODIFIED, Body::empty()),
+        false => reply::response(media, StatusCode::OK, Body::from(document)),
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -17,14 +17,14 @@ use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::{self, User};
-use super::negotiate::Wanted;
+use super::negotiate::{Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, authz, discovery, health, join, openapi};
-use api::{ApiError, Subresource};
+use super::{State, aggregation, authz, discovery, gzip, health, join, openapi, options};
+use api::{ApiError, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,15 +89,40 @@ async fn authenticate(
 
 /// `/api` and `/apis`: discovery and objects.
 async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
-    answer(state, request)
-        .await
-        .unwrap_or_else(|error| reply::error(&error))
+    let headers = request.headers();
+    let (compress, protobuf) = (gzip::is_accepted(headers), prefers_protobuf(headers));
+    let is_read = request.method() == Method::GET && !request::lasts(request.uri());
+    match answer(state, request).await {
+        Ok(answer) if compress && is_read => gzip::if_large(answer),
+        Ok(answer) => answer,
+        Err(error) if protobuf => reply::error_as(Format::Protobuf, &error),
+        Err(error) => reply::error(&error),
+    }
+}
+
+/// In which forms the answer to a request could be.
+fn offer(target: &Target, verb: Verb) -> Offer {
+    let resource = target.resource();
+    let object = target
+        .subresource
+        .map_or(&**resource, |sub| sub.object(resource));
+    let built_in = encode::is_known(object);
+    match verb {
+        Verb::Watch => Offer::Watch { built_in },
+        _ if built_in => Offer::BuiltIn,
+        _ => Offer::Custom,
+    }
 }
 
 async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
+    }
+    if let Some(server) = state.aggregated.of_path(&state, path)? {
+        let user = request.extensions().get::<User>().cloned();
+        let user = user.unwrap_or_else(User::anonymous);
+        return aggregation::forward(&state, &server, &user, request).await;
     }
     let target = match Route::parse(&state.registry.snapshot(), path)? {
         Route::Objects(target) => target,
@@ -129,8 +154,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let wanted = match target.subresource {
         // A log is text, whatever the client accepts.
         Some(Subresource::Log) => Wanted::JSON,
-        _ => Wanted::negotiate(request.headers(), &query)?,
+        _ => Wanted::negotiate(request.headers(), &query, offer(&target, verb))?,
     };
+    options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);

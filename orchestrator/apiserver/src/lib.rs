@@ -6,6 +6,7 @@
 
 mod addresses;
 mod admission;
+mod aggregation;
 mod attempts;
 mod authn;
 mod authz;
@@ -16,6 +17,7 @@ mod discovery;
 mod dispatch;
 mod families;
 mod flow;
+mod gzip;
 mod health;
 mod join;
 mod negotiate;
@@ -23,6 +25,7 @@ mod node_writes;
 mod nodes;
 mod objects;
 mod openapi;
+mod options;
 mod outgoing;
 mod pki;
 mod port_owner;
@@ -144,6 +147,8 @@ struct State {
     attempts: attempts::Log,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
+    webhooks: admission::webhooks::Configured,
+    aggregated: aggregation::Aggregated,
 }
 
 impl ApiServer {
@@ -176,6 +181,8 @@ impl ApiServer {
             attempts: attempts::Log::default(),
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
+            webhooks: admission::webhooks::Configured::default(),
+            aggregated: aggregation::Aggregated::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -183,6 +190,7 @@ impl ApiServer {
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
         admission::quota::start(&state);
+        aggregation::start(&state);
         pki::start_renewal(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

@@ -6,10 +6,11 @@ use super::request::Query;
 use super::tables::IncludeObject;
 use api::{ApiError, Format};
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wanted {
-    /// JSON or YAML.
     pub format: Format,
     /// Objects as they are, or made into something else.
     pub shape: Shape,
@@ -50,8 +51,8 @@ impl Wanted {
         pretty: false,
     };
 
-    /// The first form that the client accepts and the server has.
-    pub fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Self, ApiError> {
+    /// The first form that the client accepts and the server has of what it asks for.
+    pub fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Self, ApiError> {
         let include = query.get("includeObject").unwrap_or_default();
         let include = IncludeObject::parse(include).ok_or_else(|| {
             ApiError::BadRequest(format!(
@@ -61,8 +62,11 @@ impl Wanted {
         })?;
         let (format, shape) = accepted(headers)
             .iter()
-            .find_map(|range| Some((format_of(&range.media)?, shape_of(range, include)?)))
-            .ok_or_else(not_acceptable)?;
+            .find_map(|range| {
+                let form = (format_of(&range.media)?, shape_of(range, include)?);
+                offer.has(form).then_some(form)
+            })
+            .ok_or_else(|| offer.not_acceptable())?;
         Ok(Self {
             format,
             shape,
@@ -73,8 +77,17 @@ impl Wanted {
     /// The content type of an answer in this form.
     pub fn content_type(&self) -> &'static str {
         match self.format {
-            Format::Json | Format::Protobuf => "application/json",
+            Format::Json => "application/json",
             Format::Yaml => "application/yaml",
+            Format::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// That of a watch.
+    pub fn stream_type(&self) -> &'static str {
+        match self.format {
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            Format::Json | Format::Yaml => "application/json",
         }
     }
 
@@ -82,6 +95,52 @@ impl Wanted {
     pub fn is_plain(&self) -> bool {
         self.format == Format::Json && self.shape == Shape::Object && !self.pretty
     }
+}
+
+/// Which forms there are of what a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Objects of a built-in kind.
+    BuiltIn,
+    /// Objects of a custom kind: only their metadata has a form in protobuf.
+    Custom,
+    /// A watch, which has no form in YAML, of a kind that is built in or not.
+    Watch { built_in: bool },
+}
+
+impl Offer {
+    fn has(self, (format, shape): (Format, Shape)) -> bool {
+        let built_in = matches!(self, Self::BuiltIn | Self::Watch { built_in: true });
+        match (format, shape) {
+            (Format::Protobuf, Shape::Table(..)) => false,
+            (Format::Protobuf, Shape::Object) => built_in,
+            (Format::Yaml, _) => !matches!(self, Self::Watch { .. }),
+            (Format::Protobuf, Shape::Metadata(_)) | (Format::Json, _) => true,
+        }
+    }
+
+    fn not_acceptable(self) -> ApiError {
+        let served = [
+            ("application/json", Format::Json),
+            ("application/yaml", Format::Yaml),
+            (PROTOBUF, Format::Protobuf),
+        ];
+        let served = served
+            .into_iter()
+            .filter(|(_, format)| self.has((*format, Shape::Object)));
+        let served: Vec<&str> = served.map(|(media, _)| media).collect();
+        ApiError::NotAcceptable(format!(
+            "only the following media types are accepted: {}",
+            served.join(", ")
+        ))
+    }
+}
+
+/// Whether the client would rather have a Status in protobuf than in JSON.
+pub fn prefers_protobuf(headers: &HeaderMap) -> bool {
+    let accepted = accepted(headers);
+    let first = accepted.iter().find_map(|range| format_of(&range.media));
+    first == Some(Format::Protobuf)
 }
 
 /// The entries of `Accept`, the most wanted first; without the header everything is welcome.
@@ -130,11 +189,11 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match content_type(headers).as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
+        PROTOBUF => Ok(Format::Protobuf),
         _ => Err(unknown_format(&[
             "application/json",
             "application/yaml",
-            "application/vnd.kubernetes.protobuf",
+            PROTOBUF,
         ])),
     }
 }
@@ -162,6 +221,7 @@ fn format_of(media: &str) -> Option<Format> {
     match media {
         "application/json" | "application/*" | "*/*" => Some(Format::Json),
         "application/yaml" => Some(Format::Yaml),
+        PROTOBUF => Some(Format::Protobuf),
         _ => None,
     }
 }
@@ -180,13 +240,6 @@ fn shape_of(range: &MediaRange, include: IncludeObject) -> Option<Shape> {
         "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Shape::Metadata(version)),
         _ => None,
     }
-}
-
-fn not_acceptable() -> ApiError {
-    ApiError::NotAcceptable(
-        "only the following media types are accepted: application/json, application/yaml"
-            .to_owned(),
-    )
 }
 
 /// People get indented JSON without asking, programs when they ask.
@@ -208,10 +261,14 @@ mod tests {
 
     use super::*;
 
-    fn negotiate(accept: &'static str) -> Result<Wanted, ApiError> {
+    fn offered(accept: &'static str, offer: Offer) -> Result<Wanted, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        Wanted::negotiate(&headers, &Query::of(&Uri::from_static("/")))
+        Wanted::negotiate(&headers, &Query::of(&Uri::from_static("/")), offer)
+    }
+
+    fn negotiate(accept: &'static str) -> Result<Wanted, ApiError> {
+        offered(accept, Offer::BuiltIn)
     }
 
     #[test]
@@ -223,11 +280,36 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_prefers_protobuf_gets_json_if_it_takes_it() {
-        let both = negotiate("application/vnd.kubernetes.protobuf, application/json");
-        assert_eq!(both, Ok(Wanted::JSON));
-        let only = negotiate("application/vnd.kubernetes.protobuf").expect_err("not served");
-        assert_eq!(only.code(), 406);
+    fn a_client_that_prefers_protobuf_gets_it_where_there_is_any() {
+        let both = "application/vnd.kubernetes.protobuf, application/json";
+        let format = |accept, offer| offered(accept, offer).map(|wanted| wanted.format);
+        assert_eq!(format(both, Offer::BuiltIn), Ok(Format::Protobuf));
+        assert_eq!(format(both, Offer::Custom), Ok(Format::Json));
+        let only = "application/vnd.kubernetes.protobuf";
+        let refused = offered(only, Offer::Custom).expect_err("not served");
+        assert_eq!(refused.code(), 406);
+        assert_eq!(
+            refused.to_string(),
+            "only the following media types are accepted: application/json, application/yaml"
+        );
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;\
+                        g=meta.k8s.io;v=v1";
+        assert_eq!(format(metadata, Offer::Custom), Ok(Format::Protobuf));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1, */*";
+        assert_eq!(negotiate(table), Ok(Wanted::JSON));
+    }
+
+    #[test]
+    fn a_watch_is_not_served_in_yaml() {
+        let offer = Offer::Watch { built_in: true };
+        assert_eq!(
+            offered("application/yaml", offer)
+                .expect_err("refused")
+                .code(),
+            406
+        );
+        let either = offered("application/yaml, application/json", offer);
+        assert_eq!(either, Ok(Wanted::JSON));
     }
 
     #[test]

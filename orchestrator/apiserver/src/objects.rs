@@ -129,14 +129,14 @@ impl Objects {
 
 impl Current {
     pub fn of(cached: &Cached) -> Result<Self, ApiError> {
-        let mut value = reply::parse(&cached.bytes)?;
+        let mut value = reply::parse(&cached.bytes())?;
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
         }
         Ok(Self {
             value,
             revision: cached.revision,
-            bytes: cached.bytes.clone(),
+            bytes: cached.bytes(),
         })
     }
 

@@ -24,6 +24,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 pub struct Pki {
     /// Signs every certificate of the cluster.
     pub authority: Authority,
+    /// Signs what the server shows when it passes a client's request on, and nothing else: who holds such
+    /// a certificate says who a client is.
+    pub front_proxy: Authority,
     /// Where the files are.
     directory: PathBuf,
     /// What the server is called.
@@ -43,7 +46,12 @@ pub struct Issued {
     pub agent_client: Credentials,
     /// What an administrator shows to it.
     pub admin: Credentials,
+    /// What it shows to the servers of other groups, when it passes a client's request on.
+    pub front_proxy: Credentials,
 }
+
+/// What the server is called by the servers of other groups.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 
 /// Why the files could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +78,13 @@ impl Pki {
         let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
         let authority = Authority::load_or_create(&certificate, &key, "orchestrator", now)?;
         let authority = authority.with_leaf_validity(leaf_validity);
+        let own = |name: &str| directory.join(name);
+        let (certificate, key) = (own("front-proxy-ca.crt"), own("front-proxy-ca.key"));
+        let front_proxy = Authority::load_or_create(&certificate, &key, "front-proxy", now)?;
+        let front_proxy = front_proxy.with_leaf_validity(leaf_validity);
         let leaves = Leaves {
             authority: &authority,
+            front_proxy: &front_proxy,
             directory,
             names,
             leaf_validity,
@@ -81,6 +94,7 @@ impl Pki {
         drop(std::fs::remove_file(directory.join("join-secret")));
         Ok(Self {
             authority,
+            front_proxy,
             directory: directory.to_owned(),
             names: names.to_owned(),
             leaf_validity,
@@ -115,6 +129,7 @@ impl Pki {
     pub fn renew(&self, now: Timestamp) -> Result<(), PkiError> {
         let leaves = Leaves {
             authority: &self.authority,
+            front_proxy: &self.front_proxy,
             directory: &self.directory,
             names: &self.names,
             leaf_validity: self.leaf_validity,
@@ -126,7 +141,12 @@ impl Pki {
     /// When the first of them is due.
     fn due(&self) -> Result<Timestamp, CertificateError> {
         let issued = self.issued();
-        let all = [&issued.server, &issued.agent_client, &issued.admin];
+        let all = [
+            &issued.server,
+            &issued.agent_client,
+            &issued.admin,
+            &issued.front_proxy,
+        ];
         let due = all.map(|leaf| renewal_due(&leaf.certificate));
         due.into_iter()
             .try_fold(Timestamp::MAX, |first, due| Ok(first.min(due?)))
@@ -220,6 +240,7 @@ pub fn server_names(addresses: &[IpAddr], service: IpAddr) -> Vec<String> {
 /// What the server's certificates are made from.
 struct Leaves<'a> {
     authority: &'a Authority,
+    front_proxy: &'a Authority,
     directory: &'a Path,
     names: &'a [String],
     leaf_validity: Duration,
@@ -234,10 +255,16 @@ impl Leaves<'_> {
         server.certificate.push_str(self.authority.certificate());
         let agent_client = masters("kube-apiserver-kubelet-client");
         let admin = masters("kubernetes-admin");
+        let front_proxy = Identity::new(FRONT_PROXY, &[]);
         Ok(Issued {
             server,
             agent_client: self.leaf("agent-client", &agent_client, &[], Usage::Client, now)?,
             admin: self.leaf("admin", &admin, &[], Usage::Client, now)?,
+            front_proxy: Leaves {
+                authority: self.front_proxy,
+                ..*self
+            }
+            .leaf("front-proxy", &front_proxy, &[], Usage::Client, now)?,
         })
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::negotiate::{Shape, Wanted};
 use super::tables;
 use super::wire::{self, ListMeta};
-use api::{ApiError, Format, Resource};
+use api::{ApiError, Format, Resource, encode};
 
 /// Lists above this size go out in pieces of it.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -45,7 +45,7 @@ const WARNING_BYTES: usize = 256;
 /// A single object from its bytes.
 pub fn object(
     wanted: &Wanted,
-    resource: &Arc<Resource>,
+    resource: &Resource,
     bytes: Bytes,
     code: StatusCode,
 ) -> Result<Response<Body>, ApiError> {
@@ -63,7 +63,17 @@ pub fn object(
             tables::table(version, resource, metadata, vec![row], true)
         }
     };
-    value_as(wanted, code, &shaped)
+    value_as(wanted, resource, code, &shaped)
+}
+
+/// An object that was made for this answer.
+pub fn made(
+    wanted: &Wanted,
+    resource: &Resource,
+    code: StatusCode,
+    value: &Value,
+) -> Result<Response<Body>, ApiError> {
+    object(wanted, resource, resource.serialize(value).into(), code)
 }
 
 /// A list; `show` gives the bytes of an item. Items are put together while the body goes out, so that a
@@ -76,47 +86,41 @@ pub fn list<T: Send + 'static>(
     show: impl Fn(&T) -> Bytes + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
     let head = head(wanted.shape, resource, page);
-    let in_pieces = wanted.format == Format::Json && !wanted.pretty;
     let shape = shape_items(wanted.shape, resource);
-    if in_pieces {
-        let item = move |item: &T| match &shape {
-            None => Some(show(item)),
-            // Stored bytes are JSON: an object that is not has been damaged; leave it out.
-            Some(shape) => {
-                let value = parse(&show(item)).ok()?;
-                Some(shape(value).to_string().into())
-            }
-        };
+    // Stored bytes are JSON: an object that is not has been damaged; it is left out.
+    let item = move |item: &T| shape(show(item));
+    if wanted.format == Format::Json && !wanted.pretty {
         let body = joined(head, items, item);
         return Ok(response(wanted.content_type(), StatusCode::OK, body));
     }
-    let values = items.iter().map(|item| {
-        let value = parse(&show(item))?;
-        Ok(shape
-            .as_ref()
-            .map_or_else(|| value.clone(), |shape| shape(value.clone())))
-    });
+    let values = items.iter().filter_map(item).map(|text| parse(&text));
     let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
+    if wanted.format == Format::Protobuf {
+        let list = match wanted.shape {
+            Shape::Metadata(version) => encode::partial_list(version, &page.to_json(), &values),
+            _ => encode::list(resource, &page.to_json(), &values),
+        };
+        let list = list.map_err(internal)?;
+        return Ok(plain(wanted, StatusCode::OK, list.into()));
+    }
     let head = [&head, wire::LIST_TAIL].concat();
     let mut list: Value = serde_json::from_slice(&head).map_err(internal)?;
     list[items_field(wanted.shape)] = values.into();
-    value_as(wanted, StatusCode::OK, &list)
+    value_as(wanted, resource, StatusCode::OK, &list)
 }
 
-/// How an object becomes an item of a list; None: as it is.
-type ShapeItem = Box<dyn Fn(Value) -> Value + Send>;
+/// How the bytes of an object become those of an item of a list.
+type ShapeItem = Box<dyn Fn(Bytes) -> Option<Bytes> + Send>;
 
-fn shape_items(shape: Shape, resource: &Arc<Resource>) -> Option<ShapeItem> {
+fn shape_items(shape: Shape, resource: &Arc<Resource>) -> ShapeItem {
     match shape {
-        Shape::Object => None,
-        Shape::Metadata(version) => Some(Box::new(move |value| {
-            tables::partial_metadata(version, value)
-        })),
+        Shape::Object => Box::new(Some),
+        Shape::Metadata(version) => {
+            Box::new(move |object| Some(tables::partial_metadata_text(version, &object)))
+        }
         Shape::Table(version, include) => {
             let (resource, now) = (resource.clone(), Timestamp::now());
-            Some(Box::new(move |value| {
-                tables::row(version, &resource, value, include, now)
-            }))
+            Box::new(move |object| tables::row_text(version, &resource, &object, include, now))
         }
     }
 }
@@ -153,9 +157,10 @@ fn head(shape: Shape, resource: &Resource, page: &ListMeta) -> Bytes {
     Bytes::from(format!("{open},\"{}\":[", items_field(shape)))
 }
 
-/// Any JSON in the negotiated encoding.
-pub fn value_as(
+/// An object or a list in the negotiated encoding.
+fn value_as(
     wanted: &Wanted,
+    resource: &Resource,
     code: StatusCode,
     value: &Value,
 ) -> Result<Response<Body>, ApiError> {
@@ -164,9 +169,18 @@ pub fn value_as(
             .map(String::into_bytes)
             .map_err(internal)?,
         Format::Json if wanted.pretty => serde_json::to_vec_pretty(value).map_err(internal)?,
-        Format::Json | Format::Protobuf => serde_json::to_vec(value).map_err(internal)?,
+        Format::Json => serde_json::to_vec(value).map_err(internal)?,
+        Format::Protobuf => protobuf(wanted, resource, value).map_err(internal)?,
     };
     Ok(plain(wanted, code, bytes.into()))
+}
+
+/// An object in protobuf; it has the wanted shape already.
+pub fn protobuf(wanted: &Wanted, resource: &Resource, object: &Value) -> Result<Vec<u8>, String> {
+    match wanted.shape {
+        Shape::Metadata(version) => encode::partial(version, object),
+        Shape::Object | Shape::Table(..) => encode::object(resource, object),
+    }
 }
 
 /// Any JSON, as JSON.
@@ -174,14 +188,23 @@ pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
     response("application/json", code, Body::from(value.to_string()))
 }
 
-/// `Status` of an error; every failed request ends here.
+/// The `Status` of an error.
+pub fn status(error: &ApiError) -> Value {
+    let mut status = serde_json::to_value(error.status()).unwrap_or_default();
+    status["kind"] = "Status".into();
+    status["apiVersion"] = "v1".into();
+    status
+}
+
+/// The answer to a request that failed, as JSON.
 pub fn error(error: &ApiError) -> Response<Body> {
-    let status = error.status();
-    let mut value = serde_json::to_value(&status).unwrap_or_default();
-    value["kind"] = "Status".into();
-    value["apiVersion"] = "v1".into();
+    error_as(Format::Json, error)
+}
+
+/// The answer to a request that failed; every one ends here.
+pub fn error_as(format: Format, error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(code, &value);
+    let mut response = status_as(format, code, &status(error));
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
@@ -190,16 +213,30 @@ pub fn error(error: &ApiError) -> Response<Body> {
     response
 }
 
-/// `Status` of a success that has no object to show.
-pub fn success(code: StatusCode, details: Value) -> Value {
-    json!({
+/// The answer to a request that succeeded and has no object to show.
+pub fn success(wanted: &Wanted, code: StatusCode, details: Value) -> Response<Body> {
+    let status = json!({
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Success",
         "details": details,
         "code": code.as_u16(),
-    })
+    });
+    status_as(wanted.format, code, &status)
+}
+
+fn status_as(format: Format, code: StatusCode, status: &Value) -> Response<Body> {
+    if format == Format::Protobuf
+        && let Ok(bytes) = encode::status(status)
+    {
+        let wanted = Wanted {
+            format,
+            ..Wanted::JSON
+        };
+        return plain(&wanted, code, bytes.into());
+    }
+    json(code, status)
 }
 
 /// Adds `Warning:` headers; where they are long, each is cut, and the last ones are left out.

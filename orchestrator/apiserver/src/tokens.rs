@@ -33,7 +33,7 @@ pub fn check(state: &State, pki: &Pki, text: &str, now: Timestamp) -> Result<Str
     }
     let name = join_token::secret_name(&token.id);
     let secret = state.objects.get(secrets()?, join_token::NAMESPACE, &name);
-    let secret = reply::parse(&secret.map_err(|_| unknown())?.bytes)?;
+    let secret = reply::parse(&secret.map_err(|_| unknown())?.bytes())?;
     let kept = Kept::of(&secret).filter(|_| !meta::is_terminating(&secret));
     let kept = kept.ok_or_else(unknown)?;
     if !bool::from(kept.secret.ct_eq(token.secret.as_bytes())) {

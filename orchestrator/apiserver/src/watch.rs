@@ -4,6 +4,8 @@
 //! an object that begins to match is ADDED to it, one that ceases to is DELETED from it. A stream
 //! ends at its timeout and when the server stops; a client resumes from the last revision it saw.
 
+mod encoder;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,18 +16,17 @@ use axum::http::StatusCode;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::authn::User;
 use super::authz::{Sight, Standing};
 use super::cache::{Cached, Change, Gone, Watch, WatchEvent};
-use super::negotiate::Shape;
 use super::request::Query;
 use super::rest::list::{Selection, catch_up, revision};
 use super::rest::{Answer, Call};
-use super::{State, reply, tables, versions};
-use api::{ApiError, Resource, Served};
+use super::{State, reply, versions};
+use api::{ApiError, Served};
+use encoder::Encoder;
 use store::Revision;
 use sys::Shutdown;
 
@@ -76,11 +77,7 @@ pub async fn watch(call: &Call) -> Answer {
         changes,
         sight: call.sight(),
         standing: Standing::of(&call.state, &call.user, &call.target),
-        encoder: Encoder {
-            resource: call.target.resource().clone(),
-            shape: call.wanted.shape,
-            headed: false,
-        },
+        encoder: Encoder::new(call.target.resource().clone(), call.wanted),
         selection,
         initial,
         marks_end: options.marks_end.then_some(from),
@@ -96,7 +93,7 @@ pub async fn watch(call: &Call) -> Answer {
         Some((Ok::<_, Infallible>(frame), stream))
     });
     Ok(reply::response(
-        "application/json",
+        call.wanted.stream_type(),
         StatusCode::OK,
         Body::from_stream(frames),
     ))
@@ -239,7 +236,8 @@ impl Stream {
             let watch = match (&mut self.watch, self.gone.take()) {
                 (_, Some(gone)) => {
                     self.watch = None;
-                    return Some(error_event(&ApiError::too_old(gone.asked, gone.oldest)));
+                    let error = ApiError::too_old(gone.asked, gone.oldest);
+                    return Some(self.encoder.error(&error));
                 }
                 (Some(watch), None) => watch,
                 (None, None) => return None,
@@ -320,7 +318,7 @@ impl Stream {
                 self.watch = None;
                 self.initial.clear();
                 self.marks_end = None;
-                frame.put_slice(&error_event(&error));
+                frame.put_slice(&self.encoder.error(&error));
             }
         }
     }
@@ -336,7 +334,12 @@ impl Stream {
         let bytes = self.sight.bytes(&event.object);
         match transition(&self.selection, event) {
             Some(Transition::Entered) => events.push("ADDED", bytes),
-            Some(Transition::Changed) => events.push("MODIFIED", bytes),
+            Some(Transition::Changed) => {
+                let before = event.previous.as_ref();
+                if before.is_none_or(|before| self.sight.shows_change(before, &event.object)) {
+                    events.push("MODIFIED", bytes);
+                }
+            }
             Some(Transition::Left) if event.change == Change::Deleted => {
                 events.push("DELETED", bytes);
             }
@@ -389,85 +392,6 @@ fn transition(selection: &Selection, event: &WatchEvent) -> Option<Transition> {
     }
 }
 
-/// Writes events in the client's form.
-struct Encoder {
-    resource: Arc<Resource>,
-    shape: Shape,
-    /// The table's columns have been sent.
-    headed: bool,
-}
-
-impl Encoder {
-    fn event(&mut self, out: &mut BytesMut, kind: &str, object: &Bytes) {
-        match self.shape {
-            Shape::Object => line(out, kind, object),
-            shape => {
-                // Stored bytes are JSON: an object that is not has been damaged; leave it out.
-                let Ok(value) = reply::parse(object) else {
-                    return;
-                };
-                line(out, kind, self.shaped(shape, value).to_string().as_bytes());
-            }
-        }
-    }
-
-    fn shaped(&mut self, shape: Shape, value: Value) -> Value {
-        match shape {
-            Shape::Object => value,
-            Shape::Metadata(version) => tables::partial_metadata(version, value),
-            Shape::Table(version, include) => {
-                let revision = value.pointer("/metadata/resourceVersion").cloned();
-                let row = tables::row(version, &self.resource, value, include, Timestamp::now());
-                let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
-                let first = !std::mem::replace(&mut self.headed, true);
-                tables::table(version, &self.resource, metadata, vec![row], first)
-            }
-        }
-    }
-
-    fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, ends_initial: bool) {
-        let mut metadata = json!({"resourceVersion": revision.to_string()});
-        if ends_initial {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let object = match self.shape {
-            Shape::Table(version, include) => {
-                let object = json!({"metadata": metadata});
-                let row = tables::row(version, &self.resource, object, include, Timestamp::now());
-                let list = json!({"resourceVersion": revision.to_string()});
-                tables::table(version, &self.resource, list, vec![row], false)
-            }
-            Shape::Metadata(version) => {
-                tables::partial_metadata(version, json!({"metadata": metadata}))
-            }
-            Shape::Object => json!({
-                "kind": self.resource.kind,
-                "apiVersion": self.resource.api_version(),
-                "metadata": metadata,
-            }),
-        };
-        line(out, "BOOKMARK", object.to_string().as_bytes());
-    }
-}
-
-fn line(out: &mut BytesMut, kind: &str, object: &[u8]) {
-    out.reserve(object.len() + kind.len() + 24);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
-}
-
-fn error_event(error: &ApiError) -> Bytes {
-    let mut status = serde_json::to_value(error.status()).unwrap_or_default();
-    status["kind"] = "Status".into();
-    status["apiVersion"] = "v1".into();
-    let mut out = BytesMut::new();
-    line(&mut out, "ERROR", status.to_string().as_bytes());
-    out.freeze()
-}
-
 /// A number in 0..1 that differs between watches, so that they do not all end at once.
 fn spread() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().0;
@@ -496,12 +420,5 @@ mod tests {
         assert_eq!(from(now), Ok(From::Now));
         assert!(options("/x?sendInitialEvents=true").is_err());
         assert!(options("/x?resourceVersionMatch=Exact").is_err());
-    }
-
-    #[test]
-    fn an_event_is_one_line() {
-        let mut out = BytesMut::new();
-        line(&mut out, "ADDED", b"{}");
-        assert_eq!(&out[..], b"{\"type\":\"ADDED\",\"object\":{}}\n");
     }
 }

@@ -32,6 +32,48 @@ pub fn with_revision(object: &[u8], revision: u64) -> Bytes {
     Bytes::from([head, VERSION, revision.as_bytes(), end, rest].concat())
 }
 
+/// The value of a field of an object, as it stands in its bytes, which are JSON without blanks.
+pub fn field<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut at = 1;
+    while object.get(at) == Some(&b'"') {
+        let key = &object[at..at + extent(&object[at..])?];
+        // Behind the key and its colon.
+        at += key.len() + 1;
+        let value = object.get(at..)?;
+        let value = &value[..extent(value)?];
+        if key[1..key.len() - 1] == *name.as_bytes() {
+            return Some(value);
+        }
+        at += value.len() + 1;
+    }
+    None
+}
+
+/// How long the value is that the bytes begin with.
+fn extent(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => {
+                in_text = !in_text;
+                if !in_text && depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ if in_text => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth > 1 => depth -= 1,
+            b'}' | b']' if depth == 1 => return Some(at + 1),
+            // A number or a word ends where its object or list goes on.
+            b',' | b'}' | b']' if depth == 0 => return Some(at),
+            _ => {}
+        }
+    }
+    (depth == 0 && !in_text).then_some(bytes.len())
+}
+
 /// What stands before the items of a list.
 pub fn list_head(kind: &str, api_version: &str, page: &ListMeta) -> Bytes {
     let mut metadata = serde_json::Map::new();
@@ -103,6 +145,32 @@ mod tests {
             &second[..],
             br#"{"kind":"Pod","metadata":{"resourceVersion":"12","name":"x"},"spec":{"metadata":{}}}"#
         );
+    }
+
+    #[test]
+    fn a_field_is_found_at_the_first_level_only_and_whatever_its_strings_hold() {
+        let object = serde_json::json!({
+            "a": {"labels": {"x": "}]\\\"{"}}, "n": -1.5e3, "t": true, "z": null, "e": {}, "l": [[1], {}],
+            "s": "\\\"labels\\\":{", "labels": {"k": "v"},
+        });
+        let text = object.to_string();
+        for (name, value) in object.as_object().expect("an object") {
+            let found = field(text.as_bytes(), name).expect("it is there");
+            assert_eq!(found, value.to_string().as_bytes(), "{name}");
+        }
+        assert_eq!(field(text.as_bytes(), "k"), None);
+        for broken in [
+            "",
+            "{",
+            "{}",
+            "{\"a",
+            "{\"a\":",
+            "{\"a\":{",
+            "{\"a\":\"",
+            "[1]",
+        ] {
+            assert_eq!(field(broken.as_bytes(), "b"), None, "{broken}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::admission::quota::Charge;
-use super::admission::{self, Attributes, Operation};
+use super::admission::{self, Asked, Attributes, Operation};
 use super::authn::User;
 use super::objects::{Current, WriteError};
 use super::reply::Warnings;
@@ -33,6 +33,8 @@ pub struct Writer<'a> {
     pub resource: &'a Arc<Resource>,
     /// None: the server itself.
     pub user: Option<&'a User>,
+    /// What the user asked for; None with it.
+    pub asked: Option<Asked<'a>>,
     pub part: Part,
     /// What the path names of the object, if not the whole.
     pub subresource: Option<Subresource>,
@@ -69,6 +71,7 @@ impl<'a> Writer<'a> {
             state,
             resource,
             user: None,
+            asked: None,
             part: Part::Object,
             subresource: None,
             manager: None,
@@ -217,6 +220,25 @@ impl<'a> Writer<'a> {
             .await
     }
 
+    /// Lets those change and refuse who may what the client sends to a subresource: a body of that kind,
+    /// which is not stored.
+    pub async fn review_body(
+        &self,
+        kind: &Resource,
+        (namespace, name): (&str, &str),
+        body: &mut Value,
+    ) -> Result<(), ApiError> {
+        let Some(attributes) = self.attributes(Operation::Create, None, namespace, name) else {
+            return Ok(());
+        };
+        let asked = attributes.asked.with_body(kind);
+        let attributes = Attributes {
+            asked,
+            ..attributes
+        };
+        admission::review_body(&attributes, body).await
+    }
+
     /// Lets those change the object who may.
     async fn mutate(
         &self,
@@ -260,6 +282,7 @@ impl<'a> Writer<'a> {
         Some(Attributes {
             state: self.state,
             user: self.user?,
+            asked: self.asked?,
             resource: self.resource,
             subresource: self.subresource,
             operation,

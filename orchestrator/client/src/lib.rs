@@ -1,7 +1,8 @@
 //! What every client of the API server shares: rows of kinds, list-then-watch with revisions,
 //! verbs, the event recorder. It owns no state of the cluster and decides nothing.
 
-pub mod events;
+pub mod correlate;
+mod events;
 pub mod kind;
 pub mod list_watch;
 pub mod verbs;

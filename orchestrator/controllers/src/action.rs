@@ -152,6 +152,7 @@ pub fn about(object: &Object) -> About {
         namespace: object.key.namespace.clone(),
         name: object.key.name.clone(),
         uid: object.meta.uid.clone(),
+        field_path: String::new(),
     }
 }
 

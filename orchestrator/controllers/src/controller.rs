@@ -73,7 +73,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(service::load_balancer::LoadBalancerController::new(
             config.load_balancer_pool.clone(),
         )),
-        Box::new(pod_cidr::PodCidrController::new(config.pod_ranges.clone())),
+        Box::new(pod_cidr::PodCidrController::new(&config.pod_ranges)),
         Box::new(node_lifecycle::NodeController::new(started)),
         Box::new(namespace::NamespaceController),
         Box::new(garbage::GarbageController),

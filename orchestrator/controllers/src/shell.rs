@@ -37,6 +37,9 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
     let executor = Executor::new(Verbs::new(client.clone()), recorder, answers);
     let watches = start_watches(&client, &changes);
     let mut custom = CustomWatches::default();
+    for range in &config.pod_ranges {
+        tracing::info!("the pod range {range}; more nodes than that get no pods");
+    }
     let clock = Clock::start();
     let mut engine = Engine::new(config, clock.now());
     let mut running: JoinSet<(Task, Ending)> = JoinSet::new();

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Mac, Port, Prefix};
 
-use super::desired::Facts;
+use super::facts::Facts;
 use super::link::Devices;
 use super::{Addrs, DatapathError, Xdp, syscall};
 

@@ -13,6 +13,7 @@ pub mod delta;
 pub mod desired;
 pub mod dump;
 pub mod events;
+pub mod facts;
 pub mod fake;
 pub mod gc;
 pub mod ids;

@@ -25,7 +25,6 @@ use orchestrator_common::{Addr, MAPS, MapKind, MapSpec, Tuple};
 use super::DatapathError;
 use super::delta::Op;
 use super::kernel::Kernel;
-use super::meter::MapFill;
 use super::syscall::rows;
 use super::table::{Admitted, Tables};
 
@@ -56,6 +55,14 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     service_counters: PerCpuHashMap<MapData, u32, Connections>,
     backend_counters: PerCpuHashMap<MapData, u32, Connections>,
+}
+
+/// How many rows a map has, and how many it can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    pub name: &'static str,
+    pub rows: u64,
+    pub most: u64,
 }
 
 /// A hash of which many rows are read or written at once.

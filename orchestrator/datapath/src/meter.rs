@@ -12,7 +12,7 @@ use orchestrator_common::maps::statistics::{
 use orchestrator_common::{DropReason, Verdict};
 
 use super::DatapathError;
-use super::maps::Maps;
+use super::maps::{MapFill, Maps};
 use super::names::{Names, PortName};
 
 /// Handles of its own to one node's maps and programs.
@@ -42,13 +42,6 @@ pub struct Reading {
     pub programs: Vec<ProgramRuns>,
     pub services: Vec<ServiceCount>,
     pub backends: Vec<BackendCount>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapFill {
-    pub name: &'static str,
-    pub rows: u64,
-    pub most: u64,
 }
 
 /// Zero where the kernel does not count runs (`kernel.bpf_stats_enabled`).

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 use super::check::check;
 use super::delta::{Op, delta, replay};
-use super::desired::{self, Facts};
+use super::desired;
+use super::facts::Facts;
 use super::fake::Fake;
 use super::ids::Ids;
 use super::reconcile::Reconciler;

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use super::announcement::Announcements;
 use super::delta::{Op, delta, replay};
-use super::desired::{self, Facts, services};
+use super::desired::{self, services};
+use super::facts::Facts;
 use super::ids::Ids;
 use super::kernel::Kernel;
 use super::reserved::Reserved;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use orchestrator_common::maps::config::Family;
 use orchestrator_common::{Addr, Prefix};
 
-use super::desired::Facts;
+use super::facts::Facts;
 use super::view::NodeView;
 
 /// Of one node. Its own addresses may change; the ranges stay.

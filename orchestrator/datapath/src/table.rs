@@ -12,8 +12,6 @@ use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::maps::services::{Backend, BackendKey, Service, ServiceKey, SourceRange};
 use orchestrator_common::{Addr, Prefix};
 
-use super::world::rebuild;
-
 /// Every row that the agent owns, or those of a few units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
@@ -189,4 +187,9 @@ impl Tables {
 
 fn one<K: Ord + Copy, V: Copy>(table: &BTreeMap<K, V>, key: K) -> Option<(K, V)> {
     table.get(&key).map(|row| (key, *row))
+}
+
+/// A tree that is made from all of its elements at once has full nodes.
+pub(super) fn rebuild<T: IntoIterator + FromIterator<T::Item> + Default>(tree: &mut T) {
+    *tree = std::mem::take(tree).into_iter().collect();
 }

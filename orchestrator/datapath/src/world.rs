@@ -17,7 +17,7 @@ use orchestrator_common::{Addr, Port, Prefix, Proto};
 
 use super::Change;
 use super::reserved::Reserved;
-use super::table::Unit;
+use super::table::{Unit, rebuild};
 use super::view::{
     HostPort, LocalPod, NodeAge, NodeView, ObjectKey, PortView, Protocol, ServiceView, SliceView,
 };
@@ -583,11 +583,6 @@ fn proto(protocol: Protocol) -> Proto {
         Protocol::Udp => Proto::UDP,
         Protocol::Sctp => Proto::SCTP,
     }
-}
-
-/// A tree that is made from all of its elements at once has full nodes.
-pub(super) fn rebuild<T: IntoIterator + FromIterator<T::Item> + Default>(tree: &mut T) {
-    *tree = std::mem::take(tree).into_iter().collect();
 }
 
 fn replace<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {

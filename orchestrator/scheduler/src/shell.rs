@@ -211,5 +211,6 @@ fn about(key: &PodKey, uid: &str) -> About {
         namespace: key.0.clone(),
         name: key.1.clone(),
         uid: uid.to_owned(),
+        field_path: String::new(),
     }
 }

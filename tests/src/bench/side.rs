@@ -210,11 +210,6 @@ impl Ours {
         self.cluster.nodes[0].with(call)
     }
 
-    /// Runs `work` in the server's namespace.
-    pub fn in_server<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.cluster.nodes[1].pods[0].netns.enter(work)
-    }
-
     fn resize(&mut self, size: Size) -> Result<()> {
         let (before, after) = (self.size.services, size.services);
         self.apply(

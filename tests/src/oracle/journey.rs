@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use datapath::desired::Facts;
+use datapath::facts::Facts;
 use datapath::fake::Fake;
 use datapath::lookup::state::State;
 use datapath::lookup::{self, Arrival, Connect, Outcome};

@@ -80,6 +80,7 @@ const PURE: &[&str] = &[
     "datapath::delta",
     "datapath::desired",
     "datapath::dump",
+    "datapath::facts",
     "datapath::ids",
     "datapath::lookup",
     "datapath::table",

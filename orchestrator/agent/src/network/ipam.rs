@@ -1,11 +1,13 @@
 //! The addresses of a node's pods, out of its own ranges, at most one of each family. Pure: rebuilt
 //! at every start from the addresses that the running sandboxes carry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use api::address::{number, numbered, numbers};
+use api::allocator::Allocator;
 use datapath::Addrs;
 
 /// Who has which addresses. A range's own number is the translation address, its first address the
@@ -46,11 +48,7 @@ impl Ipam {
     /// Notes that a running pod has these addresses. False: they are not all of this node's ranges,
     /// or another pod has one of them, so the pod needs a new sandbox.
     pub fn restore(&mut self, uid: &str, addrs: Addrs) -> bool {
-        let known = |addr| {
-            self.books
-                .iter()
-                .any(|book| book.offset(uid, addr).is_some())
-        };
+        let known = |addr| self.books.iter().any(|book| book.may_have(uid, addr));
         let usable = !addrs.is_empty() && addrs.iter().all(known);
         for addr in addrs.iter().filter(|_| usable) {
             self.books
@@ -69,97 +67,68 @@ impl Ipam {
 
     fn of(&self, uid: &str) -> Addrs {
         let known = self.books.iter().filter_map(|book| {
-            let offset = book.by_pod.get(uid)?;
-            Some(book.at(*offset))
+            let number = book.by_pod.get(uid)?;
+            Some(book.at(*number))
         });
         known.collect()
     }
 }
 
-/// One range: addresses are counted from its number.
+/// One range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Book {
     range: IpNetwork,
     by_pod: BTreeMap<String, u128>,
-    taken: BTreeSet<u128>,
-    /// Where the search goes on: a freed address rests as long as the range allows.
-    next: u128,
+    numbers: Allocator,
 }
 
+/// Behind the range's own number and the node's.
 const FIRST_POD: u128 = 2;
 
 impl Book {
     fn new(range: IpNetwork) -> Book {
+        let (first, last) = numbers(range).into_inner();
         Book {
             range,
             by_pod: BTreeMap::new(),
-            taken: BTreeSet::new(),
-            next: FIRST_POD,
+            numbers: Allocator::new(first.saturating_add(FIRST_POD)..=last.saturating_sub(1)),
         }
     }
 
     fn allocate(&mut self, uid: &str) -> Result<IpAddr, IpamError> {
-        if let Some(offset) = self.by_pod.get(uid) {
-            return Ok(self.at(*offset));
-        }
-        let last = self.last();
-        let mut candidates = (self.next..last).chain(FIRST_POD..self.next.min(last));
-        let free = candidates.find(|offset| !self.taken.contains(offset));
-        let offset = free.ok_or(IpamError(self.range))?;
-        self.take(uid, offset);
-        self.next = offset + 1;
-        Ok(self.at(offset))
+        let had = self.by_pod.get(uid).copied();
+        let number = had.or_else(|| self.numbers.take_next());
+        let number = number.ok_or(IpamError(self.range))?;
+        self.by_pod.insert(uid.to_owned(), number);
+        Ok(self.at(number))
     }
 
-    /// Where the address is in this range, if it is a pod's and no other pod has it.
-    fn offset(&self, uid: &str, addr: IpAddr) -> Option<u128> {
-        if !self.range.contains(addr) {
-            return None;
-        }
-        let offset = number(addr) - number(self.range.network());
-        let free = !self.taken.contains(&offset) || self.by_pod.get(uid) == Some(&offset);
-        ((FIRST_POD..self.last()).contains(&offset) && free).then_some(offset)
+    /// Whether a pod may have the address: it is one of this range and not another pod's.
+    fn may_have(&self, uid: &str, addr: IpAddr) -> bool {
+        let number = number(addr);
+        let is_own = self.by_pod.get(uid) == Some(&number);
+        self.range.contains(addr) && (is_own || self.numbers.is_free(number))
     }
 
     fn restore(&mut self, uid: &str, addr: IpAddr) {
-        if let Some(offset) = self.offset(uid, addr) {
+        if self.may_have(uid, addr) {
+            let number = number(addr);
             self.release(uid);
-            self.take(uid, offset);
-            self.next = self.next.max(offset + 1);
+            self.numbers.take(number);
+            self.by_pod.insert(uid.to_owned(), number);
+            // Those below may have been another pod's until just now.
+            self.numbers.go_on_after(number);
         }
-    }
-
-    fn take(&mut self, uid: &str, offset: u128) {
-        self.taken.insert(offset);
-        self.by_pod.insert(uid.to_owned(), offset);
     }
 
     fn release(&mut self, uid: &str) {
-        if let Some(offset) = self.by_pod.remove(uid) {
-            self.taken.remove(&offset);
+        if let Some(number) = self.by_pod.remove(uid) {
+            self.numbers.free(number);
         }
     }
 
-    /// The offset of the range's last address.
-    fn last(&self) -> u128 {
-        let width = if self.range.is_ipv4() { 32 } else { 128 };
-        u128::MAX
-            .checked_shr(128 - (width - u32::from(self.range.prefix())))
-            .unwrap_or(0)
-    }
-
-    fn at(&self, offset: u128) -> IpAddr {
-        match self.range.network() {
-            IpAddr::V4(net) => IpAddr::V4((net.to_bits() + offset as u32).into()),
-            IpAddr::V6(net) => IpAddr::V6((net.to_bits() + offset).into()),
-        }
-    }
-}
-
-fn number(addr: IpAddr) -> u128 {
-    match addr {
-        IpAddr::V4(addr) => addr.to_bits().into(),
-        IpAddr::V6(addr) => addr.to_bits(),
+    fn at(&self, number: u128) -> IpAddr {
+        numbered(self.range.is_ipv6(), number)
     }
 }
 

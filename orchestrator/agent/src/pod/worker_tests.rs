@@ -145,7 +145,7 @@ impl Stage {
             runtime: Arc::new(runtime),
             image_roots: image_root::Known::default(),
             network: FakeNetwork::default(),
-            recorder: Recorder::start(client.clone(), "n1".to_owned()),
+            recorder: crate::api::events::recorder(client.clone(), "n1".to_owned()),
             client,
             metrics: Arc::default(),
             nodes: drain::Nodes::new("n1"),

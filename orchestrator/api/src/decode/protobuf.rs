@@ -3,7 +3,7 @@
 //! A body is the four bytes `k8s\0` and an envelope with the kind and the message. Types are those
 //! of the schema; what it lacks, the numbers of the fields, is in `data/protobuf-fields.json`
 //! (from Kubernetes' .proto files). There `@Type` is a message whose fields stand in the object itself
-//! in JSON. Answers are never written in protobuf.
+//! in JSON. `encode` writes it.
 //!
 //! Clients write out the zeros of fields that are no pointers, which JSON leaves out: they are left
 //! to `structural`, as is everything else that makes a value canonical.
@@ -21,7 +21,7 @@ use super::limits::Limits;
 use crate::schema::{self, Definition, SchemaOr, Type};
 
 /// What every body begins with.
-const MAGIC: &[u8] = b"k8s\0";
+pub const MAGIC: &[u8] = b"k8s\0";
 
 /// An envelope, opened.
 pub struct Envelope<'a> {
@@ -277,9 +277,9 @@ fn raw(bytes: &[u8]) -> Result<Value, String> {
 }
 
 /// The names of the fields of each message, by number.
-type Numbers = BTreeMap<Box<str>, BTreeMap<u32, Box<str>>>;
+pub type Numbers = BTreeMap<Box<str>, BTreeMap<u32, Box<str>>>;
 
-fn numbers() -> &'static Numbers {
+pub fn numbers() -> &'static Numbers {
     static NUMBERS: OnceLock<Numbers> = OnceLock::new();
     NUMBERS.get_or_init(|| {
         let mut numbers = serde_json::from_str(include_str!("../data/protobuf-fields.json"))

@@ -51,7 +51,7 @@ pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Resul
         );
         return Err(ApiError::forbidden(resource, &name, why));
     };
-    give_pull_secrets(object, &reply::parse(&found.bytes)?);
+    give_pull_secrets(object, &reply::parse(&found.bytes())?);
     Ok(())
 }
 

@@ -72,7 +72,7 @@ fn ranges(attributes: &Attributes<'_>) -> Result<Vec<Value>, ApiError> {
     let (_, ranges) = cache.list(kind, Some(attributes.namespace));
     ranges
         .iter()
-        .map(|range| reply::parse(&range.bytes))
+        .map(|range| reply::parse(&range.bytes()))
         .collect()
 }
 

@@ -9,15 +9,20 @@ mod limit_range;
 pub mod policies;
 mod priority;
 pub mod quota;
+pub mod webhooks;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::State;
 use super::authn::User;
 use super::reply::Warnings;
-use api::{ApiError, Resource, Subresource};
+use super::request::Query;
+use api::{ApiError, Resource, Served, Subresource};
+
+use webhooks::Mutation;
 
 pub use given::{companions, complete, generate_name, keep_given, namespace_is_open, new_uid};
 
@@ -27,13 +32,94 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// A stream to what the object stands for: exec, attach, port-forward, proxy.
+    #[expect(dead_code, reason = "the subresources that connect are not served yet")]
+    Connect,
+}
+
+impl Operation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// How long webhooks may take about a request, all together: a little less than the request may.
+const TIME: Duration = Duration::from_secs(55);
+
+/// What a client asks for, as those see it who have a say in it.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The version that the client speaks.
+    pub served: &'a Arc<Served>,
+    /// The kind of the body of a subresource that has one of its own.
+    pub body: Option<&'a Resource>,
+    /// What the options are made of.
+    query: &'a Query,
+    /// Those of a deletion.
+    delete_options: Option<&'a Value>,
+    /// No webhook is waited for longer.
+    pub deadline: Instant,
+}
+
+impl<'a> Asked<'a> {
+    pub fn now(served: &'a Arc<Served>, query: &'a Query) -> Self {
+        Self {
+            served,
+            body: None,
+            query,
+            delete_options: None,
+            deadline: Instant::now() + TIME,
+        }
+    }
+
+    pub fn with_body(self, kind: &'a Resource) -> Self {
+        Self {
+            body: Some(kind),
+            ..self
+        }
+    }
+
+    pub fn deleting(self, options: &'a Value) -> Self {
+        Self {
+            delete_options: Some(options),
+            ..self
+        }
+    }
+
+    /// The options of the operation, of meta.k8s.io/v1.
+    fn options(&self, operation: Operation) -> Value {
+        let kind = match operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = self.delete_options.cloned().unwrap_or_else(|| json!({}));
+        options["kind"] = kind.into();
+        options["apiVersion"] = "meta.k8s.io/v1".into();
+        for name in ["fieldManager", "fieldValidation"] {
+            if let Some(value) = self.query.get(name) {
+                options[name] = value.into();
+            }
+        }
+        if self.query.get("dryRun").is_some() {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
 }
 
 /// A write, as those see it who have a say in it (`AdmissionRequest` of admission.k8s.io/v1).
 pub struct Attributes<'a> {
     pub state: &'a State,
     pub user: &'a User,
-    /// What the path names.
+    pub asked: Asked<'a>,
+    /// What the path names, in the version that is stored.
     pub resource: &'a Arc<Resource>,
     pub subresource: Option<Subresource>,
     pub operation: Operation,
@@ -48,19 +134,51 @@ pub struct Attributes<'a> {
 }
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
-#[expect(clippy::unused_async, reason = "webhooks are asked over the network")]
 pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
+    give(attributes, object)?;
+    let Some(mut webhooks) = Mutation::of(attributes)? else {
+        return Ok(());
+    };
+    webhooks.ask(Some(object)).await?;
+    if !webhooks.changed {
+        return Ok(());
+    }
+    let before = object.clone();
+    give(attributes, object)?;
+    if *object != before {
+        webhooks.changed_by_others();
+    }
+    webhooks.ask_again(object).await
+}
+
+/// What the server itself gives a new or changed object.
+fn give(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     limit_range::mutate(attributes, object)?;
     priority::give(attributes, object)?;
     policies::mutate(attributes, object)
 }
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
-#[expect(clippy::unused_async, reason = "webhooks are asked over the network")]
 pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
     if let Some(object) = object {
         limit_range::validate(attributes, object)?;
+    } else if let Some(mut webhooks) = Mutation::of(attributes)? {
+        // They may refuse a deletion as well, and change nothing.
+        webhooks.ask(None).await?;
     }
     priority::validate(attributes, object)?;
-    policies::validate(attributes, object)
+    policies::validate(attributes, object)?;
+    webhooks::validate(attributes, object).await
+}
+
+/// Lets those change and refuse who may what a client sends to a subresource of its own kind.
+pub async fn review_body(attributes: &Attributes<'_>, body: &mut Value) -> Result<(), ApiError> {
+    if let Some(mut webhooks) = Mutation::of(attributes)? {
+        webhooks.ask(Some(body)).await?;
+        if webhooks.changed {
+            webhooks.ask_again(body).await?;
+        }
+    }
+    policies::validate(attributes, Some(body))?;
+    webhooks::validate(attributes, Some(body)).await
 }

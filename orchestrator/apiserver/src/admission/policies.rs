@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation};
+use super::Attributes;
 use crate::State;
 use crate::authn::User;
 use crate::objects::Objects;
@@ -133,7 +133,7 @@ impl Policies {
     ) -> Result<Self, ApiError> {
         let mut bound: BTreeMap<Box<str>, Vec<Binding>> = BTreeMap::new();
         for cached in objects.cache.list(bindings, None).1 {
-            let binding = Binding::of(&reply::parse(&cached.bytes)?);
+            let binding = Binding::of(&reply::parse(&cached.bytes())?);
             bound
                 .entry(binding.policy.clone())
                 .or_default()
@@ -141,7 +141,7 @@ impl Policies {
         }
         let mut made = Self::default();
         for cached in objects.cache.list(policies, None).1 {
-            let mut policy = reply::parse(&cached.bytes)?;
+            let mut policy = reply::parse(&cached.bytes())?;
             let (uid, spec) = (meta::uid(&policy).to_owned(), policy["spec"].clone());
             let same = known
                 .all
@@ -261,7 +261,7 @@ impl<'a> Asking<'a> {
         let attributes = self.attributes;
         let resource = attributes.resource;
         let form = Request {
-            operation: operation(attributes.operation),
+            operation: attributes.operation.as_str(),
             group: &resource.group,
             version: &resource.version,
             plural: &resource.plural,
@@ -422,7 +422,7 @@ impl<'a> Asking<'a> {
         let selector = selector(&wanted.selector)?;
         let mut params = Vec::new();
         for cached in found {
-            let object = reply::parse(&cached.bytes).map_err(|e| e.to_string())?;
+            let object = reply::parse(&cached.bytes()).map_err(|e| e.to_string())?;
             if !wanted.name.is_empty() || selector.matches(&meta::labels(&object)) {
                 params.push(Some(object));
             }
@@ -493,15 +493,7 @@ fn namespace_of(attributes: &Attributes<'_>) -> Result<Option<Value>, ApiError> 
         .state
         .objects
         .get(kind, "", attributes.namespace)?;
-    Ok(Some(reply::parse(&found.bytes)?))
-}
-
-fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    }
+    Ok(Some(reply::parse(&found.bytes())?))
 }
 
 fn request(attributes: &Attributes<'_>) -> Value {
@@ -514,7 +506,7 @@ fn request(attributes: &Attributes<'_>) -> Value {
         "requestKind": kind,
         "requestResource": resource,
         "name": attributes.name,
-        "operation": operation(attributes.operation),
+        "operation": attributes.operation.as_str(),
         "userInfo": {
             "username": &*attributes.user.name,
             "groups": attributes.user.all_groups(),

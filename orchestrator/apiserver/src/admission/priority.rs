@@ -80,7 +80,7 @@ fn class(state: &State, name: &str) -> Result<Option<Value>, ApiError> {
     let classes = api::find("scheduling.k8s.io", "v1", "priorityclasses");
     let classes = classes.ok_or(ApiError::NoSuchResource)?;
     let found = state.objects.cache.get(classes, "", name);
-    found.map(|class| reply::parse(&class.bytes)).transpose()
+    found.map(|class| reply::parse(&class.bytes())).transpose()
 }
 
 /// Of several, which a race can make, the lowest.
@@ -89,7 +89,7 @@ fn default_class(state: &State) -> Result<Option<Value>, ApiError> {
     let classes = classes.ok_or(ApiError::NoSuchResource)?;
     let mut lowest: Option<Value> = None;
     for class in state.objects.cache.list(classes, None).1 {
-        let class = reply::parse(&class.bytes)?;
+        let class = reply::parse(&class.bytes())?;
         let is_lower = lowest
             .as_ref()
             .is_none_or(|lowest| class["value"].as_i64() < lowest["value"].as_i64());

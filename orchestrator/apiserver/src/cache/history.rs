@@ -184,10 +184,15 @@ impl Block {
             put(&mut raw, object.key.as_bytes());
             // A deletion shows the state before.
             let is_deleted = *change == Change::Deleted;
-            put(&mut raw, if is_deleted { b"" } else { &object.bytes });
+            let now = if is_deleted {
+                Bytes::new()
+            } else {
+                object.bytes()
+            };
+            put(&mut raw, &now);
             let before = previous.as_ref();
             raw.extend(before.map_or(0, |it| it.revision).to_le_bytes());
-            put(&mut raw, before.map_or(b"", |it| &it.bytes));
+            put(&mut raw, &before.map(|it| it.bytes()).unwrap_or_default());
         }
         Self {
             packed: lz4_flex::block::compress(&raw).into_boxed_slice(),
@@ -225,16 +230,16 @@ impl Block {
 /// What an event keeps alive that would otherwise be gone: the state before.
 fn kept_alive(event: &WatchEvent) -> usize {
     let own = match event.change {
-        Change::Deleted => event.object.bytes.len(),
+        Change::Deleted => event.object.size(),
         _ => 0,
     };
-    own + event.previous.as_ref().map_or(0, |it| it.bytes.len())
+    own + event.previous.as_ref().map_or(0, |it| it.size())
 }
 
 /// What an event takes in a block before it is packed.
 fn raw_size(event: &WatchEvent) -> usize {
-    let previous = event.previous.as_ref().map_or(0, |it| it.bytes.len());
-    29 + event.object.key.len() + event.object.bytes.len() + previous
+    let previous = event.previous.as_ref().map_or(0, |it| it.len());
+    29 + event.object.key.len() + event.object.len() + previous
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -334,12 +339,12 @@ mod tests {
 
     fn shown(event: &WatchEvent) -> (Change, Arc<str>, Bytes, u64, Option<(Bytes, u64)>) {
         let before = event.previous.as_ref();
-        let before = before.map(|it| (it.bytes.clone(), it.revision));
+        let before = before.map(|it| (it.bytes(), it.revision));
         let WatchEvent { change, object, .. } = event;
         (
             *change,
             object.key.clone(),
-            object.bytes.clone(),
+            object.bytes(),
             object.revision,
             before,
         )

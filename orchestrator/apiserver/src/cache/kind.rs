@@ -8,6 +8,7 @@ use super::history::{Block, History};
 use super::index::{Bucket, Buckets, Indexes};
 use super::object::Cached;
 use super::ordered::Ordered;
+use super::packed::Packer;
 use super::references::References;
 use super::snapshots::Snapshots;
 use super::{Change, WatchEvent};
@@ -31,6 +32,7 @@ pub(super) struct State {
     pub snapshots: Snapshots,
     pub indexes: Indexes,
     pub buckets: Buckets,
+    packer: Packer,
     /// Of pods; empty for all other resources.
     pub references: References,
     /// Commits that came while the objects were still being loaded; none once they are.
@@ -47,6 +49,7 @@ impl Kind {
             snapshots: Snapshots::default(),
             indexes: Indexes::of(resource),
             buckets: Buckets::default(),
+            packer: Packer::default(),
             references: References::default(),
             waiting: Some(Vec::new()),
         };
@@ -59,9 +62,17 @@ impl Kind {
     /// Shows an object while the store is loaded.
     pub fn load(&self, key: &str, stored: &[u8], revision: Revision) {
         let mut state = self.state_to_change();
-        let object = Arc::new(Cached::of(&state.resource, key.into(), stored, revision));
+        let mut object = Arc::new(Cached::of(&state.resource, key.into(), stored, revision));
         state.refer(None, Some(&object));
-        state.objects.insert(object);
+        let State {
+            packer, objects, ..
+        } = &mut *state;
+        let dictionary = packer.dictionary(objects);
+        if let Some(packed) = dictionary.and_then(|dictionary| object.packed(&dictionary)) {
+            packer.change(Some(&object), Some(&packed));
+            object = Arc::new(packed);
+        }
+        objects.insert(object);
     }
 
     /// Loading is over: what was loaded is of `revision`, what has come meanwhile is newer or in it.
@@ -114,7 +125,39 @@ impl Kind {
             };
             let block = Block::of(&events);
             self.state_to_change().history.pack(block);
+            self.pack_objects(&events);
             packed = true;
+        }
+    }
+
+    /// Compresses the objects of a large kind that have not changed again since.
+    fn pack_objects(&self, events: &[WatchEvent]) {
+        let dictionary = {
+            let mut state = self.state_to_change();
+            let State {
+                packer, objects, ..
+            } = &mut *state;
+            packer.dictionary(objects)
+        };
+        let Some(dictionary) = dictionary else {
+            return;
+        };
+        for WatchEvent { object, .. } in events {
+            let is_there = |state: &State| {
+                let now = state.objects.get(&object.key);
+                now.is_some_and(|now| Arc::ptr_eq(now, object))
+            };
+            if !is_there(&self.state()) {
+                continue;
+            }
+            if let Some(packed) = object.packed(&dictionary) {
+                let mut state = self.state_to_change();
+                // Its resource may have been renewed meanwhile.
+                if is_there(&state) {
+                    state.packer.change(Some(object), Some(&packed));
+                    state.objects.insert(Arc::new(packed));
+                }
+            }
         }
     }
 
@@ -186,7 +229,7 @@ impl State {
     fn change(&mut self, revision: Revision, event: &Event) -> Option<WatchEvent> {
         let previous = self.objects.get(&event.key).cloned();
         if let Some(previous) = &previous {
-            self.snapshots.retire(previous.bytes.len());
+            self.snapshots.retire(previous.size());
         }
         match &event.value {
             Some(stored) => {
@@ -226,6 +269,7 @@ impl State {
     /// Keeps the indexes, and what pods refer to, as objects change.
     fn refer(&mut self, before: Option<&Cached>, now: Option<&Cached>) {
         self.indexes.change(before, now);
+        self.packer.change(before, now);
         if self.resource.behaviour != Behaviour::Pod {
             return;
         }

@@ -12,6 +12,7 @@ mod kind;
 mod node;
 mod object;
 mod ordered;
+mod packed;
 mod references;
 mod selectable;
 mod snapshots;

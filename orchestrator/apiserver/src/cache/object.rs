@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use super::super::wire::with_revision;
 use super::node::NodeParts;
+use super::packed::{self, Body};
 use super::selectable;
 use api::resource::Name;
+use api::selector::{FieldSelector, LabelSelector};
 use api::{Resource, meta};
 use store::{Entry, Revision};
 
@@ -19,7 +21,7 @@ pub struct Cached {
     /// The store's key.
     pub key: Arc<str>,
     /// The JSON, `metadata.resourceVersion` included.
-    pub bytes: Bytes,
+    body: Body,
     /// What `metadata.resourceVersion` says.
     pub revision: Revision,
     resource: Arc<Resource>,
@@ -53,7 +55,7 @@ impl Cached {
     ) -> Self {
         Self {
             key,
-            bytes,
+            body: Body::Plain(bytes),
             revision,
             resource: resource.clone(),
             selectable: OnceLock::new(),
@@ -77,6 +79,62 @@ impl Cached {
         }
     }
 
+    /// The JSON, with its resourceVersion.
+    pub fn bytes(&self) -> Bytes {
+        self.body.bytes()
+    }
+
+    /// How long the JSON is.
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// What the JSON takes in memory.
+    pub(super) fn size(&self) -> usize {
+        self.body.size()
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.body.is_plain()
+    }
+
+    /// The same object, compressed; None, if it is already or would not get smaller.
+    pub(super) fn packed(&self, dictionary: &Arc<[u8]>) -> Option<Self> {
+        let Body::Plain(bytes) = &self.body else {
+            return None;
+        };
+        let body = packed::pack(bytes, dictionary)?;
+        let plain = Self::ready(
+            &self.resource,
+            self.key.clone(),
+            Bytes::new(),
+            self.revision,
+        );
+        Some(Self {
+            body,
+            indexed: self.indexed.clone(),
+            ..plain
+        })
+    }
+
+    /// Whether both selectors select the object. Of packed objects, of which there are many, nothing is
+    /// kept for the next time.
+    pub fn is_selected(&self, labels: &LabelSelector, fields: &FieldSelector) -> bool {
+        let (any_labels, any_fields) = (labels.is_everything(), fields.is_everything());
+        if any_labels && any_fields {
+            return true;
+        }
+        if self.is_plain() {
+            return (any_labels || labels.matches(self.labels()))
+                && (any_fields || fields.matches(self.fields()));
+        }
+        if any_fields {
+            return labels.matches(&selectable::labels(&self.bytes()));
+        }
+        let selectable = self.read_selectable();
+        (any_labels || labels.matches(&selectable.labels)) && fields.matches(&selectable.fields)
+    }
+
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.selectable().labels
     }
@@ -87,12 +145,16 @@ impl Cached {
     }
 
     fn selectable(&self) -> &Selectable {
-        self.selectable.get_or_init(|| {
-            let skeleton = self.skeleton();
-            let labels = meta::labels(&skeleton);
-            let fields = self.resource.selectable_fields(&skeleton);
-            Box::new(Selectable { labels, fields })
-        })
+        self.selectable
+            .get_or_init(|| Box::new(self.read_selectable()))
+    }
+
+    fn read_selectable(&self) -> Selectable {
+        let skeleton = self.skeleton();
+        Selectable {
+            labels: meta::labels(&skeleton),
+            fields: self.resource.selectable_fields(&skeleton),
+        }
     }
 
     /// The values of the resource's indexes, in their order.
@@ -111,8 +173,8 @@ impl Cached {
     fn skeleton(&self) -> Value {
         // Fields of built-in kinds are never deeper.
         let read = match self.resource.selectable_depth() {
-            0..=2 => selectable::skeleton(&self.bytes),
-            _ => serde_json::from_slice(&self.bytes),
+            0..=2 => selectable::skeleton(&self.bytes()),
+            _ => serde_json::from_slice(&self.bytes()),
         };
         read.unwrap_or_else(|error| {
             tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
@@ -125,13 +187,18 @@ impl Cached {
         with_revision(&self.node_parts().trimmed, revision)
     }
 
+    /// Whether other nodes see the same of this node as of that one.
+    pub fn is_trimmed_to(&self, other: &Self) -> bool {
+        self.node_parts().trimmed == other.node_parts().trimmed
+    }
+
     /// The fingerprint of the key that a node's certificates are for.
     pub fn node_key(&self) -> Option<&str> {
         self.node_parts().key.as_deref()
     }
 
     fn node_parts(&self) -> &NodeParts {
-        let read = || Box::new(NodeParts::of(&self.bytes));
+        let read = || Box::new(NodeParts::of(&self.bytes()));
         self.node.get_or_init(read)
     }
 
@@ -152,6 +219,6 @@ impl Cached {
     /// The same object saying another resourceVersion: for a DELETED event of an object that only
     /// left a selector's set.
     pub fn at_revision(&self, revision: Revision) -> Bytes {
-        with_revision(&self.bytes, revision)
+        with_revision(&self.bytes(), revision)
     }
 }

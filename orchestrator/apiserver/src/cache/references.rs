@@ -40,7 +40,7 @@ type Named = Box<[(Referent, Box<str>)]>;
 impl References {
     /// Takes in a pod that is new or has changed.
     pub fn add(&mut self, pod: &Cached) {
-        let (node, named) = match read(&pod.bytes) {
+        let (node, named) = match read(&pod.bytes()) {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(key = &*pod.key, %error, "a stored pod does not read");

@@ -1,15 +1,25 @@
 //! What selectors ask for, read out of an object's bytes without building the object: fields that
 //! can be selected are scalars at most two levels deep, labels are the one map that is kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::wire;
+
 /// The object with nothing but its labels and its scalars of the first two levels.
 pub(super) fn skeleton(object: &[u8]) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(object);
     Level::Object.deserialize(&mut deserializer)
+}
+
+/// The labels alone; reads no further than they stand.
+pub(super) fn labels(object: &[u8]) -> BTreeMap<String, String> {
+    let metadata = wire::field(object, "metadata").unwrap_or_default();
+    let labels = wire::field(metadata, "labels").unwrap_or_default();
+    serde_json::from_slice(labels).unwrap_or_default()
 }
 
 /// Where in the object a value stands.
@@ -130,7 +140,9 @@ mod tests {
     #[test]
     fn every_kinds_fields_and_labels_read_the_same_from_the_skeleton() {
         let object = full();
-        let skeleton = skeleton(object.to_string().as_bytes()).unwrap();
+        let text = object.to_string();
+        assert_eq!(labels(text.as_bytes()), api::meta::labels(&object));
+        let skeleton = skeleton(text.as_bytes()).unwrap();
         assert_eq!(api::meta::labels(&skeleton), api::meta::labels(&object));
         for kind in api::resources() {
             assert_eq!(

@@ -64,8 +64,8 @@ fn line(event: &WatchEvent) -> String {
     format!("{change:?} {} {}", object.name(), object.revision)
 }
 
-fn text(object: &Cached) -> &str {
-    std::str::from_utf8(&object.bytes).unwrap()
+fn text(object: &Cached) -> String {
+    String::from_utf8(object.bytes().to_vec()).unwrap()
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ impl Flows {
                 let (_, objects) = cache.list(resource, None);
                 objects
                     .iter()
-                    .map(|object| reply::parse(&object.bytes))
+                    .map(|object| reply::parse(&object.bytes()))
                     .collect()
             };
             let (schemas, levels) = (objects(schemas)?, objects(levels)?);

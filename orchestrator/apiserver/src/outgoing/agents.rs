@@ -208,7 +208,7 @@ fn nearest(state: &State, target: IpAddr, node: Option<&str>) -> Vec<Agent> {
     let (_, nodes) = state.objects.cache.list(nodes, None);
     let mut ranked = Vec::new();
     for cached in nodes {
-        let Ok(object) = reply::parse(&cached.bytes) else {
+        let Ok(object) = reply::parse(&cached.bytes()) else {
             continue;
         };
         let holds = || {

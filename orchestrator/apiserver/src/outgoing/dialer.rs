@@ -92,7 +92,8 @@ async fn reach(state: &State, server: &Server) -> Result<AnyStream, String> {
     match server {
         Server::At { host, port } => direct(host, *port).await,
         Server::Of(service) => {
-            let mut endpoints = endpoints::ready(state, service)?;
+            let mut endpoints =
+                endpoints::ready(state, service).map_err(|unready| unready.to_string())?;
             let first = random_index(endpoints.len());
             endpoints.rotate_left(first);
             let mut why = String::new();

@@ -26,17 +26,32 @@ pub struct Endpoint {
     pub pod: Option<String>,
 }
 
-/// The ready endpoints of a Service's port; never none. Errors are Kubernetes' texts.
-pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, String> {
+/// Why a Service's port leads nowhere. The texts are Kubernetes'.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    #[error("service {0:?} not found")]
+    NoService(String),
+    #[error("no service port {port} found for service {service:?}")]
+    NoPort { service: String, port: u16 },
+    /// None that is ready has the port of that name.
+    #[error("no endpoints available for service {service:?}")]
+    NoEndpoint { service: String, port: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The ready endpoints of a Service's port; never none.
+pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> {
     let cache = &state.objects.cache;
+    let other = |error: api::ApiError| Unready::Other(error.to_string());
     let find = |group: &str, plural: &str| {
         let found = api::find(group, "v1", plural);
-        found.ok_or_else(|| format!("{plural} are not served"))
+        found.ok_or_else(|| Unready::Other(format!("{plural} are not served")))
     };
     let services = find("", "services")?;
     let service = cache.get(services, &of.namespace, &of.name);
-    let service = service.ok_or_else(|| format!("service {:?} not found", of.name))?;
-    let service = reply::parse(&service.bytes).map_err(|error| error.to_string())?;
+    let service = service.ok_or_else(|| Unready::NoService(of.name.clone()))?;
+    let service = reply::parse(&service.bytes()).map_err(other)?;
     let port = port_name(&service, of)?;
     let slices = find("discovery.k8s.io", "endpointslices")?;
     let (_, slices) = cache.list(slices, Some(&of.namespace));
@@ -44,31 +59,31 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, String> {
     for slice in slices {
         let label = slice.labels().get("kubernetes.io/service-name");
         if label.is_some_and(|service| *service == of.name) {
-            let slice = reply::parse(&slice.bytes).map_err(|error| error.to_string())?;
+            let slice = reply::parse(&slice.bytes()).map_err(other)?;
             found.extend(of_slice(&slice, &port));
         }
     }
+    let service = of.name.clone();
     match found.is_empty() {
-        true => Err(format!("no endpoints available for service {:?}", of.name)),
+        true => Err(Unready::NoEndpoint { service, port }),
         false => Ok(found),
     }
 }
 
 /// The name of the Service's port of that number.
-fn port_name(service: &Value, of: &ServicePort) -> Result<String, String> {
+fn port_name(service: &Value, of: &ServicePort) -> Result<String, Unready> {
     if service["spec"]["type"] == "ExternalName" {
-        return Err("unsupported service type \"ExternalName\"".to_owned());
+        let why = "unsupported service type \"ExternalName\"";
+        return Err(Unready::Other(why.to_owned()));
     }
     let ports = service["spec"]["ports"].as_array();
     let mut ports = ports.into_iter().flatten();
     let is_it = |port: &&Value| {
         port["port"] == of.port && matches!(port["protocol"].as_str(), Some("TCP") | None)
     };
-    let port = ports.find(is_it).ok_or_else(|| {
-        format!(
-            "no service port {} found for service {:?}",
-            of.port, of.name
-        )
+    let port = ports.find(is_it).ok_or_else(|| Unready::NoPort {
+        service: of.name.clone(),
+        port: of.port,
     })?;
     Ok(port["name"].as_str().unwrap_or_default().to_owned())
 }
@@ -137,7 +152,7 @@ fn is_host_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
         return false;
     };
     let found = state.objects.cache.get(pods, namespace, pod);
-    let pod = found.and_then(|pod| reply::parse(&pod.bytes).ok());
+    let pod = found.and_then(|pod| reply::parse(&pod.bytes()).ok());
     pod.is_some_and(|pod| {
         let own = pod["status"]["podIP"].as_str();
         let own = own.and_then(|text| text.parse::<IpAddr>().ok());
@@ -163,8 +178,9 @@ mod tests {
         };
         assert_eq!(port_name(&service, &of), Ok("https".to_owned()));
         of.port = 80;
-        let missing = "no service port 80 found for service \"hook\"";
-        assert_eq!(port_name(&service, &of), Err(missing.to_owned()));
+        let missing = port_name(&service, &of).map_err(|unready| unready.to_string());
+        let expected = "no service port 80 found for service \"hook\"";
+        assert_eq!(missing, Err(expected.to_owned()));
         let slice = json!({
             "ports": [{"name": "dns", "port": 53}, {"name": "https", "port": 8443}],
             "endpoints": [

@@ -34,6 +34,7 @@ use serde_json::Value;
 use super::State;
 use dialer::{Dialer, Server};
 use endpoints::ServicePort;
+pub use endpoints::Unready;
 use sys::certificates::Credentials;
 use sys::tls::{Trust, trusting_config};
 
@@ -287,6 +288,14 @@ pub async fn send(
     *request.version_mut() = axum::http::Version::HTTP_11;
     let answer = to.client(state)?.request(request).await;
     answer.map_err(|error| reason(&error))
+}
+
+/// Whether there is anybody to be asked, as far as the cluster's objects say.
+pub fn is_ready(state: &State, to: &ClientConfig) -> Result<(), Unready> {
+    match &*to.server {
+        Server::At { .. } => Ok(()),
+        Server::Of(service) => endpoints::ready(state, service).map(drop),
+    }
 }
 
 /// Whether a connection ended before a byte of an answer came.

@@ -8,17 +8,13 @@ use crate::admission;
 use crate::node_writes;
 use crate::objects::WriteError;
 use crate::write::{Part, RETRIES};
-use api::{ApiError, Decoded, meta};
+use api::{ApiError, meta};
 
 /// Decodes, completes, checks and writes a new object.
 pub async fn create(call: &Call) -> Answer {
     let writer = call.writer(Part::Object)?;
     let resource = call.resource();
-    let Decoded {
-        mut object,
-        warnings,
-    } = call.decode(resource)?;
-    call.warnings.add(warnings);
+    let mut object = call.decode(resource)?;
     call.warnings.add((resource.warn)(&object));
     call.check_namespace(&mut object)?;
     if !meta::resource_version(&object).is_empty() {

@@ -14,10 +14,10 @@ use super::list::Selection;
 use super::{Answer, Call};
 use crate::cache::Cached;
 use crate::objects::{Current, WriteError};
-use crate::request::{self, Query};
+use crate::request::Query;
 use crate::wire::ListMeta;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{State, custom, negotiate, reply};
+use crate::{State, custom, negotiate, options, reply};
 use api::{self, ApiError, Behaviour, Resource, Subresource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -81,10 +81,7 @@ pub async fn delete(call: &Call) -> Answer {
                 "kind": resource.plural,
                 "uid": meta::uid(&old.value),
             });
-            Ok(reply::json(
-                StatusCode::OK,
-                &reply::success(StatusCode::OK, details),
-            ))
+            Ok(reply::success(&call.wanted, StatusCode::OK, details))
         }
     }
 }
@@ -93,7 +90,11 @@ pub async fn delete(call: &Call) -> Answer {
 /// PodDisruptionBudgets are not served.
 pub async fn evict(call: &Call) -> Answer {
     let resource = call.storage();
-    let eviction = call.decode(&api::kinds::EVICTION)?.object;
+    let eviction = call.decode(&api::kinds::EVICTION).or_else(|error| {
+        let old = call.decode(&api::kinds::OLD_EVICTION);
+        old.map_err(|_| error)
+    });
+    let mut eviction = eviction?;
     let named = meta::name(&eviction);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -101,17 +102,27 @@ pub async fn evict(call: &Call) -> Answer {
             call.name()
         )));
     }
+    call.check_namespace(&mut eviction)?;
     let mut options = Options::from_query(&call.query)?;
+    let writer = Writer {
+        // What the client sends says it too, in its options.
+        dry_run: options.dry_run || !eviction["deleteOptions"]["dryRun"].is_null(),
+        ..call.writer(Part::Of(Subresource::Eviction))?
+    };
+    let pod = (call.namespace(), call.name());
+    writer
+        .review_body(&api::kinds::EVICTION, pod, &mut eviction)
+        .await?;
     if eviction["deleteOptions"].is_object() {
         let body = eviction["deleteOptions"].to_string();
         let body = api::decode::delete_options(body.as_bytes(), api::Format::Json)?;
         options.take(body)?;
     }
-    let (namespace, name) = (call.namespace(), call.name());
+    let (namespace, name) = pod;
     let writer = Writer {
         dry_run: options.dry_run,
         manager: None,
-        ..call.writer(Part::Of(Subresource::Eviction))?
+        ..writer
     };
     writer
         .change(namespace, name, |current| {
@@ -125,8 +136,11 @@ pub async fn evict(call: &Call) -> Answer {
     // The revision that the client named was this one; it is one older now.
     options.resource_version = None;
     delete_one(call, namespace, name, &options).await?;
-    let status = reply::success(StatusCode::CREATED, Value::Null);
-    Ok(reply::json(StatusCode::CREATED, &status))
+    Ok(reply::success(
+        &call.wanted,
+        StatusCode::CREATED,
+        Value::Null,
+    ))
 }
 
 /// The pod with the condition that says that it is to go (KEP-3329).
@@ -186,7 +200,7 @@ async fn delete_listed(
 ) -> Result<Option<Bytes>, ApiError> {
     let (namespace, name) = (object.namespace(), object.name());
     match delete_one(call, namespace, name, options).await {
-        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes.clone())),
+        Ok(Outcome::Gone(_)) => Ok(Some(object.bytes())),
         Ok(Outcome::Going(bytes)) => Ok(Some(bytes)),
         Err(ApiError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
@@ -216,10 +230,13 @@ async fn delete_one(
     name: &str,
     options: &Options,
 ) -> Result<Outcome, ApiError> {
+    let as_json = options.as_json();
+    let writer = call.writer(Part::Deletion)?;
     let writer = Writer {
         manager: None,
         dry_run: options.dry_run,
-        ..call.writer(Part::Deletion)?
+        asked: writer.asked.map(|asked| asked.deleting(&as_json)),
+        ..writer
     };
     delete_by(&writer, namespace, name, options).await
 }
@@ -424,6 +441,34 @@ fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
 }
 
 impl Options {
+    /// As admission shows them.
+    fn as_json(&self) -> Value {
+        let mut json = json!({});
+        if let Some(seconds) = self.grace_seconds {
+            json["gracePeriodSeconds"] = seconds.into();
+        }
+        let propagation = self.propagation.map(|propagation| match propagation {
+            Propagation::Orphan => "Orphan",
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+        });
+        if let Some(word) = propagation {
+            json["propagationPolicy"] = word.into();
+        }
+        for (field, required) in [
+            ("uid", &self.uid),
+            ("resourceVersion", &self.resource_version),
+        ] {
+            if let Some(required) = required {
+                json["preconditions"][field] = required.as_str().into();
+            }
+        }
+        if self.dry_run {
+            json["dryRun"] = json!(["All"]);
+        }
+        json
+    }
+
     fn of(call: &Call) -> Result<Self, ApiError> {
         let mut options = Self::from_query(&call.query)?;
         options.bound_to = call.user.node().map(str::to_owned);
@@ -437,18 +482,18 @@ impl Options {
 
     /// What the body says counts more.
     fn take(&mut self, body: DeleteOptions) -> Result<(), ApiError> {
+        let dry = body.dry_run.unwrap_or_default();
+        let (policy, orphan) = (body.propagation_policy.as_deref(), body.orphan_dependents);
+        options::check_deletion(dry.iter().map(String::as_str), policy, orphan.is_some())?;
         self.grace_seconds = body.grace_period_seconds.or(self.grace_seconds);
-        if let Some(policy) = &body.propagation_policy {
-            self.propagation = Some(Propagation::parse(policy)?);
-        }
-        if let Some(orphan) = body.orphan_dependents {
+        self.propagation = policy.and_then(Propagation::parse).or(self.propagation);
+        if let Some(orphan) = orphan {
             self.propagation = Some(Propagation::of_orphan(orphan));
         }
         let preconditions = body.preconditions.unwrap_or_default();
         self.uid = preconditions.uid;
         self.resource_version = preconditions.resource_version;
-        let dry = body.dry_run.unwrap_or_default();
-        self.dry_run |= request::dry_run(dry.iter().map(String::as_str))?;
+        self.dry_run |= dry.iter().any(|value| value == "All");
         Ok(())
     }
 
@@ -461,8 +506,8 @@ impl Options {
             .map(Propagation::of_orphan);
         Ok(Self {
             grace_seconds: query.number("gracePeriodSeconds")?,
-            propagation: policy.map(Propagation::parse).transpose()?.or(orphan),
-            dry_run: query.dry_run()?,
+            propagation: policy.and_then(Propagation::parse).or(orphan),
+            dry_run: query.dry_run(),
             ..Self::default()
         })
     }
@@ -502,15 +547,13 @@ impl Options {
 }
 
 impl Propagation {
-    fn parse(text: &str) -> Result<Self, ApiError> {
+    /// None for a word that `options` refuses.
+    fn parse(text: &str) -> Option<Self> {
         match text {
-            "Orphan" => Ok(Self::Orphan),
-            "Background" => Ok(Self::Background),
-            "Foreground" => Ok(Self::Foreground),
-            other => Err(ApiError::BadRequest(format!(
-                "propagationPolicy: Unsupported value: {other:?}: supported values: \
-                 \"Background\", \"Foreground\", \"Orphan\""
-            ))),
+            "Orphan" => Some(Self::Orphan),
+            "Background" => Some(Self::Background),
+            "Foreground" => Some(Self::Foreground),
+            _ => None,
         }
     }
 

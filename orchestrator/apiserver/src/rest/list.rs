@@ -76,8 +76,7 @@ impl Selection {
     }
 
     pub fn selects(&self, object: &Cached) -> bool {
-        (self.labels.is_everything() || self.labels.matches(object.labels()))
-            && (self.fields.is_everything() || self.fields.matches(object.fields()))
+        object.is_selected(&self.labels, &self.fields)
     }
 
     /// Where all that it selects is found by an index: one object by its name, or what has a value in an

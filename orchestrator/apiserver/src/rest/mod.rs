@@ -17,15 +17,17 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::State;
+use super::admission::Asked;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
+use super::options;
 use super::reply::{self, Warnings};
 use super::request::{Query, Target, Verb};
 use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use api::{ApiError, Decoded, FieldValidation, Format, Resource, Subresource};
+use api::{ApiError, FieldValidation, Format, Resource, Subresource};
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -103,21 +105,18 @@ impl Call {
             state: &self.state,
             resource: self.storage(),
             user: Some(&self.user),
+            asked: Some(Asked::now(&self.target.served, &self.query)),
             part,
             subresource: self.target.subresource,
             manager: Some(self.manager()?),
-            dry_run: self.query.dry_run()?,
+            dry_run: self.query.dry_run(),
             warnings: self.warnings.clone(),
         })
     }
 
     /// Who this call says that it is, or what its user agent says.
     fn manager(&self) -> Result<Manager, ApiError> {
-        let options = match self.verb {
-            Verb::Create => "CreateOptions",
-            Verb::Patch => "PatchOptions",
-            _ => "UpdateOptions",
-        };
+        let options = options::kind(self.verb).unwrap_or("UpdateOptions");
         let said = self.query.get("fieldManager").unwrap_or_default();
         let is_apply =
             self.verb == Verb::Patch && negotiate::content_type(&self.headers) == update::APPLY;
@@ -186,8 +185,8 @@ impl Call {
         FieldValidation::parse(self.query.get("fieldValidation").unwrap_or_default())
     }
 
-    /// The body as an object of a kind.
-    fn decode(&self, kind: &Resource) -> Result<Decoded, ApiError> {
+    /// The body as an object of a kind; its unknown fields are told with the answer.
+    fn decode(&self, kind: &Resource) -> Result<Value, ApiError> {
         let format = negotiate::body_format(&self.headers)?;
         if kind.custom.is_some() && format == Format::Protobuf {
             return Err(negotiate::unknown_format(&[
@@ -195,7 +194,9 @@ impl Call {
                 "application/yaml",
             ]));
         }
-        kind.decode(&self.body, format, self.field_validation()?)
+        let decoded = kind.decode(&self.body, format, self.field_validation()?)?;
+        self.warnings.add(decoded.warnings);
+        Ok(decoded.object)
     }
 
     /// Refuses an object that says it lives elsewhere than the path.

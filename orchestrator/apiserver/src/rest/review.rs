@@ -22,7 +22,7 @@ pub fn question(call: &Call) -> Option<Question> {
 /// Answers the question with itself and the status.
 pub fn review(call: &Call, question: Question) -> Answer {
     let kind = call.resource();
-    let mut review = call.decode(kind)?.object;
+    let mut review = call.decode(kind)?;
     call.check_namespace(&mut review)?;
     kind.validate(&review, None, None)?;
     let spec = &review["spec"];
@@ -38,7 +38,7 @@ pub fn review(call: &Call, question: Question) -> Answer {
         }
     };
     review["status"] = status;
-    reply::value_as(&call.wanted, StatusCode::CREATED, &review)
+    reply::made(&call.wanted, kind, StatusCode::CREATED, &review)
 }
 
 fn somebody(spec: &Value) -> User {

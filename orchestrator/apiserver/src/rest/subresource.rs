@@ -16,19 +16,19 @@ pub async fn get_scale(call: &Call) -> Answer {
         .state
         .objects
         .get(call.storage(), call.namespace(), call.name())?;
-    scale_answer(call, &found.bytes).await
+    scale_answer(call, &found.bytes()).await
 }
 
 /// The Scale of a workload's bytes.
 pub async fn scale_answer(call: &Call, bytes: &Bytes) -> Answer {
     let bytes = &versions::shown_bytes(&call.state, &call.target.served, bytes.clone()).await?;
     let scale = api::scale::of(call.resource(), &reply::parse(bytes)?)?;
-    reply::value_as(&call.wanted, StatusCode::OK, &scale)
+    reply::made(&call.wanted, &api::kinds::SCALE, StatusCode::OK, &scale)
 }
 
 /// POST of a Binding: gives a pod to a node, once.
 pub async fn bind(call: &Call) -> Answer {
-    let binding = call.decode(&api::kinds::BINDING)?.object;
+    let mut binding = call.decode(&api::kinds::BINDING)?;
     let named = meta::name(&binding);
     if !named.is_empty() && named != call.name() {
         return Err(ApiError::BadRequest(format!(
@@ -36,23 +36,31 @@ pub async fn bind(call: &Call) -> Answer {
             call.name()
         )));
     }
+    call.check_namespace(&mut binding)?;
+    let writer = Writer {
+        manager: None,
+        ..call.writer(Part::Of(Subresource::Binding))?
+    };
+    let pod = (call.namespace(), call.name());
+    writer
+        .review_body(&api::kinds::BINDING, pod, &mut binding)
+        .await?;
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     if node.is_empty() {
         return Err(ApiError::BadRequest(
             "target.name: Required value".to_owned(),
         ));
     }
-    let writer = Writer {
-        manager: None,
-        ..call.writer(Part::Of(Subresource::Binding))?
-    };
     writer
         .change(call.namespace(), call.name(), |current| {
             bound(call, &current.value, &binding, node)
         })
         .await?;
-    let status = reply::success(StatusCode::CREATED, Value::Null);
-    Ok(reply::json(StatusCode::CREATED, &status))
+    Ok(reply::success(
+        &call.wanted,
+        StatusCode::CREATED,
+        Value::Null,
+    ))
 }
 
 /// The pod on its node, or why it cannot be there.

@@ -12,8 +12,8 @@ use super::{Answer, Call, create, subresource};
 use crate::objects::{Current, WriteError};
 use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
-use crate::{authz, negotiate, versions};
-use api::{self, ApiError, Decoded, Format, Resource, Subresource, meta};
+use crate::{authz, negotiate, options, versions};
+use api::{self, ApiError, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
@@ -27,11 +27,7 @@ pub async fn replace(call: &Call) -> Answer {
     } else {
         call.resource()
     };
-    let Decoded {
-        mut object,
-        warnings,
-    } = call.decode(body_kind)?;
-    call.warnings.add(warnings);
+    let mut object = call.decode(body_kind)?;
     call.warnings.add((body_kind.warn)(&object));
     call.check_namespace(&mut object)?;
     check_name(call, &mut object)?;
@@ -52,11 +48,8 @@ pub async fn patch(call: &Call) -> Answer {
         return apply(call).await;
     }
     if call.query.get("force").is_some() {
-        return Err(ApiError::BadRequest(
-            "PatchOptions.meta.k8s.io is invalid: force: Forbidden: may not be specified for \
-             non-apply patch"
-                .to_owned(),
-        ));
+        let why = "may not be specified for non-apply patch";
+        return Err(options::refused("PatchOptions", "force", why));
     }
     let kind = PatchKind::of(call)?;
     let mode = call.field_validation()?;

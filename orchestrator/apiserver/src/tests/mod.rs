@@ -1,6 +1,7 @@
 //! The server without a network: requests go through the router as they would from a client.
 
 mod admission;
+mod aggregation;
 mod claims;
 mod conformance;
 mod custom;
@@ -12,6 +13,7 @@ mod flows;
 mod frames;
 mod joining;
 mod lists;
+mod machinery;
 mod node_rights;
 mod objects;
 mod old_versions;
@@ -26,6 +28,7 @@ mod services;
 mod strangers;
 mod versions;
 mod watches;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -297,7 +297,7 @@ async fn a_dry_run_answers_and_writes_nothing() {
     cluster
         .post(&format!("{CONFIG_MAPS}?dryRun=Some"), config_map("b"))
         .await
-        .expect(400);
+        .expect(422);
 }
 
 #[tokio::test]
@@ -358,9 +358,7 @@ async fn bad_input_gets_kubernetes_codes() {
         .call("POST", PODS, "application/json", &large)
         .await
         .expect(413);
-    let refused = cluster
-        .get_as(PODS, "application/vnd.kubernetes.protobuf")
-        .await;
+    let refused = cluster.get_as(PODS, "application/cbor").await;
     refused.expect(406);
     let bad_name = cluster.post(CONFIG_MAPS, config_map("Not_A_Name")).await;
     assert_eq!(bad_name.expect(422)["reason"], "Invalid");

@@ -37,18 +37,33 @@ pub struct Remote {
     pub address: SocketAddr,
     /// Signed its certificate.
     authority: String,
-    task: JoinHandle<()>,
+    _task: Ends,
 }
 
-impl Drop for Remote {
+/// Ends with the value.
+struct Ends(JoinHandle<()>);
+
+impl Drop for Ends {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
 impl Remote {
     /// One with an authority of its own, which answers every request so.
     pub async fn start<F>(
+        names: &[&str],
+        answer: impl Fn(Request<Bytes>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::knowing(None, names, answer).await
+    }
+
+    /// The same, which knows clients by the authority of somebody else.
+    pub async fn knowing<F>(
+        clients_root: Option<&str>,
         names: &[&str],
         answer: impl Fn(Request<Bytes>) -> F + Send + Sync + 'static,
     ) -> Self
@@ -68,10 +83,14 @@ impl Remote {
                 answer(Request::from_parts(parts, body)).await
             })
         });
-        let root = authority.certificate();
+        let root = clients_root.unwrap_or(authority.certificate());
         let clients = ClientCertificate::Optional;
         let shown = shown.expect("a certificate");
-        Self::serve("127.0.0.1:0", &shown, root, clients, service).await
+        let served = Self::serve("127.0.0.1:0", &shown, root, clients, service).await;
+        Self {
+            authority: authority.certificate().to_owned(),
+            ..served
+        }
     }
 
     async fn serve(
@@ -95,7 +114,7 @@ impl Remote {
         Self {
             address,
             authority: root.to_owned(),
-            task,
+            _task: Ends(task),
         }
     }
 

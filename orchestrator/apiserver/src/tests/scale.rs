@@ -293,6 +293,25 @@ async fn measure_history(cluster: &Cluster, template: &str) {
     println!("a watch from {changes} changes back: {:?}", begun.elapsed());
 }
 
+/// A node for so many pods is made and deleted.
+async fn measure_nodes(cluster: &Cluster) {
+    let all = "/api/v1/nodes";
+    let begun = Instant::now();
+    for number in 0..nodes() {
+        let metadata = json!({"name": format!("node-{number:04}")});
+        let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata});
+        cluster.post(all, node).await.expect(201);
+    }
+    println!("{} nodes made in {:?}", nodes(), begun.elapsed());
+    let (begun, used) = (Instant::now(), cpu());
+    for number in 0..nodes() {
+        let path = format!("{all}/node-{number:04}");
+        cluster.delete(&path).await.expect(200);
+    }
+    let used = (cpu() - used) / u32::try_from(nodes()).expect("few");
+    println!("deleted in {:?}, {used:?} CPU each", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_pods_are_held_listed_paged_and_watched() {
     let template = template().await;
@@ -327,6 +346,7 @@ async fn many_pods_are_held_listed_paged_and_watched() {
     let node = "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-0007";
     measure_list(&cluster, node, "application/json   ").await;
     println!("now {} MiB", mib(resident().0.saturating_sub(before)));
+    measure_nodes(&cluster).await;
     for is_indexed in [false, true] {
         measure_watches(&cluster, &template, is_indexed).await;
     }

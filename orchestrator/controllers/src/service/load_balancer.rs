@@ -14,6 +14,8 @@ use crate::action::{Action, Plan};
 use crate::controller::{Controller, Due, Watches, all_of};
 use crate::object::{Key, Object};
 use crate::world::{Address, Diff, World};
+use api::address::{number, numbered};
+use api::allocator::Allocator;
 use client::Kind;
 
 /// Gives Services of type LoadBalancer their addresses. Its work is about all of them.
@@ -98,11 +100,7 @@ pub fn plan(view: &View) -> (Plan, Memory) {
     if view.pool.is_empty() {
         return tell_of_no_pool(view);
     }
-    let mut taken = Taken {
-        pool: view.pool,
-        by: BTreeMap::new(),
-        searched: BTreeMap::new(),
-    };
+    let mut taken = Taken::none(view.pool);
     let held: Vec<BTreeMap<bool, IpAddr>> = view
         .services
         .iter()
@@ -166,28 +164,39 @@ fn tell_of_no_pool(view: &View) -> (Plan, Memory) {
 struct Taken<'a> {
     pool: &'a [Block],
     by: BTreeMap<IpAddr, &'a Key>,
-    /// By family: nothing below is free.
-    searched: BTreeMap<bool, IpAddr>,
+    /// What is left of each block, lowest first.
+    left: Vec<(&'a Block, Allocator)>,
 }
 
 impl<'a> Taken<'a> {
+    fn none(pool: &'a [Block]) -> Self {
+        let mut left: Vec<_> = pool.iter().map(|block| (block, block.numbers())).collect();
+        left.sort_by_key(|(block, _)| block.first());
+        Self {
+            pool,
+            by: BTreeMap::new(),
+            left,
+        }
+    }
+
     fn contains(&self, address: IpAddr) -> bool {
         self.pool.iter().any(|block| block.contains(address))
     }
 
     /// Takes the address unless another one has it.
     fn take(&mut self, address: IpAddr, object: &'a Object) -> bool {
+        let mut blocks = self.left.iter_mut();
+        if let Some((_, left)) = blocks.find(|(block, _)| block.contains(address)) {
+            left.take(number(address));
+        }
         *self.by.entry(address).or_insert(&object.key) == &object.key
     }
 
     fn next(&mut self, v6: bool) -> Option<IpAddr> {
-        let mut blocks: Vec<&Block> = self.pool.iter().filter(|b| b.is_ipv6() == v6).collect();
-        blocks.sort_by_key(|block| block.first());
-        let from = self.searched.get(&v6).copied();
-        let mut candidates = blocks.iter().flat_map(|block| block.addresses(from));
-        let free = candidates.find(|address| !self.by.contains_key(address))?;
-        self.searched.insert(v6, free);
-        Some(free)
+        let blocks = self.left.iter_mut();
+        let mut of_family = blocks.filter(|(block, _)| block.is_ipv6() == v6);
+        let free = of_family.find_map(|(_, left)| left.take_next())?;
+        Some(numbered(v6, free))
     }
 }
 

@@ -3,7 +3,7 @@
 use orchestrator_common::maps::endpoints::{Endpoint, Netns};
 use orchestrator_common::{Addr, Mac};
 
-use super::Facts;
+use crate::facts::Facts;
 use crate::world::World;
 
 /// The node holds its own addresses, whatever a pod claims.

@@ -4,7 +4,7 @@ use orchestrator_common::maps::config::Config;
 use orchestrator_common::maps::nodes::Node;
 use orchestrator_common::{Addr, Port};
 
-use super::Facts;
+use crate::facts::Facts;
 use crate::world::World;
 
 pub fn config(facts: &Facts) -> Config {

@@ -8,7 +8,8 @@ use orchestrator_common::{Addr, Mac, Port, Prefix, Proto};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::desired::{Facts, announced, nodes};
+use crate::desired::{announced, nodes};
+use crate::facts::Facts;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

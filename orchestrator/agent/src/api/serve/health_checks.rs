@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
-use crate::api::events::{About, Recorder};
+use crate::api::events::{self, Recorder};
 use crate::network::health_checks::HealthChecks;
 use datapath::ObjectKey;
 use sys::Shutdown;
@@ -83,7 +83,7 @@ pub async fn run(mut source: Source, node: String, recorder: Recorder, shutdown:
                          healthCheckNodePort; trying again every {RETRY:?}"
                     );
                     tracing::warn!(message);
-                    let about = About::service(key, &asked.uid);
+                    let about = events::service(key, &asked.uid);
                     recorder.warning(about, "FailedToStartServiceHealthcheck", message);
                 }
                 Err(_) => {}
@@ -263,7 +263,7 @@ mod tests {
                 Ok::<_, kube::Error>(http::Response::new(Body::from(bytes.to_vec())))
             }
         });
-        Recorder::start(Client::new(service, "default"), "n1".to_owned())
+        events::recorder(Client::new(service, "default"), "n1".to_owned())
     }
 
     #[tokio::test]

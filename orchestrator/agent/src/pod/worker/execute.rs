@@ -15,7 +15,7 @@ use super::alarm;
 use super::is_pulling;
 use super::pod_name;
 
-use crate::api::events::About;
+use crate::api::events;
 use crate::network::wiring::PodNetwork;
 use crate::pod::plan::{Action, Attached, Failure, ImageState};
 use crate::pod::shape;
@@ -86,7 +86,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
         if !image_name::is_reference(&image) {
             let message = format!("couldn't parse image name {image:?}: invalid reference format");
-            let about = About::container(&self.update.pod, &container);
+            let about = events::container(&self.update.pod, &container);
             let recorder = &self.node.recorder;
             recorder.warning(about, "InspectFailed", message.clone());
             self.image_failed(container, "InvalidImageName", message);
@@ -96,7 +96,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Ok(found) => found,
             Err(error) => return self.later("look for an image", &error),
         };
-        let about = About::container(&self.update.pod, &container);
+        let about = events::container(&self.update.pod, &container);
         match (found, policy) {
             (Some(found), "Always") if found.has_origin => {
                 self.image_users.insert(container.clone(), found.user);
@@ -124,7 +124,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     /// Pulls in the background: a slow registry must not keep the pod from being stopped.
     fn pull(&mut self, container: String, image: String) -> Step {
-        let about = About::container(&self.update.pod, &container);
+        let about = events::container(&self.update.pod, &container);
         self.node
             .recorder
             .normal(about, "Pulling", format!("Pulling image \"{image}\""));
@@ -156,7 +156,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         outcome: Result<(), RuntimeError>,
         took: Duration,
     ) {
-        let about = About::container(&self.update.pod, &container);
+        let about = events::container(&self.update.pod, &container);
         match outcome {
             Ok(()) => {
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}");
@@ -199,7 +199,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Ok(()) => Step::Progress,
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {error}");
-                let about = About::pod(&self.update.pod);
+                let about = events::pod(&self.update.pod);
                 self.node
                     .recorder
                     .warning(about, "FailedCreatePodSandBox", message.clone());
@@ -254,7 +254,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 Step::Progress
             }
             Err(error) => {
-                let about = About::pod(&self.update.pod);
+                let about = events::pod(&self.update.pod);
                 let message = format!("Failed to set up the pod's network: {error}");
                 self.node
                     .recorder

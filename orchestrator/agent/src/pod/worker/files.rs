@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::api::events::About;
+use crate::api::events;
 use crate::api::sources::{self, Objects, Sources};
 use crate::network::wiring::PodNetwork;
 use crate::pod::downward::Facts;
@@ -88,7 +88,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let written = tokio::task::spawn_blocking(write).await;
         let written = written.unwrap_or_else(|e| Err(SpecError::config(e.to_string())));
         let retry_at = written.err().map(|error| {
-            let about = About::pod(&self.update.pod);
+            let about = events::pod(&self.update.pod);
             let recorder = &self.node.recorder;
             recorder.warning(about, error.reason, error.message);
             Instant::now() + WRITE_RETRY

@@ -15,7 +15,7 @@ use super::Worker;
 use super::instant_of;
 use super::pod_name;
 
-use crate::api::events::About;
+use crate::api::events;
 use crate::network::drain::nodes::Leaver;
 use crate::network::drain::{Drain, LIMIT, Progress};
 use crate::network::wiring::PodNetwork;
@@ -93,7 +93,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         until: Timestamp,
     ) -> Step {
         let pod = self.update.pod.clone();
-        let about = About::container(&pod, name);
+        let about = events::container(&pod, name);
         self.node.recorder.normal(about.clone(), "Killing", why);
         self.memory.hooks.insert(id.clone(), false);
         let mut templates = shape::main_templates(&pod).iter();
@@ -120,7 +120,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// Asks a container to stop.
     pub(super) fn stop(&mut self, id: String, name: &str, why: String, kill_at: Timestamp) -> Step {
         if !self.memory.hooks.contains_key(&id) {
-            let about = About::container(&self.update.pod, name);
+            let about = events::container(&self.update.pod, name);
             self.node.recorder.normal(about, "Killing", why);
         }
         self.measure_wait();
@@ -170,7 +170,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         else {
             return;
         };
-        let about = About::container(&self.update.pod, &template.name);
+        let about = events::container(&self.update.pod, &template.name);
         let (node, template) = (self.node.clone(), template.clone());
         let address = self.memory.addrs.and_then(Addrs::first);
         tokio::spawn(async move {

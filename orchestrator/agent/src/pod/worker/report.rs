@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Worker;
 use super::pod_name;
 
-use crate::api::events::About;
+use crate::api::events;
 use crate::network::wiring::PodNetwork;
 use crate::pod::plan::Probed;
 use crate::pod::prober::Verdict;
@@ -77,7 +77,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if known.is_some_and(|status| status.start_time.is_some()) {
             return;
         }
-        let about = About::pod(pod);
+        let about = events::pod(pod);
         if let Some(refusal) = shape::refusal(&self.view()) {
             let Refusal { reason, message } = refusal.clone();
             return self.node.recorder.warning(about, reason, message);
@@ -102,7 +102,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             if earlier.and_then(waiting_reason) == Some(reason) {
                 continue;
             }
-            let about = About::container(pod, &container.name);
+            let about = events::container(pod, &container.name);
             match reason {
                 "CrashLoopBackOff" => {
                     let message = format!(
@@ -126,7 +126,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return;
         };
         if let Some(message) = &verdict.unhealthy {
-            let about = About::container(&self.update.pod, &container.identity.name);
+            let about = events::container(&self.update.pod, &container.identity.name);
             self.node
                 .recorder
                 .warning(about, "Unhealthy", message.clone());

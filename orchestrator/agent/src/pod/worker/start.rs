@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Step;
 use super::Worker;
 
-use crate::api::events::About;
+use crate::api::events;
 use crate::api::sources::Sources;
 use crate::network::wiring::PodNetwork;
 use crate::pod::shape;
@@ -42,10 +42,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Err(error) => {
                 let recorder = &self.node.recorder;
                 if error.reason == "FailedMount" {
-                    let about = About::pod(&pod);
+                    let about = events::pod(&pod);
                     recorder.warning(about, error.reason, error.message.clone());
                 } else {
-                    let about = About::container(&pod, name);
+                    let about = events::container(&pod, name);
                     recorder.warning(about, "Failed", format!("Error: {error}"));
                 }
                 self.remember_failure(name, error.reason, error.message);
@@ -126,7 +126,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let started = Instant::now();
         let created = node.runtime.create(spec).await;
         let id = created.map_err(failed("CreateContainerError"))?;
-        let about = About::container(pod, &template.name);
+        let about = events::container(pod, &template.name);
         let message = format!("Created container: {}", template.name);
         node.recorder.normal(about.clone(), "Created", message);
         match node.runtime.start(&id).await {

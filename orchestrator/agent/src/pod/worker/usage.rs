@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Note;
 use super::Worker;
 
-use crate::api::events::About;
+use crate::api::events;
 use crate::network::wiring::PodNetwork;
 use crate::pod::shape;
 use crate::runtime::{Container, Runtime};
@@ -82,7 +82,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             // It ends already.
             return;
         }
-        let about = About::pod(&self.update.pod);
+        let about = events::pod(&self.update.pod);
         self.node.recorder.warning(about, "Evicted", why.clone());
         self.memory.evicted = Some(why);
     }

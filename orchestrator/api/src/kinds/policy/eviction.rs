@@ -10,3 +10,11 @@ pub fn resource() -> Resource {
         ..Resource::of::<Eviction>("policy", "policy", "eviction", "evictions")
     }
 }
+
+/// policy/v1beta1, which is the same but for its name.
+pub fn old() -> Resource {
+    Resource {
+        version: "v1beta1".into(),
+        ..resource()
+    }
+}

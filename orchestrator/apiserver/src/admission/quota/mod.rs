@@ -138,7 +138,7 @@ fn concerns(attributes: &Attributes<'_>) -> bool {
         Operation::Update => {
             matches!(attributes.resource.usage, Usage::Service | Usage::Claim)
         }
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     };
     is_charged
         && attributes.subresource.is_none()

@@ -64,7 +64,7 @@ async fn run(state: &State) -> Result<(), ApiError> {
         recount.quota(
             quota.namespace(),
             quota.name(),
-            Some(&quota.bytes),
+            Some(&quota.bytes()),
             quota.revision,
         )?;
     }
@@ -168,7 +168,7 @@ impl Recount<'_> {
         self.ledger.begin(namespace, name, cache.revision());
         for (resource, objects) in users {
             for cached in objects {
-                let object = content(&resource, &cached.bytes)?;
+                let object = content(&resource, &cached.bytes())?;
                 let measured = measured(&resource, &object);
                 self.ledger.count(namespace, name, &cached.key, &measured);
             }

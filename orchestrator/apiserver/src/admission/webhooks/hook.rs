@@ -1,0 +1,269 @@
+//! One webhook of a configuration, ready to be asked, and whether it wants to be. Pure but for its
+//! connections.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::review::Version;
+use crate::admission::Operation;
+use crate::outgoing::ClientConfig;
+use api::selector::LabelSelector;
+
+/// A webhook of a MutatingWebhookConfiguration or a ValidatingWebhookConfiguration.
+#[derive(Debug)]
+pub struct Hook {
+    pub name: String,
+    /// Or why it cannot be asked.
+    pub client: Result<ClientConfig, String>,
+    /// The first of its review versions that the server knows.
+    pub version: Option<Version>,
+    /// A failed call counts as allowed.
+    pub fails_open: bool,
+    /// Whether it may be asked about a dry run.
+    pub dry_runs: bool,
+    /// Asked again when others have changed the object since.
+    pub reinvoked: bool,
+    pub timeout: Duration,
+    pub namespace_selector: LabelSelector,
+    pub object_selector: LabelSelector,
+    /// Names and CEL expressions.
+    pub conditions: Vec<(String, String)>,
+    /// Other versions of the same objects match too.
+    pub equivalents: bool,
+    rules: Vec<Rule>,
+    /// What it was made of: the webhook, and the uid of its configuration.
+    made_of: (String, Value),
+}
+
+/// What a rule is compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub operation: Operation,
+    pub group: &'a str,
+    pub version: &'a str,
+    pub plural: &'a str,
+    /// Empty for the whole object.
+    pub subresource: &'a str,
+    /// The object is a namespace, or lives in none.
+    pub cluster_scoped: bool,
+}
+
+#[derive(Debug)]
+struct Rule {
+    operations: Vec<String>,
+    groups: Vec<String>,
+    versions: Vec<String>,
+    /// Each with its subresource; empty for none.
+    resources: Vec<(String, String)>,
+    scope: Scope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    All,
+    Cluster,
+    Namespaced,
+}
+
+impl Hook {
+    pub fn of(configuration: &str, webhook: &Value) -> Self {
+        let text = |field: &str| webhook[field].as_str().unwrap_or_default();
+        let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
+        let conditions = list(&webhook["matchConditions"]).map(|condition| {
+            let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+            (text("name"), text("expression"))
+        });
+        Self {
+            name: text("name").to_owned(),
+            client: ClientConfig::of(&webhook["clientConfig"]),
+            version: texts(&webhook["admissionReviewVersions"])
+                .iter()
+                .find_map(|version| Version::parse(version)),
+            fails_open: text("failurePolicy") == "Ignore",
+            dry_runs: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
+            reinvoked: text("reinvocationPolicy") == "IfNeeded",
+            timeout: Duration::from_secs(seconds),
+            namespace_selector: selector(&webhook["namespaceSelector"]),
+            object_selector: selector(&webhook["objectSelector"]),
+            conditions: conditions.collect(),
+            equivalents: text("matchPolicy") != "Exact",
+            rules: list(&webhook["rules"]).map(Rule::of).collect(),
+            made_of: (configuration.to_owned(), webhook.clone()),
+        }
+    }
+
+    /// Whether it would be made the same again. Its connections can be kept then.
+    pub fn is_of(&self, configuration: &str, webhook: &Value) -> bool {
+        self.made_of.0 == configuration && self.made_of.1 == *webhook
+    }
+
+    /// The first of these that a rule names. Rules come first, as in Kubernetes.
+    pub fn first_match<'a, T>(
+        &self,
+        requests: impl Iterator<Item = (T, Request<'a>)> + Clone,
+    ) -> Option<T> {
+        self.rules.iter().find_map(|rule| {
+            let mut requests = requests.clone();
+            let found = requests.find(|(_, request)| rule.matches(request));
+            found.map(|(what, _)| what)
+        })
+    }
+
+    /// Whether an object with the labels of either, of those that there are, is selected.
+    pub fn selects(&self, new: Option<&Value>, old: Option<&Value>) -> bool {
+        if self.object_selector == LabelSelector::everything() {
+            return true;
+        }
+        let fits = |object: &Value| self.object_selector.matches(&api::meta::labels(object));
+        // What has no metadata (the options of an attachment) has no labels to be selected by.
+        let has = |object: &&Value| object["metadata"].is_object();
+        new.filter(has).is_some_and(fits) || old.filter(has).is_some_and(fits)
+    }
+
+    pub fn selects_namespace(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.namespace_selector.matches(labels)
+    }
+}
+
+impl Rule {
+    fn of(rule: &Value) -> Self {
+        let resources = texts(&rule["resources"]).into_iter();
+        let resources = resources.map(|resource| match resource.split_once('/') {
+            Some((plural, sub)) => (plural.to_owned(), sub.to_owned()),
+            None => (resource, String::new()),
+        });
+        Self {
+            operations: texts(&rule["operations"]),
+            groups: texts(&rule["apiGroups"]),
+            versions: texts(&rule["apiVersions"]),
+            resources: resources.collect(),
+            scope: match rule["scope"].as_str() {
+                Some("Cluster") => Scope::Cluster,
+                Some("Namespaced") => Scope::Namespaced,
+                _ => Scope::All,
+            },
+        }
+    }
+
+    fn matches(&self, request: &Request<'_>) -> bool {
+        let any = |words: &[String], word: &str| {
+            words
+                .iter()
+                .any(|allowed| allowed == "*" || allowed == word)
+        };
+        let is = |allowed: &str, word: &str| allowed == "*" || allowed == word;
+        let scope = match self.scope {
+            Scope::All => true,
+            Scope::Cluster => request.cluster_scoped,
+            Scope::Namespaced => !request.cluster_scoped,
+        };
+        scope
+            && any(&self.operations, request.operation.as_str())
+            && any(&self.groups, request.group)
+            && any(&self.versions, request.version)
+            && self
+                .resources
+                .iter()
+                .any(|(plural, sub)| is(plural, request.plural) && is(sub, request.subresource))
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let texts = list(value).filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+/// Selectors were checked when they were written; one that cannot be read selects everything, so that a
+/// webhook is rather asked too often than passed by.
+fn selector(value: &Value) -> LabelSelector {
+    let parsed = serde_json::from_value(value.clone()).ok();
+    let selector = parsed.and_then(|parsed: Option<_>| {
+        parsed.and_then(|selector| LabelSelector::from_object(Some(&selector)).ok())
+    });
+    selector.unwrap_or_else(LabelSelector::everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pods(subresource: &'static str) -> Request<'static> {
+        Request {
+            operation: Operation::Create,
+            group: "",
+            version: "v1",
+            plural: "pods",
+            subresource,
+            cluster_scoped: false,
+        }
+    }
+
+    fn matches(rule: Value, request: Request<'_>) -> bool {
+        let hook = Hook::of("u", &json!({"rules": [rule]}));
+        hook.first_match(std::iter::once(((), request))).is_some()
+    }
+
+    fn rule(resources: &[&str]) -> Value {
+        json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+            "resources": resources})
+    }
+
+    #[test]
+    fn a_rule_names_resources_and_subresources_apart() {
+        for (resource, whole, status) in [
+            ("pods", true, false),
+            ("pods/status", false, true),
+            ("pods/*", true, true),
+            ("*", true, false),
+            ("*/*", true, true),
+            ("*/status", false, true),
+            ("services", false, false),
+        ] {
+            assert_eq!(matches(rule(&[resource]), pods("")), whole, "{resource}");
+            let found = matches(rule(&[resource]), pods("status"));
+            assert_eq!(found, status, "{resource}");
+        }
+    }
+
+    #[test]
+    fn a_rule_names_operation_group_version_and_scope() {
+        let with = |field: &str, value: Value| {
+            let mut rule = rule(&["pods"]);
+            rule[field] = value;
+            matches(rule, pods(""))
+        };
+        assert!(with("operations", json!(["UPDATE", "*"])));
+        assert!(!with("operations", json!(["UPDATE", "DELETE", "CONNECT"])));
+        assert!(with("apiGroups", json!(["apps", "*"])));
+        assert!(!with("apiGroups", json!(["apps"])));
+        assert!(!with("apiVersions", json!(["v1beta1"])));
+        assert!(with("scope", json!("Namespaced")));
+        assert!(with("scope", json!("*")));
+        assert!(!with("scope", json!("Cluster")));
+    }
+
+    #[test]
+    fn an_object_is_selected_by_what_it_was_or_what_it_becomes() {
+        let selector = json!({"matchLabels": {"a": "b"}});
+        let hook = Hook::of("u", &json!({"objectSelector": selector}));
+        let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+        let plain = json!({"metadata": {}});
+        assert!(hook.selects(Some(&plain), Some(&labelled)));
+        assert!(hook.selects(Some(&labelled), None));
+        assert!(!hook.selects(Some(&plain), Some(&plain)));
+        assert!(!hook.selects(None, None));
+        let absent = json!({"objectSelector": {
+            "matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}});
+        let hook = Hook::of("u", &absent);
+        assert!(hook.selects(Some(&plain), None));
+        assert!(!hook.selects(Some(&json!({"container": "c"})), None));
+    }
+}

@@ -1,0 +1,194 @@
+//! A client's request on its way to the server of another group, and the answer on its way back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::Server;
+use crate::authn::{MASTERS, User};
+use crate::rest::Answer;
+use crate::shares::Peer;
+use crate::{State, outgoing, reply, request};
+use api::ApiError;
+use sys::front::Takeover;
+use sys::relay::relay;
+
+/// How long a server may take to begin its answer. Watches begin at once, or with their first event.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// A stream ends that has carried nothing for so long, as a kubelet's do.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
+
+/// What belongs to a connection and not to what is said on it (RFC 9110, section 7.6.1).
+const OF_A_CONNECTION: [&str; 9] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Passes a request on, and its answer back. Which user asks is said in headers, which no client can
+/// write itself.
+pub async fn forward(
+    state: &State,
+    server: &Arc<Server>,
+    user: &User,
+    request: Request<Body>,
+) -> Answer {
+    may_ask(server, user, &request)?;
+    if !server.probed().available {
+        return Ok(unavailable("service unavailable"));
+    }
+    let client = match &server.client {
+        Ok(client) => client,
+        Err(why) => return Ok(unavailable(why)),
+    };
+    let takeover = request.extensions().get::<Takeover>().cloned();
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let lasts = request::lasts(request.uri());
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.headers.get(header::UPGRADE).cloned();
+    clean(&mut parts.headers);
+    introduce(&mut parts.headers, user)?;
+    if let Some(peer) = peer
+        && let Ok(peer) = HeaderValue::from_str(&peer.to_string())
+    {
+        parts.headers.append("x-forwarded-for", peer);
+    }
+    ask_to_upgrade(&mut parts.headers, upgrade.as_ref());
+    parts.extensions.clear();
+    let sending = outgoing::send(state, client, Request::from_parts(parts, body));
+    let sent = match lasts {
+        true => Ok(sending.await),
+        false => tokio::time::timeout(ANSWER_TIMEOUT, sending).await,
+    };
+    let answer = match sent {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(why)) => {
+            return Ok(unavailable(&format!(
+                "error trying to reach service: {why}"
+            )));
+        }
+        Err(_) => {
+            let why = "the server of this group did not answer in time";
+            return Err(ApiError::Timeout(why.to_owned()));
+        }
+    };
+    Ok(give_back(answer, takeover))
+}
+
+/// Administrators may ask for everything; whoever has a name, for what there is.
+fn may_ask(server: &Server, user: &User, request: &Request<Body>) -> Result<(), ApiError> {
+    let path = request.uri().path();
+    let discovery = format!("/apis/{}/{}", server.group, server.version);
+    let discovers = path.trim_end_matches('/') == discovery && request.method().is_safe();
+    if user.is_in(MASTERS) || discovers && !user.is_anonymous() {
+        return Ok(());
+    }
+    let verb = request.method().as_str().to_lowercase();
+    Err(ApiError::Forbidden {
+        target: Default::default(),
+        message: format!(
+            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
+            user.name
+        ),
+    })
+}
+
+/// Takes away what is between the client and this server only: its connection, and its credentials.
+fn clean(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in OF_A_CONNECTION {
+        headers.remove(name);
+    }
+    headers.remove(header::AUTHORIZATION);
+    let of_others: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with("x-remote-") || name.starts_with("impersonate-")
+        })
+        .cloned()
+        .collect();
+    for name in of_others {
+        headers.remove(name);
+    }
+}
+
+fn introduce(headers: &mut HeaderMap, user: &User) -> Result<(), ApiError> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(reply::internal);
+    headers.insert("x-remote-user", value(&user.name)?);
+    for group in user.all_groups() {
+        headers.append("x-remote-group", value(group)?);
+    }
+    Ok(())
+}
+
+fn ask_to_upgrade(headers: &mut HeaderMap, to: Option<&HeaderValue>) {
+    if let Some(to) = to {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, to.clone());
+    }
+}
+
+/// The answer as the client gets it.
+fn give_back(mut answer: Response<Incoming>, takeover: Option<Takeover>) -> Response<Body> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(takeover) = takeover else {
+            return unavailable("an upgrade needs HTTP/1.1");
+        };
+        let to = answer.headers().get(header::UPGRADE).cloned();
+        let stream = hyper::upgrade::on(&mut answer);
+        takeover.then(async move |client| {
+            if let Ok(server) = stream.await {
+                relay(client, TokioIo::new(server), IDLE_TIMEOUT).await;
+            }
+        });
+        let mut headers = std::mem::take(answer.headers_mut());
+        clean(&mut headers);
+        ask_to_upgrade(&mut headers, to.as_ref());
+        let mut switched = Response::new(Body::empty());
+        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switched.headers_mut() = headers;
+        return switched;
+    }
+    // A client would follow it, and show this server's certificate to nobody knows whom.
+    if answer.status().is_redirection() && answer.headers().contains_key(header::LOCATION) {
+        let why = "the backend attempted to redirect this request, which is not permitted";
+        return plain(StatusCode::BAD_GATEWAY, why);
+    }
+    let (mut parts, body) = answer.into_parts();
+    clean(&mut parts.headers);
+    parts.extensions.clear();
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// As Kubernetes' aggregator says it: in plain text.
+fn unavailable(why: &str) -> Response<Body> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+fn plain(code: StatusCode, why: &str) -> Response<Body> {
+    reply::response(
+        "text/plain; charset=utf-8",
+        code,
+        Body::from(format!("{why}\n")),
+    )
+}
