@@ -43,6 +43,7 @@ pub const PARSERS: &[Parser] = &[
     parser("quantity", Form::Quantity, quantity),
     parser("pattern", Form::Pattern, pattern),
     parser("custom-schema", Form::Schema, custom_schema),
+    parser("cel", Form::Rule, rule),
 ];
 
 const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Parser {
@@ -246,4 +247,29 @@ fn custom_schema(input: &[u8]) -> bool {
         let _ = schema.validate(object, Some(&value), Part::Whole);
     }
     true
+}
+
+/// A rule of a custom kind: parsed, checked and evaluated on an object and an older one.
+fn rule(input: &[u8]) -> bool {
+    let Some(text) = text(input) else {
+        return false;
+    };
+    let texts =
+        json!({"type": "array", "maxItems": 5, "items": {"type": "string", "maxLength": 10}});
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "a": {"type": "string", "maxLength": 20}, "n": {"type": "integer"}, "l": texts,
+            "m": {"type": "object", "maxProperties": 5, "additionalProperties": {"type": "number"}},
+        },
+        "x-kubernetes-validations": [{"rule": text, "message": "no"}],
+    });
+    let Ok(schema) = Schema::compile(&schema) else {
+        return false;
+    };
+    let object = json!({"a": "b", "n": 4, "l": ["x", "yy"], "m": {"k": 1.5}});
+    let old = json!({"a": "c", "n": 3, "l": [], "m": {}});
+    let causes = schema.validate(&object, None, Part::Whole);
+    let _ = schema.validate(&object, Some(&old), Part::Whole);
+    causes.is_empty()
 }

@@ -20,6 +20,7 @@ pub enum Form {
     Quantity,
     Pattern,
     Schema,
+    Rule,
 }
 
 /// Inputs of that form.
@@ -44,6 +45,7 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Quantity => texts(QUANTITIES),
         Form::Pattern => texts(PATTERNS),
         Form::Schema => texts(SCHEMAS),
+        Form::Rule => texts(RULES),
     }
 }
 
@@ -300,4 +302,20 @@ const SCHEMAS: &[&str] = &[
         "either":{"x-kubernetes-int-or-string":true}}}}}"#,
     r#"{"type":"object","properties":{"a":{"oneOf":[{"type":"string"},{"minimum":1}],"not":{"enum":[3]},
         "nullable":true,"format":"date-time"}},"additionalProperties":{"type":"boolean"}}"#,
+];
+const RULES: &[&str] = &[
+    "self.a == 'b' && self.n > 3",
+    "self.l.all(x, x.size() < 4) || has(self.m)",
+    "oldSelf.n < self.n",
+    "self.a.matches('^[a-z]+$') && !self.a.startsWith('x')",
+    "self.l.map(x, x + 'a').exists(y, y == 'xa')",
+    "self.l.filter(x, x != '').size() in [1, 2, 3]",
+    "quantity('1Gi').isGreaterThan(quantity('1Mi'))",
+    "duration('1h') > duration('2m') && timestamp('2026-01-02T03:04:05Z').getFullYear() == 2026",
+    "url('https://a.example:80/b?c=d').getHost() == 'a.example:80'",
+    "{'a': 1}['a'] == 1 ? true : false",
+    "self.m.all(k, self.m[k] > 1.0 && k.upperAscii() == 'K')",
+    "'%s is %d'.format([self.a, self.n]) != r\"raw\\n\" + 'a'.split(',').join('-')",
+    "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')",
+    "self.l.sum() == 0 || optional.of(1).orValue(2) == 1",
 ];

@@ -175,31 +175,7 @@ impl Level {
     /// Runs the level's test binaries, and once more each test that failed.
     fn cargo(self, summary: &mut Summary) -> Result<()> {
         let (output, ended) = self.once(&[])?;
-        let mut count = output.count;
-        let repeated = output.failed.len() <= MOST_REPEATED;
-        for report in output.failed {
-            if repeated && self.passes(&report.name)? {
-                count.failed = count.failed.saturating_sub(1);
-                count.passed += 1;
-                summary.flaky.push(Flaky {
-                    level: self,
-                    report,
-                });
-            } else {
-                summary.failures.push(format!("{self:?}: {}", report.name));
-                summary.failures.extend(report.lines);
-            }
-        }
-        if !ended.success() && output.count.failed == 0 {
-            count.failed += 1;
-            summary.failures.push(if guard::was_killed(ended) {
-                format!("{self:?}: a signal ended it")
-            } else {
-                format!("{self:?}: it did not compile, or a test binary was killed")
-            });
-        }
-        summary.count.add(count);
-        Ok(())
+        summary.take(self, output, ended, |name| self.passes(name))
     }
 
     /// The one repetition of a failed test; a name may stand for a test of several binaries.
@@ -246,6 +222,40 @@ impl Level {
     }
 }
 
+impl Summary {
+    /// Adds what a level's tests said; `passes` runs one of them once more.
+    fn take(
+        &mut self,
+        level: Level,
+        output: Output,
+        ended: ExitStatus,
+        passes: impl Fn(&str) -> Result<bool>,
+    ) -> Result<()> {
+        let mut count = output.count;
+        let repeated = output.failed.len() <= MOST_REPEATED;
+        for report in output.failed {
+            if repeated && passes(&report.name)? {
+                count.failed = count.failed.saturating_sub(1);
+                count.passed += 1;
+                self.flaky.push(Flaky { level, report });
+            } else {
+                self.failures.push(format!("{level:?}: {}", report.name));
+                self.failures.extend(report.lines);
+            }
+        }
+        if !ended.success() && output.count.failed == 0 {
+            count.failed += 1;
+            self.failures.push(if guard::was_killed(ended) {
+                format!("{level:?}: a signal ended it")
+            } else {
+                format!("{level:?}: it did not compile, or a test binary was killed")
+            });
+        }
+        self.count.add(count);
+        Ok(())
+    }
+}
+
 impl std::fmt::Display for Summary {
     /// What failed is said again at the end: a run prints some twenty thousand lines, and its last hundred
     /// should say why it failed.
@@ -279,29 +289,69 @@ fn cargo() -> Command {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
+    /// Of a run in which these tests failed and one passed.
+    fn failed(names: &[&str]) -> Output {
+        let mut output = Output::default();
+        output.read("failures:");
+        for name in names {
+            output.read(&format!("---- {name} stdout ----"));
+        }
+        let count = names.len();
+        output.read(&format!(
+            "test result: FAILED. 1 passed; {count} failed; 0 ignored"
+        ));
+        output
+    }
+
+    const FAILURE: i32 = 101 << 8;
+
     #[test]
-    fn a_flaky_test_is_named_at_the_end_with_what_it_said() {
-        let report = Report {
-            name: "net::drains".into(),
-            lines: vec!["---- net::drains stdout ----".into()],
-        };
-        let summary = Summary {
-            count: Count {
-                passed: 7,
-                ..Count::default()
-            },
-            failures: Vec::new(),
-            flaky: vec![Flaky {
-                level: Level::Netns,
-                report,
-            }],
-        };
+    fn a_test_that_passes_once_more_is_flaky_and_fails_nothing() {
+        let mut summary = Summary::default();
+        let ended = ExitStatus::from_raw(FAILURE);
+        let passes = |name: &str| Ok(name == "net::drains");
+        summary
+            .take(Level::Netns, failed(&["net::drains"]), ended, passes)
+            .unwrap();
         assert_eq!(
             summary.to_string(),
             "---- net::drains stdout ----\nFLAKY Netns: net::drains failed, and passed once more\n\
-             7 passed, 0 failed, 0 skipped, 1 of the passed flaky\n"
+             2 passed, 0 failed, 0 skipped, 1 of the passed flaky\n"
         );
+        summary
+            .take(Level::Sim, failed(&["sim::heals"]), ended, passes)
+            .unwrap();
+        assert_eq!(summary.count.failed, 1);
+        assert!(
+            summary
+                .to_string()
+                .contains("Sim: sim::heals\n---- sim::heals stdout ----")
+        );
+    }
+
+    #[test]
+    fn what_fails_in_numbers_is_not_repeated() {
+        let names: Vec<String> = (0..=MOST_REPEATED).map(|it| it.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut summary = Summary::default();
+        let ended = ExitStatus::from_raw(FAILURE);
+        summary
+            .take(Level::Unit, failed(&names), ended, |_| panic!("repeated"))
+            .unwrap();
+        assert_eq!(summary.count.failed, names.len());
+    }
+
+    #[test]
+    fn a_run_that_ends_without_a_count_has_failed() {
+        let mut summary = Summary::default();
+        let ended = ExitStatus::from_raw(FAILURE);
+        let take = summary.take(Level::Unit, Output::default(), ended, |_| Ok(true));
+        take.unwrap();
+        assert_eq!(summary.count.failed, 1);
+        assert!(summary.failures[0].contains("did not compile"));
     }
 }

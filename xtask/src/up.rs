@@ -7,10 +7,11 @@ use std::{
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use crate::{
@@ -62,26 +63,7 @@ pub fn run(
         step.note(format!("Linux {}, root", kernel_release()));
         Ok(())
     })?;
-    let binary = build(&progress, profile)?;
-    let engine = progress.step("container engine", |step| {
-        let engine = engine::ensure()?;
-        let whose = if engine.is_ours() {
-            "own instance"
-        } else {
-            "found"
-        };
-        step.note(format!("Docker {} ({whose})", engine.version));
-        Ok(engine)
-    })?;
-    progress.step("images", |step| {
-        let made = images::ensure(&engine)?;
-        step.note(if made.is_empty() {
-            "present".into()
-        } else {
-            made.join(", ")
-        });
-        Ok(())
-    })?;
+    let (binary, engine) = build(&progress, profile)?;
     progress.step("underlay", |step| {
         cluster.docker_host.clone_from(&engine.host);
         cluster.mounted_bpffs |= machine::mount_bpffs()?;
@@ -111,11 +93,15 @@ pub fn run(
     Ok(())
 }
 
-/// Builds datapath and binary, and puts the binary where a later build does not disturb it.
+/// Builds datapath and binary, and puts the binary where a later build does not disturb it; finds the
+/// Engine and makes the images meanwhile.
 ///
-/// The binary embeds the datapath's object, so its last crates wait for it; all others are compiled while the
-/// eBPF toolchain is installed and the object is built.
-fn build(progress: &Progress, profile: Profile) -> Result<PathBuf> {
+/// ```text
+/// eBPF toolchain ──▶ datapath object ──▶ last crates ──▶ binary
+/// all crates that do not need the object ────▲
+///               └──▶ container engine ──▶ images
+/// ```
+fn build(progress: &Progress, profile: Profile) -> Result<(PathBuf, Engine)> {
     let ahead = (!build_ebpf::object().exists())
         .then(|| build_ahead(profile))
         .transpose()?;
@@ -124,17 +110,45 @@ fn build(progress: &Progress, profile: Profile) -> Result<PathBuf> {
         step.note(toolchain.to_string());
         Ok(toolchain)
     })?;
-    progress.step("datapath object", |step| {
-        let object = build_ebpf::build(&toolchain)?;
-        step.note(relative(&object));
-        Ok(())
-    })?;
-    progress.step("orchestrator binary", |step| {
-        drop(ahead);
-        let binary = build_binary(profile, |build| step.run(build).map(drop))?;
-        step.note(relative(&binary));
-        Ok(binary)
+    thread::scope(|scope| {
+        // After the toolchain: two apt-get at once do not go.
+        let images = scope.spawn(|| {
+            let engine = engine::ensure()?;
+            let made = images::ensure(&engine)?;
+            anyhow::Ok((engine, made))
+        });
+        progress.step("datapath object", |step| {
+            let object = build_ebpf::build(&toolchain)?;
+            step.note(relative(&object));
+            Ok(())
+        })?;
+        let binary = progress.step("orchestrator binary", |step| {
+            drop(ahead);
+            let binary = build_binary(profile, |build| step.run(build).map(drop))?;
+            step.note(relative(&binary));
+            Ok(binary)
+        })?;
+        let engine = progress.step("engine and images", |step| {
+            let joined = images.join();
+            let (engine, made) = joined.map_err(|_| anyhow!("a panic"))??;
+            step.note(describe(&engine, &made));
+            Ok(engine)
+        })?;
+        Ok((binary, engine))
     })
+}
+
+fn describe(engine: &Engine, made: &[&str]) -> String {
+    let whose = if engine.is_ours() {
+        "own instance"
+    } else {
+        "found"
+    };
+    let made = match made {
+        [] => "images present".to_owned(),
+        made => format!("made {}", made.join(", ")),
+    };
+    format!("Docker {} ({whose}), {made}", engine.version)
 }
 
 /// Starts cargo with an object that does not exist: the datapath's build script refuses it, and cargo goes on

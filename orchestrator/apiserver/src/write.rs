@@ -26,6 +26,8 @@ use store::Expect;
 
 /// How often a write that lost a race is tried again when the client set no precondition.
 pub const RETRIES: usize = 10;
+/// The same for a write that lost a race for a quota, which all writes of a namespace and of all servers want.
+const QUOTA_RETRIES: usize = 100;
 
 /// Who writes what of the objects of a resource.
 pub struct Writer<'a> {
@@ -170,7 +172,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Bytes, WriteError> {
         let objects = &self.state.objects;
         let expect = current.map_or(Expect::Absent, |current| Expect::At(current.revision));
-        for _ in 0..RETRIES {
+        for _ in 0..QUOTA_RETRIES {
             let old = current.map(|current| &current.value);
             let charge = self.charge(operation, old, object).await?;
             let mut with = charge.writes();

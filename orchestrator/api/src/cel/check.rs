@@ -116,7 +116,7 @@ struct Checker<'e> {
 }
 
 /// Types that can be named.
-const TYPE_NAMES: [&str; 14] = [
+pub const TYPE_NAMES: [&str; 14] = [
     "bool",
     "bytes",
     "double",

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use super::{
     Program,
     ast::{Expr, Kind, Literal, Loop, LoopKind},
-    check::{base, early_end, overhead},
+    check::{TYPE_NAMES, base, early_end, overhead},
     functions,
     meter::{LIST_COST, MAP_COST, Meter, STRUCT_COST},
     value::{Failure, Key, List, Map, Opaque, Outcome, Text, Value, error, no_overload},
@@ -75,8 +75,11 @@ impl<'r, 'a> Run<'r, 'a> {
         if let Some(value) = self.scope.values.get(name) {
             return Ok(value.clone());
         }
-        // What the checker lets through besides variables is the name of a type.
-        Ok(Value::Type(name.into()))
+        // A variable that has no value here, such as the old one of a new object.
+        match TYPE_NAMES.contains(&name) || name == "google" {
+            true => Ok(Value::Type(name.into())),
+            false => error(format!("no such attribute(s): {name}")),
+        }
     }
 
     fn select(&mut self, operand: &'a Expr, field: &'a str, optional: bool) -> Outcome<'a> {

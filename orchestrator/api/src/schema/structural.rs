@@ -133,6 +133,49 @@ impl Schema {
     }
 }
 
+/// A schema inside of a compiled one.
+#[derive(Clone, Copy)]
+pub(crate) struct Inner<'a> {
+    schema: &'a Schema,
+    node: &'a Node,
+}
+
+impl<'a> Inner<'a> {
+    pub fn root(schema: &'a Schema) -> Self {
+        let node = &schema.root;
+        Self { schema, node }
+    }
+
+    pub fn property(self, name: &str) -> Option<Self> {
+        let node = self.node.properties.get(name)?;
+        Some(Self { node, ..self })
+    }
+
+    /// Of properties that have no schema of their own.
+    pub fn others(self) -> Option<Self> {
+        match &self.node.others {
+            Others::Schema(node) => Some(Self { node, ..self }),
+            _ => None,
+        }
+    }
+
+    pub fn items(self) -> Option<Self> {
+        let node = self.node.items.as_deref()?;
+        Some(Self { node, ..self })
+    }
+
+    /// What is wrong with a value, as if it were an object of its own.
+    pub fn validate(self, value: &Value) -> Vec<Cause> {
+        let mut causes = check::value(self.node, self.schema.patterns, value, None, "");
+        embedded::check(self.node, value, &mut causes);
+        lists::check(self.node, value, None, &mut causes);
+        if self.schema.has_rules {
+            rules::check(self.node, value, None, &mut causes);
+        }
+        causes
+    }
+}
+
 #[derive(Default)]
 struct Compiler {
     nodes: usize,

@@ -86,6 +86,11 @@ impl<'a> At<'a> {
         })
     }
 
+    /// Whether it is the object itself.
+    pub fn is_root(&self) -> bool {
+        matches!(self.step, Step::Root)
+    }
+
     /// The same place with another value, for fields that errors know by another name.
     pub fn holding(&self, value: &'a Value) -> At<'a> {
         At { value, ..*self }

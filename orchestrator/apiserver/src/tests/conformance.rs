@@ -155,7 +155,7 @@ async fn validating_admission_policies_support_all_operations() {
     let sample = json!({"apiVersion": ADMISSION, "kind": "ValidatingAdmissionPolicy",
         "spec": {"matchConstraints": config_maps_rule(),
             "validations": [{"expression": "object.metadata.name != 'x'"}]}});
-    let status = json!({"observedGeneration": 1, "conditions": [{"type": "Tested",
+    let status = json!({"observedGeneration": 1, "typeChecking": {}, "conditions": [{"type": "Tested",
         "status": "True", "reason": "E2E", "message": "Set by a test",
         "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
     policies("validatingadmissionpolicies", sample, Some(status))
@@ -437,4 +437,143 @@ async fn a_list_comes_in_pages_of_one_revision_with_the_right_count() {
     assert_eq!(seen, count);
     let whole = cluster.get(path).await.expect(200);
     assert_eq!(whole["items"].as_array().map(Vec::len), Some(count));
+}
+
+fn scaled(replicas: i64) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": format!("d-{replicas}")},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "d"}},
+            "template": {"metadata": {"labels": {"app": "d"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+/// A policy about Deployments, bound, and with what its test adds to it.
+async fn bound_policy(cluster: &Cluster, kind: &str, plural: &str, more: Value) {
+    let mut spec = json!({"matchConstraints": {"resourceRules": [{"apiGroups": ["apps"],
+        "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"]}]}});
+    let more = more.as_object().expect("an object").clone();
+    spec.as_object_mut().expect("an object").extend(more);
+    let policy = json!({"apiVersion": ADMISSION, "kind": kind, "metadata": {"name": "p"},
+        "spec": spec});
+    let path = format!("/apis/{ADMISSION}/{plural}");
+    cluster
+        .post(&format!("{path}policies"), policy)
+        .await
+        .expect(201);
+    let mut spec = json!({"policyName": "p"});
+    if kind.starts_with("Validating") {
+        spec["validationActions"] = json!(["Deny"]);
+    }
+    let binding = json!({"apiVersion": ADMISSION, "kind": format!("{kind}Binding"),
+        "metadata": {"name": "b"}, "spec": spec});
+    cluster
+        .post(&format!("{path}policybindings"), binding)
+        .await
+        .expect(201);
+}
+
+/// ValidatingAdmissionPolicy should validate against a Deployment
+#[tokio::test]
+async fn a_validating_policy_judges_deployments() {
+    let cluster = Cluster::start().await;
+    let rules = json!({"validations": [{"expression": "object.spec.replicas > 1",
+        "messageExpression": "'wants replicas > 1, got ' + string(object.spec.replicas)"}]});
+    let kind = "ValidatingAdmissionPolicy";
+    bound_policy(&cluster, kind, "validatingadmission", rules).await;
+    let policy = format!("/apis/{ADMISSION}/validatingadmissionpolicies/p");
+    let policy = cluster.get(&policy).await.expect(200);
+    assert!(policy["status"]["typeChecking"].is_object(), "{policy}");
+    cluster.post(DEPLOYMENTS, scaled(2)).await.expect(201);
+    let refused = cluster.post(DEPLOYMENTS, scaled(1)).await;
+    assert!(
+        refused.message().ends_with("wants replicas > 1, got 1"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(422);
+}
+
+/// ValidatingAdmissionPolicy should allow expressions to refer variables.
+#[tokio::test]
+async fn a_validating_policy_reads_its_variables() {
+    let cluster = Cluster::start().await;
+    let rules = json!({
+        "variables": [
+            {"name": "replicas", "expression": "object.spec.replicas"},
+            {"name": "oddReplicas", "expression": "variables.replicas % 2 == 1"}],
+        "validations": [
+            {"expression": "variables.replicas > 1"},
+            {"expression": "variables.oddReplicas"}]});
+    let kind = "ValidatingAdmissionPolicy";
+    bound_policy(&cluster, kind, "validatingadmission", rules).await;
+    cluster.post(DEPLOYMENTS, scaled(3)).await.expect(201);
+    for replicas in [1, 2] {
+        cluster
+            .post(DEPLOYMENTS, scaled(replicas))
+            .await
+            .expect(422);
+    }
+}
+
+/// MutatingAdmissionPolicy should mutate a Deployment (with annotations)
+#[tokio::test]
+async fn a_mutating_policy_changes_deployments() {
+    let cluster = Cluster::start().await;
+    let mutations = json!({"reinvocationPolicy": "Never", "mutations": [
+        {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{spec: Object.spec{replicas: object.spec.replicas + 100}}"}},
+        {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+            "Object{metadata: Object.metadata{annotations: {'my-annotation': 'yes'}}}"}}]});
+    let kind = "MutatingAdmissionPolicy";
+    bound_policy(&cluster, kind, "mutatingadmission", mutations).await;
+    let made = cluster.post(DEPLOYMENTS, scaled(1)).await.expect(201);
+    assert_eq!(made["spec"]["replicas"], 101);
+    assert_eq!(made["metadata"]["annotations"]["my-annotation"], "yes");
+}
+
+/// MutatingAdmissionPolicy should support MutatingAdmissionPolicy API operations
+#[tokio::test]
+async fn mutating_admission_policies_support_all_operations() {
+    let sample = json!({"apiVersion": ADMISSION, "kind": "MutatingAdmissionPolicy",
+        "spec": {"matchConstraints": config_maps_rule(), "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration",
+                "applyConfiguration": {"expression": "Object{}"}}]}});
+    policies("mutatingadmissionpolicies", sample, None)
+        .are_supported()
+        .await;
+}
+
+/// MutatingAdmissionPolicy should support MutatingAdmissionPolicyBinding API operations
+#[tokio::test]
+async fn bindings_of_mutating_admission_policies_support_all_operations() {
+    let sample = json!({"apiVersion": ADMISSION, "kind": "MutatingAdmissionPolicyBinding",
+        "spec": {"policyName": "p"}});
+    policies("mutatingadmissionpolicybindings", sample, None)
+        .are_supported()
+        .await;
+}
+
+/// AdmissionWebhook should reject mutating (validating) webhook configurations with invalid match conditions
+#[tokio::test]
+async fn webhook_configurations_with_invalid_match_conditions_are_refused() {
+    let cluster = Cluster::start().await;
+    for plural in [
+        "validatingwebhookconfigurations",
+        "mutatingwebhookconfigurations",
+    ] {
+        let configuration = json!({"metadata": {"name": "hooks"},
+            "webhooks": [{"name": "a.k8s.io", "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "matchConditions": [{"name": "invalid", "expression": "... [] bad expression"}]}]});
+        let refused = cluster
+            .post(&format!("/apis/{ADMISSION}/{plural}"), configuration)
+            .await;
+        assert!(
+            refused.message().contains("compilation failed"),
+            "{}",
+            refused.message()
+        );
+        refused.expect(422);
+    }
 }

@@ -115,6 +115,45 @@ async fn a_hundred_creates_at_once_do_not_pass_a_quota() {
 }
 
 #[tokio::test]
+async fn two_servers_of_one_store_do_not_pass_a_quota_together() {
+    let store = store::MemoryStore::default();
+    let server = async || {
+        let tasks = Tasks::new(Shutdown::new());
+        let store = Arc::new(store.clone());
+        let server = ApiServer::build(ServerConfig::default(), store, None, tasks).await;
+        Cluster {
+            server: server.expect("a server"),
+            user: User::internal("test"),
+        }
+    };
+    let clusters = [server().await, server().await];
+    clusters[0].limit(quota(json!({"configmaps": "30"}))).await;
+    // The other one has heard of it as well.
+    clusters[1].used(json!({"configmaps": "0"})).await;
+    let creates = (0..100).map(|number| {
+        let object = config_map(&format!("m{number}"));
+        let cluster = &clusters[number % 2];
+        async move { cluster.post(CONFIG_MAPS, object).await.code.as_u16() }
+    });
+    let codes = futures::future::join_all(creates).await;
+    let made = codes.iter().filter(|code| **code == 201).count();
+    assert_eq!(made, 30, "{codes:?}");
+    let used = json!({"configmaps": "30"});
+    clusters[0].used(used.clone()).await;
+    // Deletions through one are given back through both.
+    for number in [1, 3] {
+        let path = format!("{CONFIG_MAPS}/m{number}");
+        let code = clusters[0].delete(&path).await.code.as_u16();
+        assert!([200, 404].contains(&code));
+    }
+    let listed = clusters[0].get(CONFIG_MAPS).await.expect(200);
+    let left = listed["items"].as_array().map_or(0, Vec::len);
+    for cluster in &clusters {
+        cluster.used(json!({"configmaps": left.to_string()})).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_made_is_not_charged() {
     let cluster = Cluster::start().await;
     cluster

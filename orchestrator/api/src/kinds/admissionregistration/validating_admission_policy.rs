@@ -54,7 +54,11 @@ pub fn resource() -> Resource {
         generation: Generation::Spec,
         has_status: true,
         default,
-        create: |object| object["status"] = json!({}),
+        create: |object| checked(object, 1),
+        update: |new, old| {
+            let before = old["metadata"]["generation"].as_i64().unwrap_or(1);
+            checked(new, before + i64::from(new["spec"] != old["spec"]));
+        },
         update_status: keep_metadata,
         validate,
         printer: COLUMNS,
@@ -85,6 +89,13 @@ fn default(object: &mut Value) {
     if let Some(constraints) = spec.get_mut("matchConstraints") {
         rules::default_match(constraints);
     }
+}
+
+/// Clients wait for this before they use a policy. Expressions are checked when they are written, and
+/// what an object is they see as a value of any type, so there is nothing to warn of.
+fn checked(object: &mut Value, generation: i64) {
+    object["status"]["observedGeneration"] = generation.into();
+    set(&mut object["status"], "typeChecking", || json!({}));
 }
 
 fn validate(object: &At<'_>, errors: &mut Errors) {
@@ -279,7 +290,8 @@ mod tests {
         assert_eq!(constraints["namespaceSelector"], json!({}));
         assert_eq!(constraints["objectSelector"], json!({}));
         assert_eq!(constraints["resourceRules"][0]["scope"], "*");
-        assert_eq!(stored["status"], json!({}));
+        let status = json!({"observedGeneration": 1, "typeChecking": {}});
+        assert_eq!(stored["status"], status);
     }
 
     #[test]
@@ -333,10 +345,9 @@ mod tests {
     fn a_change_of_a_policy_counts_a_generation() {
         let old = created(&resource(), policy());
         let new = with(&old, "/spec/failurePolicy", json!("Ignore"));
-        assert_eq!(
-            updated(&resource(), &old, new, None)["metadata"]["generation"],
-            2
-        );
+        let new = updated(&resource(), &old, new, None);
+        assert_eq!(new["metadata"]["generation"], 2);
+        assert_eq!(new["status"]["observedGeneration"], 2);
     }
 
     #[test]

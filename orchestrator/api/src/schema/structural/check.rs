@@ -23,27 +23,30 @@ const BYTES_PER_STEP: usize = 16;
 
 /// What is wrong with the part that is written.
 pub fn object(schema: &Schema, new: &Value, old: Option<&Value>, part: Part) -> Vec<Cause> {
+    match part {
+        Part::Whole => value(&schema.root, schema.patterns, new, old, ""),
+        Part::Status => match (schema.root.properties.get("status"), new.get("status")) {
+            (Some(node), Some(new)) => {
+                let old = old.and_then(|old| old.get("status"));
+                value(node, schema.patterns, new, old, "status")
+            }
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// What is wrong with a value of a schema with so many patterns; `prefix` is where the value stands.
+pub fn value(
+    node: &Node,
+    patterns: usize,
+    new: &Value,
+    old: Option<&Value>,
+    prefix: &'static str,
+) -> Vec<Cause> {
     let mut walk = Walk {
-        scratches: (0..schema.patterns).map(|_| None).collect(),
+        scratches: (0..patterns).map(|_| None).collect(),
         steps: 0,
-        prefix: "",
-    };
-    let (node, new, old) = match part {
-        Part::Whole => (&schema.root, Some(new), old),
-        Part::Status => {
-            walk.prefix = "status";
-            let Some(node) = schema.root.properties.get("status") else {
-                return Vec::new();
-            };
-            (
-                node,
-                new.get("status"),
-                old.and_then(|old| old.get("status")),
-            )
-        }
-    };
-    let Some(new) = new else {
-        return Vec::new();
+        prefix,
     };
     let mut outcome = walk.value(node, &At::root(new), old);
     if walk.steps > MAX_STEPS {
@@ -295,12 +298,11 @@ impl Walk {
         let Some(rules) = &node.number else {
             return;
         };
-        let name = self.name(at);
-        for wrong in rules.check(number, &name) {
+        for wrong in rules.check(number) {
             match wrong {
-                numbers::Wrong::Own(why) => outcome.push(whole(why)),
+                numbers::Wrong::Own(why) => outcome.push(whole(format!("{why} in {at}"))),
                 numbers::Wrong::Field(why) => {
-                    let why = format!("{name} in body {why}");
+                    let why = format!("{at} in body {why}");
                     self.refuse(at, CauseKind::Invalid, shown(at.value), &why, outcome);
                 }
             }
@@ -357,7 +359,7 @@ impl Walk {
         if let Some(max) = node.property_count.max.filter(|max| count > *max) {
             self.too_many(at, count, max, outcome);
         }
-        let is_root = self.prefix.is_empty() && at.to_string().is_empty();
+        let is_root = self.prefix.is_empty() && at.is_root();
         for key in object.keys() {
             let inner = match (node.properties.get(&**key), &node.others) {
                 (Some(inner), _) => inner,

@@ -28,7 +28,7 @@ enum Width {
     Float,
 }
 
-/// What is wrong with a number: the text after the name of the field, or a text of its own.
+/// What is wrong with a number: the text after the name of the field, or one before it.
 pub enum Wrong {
     Field(String),
     Own(String),
@@ -56,12 +56,11 @@ impl Rules {
         says.then(|| Box::new(rules))
     }
 
-    /// What is wrong with a number at a path.
-    pub fn check(&self, number: &Number, path: &str) -> Vec<Wrong> {
+    pub fn check(&self, number: &Number) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         if let Some(width) = self.width.filter(|width| !width.holds(number)) {
             wrong.push(Wrong::Own(format!(
-                "Checked value must be of type {} in {path}",
+                "Checked value must be of type {}",
                 width.name()
             )));
         }

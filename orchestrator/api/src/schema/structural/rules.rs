@@ -200,7 +200,7 @@ impl Walk<'_> {
     }
 
     fn object(&mut self, node: &Node, place: &Place<'_>) -> Result<(), Over> {
-        let is_root = place.at.to_string().is_empty();
+        let is_root = place.at.is_root();
         for (key, entry) in place.at.entries() {
             let old = place.old.and_then(|old| old.get(key));
             match (node.properties.get(key), &node.others) {

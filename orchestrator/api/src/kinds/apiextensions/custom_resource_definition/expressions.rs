@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     cel::{Program, Wanted, typing::Decl},
-    schema::structural::{self, Part, Schema},
+    schema::structural::{self, Inner, Schema},
     validation::{At, Errors},
 };
 
@@ -21,15 +21,16 @@ const SCHEMA_LIMIT: u64 = 100_000_000;
 const MAX_DEFAULTS: usize = 10_000;
 
 pub fn validate(schema: &At<'_>, errors: &mut Errors) {
-    if let Err(why) = Schema::compile(schema.value) {
-        errors.invalid_value(schema, "", why);
-        return;
-    }
+    let compiled = match Schema::compile(schema.value) {
+        Ok(compiled) => compiled,
+        Err(why) => return errors.invalid_value(schema, "", why),
+    };
     let mut walk = Walk::default();
     let root = Spot {
         times: Some(1),
         is_object: true,
         uncorrelated: None,
+        compiled: Some(Inner::root(&compiled)),
     };
     walk.schema(schema, &root, errors);
     if walk.total > SCHEMA_LIMIT {
@@ -45,37 +46,43 @@ struct Walk {
 }
 
 /// Where a schema stands.
-struct Spot {
+struct Spot<'a> {
     /// How many values there can be; None: as many as fit in a request.
     times: Option<u64>,
     is_object: bool,
     /// The list around it in which nobody knows which item replaces which.
     uncorrelated: Option<String>,
+    /// The schema as it judges values.
+    compiled: Option<Inner<'a>>,
 }
 
 impl Walk {
-    fn schema(&mut self, schema: &At<'_>, spot: &Spot, errors: &mut Errors) {
+    fn schema(&mut self, schema: &At<'_>, spot: &Spot<'_>, errors: &mut Errors) {
         if !schema.value.is_object() {
             return;
         }
-        self.check_default(schema, errors);
+        self.check_default(schema, spot, errors);
         self.rules(schema, spot, errors);
         let properties = schema.field("properties");
-        for (_, property) in properties.entries() {
-            self.schema(&property, &spot.below(&property, Some(1)), errors);
+        let compiled = spot.compiled;
+        for (name, property) in properties.entries() {
+            let inner = compiled.and_then(|compiled| compiled.property(name));
+            self.schema(&property, &spot.below(&property, Some(1), inner), errors);
         }
         let values = schema.field("additionalProperties");
         let most = schema.value["maxProperties"].as_u64();
-        self.schema(&values, &spot.below(&values, most), errors);
+        let inner = compiled.and_then(Inner::others);
+        self.schema(&values, &spot.below(&values, most, inner), errors);
         let items = schema.field("items");
-        let mut below = spot.below(&items, schema.value["maxItems"].as_u64());
+        let most = schema.value["maxItems"].as_u64();
+        let mut below = spot.below(&items, most, compiled.and_then(Inner::items));
         if schema.value["x-kubernetes-list-type"] != "map" && below.uncorrelated.is_none() {
             below.uncorrelated = Some(items.to_string());
         }
         self.schema(&items, &below, errors);
     }
 
-    fn rules(&mut self, schema: &At<'_>, spot: &Spot, errors: &mut Errors) {
+    fn rules(&mut self, schema: &At<'_>, spot: &Spot<'_>, errors: &mut Errors) {
         let rules = schema.field("x-kubernetes-validations");
         if rules.is_empty() {
             return;
@@ -97,7 +104,7 @@ impl Walk {
         at: &At<'_>,
         decl: &Arc<Decl>,
         times: u64,
-        spot: &Spot,
+        spot: &Spot<'_>,
         errors: &mut Errors,
     ) {
         let [rule, message, optional] =
@@ -155,17 +162,17 @@ impl Walk {
     }
 
     /// A default is a value of the schema that it stands in.
-    fn check_default(&mut self, schema: &At<'_>, errors: &mut Errors) {
+    fn check_default(&mut self, schema: &At<'_>, spot: &Spot<'_>, errors: &mut Errors) {
         let default = schema.field("default");
         self.defaults += 1;
         if default.is_null() || self.defaults > MAX_DEFAULTS {
             return;
         }
-        let Ok(judge) = Schema::compile(schema.value) else {
+        let Some(judge) = spot.compiled else {
             return;
         };
         let place = default.to_string();
-        let mut causes = judge.validate(default.value, None, Part::Whole);
+        let mut causes = judge.validate(default.value);
         for cause in &mut causes {
             cause.field = match cause.field.as_str() {
                 "<nil>" => place.clone(),
@@ -177,8 +184,8 @@ impl Walk {
     }
 }
 
-impl Spot {
-    fn below(&self, schema: &At<'_>, most: Option<u64>) -> Self {
+impl<'a> Spot<'a> {
+    fn below(&self, schema: &At<'_>, most: Option<u64>, compiled: Option<Inner<'a>>) -> Self {
         Self {
             times: self
                 .times
@@ -186,6 +193,7 @@ impl Spot {
                 .map(|(times, most)| times.saturating_mul(most)),
             is_object: is_embedded(schema.value),
             uncorrelated: self.uncorrelated.clone(),
+            compiled,
         }
     }
 }
