@@ -120,9 +120,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
-        let user = request.extensions().get::<User>().cloned();
-        let user = user.unwrap_or_else(User::anonymous);
-        return aggregation::forward(&state, &server, &user, request).await;
+        return aggregation::forward(&state, &server, &who(&request), request).await;
     }
     let target = match Route::parse(&state.registry.snapshot(), path)? {
         Route::Objects(target) => target,
@@ -131,11 +129,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         }
         _ => return Err(ApiError::NoSuchResource),
     };
-    let user = request
-        .extensions()
-        .get::<User>()
-        .cloned()
-        .unwrap_or_else(User::anonymous);
+    let user = who(&request);
     let query = Query::of(request.uri());
     let verb = target
         .verb(request.method(), query.flag("watch"))
@@ -184,6 +178,12 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         };
         in_time(to_the_end(tokio::spawn(work))).await
     }
+}
+
+/// Whoever `authenticate` has found to be asking.
+fn who(request: &Request) -> User {
+    let user = request.extensions().get::<User>().cloned();
+    user.unwrap_or_else(User::anonymous)
 }
 
 /// The body of a request whose sender may do this.

@@ -135,6 +135,9 @@ pub struct Attributes<'a> {
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
 pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if attributes.was_reviewed() {
+        return Ok(());
+    }
     give(attributes, object)?;
     let Some(mut webhooks) = Mutation::of(attributes)? else {
         return Ok(());
@@ -160,6 +163,9 @@ fn give(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError>
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
 pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    if attributes.was_reviewed() {
+        return Ok(());
+    }
     if let Some(object) = object {
         limit_range::validate(attributes, object)?;
     } else if let Some(mut webhooks) = Mutation::of(attributes)? {
@@ -181,4 +187,16 @@ pub async fn review_body(attributes: &Attributes<'_>, body: &mut Value) -> Resul
     }
     policies::validate(attributes, Some(body))?;
     webhooks::validate(attributes, Some(body)).await
+}
+
+impl Attributes<'_> {
+    /// A binding or an eviction was reviewed as what the client sent; what the server makes of it, a
+    /// changed or deleted pod, is not reviewed again.
+    fn was_reviewed(&self) -> bool {
+        let by_body = matches!(
+            self.subresource,
+            Some(Subresource::Binding | Subresource::Eviction)
+        );
+        by_body && self.asked.body.is_none()
+    }
 }

@@ -299,10 +299,7 @@ impl<'a> Asking<'a> {
     }
 
     fn rights(&self) -> Rights<'_> {
-        Rights {
-            state: self.attributes.state,
-            user: self.attributes.user,
-        }
+        Rights::of(self.attributes)
     }
 
     /// What a policy has against the request, with the parameters of a binding.
@@ -552,9 +549,18 @@ fn forbidden(attributes: &Attributes<'_>, message: String) -> ApiError {
 }
 
 /// What the client may do.
-struct Rights<'a> {
+pub struct Rights<'a> {
     state: &'a State,
     user: &'a User,
+}
+
+impl<'a> Rights<'a> {
+    pub fn of(attributes: &Attributes<'a>) -> Self {
+        Self {
+            state: attributes.state,
+            user: attributes.user,
+        }
+    }
 }
 
 impl Authorizer for Rights<'_> {

@@ -107,8 +107,8 @@ async fn condition(setting: &Setting, reason: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_group_of_another_server_is_discovered_and_asked_in_the_name_of_the_client() {
-    let (setting, remote, seen) = sample().await;
+async fn a_group_of_another_server_is_discovered_once_it_answers() {
+    let (setting, remote, _seen) = sample().await;
     let cluster = &setting.cluster;
     register(&setting, &remote).await;
     let missing = condition(&setting, "ServiceNotFound").await;
@@ -152,7 +152,15 @@ async fn a_group_of_another_server_is_discovered_and_asked_in_the_name_of_the_cl
     let resource = &last["versions"][0]["resources"][0];
     assert_eq!(resource["responseKind"]["kind"], "Flunder");
     assert_eq!(resource["subresources"][0]["subresource"], "status");
+}
 
+#[tokio::test]
+async fn a_request_is_passed_on_in_the_name_of_the_client() {
+    let (setting, remote, seen) = sample().await;
+    let cluster = &setting.cluster;
+    register(&setting, &remote).await;
+    setting.service(&[("10.100.2.7", "node-2")]).await;
+    condition(&setting, "Passed").await;
     let request = Request::post(format!("{FLUNDERS}?a=b"))
         .header("x-remote-user", "system:masters")
         .header("X-Remote-Group", "root")

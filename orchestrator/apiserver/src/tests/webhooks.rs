@@ -584,6 +584,35 @@ async fn a_rule_for_another_version_sees_the_object_in_that_version() {
 }
 
 #[tokio::test]
+async fn match_conditions_narrow_who_is_asked_and_fail_as_the_policy_says() {
+    let setting = Setting::start(|_, _| allow()).await;
+    let condition = |expression: &str| json!([{"name": "c", "expression": expression}]);
+    let rules = config_maps(&["CREATE"]);
+    let wanted = condition("object.metadata.name.startsWith('x') && request.operation == 'CREATE'");
+    let fields = json!({"matchConditions": wanted});
+    setting.validating("wanted", rules.clone(), fields).await;
+    let cluster = &setting.cluster;
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    assert_eq!(setting.paths(), Vec::<String>::new());
+    cluster.post(CONFIG_MAPS, config_map("x")).await.expect(201);
+    assert_eq!(setting.paths(), ["/wanted"]);
+    let broken = condition("object.data.missing == 'yes'");
+    let open = json!({"matchConditions": broken, "failurePolicy": "Ignore"});
+    setting.validating("open", rules.clone(), open).await;
+    cluster.post(CONFIG_MAPS, config_map("b")).await.expect(201);
+    assert_eq!(setting.paths(), Vec::<String>::new());
+    let closed = json!({"matchConditions": broken});
+    setting.validating("closed", rules, closed).await;
+    let refused = cluster.post(CONFIG_MAPS, config_map("d")).await;
+    assert!(
+        refused.message().contains("is forbidden: "),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+}
+
+#[tokio::test]
 async fn the_server_s_own_writes_ask_nobody() {
     let setting = Setting::start(|_, _| json!({"allowed": false})).await;
     let everything = rule(&["*"], "*", "*", &["*/*"]);

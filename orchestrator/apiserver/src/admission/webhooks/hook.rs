@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::review::Version;
 use crate::admission::Operation;
 use crate::outgoing::ClientConfig;
+use api::policy::Conditions;
 use api::selector::LabelSelector;
 
 /// A webhook of a MutatingWebhookConfiguration or a ValidatingWebhookConfiguration.
@@ -28,8 +29,8 @@ pub struct Hook {
     pub timeout: Duration,
     pub namespace_selector: LabelSelector,
     pub object_selector: LabelSelector,
-    /// Names and CEL expressions.
-    pub conditions: Vec<(String, String)>,
+    /// Or why they do not compile.
+    pub conditions: Result<Conditions, String>,
     /// Other versions of the same objects match too.
     pub equivalents: bool,
     rules: Vec<Rule>,
@@ -71,10 +72,6 @@ impl Hook {
     pub fn of(configuration: &str, webhook: &Value) -> Self {
         let text = |field: &str| webhook[field].as_str().unwrap_or_default();
         let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
-        let conditions = list(&webhook["matchConditions"]).map(|condition| {
-            let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
-            (text("name"), text("expression"))
-        });
         Self {
             name: text("name").to_owned(),
             client: ClientConfig::of(&webhook["clientConfig"]),
@@ -87,7 +84,7 @@ impl Hook {
             timeout: Duration::from_secs(seconds),
             namespace_selector: selector(&webhook["namespaceSelector"]),
             object_selector: selector(&webhook["objectSelector"]),
-            conditions: conditions.collect(),
+            conditions: Conditions::compile(&webhook["matchConditions"], false),
             equivalents: text("matchPolicy") != "Exact",
             rules: list(&webhook["rules"]).map(Rule::of).collect(),
             made_of: (configuration.to_owned(), webhook.clone()),

@@ -19,8 +19,10 @@ use std::time::Instant;
 use futures::future::join_all;
 use serde_json::Value;
 
+use super::policies::Rights;
 use super::{Attributes, Operation};
 use crate::{outgoing, upload, versions};
+use api::policy::Input;
 use api::selector::LabelSelector;
 use api::{
     ApiError, Behaviour, Cause, CauseKind, FieldValidation, Resource, Served, Subresource, meta,
@@ -385,15 +387,22 @@ impl<'a> Subject<'a> {
 
     /// The verdict of a webhook. One that cannot be asked allows everything, if it says so, or nothing.
     async fn call(&self, hook: &Hook, served: &Served, shown: &Shown) -> Result<Verdict, ApiError> {
-        if self.attributes.dry_run && !hook.dry_runs {
+        let attributes = self.attributes;
+        let (uid, options) = (
+            super::new_uid(),
+            attributes.asked.options(attributes.operation),
+        );
+        let question = self.question(served, shown, &uid, &options);
+        if !self.fulfils_conditions(hook, &question)? {
+            return Ok(Verdict::default());
+        }
+        if attributes.dry_run && !hook.dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(ApiError::BadRequest(why));
         }
-        match self.ask(hook, served, shown).await {
+        match self.ask(hook, &question).await {
             Ok(verdict) => {
-                self.attributes
-                    .warnings
-                    .add(verdict.warnings.iter().cloned());
+                attributes.warnings.add(verdict.warnings.iter().cloned());
                 match verdict.refusal {
                     Some(status) => Err(ApiError::Given(status)),
                     None => Ok(verdict),
@@ -414,21 +423,17 @@ impl<'a> Subject<'a> {
         }
     }
 
-    async fn ask(&self, hook: &Hook, served: &Served, shown: &Shown) -> Result<Verdict, String> {
+    fn question<'b>(
+        &'b self,
+        served: &'b Served,
+        shown: &'b Shown,
+        uid: &'b str,
+        options: &'b Value,
+    ) -> Question<'b> {
         let attributes = self.attributes;
-        let failed = |why: &str| format!("failed to call webhook: {why}");
-        let version = hook.version.ok_or_else(|| {
-            "webhook does not accept known AdmissionReview versions (v1, v1beta1)".to_owned()
-        })?;
-        if let Some((name, _)) = hook.conditions.first() {
-            return Err(format!("match condition {name:?} cannot be evaluated"));
-        }
-        let client = hook.client.as_ref().map_err(|why| failed(why))?;
-        let left = self.time_left().map_err(|error| error.to_string())?;
-        let uid = super::new_uid();
         let asked = attributes.asked.served;
-        let question = Question {
-            uid: &uid,
+        Question {
+            uid,
             kind: self.kind(served),
             resource: &served.resource,
             request_kind: self.kind(asked),
@@ -441,13 +446,51 @@ impl<'a> Subject<'a> {
             object: shown.object.as_ref(),
             old: shown.old.as_ref(),
             dry_run: attributes.dry_run,
-            options: &attributes.asked.options(attributes.operation),
+            options,
+        }
+    }
+
+    /// Whether the webhook's match conditions hold. What they cannot say counts as its policy says.
+    fn fulfils_conditions(&self, hook: &Hook, question: &Question<'_>) -> Result<bool, ApiError> {
+        let attributes = self.attributes;
+        let said = match &hook.conditions {
+            Ok(conditions) if conditions.is_empty() => Ok(true),
+            Ok(conditions) => {
+                let rights = Rights::of(attributes);
+                conditions.matches(&Input {
+                    object: question.object,
+                    old: question.old,
+                    request: &question.request(),
+                    namespace: None,
+                    params: None,
+                    authorizer: Some(&rights),
+                })
+            }
+            Err(why) => Err(why.clone()),
         };
+        match said {
+            Ok(fulfilled) => Ok(fulfilled),
+            Err(_) if hook.fails_open => Ok(false),
+            Err(why) => Err(ApiError::forbidden(
+                attributes.resource,
+                attributes.name,
+                why,
+            )),
+        }
+    }
+
+    async fn ask(&self, hook: &Hook, question: &Question<'_>) -> Result<Verdict, String> {
+        let failed = |why: &str| format!("failed to call webhook: {why}");
+        let version = hook.version.ok_or_else(|| {
+            "webhook does not accept known AdmissionReview versions (v1, v1beta1)".to_owned()
+        })?;
+        let client = hook.client.as_ref().map_err(|why| failed(why))?;
+        let left = self.time_left().map_err(|error| error.to_string())?;
         let review = question.review(version);
         let timeout = hook.timeout.min(left);
-        let answer = outgoing::post_json(attributes.state, client, &review, timeout).await;
+        let answer = outgoing::post_json(self.attributes.state, client, &review, timeout).await;
         let answer = answer.map_err(|why| failed(&why))?;
-        review::verdict(version, self.role, &uid, &hook.name, &answer)
+        review::verdict(version, self.role, question.uid, &hook.name, &answer)
     }
 
     /// Of the time of the whole request.
@@ -473,14 +516,9 @@ enum Body<'a> {
     Other(&'a Resource),
 }
 
-/// Whoever breaks the configurations could not mend them, were they asked about. A binding or an eviction
-/// was asked about as what the client sent; what the server makes of it is not asked about again.
+/// Whoever breaks the configurations could not mend them, were they asked about.
 fn is_exempt(attributes: &Attributes<'_>) -> bool {
-    let done = matches!(
-        attributes.subresource,
-        Some(Subresource::Binding | Subresource::Eviction)
-    );
-    attributes.resource.group == GROUP || done && attributes.asked.body.is_none()
+    attributes.resource.group == GROUP
 }
 
 fn check_size(object: &Value) -> Result<(), ApiError> {

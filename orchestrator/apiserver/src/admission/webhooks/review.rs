@@ -72,6 +72,18 @@ pub enum Role {
 
 impl Question<'_> {
     pub fn review(&self, version: Version) -> Value {
+        let mut request = self.request();
+        request["object"] = json!(self.object);
+        request["oldObject"] = json!(self.old);
+        json!({
+            "kind": "AdmissionReview",
+            "apiVersion": version.api_version(),
+            "request": request,
+        })
+    }
+
+    /// The AdmissionRequest without the two objects.
+    pub fn request(&self) -> Value {
         let kind =
             |of: &Resource| json!({"group": of.group, "version": of.version, "kind": of.kind});
         let resource = |of: &Resource| json!({"group": of.group, "version": of.version, "resource": of.plural});
@@ -83,8 +95,6 @@ impl Question<'_> {
             "requestResource": resource(self.request_resource),
             "operation": self.operation,
             "userInfo": {"username": &*self.user.name, "groups": self.user.all_groups()},
-            "object": self.object,
-            "oldObject": self.old,
             "dryRun": self.dry_run,
             "options": self.options,
         });
@@ -98,11 +108,7 @@ impl Question<'_> {
                 request[field] = word.into();
             }
         }
-        json!({
-            "kind": "AdmissionReview",
-            "apiVersion": version.api_version(),
-            "request": request,
-        })
+        request
     }
 }
 
@@ -114,47 +120,16 @@ pub fn verdict(
     hook: &str,
     answer: &Value,
 ) -> Result<Verdict, String> {
-    let invalid = |why: String| Err(format!("received invalid webhook response: {why}"));
+    let invalid = |why: String| format!("received invalid webhook response: {why}");
     let response = &answer["response"];
     if !response.is_object() {
-        return invalid("webhook response was absent".to_owned());
+        return Err(invalid("webhook response was absent".to_owned()));
+    }
+    if version == Version::V1 {
+        check(role, uid, answer).map_err(invalid)?;
     }
     let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
     let patch_type = response["patchType"].as_str();
-    if version == Version::V1 {
-        if response["uid"] != uid {
-            let got = response["uid"].as_str().unwrap_or_default();
-            return invalid(format!("expected response.uid={uid:?}, got {got:?}"));
-        }
-        let gvk = |api_version: &str, kind: &str| format!("{api_version}, Kind={kind}");
-        let text = |field: &str| answer[field].as_str().unwrap_or_default();
-        let expected = gvk(version.api_version(), "AdmissionReview");
-        let got = gvk(text("apiVersion"), text("kind"));
-        if got != expected {
-            return invalid(format!(
-                "expected webhook response of {expected}, got {got}"
-            ));
-        }
-        let wrong = match (role, patch, patch_type) {
-            (Role::Validating, Some(_), _) => "validating webhook may not return response.patch",
-            (Role::Validating, _, Some(_)) => {
-                "validating webhook may not return response.patchType"
-            }
-            (Role::Mutating, Some(_), None) => {
-                "webhook returned response.patch but not response.patchType"
-            }
-            (Role::Mutating, None, Some(_)) => {
-                "webhook returned response.patchType but not response.patch"
-            }
-            (Role::Mutating, Some(_), Some("")) => {
-                "webhook returned invalid response.patchType of \"\""
-            }
-            _ => "",
-        };
-        if !wrong.is_empty() {
-            return invalid(wrong.to_owned());
-        }
-    }
     let warnings = response["warnings"].as_array().into_iter().flatten();
     let warnings = warnings.filter_map(|text| text.as_str().map(str::to_owned));
     let mut verdict = Verdict {
@@ -174,14 +149,45 @@ pub fn verdict(
             patch_type.unwrap_or_default()
         ));
     }
-    let patch = STANDARD.decode(patch).map_err(|error| error.to_string());
-    match patch {
-        Ok(patch) => Ok(Verdict {
-            patch: Some(patch),
-            ..verdict
-        }),
-        Err(why) => invalid(why),
+    let patch = STANDARD.decode(patch);
+    Ok(Verdict {
+        patch: Some(patch.map_err(|error| invalid(error.to_string()))?),
+        ..verdict
+    })
+}
+
+/// What is wrong with the form of an answer. The older version was never looked at so closely.
+fn check(role: Role, uid: &str, answer: &Value) -> Result<(), String> {
+    let response = &answer["response"];
+    if response["uid"] != uid {
+        let got = response["uid"].as_str().unwrap_or_default();
+        return Err(format!("expected response.uid={uid:?}, got {got:?}"));
     }
+    let gvk = |api_version: &str, kind: &str| format!("{api_version}, Kind={kind}");
+    let text = |field: &str| answer[field].as_str().unwrap_or_default();
+    let expected = gvk(Version::V1.api_version(), "AdmissionReview");
+    let got = gvk(text("apiVersion"), text("kind"));
+    if got != expected {
+        return Err(format!(
+            "expected webhook response of {expected}, got {got}"
+        ));
+    }
+    let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
+    let wrong = match (role, patch, response["patchType"].as_str()) {
+        (Role::Validating, Some(_), _) => "validating webhook may not return response.patch",
+        (Role::Validating, _, Some(_)) => "validating webhook may not return response.patchType",
+        (Role::Mutating, Some(_), None) => {
+            "webhook returned response.patch but not response.patchType"
+        }
+        (Role::Mutating, None, Some(_)) => {
+            "webhook returned response.patchType but not response.patch"
+        }
+        (Role::Mutating, Some(_), Some("")) => {
+            "webhook returned invalid response.patchType of \"\""
+        }
+        _ => return Ok(()),
+    };
+    Err(wrong.to_owned())
 }
 
 /// The Status that a client gets whose request a webhook has refused.
