@@ -509,6 +509,12 @@ async fn openapi_follows_the_definitions() {
         .as_str()
         .expect("a URL");
     let v3 = cluster.get(url).await.expect(200);
+    let patch = &v3["paths"]["/apis/example.com/v1/namespaces/{namespace}/webs/{name}"]["patch"];
+    let types = patch["requestBody"]["content"].as_object();
+    let types = types.expect("types of patch");
+    assert!(types.contains_key("application/merge-patch+json"));
+    // kubectl 1.27 and newer send what stands here.
+    assert!(!types.contains_key("application/strategic-merge-patch+json"));
     let list = &v3["components"]["schemas"]["com.example.v1.WebList"];
     assert_eq!(
         list["properties"]["items"]["items"]["$ref"],
