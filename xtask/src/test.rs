@@ -120,7 +120,7 @@ impl Level {
                 summary.count.passed += 1 - failed;
                 Ok(())
             }
-            Self::E2e => {
+            Self::Sim | Self::E2e => {
                 kubectl::debian()?;
                 self.cargo(summary)
             }
@@ -156,6 +156,8 @@ impl Level {
                 "namespaces",
                 "--test",
                 "renewal",
+                "--test",
+                "operator",
                 "--no-fail-fast",
             ],
             Self::Packet => &["--package", "tests", "--test", "packet*", "--no-fail-fast"],

@@ -88,7 +88,9 @@ impl Served {
     pub fn to_stored(&self, mut object: Value) -> Result<Value, ApiError> {
         let up = match self.conversion {
             Conversion::Same => return Ok(object),
-            Conversion::Renamed | Conversion::Webhook(_) => None,
+            // It is in the stored version by now, of which the served one knows nothing.
+            Conversion::Webhook(_) => return converted(&self.storage, object, None),
+            Conversion::Renamed => None,
             Conversion::Pure { up, .. } => Some(up),
         };
         self.resource.default(&mut object);

@@ -20,6 +20,15 @@ pub async fn stored(state: &State, served: &Served, object: Value) -> Result<Val
     served.to_stored(object)
 }
 
+/// What is stored, in the version that the client speaks.
+pub async fn shown_value(state: &State, served: &Served, object: Value) -> Result<Value, ApiError> {
+    if served.is_same() {
+        return Ok(object);
+    }
+    let object = converted_one(state, served, &served.resource, object).await?;
+    served.to_served(object)
+}
+
 /// The present object to be changed: as the store is to have it from now on, and in the version that
 /// the client speaks. What was stored in an older version is neither.
 pub async fn shown(
@@ -34,12 +43,6 @@ pub async fn shown(
         ..stored.clone()
     };
     Ok((stored, shown))
-}
-
-/// What is stored, in the version that the client speaks.
-pub async fn shown_value(state: &State, served: &Served, object: Value) -> Result<Value, ApiError> {
-    let object = converted_one(state, served, &served.resource, object).await?;
-    served.to_served(object)
 }
 
 /// The bytes of an object, in the version that the client speaks.

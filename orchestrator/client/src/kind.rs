@@ -66,10 +66,8 @@ impl Kind {
     pub fn custom(group: &str, version: &str, kind: &str, plural: &str, namespaced: bool) -> Kind {
         static KNOWN: Mutex<BTreeSet<Kind>> = Mutex::new(BTreeSet::new());
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |row: &&Kind| {
-            (row.group, row.version, row.kind, row.plural) == (group, version, kind, plural)
-                && row.namespaced == namespaced
-        };
+        let words = [group, version, kind, plural];
+        let is_it = |row: &&Kind| row.words() == words && row.namespaced == namespaced;
         if let Some(row) = known.iter().find(is_it) {
             return *row;
         }
@@ -83,6 +81,10 @@ impl Kind {
         };
         known.insert(row);
         row
+    }
+
+    fn words(&self) -> [&'static str; 4] {
+        [self.group, self.version, self.kind, self.plural]
     }
 
     /// Every built-in kind that controllers watch: all that are kept. Events are not among them, they own and

@@ -59,6 +59,11 @@ impl Version {
         let mut kind = (face.kind)();
         let stored = (kind.group.to_string(), kind.plural.to_string());
         let successor = format!("{} {}", kind.api_version(), kind.kind);
+        // A short name or a category must not find the same objects twice; kubectl warns of it.
+        if self.life.is_some() && kind.group != self.group {
+            kind.short_names.clear();
+            kind.categories.clear();
+        }
         kind.definition =
             format!("io.k8s.api.{}.{}.{}", self.package, self.version, kind.kind).into();
         kind.group = self.group.into();
@@ -251,6 +256,8 @@ mod tests {
             assert!(seen.insert(name.clone()), "{name:?} is served twice");
             assert_eq!(face.plural, view.storage.plural);
             assert_eq!(face.scope, view.storage.scope);
+            let again = face.group != view.storage.group && face.deprecation.is_some();
+            assert!(!again || face.short_names.is_empty() && face.categories.is_empty());
         }
     }
 

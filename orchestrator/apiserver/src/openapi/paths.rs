@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::discovery::prefix;
 use crate::registry::GroupVersion;
+use crate::rest::update::patch_types;
 use api::{Resource, Subresource};
 
 /// Which OpenAPI is written.
@@ -364,11 +365,8 @@ impl Writer<'_> {
         });
         let takes = takes.as_deref().map(|name| self.reference(name));
         let types: &[&str] = match *action {
-            "patch" => &[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-            ],
+            // By these kubectl chooses how it applies.
+            "patch" => patch_types(resource),
             _ => &["application/json", "application/yaml"],
         };
         let mut answer = json!({"description": "OK"});

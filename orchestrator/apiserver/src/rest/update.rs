@@ -17,6 +17,8 @@ use api::{self, ApiError, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// PUT: the whole object.
@@ -223,28 +225,27 @@ enum PatchKind {
     Strategic,
 }
 
+/// The types of patch that objects of a kind take. A custom kind's schema does not say how a strategic
+/// patch merges.
+pub fn patch_types(resource: &Resource) -> &'static [&'static str] {
+    match resource.custom.is_some() {
+        true => &[JSON, MERGE, APPLY],
+        false => &[JSON, MERGE, APPLY, STRATEGIC],
+    }
+}
+
 impl PatchKind {
     fn of(call: &Call) -> Result<Self, ApiError> {
-        let is_scale = call.target.subresource == Some(Subresource::Scale);
-        let is_custom = call.resource().custom.is_some() && !is_scale;
+        let kind: &Resource = match call.target.subresource {
+            Some(Subresource::Scale) => &api::kinds::SCALE,
+            _ => call.resource(),
+        };
+        let accepted = patch_types(kind);
         match negotiate::content_type(&call.headers).as_str() {
-            "application/json-patch+json" => Ok(Self::Json),
-            "application/merge-patch+json" => Ok(Self::Merge),
-            STRATEGIC if !is_custom => Ok(Self::Strategic),
-            // A schema says nothing about how a strategic patch merges.
-            _ => Err(negotiate::unknown_format(match is_custom {
-                true => &[
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    APPLY,
-                ],
-                false => &[
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    STRATEGIC,
-                    APPLY,
-                ],
-            })),
+            JSON => Ok(Self::Json),
+            MERGE => Ok(Self::Merge),
+            STRATEGIC if accepted.contains(&STRATEGIC) => Ok(Self::Strategic),
+            _ => Err(negotiate::unknown_format(accepted)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Custom kinds over HTTP: from the definition to the last object.
 
+use super::remote::{Remote, reply};
 use super::watches::Watcher;
 use super::*;
 
@@ -508,6 +509,12 @@ async fn openapi_follows_the_definitions() {
         .as_str()
         .expect("a URL");
     let v3 = cluster.get(url).await.expect(200);
+    let patch = &v3["paths"]["/apis/example.com/v1/namespaces/{namespace}/webs/{name}"]["patch"];
+    let types = patch["requestBody"]["content"].as_object();
+    let types = types.expect("types of patch");
+    assert!(types.contains_key("application/merge-patch+json"));
+    // kubectl 1.27 and newer send what stands here.
+    assert!(!types.contains_key("application/strategic-merge-patch+json"));
     let list = &v3["components"]["schemas"]["com.example.v1.WebList"];
     assert_eq!(
         list["properties"]["items"]["items"]["$ref"],
@@ -544,4 +551,112 @@ async fn a_server_that_starts_again_serves_what_was_defined() {
         .expect(201);
     let second = server().await;
     second.get(&format!("{WEBS}/a")).await.expect(200);
+}
+
+/// A conversion webhook: `spec.host` of v1 is `spec.url` of v2. It says no to objects called "broken".
+async fn converter() -> Remote {
+    Remote::start(&["localhost"], async |request| {
+        let review: Value = serde_json::from_slice(request.body()).expect("JSON");
+        let desired = review["request"]["desiredAPIVersion"].clone();
+        let objects = review["request"]["objects"].as_array().expect("objects");
+        let is_broken = |object: &Value| object["metadata"]["name"] == "broken";
+        let result = match objects.iter().any(is_broken) {
+            true => json!({"status": "Failed", "message": "it is broken"}),
+            false => json!({"status": "Success"}),
+        };
+        let converted = objects.iter().map(|object| {
+            let mut object = object.clone();
+            let (from, to) = match desired == "example.com/v2" {
+                true => ("host", "url"),
+                false => ("url", "host"),
+            };
+            object["apiVersion"] = desired.clone();
+            object["spec"][to] = object["spec"][from].take();
+            object["metadata"]["labels"] = json!({"converted": "yes"});
+            object
+        });
+        let response = json!({"uid": review["request"]["uid"], "result": result,
+            "convertedObjects": converted.collect::<Vec<_>>()});
+        let answer = json!({"apiVersion": review["apiVersion"], "kind": review["kind"],
+            "response": response});
+        reply(200, answer.to_string())
+    })
+    .await
+}
+
+/// v1, which is stored, and v2, with that webhook between them.
+async fn with_a_converter(cluster: &Cluster, remote: &Remote) {
+    let text = json!({"type": "string"});
+    let v1 = version("v1", spec_of(json!({"host": text})));
+    let v2 = version("v2", spec_of(json!({"url": text})));
+    let mut definition = definition(json!([v1, v2]));
+    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "clientConfig": remote.by_url("/convert"), "conversionReviewVersions": ["v1"]}});
+    establish(cluster, definition).await;
+}
+
+#[tokio::test]
+async fn a_webhook_converts_between_versions() {
+    let cluster = Cluster::start().await;
+    let remote = converter().await;
+    with_a_converter(&cluster, &remote).await;
+    let v2 = WEBS.replace("/v1/", "/v2/");
+    let made = cluster
+        .post(&v2, web("v2", "a", json!({"url": "x"})))
+        .await
+        .expect(201);
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"]),
+        (&json!("example.com/v2"), &json!({"url": "x"}))
+    );
+    let old = cluster.get(&format!("{WEBS}/a")).await.expect(200);
+    assert_eq!(
+        (&old["spec"], &old["metadata"]["labels"]),
+        (&json!({"host": "x"}), &json!({"converted": "yes"}))
+    );
+    let patched = cluster
+        .merge(&format!("{v2}/a"), json!({"spec": {"url": "y"}}))
+        .await
+        .expect(200);
+    assert_eq!(patched["spec"], json!({"url": "y"}));
+    let list = cluster.get(&v2).await.expect(200);
+    assert_eq!(list["items"][0]["spec"], json!({"url": "y"}));
+    let mut watch = Watcher::open(&cluster, &format!("{v2}?watch=1"), "*/*").await;
+    let added = watch.next().await.expect("an event");
+    assert_eq!(added["object"]["spec"], json!({"url": "y"}));
+    let apply = format!("{v2}/a?fieldManager=me&force=true");
+    let body = web("v2", "a", json!({"url": "z"}));
+    let applied = cluster
+        .call("PATCH", &apply, "application/apply-patch+yaml", &body)
+        .await;
+    assert_eq!(applied.expect(200)["spec"], json!({"url": "z"}));
+    let deleted = cluster.delete(&v2).await.expect(200);
+    assert_eq!(deleted["items"][0]["spec"], json!({"url": "z"}));
+}
+
+#[tokio::test]
+async fn what_a_webhook_does_not_convert_is_an_error_with_its_reason() {
+    let cluster = Cluster::start().await;
+    let remote = converter().await;
+    with_a_converter(&cluster, &remote).await;
+    let v2 = WEBS.replace("/v1/", "/v2/");
+    cluster
+        .post(WEBS, web("v1", "broken", json!({"host": "x"})))
+        .await
+        .expect(201);
+    // The stored version asks nobody.
+    cluster.get(&format!("{WEBS}/broken")).await.expect(200);
+    let failed = cluster.get(&format!("{v2}/broken")).await;
+    let why = "conversion webhook for example.com/v1, Kind=Web failed: it is broken";
+    assert!(failed.message().contains(why), "{failed:?}");
+    failed.expect(500);
+    let mut watch = Watcher::open(&cluster, &format!("{v2}?watch=1"), "*/*").await;
+    let told = watch.next().await.expect("an event");
+    assert_eq!(told["type"], "ERROR");
+    assert!(
+        told["object"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains(why))
+    );
+    assert_eq!(watch.next().await, None);
 }

@@ -50,9 +50,10 @@ impl Encoder {
         let object = match self.wanted.shape {
             Shape::Table(version, include) => {
                 let object = json!({"metadata": metadata});
-                let row = tables::row(version, &self.resource, object, include, Timestamp::now());
+                let resource = &self.resource;
+                let row = tables::row(version, resource, object, include, Timestamp::now());
                 let list = json!({"resourceVersion": revision.to_string()});
-                tables::table(version, &self.resource, list, vec![row], false)
+                tables::table(version, resource, list, vec![row], false)
             }
             Shape::Metadata(version) => {
                 tables::partial_metadata(version, json!({"metadata": metadata}))
@@ -86,11 +87,12 @@ impl Encoder {
             Shape::Object => value,
             Shape::Metadata(version) => tables::partial_metadata(version, value),
             Shape::Table(version, include) => {
+                let resource = &self.resource;
                 let revision = value.pointer("/metadata/resourceVersion").cloned();
-                let row = tables::row(version, &self.resource, value, include, Timestamp::now());
+                let row = tables::row(version, resource, value, include, Timestamp::now());
                 let metadata = json!({"resourceVersion": revision.unwrap_or_default()});
                 let first = !std::mem::replace(&mut self.headed, true);
-                tables::table(version, &self.resource, metadata, vec![row], first)
+                tables::table(version, resource, metadata, vec![row], first)
             }
         }
     }
