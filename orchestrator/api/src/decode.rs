@@ -10,6 +10,8 @@ mod scalar;
 pub(super) mod structural;
 mod yaml;
 
+pub use yaml::writer::to_yaml;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{

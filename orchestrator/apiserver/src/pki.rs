@@ -187,7 +187,7 @@ impl Pki {
                 "context": {"cluster": "orchestrator", "user": "admin"}}],
         });
         // JSON is YAML; block style is what people expect to edit.
-        serde_yaml::to_string(&config).unwrap_or_else(|_| config.to_string())
+        api::decode::to_yaml(&config)
     }
 }
 

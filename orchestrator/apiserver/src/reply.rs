@@ -165,9 +165,7 @@ fn value_as(
     value: &Value,
 ) -> Result<Response<Body>, ApiError> {
     let bytes = match wanted.format {
-        Format::Yaml => serde_yaml::to_string(value)
-            .map(String::into_bytes)
-            .map_err(internal)?,
+        Format::Yaml => api::decode::to_yaml(value).into_bytes(),
         Format::Json if wanted.pretty => serde_json::to_vec_pretty(value).map_err(internal)?,
         Format::Json => serde_json::to_vec(value).map_err(internal)?,
         Format::Protobuf => protobuf(wanted, resource, value).map_err(internal)?,

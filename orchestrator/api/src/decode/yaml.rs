@@ -7,6 +7,7 @@
 //! Nothing here builds a value: the visitor does, and it counts what aliases make of the text.
 
 mod plain;
+pub mod writer;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

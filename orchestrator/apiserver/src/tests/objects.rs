@@ -367,7 +367,7 @@ async fn bad_input_gets_kubernetes_codes() {
 #[tokio::test]
 async fn yaml_is_read_and_written() {
     let cluster = Cluster::start().await;
-    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: y\ndata:\n  a: b\n";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: 'y'\ndata:\n  a: 'no'\n";
     let body = Value::String(yaml.to_owned());
     cluster
         .call("POST", CONFIG_MAPS, "application/yaml", &body)
@@ -384,7 +384,17 @@ async fn yaml_is_read_and_written() {
         .expect("a body")
         .to_bytes();
     let value: Value = serde_yaml::from_slice(&bytes).expect("YAML");
-    assert_eq!(value["data"]["a"], "b");
+    assert_eq!(value["data"]["a"], "no");
+    // What the server writes, it and every parser of YAML 1.1 read as the same.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    assert!(
+        text.contains("a: \"no\"") && text.contains("name: \"y\""),
+        "{text}"
+    );
+    let path = format!("{CONFIG_MAPS}/y");
+    let text = Value::String(text);
+    let replaced = cluster.call("PUT", &path, "application/yaml", &text);
+    assert_eq!(replaced.await.expect(200)["data"]["a"], "no");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,applicatio
 /// Prints an object or list as JSON or YAML.
 pub fn print_object(value: &Value, output: Output) -> Result<()> {
     match output {
-        Output::Yaml => print!("{}", serde_yaml::to_string(value)?),
+        Output::Yaml => print!("{}", api::decode::to_yaml(value)),
         _ => println!("{}", json_text(value)?),
     }
     Ok(())
@@ -165,7 +165,7 @@ mod tests {
             "{json:?}"
         );
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), object);
-        let yaml = serde_yaml::to_string(&object).unwrap();
+        let yaml = api::decode::to_yaml(&object);
         assert!(
             !yaml.contains(|c: char| c.is_control() && c != '\n'),
             "{yaml:?}"
