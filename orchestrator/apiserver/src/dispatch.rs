@@ -24,7 +24,7 @@ use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{State, aggregation, authz, discovery, gzip, health, join, openapi, options};
-use api::{ApiError, Format, Subresource, encode};
+use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,6 +109,7 @@ fn offer(target: &Target, verb: Verb) -> Offer {
     let built_in = encode::is_known(object);
     match verb {
         Verb::Watch => Offer::Watch { built_in },
+        _ if matches!(resource.behaviour, Behaviour::Review(_)) => Offer::Review,
         _ if built_in => Offer::BuiltIn,
         _ => Offer::Custom,
     }

@@ -104,14 +104,17 @@ pub enum Offer {
     BuiltIn,
     /// Objects of a custom kind: only their metadata has a form in protobuf.
     Custom,
+    /// The answer to a question, which is no object that has a table or metadata.
+    Review,
     /// A watch, which has no form in YAML, of a kind that is built in or not.
     Watch { built_in: bool },
 }
 
 impl Offer {
     fn has(self, (format, shape): (Format, Shape)) -> bool {
-        let built_in = matches!(self, Self::BuiltIn | Self::Watch { built_in: true });
+        let built_in = !matches!(self, Self::Custom | Self::Watch { built_in: false });
         match (format, shape) {
+            (_, shape) if self == Self::Review && shape != Shape::Object => false,
             (Format::Protobuf, Shape::Table(..)) => false,
             (Format::Protobuf, Shape::Object) => built_in,
             (Format::Yaml, _) => !matches!(self, Self::Watch { .. }),

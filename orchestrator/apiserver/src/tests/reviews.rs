@@ -125,3 +125,26 @@ async fn the_parts_of_the_control_plane_are_well() {
         .expect(200);
     assert_eq!(table["rows"][2]["cells"][1], "Healthy");
 }
+
+/// Servers with support for Table transformation should return a 406 for a backend which does not
+/// implement metadata
+#[tokio::test]
+async fn an_answer_to_a_question_has_no_table() {
+    let cluster = Cluster::start().await;
+    let question = json!({"apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let ask = async |accept: &str| {
+        let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, accept)
+            .body(Body::from(question.to_string()));
+        Answer::of(cluster.send(request.expect("a request")).await).await
+    };
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let refused = ask(table).await;
+    assert_eq!(refused.body["reason"], "NotAcceptable");
+    refused.expect(406);
+    let answered = ask(&format!("{table}, application/json")).await.expect(201);
+    assert_eq!(answered["kind"], "SelfSubjectAccessReview");
+}

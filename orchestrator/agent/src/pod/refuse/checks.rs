@@ -151,9 +151,8 @@ pub fn host_port(port: &Value, walk: &Walk) -> Finding {
     }
 }
 
-/// The agent's HTTP probes and hooks have no TLS.
 pub fn scheme(scheme: &Value, _: &Walk) -> Finding {
-    one_of(scheme, &["", "HTTP"])
+    one_of(scheme, &["", "HTTP", "HTTPS"])
 }
 
 /// The agent asks from the node, so what only the node itself may ask is not a pod's to name: its loopback,

@@ -199,18 +199,6 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
         ),
         (
             none(),
-            json!({"livenessProbe": {"httpGet": {"port": 443, "scheme": "HTTPS"}}}),
-            "Unsupported",
-            "spec.containers[0].livenessProbe.httpGet.scheme: \"HTTPS\" is not supported",
-        ),
-        (
-            none(),
-            json!({"lifecycle": {"preStop": {"httpGet": {"port": 443, "scheme": "HTTPS"}}}}),
-            "Unsupported",
-            "spec.containers[0].lifecycle.preStop.httpGet.scheme: \"HTTPS\" is not supported",
-        ),
-        (
-            none(),
             json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}),
             "Unsupported",
             "spec.containers[0].resources.limits: hugepages-2Mi is not supported",
