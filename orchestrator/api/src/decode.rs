@@ -10,6 +10,7 @@ mod scalar;
 pub(super) mod structural;
 mod yaml;
 
+pub use document::all as documents;
 pub use yaml::writer::to_yaml;
 
 use std::collections::{BTreeMap, BTreeSet};

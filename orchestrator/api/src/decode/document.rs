@@ -57,9 +57,30 @@ pub fn walk(
             deserializer.end().map_err(|e| e.to_string())?;
             Ok(value)
         }
-        Format::Yaml => yaml::Document::read(&yaml::text(body)?)?.give(node),
+        // What follows the first document is not read.
+        Format::Yaml => {
+            let text = yaml::text(body)?;
+            let first = yaml::Stream::new(&text).next_document()?;
+            first.unwrap_or_default().give(node)
+        }
         Format::Protobuf => Err("protobuf is read by its schema only".into()),
     }
+}
+
+/// The values of all documents of YAML or JSON.
+pub fn all(body: &[u8]) -> Result<Vec<Value>, String> {
+    let text = yaml::text(body)?;
+    let mut stream = yaml::Stream::new(&text);
+    let mut values = Vec::new();
+    while let Some(document) = stream.next_document()? {
+        values.push(document.give(Node {
+            path: &mut String::new(),
+            limits: &mut Limits::default(),
+            depth: 0,
+            seen: &mut |_: &str, _| {},
+        })?);
+    }
+    Ok(values)
 }
 
 fn is_json(body: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! YAML text → the events of its first document → values, in time linear in the text.
+//! YAML text → the events of its documents → values, in time linear in the text.
 //!
 //! ```text
 //! bytes ─▶ text ─▶ scanner, stopped by `limits` ─▶ events ─▶ Reader (writes aliases out) ─▶ visitor
@@ -12,7 +12,9 @@ pub mod writer;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use granit_parser::{ErrorKind, Event as Parsed, Marker, Parser, ScalarStyle, ScanError, Tag};
+use granit_parser::{
+    ErrorKind, Event as Parsed, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag,
+};
 use k8s_openapi::serde::{
     de::{
         DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor,
@@ -56,7 +58,11 @@ fn is_printable(it: char) -> bool {
     matches!(it, '\t' | '\n' | '\r' | '\u{85}') || !it.is_control()
 }
 
-/// The first document of a stream; what follows it is not read.
+/// The documents of a stream; none is read before it is asked for.
+pub struct Stream<'a>(Parser<'a, StrInput<'a>>);
+
+/// What a document consists of.
+#[derive(Default)]
 pub struct Document<'a> {
     events: Vec<Event<'a>>,
     /// Number of an anchor → index of its event.
@@ -91,31 +97,35 @@ enum Type {
     Float,
 }
 
-impl<'a> Document<'a> {
-    /// Reads up to the end of the document or to the first event that is beyond `limits`.
-    pub fn read(text: &'a str) -> Result<Self, String> {
+impl<'a> Stream<'a> {
+    pub fn new(text: &'a str) -> Self {
         let mut options = granit_parser::options! {
             flow_nesting_limit: MAX_DEPTH,
             block_nesting_limit: MAX_DEPTH,
         };
         options.set_emit_comments(false);
-        let mut parser = Parser::new_from_str_with_options(text, options);
-        let mut document = Self {
-            events: Vec::new(),
-            anchors: BTreeMap::new(),
-        };
+        Self(Parser::new_from_str_with_options(text, options))
+    }
+
+    /// Reads up to the end of a document, or to its first event that is beyond `limits`.
+    pub fn next_document(&mut self) -> Result<Option<Document<'a>>, String> {
+        let mut document = Document::default();
         let (mut limits, mut depth) = (Limits::default(), 0);
-        while let Some(next) = parser.next_event() {
+        while let Some(next) = self.0.next_event() {
             let (event, span) = next.map_err(|e| scan_error(&e))?;
             let place = span.start;
             let (what, anchor) = match event {
-                Parsed::DocumentEnd => break,
+                Parsed::DocumentEnd => return Ok(Some(document)),
                 Parsed::Scalar(text, style, anchor, tag) => {
                     let as_type = type_of(style, tag.as_deref()).map_err(|e| at(&place, &e))?;
                     (What::Scalar(text, as_type), anchor)
                 }
-                Parsed::SequenceStart(_, anchor, tag) => (collection(What::List, tag)?, anchor),
-                Parsed::MappingStart(_, anchor, tag) => (collection(What::Map, tag)?, anchor),
+                Parsed::SequenceStart(_, anchor, tag) => {
+                    (collection(What::List, tag, &place)?, anchor)
+                }
+                Parsed::MappingStart(_, anchor, tag) => {
+                    (collection(What::Map, tag, &place)?, anchor)
+                }
                 Parsed::SequenceEnd | Parsed::MappingEnd => (What::End, 0),
                 Parsed::Alias(anchor) => (What::Alias(anchor), 0),
                 _ => continue,
@@ -133,9 +143,11 @@ impl<'a> Document<'a> {
             }
             document.events.push(Event::new(what, &place));
         }
-        Ok(document)
+        Ok(None)
     }
+}
 
+impl Document<'_> {
     /// Hands the document to a seed.
     pub fn give<'de, S: DeserializeSeed<'de>>(&self, seed: S) -> Result<S::Value, String> {
         let mut reader = Reader {
@@ -176,9 +188,13 @@ fn scan_error(error: &ScanError) -> String {
     }
 }
 
-fn collection<'a>(what: What<'a>, tag: Option<Cow<'_, Tag>>) -> Result<What<'a>, String> {
+fn collection<'a>(
+    what: What<'a>,
+    tag: Option<Cow<'_, Tag>>,
+    place: &Marker,
+) -> Result<What<'a>, String> {
     match tag.as_deref() {
-        Some(tag) if core(tag).is_none() => Err(unknown(tag)),
+        Some(tag) if core(tag).is_none() => Err(at(place, &unknown(tag))),
         _ => Ok(what),
     }
 }

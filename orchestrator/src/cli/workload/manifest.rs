@@ -5,8 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::cluster::{self, Cluster};
@@ -17,9 +16,9 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     for file in files {
         for (name, text) in texts(file)? {
-            for document in serde_yaml::Deserializer::from_str(&text) {
-                let value = Value::deserialize(document)
-                    .with_context(|| format!("{name} is neither YAML nor JSON"))?;
+            let documents = api::decode::documents(text.as_bytes())
+                .map_err(|e| anyhow!("{name} is neither YAML nor JSON: {e}"))?;
+            for value in documents {
                 match value {
                     Value::Null => {}
                     Value::Object(ref map) if map.get("kind").is_some_and(|k| k == "List") => {

@@ -293,6 +293,20 @@ fn only_the_first_document_counts_and_an_empty_one_is_null() {
 }
 
 #[test]
+fn a_file_may_have_several_documents_with_anchors_of_their_own() {
+    let text = "a: &a 1\n---\n---\nb: &a 0644\nc: *a\n...\n---\n{\"d\": 2}\n";
+    let expected = [
+        json!({"a": 1}),
+        json!(null),
+        json!({"b": 420, "c": 420}),
+        json!({"d": 2}),
+    ];
+    assert_eq!(all(text.as_bytes()).unwrap(), expected);
+    assert!(all(b"a: 1\n---\nb: *a\n").is_err());
+    assert!(all(b"# nothing\n").unwrap().is_empty());
+}
+
+#[test]
 fn bytes_may_be_utf8_or_utf16_with_a_mark() {
     let text = "a: \u{e9}\u{1f600}\n";
     let expected = json!({"a": "\u{e9}\u{1f600}"});

@@ -269,7 +269,8 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            (-1e9..1e9f64).prop_map(Value::from),
+            // serde_json rounds others by a bit.
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 4.0)),
             any_text().prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 40, 5, |inner| {
