@@ -1,5 +1,14 @@
 //! The `sig-api-machinery` conformance tests that Kubernetes has got since 1.20, as far as a server
-//! without nodes shows them; the comment of each is the name of the one that it stands for.
+//! without nodes shows them; the comment of each is the name of the one that it stands for. Those of custom
+//! kinds are in `conformance_custom`, and these stand elsewhere:
+//!
+//! | conformance test | here |
+//! |---|---|
+//! | AdmissionWebhook should mutate everything except 'skip-me' configmaps | `webhooks`, `match_conditions_narrow_who_is_asked_and_fail_as_the_policy_says` |
+//! | AggregatedDiscovery should support (raw) aggregated discovery … | `discovery`, `everything_is_discovered_in_one_document`; `machinery` |
+//! | CustomResourceFieldSelectors MUST list and watch custom resources … | `custom`, `columns_and_selectable_fields_are_those_of_the_definition` |
+//! | OrderedNamespaceDeletion namespace deletion should delete pod first | `tests/tests/namespaces.rs`, `what_protects_pods_outlives_them` |
+//! | Servers … should support continue listing from the last key … | `lists`, `an_expired_token_is_exchanged_for_one_that_goes_on_with_what_is_there_now` |
 
 use super::watches::Watcher;
 use super::*;
@@ -387,6 +396,42 @@ async fn a_quota_is_found_patched_and_goes_with_a_collection() {
     let selected = format!("{QUOTAS}?labelSelector=test%3Dquota");
     cluster.delete(&selected).await.expect(200);
     cluster.get(&format!("{QUOTAS}/q")).await.expect(404);
+}
+
+/// ResourceQuota should apply changes to a resourcequota status
+#[tokio::test]
+async fn the_status_of_a_quota_comes_back_to_what_its_spec_says() {
+    let cluster = Cluster::start().await;
+    let hard = cluster.post(QUOTAS, quota("q")).await.expect(201)["spec"]["hard"].clone();
+    let (path, status) = (format!("{QUOTAS}/q"), format!("{QUOTAS}/q/status"));
+    // The server corrects it a moment after.
+    let settled = async |hard: &Value| {
+        let waiting = async {
+            while cluster.get(&path).await.expect(200)["status"]["hard"] != *hard {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("in time");
+    };
+    settled(&hard).await;
+    let odd = json!({"status": {"hard": {"cpu": "1", "memory": "1Gi"}}});
+    let written = cluster.merge(&status, odd).await.expect(200);
+    assert_eq!(
+        written["spec"]["hard"], hard,
+        "a status leaves the spec alone"
+    );
+    settled(&hard).await;
+    let mut whole = cluster.get(&path).await.expect(200);
+    whole["status"]["hard"] = json!({"cpu": "2"});
+    // Somebody else may have written it meanwhile.
+    whole["metadata"]["resourceVersion"] = Value::Null;
+    cluster.put(&status, whole).await.expect(200);
+    settled(&hard).await;
+    let more = json!({"spec": {"hard": {"cpu": "2"}}});
+    let changed = cluster.merge(&path, more).await.expect(200);
+    settled(&changed["spec"]["hard"]).await;
 }
 
 /// Servers with support for API chunking should return chunks of results for list calls

@@ -5,18 +5,18 @@ use super::watches::Watcher;
 use super::*;
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WEBS: &str = "/apis/example.com/v1/namespaces/default/webs";
+pub const WEBS: &str = "/apis/example.com/v1/namespaces/default/webs";
 
-fn version(name: &str, properties: Value) -> Value {
+pub fn version(name: &str, properties: Value) -> Value {
     json!({"name": name, "served": true, "storage": name == "v1",
         "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}})
 }
 
-fn spec_of(properties: Value) -> Value {
+pub fn spec_of(properties: Value) -> Value {
     json!({"spec": {"type": "object", "properties": properties}})
 }
 
-fn definition(versions: Value) -> Value {
+pub fn definition(versions: Value) -> Value {
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "webs.example.com"},
         "spec": {"group": "example.com", "scope": "Namespaced", "versions": versions,
@@ -24,13 +24,13 @@ fn definition(versions: Value) -> Value {
                 "categories": ["all"]}}})
 }
 
-fn web(version: &str, name: &str, spec: Value) -> Value {
+pub fn web(version: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": format!("example.com/{version}"), "kind": "Web",
         "metadata": {"name": name}, "spec": spec})
 }
 
 /// Makes a definition and waits until it is established.
-async fn establish(cluster: &Cluster, definition: Value) -> Value {
+pub async fn establish(cluster: &Cluster, definition: Value) -> Value {
     let made = cluster.post(DEFINITIONS, definition).await.expect(201);
     condition(
         cluster,

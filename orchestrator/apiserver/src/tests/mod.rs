@@ -4,6 +4,7 @@ mod admission;
 mod aggregation;
 mod claims;
 mod conformance;
+mod conformance_custom;
 mod custom;
 mod discovery;
 mod flows;
