@@ -86,8 +86,8 @@ pub async fn delete(call: &Call) -> Answer {
     }
 }
 
-/// POST of an Eviction: the pod is told why it goes, and deleted. No budget stands in the way:
-/// PodDisruptionBudgets are not served.
+/// POST of an Eviction: the pod is told why it goes, and deleted. No budget stands in the way yet:
+/// PodDisruptionBudgets are kept, and no controller counts for them.
 pub async fn evict(call: &Call) -> Answer {
     let resource = call.storage();
     let eviction = call.decode(&api::kinds::EVICTION).or_else(|error| {
