@@ -90,6 +90,7 @@ async fn apply(call: &Call) -> Answer {
     let (resource, mode) = (call.resource(), call.field_validation()?);
     let body = api::decode::patch_body(&call.body, Format::Yaml, mode)?;
     let mut applied = body.object;
+    check_is_object(&applied)?;
     call.check_namespace(&mut applied)?;
     check_name(call, &mut applied)?;
     if call.target.subresource == Some(Subresource::Scale) {
@@ -145,6 +146,16 @@ async fn apply(call: &Call) -> Answer {
         }
     }
     Err(ApiError::modified(resource, call.name()))
+}
+
+/// What is applied is not decoded by a schema before it is looked at.
+fn check_is_object(applied: &Value) -> Result<(), ApiError> {
+    let wrong = |what: &str| Err(ApiError::BadRequest(format!("{what}: must be an object")));
+    match applied.as_object().map(|object| object.get("metadata")) {
+        None => wrong("the body of an apply"),
+        Some(Some(metadata)) if !metadata.is_object() && !metadata.is_null() => wrong("metadata"),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Writes what `make` makes of the object, and answers it. Both are in the version that the client

@@ -598,3 +598,46 @@ async fn a_scale_and_a_status_are_applied_through_their_paths() {
         .await
         .expect(404);
 }
+
+/// Found by schemathesis: an apply of `true` panicked.
+#[tokio::test]
+async fn a_body_that_is_no_object_is_the_clients_mistake_whatever_the_verb() {
+    let cluster = Cluster::start().await;
+    cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
+    let odd = [
+        "true",
+        "1",
+        "\"x\"",
+        "[]",
+        "null",
+        "[{}]",
+        "{\"metadata\":5}",
+        "{\"metadata\":[]}",
+        "{\"metadata\":null}",
+        "{\"metadata\":{\"name\":[]}}",
+        "{\"data\":7}",
+        "{\"metadata\":{\"namespace\":{}}}",
+        "{\"metadata\":{\"labels\":[]}}",
+        "{\"metadata\":{\"managedFields\":{}}}",
+        "{\"metadata\":{\"ownerReferences\":1}}",
+    ];
+    let types = [
+        ("POST", "", "application/json"),
+        ("POST", "", "application/yaml"),
+        ("PUT", "/a", "application/json"),
+        ("PATCH", "/a", "application/merge-patch+json"),
+        ("PATCH", "/a", "application/strategic-merge-patch+json"),
+        ("PATCH", "/a", "application/json-patch+json"),
+        ("PATCH", "/a", "application/apply-patch+yaml"),
+        ("PATCH", "/new", "application/apply-patch+yaml"),
+        ("DELETE", "/a", "application/json"),
+    ];
+    for (method, name, kind) in types {
+        for body in odd {
+            let path = format!("{CONFIG_MAPS}{name}?fieldManager=test&dryRun=All");
+            let answer = cluster.call(method, &path, kind, &json!(body)).await;
+            let code = answer.code.as_u16();
+            assert!(code < 500, "{method} {kind} {body}: {}", answer.body);
+        }
+    }
+}
