@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::cel::{Env, Failure, Meter, Program, Scope, Wanted};
 
 pub use environment::Input;
-pub use matching::{Constraints, Request};
+pub use matching::{Constraints, Request, Rule, selector};
 pub use mutating::{Mutated, Mutation};
 pub use validating::{Decision, Validation, Verdict};
 

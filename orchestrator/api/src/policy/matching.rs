@@ -1,4 +1,4 @@
-//! Which requests a policy or a binding is for.
+//! Which requests a policy, a binding or a webhook is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,16 @@ pub struct Constraints {
     pub equivalents: bool,
 }
 
+/// A rule of a policy or a webhook (`RuleWithOperations` of admissionregistration.k8s.io/v1).
 #[derive(Debug)]
-struct Rule {
+pub struct Rule {
     operations: Box<[Box<str>]>,
     groups: Box<[Box<str>]>,
     versions: Box<[Box<str>]>,
     resources: Box<[Box<str>]>,
+    /// Webhooks' rules have none.
     names: Box<[Box<str>]>,
+    /// Whether it is for cluster-scoped objects; None: for all.
     scope: Option<bool>,
 }
 
@@ -93,7 +96,7 @@ impl Constraints {
 }
 
 impl Rule {
-    fn of(rule: &Value) -> Self {
+    pub fn of(rule: &Value) -> Self {
         let texts = |field: &str| -> Box<[Box<str>]> {
             let texts = list(&rule[field]).filter_map(Value::as_str);
             texts.map(Into::into).collect()
@@ -112,7 +115,7 @@ impl Rule {
         }
     }
 
-    fn matches(&self, request: &Request<'_>) -> bool {
+    pub fn matches(&self, request: &Request<'_>) -> bool {
         let any = |words: &[Box<str>], word: &str| {
             words
                 .iter()
@@ -134,7 +137,7 @@ impl Rule {
 }
 
 /// Selectors were checked when they were written; one that cannot be read selects everything, so that a
-/// policy is rather asked too often than passed by.
+/// policy or webhook is rather asked too often than passed by.
 pub fn selector(value: &Value) -> LabelSelector {
     let parsed = serde_json::from_value(value.clone()).ok();
     let selector = parsed.and_then(|parsed: Option<_>| {

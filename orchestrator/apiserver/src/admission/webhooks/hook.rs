@@ -7,9 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::review::Version;
-use crate::admission::Operation;
 use crate::outgoing::ClientConfig;
-use api::policy::Conditions;
+use api::policy::{Conditions, Request, Rule, selector};
 use api::selector::LabelSelector;
 
 /// A webhook of a MutatingWebhookConfiguration or a ValidatingWebhookConfiguration.
@@ -36,36 +35,6 @@ pub struct Hook {
     rules: Vec<Rule>,
     /// What it was made of: the webhook, and the uid of its configuration.
     made_of: (String, Value),
-}
-
-/// What a rule is compared with.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    pub operation: Operation,
-    pub group: &'a str,
-    pub version: &'a str,
-    pub plural: &'a str,
-    /// Empty for the whole object.
-    pub subresource: &'a str,
-    /// The object is a namespace, or lives in none.
-    pub cluster_scoped: bool,
-}
-
-#[derive(Debug)]
-struct Rule {
-    operations: Vec<String>,
-    groups: Vec<String>,
-    versions: Vec<String>,
-    /// Each with its subresource; empty for none.
-    resources: Vec<(String, String)>,
-    scope: Scope,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    All,
-    Cluster,
-    Namespaced,
 }
 
 impl Hook {
@@ -124,49 +93,6 @@ impl Hook {
     }
 }
 
-impl Rule {
-    fn of(rule: &Value) -> Self {
-        let resources = texts(&rule["resources"]).into_iter();
-        let resources = resources.map(|resource| match resource.split_once('/') {
-            Some((plural, sub)) => (plural.to_owned(), sub.to_owned()),
-            None => (resource, String::new()),
-        });
-        Self {
-            operations: texts(&rule["operations"]),
-            groups: texts(&rule["apiGroups"]),
-            versions: texts(&rule["apiVersions"]),
-            resources: resources.collect(),
-            scope: match rule["scope"].as_str() {
-                Some("Cluster") => Scope::Cluster,
-                Some("Namespaced") => Scope::Namespaced,
-                _ => Scope::All,
-            },
-        }
-    }
-
-    fn matches(&self, request: &Request<'_>) -> bool {
-        let any = |words: &[String], word: &str| {
-            words
-                .iter()
-                .any(|allowed| allowed == "*" || allowed == word)
-        };
-        let is = |allowed: &str, word: &str| allowed == "*" || allowed == word;
-        let scope = match self.scope {
-            Scope::All => true,
-            Scope::Cluster => request.cluster_scoped,
-            Scope::Namespaced => !request.cluster_scoped,
-        };
-        scope
-            && any(&self.operations, request.operation.as_str())
-            && any(&self.groups, request.group)
-            && any(&self.versions, request.version)
-            && self
-                .resources
-                .iter()
-                .any(|(plural, sub)| is(plural, request.plural) && is(sub, request.subresource))
-    }
-}
-
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -174,16 +100,6 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 fn texts(value: &Value) -> Vec<String> {
     let texts = list(value).filter_map(Value::as_str);
     texts.map(str::to_owned).collect()
-}
-
-/// Selectors were checked when they were written; one that cannot be read selects everything, so that a
-/// webhook is rather asked too often than passed by.
-fn selector(value: &Value) -> LabelSelector {
-    let parsed = serde_json::from_value(value.clone()).ok();
-    let selector = parsed.and_then(|parsed: Option<_>| {
-        parsed.and_then(|selector| LabelSelector::from_object(Some(&selector)).ok())
-    });
-    selector.unwrap_or_else(LabelSelector::everything)
 }
 
 #[cfg(test)]
@@ -194,11 +110,12 @@ mod tests {
 
     fn pods(subresource: &'static str) -> Request<'static> {
         Request {
-            operation: Operation::Create,
+            operation: "CREATE",
             group: "",
             version: "v1",
             plural: "pods",
             subresource,
+            name: "",
             cluster_scoped: false,
         }
     }

@@ -22,14 +22,14 @@ use serde_json::Value;
 use super::policies::Rights;
 use super::{Attributes, Operation};
 use crate::{outgoing, upload, versions};
-use api::policy::Input;
+use api::policy::{Input, Request};
 use api::selector::LabelSelector;
 use api::{
     ApiError, Behaviour, Cause, CauseKind, FieldValidation, Resource, Served, Subresource, meta,
 };
 pub use configured::Configured;
 use configured::Hooks;
-use hook::{Hook, Request};
+use hook::Hook;
 use review::{Question, Role, Verdict};
 
 /// The group of webhook configurations and policies.
@@ -180,11 +180,12 @@ impl<'a> Subject<'a> {
     fn request<'b>(&'b self, resource: &'b Resource) -> Request<'b> {
         let attributes = self.attributes;
         Request {
-            operation: attributes.operation,
+            operation: attributes.operation.as_str(),
             group: &resource.group,
             version: &resource.version,
             plural: &resource.plural,
             subresource: self.subresource(),
+            name: attributes.name,
             cluster_scoped: attributes.namespace.is_empty(),
         }
     }
