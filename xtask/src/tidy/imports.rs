@@ -20,7 +20,8 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("controllers", &["api", "client", "sys"]),
     ("scheduler", &["api", "client", "sys"]),
     ("datapath", &["api", "sys", "orchestrator-common"]),
-    ("agent", &["api", "client", "datapath", "sys"]),
+    ("streams", &[]),
+    ("agent", &["api", "client", "datapath", "streams", "sys"]),
 ];
 
 /// A crate and the only modules of the product that name it.

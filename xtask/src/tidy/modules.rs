@@ -21,6 +21,7 @@ pub const CRATES: &[&str] = &[
     "orchestrator/datapath",
     "orchestrator/scheduler",
     "orchestrator/store",
+    "orchestrator/streams",
     "orchestrator/sys",
     "orchestrator-common",
     "orchestrator-ebpf",
