@@ -1,8 +1,10 @@
 //! What the rules of roles allow (rbac.authorization.k8s.io/v1). Pure: who has which role is said by
 //! bindings, and who follows those is the API server.
 
+mod cover;
 mod rules;
 
+pub use cover::{compact, missing, quoted};
 pub use rules::{RuleSet, mask_of};
 
 use serde::{Deserialize, Deserializer, Serialize};

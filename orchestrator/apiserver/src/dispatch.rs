@@ -61,7 +61,10 @@ async fn authenticate(
     } else {
         authn::authenticate(&state, known, request.headers(), Timestamp::now()).await
     };
-    let allowed = user.and_then(|user| authz::path(&state, &user, path).map(|()| user));
+    let allowed = user.and_then(|user| {
+        let method = request.method().as_str();
+        authz::path(&state, &user, method, path).map(|()| user)
+    });
     let user = match allowed {
         Ok(user) => user,
         Err(error) => return reply::error(&error),
@@ -126,9 +129,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
-    let target = match Route::parse(&state.registry.snapshot(), path)? {
+    let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
+        // Who may not ask is not told what there is.
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        Err(error)
+    });
+    let target = match route? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());

@@ -156,14 +156,6 @@ impl Target {
             _ => None,
         }
     }
-
-    /// `pods` or `pods/status`, as authorisation and messages name it.
-    pub fn resource_name(&self) -> String {
-        match self.subresource {
-            Some(sub) => format!("{}/{}", self.resource().plural, sub.name()),
-            None => self.resource().plural.to_string(),
-        }
-    }
 }
 
 fn objects(
@@ -234,7 +226,7 @@ fn target(
 }
 
 /// `%3A` and the like; what is no valid escape stays as it is.
-fn percent_decode(segment: &str) -> String {
+pub fn percent_decode(segment: &str) -> String {
     let bytes = segment.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -121,3 +121,42 @@ fn lists_of_a_rule_may_be_null_or_absent() {
         serde_json::json!({"verbs": ["get"], "nonResourceURLs": ["/x"]})
     );
 }
+
+#[test]
+fn nobody_hands_on_what_they_do_not_have() {
+    let held = [
+        rule(&["get", "list"], &[""], &["pods", "*/scale"], &[]),
+        rule(&["*"], &["apps"], &["deployments"], &["web"]),
+        path_rule(&["get"], &["/healthz*"]),
+    ];
+    let covered = [
+        rule(&["get"], &[""], &["pods"], &[]),
+        rule(&["list", "get"], &[""], &["pods", "things/scale"], &["a"]),
+        rule(&["delete", "x"], &["apps"], &["deployments"], &["web"]),
+        path_rule(&["get"], &["/healthz/etcd", "/healthz*"]),
+    ];
+    assert_eq!(missing(&held, &covered), []);
+    let wanted = [
+        rule(&["get", "watch", "delete"], &[""], &["pods"], &[]),
+        rule(&["get"], &["apps"], &["deployments"], &[]),
+        rule(&["get"], &["apps"], &["deployments"], &["web", "db"]),
+        rule(&["*"], &[""], &["pods"], &[]),
+        path_rule(&["get"], &["*"]),
+    ];
+    let shown: Vec<String> = compact(missing(&held, &wanted))
+        .iter()
+        .map(Rule::describe)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            r#"{NonResourceURLs:["*"], Verbs:["get"]}"#,
+            r#"{APIGroups:[""], Resources:["pods"], Verbs:["watch" "delete" "*"]}"#,
+            r#"{APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}"#,
+            r#"{APIGroups:["apps"], Resources:["deployments"], ResourceNames:["db"], Verbs:["get"]}"#,
+        ]
+    );
+    let everything = [rule(&["*"], &["*"], &["*"], &[]), path_rule(&["*"], &["*"])];
+    assert_eq!(missing(&everything, &wanted), []);
+    assert_eq!(missing(&[], &[]), []);
+}

@@ -24,6 +24,7 @@ mod quotas;
 mod races;
 mod remote;
 mod reviews;
+mod rights;
 mod scale;
 mod services;
 mod strangers;
