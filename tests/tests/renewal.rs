@@ -11,7 +11,7 @@ use agent::api::client::Multiplexed;
 use agent::api::serve::Served;
 use agent::api::{client, serve};
 use agent::node::facts::Capacity;
-use agent::node::heartbeat::{self, Applied, News};
+use agent::node::heartbeat::{self, News};
 use agent::node::join::{self, Applicant, Membership};
 use agent::node::register::{Health, NodeFacts};
 use agent::node::renewal;
@@ -296,7 +296,6 @@ struct Agent {
     _others: (
         watch::Sender<Addrs>,
         watch::Sender<Health>,
-        watch::Sender<Applied>,
     ),
 }
 
@@ -309,13 +308,12 @@ impl Agent {
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),
         );
-        let (health, applied) = (watch::Sender::default(), watch::Sender::default());
+        let health = watch::Sender::default();
         let news = News {
             addrs: addrs.subscribe(),
             membership: renewed.subscribe(),
             listed: listed.subscribe(),
             health: health.subscribe(),
-            applied: applied.subscribe(),
         };
         let facts = NodeFacts {
             name: NODE.to_owned(),
@@ -346,7 +344,7 @@ impl Agent {
         ));
         Self {
             listed,
-            _others: (addrs, health, applied),
+            _others: (addrs, health),
         }
     }
 }

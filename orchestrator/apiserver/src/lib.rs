@@ -7,6 +7,7 @@
 mod addresses;
 mod admission;
 mod aggregation;
+mod applied;
 mod attempts;
 mod authn;
 mod authz;
@@ -149,6 +150,7 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    applied: applied::Applied,
 }
 
 impl ApiServer {
@@ -183,6 +185,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            applied: applied::Applied::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
