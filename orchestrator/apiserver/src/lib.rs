@@ -151,6 +151,7 @@ struct State {
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
     applied: applied::Applied,
+    authentication: authn::Authentication,
 }
 
 impl ApiServer {
@@ -186,6 +187,7 @@ impl ApiServer {
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
             applied: applied::Applied::default(),
+            authentication: authn::Authentication::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
