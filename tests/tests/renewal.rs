@@ -293,10 +293,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
 struct Agent {
     listed: watch::Sender<Option<Addrs>>,
     // The heartbeat ends with those that tell it something.
-    _others: (
-        watch::Sender<Addrs>,
-        watch::Sender<Health>,
-    ),
+    _others: (watch::Sender<Addrs>, watch::Sender<Health>),
 }
 
 impl Agent {

@@ -125,7 +125,10 @@ pub async fn report(
     };
     let mut awaited = state.applied.awaited.subscribe();
     state.applied.report(&node, revision);
-    let newer = tokio::time::timeout(REPORT_TIMEOUT, awaited.wait_for(|newest| *newest > revision));
+    let newer = tokio::time::timeout(
+        REPORT_TIMEOUT,
+        awaited.wait_for(|newest| *newest > revision),
+    );
     let newest = match newer.await {
         Ok(Ok(newest)) => Some(*newest),
         _ => None,
@@ -200,7 +203,10 @@ fn only_nodes() -> ApiError {
 }
 
 fn ready_nodes(state: &State) -> Result<Vec<String>, ApiError> {
-    let (_, nodes) = state.objects.cache.list(bootstrap::find("", "nodes")?, None);
+    let (_, nodes) = state
+        .objects
+        .cache
+        .list(bootstrap::find("", "nodes")?, None);
     let ready = nodes.into_iter().filter(|node| node.is_ready_node());
     Ok(ready.map(|node| node.name().to_owned()).collect())
 }

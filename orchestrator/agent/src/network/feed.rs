@@ -255,13 +255,11 @@ impl Owner {
                 // Whoever asked may have gone.
                 drop(asked.send(datapath.names(&services, &backends)));
             }
-            Message::Heard(change, heard) => {
-                match datapath.change(change) {
-                    Ok(()) if datapath.is_settled() => self.told.metrics.synced(heard.elapsed()),
-                    Ok(()) => {}
-                    Err(error) => tracing::error!(%error, "the datapath did not take a change"),
-                }
-            }
+            Message::Heard(change, heard) => match datapath.change(change) {
+                Ok(()) if datapath.is_settled() => self.told.metrics.synced(heard.elapsed()),
+                Ok(()) => {}
+                Err(error) => tracing::error!(%error, "the datapath did not take a change"),
+            },
             Message::Change(change, done) => {
                 self.wired |= matches!(change, Change::Pod(..));
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
@@ -400,9 +398,7 @@ pub fn start_nodes(
             }
             Change::Node(other, view)
         };
-        let forget = |key: ObjectKey| {
-            Change::Node(key.name().to_owned(), None)
-        };
+        let forget = |key: ObjectKey| Change::Node(key.name().to_owned(), None);
         let listed = (Snapshot::Nodes, || {});
         follow(nodes, to_change, forget, handle, listed).await;
     };

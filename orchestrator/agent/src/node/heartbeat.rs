@@ -143,12 +143,7 @@ async fn tell(
     Ok(())
 }
 
-async fn keep_lease(
-    client: Client,
-    name: String,
-    refused: Arc<Notify>,
-    shutdown: Shutdown,
-) {
+async fn keep_lease(client: Client, name: String, refused: Arc<Notify>, shutdown: Shutdown) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut retry = FIRST_RETRY;
     loop {

@@ -66,9 +66,12 @@ type Heard = watch::Sender<BTreeMap<String, (bool, Option<u64>)>>;
 async fn all_applied(heard: Heard, uri: &http::Uri) -> Value {
     let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
     let revision: u64 = number(uri.path().rsplit('/').next());
-    let patience = Duration::from_millis(number(uri.query().and_then(|it| it.split('=').next_back())));
+    let patience =
+        Duration::from_millis(number(uri.query().and_then(|it| it.split('=').next_back())));
     let behind = |nodes: &BTreeMap<String, (bool, Option<u64>)>| -> Vec<String> {
-        let behind = nodes.iter().filter(|(_, (ready, at))| *ready && at.is_none_or(|at| at < revision));
+        let behind = nodes
+            .iter()
+            .filter(|(_, (ready, at))| *ready && at.is_none_or(|at| at < revision));
         behind.map(|(name, _)| name.clone()).collect()
     };
     let mut nodes = heard.subscribe();

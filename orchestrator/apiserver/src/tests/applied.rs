@@ -46,10 +46,16 @@ async fn a_node_waits_until_all_ready_nodes_have_applied_a_revision_and_each_is_
         let here = here.clone();
         tokio::spawn(async move { cluster.post(&here, Value::Null).await })
     };
-    let (first, second) = (says(one.as_user(node("one"))), says(two.as_user(node("two"))));
+    let (first, second) = (
+        says(one.as_user(node("one"))),
+        says(two.as_user(node("two"))),
+    );
     let behind = one.get(&path).await.expect(200);
     assert_eq!(behind["behind"], json!([]), "the third is not Ready");
-    assert!(!first.is_finished() && !second.is_finished(), "nobody waits for more");
+    assert!(
+        !first.is_finished() && !second.is_finished(),
+        "nobody waits for more"
+    );
     first.abort();
     second.abort();
 }

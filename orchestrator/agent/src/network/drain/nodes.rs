@@ -160,16 +160,19 @@ impl Nodes {
         let patience = Duration::try_from(LIMIT).unwrap_or_default();
         let mut known = self.known.subscribe();
         loop {
-            let leaving =
-                |known: &Known| known.leaving(&leaver.uid, leaver.address, leaver.told);
+            let leaving = |known: &Known| known.leaving(&leaver.uid, leaver.address, leaver.told);
             // The sender is in `self`.
-            let _ = known.wait_for(|known| leaving(known) != Leaving::NotYet).await;
+            let _ = known
+                .wait_for(|known| leaving(known) != Leaving::NotYet)
+                .await;
             let Leaving::At(revision) = self.leaving(leaver) else {
                 return false;
             };
             match self.behind(revision, patience).await {
                 // Another slice may have named it meanwhile.
-                Ok(behind) if behind.is_empty() && self.leaving(leaver) == Leaving::At(revision) => {
+                Ok(behind)
+                    if behind.is_empty() && self.leaving(leaver) == Leaving::At(revision) =>
+                {
                     return true;
                 }
                 Ok(_) => {}
