@@ -9,6 +9,7 @@ mod admission;
 mod aggregation;
 mod applied;
 mod attempts;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
