@@ -124,10 +124,8 @@ fn decide(
     }
     let mut of_node = String::new();
     if let Some(node) = user.node() {
-        if let Err(error) = holds_name(state, user) {
-            return Decision::Refused(error.to_string());
-        }
-        match nodes::allows(state, node, wanted) {
+        let held = holds_name(state, user).map_err(|error| error.to_string());
+        match held.and_then(|()| nodes::allows(state, node, wanted)) {
             Ok(()) => return Decision::Allowed(None),
             Err(why) => of_node = why,
         }
@@ -201,6 +199,9 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
 pub fn path(state: &State, user: &User, method: &str, path: &str) -> Result<(), ApiError> {
     if user.is_in(MASTERS) || path == super::join::PATH || is_for_resource(path) {
         return Ok(());
+    }
+    if user.node().is_some() && nodes::is_own_path(path) {
+        return holds_name(state, user);
     }
     let verb = match method {
         // The head of what may be got may be got.

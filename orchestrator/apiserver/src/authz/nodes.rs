@@ -5,6 +5,7 @@
 
 use super::{Attributes, Wish};
 use crate::State;
+use crate::applied;
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
@@ -40,8 +41,6 @@ enum Whose {
     AllBound,
     /// The one that a bound pod refers to.
     Referred,
-    /// Those in the namespace of nodes' leases: a pod that ends waits for what they say.
-    Leases,
     /// The node's own lease.
     OwnLease,
     /// A new one in that namespace.
@@ -66,10 +65,13 @@ static NODE_RULES: [Rule; 16] = [
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
-    rule(LEASE_GROUP, "leases", READ, Whose::Leases),
+    rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
     rule(LEASE_GROUP, "leases", &[Verb::Create], Whose::NewLease),
     rule(LEASE_GROUP, "leases", CHANGE, Whose::OwnLease),
 ];
+
+/// What the paths begin with that are the nodes' own.
+const NODE_PATHS: [&str; 1] = [applied::PREFIX];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 
@@ -134,7 +136,7 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
             (found.is_some_and(referred), unrelated())
         }
-        Whose::Leases | Whose::NewLease => (
+        Whose::NewLease => (
             namespace == LEASE_NAMESPACE,
             format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
         ),
@@ -146,8 +148,19 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
     if allowed { Ok(()) } else { Err(why) }
 }
 
+/// Whether a path is one of the nodes' own.
+pub fn is_own_path(path: &str) -> bool {
+    NODE_PATHS.iter().any(|own| path.starts_with(own))
+}
+
 /// The same of what is said in words. The reason is empty where no rule is about that.
 pub fn allows(state: &State, node: &str, wanted: &Attributes<'_>) -> Result<(), String> {
+    if let Some(path) = wanted.path {
+        return match is_own_path(path) {
+            true => Ok(()),
+            false => Err(String::new()),
+        };
+    }
     let snapshot = state.registry.snapshot();
     let verb = Verb::of(wanted.verb);
     let (Some(target), Some(verb)) = (target(&snapshot, wanted), verb) else {
@@ -165,9 +178,6 @@ pub fn allows(state: &State, node: &str, wanted: &Attributes<'_>) -> Result<(), 
 }
 
 fn target(snapshot: &Snapshot, wanted: &Attributes<'_>) -> Option<Target> {
-    if wanted.path.is_some() {
-        return None;
-    }
     let given = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
     let served = snapshot.find_any(wanted.group, wanted.resource)?;
     let resource = &served.resource;
