@@ -3,6 +3,7 @@
 mod columns;
 pub mod container;
 mod defaults;
+mod os;
 pub mod placement;
 mod security;
 mod spec;
