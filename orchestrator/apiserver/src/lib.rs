@@ -60,6 +60,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
+pub use admission::{AdmissionConfig, AdmissionConfigError};
 pub use authn::User;
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
@@ -84,6 +85,8 @@ pub struct ServerConfig {
     pub token_file: Option<PathBuf>,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
 }
 
 impl ServerConfig {
@@ -109,6 +112,7 @@ impl Default for ServerConfig {
             node_ports: 30000..=32767,
             token_file: None,
             load_balancer_pool: Vec::new(),
+            admission: AdmissionConfig::default(),
         }
     }
 }
@@ -146,6 +150,7 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
@@ -167,6 +172,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let plugins = admission::Plugins::new(&config.admission);
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -181,6 +187,7 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
