@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
-use axum::http::{Method, Response};
+use axum::http::{Method, Response, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use jiff::Timestamp;
@@ -55,10 +55,11 @@ async fn authenticate(
     let path = request.uri().path();
     let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let user = if path == join::PATH {
+    let joins = path == join::PATH;
+    let user = if joins {
         Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
-        authn::authenticate(known, request.headers(), Timestamp::now())
+        authn::authenticate(&state, known, request.headers(), Timestamp::now()).await
     };
     let allowed = user.and_then(|user| authz::path(&state, &user, path).map(|()| user));
     let user = match allowed {
@@ -78,6 +79,10 @@ async fn authenticate(
         Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
+    if !joins {
+        // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
+        request.headers_mut().remove(header::AUTHORIZATION);
+    }
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;

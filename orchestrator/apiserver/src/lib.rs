@@ -149,6 +149,7 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    authentication: authn::Authentication,
 }
 
 impl ApiServer {
@@ -183,6 +184,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            authentication: authn::Authentication::default(),
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;

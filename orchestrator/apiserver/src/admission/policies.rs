@@ -504,10 +504,7 @@ fn request(attributes: &Attributes<'_>) -> Value {
         "requestResource": resource,
         "name": attributes.name,
         "operation": attributes.operation.as_str(),
-        "userInfo": {
-            "username": &*attributes.user.name,
-            "groups": attributes.user.all_groups(),
-        },
+        "userInfo": attributes.user.info(),
         "dryRun": attributes.dry_run,
     });
     if !attributes.namespace.is_empty() {

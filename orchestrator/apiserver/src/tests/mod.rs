@@ -49,8 +49,8 @@ use sys::{Shutdown, Tasks};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server over a store in memory.
-struct Cluster {
-    server: ApiServer,
+pub struct Cluster {
+    pub server: ApiServer,
     user: User,
 }
 
@@ -63,7 +63,7 @@ struct Answer {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(ServerConfig::default()).await
     }
 

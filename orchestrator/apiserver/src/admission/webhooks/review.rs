@@ -94,7 +94,7 @@ impl Question<'_> {
             "requestKind": kind(self.request_kind),
             "requestResource": resource(self.request_resource),
             "operation": self.operation,
-            "userInfo": {"username": &*self.user.name, "groups": self.user.all_groups()},
+            "userInfo": self.user.info(),
             "dryRun": self.dry_run,
             "options": self.options,
         });
