@@ -141,6 +141,11 @@ impl Authority {
         &self.credentials.certificate
     }
 
+    /// How long what it signs is valid, unless it is told otherwise.
+    pub fn leaf_validity(&self) -> Duration {
+        self.leaf_validity
+    }
+
     /// A new key with a certificate for `identity`; `names` are DNS names and addresses.
     pub fn issue(
         &self,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod aggregation;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
