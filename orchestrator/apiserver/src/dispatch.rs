@@ -170,6 +170,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         wanted,
         body: upload.bytes,
         warnings: Warnings::default(),
+        trail: parts.extensions.get().cloned().unwrap_or_default(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await

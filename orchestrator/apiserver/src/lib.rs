@@ -8,6 +8,7 @@ mod addresses;
 mod admission;
 mod aggregation;
 mod attempts;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;

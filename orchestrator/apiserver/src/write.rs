@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::admission::quota::Charge;
 use super::admission::{self, Asked, Attributes, Operation};
+use super::audit::Trail;
 use super::authn::User;
 use super::certificates::given;
 use super::objects::{Current, WriteError};
@@ -47,6 +48,8 @@ pub struct Writer<'a> {
     pub dry_run: bool,
     /// What the user should hear besides the answer.
     pub warnings: Warnings,
+    /// What the audit log should say of it.
+    pub trail: Trail,
 }
 
 /// Who manages fields, and through what.
@@ -80,6 +83,7 @@ impl<'a> Writer<'a> {
             manager: None,
             dry_run: false,
             warnings: Warnings::default(),
+            trail: Trail::default(),
         }
     }
 
@@ -295,6 +299,7 @@ impl<'a> Writer<'a> {
             old,
             dry_run: self.dry_run,
             warnings: &self.warnings,
+            trail: &self.trail,
         })
     }
 

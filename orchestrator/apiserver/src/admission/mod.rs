@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::State;
+use super::audit::Trail;
 use super::authn::User;
 use super::reply::Warnings;
 use super::request::Query;
@@ -132,6 +133,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client should hear.
     pub warnings: &'a Warnings,
+    /// What the audit log should say of it: `trail.annotate(KEY, VALUE)`.
+    pub trail: &'a Trail,
 }
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
