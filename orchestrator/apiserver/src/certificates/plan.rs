@@ -54,10 +54,16 @@ pub fn step(csr: &Value, longest: Duration, now: Timestamp) -> Step {
         Err(why) if has(csr, "Approved") => return Step::Fail(why),
         Err(_) => return Step::Wait(over),
     };
-    match (signers::fits(signer, &request, &usages), has(csr, "Approved")) {
-        (Some(Ok(())), true) => {
-            Step::Sign(Box::new(leaf(request, &usages, lasting(spec, longest), now)))
-        }
+    match (
+        signers::fits(signer, &request, &usages),
+        has(csr, "Approved"),
+    ) {
+        (Some(Ok(())), true) => Step::Sign(Box::new(leaf(
+            request,
+            &usages,
+            lasting(spec, longest),
+            now,
+        ))),
         (Some(Err(why)), true) => Step::Fail(why),
         (Some(Ok(())), false) if signer == KUBE_APISERVER_CLIENT_KUBELET => {
             Step::Ask(recognizers(spec, &request))
@@ -109,7 +115,9 @@ pub fn end(csr: &Value) -> Option<Timestamp> {
 fn certificate(csr: &Value) -> Option<String> {
     use base64::Engine as _;
     let text = csr["status"]["certificate"].as_str()?;
-    let pem = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let pem = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .ok()?;
     String::from_utf8(pem).ok()
 }
 
@@ -218,10 +226,26 @@ mod tests {
     fn what_is_decided_goes_after_an_hour_and_what_is_not_after_a_day() {
         let other = "example.com/mine";
         for (conditions, certificate, lives) in [
-            (json!([]), false, Some(hours(24) - SignedDuration::from_mins(1))),
-            (condition("Denied"), false, Some(SignedDuration::from_mins(30))),
-            (condition("Failed"), false, Some(SignedDuration::from_mins(30))),
-            (condition("Approved"), true, Some(SignedDuration::from_mins(30))),
+            (
+                json!([]),
+                false,
+                Some(hours(24) - SignedDuration::from_mins(1)),
+            ),
+            (
+                condition("Denied"),
+                false,
+                Some(SignedDuration::from_mins(30)),
+            ),
+            (
+                condition("Failed"),
+                false,
+                Some(SignedDuration::from_mins(30)),
+            ),
+            (
+                condition("Approved"),
+                true,
+                Some(SignedDuration::from_mins(30)),
+            ),
             // Another signer may take its time.
             (condition("Approved"), false, None),
         ] {

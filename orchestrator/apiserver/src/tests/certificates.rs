@@ -54,8 +54,13 @@ async fn until(cluster: &Cluster, name: &str, is_so: impl Fn(&Value) -> bool) ->
 }
 
 async fn issued(cluster: &Cluster, name: &str) -> String {
-    let csr = until(cluster, name, |csr| csr["status"]["certificate"].is_string()).await;
-    let pem = csr["status"]["certificate"].as_str().expect("a certificate");
+    let csr = until(cluster, name, |csr| {
+        csr["status"]["certificate"].is_string()
+    })
+    .await;
+    let pem = csr["status"]["certificate"]
+        .as_str()
+        .expect("a certificate");
     String::from_utf8(STANDARD.decode(pem).expect("base64")).expect("PEM")
 }
 
@@ -78,7 +83,10 @@ async fn an_approved_request_is_signed_for_who_asked_and_as_long_as_was_asked() 
     let pem = issued(cluster, "ann").await;
     let der = der_of(&pem).expect("it reads");
     let holder = User::of_peer(&der).expect("a user");
-    assert_eq!((&*holder.name, &holder.groups[..]), ("ann", &["dev".to_owned()][..]));
+    assert_eq!(
+        (&*holder.name, &holder.groups[..]),
+        ("ann", &["dev".to_owned()][..])
+    );
     let now = Timestamp::now();
     assert!(valid_at(&der, now).expect("it reads"));
     let left = ends(&pem).expect("it reads").duration_since(now);
@@ -93,7 +101,10 @@ async fn a_request_that_does_not_fit_its_signer_fails_and_a_denied_one_is_not_si
     let body = request("ann", "kube-apiserver-client", &who, &[], &SERVING);
     cluster.post(REQUESTS, body).await.expect(201);
     decide(cluster, "ann", "Approved").await.expect(200);
-    let failed = until(cluster, "ann", |csr| csr["status"]["conditions"][1].is_object()).await;
+    let failed = until(cluster, "ann", |csr| {
+        csr["status"]["conditions"][1].is_object()
+    })
+    .await;
     let condition = &failed["status"]["conditions"][1];
     assert_eq!(condition["type"], "Failed");
     assert_eq!(condition["reason"], "SignerValidationFailure");

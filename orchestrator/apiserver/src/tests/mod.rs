@@ -28,6 +28,7 @@ mod reviews;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;

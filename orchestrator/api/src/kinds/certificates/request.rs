@@ -133,7 +133,12 @@ fn subject(name: &X509Name<'_>) -> Result<Vec<(u8, String)>, String> {
     }
     read.sort_by_key(|(place, _)| *place);
     let subject: Vec<(u8, String)> = read.into_iter().map(|(_, it)| it).collect();
-    if subject.iter().filter(|(kind, _)| *kind == COMMON_NAME).count() > 1 {
+    if subject
+        .iter()
+        .filter(|(kind, _)| *kind == COMMON_NAME)
+        .count()
+        > 1
+    {
         return Err("the subject has more than one common name".to_owned());
     }
     Ok(subject)
