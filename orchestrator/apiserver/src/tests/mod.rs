@@ -2,6 +2,7 @@
 
 mod admission;
 mod aggregation;
+mod applied;
 mod certificates;
 mod claims;
 mod conformance;
