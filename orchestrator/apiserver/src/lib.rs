@@ -7,12 +7,14 @@
 mod addresses;
 mod admission;
 mod aggregation;
+mod applied;
 mod attempts;
 mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -61,7 +63,7 @@ use store::{Store, StoreError};
 use sys::Tasks;
 
 pub use admission::{AdmissionConfig, AdmissionConfigError};
-pub use authn::User;
+pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -83,6 +85,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     /// Which admission plugins are on, and how.
@@ -111,6 +115,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
             admission: AdmissionConfig::default(),
         }
@@ -124,6 +129,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -155,6 +162,7 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    applied: applied::Applied,
     authentication: authn::Authentication,
 }
 
@@ -173,6 +181,7 @@ impl ApiServer {
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
         let plugins = admission::Plugins::new(&config.admission);
+        let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -192,7 +201,8 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
-            authentication: authn::Authentication::default(),
+            applied: applied::Applied::default(),
+            authentication,
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -202,6 +212,7 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

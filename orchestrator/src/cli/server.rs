@@ -20,6 +20,8 @@ use sys::{Shutdown, Tasks, files, telemetry};
 
 use super::duration;
 
+mod users;
+
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
@@ -86,6 +88,8 @@ pub struct Args {
     /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -214,6 +218,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             &args.disable_admission_plugins,
             args.admission_control_config_file.as_deref(),
         )?,
+        users: args.users.sources()?,
     })
 }
 

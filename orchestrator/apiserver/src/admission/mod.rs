@@ -4,6 +4,7 @@
 //! `mutate` comes before the server prepares and validates an object, `validate` after that, on what
 //! will be stored.
 
+mod certificates;
 mod given;
 mod limit_range;
 pub mod plugins;

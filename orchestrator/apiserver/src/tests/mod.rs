@@ -2,6 +2,8 @@
 
 mod admission;
 mod aggregation;
+mod applied;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
@@ -30,6 +32,7 @@ mod reviews;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;

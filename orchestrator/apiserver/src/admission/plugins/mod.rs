@@ -27,7 +27,7 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
-use super::{Attributes, Operation, limit_range, priority};
+use super::{Attributes, Operation, certificates, limit_range, priority};
 use api::{ApiError, Behaviour};
 
 pub use config::{AdmissionConfig, AdmissionConfigError};
@@ -105,7 +105,13 @@ pub const PLUGINS: &[Plugin] = &[
     Plugin::validating("PersistentVolumeClaimResize", On, UPDATE, resize::validate),
     Plugin::validating("RuntimeClass", On, CREATE, runtime_class::validate)
         .and_mutating(runtime_class::mutate),
-    Plugin::elsewhere("CertificateApproval", Always),
+    // What the next two refuse is in it as well.
+    Plugin::validating(
+        "CertificateApproval",
+        Always,
+        WRITES,
+        certificates::validate,
+    ),
     Plugin::elsewhere("CertificateSigning", Always),
     Plugin::elsewhere("CertificateSubjectRestriction", Always),
     Plugin::mutating("DefaultIngressClass", On, CREATE, classes::give_ingress),
