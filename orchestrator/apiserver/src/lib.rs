@@ -21,6 +21,7 @@ mod families;
 mod flow;
 mod gzip;
 mod health;
+mod hops;
 mod join;
 mod negotiate;
 mod node_writes;
@@ -85,6 +86,8 @@ pub struct ServerConfig {
     pub token_file: Option<PathBuf>,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
+    pub commit: String,
 }
 
 impl ServerConfig {
@@ -110,6 +113,7 @@ impl Default for ServerConfig {
             node_ports: 30000..=32767,
             token_file: None,
             load_balancer_pool: Vec::new(),
+            commit: "0".repeat(40),
         }
     }
 }
@@ -151,6 +155,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// For streams and proxied requests.
+    connections: proxy::Room,
     applied: applied::Applied,
     authentication: authn::Authentication,
 }
@@ -187,6 +193,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             authentication: authn::Authentication::default(),
         });

@@ -6,6 +6,7 @@ mod applied;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod connections;
 mod custom;
 mod discovery;
 mod flows;
