@@ -14,6 +14,7 @@ mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -62,7 +63,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::User;
+pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -84,6 +85,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
@@ -112,6 +115,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
             commit: "0".repeat(40),
         }
@@ -125,6 +129,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -175,6 +181,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -195,7 +202,7 @@ impl ApiServer {
             aggregated: aggregation::Aggregated::default(),
             connections: proxy::Room::default(),
             applied: applied::Applied::default(),
-            authentication: authn::Authentication::default(),
+            authentication,
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -205,6 +212,7 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }
