@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 
 use super::Server;
 use crate::authn::{MASTERS, User};
+use crate::hops::{ask_to_upgrade, clean};
 use crate::rest::Answer;
 use crate::shares::Peer;
 use crate::{State, outgoing, reply, request};
@@ -21,19 +22,6 @@ use sys::relay::relay;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A stream ends that has carried nothing for so long, as a kubelet's do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-
-/// What belongs to a connection and not to what is said on it (RFC 9110, section 7.6.1).
-const OF_A_CONNECTION: [&str; 9] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Passes a request on, and its answer back. Which user asks is said in headers, which no client can
 /// write itself.
@@ -103,49 +91,38 @@ fn may_ask(server: &Server, user: &User, request: &Request<Body>) -> Result<(), 
     })
 }
 
-/// Takes away what is between the client and this server only: its connection, and its credentials.
-fn clean(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in OF_A_CONNECTION {
-        headers.remove(name);
-    }
-    headers.remove(header::AUTHORIZATION);
-    let of_others: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            name.starts_with("x-remote-") || name.starts_with("impersonate-")
-        })
-        .cloned()
-        .collect();
-    for name in of_others {
-        headers.remove(name);
-    }
-}
-
 fn introduce(headers: &mut HeaderMap, user: &User) -> Result<(), ApiError> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(reply::internal);
     headers.insert("x-remote-user", value(&user.name)?);
     for group in user.all_groups() {
         headers.append("x-remote-group", value(group)?);
     }
+    if !user.uid.is_empty() {
+        headers.insert("x-remote-uid", value(&user.uid)?);
+    }
+    for (key, values) in &*user.extra {
+        let name = format!("x-remote-extra-{}", escaped(key));
+        let name = HeaderName::try_from(name).map_err(reply::internal)?;
+        for text in values {
+            headers.append(&name, value(text)?);
+        }
+    }
     Ok(())
 }
 
-fn ask_to_upgrade(headers: &mut HeaderMap, to: Option<&HeaderValue>) {
-    if let Some(to) = to {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, to.clone());
+/// A key as a part of a header's name: what no name may hold (RFC 9110, section 5.6.2) is
+/// percent-encoded, as is what names do not tell apart.
+fn escaped(key: &str) -> String {
+    let mut name = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        let is_plain =
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&'*+-.^_`|~".contains(&byte);
+        match is_plain {
+            true => name.push(char::from(byte)),
+            false => name.push_str(&format!("%{byte:02x}")),
+        }
     }
+    name
 }
 
 /// The answer as the client gets it.
@@ -191,4 +168,36 @@ fn plain(code: StatusCode, why: &str) -> Response<Body> {
         code,
         Body::from(format!("{why}\n")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_another_group_hears_all_that_is_known_of_the_user() {
+        let extra = [
+            (
+                "example.com/Pod%".to_owned(),
+                vec!["a".to_owned(), "b".to_owned()],
+            ),
+            ("plain".to_owned(), vec!["c".to_owned()]),
+        ];
+        let user = User {
+            uid: "u-1".into(),
+            extra: Arc::new(extra.into()),
+            ..User::named("ann", vec![])
+        };
+        let mut headers = HeaderMap::new();
+        introduce(&mut headers, &user).expect("headers");
+        let all = |name: &str| {
+            let values = headers.get_all(name).iter();
+            let values = values.map(|value| value.to_str().expect("text"));
+            values.collect::<Vec<_>>()
+        };
+        assert_eq!(all("x-remote-uid"), ["u-1"]);
+        assert_eq!(all("x-remote-extra-example.com%2f%50od%25"), ["a", "b"]);
+        assert_eq!(all("x-remote-extra-plain"), ["c"]);
+        assert_eq!(all("x-remote-group"), ["system:authenticated"]);
+    }
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::State;
 use super::admission::Asked;
+use super::audit::Trail;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
@@ -41,6 +42,8 @@ pub struct Call {
     pub body: Bytes,
     /// What the client should hear besides the answer.
     pub warnings: Warnings,
+    /// What the audit log should say of this request.
+    pub trail: Trail,
 }
 
 /// The answer to a request for objects.
@@ -67,9 +70,11 @@ async fn answer(call: &Call) -> Answer {
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (None, Verb::Get) if component::is_of(call) => component::get(call),
         (None, Verb::List) if component::is_of(call) => component::list(call),
-        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
-            get::get(call).await
-        }
+        (
+            Some(Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers)
+            | None,
+            Verb::Get,
+        ) => get::get(call).await,
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
@@ -78,13 +83,20 @@ async fn answer(call: &Call) -> Answer {
                 Subresource::Status
                 | Subresource::Finalize
                 | Subresource::Scale
+                | Subresource::EphemeralContainers
                 | Subresource::Approval,
             )
             | None,
             Verb::Update,
         ) => update::replace(call).await,
         (
-            Some(Subresource::Status | Subresource::Scale | Subresource::Approval) | None,
+            Some(
+                Subresource::Status
+                | Subresource::Scale
+                | Subresource::EphemeralContainers
+                | Subresource::Approval,
+            )
+            | None,
             Verb::Patch,
         ) => update::patch(call).await,
         (None, Verb::Delete) => delete::delete(call).await,
@@ -111,6 +123,7 @@ impl Call {
             manager: Some(self.manager()?),
             dry_run: self.query.dry_run(),
             warnings: self.warnings.clone(),
+            trail: self.trail.clone(),
         })
     }
 

@@ -2,9 +2,12 @@
 
 mod admission;
 mod aggregation;
+mod applied;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod connections;
 mod custom;
 mod discovery;
 mod flows;
@@ -27,6 +30,7 @@ mod reviews;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;
@@ -49,8 +53,8 @@ use sys::{Shutdown, Tasks};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server over a store in memory.
-struct Cluster {
-    server: ApiServer,
+pub struct Cluster {
+    pub server: ApiServer,
     user: User,
 }
 
@@ -63,7 +67,7 @@ struct Answer {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(ServerConfig::default()).await
     }
 
