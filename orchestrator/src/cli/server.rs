@@ -218,6 +218,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             &args.disable_admission_plugins,
             args.admission_control_config_file.as_deref(),
         )?,
+        commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
 }

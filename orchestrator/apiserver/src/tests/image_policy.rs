@@ -119,6 +119,22 @@ async fn init_containers_and_image_volumes_are_judged_too() {
 }
 
 #[tokio::test]
+async fn ephemeral_containers_are_judged_too() {
+    let cluster = Cluster::with_image_policy().await;
+    cluster
+        .allow(json!({"registries": "docker.io/library/"}))
+        .await;
+    cluster.post(SHOP_PODS, pod("p")).await.expect(201);
+    let path = format!("{SHOP_PODS}/p/ephemeralcontainers");
+    let debug =
+        |image: &str| json!({"spec": {"ephemeralContainers": [{"name": "d", "image": image}]}});
+    let refused = cluster.merge(&path, debug("evil.org/shell")).await;
+    assert!(refused.message().ends_with("not evil.org/shell"));
+    refused.expect(403);
+    cluster.merge(&path, debug("busybox")).await.expect(200);
+}
+
+#[tokio::test]
 async fn digests_can_be_required() {
     let cluster = Cluster::with_image_policy().await;
     let data = json!({"registries": "docker.io/library/", "digests": "required"});

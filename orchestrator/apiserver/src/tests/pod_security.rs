@@ -375,3 +375,43 @@ async fn a_dry_run_and_a_generated_name_are_judged_too() {
         .await;
     applied.expect(403);
 }
+
+#[tokio::test]
+async fn an_ephemeral_container_widens_no_rights() {
+    let cluster = Cluster::safe(&[("enforce", "restricted")]).await;
+    cluster.post(SAFE_PODS, restricted("p")).await.expect(201);
+    let path = format!("{SAFE_PODS}/p/ephemeralcontainers");
+    let debug = |context: Value| {
+        json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i",
+            "securityContext": context}]}})
+    };
+    for context in [
+        json!({"privileged": true}),
+        json!({"capabilities": {"add": ["SYS_PTRACE"]}}),
+        Value::Null,
+    ] {
+        let refused = cluster.merge(&path, debug(context)).await;
+        assert!(
+            refused.message().contains("container \"d\" must"),
+            "{}",
+            refused.message()
+        );
+        refused.expect(403);
+    }
+    let modest = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    cluster.merge(&path, debug(modest)).await.expect(200);
+    // A container that is there already is not judged again with each change of the pod.
+    let label = namespace(
+        "safe",
+        &[("enforce", "restricted"), ("enforce-version", "v1.25")],
+    );
+    cluster
+        .merge(&format!("{NAMESPACES}/safe"), label)
+        .await
+        .expect(200);
+    let labels = json!({"metadata": {"labels": {"a": "b"}}});
+    cluster
+        .merge(&format!("{SAFE_PODS}/p"), labels)
+        .await
+        .expect(200);
+}
