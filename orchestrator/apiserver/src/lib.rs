@@ -14,6 +14,7 @@ mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -21,6 +22,7 @@ mod families;
 mod flow;
 mod gzip;
 mod health;
+mod hops;
 mod join;
 mod negotiate;
 mod node_writes;
@@ -62,7 +64,8 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::User;
+pub use admission::{AdmissionConfig, AdmissionConfigError};
+pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -84,8 +87,14 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
+    /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
+    pub commit: String,
 }
 
 impl ServerConfig {
@@ -110,7 +119,10 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            admission: AdmissionConfig::default(),
+            commit: "0".repeat(40),
         }
     }
 }
@@ -122,6 +134,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -148,10 +162,13 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// For streams and proxied requests.
+    connections: proxy::Room,
     applied: applied::Applied,
     authentication: authn::Authentication,
 }
@@ -170,6 +187,8 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let plugins = admission::Plugins::new(&config.admission);
+        let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -184,12 +203,14 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            connections: proxy::Room::default(),
             applied: applied::Applied::default(),
-            authentication: authn::Authentication::default(),
+            authentication,
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -200,6 +221,7 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

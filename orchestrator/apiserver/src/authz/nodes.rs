@@ -193,6 +193,7 @@ fn target(snapshot: &Snapshot, wanted: &Attributes<'_>) -> Option<Target> {
         namespace: given(wanted.namespace).filter(|_| resource.namespaced()),
         name: given(wanted.name),
         subresource,
+        rest: String::new(),
         watch: false,
     })
 }

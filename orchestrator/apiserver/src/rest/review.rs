@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
+use crate::State;
 use crate::authn::User;
 use crate::authz::{self, Attributes, Decision};
 use crate::reply;
@@ -51,6 +52,11 @@ fn somebody(spec: &Value) -> User {
     let groups = spec["groups"].as_array().into_iter().flatten();
     let groups = groups.filter_map(|group| group.as_str().map(str::to_owned));
     User::named(text(spec, "user"), groups.collect())
+}
+
+/// Whether a user may do what a review asks about.
+pub fn may(state: &State, user: &User, spec: &Value) -> bool {
+    authz::allows(state, user, &attributes(spec)).is_allowed()
 }
 
 /// What a question about access is about.

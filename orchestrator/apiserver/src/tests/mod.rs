@@ -3,9 +3,11 @@
 mod admission;
 mod aggregation;
 mod applied;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod connections;
 mod custom;
 mod discovery;
 mod flows;
@@ -13,6 +15,7 @@ mod flows;
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
 mod frames;
+mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
@@ -20,6 +23,8 @@ mod node_rights;
 mod objects;
 mod old_versions;
 mod outgoing;
+mod plugins;
+mod pod_security;
 mod policies;
 mod quotas;
 mod races;
@@ -29,6 +34,7 @@ mod rights;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;
