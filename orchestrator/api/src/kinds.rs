@@ -57,6 +57,7 @@ pub(crate) fn all() -> Vec<Resource> {
         apps::replica_set::resource(),
         apps::stateful_set::resource(),
         authentication::self_subject_review::resource(),
+        authentication::token_review::resource(),
         authorization::local_subject_access_review::resource(),
         authorization::self_subject_access_review::resource(),
         authorization::self_subject_rules_review::resource(),
@@ -111,3 +112,6 @@ pub static BINDING: LazyLock<Resource> = LazyLock::new(core::binding::resource);
 pub static EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::resource);
 /// The same as clients wrote it before Kubernetes 1.22.
 pub static OLD_EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::old);
+/// The body of serviceaccounts/token.
+pub static TOKEN_REQUEST: LazyLock<Resource> =
+    LazyLock::new(authentication::token_request::resource);

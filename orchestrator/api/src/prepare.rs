@@ -51,7 +51,7 @@ pub(super) fn for_update(
                 new["spec"]["finalizers"] = finalizers;
             }
         }
-        Some(Subresource::Binding | Subresource::Eviction) => {}
+        Some(Subresource::Binding | Subresource::Eviction | Subresource::Token) => {}
         None | Some(Subresource::Scale | Subresource::Log) => {
             if resource.has_status {
                 keep(new, old, "", "status");

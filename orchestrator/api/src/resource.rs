@@ -156,6 +156,8 @@ pub enum Question {
     Access,
     /// Whether somebody may do something in the namespace of the question.
     LocalAccess,
+    /// Whose a bearer token is.
+    Token,
 }
 
 impl Question {
@@ -175,6 +177,8 @@ pub enum Subresource {
     Log,
     Finalize,
     Approval,
+    /// Of a ServiceAccount: a new one, for whoever asks.
+    Token,
 }
 
 /// A field that a field selector may name.
@@ -453,13 +457,14 @@ impl Subresource {
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::Approval => "approval",
+            Self::Token => "token",
         }
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
-            Self::Binding | Self::Eviction => &["create"],
+            Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
         }
@@ -471,6 +476,7 @@ impl Subresource {
             Self::Scale => &kinds::SCALE,
             Self::Binding => &kinds::BINDING,
             Self::Eviction => &kinds::EVICTION,
+            Self::Token => &kinds::TOKEN_REQUEST,
             Self::Status | Self::Log | Self::Finalize | Self::Approval => of,
         }
     }

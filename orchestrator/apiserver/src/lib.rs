@@ -55,12 +55,14 @@ use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::User;
+pub use authn::service_account::KeyError;
+pub use authn::{AuthenticationConfig, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -84,6 +86,8 @@ pub struct ServerConfig {
     pub token_file: Option<PathBuf>,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// How tokens are made and known.
+    pub authentication: AuthenticationConfig,
 }
 
 impl ServerConfig {
@@ -109,6 +113,7 @@ impl Default for ServerConfig {
             node_ports: 30000..=32767,
             token_file: None,
             load_balancer_pool: Vec::new(),
+            authentication: AuthenticationConfig::default(),
         }
     }
 }
@@ -120,6 +125,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error("the keys that sign tokens: {0}")]
+    Keys(#[from] KeyError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -167,6 +174,9 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let directory = pki.as_ref().map(Pki::directory);
+        let authentication =
+            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -185,7 +195,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
-            authentication: authn::Authentication::default(),
+            authentication,
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -195,6 +205,8 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        authn::service_account::start_rotation(&state);
+        authn::service_account::legacy::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

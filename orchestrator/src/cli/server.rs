@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use apiserver::{ApiServer, Pki, ServerConfig, server_names};
+use apiserver::{ApiServer, AuthenticationConfig, Pki, ServerConfig, server_names};
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
@@ -77,6 +77,17 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    /// Who signs tokens of ServiceAccounts; may be given several times: the first signs, all are
+    /// believed. A URL of HTTPS, so that others can find the keys there
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc"
+    )]
+    service_account_issuer: Vec<String>,
+    /// Whom tokens must be for that are shown to this server; the issuers if not given
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    api_audiences: Vec<String>,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -200,6 +211,10 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        authentication: AuthenticationConfig {
+            issuers: args.service_account_issuer.clone(),
+            audiences: args.api_audiences.clone(),
+        },
     })
 }
 
