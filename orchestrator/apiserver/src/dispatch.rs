@@ -24,7 +24,7 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, authz, discovery, gzip, health, join, openapi, options};
+use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -46,6 +46,7 @@ pub fn router(state: Arc<State>) -> Router {
         )
         .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
+        .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))

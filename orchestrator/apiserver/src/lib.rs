@@ -7,6 +7,7 @@
 mod addresses;
 mod admission;
 mod aggregation;
+mod applied;
 mod attempts;
 mod audit;
 mod authn;
@@ -157,6 +158,7 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    applied: applied::Applied,
     authentication: authn::Authentication,
 }
 
@@ -195,6 +197,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            applied: applied::Applied::default(),
             authentication,
         });
         bootstrap::first_objects(&state).await?;

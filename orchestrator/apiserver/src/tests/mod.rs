@@ -2,6 +2,7 @@
 
 mod admission;
 mod aggregation;
+mod applied;
 mod claims;
 mod conformance;
 mod conformance_custom;
