@@ -14,6 +14,7 @@ mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -63,7 +64,7 @@ use store::{Store, StoreError};
 use sys::Tasks;
 
 pub use authn::service_account::KeyError;
-pub use authn::{AuthenticationConfig, User};
+pub use authn::{AuthenticationConfig, Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -85,6 +86,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     /// How tokens are made and known.
@@ -113,6 +116,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
             authentication: AuthenticationConfig::default(),
         }
@@ -128,6 +132,8 @@ pub enum BuildError {
     Bootstrap(#[from] ApiError),
     #[error("the keys that sign tokens: {0}")]
     Keys(#[from] KeyError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -178,7 +184,8 @@ impl ApiServer {
         let token_file = config.token_file.clone();
         let directory = pki.as_ref().map(Pki::directory);
         let authentication =
-            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?;
+            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?
+                .with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -210,6 +217,7 @@ impl ApiServer {
         pki::start_renewal(&state);
         authn::service_account::start_rotation(&state);
         authn::service_account::legacy::start(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

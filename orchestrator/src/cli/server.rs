@@ -20,6 +20,8 @@ use sys::{Shutdown, Tasks, files, telemetry};
 
 use super::duration;
 
+mod users;
+
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
@@ -88,6 +90,8 @@ pub struct Args {
     /// Whom tokens must be for that are shown to this server; the issuers if not given
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     api_audiences: Vec<String>,
+    #[command(flatten)]
+    users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -215,6 +219,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             issuers: args.service_account_issuer.clone(),
             audiences: args.api_audiences.clone(),
         },
+        users: args.users.sources()?,
     })
 }
 

@@ -13,7 +13,11 @@
 //!
 //! INVARIANT: a token is in no log and no error; what is kept of it is its digest.
 
+pub mod bootstrap_token;
+pub mod impersonation;
 pub mod service_account;
+pub mod sources;
+pub mod static_file;
 mod user;
 
 use std::path::Path;
@@ -26,6 +30,7 @@ use super::{State, authz};
 use api::ApiError;
 use service_account::{Accounts, KeyError};
 
+pub use sources::{AuthenticationError, Sources};
 pub use user::{MASTERS, NODE_PREFIX, NODES, ShownToken, User};
 
 /// Longer tokens are not looked at. One of a ServiceAccount takes about 1,200 bytes.
@@ -54,6 +59,8 @@ pub struct Authentication {
     /// Whom tokens must be for that are shown to this server. Tokens that say no audience are for all
     /// of these.
     pub audiences: Vec<String>,
+    /// Those of the file that the server was given.
+    pub static_tokens: static_file::StaticTokens,
     pub accounts: Accounts,
 }
 
@@ -73,6 +80,7 @@ impl Authentication {
         Ok(Self {
             audiences: audiences.clone(),
             accounts: Accounts::load(issuers, keys.as_deref(), now)?,
+            static_tokens: static_file::StaticTokens::default(),
         })
     }
 }
@@ -102,14 +110,14 @@ pub type Verdict = Result<Option<Proof>, String>;
 type Authenticator = for<'a> fn(Bearer<'a>) -> BoxFuture<'a, Verdict>;
 
 /// Who knows tokens, in the order in which they are asked.
-static AUTHENTICATORS: [Authenticator; 1] = [service_account::authenticate];
+static AUTHENTICATORS: [Authenticator; 3] = [
+    static_file::authenticate,
+    service_account::authenticate,
+    bootstrap_token::authenticate,
+];
 
 impl<'a> Bearer<'a> {
     /// A token that is for whoever asks this server.
-    #[expect(
-        dead_code,
-        reason = "for the authenticators whose tokens name no audience"
-    )]
     pub fn for_any_audience(&self, user: User) -> Option<Proof> {
         let own = &self.state.authentication.audiences;
         self.proof(user, own)

@@ -3,6 +3,7 @@
 mod admission;
 mod aggregation;
 mod applied;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
@@ -29,6 +30,7 @@ mod scale;
 mod service_account_tokens;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;
