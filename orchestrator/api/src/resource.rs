@@ -179,6 +179,11 @@ pub enum Subresource {
     Log,
     Finalize,
     Approval,
+    EphemeralContainers,
+    Exec,
+    Attach,
+    PortForward,
+    Proxy,
     /// Of a ServiceAccount: a new one, for whoever asks.
     Token,
 }
@@ -459,16 +464,34 @@ impl Subresource {
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::Approval => "approval",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::Proxy => "proxy",
             Self::Token => "token",
         }
     }
 
+    /// Whether a request opens a stream to what the object stands for; its method means nothing then but who
+    /// may do it.
+    pub fn connects(self) -> bool {
+        matches!(
+            self,
+            Self::Exec | Self::Attach | Self::PortForward | Self::Proxy
+        )
+    }
+
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
+                &["get", "patch", "update"]
+            }
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
+            Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
         }
     }
 
@@ -479,7 +502,19 @@ impl Subresource {
             Self::Binding => &kinds::BINDING,
             Self::Eviction => &kinds::EVICTION,
             Self::Token => &kinds::TOKEN_REQUEST,
-            Self::Status | Self::Log | Self::Finalize | Self::Approval => of,
+            Self::Exec => &kinds::POD_EXEC_OPTIONS,
+            Self::Attach => &kinds::POD_ATTACH_OPTIONS,
+            Self::PortForward => &kinds::POD_PORT_FORWARD_OPTIONS,
+            Self::Proxy => match of.behaviour {
+                Behaviour::Node => &kinds::NODE_PROXY_OPTIONS,
+                Behaviour::Pod => &kinds::POD_PROXY_OPTIONS,
+                _ => &kinds::SERVICE_PROXY_OPTIONS,
+            },
+            Self::Status
+            | Self::Log
+            | Self::Finalize
+            | Self::Approval
+            | Self::EphemeralContainers => of,
         }
     }
 }

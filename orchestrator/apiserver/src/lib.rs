@@ -22,6 +22,7 @@ mod families;
 mod flow;
 mod gzip;
 mod health;
+mod hops;
 mod join;
 mod negotiate;
 mod node_writes;
@@ -92,6 +93,8 @@ pub struct ServerConfig {
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     /// How tokens are made and known.
     pub authentication: AuthenticationConfig,
+    /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
+    pub commit: String,
 }
 
 impl ServerConfig {
@@ -119,6 +122,7 @@ impl Default for ServerConfig {
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
             authentication: AuthenticationConfig::default(),
+            commit: "0".repeat(40),
         }
     }
 }
@@ -164,6 +168,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// For streams and proxied requests.
+    connections: proxy::Room,
     applied: applied::Applied,
     authentication: authn::Authentication,
 }
@@ -204,6 +210,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             authentication,
         });

@@ -219,6 +219,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             issuers: args.service_account_issuer.clone(),
             audiences: args.api_audiences.clone(),
         },
+        commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
 }
