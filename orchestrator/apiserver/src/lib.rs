@@ -64,6 +64,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
+pub use admission::{AdmissionConfig, AdmissionConfigError};
 pub use authn::service_account::KeyError;
 pub use authn::{AuthenticationConfig, Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
@@ -93,6 +94,8 @@ pub struct ServerConfig {
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     /// How tokens are made and known.
     pub authentication: AuthenticationConfig,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
     pub commit: String,
 }
@@ -122,6 +125,7 @@ impl Default for ServerConfig {
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
             authentication: AuthenticationConfig::default(),
+            admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
         }
     }
@@ -164,6 +168,7 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
@@ -188,6 +193,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let plugins = admission::Plugins::new(&config.admission);
         let directory = pki.as_ref().map(Pki::directory);
         let authentication =
             authn::Authentication::load(&config.authentication, directory, Timestamp::now())?
@@ -206,6 +212,7 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
