@@ -51,7 +51,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 16] = [
+static NODE_RULES: [Rule; 17] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -61,6 +61,10 @@ static NODE_RULES: [Rule; 16] = [
     rule("", "configmaps", READ, Whose::Referred),
     rule("", "secrets", READ, Whose::Referred),
     rule("", "serviceaccounts", READ, Whose::Referred),
+    Rule {
+        subresource: Some(Subresource::Token),
+        ..rule("", "serviceaccounts", &[Verb::Create], Whose::Referred)
+    },
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
-use super::nodes::holds_name;
 use crate::State;
-use crate::authn::User;
+use crate::authn::{self, User};
 use crate::cache::{self, Cached, Referent};
 use crate::request::Target;
 use api::Resource;
@@ -54,8 +54,8 @@ impl Sight {
     }
 }
 
-/// A node's right to an event of a watch, which may end while the watch goes on: with the name's key,
-/// or with the last reference of a pod to the object.
+/// A right to an event of a watch, which may end while the watch goes on: a node's with the name's key,
+/// or with the last reference of a pod to the object; a token's with what it is bound to.
 pub struct Standing {
     state: Arc<State>,
     user: User,
@@ -66,7 +66,9 @@ pub struct Standing {
 impl Standing {
     /// None for callers whose rights do not end.
     pub fn of(state: &Arc<State>, user: &User, target: &Target) -> Option<Self> {
-        user.node()?;
+        if user.node().is_none() && user.token.is_none() {
+            return None;
+        }
         let referent = Referent::of(&target.resource().plural);
         Some(Self {
             state: state.clone(),
@@ -78,11 +80,9 @@ impl Standing {
 
     /// Whether the caller may still hear of the object.
     pub fn holds(&self, name: &str) -> bool {
-        let (cache, node) = (
-            &self.state.objects.cache,
-            self.user.node().unwrap_or_default(),
-        );
-        let refers = |kind| cache.refers(node, kind, &self.namespace, name);
-        self.referent.is_none_or(refers) && holds_name(&self.state, &self.user).is_ok()
+        let cache = &self.state.objects.cache;
+        let refers = |(node, kind)| cache.refers(node, kind, &self.namespace, name);
+        self.user.node().zip(self.referent).is_none_or(refers)
+            && authn::still_holds(&self.state, &self.user, Timestamp::now()).is_ok()
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, Call};
+use super::{Answer, Call, token};
 use crate::State;
 use crate::authn::User;
 use crate::authz::{self, Attributes, Decision};
@@ -19,7 +19,7 @@ pub fn question(call: &Call) -> Option<Question> {
 }
 
 /// Answers the question with itself and the status.
-pub fn review(call: &Call, question: Question) -> Answer {
+pub async fn review(call: &Call, question: Question) -> Answer {
     let kind = call.resource();
     let mut review = call.decode(kind)?;
     call.check_namespace(&mut review)?;
@@ -31,6 +31,7 @@ pub fn review(call: &Call, question: Question) -> Answer {
             status(&authz::allows(state, &call.user, &attributes(spec)))
         }
         Question::OwnRules => rules(call, text(spec, "namespace")),
+        Question::Token => token::review(call, spec).await?,
         Question::Access | Question::LocalAccess => {
             status(&authz::allows_exactly(state, &somebody(spec), &attributes(spec)))
         }
