@@ -52,6 +52,10 @@ pub struct Binding {
     pub params: Option<ParamRef>,
     pub denies: bool,
     pub warns: bool,
+    /// Refusals are written to the audit log.
+    pub audits: bool,
+    /// `validationActions`, as they were given.
+    pub actions: Value,
 }
 
 /// Which objects are the parameters.
@@ -312,6 +316,8 @@ impl Binding {
             }),
             denies: has("Deny"),
             warns: has("Warn"),
+            audits: has("Audit"),
+            actions: spec["validationActions"].clone(),
         }
     }
 }

@@ -69,6 +69,7 @@ fn authentication(pki: &Pki) -> Value {
             "requestheader-client-ca-file": pki.front_proxy.certificate(),
             "requestheader-allowed-names": list(&[pki::FRONT_PROXY]),
             "requestheader-username-headers": list(&["X-Remote-User"]),
+            "requestheader-uid-headers": list(&["X-Remote-Uid"]),
             "requestheader-group-headers": list(&["X-Remote-Group"]),
             "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
         },

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
-use axum::http::{Method, Response};
+use axum::http::{Method, Response, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::authn::impersonation::{self, RealUser};
 use super::authn::{self, User};
 use super::negotiate::{Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
@@ -23,7 +24,7 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, authz, discovery, gzip, health, join, openapi, options};
+use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -40,6 +41,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
         .route(join::PATH, post(join::join))
+        .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -52,23 +54,18 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let path = request.uri().path();
-    let known = request.extensions().get::<User>();
-    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let user = if path == join::PATH {
-        Ok(known.cloned().unwrap_or_else(User::anonymous))
-    } else {
-        authn::authenticate(known, request.headers(), Timestamp::now())
-    };
-    let allowed = user.and_then(|user| authz::path(&state, &user, path).map(|()| user));
-    let user = match allowed {
-        Ok(user) => user,
+    let joins = request.uri().path() == join::PATH;
+    let Caller { user, real } = match caller(&state, &mut request, joins).await {
+        Ok(caller) => caller,
         Err(error) => return reply::error(&error),
     };
-    tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
+    let by = real.as_ref().map(|real| &*real.name);
+    tracing::debug!(user = %user.name, by, method = %request.method(), uri = %request.uri());
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
-    let ticket = match state.shares.enter(&user, peer, lasts).await {
+    // What one client may have does not grow with the names that it takes.
+    let holder = real.as_ref().unwrap_or(&user);
+    let ticket = match state.shares.enter(holder, peer, lasts).await {
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
@@ -78,6 +75,13 @@ async fn authenticate(
         Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
+    if !joins {
+        // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
+        request.headers_mut().remove(header::AUTHORIZATION);
+    }
+    if let Some(real) = real {
+        request.extensions_mut().insert(RealUser(real));
+    }
     request.extensions_mut().insert(user);
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;
@@ -85,6 +89,37 @@ async fn authenticate(
         answer.headers_mut().insert(name, value);
     }
     ticket.until_sent(answer)
+}
+
+/// Who asks.
+struct Caller {
+    user: User,
+    /// Who it is in truth, if it acts as another.
+    real: Option<User>,
+}
+
+/// Who asks, and that it may ask for this path at all.
+async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Caller, ApiError> {
+    let known = request.extensions().get::<User>();
+    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
+    let mut caller = match joins {
+        true => Caller {
+            user: known.cloned().unwrap_or_else(User::anonymous),
+            real: None,
+        },
+        false => {
+            let now = Timestamp::now();
+            let user = authn::authenticate(state, known, request.headers(), now).await?;
+            Caller { user, real: None }
+        }
+    };
+    if !joins
+        && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
+    {
+        caller.real = Some(std::mem::replace(&mut caller.user, other));
+    }
+    authz::path(state, &caller.user, request.uri().path())?;
+    Ok(caller)
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -165,6 +200,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         wanted,
         body: upload.bytes,
         warnings: Warnings::default(),
+        trail: parts.extensions.get().cloned().unwrap_or_default(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         rest::serve(call).await

@@ -7,11 +7,14 @@
 mod addresses;
 mod admission;
 mod aggregation;
+mod applied;
 mod attempts;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -59,7 +62,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::User;
+pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -81,6 +84,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
 }
@@ -107,6 +112,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
         }
     }
@@ -119,6 +125,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -149,6 +157,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    applied: applied::Applied,
+    authentication: authn::Authentication,
 }
 
 impl ApiServer {
@@ -165,6 +175,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -183,6 +194,8 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            applied: applied::Applied::default(),
+            authentication,
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
@@ -192,6 +205,7 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

@@ -99,10 +99,11 @@ pub async fn watch(call: &Call) -> Answer {
     ))
 }
 
-/// A watch ends with the certificate that it was asked for with, and is resumed with the next one.
+/// A watch ends with the certificate or token that it was asked for with, and is resumed with the next
+/// one.
 fn until_end(user: &User, now: Timestamp) -> Duration {
-    match &user.certificate {
-        Some(shown) => Duration::try_from(shown.ends.duration_since(now)).unwrap_or_default(),
+    match user.ends() {
+        Some(ends) => Duration::try_from(ends.duration_since(now)).unwrap_or_default(),
         None => Duration::MAX,
     }
 }

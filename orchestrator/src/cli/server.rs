@@ -20,6 +20,8 @@ use sys::{Shutdown, Tasks, files, telemetry};
 
 use super::duration;
 
+mod users;
+
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
@@ -77,6 +79,8 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    #[command(flatten)]
+    users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -200,6 +204,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        users: args.users.sources()?,
     })
 }
 

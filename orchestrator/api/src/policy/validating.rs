@@ -21,6 +21,8 @@ pub struct Validation {
 /// What one validation has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
+    /// Which of the policy's validations it is.
+    pub index: usize,
     pub message: String,
     /// A reason of a Status: `Invalid`.
     pub reason: String,
@@ -56,12 +58,16 @@ impl Validation {
         })
     }
 
-    fn refusal(&self, message: String) -> Decision {
+    fn refusal(&self, index: usize, message: String) -> Decision {
         let reason = match self.reason.is_empty() {
             true => "Invalid".into(),
             false => self.reason.to_string(),
         };
-        Decision { message, reason }
+        Decision {
+            index,
+            message,
+            reason,
+        }
     }
 }
 
@@ -70,20 +76,20 @@ impl Policy {
     pub fn validate(&self, input: &Input<'_>) -> Verdict {
         let mut verdict = Verdict::default();
         if let Some(why) = &self.broken {
-            self.fail(why, &mut verdict);
+            self.fail(0, why, &mut verdict);
             return verdict;
         }
         match self.conditions.matches(input) {
             Ok(true) => {}
             Ok(false) => return verdict,
             Err(why) => {
-                self.fail(&why, &mut verdict);
+                self.fail(0, &why, &mut verdict);
                 return verdict;
             }
         }
         let scope = self.scope(input);
         let mut left = OBJECT_LIMIT;
-        for validation in &self.validations {
+        for (index, validation) in self.validations.iter().enumerate() {
             let mut meter = self.meter(input, left);
             let outcome = validation.program.run(&scope, &mut meter);
             left = left.saturating_sub(meter.spent());
@@ -91,14 +97,16 @@ impl Policy {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => {
                     let message = self.message(validation, input, &mut left);
-                    verdict.refusals.push(validation.refusal(message));
+                    verdict.refusals.push(validation.refusal(index, message));
                 }
-                Ok(None) => self.fail(&failed(validation, "no such overload"), &mut verdict),
+                Ok(None) => self.fail(index, &failed(validation, "no such overload"), &mut verdict),
                 Err(Failure::Cost) if left == 0 => {
-                    self.fail(OUT_OF_BUDGET, &mut verdict);
+                    self.fail(index, OUT_OF_BUDGET, &mut verdict);
                     return verdict;
                 }
-                Err(failure) => self.fail(&failed(validation, failure.text()), &mut verdict),
+                Err(failure) => {
+                    self.fail(index, &failed(validation, failure.text()), &mut verdict);
+                }
             }
         }
         self.annotate(input, &mut verdict);
@@ -112,9 +120,10 @@ impl Policy {
     }
 
     /// An error refuses the request unless the policy fails open.
-    fn fail(&self, why: &str, verdict: &mut Verdict) {
+    fn fail(&self, index: usize, why: &str, verdict: &mut Verdict) {
         if !self.fails_open {
             verdict.refusals.push(Decision {
+                index,
                 message: why.to_owned(),
                 reason: String::new(),
             });
@@ -142,7 +151,7 @@ impl Policy {
     fn annotate(&self, input: &Input<'_>, verdict: &mut Verdict) {
         let scope = self.scope(input);
         let mut left = OBJECT_LIMIT;
-        for (key, program) in &self.annotations {
+        for (index, (key, program)) in self.annotations.iter().enumerate() {
             let mut meter = self.meter(input, left);
             let outcome = program.run(&scope, &mut meter);
             left = left.saturating_sub(meter.spent());
@@ -155,7 +164,7 @@ impl Policy {
                     let pair = text.map(|text| (key.to_string(), text.to_owned()));
                     verdict.annotations.extend(pair);
                 }
-                Err(failure) => self.fail(failure.text(), verdict),
+                Err(failure) => self.fail(index, failure.text(), verdict),
             }
         }
     }

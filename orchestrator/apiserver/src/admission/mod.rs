@@ -4,6 +4,7 @@
 //! `mutate` comes before the server prepares and validates an object, `validate` after that, on what
 //! will be stored.
 
+mod certificates;
 mod given;
 mod limit_range;
 pub mod policies;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::State;
+use super::audit::Trail;
 use super::authn::User;
 use super::reply::Warnings;
 use super::request::Query;
@@ -131,6 +133,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client should hear.
     pub warnings: &'a Warnings,
+    /// What the audit log should say of it: `trail.annotate(KEY, VALUE)`.
+    pub trail: &'a Trail,
 }
 
 /// Lets those change a new or updated object who may. It is decoded and defaulted before and after.
@@ -173,6 +177,7 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
         webhooks.ask(None).await?;
     }
     priority::validate(attributes, object)?;
+    certificates::validate(attributes, object)?;
     policies::validate(attributes, object)?;
     webhooks::validate(attributes, object).await
 }

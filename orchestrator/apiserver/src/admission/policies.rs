@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use super::Attributes;
 use crate::State;
+use crate::audit::{Level, Trail};
 use crate::authn::User;
 use crate::objects::Objects;
 use crate::reply;
 use crate::rest::review;
 use api::cel::{Authorizer, Decision as Right, Question};
-use api::policy::{Binding, Decision, Input, Mutated, ParamRef, Policy, Request};
+use api::policy::{Binding, Decision, Input, Mutated, ParamRef, Policy, Request, Verdict};
 use api::selector::LabelSelector;
 use api::{ApiError, FieldValidation, Resource, meta};
 use store::Revision;
@@ -36,6 +37,11 @@ const EXEMPT: [&str; 6] = [
 
 /// Objects with parameters that one binding may have.
 const MAX_PARAMS: usize = 1_000;
+
+/// The audit annotation of a refusal whose binding audits.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
+/// Bytes of an audit annotation that a policy makes; the rest is cut off.
+const ANNOTATION_BYTES: usize = 10 * 1024;
 
 /// The policies as they are now.
 #[derive(Default)]
@@ -196,6 +202,29 @@ struct Asking<'a> {
     namespace: Option<Value>,
 }
 
+/// What policies want to say in the audit log, by `POLICY/KEY`. Parameters and bindings each may have
+/// something to say under the same key.
+#[derive(Default)]
+struct Annotations(BTreeMap<String, Vec<String>>);
+
+impl Annotations {
+    fn add(&mut self, policy: &str, said: Vec<(String, String)>) {
+        for (key, mut value) in said {
+            value.truncate(value.floor_char_boundary(ANNOTATION_BYTES));
+            let values = self.0.entry(format!("{policy}/{key}")).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+
+    fn write(self, trail: &Trail) {
+        for (key, values) in self.0 {
+            trail.annotate(&key, &values.join(", "));
+        }
+    }
+}
+
 /// Lets policies change a new or changed object.
 pub fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     let Some(asking) = Asking::of(attributes, Role::Mutating)? else {
@@ -216,6 +245,7 @@ pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(
         return Ok(());
     };
     let mut denied: Option<(String, String)> = None;
+    let mut annotations = Annotations::default();
     for hook in asking.policies.for_plural(&attributes.resource.plural) {
         if !asking.is_for(&hook.policy.constraints, object) {
             continue;
@@ -225,11 +255,15 @@ pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(
             if bound.is_some_and(|bound| !asking.is_for(bound, object)) {
                 continue;
             }
-            for refusal in asking.refusals(&hook.policy, binding, object) {
-                asking.act(&hook.policy, binding, &refusal, &mut denied);
+            for verdict in asking.verdicts(&hook.policy, binding, object) {
+                for refusal in &verdict.refusals {
+                    asking.act(&hook.policy, binding, refusal, &mut denied);
+                }
+                annotations.add(&hook.policy.name, verdict.annotations);
             }
         }
     }
+    annotations.write(attributes.trail);
     match denied {
         Some((message, reason)) => Err(refused(attributes, &message, &reason)),
         None => Ok(()),
@@ -302,26 +336,22 @@ impl<'a> Asking<'a> {
         Rights::of(self.attributes)
     }
 
-    /// What a policy has against the request, with the parameters of a binding.
-    fn refusals(
-        &self,
-        policy: &Policy,
-        binding: &Binding,
-        object: Option<&Value>,
-    ) -> Vec<Decision> {
+    /// What a policy says of the request, with each of the parameters of a binding.
+    fn verdicts(&self, policy: &Policy, binding: &Binding, object: Option<&Value>) -> Vec<Verdict> {
         let rights = self.rights();
         match self.params(policy, binding) {
             Ok(params) => params
                 .iter()
-                .flat_map(|params| {
-                    let input = self.input(object, params.as_ref(), &rights);
-                    policy.validate(&input).refusals
-                })
+                .map(|params| policy.validate(&self.input(object, params.as_ref(), &rights)))
                 .collect(),
             Err(_) if policy.fails_open => Vec::new(),
-            Err(why) => vec![Decision {
-                message: format!("failed to configure binding: {why}"),
-                reason: String::new(),
+            Err(why) => vec![Verdict {
+                refusals: vec![Decision {
+                    index: 0,
+                    message: format!("failed to configure binding: {why}"),
+                    reason: String::new(),
+                }],
+                ..Verdict::default()
             }],
         }
     }
@@ -346,6 +376,17 @@ impl<'a> Asking<'a> {
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding \
                  '{name}': {why}"
             )]);
+        }
+        let trail = self.attributes.trail;
+        if binding.audits && trail.is_at(Level::Metadata) {
+            let failure = json!([{
+                "message": why,
+                "policy": policy,
+                "binding": name,
+                "expressionIndex": refusal.index,
+                "validationActions": binding.actions,
+            }]);
+            trail.annotate(VALIDATION_FAILURE, &failure.to_string());
         }
     }
 
@@ -504,10 +545,7 @@ fn request(attributes: &Attributes<'_>) -> Value {
         "requestResource": resource,
         "name": attributes.name,
         "operation": attributes.operation.as_str(),
-        "userInfo": {
-            "username": &*attributes.user.name,
-            "groups": attributes.user.all_groups(),
-        },
+        "userInfo": attributes.user.info(),
         "dryRun": attributes.dry_run,
     });
     if !attributes.namespace.is_empty() {

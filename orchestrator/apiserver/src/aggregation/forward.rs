@@ -138,7 +138,32 @@ fn introduce(headers: &mut HeaderMap, user: &User) -> Result<(), ApiError> {
     for group in user.all_groups() {
         headers.append("x-remote-group", value(group)?);
     }
+    if !user.uid.is_empty() {
+        headers.insert("x-remote-uid", value(&user.uid)?);
+    }
+    for (key, values) in &*user.extra {
+        let name = format!("x-remote-extra-{}", escaped(key));
+        let name = HeaderName::try_from(name).map_err(reply::internal)?;
+        for text in values {
+            headers.append(&name, value(text)?);
+        }
+    }
     Ok(())
+}
+
+/// A key as a part of a header's name: what no name may hold (RFC 9110, section 5.6.2) is
+/// percent-encoded, as is what names do not tell apart.
+fn escaped(key: &str) -> String {
+    let mut name = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        let is_plain =
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&'*+-.^_`|~".contains(&byte);
+        match is_plain {
+            true => name.push(char::from(byte)),
+            false => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    name
 }
 
 fn ask_to_upgrade(headers: &mut HeaderMap, to: Option<&HeaderValue>) {
@@ -191,4 +216,36 @@ fn plain(code: StatusCode, why: &str) -> Response<Body> {
         code,
         Body::from(format!("{why}\n")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_another_group_hears_all_that_is_known_of_the_user() {
+        let extra = [
+            (
+                "example.com/Pod%".to_owned(),
+                vec!["a".to_owned(), "b".to_owned()],
+            ),
+            ("plain".to_owned(), vec!["c".to_owned()]),
+        ];
+        let user = User {
+            uid: "u-1".into(),
+            extra: Arc::new(extra.into()),
+            ..User::named("ann", vec![])
+        };
+        let mut headers = HeaderMap::new();
+        introduce(&mut headers, &user).expect("headers");
+        let all = |name: &str| {
+            let values = headers.get_all(name).iter();
+            let values = values.map(|value| value.to_str().expect("text"));
+            values.collect::<Vec<_>>()
+        };
+        assert_eq!(all("x-remote-uid"), ["u-1"]);
+        assert_eq!(all("x-remote-extra-example.com%2f%50od%25"), ["a", "b"]);
+        assert_eq!(all("x-remote-extra-plain"), ["c"]);
+        assert_eq!(all("x-remote-group"), ["system:authenticated"]);
+    }
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::State;
 use super::admission::Asked;
+use super::audit::Trail;
 use super::authn::User;
 use super::authz::Sight;
 use super::negotiate::{self, Wanted};
@@ -41,6 +42,8 @@ pub struct Call {
     pub body: Bytes,
     /// What the client should hear besides the answer.
     pub warnings: Warnings,
+    /// What the audit log should say of this request.
+    pub trail: Trail,
 }
 
 /// The answer to a request for objects.
@@ -111,6 +114,7 @@ impl Call {
             manager: Some(self.manager()?),
             dry_run: self.query.dry_run(),
             warnings: self.warnings.clone(),
+            trail: self.trail.clone(),
         })
     }
 

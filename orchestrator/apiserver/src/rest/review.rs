@@ -27,10 +27,7 @@ pub fn review(call: &Call, question: Question) -> Answer {
     kind.validate(&review, None, None)?;
     let spec = &review["spec"];
     let status = match question {
-        Question::OwnName => json!({"userInfo": {
-            "username": &*call.user.name,
-            "groups": call.user.all_groups(),
-        }}),
+        Question::OwnName => json!({"userInfo": call.user.info()}),
         Question::OwnAccess => json!({"allowed": may(&call.state, &call.user, spec)}),
         Question::OwnRules => rules(&call.user),
         Question::Access | Question::LocalAccess => {

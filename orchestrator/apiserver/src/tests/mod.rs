@@ -2,6 +2,8 @@
 
 mod admission;
 mod aggregation;
+mod applied;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
@@ -27,6 +29,7 @@ mod reviews;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;
@@ -49,8 +52,8 @@ use sys::{Shutdown, Tasks};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server over a store in memory.
-struct Cluster {
-    server: ApiServer,
+pub struct Cluster {
+    pub server: ApiServer,
     user: User,
 }
 
@@ -63,7 +66,7 @@ struct Answer {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(ServerConfig::default()).await
     }
 

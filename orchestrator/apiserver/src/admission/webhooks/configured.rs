@@ -55,13 +55,12 @@ fn make(kind: &Arc<Resource>, objects: &Objects, known: &Hooks) -> Result<Hooks,
     let mut hooks = Vec::new();
     for cached in objects.cache.list(kind, None).1 {
         let configuration = reply::parse(&cached.bytes())?;
-        let uid = meta::uid(&configuration);
+        let (name, uid) = (meta::name(&configuration), meta::uid(&configuration));
         let same = |webhook: &Value| known.iter().find(|hook| hook.is_of(uid, webhook)).cloned();
         let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
-        hooks.extend(
-            webhooks
-                .map(|webhook| same(webhook).unwrap_or_else(|| Arc::new(Hook::of(uid, webhook)))),
-        );
+        hooks.extend(webhooks.map(|webhook| {
+            same(webhook).unwrap_or_else(|| Arc::new(Hook::of(name, uid, webhook)))
+        }));
     }
     Ok(hooks.into())
 }

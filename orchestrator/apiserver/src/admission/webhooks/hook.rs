@@ -15,6 +15,8 @@ use api::selector::LabelSelector;
 #[derive(Debug)]
 pub struct Hook {
     pub name: String,
+    /// The name of its configuration.
+    pub configuration: String,
     /// Or why it cannot be asked.
     pub client: Result<ClientConfig, String>,
     /// The first of its review versions that the server knows.
@@ -38,11 +40,12 @@ pub struct Hook {
 }
 
 impl Hook {
-    pub fn of(configuration: &str, webhook: &Value) -> Self {
+    pub fn of(configuration: &str, uid: &str, webhook: &Value) -> Self {
         let text = |field: &str| webhook[field].as_str().unwrap_or_default();
         let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
         Self {
             name: text("name").to_owned(),
+            configuration: configuration.to_owned(),
             client: ClientConfig::of(&webhook["clientConfig"]),
             version: texts(&webhook["admissionReviewVersions"])
                 .iter()
@@ -56,13 +59,13 @@ impl Hook {
             conditions: Conditions::compile(&webhook["matchConditions"], false),
             equivalents: text("matchPolicy") != "Exact",
             rules: list(&webhook["rules"]).map(Rule::of).collect(),
-            made_of: (configuration.to_owned(), webhook.clone()),
+            made_of: (uid.to_owned(), webhook.clone()),
         }
     }
 
     /// Whether it would be made the same again. Its connections can be kept then.
-    pub fn is_of(&self, configuration: &str, webhook: &Value) -> bool {
-        self.made_of.0 == configuration && self.made_of.1 == *webhook
+    pub fn is_of(&self, uid: &str, webhook: &Value) -> bool {
+        self.made_of.0 == uid && self.made_of.1 == *webhook
     }
 
     /// The first of these that a rule names. Rules come first, as in Kubernetes.
@@ -121,7 +124,7 @@ mod tests {
     }
 
     fn matches(rule: Value, request: Request<'_>) -> bool {
-        let hook = Hook::of("u", &json!({"rules": [rule]}));
+        let hook = Hook::of("c", "u", &json!({"rules": [rule]}));
         hook.first_match(std::iter::once(((), request))).is_some()
     }
 
@@ -167,7 +170,7 @@ mod tests {
     #[test]
     fn an_object_is_selected_by_what_it_was_or_what_it_becomes() {
         let selector = json!({"matchLabels": {"a": "b"}});
-        let hook = Hook::of("u", &json!({"objectSelector": selector}));
+        let hook = Hook::of("c", "u", &json!({"objectSelector": selector}));
         let labelled = json!({"metadata": {"labels": {"a": "b"}}});
         let plain = json!({"metadata": {}});
         assert!(hook.selects(Some(&plain), Some(&labelled)));
@@ -176,7 +179,7 @@ mod tests {
         assert!(!hook.selects(None, None));
         let absent = json!({"objectSelector": {
             "matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}});
-        let hook = Hook::of("u", &absent);
+        let hook = Hook::of("c", "u", &absent);
         assert!(hook.selects(Some(&plain), None));
         assert!(!hook.selects(Some(&json!({"container": "c"})), None));
     }

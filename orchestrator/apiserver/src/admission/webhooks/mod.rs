@@ -8,6 +8,7 @@
 //!     object ◀── to the stored version ◀── decoded, defaulted ◀── patch ◀───────┘ or a refusal
 //! ```
 
+mod annotate;
 mod configured;
 mod hook;
 mod review;
@@ -65,7 +66,7 @@ impl<'a> Mutation<'a> {
     /// Asks each in turn. A deletion has no object.
     pub async fn ask(&mut self, object: Option<&mut Value>) -> Result<(), ApiError> {
         let all = (0..self.hooks.len()).collect();
-        self.ask_these(all, object).await
+        self.ask_these(0, all, object).await
     }
 
     /// Something else has changed the object since: all are asked again that want to be.
@@ -76,11 +77,12 @@ impl<'a> Mutation<'a> {
     /// Asks those a second time, and the last, that others' changes may concern.
     pub async fn ask_again(&mut self, object: &mut Value) -> Result<(), ApiError> {
         let again = std::mem::take(&mut self.again);
-        self.ask_these(again, Some(object)).await
+        self.ask_these(1, again, Some(object)).await
     }
 
     async fn ask_these(
         &mut self,
+        round: usize,
         places: BTreeSet<usize>,
         mut object: Option<&mut Value>,
     ) -> Result<(), ApiError> {
@@ -90,10 +92,13 @@ impl<'a> Mutation<'a> {
             let Some(served) = self.subject.invited(hook, object.as_deref())? else {
                 continue;
             };
+            let call = self.subject.noted(round, place);
             let changed = self
                 .subject
-                .mutate(hook, &served, object.as_deref_mut())
-                .await?;
+                .mutate(call, hook, &served, object.as_deref_mut())
+                .await;
+            call.mutated(hook, matches!(changed, Ok(true)));
+            let changed = changed?;
             if changed {
                 self.changed = true;
                 self.again.append(&mut self.asked);
@@ -112,14 +117,14 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
         return Ok(());
     };
     let mut invited = Vec::new();
-    for hook in hooks.iter() {
+    for (place, hook) in hooks.iter().enumerate() {
         if let Some(served) = subject.invited(hook, object)? {
-            invited.push((hook, served));
+            invited.push((subject.noted(0, place), hook, served));
         }
     }
-    let asking = invited.iter().map(|(hook, served)| async {
+    let asking = invited.iter().map(|(call, hook, served)| async {
         let shown = subject.shown(served, object).await?;
-        subject.call(hook, served, &shown).await
+        subject.call(*call, hook, served, &shown).await
     });
     let answers = join_all(asking).await;
     answers.into_iter().try_for_each(|answer| answer.map(drop))
@@ -153,6 +158,15 @@ impl<'a> Subject<'a> {
             equivalents: OnceLock::new(),
         };
         Ok(Some((subject, hooks)))
+    }
+
+    fn noted(&self, round: usize, index: usize) -> annotate::Call<'a> {
+        annotate::Call {
+            trail: self.attributes.trail,
+            role: self.role,
+            round,
+            index,
+        }
     }
 
     /// The version in which a webhook wants to see the object; None if it does not want to.
@@ -255,12 +269,13 @@ impl<'a> Subject<'a> {
     /// Asks a webhook that may change the object; true if it did.
     async fn mutate(
         &self,
+        call: annotate::Call<'_>,
         hook: &Hook,
         served: &Served,
         object: Option<&mut Value>,
     ) -> Result<bool, ApiError> {
         let shown = self.shown(served, object.as_deref()).await?;
-        let verdict = self.call(hook, served, &shown).await?;
+        let verdict = self.call(call, hook, served, &shown).await?;
         let Some(patch) = verdict.patch else {
             return Ok(false);
         };
@@ -270,6 +285,7 @@ impl<'a> Subject<'a> {
         if patch.as_array().is_some_and(Vec::is_empty) {
             return Ok(false);
         }
+        call.patched(hook, &patch);
         let (Some(object), Some(before)) = (object, shown.object) else {
             return Err(internal(format!(
                 "admission webhook {:?} attempted to modify the object, which is not supported for \
@@ -387,7 +403,13 @@ impl<'a> Subject<'a> {
     }
 
     /// The verdict of a webhook. One that cannot be asked allows everything, if it says so, or nothing.
-    async fn call(&self, hook: &Hook, served: &Served, shown: &Shown) -> Result<Verdict, ApiError> {
+    async fn call(
+        &self,
+        call: annotate::Call<'_>,
+        hook: &Hook,
+        served: &Served,
+        shown: &Shown,
+    ) -> Result<Verdict, ApiError> {
         let attributes = self.attributes;
         let (uid, options) = (
             super::new_uid(),
@@ -404,6 +426,7 @@ impl<'a> Subject<'a> {
         match self.ask(hook, &question).await {
             Ok(verdict) => {
                 attributes.warnings.add(verdict.warnings.iter().cloned());
+                call.said(hook, &verdict);
                 match verdict.refusal {
                     Some(status) => Err(ApiError::Given(status)),
                     None => Ok(verdict),
@@ -415,6 +438,7 @@ impl<'a> Subject<'a> {
                     why,
                     "a webhook failed, and counts as allowing"
                 );
+                call.failed_open(hook);
                 self.time_left().map(|_| Verdict::default())
             }
             Err(why) => Err(ApiError::Internal(format!(

@@ -53,6 +53,9 @@ pub struct Question<'a> {
     pub options: &'a Value,
 }
 
+/// Audit annotations of one answer; the others are left out.
+const MAX_ANNOTATIONS: usize = 64;
+
 /// What a webhook says.
 #[derive(Debug, Default, PartialEq)]
 pub struct Verdict {
@@ -61,6 +64,8 @@ pub struct Verdict {
     /// RFC 6902; nothing to change is none.
     pub patch: Option<Vec<u8>>,
     pub warnings: Vec<String>,
+    /// For the audit log.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// Whether a webhook may change what it is asked about.
@@ -94,7 +99,7 @@ impl Question<'_> {
             "requestKind": kind(self.request_kind),
             "requestResource": resource(self.request_resource),
             "operation": self.operation,
-            "userInfo": {"username": &*self.user.name, "groups": self.user.all_groups()},
+            "userInfo": self.user.info(),
             "dryRun": self.dry_run,
             "options": self.options,
         });
@@ -132,8 +137,16 @@ pub fn verdict(
     let patch_type = response["patchType"].as_str();
     let warnings = response["warnings"].as_array().into_iter().flatten();
     let warnings = warnings.filter_map(|text| text.as_str().map(str::to_owned));
+    let annotations = response["auditAnnotations"]
+        .as_object()
+        .into_iter()
+        .flatten();
+    let annotations = annotations
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .take(MAX_ANNOTATIONS);
     let mut verdict = Verdict {
         warnings: warnings.collect(),
+        annotations: annotations.collect(),
         ..Verdict::default()
     };
     if response["allowed"] != true {

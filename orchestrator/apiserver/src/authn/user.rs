@@ -1,27 +1,39 @@
-//! Who asks: a client certificate of the cluster's authority, a caller in the same process, or
-//! nobody in particular.
+//! Who asks: a name, groups, and what has to hold as long as the caller is believed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
-use api::ApiError;
 use sys::certificates::{CertificateError, Identity, Shown};
 
-/// A caller, as authorisation sees it. Put into the extensions of a request by whoever knows:
-/// the TLS connection or the in-process client.
+/// A caller, as authorisation sees it (UserInfo of authentication.k8s.io/v1). Put into the extensions
+/// of a request by the TLS connection, the in-process client, or [`authenticate`](super::authenticate).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// `admin`, `system:node:node-1`, `system:anonymous`
     pub name: Arc<str>,
+    /// Tells apart users that had the name one after the other; empty where nothing does.
+    pub uid: Arc<str>,
     /// Without the groups that everybody has.
     pub groups: Arc<[String]>,
+    /// What else the authenticator knows, by qualified names.
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
     /// The certificate that says so, where there is a connection that showed one.
     pub certificate: Option<Shown>,
+    /// The bearer token that says so.
+    pub token: Option<Arc<ShownToken>>,
     /// Where that connection comes from.
     pub peer: Option<IpAddr>,
+}
+
+/// What a bearer token was found to be. The token itself is not kept.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ShownToken {
+    /// None: it lasts until somebody takes it back.
+    pub ends: Option<Timestamp>,
 }
 
 /// Everything is allowed to this group.
@@ -36,12 +48,7 @@ const ANONYMOUS: &str = "system:anonymous";
 impl User {
     /// The holder of a verified certificate.
     pub fn from_certificate(identity: Identity) -> Self {
-        Self {
-            name: identity.common_name.into(),
-            groups: identity.organizations.into(),
-            certificate: None,
-            peer: None,
-        }
+        Self::named(&identity.common_name, identity.organizations)
     }
 
     /// The holder of the certificate (DER) that a TLS connection has verified.
@@ -69,28 +76,27 @@ impl User {
     /// Whether its connection proves an address to be its own: it comes from there, or the certificate
     /// names it. Callers in this process need no proof.
     pub fn proves(&self, address: IpAddr) -> bool {
-        let Some(shown) = &self.certificate else {
-            return true;
-        };
-        self.peer == Some(address) || shown.addresses.contains(&address)
+        match (&self.certificate, &self.token) {
+            (Some(shown), _) => self.peer == Some(address) || shown.addresses.contains(&address),
+            (None, Some(_)) => self.peer == Some(address),
+            (None, None) => true,
+        }
     }
 
     /// A part of the control plane in this process.
     pub fn internal(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            groups: [MASTERS.to_owned()].into(),
-            certificate: None,
-            peer: None,
-        }
+        Self::named(name, vec![MASTERS.to_owned()])
     }
 
     /// Somebody whom another caller asks about.
     pub fn named(name: &str, groups: Vec<String>) -> Self {
         Self {
             name: name.into(),
+            uid: "".into(),
             groups: groups.into(),
+            extra: Arc::default(),
             certificate: None,
+            token: None,
             peer: None,
         }
     }
@@ -108,18 +114,31 @@ impl User {
 
     /// A caller that says nothing about itself.
     pub fn anonymous() -> Self {
-        Self {
-            name: ANONYMOUS.into(),
-            groups: [].into(),
-            certificate: None,
-            peer: None,
-        }
+        Self::named(ANONYMOUS, Vec::new())
     }
 
-    /// Its certificate is over.
+    /// When its certificate or its token is over, if ever.
+    pub fn ends(&self) -> Option<Timestamp> {
+        let certificate = self.certificate.as_ref().map(|shown| shown.ends);
+        let token = self.token.as_ref().and_then(|token| token.ends);
+        certificate.into_iter().chain(token).min()
+    }
+
+    /// Its certificate or its token is over.
     pub fn has_ended(&self, now: Timestamp) -> bool {
-        let certificate = self.certificate.as_ref();
-        certificate.is_some_and(|shown| shown.ends <= now)
+        self.ends().is_some_and(|ends| ends <= now)
+    }
+
+    /// UserInfo of authentication.k8s.io/v1, as reviews and webhooks show it.
+    pub fn info(&self) -> Value {
+        let mut info = json!({"username": &*self.name, "groups": self.all_groups()});
+        if !self.uid.is_empty() {
+            info["uid"] = json!(&*self.uid);
+        }
+        if !self.extra.is_empty() {
+            info["extra"] = json!(&*self.extra);
+        }
+        info
     }
 
     pub fn is_anonymous(&self) -> bool {
@@ -137,66 +156,24 @@ impl User {
     }
 }
 
-/// The caller of a request. Credentials that are shown and not known, or have ended since, are an
-/// error, not nobody: a wrong token must not look like missing rights.
-pub fn authenticate(
-    user: Option<&User>,
-    headers: &HeaderMap,
-    now: Timestamp,
-) -> Result<User, ApiError> {
-    match user {
-        Some(user) if user.has_ended(now) => Err(ApiError::Unauthorized(
-            "the client certificate has ended while the connection was open".to_owned(),
-        )),
-        Some(user) => Ok(user.clone()),
-        None if headers.contains_key(header::AUTHORIZATION) => {
-            Err(ApiError::Unauthorized("Unauthorized".to_owned()))
-        }
-        None => Ok(User::anonymous()),
-    }
-}
-
-/// The token of `Authorization: Bearer …`.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
-    fn a_token_that_nobody_knows_is_not_anonymous() {
-        let now = Timestamp::UNIX_EPOCH;
-        let mut headers = HeaderMap::new();
-        assert!(authenticate(None, &headers, now).is_ok_and(|user| user.is_anonymous()));
-        headers.insert(
-            header::AUTHORIZATION,
-            HeaderValue::from_static("Bearer abc"),
+    fn what_is_told_of_a_user_is_a_kubernetes_user_info() {
+        let user = User {
+            uid: "u-1".into(),
+            extra: Arc::new([("example.com/a".to_owned(), vec!["b".to_owned()])].into()),
+            ..User::named("ann", vec!["dev".to_owned()])
+        };
+        assert_eq!(
+            user.info(),
+            json!({"username": "ann", "uid": "u-1", "groups": ["dev", "system:authenticated"],
+                "extra": {"example.com/a": ["b"]}})
         );
-        assert_eq!(bearer(&headers), Some("abc"));
-        let refused = authenticate(None, &headers, now).map_err(|e| e.code());
-        assert_eq!(refused, Err(401));
-    }
-
-    #[test]
-    fn a_certificate_that_ends_while_its_connection_is_open_is_worth_nothing_from_then_on() {
-        let (headers, ends) = (HeaderMap::new(), Timestamp::UNIX_EPOCH);
-        let user = User::internal("a").showing(Shown {
-            key: "k".into(),
-            ends,
-            addresses: [].into(),
-        });
-        let second = jiff::SignedDuration::from_secs(1);
-        assert!(authenticate(Some(&user), &headers, ends - second).is_ok());
-        let refused = authenticate(Some(&user), &headers, ends).map_err(|e| e.code());
-        assert_eq!(refused, Err(401));
+        let few = json!({"username": ANONYMOUS, "groups": ["system:unauthenticated"]});
+        assert_eq!(User::anonymous().info(), few);
     }
 
     #[test]
