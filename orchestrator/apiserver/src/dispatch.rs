@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::impersonation::{self, RealUser};
+use super::authn::service_account::discovery as discovery_of_keys;
 use super::authn::{self, User};
 use super::negotiate::{Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
@@ -24,7 +25,9 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
+use super::{
+    State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
+};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -40,6 +43,11 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
+        .route(
+            discovery_of_keys::CONFIGURATION,
+            get(discovery_of_keys::configuration),
+        )
+        .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
         .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)
@@ -175,6 +183,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
     authz::objects(&state, &user, wish)?;
+    if target.subresource.is_some_and(Subresource::connects) {
+        return proxy::connect(state, &user, target, &query, request).await;
+    }
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(
             target.resource(),

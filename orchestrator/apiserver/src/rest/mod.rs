@@ -7,6 +7,7 @@ pub mod get;
 pub mod list;
 pub mod review;
 pub mod subresource;
+mod token;
 pub mod update;
 
 use std::sync::Arc;
@@ -61,18 +62,21 @@ async fn answer(call: &Call) -> Answer {
     if let (None, Verb::Create, Some(question)) =
         (call.target.subresource, call.verb, review::question(call))
     {
-        return review::review(call, question);
+        return review::review(call, question).await;
     }
     match (call.target.subresource, call.verb) {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
+        (Some(Subresource::Token), Verb::Create) => token::request(call).await,
         (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (None, Verb::Get) if component::is_of(call) => component::get(call),
         (None, Verb::List) if component::is_of(call) => component::list(call),
-        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
-            get::get(call).await
-        }
+        (
+            Some(Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers)
+            | None,
+            Verb::Get,
+        ) => get::get(call).await,
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
@@ -81,13 +85,20 @@ async fn answer(call: &Call) -> Answer {
                 Subresource::Status
                 | Subresource::Finalize
                 | Subresource::Scale
+                | Subresource::EphemeralContainers
                 | Subresource::Approval,
             )
             | None,
             Verb::Update,
         ) => update::replace(call).await,
         (
-            Some(Subresource::Status | Subresource::Scale | Subresource::Approval) | None,
+            Some(
+                Subresource::Status
+                | Subresource::Scale
+                | Subresource::EphemeralContainers
+                | Subresource::Approval,
+            )
+            | None,
             Verb::Patch,
         ) => update::patch(call).await,
         (None, Verb::Delete) => delete::delete(call).await,
