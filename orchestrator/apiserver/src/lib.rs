@@ -62,7 +62,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::{Sources, User};
+pub use authn::{OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;

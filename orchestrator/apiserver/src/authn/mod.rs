@@ -14,10 +14,13 @@
 //! INVARIANT: a token is in no log and no error; what is kept of it is its digest.
 
 pub mod bootstrap_token;
+pub mod failures;
 pub mod impersonation;
+pub mod oidc;
 pub mod sources;
 pub mod static_file;
 mod user;
+pub mod webhook;
 
 use axum::http::{HeaderMap, header};
 use futures::future::BoxFuture;
@@ -26,8 +29,10 @@ use jiff::Timestamp;
 use super::State;
 use api::ApiError;
 
+pub use oidc::OidcConfig;
 pub use sources::{AuthenticationError, Sources};
 pub use user::{MASTERS, NODE_PREFIX, NODES, User};
+pub use webhook::TokenWebhook;
 
 /// Longer tokens are not looked at. One of a ServiceAccount takes about 1,200 bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -40,6 +45,9 @@ pub struct Authentication {
     pub audiences: Vec<String>,
     /// Those of the file that the server was given.
     pub static_tokens: static_file::StaticTokens,
+    pub oidc: Option<oidc::Issuer>,
+    pub webhook: Option<webhook::Reviewer>,
+    pub failures: failures::Failures,
 }
 
 /// A token that somebody shows, and to whom.
@@ -67,8 +75,12 @@ pub type Verdict = Result<Option<Proof>, String>;
 type Authenticator = for<'a> fn(Bearer<'a>) -> BoxFuture<'a, Verdict>;
 
 /// Who knows tokens, in the order in which they are asked.
-static AUTHENTICATORS: [Authenticator; 2] =
-    [static_file::authenticate, bootstrap_token::authenticate];
+static AUTHENTICATORS: [Authenticator; 4] = [
+    static_file::authenticate,
+    bootstrap_token::authenticate,
+    oidc::authenticate,
+    webhook::authenticate,
+];
 
 impl<'a> Bearer<'a> {
     /// A token that is for whoever asks this server.
