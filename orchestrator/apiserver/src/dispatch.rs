@@ -24,7 +24,9 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
+use super::{
+    State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
+};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -200,6 +202,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
     authz::objects(&state, &user, wish)?;
+    if target.subresource.is_some_and(Subresource::connects) {
+        return proxy::connect(state, &user, target, &query, request).await;
+    }
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(
             target.resource(),

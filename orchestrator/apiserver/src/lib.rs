@@ -22,6 +22,7 @@ mod families;
 mod flow;
 mod gzip;
 mod health;
+mod hops;
 mod join;
 mod negotiate;
 mod node_writes;
@@ -88,6 +89,8 @@ pub struct ServerConfig {
     pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
+    pub commit: String,
 }
 
 impl ServerConfig {
@@ -114,6 +117,7 @@ impl Default for ServerConfig {
             token_file: None,
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            commit: "0".repeat(40),
         }
     }
 }
@@ -157,6 +161,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// For streams and proxied requests.
+    connections: proxy::Room,
     applied: applied::Applied,
     authentication: authn::Authentication,
 }
@@ -194,6 +200,7 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             authentication,
         });

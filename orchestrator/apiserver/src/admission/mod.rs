@@ -35,7 +35,6 @@ pub enum Operation {
     Update,
     Delete,
     /// A stream to what the object stands for: exec, attach, port-forward, proxy.
-    #[expect(dead_code, reason = "the subresources that connect are not served yet")]
     Connect,
 }
 

@@ -7,6 +7,7 @@ mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod connections;
 mod custom;
 mod discovery;
 mod flows;

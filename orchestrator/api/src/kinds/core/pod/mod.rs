@@ -3,6 +3,7 @@
 mod columns;
 pub mod container;
 mod defaults;
+mod ephemeral;
 pub mod placement;
 mod security;
 mod spec;
@@ -35,9 +36,14 @@ pub fn resource() -> Resource {
         answers_with_object: true,
         categories: vec!["all".into()],
         subresources: vec![
+            Subresource::Attach,
             Subresource::Binding,
+            Subresource::EphemeralContainers,
             Subresource::Eviction,
+            Subresource::Exec,
             Subresource::Log,
+            Subresource::PortForward,
+            Subresource::Proxy,
             Subresource::Status,
         ],
         fields: fields(),
@@ -47,6 +53,8 @@ pub fn resource() -> Resource {
         update,
         update_status,
         validate: spec::pod,
+        validate_create: spec::new_pod,
+        validate_subresource,
         validate_update: update::pod_update,
         validate_status,
         printer: columns::PODS,
@@ -103,6 +111,12 @@ fn update_status(new: &mut Value, old: &Value) {
         for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
             follow(&mut new["status"], &old["status"], first, all);
         }
+    }
+}
+
+fn validate_subresource(sub: Subresource, new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    if sub == Subresource::EphemeralContainers {
+        ephemeral::update(new, old, errors);
     }
 }
 

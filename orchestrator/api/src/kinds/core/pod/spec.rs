@@ -16,8 +16,11 @@ const MAX_SEARCH_BYTES: usize = 2048;
 const MAX_SECONDS: i64 = i32::MAX as i64;
 
 pub fn pod(pod: &At<'_>, errors: &mut Errors) {
+    pod_spec(&pod.field("spec"), errors);
+}
+
+pub fn new_pod(pod: &At<'_>, errors: &mut Errors) {
     let spec = pod.field("spec");
-    pod_spec(&spec, errors);
     let ephemeral = spec.field("ephemeralContainers");
     if !ephemeral.is_empty() {
         errors.forbidden(&ephemeral, "cannot be set on create");
