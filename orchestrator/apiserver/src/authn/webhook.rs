@@ -23,8 +23,6 @@ use super::user::ShownToken;
 use super::{Bearer, User, Verdict};
 use crate::outgoing::{self, ClientConfig, kubeconfig};
 
-/// How long an answer is kept unless the server is told otherwise.
-pub const CACHE_TTL: Duration = Duration::from_secs(120);
 /// How many answers are kept.
 const MAX_ANSWERS: usize = 4096;
 /// How long the webhook may take, and how much it may say.
