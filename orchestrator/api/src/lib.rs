@@ -22,6 +22,7 @@ pub mod oidc;
 pub mod openapi;
 pub mod patch;
 pub mod pod_resources;
+pub mod pod_security;
 pub mod policy;
 mod prepare;
 pub mod quantity;

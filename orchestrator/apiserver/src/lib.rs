@@ -63,6 +63,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
+pub use admission::{AdmissionConfig, AdmissionConfigError};
 pub use authn::{OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
@@ -89,6 +90,8 @@ pub struct ServerConfig {
     pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
     pub commit: String,
 }
@@ -117,6 +120,7 @@ impl Default for ServerConfig {
             token_file: None,
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
         }
     }
@@ -157,6 +161,7 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
@@ -181,6 +186,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let plugins = admission::Plugins::new(&config.admission);
         let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
@@ -196,6 +202,7 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),

@@ -15,6 +15,7 @@ mod flows;
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
 mod frames;
+mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
@@ -23,6 +24,8 @@ mod objects;
 mod oidc;
 mod old_versions;
 mod outgoing;
+mod plugins;
+mod pod_security;
 mod policies;
 mod quotas;
 mod races;
