@@ -63,7 +63,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use admission::{AdmissionConfig, AdmissionConfigError};
+pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
 pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use apiserver::{AdmissionConfig, ApiServer, Pki, ServerConfig, server_names};
+use apiserver::{AdmissionConfig, ApiServer, Pki, ServerConfig, TolerationSeconds, server_names};
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
@@ -88,6 +88,12 @@ pub struct Args {
     /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// How long pods that do not say it stay on a node that is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// How long pods that do not say it stay on a node that is unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
     #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
@@ -213,14 +219,23 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
-        admission: AdmissionConfig::new(
-            &args.enable_admission_plugins,
-            &args.disable_admission_plugins,
-            args.admission_control_config_file.as_deref(),
-        )?,
+        admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
+}
+
+fn admission(args: &Args) -> anyhow::Result<AdmissionConfig> {
+    let mut config = AdmissionConfig::new(
+        &args.enable_admission_plugins,
+        &args.disable_admission_plugins,
+        args.admission_control_config_file.as_deref(),
+    )?;
+    config.toleration_seconds = TolerationSeconds {
+        not_ready: args.default_not_ready_toleration_seconds,
+        unreachable: args.default_unreachable_toleration_seconds,
+    };
+    Ok(config)
 }
 
 /// One range a family of each kind, and none inside another one.
