@@ -11,7 +11,10 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use apiserver::{AdmissionConfig, ApiServer, Pki, ServerConfig, TolerationSeconds, server_names};
+use apiserver::{
+    AdmissionConfig, ApiServer, AuthenticationConfig, Pki, ServerConfig, TolerationSeconds,
+    server_names,
+};
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
@@ -79,6 +82,17 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    /// Who signs tokens of ServiceAccounts; may be given several times: the first signs, all are
+    /// believed. A URL of HTTPS, so that others can find the keys there
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc"
+    )]
+    service_account_issuer: Vec<String>,
+    /// Whom tokens must be for that are shown to this server; the issuers if not given
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    api_audiences: Vec<String>,
     /// Admission plugins to turn on besides those that are on by default
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
@@ -219,6 +233,10 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        authentication: AuthenticationConfig {
+            issuers: args.service_account_issuer.clone(),
+            audiences: args.api_audiences.clone(),
+        },
         admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
