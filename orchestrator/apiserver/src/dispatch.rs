@@ -132,9 +132,8 @@ async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Cal
     Ok(caller)
 }
 
-// `/// Whoever shows a certificate, a token or nothing. An addressmut`, since a body is not `Sync`.
 /// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
-/// tokens.
+/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
 async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
     let known = request.extensions().get::<User>();
     let is_known = known.is_some_and(|user| !user.is_anonymous());

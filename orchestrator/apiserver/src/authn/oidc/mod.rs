@@ -142,7 +142,7 @@ impl Issuer {
         let ends = Timestamp::from_second(person.ends).ok();
         Ok(User {
             extra: Arc::new(person.extra),
-            token: Some(Arc::new(ShownToken { ends })),
+            token: Some(Arc::new(ShownToken { ends, bond: None })),
             ..User::named(&person.name, person.groups)
         })
     }
