@@ -38,7 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::{Identity, Shown};
 use super::connections::{self, Connections, Limits, Place};
-use super::{Shutdown, Turns};
+use super::{Shutdown, Turns, keep_alive};
 pub use takeover::{AnyStream, Stream, Takeover};
 pub use unread::RequestBody;
 
@@ -211,6 +211,7 @@ impl Visit {
             front,
         } = self;
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         let closing = place.closing_token();
         let stream = tokio::select! {
             stream = front.handshake(stream, peer, config, &mut place) => stream?,

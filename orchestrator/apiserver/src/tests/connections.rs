@@ -700,3 +700,86 @@ async fn ephemeral_containers_are_added_and_never_changed() {
         .await
         .expect(200);
 }
+
+#[tokio::test]
+async fn a_log_is_that_of_the_run_which_is_meant_and_says_why_there_is_none() {
+    let setting = Setting::start().await;
+    let seen = Seen::default();
+    let noted = seen.clone();
+    let service = move |request: Request<Incoming>| {
+        let is_waiting = request.uri().path().contains("/waiting/");
+        noted
+            .lock()
+            .expect("whole")
+            .push(request.map(|_| Vec::new()));
+        match is_waiting {
+            true => reply(
+                400,
+                "container \"c\" in pod \"waiting\" is waiting to start: X",
+            ),
+            false => reply(200, "words\n"),
+        }
+    };
+    let agent = setting.agent_serving("node-2", service).await;
+    setting.node("node-2", &agent).await;
+    let objects = &setting.cluster.server.state.objects;
+    let pods = api::find("", "v1", "pods").expect("served");
+    let ended = json!({"terminated": {"exitCode": 1}});
+    for (name, node, status) in [
+        (
+            "waiting",
+            "node-2",
+            json!({"state": {"waiting": {"reason": "ErrImagePull"}}}),
+        ),
+        (
+            "crashing",
+            "node-2",
+            json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}),
+        ),
+        (
+            "restarted",
+            "node-2",
+            json!({"state": {"running": {}}, "lastState": ended}),
+        ),
+        ("early", "", json!({})),
+    ] {
+        let mut status = status;
+        status["name"] = "c".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+            "status": {"phase": "Running", "containerStatuses": [status]}});
+        let written = objects.write(pods, &pod, Expect::Absent, Vec::new());
+        written.await.expect("written");
+    }
+    let waiting = setting.cluster.get(&format!("{PODS}/waiting/log")).await;
+    assert_eq!(
+        waiting.message(),
+        "container \"c\" in pod \"waiting\" is waiting to start: image can't be pulled"
+    );
+    waiting.expect(400);
+    seen.lock().expect("whole").clear();
+    for (pod, expected) in [
+        ("crashing", "previous=false"),
+        ("restarted", "previous=true"),
+    ] {
+        let path = format!("{PODS}/{pod}/log?previous=true&tailLines=5");
+        assert_eq!(setting.cluster.get(&path).await.expect(200), "words\n");
+        let asked = seen.lock().expect("whole").pop().expect("asked");
+        let expected = format!("/containerLogs/default/{pod}/c?{expected}&tailLines=5");
+        assert_eq!(asked.uri().to_string(), expected);
+    }
+    let early = setting.cluster.get(&format!("{PODS}/early/log")).await;
+    assert_eq!(early.expect(200), "");
+    let wrong = setting
+        .cluster
+        .get(&format!("{PODS}/waiting/log?tailLines=-1"))
+        .await;
+    assert_eq!(
+        wrong.message(),
+        "PodLogOptions \"waiting\" is invalid: tailLines: Invalid value: -1: must be greater than or \
+         equal to 0"
+    );
+    wrong.expect(422);
+    assert_eq!(seen.lock().expect("whole").len(), 0);
+}

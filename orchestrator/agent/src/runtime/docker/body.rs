@@ -159,6 +159,7 @@ pub fn role_text(role: Role) -> &'static str {
         Role::Sandbox => "sandbox",
         Role::Init => "init",
         Role::Main => "main",
+        Role::Ephemeral => "ephemeral",
     }
 }
 
@@ -193,10 +194,10 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
     HostConfig {
         network_mode: Some(network_mode),
         ipc_mode,
-        pid_mode: if spec.host_pids {
-            Some("host".to_owned())
-        } else {
-            joined(spec.share_pids)
+        pid_mode: match &spec.processes_of {
+            _ if spec.host_pids => Some("host".to_owned()),
+            Some(target) if !spec.share_pids => Some(format!("container:{target}")),
+            _ => joined(spec.share_pids),
         },
         mounts: Some(mounts),
         memory: positive(spec.resources.memory_bytes),
