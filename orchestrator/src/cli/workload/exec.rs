@@ -45,8 +45,9 @@ impl Exec {
         let container = self.container.choose(&pod)?;
         let wanted = terminal::wanted(container, self.stdin, self.tty);
         let name = api::meta::name(&pod).to_owned();
-        let process = pods::api(&cluster, &pod).exec(&name, self.command, &wanted);
-        let process = process.await.map_err(|error| cluster.refused(error))?;
+        let process = pods::api(&cluster, &pod);
+        let process = process.exec(&name, self.command, &wanted).await;
+        let process = process.map_err(|error| cluster.refused(error))?;
         terminal::converse(process, wanted.tty).await
     }
 }

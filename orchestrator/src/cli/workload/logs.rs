@@ -101,7 +101,7 @@ impl Logs {
                 false => vec![self.container.choose(pod)?],
             };
             for name in names {
-                sources.push(self.source(&cluster, pod, &name)?);
+                sources.push(self.source(pod, &name)?);
             }
         }
         if let ([only], false) = (sources.as_slice(), self.prefix) {
@@ -121,7 +121,7 @@ impl Logs {
         }
     }
 
-    fn source(&self, cluster: &Cluster, pod: &Value, container: &str) -> Result<Source> {
+    fn source(&self, pod: &Value, container: &str) -> Result<Source> {
         let (name, pods) = (api::meta::name(pod), cluster::resource("pods")?);
         let mut options = vec![format!("container={container}")];
         for (name, is_set) in [

@@ -216,17 +216,19 @@ async fn converse<R: Runtime>(
         mut output,
     } = process;
     let gone = client.gone();
-    let (mut stdin, mut stdout, mut stderr) = (
-        client.stdin.take(),
-        client.stdout.take(),
-        client.stderr.take(),
-    );
-    let reading = async {
-        if let Some(stdin) = &mut stdin {
-            // A process that reads no more does not end the conversation: it may have something to say.
-            let _ = copy(stdin, &mut input).await;
-            let _ = input.shutdown().await;
-        }
+    let stdin = client.stdin.take();
+    let (mut stdout, mut stderr) = (client.stdout.take(), client.stderr.take());
+    let reading = async move {
+        let Some(mut stdin) = stdin else {
+            // Held, so that it does not end.
+            let _held = input;
+            return std::future::pending::<Ended>().await;
+        };
+        // A process that reads no more does not end the conversation: it may have something to say.
+        let _ = copy(&mut stdin, &mut input).await;
+        let _ = input.shutdown().await;
+        // What cannot be shut down, a pipe, ends with this.
+        drop(input);
         std::future::pending::<Ended>().await
     };
     let sizes = &mut client.sizes;
