@@ -15,6 +15,7 @@ mod flows;
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
 mod frames;
+mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
@@ -22,12 +23,15 @@ mod node_rights;
 mod objects;
 mod old_versions;
 mod outgoing;
+mod plugins;
+mod pod_security;
 mod policies;
 mod quotas;
 mod races;
 mod remote;
 mod reviews;
 mod scale;
+mod service_account_tokens;
 mod services;
 mod strangers;
 mod users;
