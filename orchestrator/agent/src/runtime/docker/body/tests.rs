@@ -123,3 +123,20 @@ fn an_ephemeral_container_sees_the_processes_of_its_target_or_of_the_whole_pod()
     assert_eq!(pid_mode(Some("t"), true, false), of("container:s"));
     assert_eq!(pid_mode(Some("t"), false, true), of("host"));
 }
+
+#[test]
+fn a_private_mount_leaves_the_propagation_to_the_engine_which_knows_its_own_root() {
+    let propagation = |propagation: Propagation| {
+        let made = mount(&Mount {
+            source: "/".into(),
+            target: "/host".to_owned(),
+            read_only: false,
+            propagation,
+            joined: false,
+        });
+        made.bind_options.and_then(|options| options.propagation)
+    };
+    assert_eq!(propagation(Propagation::Private), None);
+    let slave = Some(MountBindOptionsPropagationEnum::RSLAVE);
+    assert_eq!(propagation(Propagation::HostToContainer), slave);
+}
