@@ -783,3 +783,59 @@ async fn a_log_is_that_of_the_run_which_is_meant_and_says_why_there_is_none() {
     wrong.expect(422);
     assert_eq!(seen.lock().expect("whole").len(), 0);
 }
+
+#[tokio::test]
+async fn a_websocket_of_a_pod_is_reached_through_the_proxy() {
+    let setting = Setting::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let service = service_fn(|mut request: Request<Incoming>| async move {
+            assert_eq!(request.headers()["upgrade"], "websocket");
+            assert_eq!(request.headers()["sec-websocket-protocol"], "chat");
+            assert_eq!(request.uri().to_string(), "/socket?a=b");
+            let upgraded = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(upgraded.await.expect("upgraded"));
+                let mut heard = [0; 5];
+                stream.read_exact(&mut heard).await.expect("read");
+                stream.write_all(&heard).await.expect("written");
+                stream.shutdown().await.expect("shut down");
+            });
+            let mut answer = reply(101, "");
+            for (name, value) in [
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-accept", "x"),
+            ] {
+                answer
+                    .headers_mut()
+                    .insert(name, value.parse().expect("a value"));
+            }
+            Ok::<_, Infallible>(answer)
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        connection.with_upgrades().await.expect("served");
+    });
+    let pods = BTreeMap::from([("10.100.2.7:8080".to_owned(), address)]);
+    let agent = setting.agent("node-2", pods).await;
+    setting.node("node-2", &agent).await;
+    running(&setting, "web", "node-2", "10.100.2.7").await;
+    let front = Front::start(&setting);
+    let token = "base64url.bearer.authorization.k8s.io.c2VjcmV0";
+    let ask = format!(
+        "GET {PODS}/web:8080/proxy/socket?a=b HTTP/1.1\r\nhost: kubernetes\r\nconnection: Upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-protocol: {token}, chat\r\n\r\n"
+    );
+    let (head, mut stream) = front.ask(&ask).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(
+        head.to_lowercase().contains("sec-websocket-accept: x"),
+        "{head}"
+    );
+    stream.write_all(b"hello").await.expect("written");
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).await.expect("an echo");
+    assert_eq!(&heard, b"hello");
+}
