@@ -366,13 +366,20 @@ impl<'a> Ends<'a> {
         }
     }
 
-    /// Lets a connection be what else it has become.
+    /// Lets a connection be what else it has become. One without a certificate was given away by a service that
+    /// knows its client by a token: that it was short is not demanded any more.
     async fn let_go_on(&self, work: BoxFuture<'static, ()>) {
+        let certificate_ends = async {
+            match self.stranger {
+                true => std::future::pending().await,
+                false => tokio::time::sleep_until(self.ends_at).await,
+            }
+        };
         tokio::select! {
             () = work => {}
             () = self.place.closing() => {}
             () = self.shutdown.requested() => {}
-            () = tokio::time::sleep_until(self.ends_at) => {}
+            () = certificate_ends => {}
         }
     }
 }
