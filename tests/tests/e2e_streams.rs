@@ -42,7 +42,7 @@ fn every_client_reaches_into_containers() {
             "ports": [{"name": "http", "port": 8080, "targetPort": "http"}]},
     });
     kubectl.given("create", &service).unwrap();
-    let own = tests::cluster::workspace().join("target/debug/orchestrator");
+    let own = tests::cluster::workspace().join(".dev/bin/orchestrator");
     let clients = kubectls().into_iter();
     let clients = clients.filter(|(minor, _)| WANTED.contains(minor));
     let mut clients: Vec<_> = clients
@@ -64,7 +64,9 @@ fn every_client_reaches_into_containers() {
         client.logs().context(name.clone()).unwrap();
         client.attached().context(name.clone()).unwrap();
     }
-    let newest = clients.iter().rfind(|(name, _)| name.starts_with("kubectl"));
+    let newest = clients
+        .iter()
+        .rfind(|(name, _)| name.starts_with("kubectl"));
     if let Some((_, program)) = newest {
         let client = Client {
             program,
@@ -107,7 +109,16 @@ impl Client<'_> {
         let said = self.run(&["exec", "web", "-c", "web", "--", "echo", "a  b", "$HOME"])?;
         ensure!(said == "a  b $HOME\n", "{said:?}");
         let failed = self
-            .command(&["exec", "web", "-c", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])
+            .command(&[
+                "exec",
+                "web",
+                "-c",
+                "web",
+                "--",
+                "sh",
+                "-c",
+                "echo out; echo err >&2; exit 7",
+            ])
             .output()?;
         ensure!(failed.status.code() == Some(7), "{failed:?}");
         ensure!(failed.stdout == b"out\n", "{failed:?}");
@@ -116,7 +127,9 @@ impl Client<'_> {
         child.stdin.take().context("stdin")?.write_all(b"12345")?;
         let counted = child.wait_with_output()?;
         ensure!(counted.stdout == b"5\n", "stdin ends: {counted:?}");
-        let missing = self.command(&["exec", "web", "-c", "none", "--", "ls"]).output()?;
+        let missing = self
+            .command(&["exec", "web", "-c", "none", "--", "ls"])
+            .output()?;
         ensure!(!missing.status.success());
         Ok(())
     }
@@ -133,7 +146,11 @@ impl Client<'_> {
         stdout.read_to_end(&mut heard)?;
         sending.join().expect("no panic")?;
         ensure!(child.wait()?.success());
-        ensure!(heard.len() == bytes.len(), "{} of {LARGE} bytes", heard.len());
+        ensure!(
+            heard.len() == bytes.len(),
+            "{} of {LARGE} bytes",
+            heard.len()
+        );
         ensure!(heard == bytes, "bytes were changed");
         Ok(())
     }
@@ -151,7 +168,10 @@ impl Client<'_> {
         let list = self.run(&["exec", "web", "-c", "web", "--", "ls", "/tmp/copied"])?;
         ensure!(list == "inner\nsmall\n", "{list:?}");
         self.run(&["cp", "web:/tmp/copied", &to.to_string_lossy(), "-c", "web"])?;
-        ensure!(fs::read(to.join("inner/data"))? == bytes, "the copy differs");
+        ensure!(
+            fs::read(to.join("inner/data"))? == bytes,
+            "the copy differs"
+        );
         ensure!(fs::read_to_string(to.join("small"))? == "small");
         Ok(())
     }
@@ -219,8 +239,18 @@ impl Client<'_> {
 
     fn debugged(&self) -> Result<()> {
         let said = self.run(&[
-            "debug", "web", "--image=tools", "--target=web", "--image-pull-policy=IfNotPresent",
-            "-c", "look", "--attach=false", "--", "sh", "-c", "cat /proc/1/comm; sleep 1000",
+            "debug",
+            "web",
+            "--image=tools",
+            "--target=web",
+            "--image-pull-policy=IfNotPresent",
+            "-c",
+            "look",
+            "--attach=false",
+            "--",
+            "sh",
+            "-c",
+            "cat /proc/1/comm; sleep 1000",
         ]);
         said?;
         wait("the debugger sees the processes of its target", || {
@@ -228,15 +258,27 @@ impl Client<'_> {
             Ok(log.contains("nginx").then_some(()))
         });
         let state = self.run(&[
-            "get", "pod", "web", "-o",
+            "get",
+            "pod",
+            "web",
+            "-o",
             "jsonpath={.status.ephemeralContainerStatuses[0].state.running.startedAt}",
         ])?;
         ensure!(state.starts_with("20"), "{state:?}");
         let said = self.run(&["exec", "web", "-c", "look", "--", "echo", "hello"])?;
         ensure!(said == "hello\n", "{said:?}");
         self.run(&[
-            "debug", "web", "--copy-to=copy", "--image=tools", "--image-pull-policy=IfNotPresent",
-            "-c", "extra", "--attach=false", "--", "sleep", "1000",
+            "debug",
+            "web",
+            "--copy-to=copy",
+            "--image=tools",
+            "--image-pull-policy=IfNotPresent",
+            "-c",
+            "extra",
+            "--attach=false",
+            "--",
+            "sleep",
+            "1000",
         ])?;
         let waited = self.run(&["wait", "--for=condition=Ready", "pod/copy", "--timeout=80s"]);
         waited.map(drop)
@@ -248,7 +290,9 @@ fn forwarded(child: &mut Child) -> Result<()> {
     let mut lines = BufReader::new(child.stdout.as_mut().context("stdout")?).lines();
     let said = lines.next().context("it ended")??;
     let port = said.strip_prefix("Forwarding from 127.0.0.1:");
-    let port = port.and_then(|rest| rest.split(' ').next()).context(said.clone())?;
+    let port = port
+        .and_then(|rest| rest.split(' ').next())
+        .context(said.clone())?;
     for _ in 0..50 {
         let page = get(&format!("127.0.0.1:{port}"), "/")?;
         ensure!(page.contains("Welcome to nginx!"), "{page}");
@@ -260,7 +304,10 @@ fn through_proxy(child: &mut Child) -> Result<()> {
     let mut lines = BufReader::new(child.stdout.as_mut().context("stdout")?).lines();
     let said = lines.next().context("it ended")??;
     let address = said.rsplit(' ').next().context("no address")?;
-    let page = get(address, "/api/v1/namespaces/default/services/web:http/proxy/")?;
+    let page = get(
+        address,
+        "/api/v1/namespaces/default/services/web:http/proxy/",
+    )?;
     ensure!(page.contains("Welcome to nginx!"), "{page}");
     Ok(())
 }
