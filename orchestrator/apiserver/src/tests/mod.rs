@@ -27,6 +27,7 @@ mod outgoing;
 mod plugins;
 mod pod_security;
 mod policies;
+mod proxying;
 mod quotas;
 mod races;
 mod remote;
