@@ -49,7 +49,7 @@ struct Controller {
 impl Controller {
     fn new(state: Arc<State>) -> Result<Self, ApiError> {
         let router = dispatch::router(state.clone());
-        let user = User::internal(CONTROLLER);
+        let user = User::component(CONTROLLER);
         Ok(Self {
             kind: bootstrap::find(GROUP, "certificatesigningrequests")?,
             client: kube::Client::new(router.layer(Extension(user)), "default"),
