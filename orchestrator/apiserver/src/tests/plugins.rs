@@ -371,3 +371,70 @@ async fn a_namespace_says_which_taints_its_pods_tolerate_and_may() {
     );
     refused.expect(403);
 }
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+#[tokio::test]
+async fn who_sets_owners_may_delete_and_who_blocks_them_may_write_their_finalizers() {
+    let plugin = ["OwnerReferencesPermissionEnforcement"];
+    let cluster = Cluster::with(with_plugins(&plugin, &[])).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"],
+        "verbs": ["get", "create", "update", "patch"]}]);
+    let role = json!({"metadata": {"name": "r"}, "rules": rules});
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    cluster.post(&roles, role).await.expect(201);
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({"metadata": {"name": "r"},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "dev"}]});
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    cluster.post(&bindings, binding).await.expect(201);
+    let dev = cluster.as_user(User::named("dev", Vec::new()));
+    let owner = cluster
+        .post(CONFIG_MAPS, config_map("owner"))
+        .await
+        .expect(201);
+    let owned = |name: &str, blocks: bool| {
+        let mut map = config_map(name);
+        map["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap",
+            "name": "owner", "uid": owner["metadata"]["uid"], "blockOwnerDeletion": blocks}]);
+        map
+    };
+    dev.post(CONFIG_MAPS, owned("a", false)).await.expect(201);
+    let refused = dev.post(CONFIG_MAPS, owned("b", true)).await;
+    assert!(
+        refused.message().starts_with(
+            "configmaps \"b\" is forbidden: cannot set blockOwnerDeletion if an ownerReference \
+             refers to a resource you can't set finalizers on: "
+        ),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+    dev.post(CONFIG_MAPS, config_map("c")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/c");
+    let refused = dev.merge(&path, owned("c", false)).await;
+    assert!(
+        refused.message().starts_with(
+            "configmaps \"c\" is forbidden: cannot set an ownerRef on a resource you can't delete: "
+        ),
+        "{}",
+        refused.message()
+    );
+    // What is not about owners is let pass.
+    let change = json!({"data": {"x": "y"}});
+    dev.merge(&path, change).await.expect(200);
+    let more = json!({"rules": [rules[0], {"apiGroups": [""], "resources": ["configmaps"],
+        "verbs": ["delete"]}, {"apiGroups": [""], "resources": ["configmaps/finalizers"],
+        "verbs": ["update"]}]});
+    cluster.merge(&format!("{roles}/r"), more).await.expect(200);
+    dev.merge(&path, owned("c", true)).await.expect(200);
+    let mut unknown = owned("d", true);
+    unknown["metadata"]["ownerReferences"][0]["kind"] = "Nothing".into();
+    let refused = dev.post(CONFIG_MAPS, unknown).await;
+    assert!(
+        refused
+            .message()
+            .contains("cannot find RESTMapping for APIVersion v1 Kind Nothing")
+    );
+}
