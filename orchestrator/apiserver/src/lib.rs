@@ -66,7 +66,7 @@ use sys::Tasks;
 
 pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
 pub use authn::service_account::KeyError;
-pub use authn::{AuthenticationConfig, Sources, User};
+pub use authn::{AuthenticationConfig, OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
