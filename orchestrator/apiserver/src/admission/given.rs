@@ -1,11 +1,11 @@
-//! What a write must meet, or is given, because of other objects: its namespace, a pod's service
-//! account. A Service's addresses and node ports are in `services`.
+//! What a write must meet, or is given, because of other objects: its namespace. A Service's addresses and
+//! node ports are in `services`.
 
 use serde_json::{Value, json};
 
 use crate::State;
 use crate::objects::put;
-use crate::reply::{self, internal};
+use crate::reply::internal;
 use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
 
@@ -32,36 +32,6 @@ pub fn namespace_is_open(
         return Err(ApiError::forbidden(resource, name, why));
     }
     Ok(())
-}
-
-/// What a new object refers to must be there; a pod gets the pull secrets of its service account if it names
-/// none.
-pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    if resource.behaviour != Behaviour::Pod {
-        return Ok(());
-    }
-    let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object));
-    let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;
-    let account = object["spec"]["serviceAccountName"].as_str();
-    let account = account.unwrap_or_default();
-    let Some(found) = state.objects.cache.get(accounts, namespace, account) else {
-        let why = format!(
-            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" \
-             not found"
-        );
-        return Err(ApiError::forbidden(resource, &name, why));
-    };
-    give_pull_secrets(object, &reply::parse(&found.bytes())?);
-    Ok(())
-}
-
-/// The pod then refers to them itself, which gives its node the right to read them.
-fn give_pull_secrets(pod: &mut Value, account: &Value) {
-    let is_given = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    let given = &account["imagePullSecrets"];
-    if !is_given(&pod["spec"]["imagePullSecrets"]) && is_given(given) {
-        pod["spec"]["imagePullSecrets"] = given.clone();
-    }
 }
 
 /// A pod that is sent back as its manifest keeps what it was given when it was made.

@@ -31,6 +31,7 @@ mod races;
 mod remote;
 mod reviews;
 mod scale;
+mod service_account_pods;
 mod service_account_tokens;
 mod services;
 mod strangers;

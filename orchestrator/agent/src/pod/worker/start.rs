@@ -61,9 +61,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         template: &Template,
         (role, attempt, generation, level): Place,
     ) -> Result<ContainerSpec, SpecError> {
+        let sources = self.sources(pod).await?;
         // What changes from here on is written by an update.
         let inputs = self.inputs();
-        let sources = self.sources(pod).await?;
         let facts = self.facts();
         let volumes = self.make_files(pod, template, attempt, &sources).await?;
         self.note_written(inputs);
