@@ -1,7 +1,7 @@
 //! From a request to its handler: limits, authentication, authorisation, panics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -108,26 +108,51 @@ struct Caller {
 
 /// Who asks, and that it may ask for this path at all.
 async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Caller, ApiError> {
-    let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
     let mut caller = match joins {
         true => Caller {
-            user: known.cloned().unwrap_or_else(User::anonymous),
+            user: request
+                .extensions()
+                .get()
+                .cloned()
+                .unwrap_or_else(User::anonymous),
             real: None,
         },
-        false => {
-            let now = Timestamp::now();
-            let user = authn::authenticate(state, known, request.headers(), now).await?;
-            Caller { user, real: None }
-        }
+        false => Caller {
+            user: authenticated(state, request).await?,
+            real: None,
+        },
     };
     if !joins
         && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
     {
         caller.real = Some(std::mem::replace(&mut caller.user, other));
     }
-    authz::path(state, &caller.user, request.uri().path())?;
+    let method = request.method().as_str();
+    authz::path(state, &caller.user, method, request.uri().path())?;
     Ok(caller)
+}
+
+/// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
+/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
+async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
+    let known = request.extensions().get::<User>();
+    let is_known = known.is_some_and(|user| !user.is_anonymous());
+    let shows = !is_known && request.headers().contains_key(header::AUTHORIZATION);
+    let peer = request.extensions().get::<Peer>().filter(|_| shows);
+    let failures = &state.authentication.failures;
+    let _turn = match peer.filter(|peer| failures.are_many(peer.0, Instant::now())) {
+        Some(peer) => {
+            let stranger = User::anonymous();
+            Some(state.shares.enter(&stranger, Some(*peer), false).await?)
+        }
+        None => None,
+    };
+    let user = authn::authenticate(state, known, request.headers(), Timestamp::now()).await;
+    if let (Err(_), Some(peer)) = (&user, peer) {
+        failures.note(peer.0, Instant::now());
+    }
+    user
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -164,9 +189,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
-    let target = match Route::parse(&state.registry.snapshot(), path)? {
+    let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
+        // Who may not ask is not told what there is.
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        Err(error)
+    });
+    let target = match route? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());

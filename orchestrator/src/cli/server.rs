@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use apiserver::{
-    AdmissionConfig, ApiServer, AuthenticationConfig, Pki, ServerConfig, server_names,
+    AdmissionConfig, ApiServer, AuthenticationConfig, Pki, ServerConfig, TolerationSeconds,
+    server_names,
 };
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
@@ -101,6 +102,12 @@ pub struct Args {
     /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// How long pods that do not say it stay on a node that is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// How long pods that do not say it stay on a node that is unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
     #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
@@ -238,14 +245,23 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             issuers: args.service_account_issuer.clone(),
             audiences: args.api_audiences.clone(),
         },
-        admission: AdmissionConfig::new(
-            &args.enable_admission_plugins,
-            &args.disable_admission_plugins,
-            args.admission_control_config_file.as_deref(),
-        )?,
+        admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
+}
+
+fn admission(args: &Args) -> anyhow::Result<AdmissionConfig> {
+    let mut config = AdmissionConfig::new(
+        &args.enable_admission_plugins,
+        &args.disable_admission_plugins,
+        args.admission_control_config_file.as_deref(),
+    )?;
+    config.toleration_seconds = TolerationSeconds {
+        not_ready: args.default_not_ready_toleration_seconds,
+        unreachable: args.default_unreachable_toleration_seconds,
+    };
+    Ok(config)
 }
 
 /// One range a family of each kind, and none inside another one.

@@ -190,9 +190,11 @@ pub fn wished_tokens(pod: &Pod) -> BTreeSet<TokenWish> {
 /// The objects that a pod's containers and volumes refer to.
 pub fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
     let mut needed = BTreeSet::new();
+    let ephemeral = shape::ephemeral_templates(pod);
     for template in shape::init_templates(pod)
         .iter()
         .chain(shape::main_templates(pod))
+        .chain(ephemeral.iter().map(|(template, _)| template))
     {
         for from in template.env_from.iter().flatten() {
             needed.extend(
