@@ -170,9 +170,10 @@ fn place(headers: &Headers) -> Option<usize> {
 fn build(closer: Closer, found: [Option<Id>; 5], wants: Wants, as_status: bool) -> Command {
     let link = closer.link();
     let [stdin, stdout, stderr, error, resize] = found;
-    // What goes only one way is closed the other way.
+    // client-go closes its stdin once ours is closed, so that what comes in keeps its other direction; what
+    // goes out is never read.
     let reader = |id: Option<Id>, wanted: bool| {
-        let (reader, _) = id.map(|id| (link.reader(id), link.writer(id)))?;
+        let reader = id.map(|id| link.reader(id).keep(link.writer(id)))?;
         wanted.then_some(reader)
     };
     let writer = |id: Option<Id>, wanted: bool| {
