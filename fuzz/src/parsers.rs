@@ -44,6 +44,8 @@ pub const PARSERS: &[Parser] = &[
     parser("pattern", Form::Pattern, pattern),
     parser("custom-schema", Form::Schema, custom_schema),
     parser("cel", Form::Rule, rule),
+    parser("spdy", Form::Spdy, streams::fuzzing::spdy),
+    parser("websocket", Form::WebSocket, streams::fuzzing::websocket),
 ];
 
 const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Parser {

@@ -21,6 +21,8 @@ pub enum Form {
     Pattern,
     Schema,
     Rule,
+    Spdy,
+    WebSocket,
 }
 
 /// Inputs of that form.
@@ -46,6 +48,8 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Pattern => texts(PATTERNS),
         Form::Schema => texts(SCHEMAS),
         Form::Rule => texts(RULES),
+        Form::Spdy => streams::fuzzing::spdy_seeds(),
+        Form::WebSocket => streams::fuzzing::websocket_seeds(),
     }
 }
 

@@ -274,11 +274,6 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a few bytes whatever is waiting already.
-    pub(crate) fn write_now(&self, data: &[u8]) {
-        self.link.session().table.write_now(self.id, data);
-    }
-
     /// Ends the stream with `last`, which is sent whatever is waiting already.
     pub(crate) fn finish(&self, last: &[u8]) {
         self.link.session().table.finish_sending(self.id, last);
