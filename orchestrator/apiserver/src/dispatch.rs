@@ -1,7 +1,7 @@
 //! From a request to its handler: limits, authentication, authorisation, panics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::authn::impersonation::{self, RealUser};
+use super::authn::service_account::discovery as discovery_of_keys;
 use super::authn::{self, User};
 use super::negotiate::{Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
@@ -42,6 +43,11 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
+        .route(
+            discovery_of_keys::CONFIGURATION,
+            get(discovery_of_keys::configuration),
+        )
+        .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
         .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)
@@ -102,18 +108,20 @@ struct Caller {
 
 /// Who asks, and that it may ask for this path at all.
 async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Caller, ApiError> {
-    let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
     let mut caller = match joins {
         true => Caller {
-            user: known.cloned().unwrap_or_else(User::anonymous),
+            user: request
+                .extensions()
+                .get()
+                .cloned()
+                .unwrap_or_else(User::anonymous),
             real: None,
         },
-        false => {
-            let now = Timestamp::now();
-            let user = authn::authenticate(state, known, request.headers(), now).await?;
-            Caller { user, real: None }
-        }
+        false => Caller {
+            user: authenticated(state, request).await?,
+            real: None,
+        },
     };
     if !joins
         && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
@@ -122,6 +130,28 @@ async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Cal
     }
     authz::path(state, &caller.user, request.uri().path())?;
     Ok(caller)
+}
+
+/// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
+/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
+async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
+    let known = request.extensions().get::<User>();
+    let is_known = known.is_some_and(|user| !user.is_anonymous());
+    let shows = !is_known && request.headers().contains_key(header::AUTHORIZATION);
+    let peer = request.extensions().get::<Peer>().filter(|_| shows);
+    let failures = &state.authentication.failures;
+    let _turn = match peer.filter(|peer| failures.are_many(peer.0, Instant::now())) {
+        Some(peer) => {
+            let stranger = User::anonymous();
+            Some(state.shares.enter(&stranger, Some(*peer), false).await?)
+        }
+        None => None,
+    };
+    let user = authn::authenticate(state, known, request.headers(), Timestamp::now()).await;
+    if let (Err(_), Some(peer)) = (&user, peer) {
+        failures.note(peer.0, Instant::now());
+    }
+    user
 }
 
 /// `/api` and `/apis`: discovery and objects.

@@ -58,12 +58,15 @@ use std::sync::{Arc, Weak};
 
 use axum::Router;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use authn::{Sources, User};
+pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
+pub use authn::service_account::KeyError;
+pub use authn::{AuthenticationConfig, OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -89,6 +92,10 @@ pub struct ServerConfig {
     pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// How tokens are made and known.
+    pub authentication: AuthenticationConfig,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
     pub commit: String,
 }
@@ -117,6 +124,8 @@ impl Default for ServerConfig {
             token_file: None,
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            authentication: AuthenticationConfig::default(),
+            admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
         }
     }
@@ -129,6 +138,8 @@ pub enum BuildError {
     Store(#[from] StoreError),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error("the keys that sign tokens: {0}")]
+    Keys(#[from] KeyError),
     #[error(transparent)]
     Users(#[from] authn::AuthenticationError),
 }
@@ -157,6 +168,7 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
@@ -181,7 +193,11 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
-        let authentication = authn::Authentication::default().with(&config.users)?;
+        let plugins = admission::Plugins::new(&config.admission);
+        let directory = pki.as_ref().map(Pki::directory);
+        let authentication =
+            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?
+                .with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -196,6 +212,7 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
@@ -212,6 +229,8 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        authn::service_account::start_rotation(&state);
+        authn::service_account::legacy::start(&state);
         certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

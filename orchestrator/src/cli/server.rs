@@ -11,7 +11,10 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use apiserver::{ApiServer, Pki, ServerConfig, server_names};
+use apiserver::{
+    AdmissionConfig, ApiServer, AuthenticationConfig, Pki, ServerConfig, TolerationSeconds,
+    server_names,
+};
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
@@ -79,6 +82,32 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    /// Who signs tokens of ServiceAccounts; may be given several times: the first signs, all are
+    /// believed. A URL of HTTPS, so that others can find the keys there
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc"
+    )]
+    service_account_issuer: Vec<String>,
+    /// Whom tokens must be for that are shown to this server; the issuers if not given
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    api_audiences: Vec<String>,
+    /// Admission plugins to turn on besides those that are on by default
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins to turn off
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+    /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
+    /// How long pods that do not say it stay on a node that is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// How long pods that do not say it stay on a node that is unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
     #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
@@ -204,9 +233,27 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        authentication: AuthenticationConfig {
+            issuers: args.service_account_issuer.clone(),
+            audiences: args.api_audiences.clone(),
+        },
+        admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
+}
+
+fn admission(args: &Args) -> anyhow::Result<AdmissionConfig> {
+    let mut config = AdmissionConfig::new(
+        &args.enable_admission_plugins,
+        &args.disable_admission_plugins,
+        args.admission_control_config_file.as_deref(),
+    )?;
+    config.toleration_seconds = TolerationSeconds {
+        not_ready: args.default_not_ready_toleration_seconds,
+        unreachable: args.default_unreachable_toleration_seconds,
+    };
+    Ok(config)
 }
 
 /// One range a family of each kind, and none inside another one.
@@ -352,7 +399,11 @@ mod tests {
         let dual = ["--cluster-cidr", "10.100.0.0/16,fd00:10:100::/48"];
         let services = ["--service-cidr", "10.96.0.0/16,fd00:10:96::/112"];
         assert_eq!(refused(&[dual, services].concat()), "");
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 8] = [
+            (
+                &["--enable-admission-plugins", "PodSecurity,Podsecurity"],
+                "--enable-admission-plugins: there is no admission plugin \"Podsecurity\"",
+            ),
             (
                 &["--service-cidr", "10.100.5.0/24"],
                 "--pod-cidr 10.100.0.0/16 and --service-cidr 10.100.5.0/24 overlap",

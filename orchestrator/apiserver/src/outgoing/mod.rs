@@ -13,6 +13,7 @@
 pub mod agents;
 mod dialer;
 mod endpoints;
+pub mod kubeconfig;
 mod once;
 
 use std::error::Error;
@@ -21,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, Uri, header, uri};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -62,6 +63,10 @@ pub struct ClientConfig {
     trusted: Trusted,
     /// What is shown to the server.
     credentials: Option<Credentials>,
+    /// `Bearer …`, if the server is to know this one by a token.
+    authorization: Option<HeaderValue>,
+    /// Whom the server's certificate must name, if not the host of the URL.
+    tls_name: Option<String>,
     client: OnceLock<Result<Client, String>>,
 }
 
@@ -89,26 +94,28 @@ impl ClientConfig {
     pub fn of(config: &Value) -> Result<Self, String> {
         let trusted = Trusted::of(&config["caBundle"])?;
         if let Some(url) = config["url"].as_str() {
-            let parsed: Uri = url
-                .parse()
-                .map_err(|error| format!("url {url:?}: {error}"))?;
-            let (Some("https"), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
-                return Err(format!("url {url:?}: not an https URL"));
-            };
-            let host = host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            let port = parsed.port_u16().unwrap_or(443);
-            return Ok(Self::new(
-                Server::At { host, port },
-                url.to_owned(),
-                trusted,
-            ));
+            return Self::at(url, trusted);
         }
         let service = &config["service"];
         let path = service["path"].as_str().unwrap_or_default();
         Self::service(service, path, trusted)
+    }
+
+    /// The server at a URL.
+    pub fn at(url: &str, trusted: Trusted) -> Result<Self, String> {
+        let parsed: Uri = url
+            .parse()
+            .map_err(|error| format!("url {url:?}: {error}"))?;
+        let (Some("https"), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
+            return Err(format!("url {url:?}: not an https URL"));
+        };
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let port = parsed.port_u16().unwrap_or(443);
+        let server = Server::At { host, port };
+        Ok(Self::new(server, url.to_owned(), trusted))
     }
 
     /// The server behind a reference to a Service (`namespace`, `name`, `port`).
@@ -139,6 +146,8 @@ impl ClientConfig {
             url,
             trusted,
             credentials: None,
+            authorization: None,
+            tls_name: None,
             client: OnceLock::new(),
         }
     }
@@ -164,9 +173,10 @@ impl ClientConfig {
             Trusted::Anybody => Trust::Anybody,
         };
         let tls = trusting_config(trust, self.credentials.as_ref());
-        let name = match &*self.server {
-            Server::At { host, .. } => host.clone(),
-            Server::Of(service) => format!("{}.{}.svc", service.name, service.namespace),
+        let name = match (&self.tls_name, &*self.server) {
+            (Some(name), _) => name.clone(),
+            (None, Server::At { host, .. }) => host.clone(),
+            (None, Server::Of(service)) => format!("{}.{}.svc", service.name, service.namespace),
         };
         let dialer = Dialer {
             state: state.me.clone(),
@@ -207,13 +217,35 @@ pub async fn post_json(
     // Whole seconds, as the server that is asked reads them.
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     let url = format!("{}?timeout={seconds}s", to.url);
-    let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-    let asking = ask(state, to, &url, body.into());
+    call(state, to, &url, Some(body), (ANSWER_BYTES, timeout)).await
+}
+
+/// The same at the URL as it is, which without a body is got; of the answer so many bytes are read.
+pub async fn call_json(
+    state: &State,
+    to: &ClientConfig,
+    body: Option<&Value>,
+    limits: (usize, Duration),
+) -> Result<Value, String> {
+    call(state, to, &to.url, body, limits).await
+}
+
+async fn call(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    body: Option<&Value>,
+    (limit, timeout): (usize, Duration),
+) -> Result<Value, String> {
+    let verb = if body.is_some() { "Post" } else { "Get" };
+    let body = body.map(serde_json::to_vec).transpose();
+    let body = body.map_err(|error| error.to_string())?;
+    let asking = ask(state, to, url, (body.map(Bytes::from), limit));
     match tokio::time::timeout(timeout, asking).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(Failure::Unreached(why))) => Err(format!("Post {url:?}: {why}")),
+        Ok(Err(Failure::Unreached(why))) => Err(format!("{verb} {url:?}: {why}")),
         Ok(Err(Failure::Answered(why))) => Err(why),
-        Err(_) => Err(format!("Post {url:?}: context deadline exceeded")),
+        Err(_) => Err(format!("{verb} {url:?}: context deadline exceeded")),
     }
 }
 
@@ -222,13 +254,32 @@ enum Failure {
     Answered(String),
 }
 
-async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result<Value, Failure> {
+/// Posts a body, or without one gets what is there; so many bytes of the answer are read.
+async fn exchange(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    (body, limit): (Option<Bytes>, usize),
+) -> Result<(StatusCode, Bytes), Failure> {
+    let method = if body.is_some() {
+        Method::POST
+    } else {
+        Method::GET
+    };
     let request = || {
-        Request::post(url)
-            .header(header::CONTENT_TYPE, "application/json")
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(url)
             .header(header::ACCEPT, "application/json, */*")
-            .header(header::USER_AGENT, USER_AGENT)
-            .body(Body::from(body.clone()))
+            .header(header::USER_AGENT, USER_AGENT);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(authorization) = &to.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        request
+            .body(body.clone().map_or_else(Body::empty, Body::from))
             .map_err(|error| Failure::Unreached(error.to_string()))
     };
     let client = to.client(state).map_err(Failure::Unreached)?;
@@ -239,11 +290,18 @@ async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result
     }
     let answer = answer.map_err(|error| Failure::Unreached(reason(&error)))?;
     let code = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-        .collect()
-        .await;
+    let body = Limited::new(answer.into_body(), limit).collect().await;
     let body = body.map_err(|error| Failure::Answered(format!("the answer: {error}")))?;
-    let body = body.to_bytes();
+    Ok((code, body.to_bytes()))
+}
+
+async fn ask(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    sent: (Option<Bytes>, usize),
+) -> Result<Value, Failure> {
+    let (code, body) = exchange(state, to, url, sent).await?;
     match code.as_u16() {
         200..300 => serde_json::from_slice(&body)
             .map_err(|error| Failure::Answered(format!("the answer is not JSON: {error}"))),

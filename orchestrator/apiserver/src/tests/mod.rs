@@ -15,21 +15,28 @@ mod flows;
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
 mod frames;
+mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
 mod node_rights;
 mod objects;
+mod oidc;
 mod old_versions;
 mod outgoing;
+mod plugins;
+mod pod_security;
 mod policies;
+mod proxying;
 mod quotas;
 mod races;
 mod remote;
 mod reviews;
 mod scale;
+mod service_account_tokens;
 mod services;
 mod strangers;
+mod token_webhook;
 mod users;
 mod versions;
 mod watches;

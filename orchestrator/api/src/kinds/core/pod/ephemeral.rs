@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{container, volume};
+use super::{container, os, volume};
 use crate::validation::{At, Errors, names};
 
 /// What a container may not have on which nothing of the pod depends.
@@ -53,13 +53,14 @@ fn validate(spec: &At<'_>, errors: &mut Errors) {
     // The volumes were judged with the pod.
     let volumes = spec.field("volumes");
     let volumes = volume::volumes(&volumes, &mut Errors::default());
-    let os = spec.field("os");
-    let os = os.field("name");
+    os::check(spec, errors);
+    let system = spec.field("os");
+    let system = system.field("name");
     let context = container::Context {
         volumes: &volumes,
         host_network: spec.field("hostNetwork").is_true(),
         host_users: spec.field("hostUsers").value != false,
-        os: os.text(),
+        os: system.text(),
     };
     let others: BTreeSet<String> = ["containers", "initContainers"]
         .into_iter()

@@ -1,6 +1,6 @@
 //! Pods and pod templates: everything but the containers themselves.
 
-use super::{container, placement, security, volume};
+use super::{container, os, placement, security, volume};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors, names, object};
 
@@ -98,6 +98,7 @@ fn named_fields(spec: &At<'_>, errors: &mut Errors) {
     let os = spec.field("os");
     if !os.is_null() {
         errors.one_of(&os.field("name"), &["linux", "windows"]);
+        os::check(spec, errors);
     }
 }
 
