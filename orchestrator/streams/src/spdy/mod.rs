@@ -130,6 +130,8 @@ impl Spdy {
                     if !table.receive(id, part) {
                         table.reset(id);
                         self.reset(id, Reason::AlreadyClosed);
+                        self.reading = Reading::Skip(left);
+                        continue;
                     }
                     if left > 0 {
                         return Ok(());
