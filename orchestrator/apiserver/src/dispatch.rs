@@ -29,6 +29,7 @@ use super::{
     State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
+use sys::front::Known;
 
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,6 +70,11 @@ async fn authenticate(
     };
     let by = real.as_ref().map(|real| &*real.name);
     tracing::debug!(user = %user.name, by, method = %request.method(), uri = %request.uri());
+    if let Some(known) = request.extensions().get::<Known>()
+        && !user.is_anonymous()
+    {
+        known.note();
+    }
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
     // What one client may have does not grow with the names that it takes.
@@ -128,7 +134,8 @@ async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Cal
     {
         caller.real = Some(std::mem::replace(&mut caller.user, other));
     }
-    authz::path(state, &caller.user, request.uri().path())?;
+    let method = request.method().as_str();
+    authz::path(state, &caller.user, method, request.uri().path())?;
     Ok(caller)
 }
 
@@ -188,9 +195,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
-    let target = match Route::parse(&state.registry.snapshot(), path)? {
+    let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
+        // Who may not ask is not told what there is.
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        Err(error)
+    });
+    let target = match route? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());
