@@ -9,6 +9,8 @@ use crate::reply::internal;
 use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
 
+use super::plugins::TOKEN_VOLUME;
+
 /// Nothing new may be made in a namespace that is absent or going.
 pub fn namespace_is_open(
     state: &State,
@@ -44,6 +46,7 @@ pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
             new["spec"][field] = old["spec"][field].clone();
         }
     }
+    keep_token(new, old);
     let given = [
         "node.kubernetes.io/not-ready",
         "node.kubernetes.io/unreachable",
@@ -58,6 +61,41 @@ pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
     }
     if !kept.is_empty() {
         new["spec"]["tolerations"] = kept.into();
+    }
+}
+
+/// The volume of its ServiceAccount's token, and where it is mounted.
+fn keep_token(new: &mut Value, old: &Value) {
+    let of_token = |part: &Value| {
+        let name = part["name"].as_str().unwrap_or_default();
+        name.starts_with(TOKEN_VOLUME)
+    };
+    let first = |list: &Value| {
+        let list = list.as_array().into_iter().flatten();
+        list.into_iter().find(|part| of_token(part)).cloned()
+    };
+    let Some(volume) = first(&old["spec"]["volumes"]) else {
+        return;
+    };
+    if first(&new["spec"]["volumes"]).is_some() {
+        return;
+    }
+    push(&mut new["spec"]["volumes"], volume);
+    for list in ["initContainers", "containers"] {
+        let before = old["spec"][list].as_array().into_iter().flatten();
+        let containers = new["spec"][list].as_array_mut().into_iter().flatten();
+        for (container, before) in containers.zip(before) {
+            if let Some(mount) = first(&before["volumeMounts"]) {
+                push(&mut container["volumeMounts"], mount);
+            }
+        }
+    }
+}
+
+fn push(to: &mut Value, item: Value) {
+    match to.as_array_mut() {
+        Some(list) => list.push(item),
+        None => *to = json!([item]),
     }
 }
 

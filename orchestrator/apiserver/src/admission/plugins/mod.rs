@@ -33,6 +33,7 @@ use super::{Attributes, Operation, certificates, limit_range, priority};
 use api::{ApiError, Behaviour};
 
 pub use config::{AdmissionConfig, AdmissionConfigError};
+pub use service_account::VOLUME as TOKEN_VOLUME;
 pub use tolerations::Seconds as TolerationSeconds;
 
 type Mutate = fn(&Attributes<'_>, &mut Value) -> Result<(), ApiError>;

@@ -15,7 +15,7 @@ const DEFAULT: &str = "default";
 /// Where client libraries look for the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What the volume's name begins with.
-const VOLUME: &str = "kube-api-access-";
+pub const VOLUME: &str = "kube-api-access-";
 /// The ConfigMap of each namespace with the cluster's certificate.
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// The life of the token in seconds, by which the server knows it (KEP-1205).
