@@ -31,7 +31,7 @@ const RULES: &[(&str, &str)] = &[
     // Names that a server completes, and hashes of templates, in the alphabet of Kubernetes.
     (
         r"-[bcdf0-9hjklmnpqrstvwxz]{8,10}-[bcdf0-9ghjklmnpqrstvwxz]{5}\b",
-        "-HASH-XXXXX",
+        "-HASH-RANDOM",
     ),
     (r"\b(pod-template-hash[=:]\s*)[0-9a-z]{8,10}\b", "${1}HASH"),
     (r"-[bcdfghjklmnpqrstvwxz2456789]{8,10}\b", "-HASH"),
@@ -56,7 +56,7 @@ const RULES: &[(&str, &str)] = &[
     (r"AGE   ago", "AGE ago"),
     (r"(ADDRESS|CLUSTER-IP|PORT\(S\)) +", "$1   "),
     (r"NODE-PORT(/\S+) +", "NODE-PORT$1   "),
-    (r"XXXXX +", "XXXXX   "),
+    (r"RANDOM +", "RANDOM   "),
 ];
 
 static COMPILED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
@@ -89,7 +89,7 @@ mod tests {
         for (said, wanted) in [
             (
                 "web-6799fc88d8-x7tq4   0/1   3s",
-                "web-HASH-XXXXX   0/1   AGE",
+                "web-HASH-RANDOM   0/1   AGE",
             ),
             (
                 "replicaset.apps/web-6799fc88d8 scaled",
