@@ -27,6 +27,7 @@ pub mod policy;
 mod prepare;
 pub mod quantity;
 pub mod quota;
+pub mod rbac;
 pub mod re2;
 pub mod registry;
 pub mod resource;

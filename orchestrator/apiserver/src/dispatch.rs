@@ -128,7 +128,8 @@ async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Cal
     {
         caller.real = Some(std::mem::replace(&mut caller.user, other));
     }
-    authz::path(state, &caller.user, request.uri().path())?;
+    let method = request.method().as_str();
+    authz::path(state, &caller.user, method, request.uri().path())?;
     Ok(caller)
 }
 
@@ -188,9 +189,15 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
-    let target = match Route::parse(&state.registry.snapshot(), path)? {
+    let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
+        // Who may not ask is not told what there is.
+        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        Err(error)
+    });
+    let target = match route? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());

@@ -34,6 +34,7 @@ mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
+mod rbac;
 mod registry;
 mod reply;
 mod request;
@@ -223,6 +224,7 @@ impl ApiServer {
         });
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
+        rbac::first_objects(&state).await?;
         custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);

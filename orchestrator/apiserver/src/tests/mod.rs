@@ -32,6 +32,7 @@ mod quotas;
 mod races;
 mod remote;
 mod reviews;
+mod rights;
 mod scale;
 mod service_account_tokens;
 mod services;
