@@ -28,6 +28,8 @@ const RULES: &[(&str, &str)] = &[
         "TIME",
     ),
     (r#"(resourceVersion"?: ?)"\d+""#, "$1\"N\""),
+    // Files that kubectl makes: their numbers may look like a hash.
+    (r"/tmp/(kubectl-edit|LIVE|MERGED)-[0-9a-z]+", "/tmp/$1-N"),
     // Names that a server completes, and hashes of templates, in the alphabet of Kubernetes.
     (
         r"-[bcdf0-9hjklmnpqrstvwxz]{8,10}-[bcdf0-9ghjklmnpqrstvwxz]{5}\b",
@@ -35,8 +37,6 @@ const RULES: &[(&str, &str)] = &[
     ),
     (r"\b(pod-template-hash[=:]\s*)[0-9a-z]{8,10}\b", "${1}HASH"),
     (r"-[bcdfghjklmnpqrstvwxz2456789]{8,10}\b", "-HASH"),
-    // Files that kubectl makes.
-    (r"/tmp/(kubectl-edit|LIVE|MERGED)-[0-9a-z]+", "/tmp/$1-N"),
     // The server, Services' addresses and their ports on nodes.
     (
         r"https?://(127\.0\.0\.1|localhost):\d{4,5}",
@@ -114,7 +114,10 @@ mod tests {
             ),
             ("80:31234/TCP   3s", "80:NODE-PORT/TCP   AGE"),
             ("in /tmp/x/pod.yaml", "in DIR/pod.yaml"),
-            ("/tmp/kubectl-edit-12x.yaml", "/tmp/kubectl-edit-N.yaml"),
+            (
+                "/tmp/kubectl-edit-245947856.yaml",
+                "/tmp/kubectl-edit-N.yaml",
+            ),
         ] {
             assert_eq!(normalise(said, "/tmp/x"), wanted);
         }
