@@ -90,6 +90,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     let config = ControllersConfig {
         pod_ranges: Vec::new(),
         load_balancer_pool: Vec::new(),
+        root_ca: "a certificate".to_owned(),
     };
     tokio::spawn(controllers::run(client_of, config, Default::default()));
     let scheduler = client(&server, "system:kube-scheduler", &refused);
@@ -125,6 +126,16 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
             account.is_some()
         })
         .await;
+    let root_ca = core("configmaps/kube-root-ca.crt");
+    let is_told =
+        |map: Option<&Value>| map.is_some_and(|map| map["data"]["ca.crt"] == "a certificate");
+    admin.wait(&root_ca, is_told).await;
+    let wrong = json!({"data": {"ca.crt": "another"}});
+    admin
+        .call("PATCH", &root_ca, &wrong)
+        .await
+        .expect("written");
+    admin.wait(&root_ca, is_told).await;
     let template = json!({"metadata": {"labels": {"app": "web"}},
         "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let selector = json!({"app": "web"});

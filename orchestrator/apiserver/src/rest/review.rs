@@ -27,14 +27,14 @@ pub async fn review(call: &Call, question: Question) -> Answer {
     let (state, spec) = (&call.state, &review["spec"]);
     let status = match question {
         Question::OwnName => json!({"userInfo": call.user.info()}),
-        Question::OwnAccess => {
-            status(&authz::allows(state, &call.user, &attributes(spec)))
-        }
+        Question::OwnAccess => status(&authz::allows(state, &call.user, &attributes(spec))),
         Question::OwnRules => rules(call, text(spec, "namespace")),
         Question::Token => token::review(call, spec).await?,
-        Question::Access | Question::LocalAccess => {
-            status(&authz::allows_exactly(state, &somebody(spec), &attributes(spec)))
-        }
+        Question::Access | Question::LocalAccess => status(&authz::allows_exactly(
+            state,
+            &somebody(spec),
+            &attributes(spec),
+        )),
     };
     review["status"] = status;
     reply::made(&call.wanted, kind, StatusCode::CREATED, &review)
@@ -86,7 +86,10 @@ fn rules(call: &Call, namespace: &str) -> Value {
     let (rules, mut errors) = authz::rules(&call.state, &call.user, namespace);
     let incomplete = call.user.node().is_some();
     if incomplete {
-        errors.insert(0, "node authorizer does not support user rule resolution".to_owned());
+        errors.insert(
+            0,
+            "node authorizer does not support user rule resolution".to_owned(),
+        );
     }
     let of_objects = rules.iter().filter(|rule| !rule.resources.is_empty());
     let of_paths = rules.iter().filter(|rule| !rule.paths.is_empty());
