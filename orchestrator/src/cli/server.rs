@@ -136,13 +136,14 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
         .map(|address| ApiServer::bind(*address))
         .collect::<Result<Vec<_>, _>>()?;
     let pki = prepare(&args, &config)?;
+    let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
     let path = args.data_dir.join("store.redb");
     let store = EmbeddedStore::open(&path)
         .with_context(|| format!("the store {} cannot be opened", path.display()))?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, &config, args.load_balancer_pool.clone(), &tasks);
+    start_parts(&server, &args, &config, root_ca, &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -159,7 +160,13 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
 }
 
 /// The control plane's parts are clients like any other, without a network in between.
-fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, tasks: &Tasks) {
+fn start_parts(
+    server: &ApiServer,
+    args: &Args,
+    config: &ServerConfig,
+    root_ca: String,
+    tasks: &Tasks,
+) {
     let token = CancellationToken::new();
     let (stopping, stop) = (tasks.shutdown().clone(), token.clone());
     tokio::spawn(async move {
@@ -175,7 +182,8 @@ fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, task
                 mask_bits: *mask_bits,
             })
             .collect(),
-        load_balancer_pool: pool,
+        load_balancer_pool: args.load_balancer_pool.clone(),
+        root_ca,
     };
     tasks.essential(
         "controllers",
