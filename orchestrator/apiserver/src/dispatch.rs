@@ -16,8 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::audit::{self, Level, Trail};
 use super::authn::{self, User};
-use super::negotiate::{Offer, Wanted, prefers_protobuf};
+use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
@@ -49,23 +50,48 @@ pub fn router(state: Arc<State>) -> Router {
 /// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
 async fn authenticate(
     Extract(state): Extract<Arc<State>>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response<Body> {
     let path = request.uri().path();
     let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let joins = path == join::PATH;
-    let user = if joins {
+    let user = if path == join::PATH {
         Ok(known.cloned().unwrap_or_else(User::anonymous))
     } else {
         authn::authenticate(&state, known, request.headers(), Timestamp::now()).await
     };
-    let allowed = user.and_then(|user| authz::path(&state, &user, path).map(|()| user));
-    let user = match allowed {
-        Ok(user) => user,
+    let head = (request.method(), request.uri(), request.headers());
+    let peer = request.extensions().get::<Peer>().copied();
+    let trail = match audit::follow(&state, user.as_ref(), head, peer).await {
+        Ok(trail) => trail,
         Err(error) => return reply::error(&error),
     };
+    let answer = match user {
+        Ok(user) => enter(&state, user, &trail, request, next).await,
+        Err(error) => reply::error(&error),
+    };
+    trail.answered(answer)
+}
+
+/// Serves a caller who may ask for this path at all, when it is their turn.
+async fn enter(
+    state: &Arc<State>,
+    user: User,
+    trail: &Trail,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let path = request.uri().path();
+    let joins = path == join::PATH;
+    let allowed = authz::path(state, &user, path);
+    if allowed.is_err() || !path.starts_with("/api") {
+        // Objects are judged with their verb, later.
+        trail.decided(&allowed);
+    }
+    if let Err(error) = allowed {
+        return reply::error(&error);
+    }
     tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
@@ -84,6 +110,7 @@ async fn authenticate(
         request.headers_mut().remove(header::AUTHORIZATION);
     }
     request.extensions_mut().insert(user);
+    request.extensions_mut().insert(trail.clone());
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;
     for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
@@ -144,18 +171,29 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         })?;
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
-    authz::objects(&state, &user, wish)?;
+    let allowed = authz::objects(&state, &user, wish);
+    let trail = request.extensions().get::<Trail>().cloned();
+    let trail = trail.unwrap_or_default();
+    trail.decided(&allowed);
+    allowed?;
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(
             target.resource(),
             verb.as_str(),
         ));
     }
-    let wanted = match target.subresource {
+    let mut wanted = match target.subresource {
         // A log is text, whatever the client accepts.
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query, offer(&target, verb))?,
     };
+    if wanted.format == Format::Protobuf
+        && trail.is_at(Level::RequestResponse)
+        && negotiate::accepts_json(request.headers())
+    {
+        // The log shows answers as JSON: a client that takes that as well gets it.
+        wanted.format = Format::Json;
+    }
     options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
@@ -170,11 +208,12 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         wanted,
         body: upload.bytes,
         warnings: Warnings::default(),
-        trail: parts.extensions.get().cloned().unwrap_or_default(),
+        trail: trail.clone(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
-        rest::serve(call).await
-    } else if verb.reads() {
+        return rest::serve(call).await;
+    }
+    let answer = if verb.reads() {
         in_time(rest::serve(call)).await
     } else if large {
         in_time(write_large(call, room)).await
@@ -184,7 +223,8 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             rest::serve(call).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
-    }
+    };
+    answer.map(|answer| trail.copied(answer))
 }
 
 /// Whoever `authenticate` has found to be asking.

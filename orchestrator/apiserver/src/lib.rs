@@ -16,6 +16,7 @@ pub mod cache;
 mod custom;
 mod discovery;
 mod dispatch;
+pub mod encryption;
 mod families;
 mod flow;
 mod gzip;
@@ -34,6 +35,7 @@ mod proxy;
 mod registry;
 mod reply;
 mod request;
+mod request_info;
 mod rest;
 mod serve;
 mod services;
@@ -52,6 +54,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -60,6 +63,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
+pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
 pub use authn::User;
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
@@ -84,6 +88,7 @@ pub struct ServerConfig {
     pub token_file: Option<PathBuf>,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    pub audit: AuditOptions,
 }
 
 impl ServerConfig {
@@ -109,6 +114,7 @@ impl Default for ServerConfig {
             node_ports: 30000..=32767,
             token_file: None,
             load_balancer_pool: Vec::new(),
+            audit: AuditOptions::default(),
         }
     }
 }
@@ -118,6 +124,8 @@ impl Default for ServerConfig {
 pub enum BuildError {
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Audit(String),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
 }
@@ -150,6 +158,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// None: nothing is logged.
+    audit: Option<Arc<audit::Log>>,
     authentication: authn::Authentication,
 }
 
@@ -162,6 +172,7 @@ impl ApiServer {
         pki: Option<Pki>,
         tasks: Tasks,
     ) -> Result<Self, BuildError> {
+        let audited = audit::Log::open(&config.audit).map_err(BuildError::Audit)?;
         let cache = cache::Cache::start(store.clone(), &tasks).await?;
         let objects = objects::Objects::new(store, cache);
         let addresses = addresses::Addresses::load(&config, &objects);
@@ -185,8 +196,12 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            audit: audited.as_ref().map(|(log, _)| log.clone()),
             authentication: authn::Authentication::default(),
         });
+        if let Some((log, outlets)) = audited {
+            outlets.start(&state, &log);
+        }
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
         custom::start(&state).await?;
@@ -214,6 +229,13 @@ impl ApiServer {
     /// get a moment to end.
     pub async fn serve(&self, listeners: Vec<std::net::TcpListener>) -> Result<(), ServeError> {
         serve::serve(self, listeners).await
+    }
+
+    /// Waits until the audit log is written, for at most `patience`. Nothing is logged afterwards.
+    pub async fn close_audit_log(&self, patience: Duration) {
+        if let Some(log) = &self.state.audit {
+            log.close(patience).await;
+        }
     }
 
     /// Takes an address to serve on; the error says who has it and what to do.

@@ -234,7 +234,7 @@ fn target(
 }
 
 /// `%3A` and the like; what is no valid escape stays as it is.
-fn percent_decode(segment: &str) -> String {
+pub fn percent_decode(segment: &str) -> String {
     let bytes = segment.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

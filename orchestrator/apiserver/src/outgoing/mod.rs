@@ -13,6 +13,7 @@
 pub mod agents;
 mod dialer;
 mod endpoints;
+pub mod kubeconfig;
 
 use std::error::Error;
 use std::fmt;
@@ -20,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, Uri, header, uri};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -60,6 +61,10 @@ pub struct ClientConfig {
     trusted: Trusted,
     /// What is shown to the server.
     credentials: Option<Credentials>,
+    /// `Bearer …`, if the server is to know this one by a token.
+    authorization: Option<HeaderValue>,
+    /// Whom the server's certificate must name, if not the host of the URL.
+    tls_name: Option<String>,
     client: OnceLock<Result<Client, String>>,
 }
 
@@ -87,26 +92,28 @@ impl ClientConfig {
     pub fn of(config: &Value) -> Result<Self, String> {
         let trusted = Trusted::of(&config["caBundle"])?;
         if let Some(url) = config["url"].as_str() {
-            let parsed: Uri = url
-                .parse()
-                .map_err(|error| format!("url {url:?}: {error}"))?;
-            let (Some("https"), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
-                return Err(format!("url {url:?}: not an https URL"));
-            };
-            let host = host
-                .trim_start_matches('[')
-                .trim_end_matches(']')
-                .to_owned();
-            let port = parsed.port_u16().unwrap_or(443);
-            return Ok(Self::new(
-                Server::At { host, port },
-                url.to_owned(),
-                trusted,
-            ));
+            return Self::at(url, trusted);
         }
         let service = &config["service"];
         let path = service["path"].as_str().unwrap_or_default();
         Self::service(service, path, trusted)
+    }
+
+    /// The server at a URL.
+    pub fn at(url: &str, trusted: Trusted) -> Result<Self, String> {
+        let parsed: Uri = url
+            .parse()
+            .map_err(|error| format!("url {url:?}: {error}"))?;
+        let (Some("https"), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
+            return Err(format!("url {url:?}: not an https URL"));
+        };
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let port = parsed.port_u16().unwrap_or(443);
+        let server = Server::At { host, port };
+        Ok(Self::new(server, url.to_owned(), trusted))
     }
 
     /// The server behind a reference to a Service (`namespace`, `name`, `port`).
@@ -137,6 +144,8 @@ impl ClientConfig {
             url,
             trusted,
             credentials: None,
+            authorization: None,
+            tls_name: None,
             client: OnceLock::new(),
         }
     }
@@ -162,9 +171,10 @@ impl ClientConfig {
             Trusted::Anybody => Trust::Anybody,
         };
         let tls = trusting_config(trust, self.credentials.as_ref());
-        let name = match &*self.server {
-            Server::At { host, .. } => host.clone(),
-            Server::Of(service) => format!("{}.{}.svc", service.name, service.namespace),
+        let name = match (&self.tls_name, &*self.server) {
+            (Some(name), _) => name.clone(),
+            (None, Server::At { host, .. }) => host.clone(),
+            (None, Server::Of(service)) => format!("{}.{}.svc", service.name, service.namespace),
         };
         let dialer = Dialer {
             state: state.me.clone(),
@@ -220,12 +230,49 @@ enum Failure {
     Answered(String),
 }
 
-async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result<Value, Failure> {
+/// Why nobody has taken what was posted.
+pub struct NotTaken {
+    pub why: String,
+    /// The next attempt may end otherwise.
+    pub may_pass: bool,
+}
+
+/// Posts JSON whose answer says no more than whether it was taken.
+pub async fn post(
+    state: &State,
+    to: &ClientConfig,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(), NotTaken> {
+    let asking = exchange(state, to, &to.url, body);
+    let (why, may_pass) = match tokio::time::timeout(timeout, asking).await {
+        Ok(Ok((code, _))) if code.is_success() => return Ok(()),
+        Ok(Ok((code, _))) => {
+            let busy = code.is_server_error() || code == StatusCode::TOO_MANY_REQUESTS;
+            (format!("the server answered {code}"), busy)
+        }
+        Ok(Err(Failure::Unreached(why) | Failure::Answered(why))) => (why, true),
+        Err(_) => ("context deadline exceeded".to_owned(), true),
+    };
+    let why = format!("Post {:?}: {why}", to.url);
+    Err(NotTaken { why, may_pass })
+}
+
+async fn exchange(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), Failure> {
     let request = || {
-        Request::post(url)
+        let mut request = Request::post(url)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json, */*")
-            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::USER_AGENT, USER_AGENT);
+        if let Some(authorization) = &to.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        request
             .body(Body::from(body.clone()))
             .map_err(|error| Failure::Unreached(error.to_string()))
     };
@@ -241,7 +288,11 @@ async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result
         .collect()
         .await;
     let body = body.map_err(|error| Failure::Answered(format!("the answer: {error}")))?;
-    let body = body.to_bytes();
+    Ok((code, body.to_bytes()))
+}
+
+async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result<Value, Failure> {
+    let (code, body) = exchange(state, to, url, body).await?;
     match code.as_u16() {
         200..300 => serde_json::from_slice(&body)
             .map_err(|error| Failure::Answered(format!("the answer is not JSON: {error}"))),

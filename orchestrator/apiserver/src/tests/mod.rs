@@ -2,11 +2,13 @@
 
 mod admission;
 mod aggregation;
+mod audit;
 mod claims;
 mod conformance;
 mod conformance_custom;
 mod custom;
 mod discovery;
+mod encryption;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
 #[path = "../../../sys/src/front/frames.rs"]
