@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use agent::metrics::Metrics;
 use agent::network::feed::{self, Told};
 use agent::network::log;
-use agent::node::heartbeat::Applied;
 use anyhow::{Context, Result, ensure};
 use datapath::log::Filter;
 use datapath::view::Protocol::Tcp;
@@ -47,7 +46,7 @@ impl Agent {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_all().build()?.block_on(async {
                 let told = Told {
-                    applied: watch::Sender::new(Applied::default()),
+                    applied: watch::Sender::new(0),
                     in_sync: watch::Sender::new(false),
                     metrics: Arc::new(Metrics::default()),
                 };

@@ -11,7 +11,7 @@ use agent::api::client::Multiplexed;
 use agent::api::serve::Served;
 use agent::api::{client, serve};
 use agent::node::facts::Capacity;
-use agent::node::heartbeat::{self, Applied, News};
+use agent::node::heartbeat::{self, News};
 use agent::node::join::{self, Applicant, Membership};
 use agent::node::register::{Health, NodeFacts};
 use agent::node::renewal;
@@ -293,11 +293,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
 struct Agent {
     listed: watch::Sender<Option<Addrs>>,
     // The heartbeat ends with those that tell it something.
-    _others: (
-        watch::Sender<Addrs>,
-        watch::Sender<Health>,
-        watch::Sender<Applied>,
-    ),
+    _others: (watch::Sender<Addrs>, watch::Sender<Health>),
 }
 
 impl Agent {
@@ -309,13 +305,12 @@ impl Agent {
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),
         );
-        let (health, applied) = (watch::Sender::default(), watch::Sender::default());
+        let health = watch::Sender::default();
         let news = News {
             addrs: addrs.subscribe(),
             membership: renewed.subscribe(),
             listed: listed.subscribe(),
             health: health.subscribe(),
-            applied: applied.subscribe(),
         };
         let facts = NodeFacts {
             name: NODE.to_owned(),
@@ -346,7 +341,7 @@ impl Agent {
         ));
         Self {
             listed,
-            _others: (addrs, health, applied),
+            _others: (addrs, health),
         }
     }
 }

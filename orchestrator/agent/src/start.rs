@@ -18,7 +18,7 @@ use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::{self, Served, health_checks};
 use crate::api::watched::Watched;
-use crate::network::drain::Nodes;
+use crate::network::drain::{self, Nodes};
 use crate::network::drops;
 use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
 use crate::network::health_checks::HealthChecks;
@@ -28,7 +28,7 @@ use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
 use crate::node::facts;
-use crate::node::heartbeat::{self, Applied, News};
+use crate::node::heartbeat::{self, News};
 use crate::node::join::{self, Applicant, JoinError, Membership};
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
@@ -168,7 +168,6 @@ fn make_pause_image(runtime: Arc<DockerRuntime>) {
 /// What the parts that need the node's network tell the others.
 struct Telling {
     health: watch::Sender<Health>,
-    applied: watch::Sender<Applied>,
     node_ips: watch::Sender<Addrs>,
     listed: watch::Sender<Option<Addrs>>,
 }
@@ -180,12 +179,10 @@ impl Telling {
             problems: vec!["the network is being set up".to_owned()],
         };
         let (health, healthy) = watch::channel(waiting);
-        let (applied, told) = watch::channel(Applied::default());
         let (node_ips, addrs) = watch::channel(config.node_ips);
         let (listed, seen) = watch::channel(None);
         let telling = Self {
             health,
-            applied,
             node_ips,
             listed,
         };
@@ -194,7 +191,6 @@ impl Telling {
             membership,
             listed: seen,
             health: healthy,
-            applied: told,
         };
         (telling, news)
     }
@@ -218,13 +214,14 @@ impl Body {
         let (own_range, range) = watch::channel(self.remembered_range());
         let (ready, datapath_known) = watch::channel(None);
         let (name, client) = (&self.config.node_name, &self.client);
-        let nodes = Nodes::new(name);
-        nodes.start(client.clone(), &shutdown);
+        let nodes = Nodes::new(name, client.clone());
+        let (applied, told_applied) = watch::channel(0);
+        drain::report(client.clone(), told_applied, &shutdown);
         let own = OwnNode {
             range: own_range,
             addrs: told.listed,
         };
-        feed::start_nodes(client, name, &nodes, own, datapath_known, &shutdown);
+        feed::start_nodes(client, name, own, datapath_known, &shutdown);
         let Some(range) = first(range, &shutdown).await else {
             return Ok(());
         };
@@ -241,7 +238,7 @@ impl Body {
         let dropped = datapath::drops_pinned(Path::new(PIN_ROOT), name)?;
         tokio::spawn(drops::run(dropped, drops::socket(name), shutdown.clone()));
         let (in_sync, synced) = watch::channel(false);
-        let datapath = self.own(datapath, told.applied, in_sync, &shutdown)?;
+        let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
         let recorder = events::recorder(self.client.clone(), name.clone());
         let checks = self.answer_health_checks(synced, &recorder, &shutdown);
@@ -293,7 +290,7 @@ impl Body {
     fn own(
         &self,
         datapath: Datapath,
-        applied: watch::Sender<Applied>,
+        applied: watch::Sender<u64>,
         in_sync: watch::Sender<bool>,
         shutdown: &Shutdown,
     ) -> Result<DatapathHandle, AgentError> {

@@ -1,5 +1,7 @@
 //! What a machine joins the cluster with: `<fingerprint of the authority>.<id>.<secret>`. The server
 //! keeps id and secret in a Secret of Kubernetes' type for that, with an end.
+//!
+//! `<id>.<secret>` alone is a bearer token, as kubeadm's: whoever shows it is `system:bootstrap:<id>`.
 
 use std::fmt;
 
@@ -17,6 +19,16 @@ pub const SECRET_LENGTH: usize = 16;
 const FINGERPRINT_LENGTH: usize = 64;
 const PREFIX: &str = "bootstrap-token-";
 const USAGE: &str = "usage-bootstrap-authentication";
+const SIGNING: &str = "usage-bootstrap-signing";
+const EXTRA_GROUPS: &str = "auth-extra-groups";
+/// What the holder of a token is called, and the group that it is in.
+const USER_PREFIX: &str = "system:bootstrap:";
+const GROUP: &str = "system:bootstrappers";
+/// What kubeadm's tokens are in besides, and what the names of such groups begin with.
+const DEFAULT_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+const GROUP_PREFIX: &str = "system:bootstrappers:";
+/// A group's name after its prefix.
+const MAX_GROUP_BYTES: usize = 256;
 
 /// A token. Neither `Debug` nor an error shows its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,23 +47,17 @@ pub struct Kept {
     /// None: it does not end.
     pub ends: Option<Timestamp>,
     pub description: String,
+    /// Those of its holder besides `system:bootstrappers`.
+    extra_groups: Vec<String>,
 }
 
 impl JoinToken {
     /// Reads a token; None if it is not written like one.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.trim().split('.');
-        let (authority, id, secret) = (parts.next()?, parts.next()?, parts.next()?);
+        let (authority, rest) = text.trim().split_once('.')?;
         let is_hex = authority.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let is_word = |text: &str, length: usize| {
-            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            text.len() == length && text.bytes().all(plain)
-        };
-        let reads = parts.next().is_none()
-            && authority.len() == FINGERPRINT_LENGTH
-            && is_hex
-            && is_word(id, ID_LENGTH)
-            && is_word(secret, SECRET_LENGTH);
+        let (id, secret) = bearer(rest)?;
+        let reads = authority.len() == FINGERPRINT_LENGTH && is_hex;
         reads.then(|| Self {
             authority: authority.to_ascii_lowercase(),
             id: id.to_owned(),
@@ -71,6 +77,8 @@ impl JoinToken {
             "token-id": encode(&self.id),
             "token-secret": encode(&self.secret),
             USAGE: encode("true"),
+            SIGNING: encode("true"),
+            EXTRA_GROUPS: encode(DEFAULT_GROUP),
         });
         if let Some(ends) = ends {
             data["expiration"] = encode(&super::meta::timestamp(ends)).into();
@@ -97,13 +105,18 @@ impl fmt::Debug for JoinToken {
 }
 
 impl Kept {
-    /// Reads a Secret; None if it is not one of a token that machines may join with. An end that
-    /// does not read has passed.
+    /// Reads a Secret; None if it is not one of a token that machines may join with, or names a group that
+    /// holders of tokens are not in. An end that does not read has passed.
     pub fn of(secret: &Value) -> Option<Self> {
         let field = |name: &str| STANDARD.decode(secret["data"][name].as_str()?).ok();
         let text = |name: &str| String::from_utf8(field(name)?).ok();
         let id = text("token-id")?;
+        let extra_groups = match &secret["data"][EXTRA_GROUPS] {
+            Value::Null => Vec::new(),
+            _ => groups(&text(EXTRA_GROUPS)?)?,
+        };
         let is_one = secret["type"] == TYPE
+            && is_word(&id, ID_LENGTH)
             && super::meta::name(secret) == secret_name(&id)
             && text(USAGE).as_deref() == Some("true");
         let ends = secret["data"]["expiration"].is_string().then(|| {
@@ -115,12 +128,62 @@ impl Kept {
             secret: field("token-secret")?,
             ends,
             description: text("description").unwrap_or_default(),
+            extra_groups,
         })
+    }
+
+    /// What its holder is called.
+    pub fn user(&self) -> String {
+        format!("{USER_PREFIX}{}", self.id)
+    }
+
+    /// The groups of its holder, without the one of everybody.
+    pub fn groups(&self) -> Vec<String> {
+        let own = self.extra_groups.iter().cloned();
+        own.chain([GROUP.to_owned()]).collect()
     }
 
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.ends.is_some_and(|ends| ends <= now)
     }
+}
+
+/// Id and secret of a bearer token; None if it is not written like one.
+pub fn bearer(text: &str) -> Option<(&str, &str)> {
+    let (id, secret) = text.split_once('.')?;
+    let reads = is_word(id, ID_LENGTH) && is_word(secret, SECRET_LENGTH);
+    reads.then_some((id, secret))
+}
+
+fn is_word(text: &str, length: usize) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() == length && text.bytes().all(plain)
+}
+
+/// The groups of a list; None if one of them could be a group of others.
+fn groups(list: &str) -> Option<Vec<String>> {
+    let is_one = |group: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let rest = group
+            .strip_prefix(GROUP_PREFIX)
+            .unwrap_or_default()
+            .as_bytes();
+        rest.len() <= MAX_GROUP_BYTES
+            && rest.last().is_some_and(|last| plain(*last))
+            && rest
+                .iter()
+                .all(|byte| plain(*byte) || matches!(byte, b':' | b'-'))
+    };
+    let mut groups = Vec::new();
+    for group in list.split(',').filter(|_| !list.is_empty()) {
+        if !is_one(group) {
+            return None;
+        }
+        groups.push(group.to_owned());
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Some(groups)
 }
 
 /// The name of a token's Secret.
@@ -170,6 +233,43 @@ mod tests {
         assert!(Kept::of(&secret).is_some_and(|kept| kept.has_ended(Timestamp::MIN)));
         let eternal = Kept::of(&token().to_secret(None, "")).expect("a token");
         assert!(!eternal.has_ended(Timestamp::MAX));
+    }
+
+    #[test]
+    fn a_holder_is_in_the_groups_of_its_token_and_in_no_others() {
+        let mut secret = token().to_secret(None, "");
+        let kept = Kept::of(&secret).expect("a token");
+        assert_eq!(kept.user(), "system:bootstrap:abc123");
+        assert_eq!(kept.groups(), [DEFAULT_GROUP, GROUP]);
+        for (list, known) in [
+            ("", Some(1)),
+            ("system:bootstrappers:b,system:bootstrappers:a", Some(3)),
+            ("system:masters", None),
+            ("system:bootstrappers:", None),
+            ("system:bootstrappers:a-", None),
+            ("system:bootstrappers:a,", None),
+            ("system:bootstrappers:a\nsystem:masters", None),
+        ] {
+            secret["data"][EXTRA_GROUPS] = STANDARD.encode(list).into();
+            let found = Kept::of(&secret).map(|kept| kept.groups().len());
+            assert_eq!(found, known, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_is_an_id_and_a_secret() {
+        assert_eq!(
+            bearer("abc123.0123456789abcdef"),
+            Some(("abc123", "0123456789abcdef"))
+        );
+        for bad in [
+            "",
+            "abc123",
+            "ABC123.0123456789abcdef",
+            "abc123.0123456789abcdef.x",
+        ] {
+            assert_eq!(bearer(bad), None, "{bad}");
+        }
     }
 
     #[test]

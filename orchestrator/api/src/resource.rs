@@ -135,9 +135,11 @@ pub enum Behaviour {
     Lease,
     /// Gives pods their priority; one of them is the default.
     PriorityClass,
-    /// A question that is answered and not kept.
     /// Makes a kind, and goes after the objects of that kind.
     Definition,
+    /// Says who asks; approved, it is signed.
+    CertificateRequest,
+    /// A question that is answered and not kept.
     Review(Question),
     /// Made when it is asked for.
     ComponentStatus,

@@ -64,8 +64,6 @@ enum Whose {
     AllBound,
     /// The one that a bound pod refers to.
     Referred,
-    /// Those in the namespace of nodes' leases: a pod that ends waits for what they say.
-    Leases,
     /// The node's own lease.
     OwnLease,
     /// A new one in that namespace.
@@ -90,7 +88,7 @@ static NODE_RULES: [Rule; 16] = [
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
-    rule(LEASE_GROUP, "leases", READ, Whose::Leases),
+    rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
     rule(LEASE_GROUP, "leases", &[Verb::Create], Whose::NewLease),
     rule(LEASE_GROUP, "leases", CHANGE, Whose::OwnLease),
 ];
@@ -253,7 +251,7 @@ fn node_may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
             (found.is_some_and(referred), unrelated())
         }
-        Whose::Leases | Whose::NewLease => (
+        Whose::NewLease => (
             namespace == LEASE_NAMESPACE,
             format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
         ),

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::audit::{self, Level, Trail};
+use super::authn::impersonation;
 use super::authn::{self, User};
 use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
@@ -24,7 +25,7 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, authz, discovery, gzip, health, join, openapi, options};
+use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -41,6 +42,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
         .route(join::PATH, post(join::join))
+        .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -53,13 +55,11 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    let path = request.uri().path();
-    let known = request.extensions().get::<User>();
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let user = if path == join::PATH {
-        Ok(known.cloned().unwrap_or_else(User::anonymous))
-    } else {
-        authn::authenticate(&state, known, request.headers(), Timestamp::now()).await
+    let known = request.extensions().get::<User>();
+    let user = match request.uri().path() == join::PATH {
+        true => Ok(known.cloned().unwrap_or_else(User::anonymous)),
+        false => authn::authenticate(&state, known, request.headers(), Timestamp::now()).await,
     };
     let head = (request.method(), request.uri(), request.headers());
     let peer = request.extensions().get::<Peer>().copied();
@@ -82,20 +82,18 @@ async fn enter(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let path = request.uri().path();
-    let joins = path == join::PATH;
-    let allowed = authz::path(state, &user, path);
-    if allowed.is_err() || !path.starts_with("/api") {
-        // Objects are judged with their verb, later.
-        trail.decided(&allowed);
-    }
-    if let Err(error) = allowed {
-        return reply::error(&error);
-    }
-    tracing::debug!(user = %user.name, method = %request.method(), uri = %request.uri());
+    let joins = request.uri().path() == join::PATH;
+    let Caller { user, real } = match caller(state, user, trail, &mut request) {
+        Ok(caller) => caller,
+        Err(error) => return reply::error(&error),
+    };
+    let by = real.as_ref().map(|real| &*real.name);
+    tracing::debug!(user = %user.name, by, method = %request.method(), uri = %request.uri());
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
-    let ticket = match state.shares.enter(&user, peer, lasts).await {
+    // What one client may have does not grow with the names that it takes.
+    let holder = real.as_ref().unwrap_or(&user);
+    let ticket = match state.shares.enter(holder, peer, lasts).await {
         Ok(ticket) => ticket,
         Err(error) => return reply::error(&error),
     };
@@ -117,6 +115,37 @@ async fn enter(
         answer.headers_mut().insert(name, value);
     }
     ticket.until_sent(answer)
+}
+
+/// Who asks.
+struct Caller {
+    user: User,
+    /// Who it is in truth, if it acts as another.
+    real: Option<User>,
+}
+
+/// Whom the user acts as, and that it may ask for this path at all.
+fn caller(
+    state: &State,
+    user: User,
+    trail: &Trail,
+    request: &mut Request,
+) -> Result<Caller, ApiError> {
+    let mut caller = Caller { user, real: None };
+    let joins = request.uri().path() == join::PATH;
+    if !joins
+        && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
+    {
+        trail.impersonates(&other);
+        caller.real = Some(std::mem::replace(&mut caller.user, other));
+    }
+    let path = request.uri().path();
+    let allowed = authz::path(state, &caller.user, path);
+    if allowed.is_err() || !path.starts_with("/api") {
+        // Objects are judged with their verb, later.
+        trail.decided(&allowed);
+    }
+    allowed.map(|()| caller)
 }
 
 /// `/api` and `/apis`: discovery and objects.

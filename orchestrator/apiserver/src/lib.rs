@@ -7,12 +7,14 @@
 mod addresses;
 mod admission;
 mod aggregation;
+mod applied;
 mod attempts;
 mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
 pub mod cache;
+mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
@@ -64,7 +66,7 @@ use store::{Store, StoreError};
 use sys::Tasks;
 
 pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
-pub use authn::User;
+pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -86,6 +88,8 @@ pub struct ServerConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Where a join token is kept that is always good.
     pub token_file: Option<PathBuf>,
+    /// Where users come from besides certificates.
+    pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     pub audit: AuditOptions,
@@ -113,6 +117,7 @@ impl Default for ServerConfig {
             service_cidrs: vec![default_service_cidr()],
             node_ports: 30000..=32767,
             token_file: None,
+            users: Sources::default(),
             load_balancer_pool: Vec::new(),
             audit: AuditOptions::default(),
         }
@@ -128,6 +133,8 @@ pub enum BuildError {
     Audit(String),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error(transparent)]
+    Users(#[from] authn::AuthenticationError),
 }
 
 /// A server that is ready to answer. Clones share everything.
@@ -160,6 +167,7 @@ struct State {
     aggregated: aggregation::Aggregated,
     /// None: nothing is logged.
     audit: Option<Arc<audit::Log>>,
+    applied: applied::Applied,
     authentication: authn::Authentication,
 }
 
@@ -178,6 +186,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -197,7 +206,8 @@ impl ApiServer {
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
             audit: audited.as_ref().map(|(log, _)| log.clone()),
-            authentication: authn::Authentication::default(),
+            applied: applied::Applied::default(),
+            authentication,
         });
         if let Some((log, outlets)) = audited {
             outlets.start(&state, &log);
@@ -210,6 +220,7 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

@@ -264,7 +264,10 @@ pub fn lasts(uri: &Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     let watch =
         |pair: &str| pair.starts_with("watch=") && !matches!(pair, "watch=false" | "watch=0");
-    path.ends_with("/log") || path.contains("/watch/") || query.split('&').any(watch)
+    path.ends_with("/log")
+        || path.starts_with(super::applied::PREFIX)
+        || path.contains("/watch/")
+        || query.split('&').any(watch)
 }
 
 /// The query of a request.

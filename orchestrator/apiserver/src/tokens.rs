@@ -31,21 +31,25 @@ pub fn check(state: &State, pki: &Pki, text: &str, now: Timestamp) -> Result<Str
     if token.authority != pki.fingerprint().map_err(reply::internal)? {
         return Err(unknown());
     }
-    let name = join_token::secret_name(&token.id);
-    let secret = state.objects.get(secrets()?, join_token::NAMESPACE, &name);
-    let secret = reply::parse(&secret.map_err(|_| unknown())?.bytes())?;
-    let kept = Kept::of(&secret).filter(|_| !meta::is_terminating(&secret));
-    let kept = kept.ok_or_else(unknown)?;
-    if !bool::from(kept.secret.ct_eq(token.secret.as_bytes())) {
-        return Err(unknown());
-    }
-    if kept.has_ended(now) {
-        return Err(ApiError::Unauthorized(format!(
+    match known(state, &token.id, &token.secret)? {
+        None => Err(unknown()),
+        Some(kept) if kept.has_ended(now) => Err(ApiError::Unauthorized(format!(
             "the join token {} has ended: make another with `orchestrator token create`",
             kept.id
-        )));
+        ))),
+        Some(kept) => Ok(kept.id),
     }
-    Ok(kept.id)
+}
+
+/// The token of this id and secret, also one that has ended. None if there is none.
+pub fn known(state: &State, id: &str, secret: &str) -> Result<Option<Kept>, ApiError> {
+    let name = join_token::secret_name(id);
+    let Ok(found) = state.objects.get(secrets()?, join_token::NAMESPACE, &name) else {
+        return Ok(None);
+    };
+    let found = reply::parse(&found.bytes())?;
+    let kept = Kept::of(&found).filter(|_| !meta::is_terminating(&found));
+    Ok(kept.filter(|kept| bool::from(kept.secret.ct_eq(secret.as_bytes()))))
 }
 
 /// Keeps a good token in the server's own file, so that whoever starts agents beside it has one, and

@@ -18,6 +18,7 @@ use super::admission::quota::Charge;
 use super::admission::{self, Asked, Attributes, Operation};
 use super::audit::Trail;
 use super::authn::User;
+use super::certificates::given;
 use super::objects::{Current, WriteError};
 use super::reply::Warnings;
 use super::services::{self, Claim};
@@ -95,8 +96,9 @@ impl<'a> Writer<'a> {
         meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
         // Some defaults are made of the uid.
         resource.default(&mut object);
-        if self.user.is_some() {
+        if let Some(user) = self.user {
             admission::complete(state, resource, &mut object)?;
+            given::note_asker(user, resource, &mut object);
         }
         resource.validate(&object, None, None)?;
         let (namespace, name) = (meta::namespace(&object), meta::name(&object));
@@ -321,6 +323,7 @@ impl<'a> Writer<'a> {
         };
         keep_identity(resource, new, old)?;
         resource.prepare_for_update(new, old, sub);
+        given::date_conditions(resource, sub, (new, old), Timestamp::now());
         resource.default(new);
         if sub.is_none() {
             admission::keep_given(resource, new, old);

@@ -242,15 +242,6 @@ impl Datapath {
         Ok(())
     }
 
-    /// An endpoint that is not terminating in a slice as it is known will be, or will be gone.
-    pub fn loses_endpoint(&self, change: &Change) -> bool {
-        let Change::Slice(key, new) = change else {
-            return false;
-        };
-        let old = self.reconciler.world().slice(key);
-        old.is_some_and(|old| old.loses_endpoint(new.as_ref()))
-    }
-
     /// The maps are as the world wants them: everything was delivered, and nothing failed.
     pub fn is_settled(&self) -> bool {
         self.reconciler.is_settled()

@@ -3,7 +3,7 @@
 //! The agent turns every watch event into one of these and drops the object: 100,000 endpoints must fit
 //! a small agent. Nothing here looks anything up; what a row means for the maps is `desired`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -388,20 +388,6 @@ impl SliceView {
             Hint::Others
         }
     }
-}
-
-impl SliceView {
-    /// Whether an endpoint that is not terminating here is so in `new`, or is not there any more.
-    pub fn loses_endpoint(&self, new: Option<&SliceView>) -> bool {
-        let stay: BTreeSet<IpAddr> = staying(new.into_iter()).collect();
-        staying([self].into_iter()).any(|addr| !stay.contains(&addr))
-    }
-}
-
-fn staying<'a>(slices: impl Iterator<Item = &'a SliceView>) -> impl Iterator<Item = IpAddr> {
-    let endpoints = slices.flat_map(|slice| &slice.endpoints);
-    let staying = endpoints.filter(|endpoint| !endpoint.terminating());
-    staying.map(|endpoint| endpoint.addr)
 }
 
 /// Kubernetes: consumers read the first address only; an absent `ready` is ready, an absent `serving`

@@ -22,6 +22,8 @@ use sys::{Shutdown, Tasks, files, telemetry};
 
 use super::{duration, encrypt};
 
+mod users;
+
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
@@ -92,6 +94,8 @@ pub struct Args {
     /// pki/encryption.yaml in the data directory, which a new cluster gets with a key for Secrets
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
+    #[command(flatten)]
+    users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -285,6 +289,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
         audit: args.audit.options(),
+        users: args.users.sources()?,
     })
 }
 

@@ -17,6 +17,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::files;
 
+mod leaf;
+
+pub use leaf::Leaf;
+
 /// How long an authority is valid.
 pub const AUTHORITY_VALIDITY: Duration = days(3650);
 /// How long a certificate that an authority signs is valid, unless it is told otherwise. Holders
@@ -135,6 +139,11 @@ impl Authority {
     /// The authority's certificate (PEM). The key stays inside.
     pub fn certificate(&self) -> &str {
         &self.credentials.certificate
+    }
+
+    /// How long what it signs is valid, unless it is told otherwise.
+    pub fn leaf_validity(&self) -> Duration {
+        self.leaf_validity
     }
 
     /// A new key with a certificate for `identity`; `names` are DNS names and addresses.
@@ -315,6 +324,18 @@ pub fn der_of(pem: &str) -> Result<Vec<u8>, CertificateError> {
     CertificateDer::from_pem_slice(pem.as_bytes())
         .map(|der| der.to_vec())
         .map_err(|e| CertificateError::Reading(e.to_string()))
+}
+
+/// The PEM of a certificate's DER.
+fn pem_of(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+    let lines: Vec<_> = lines.collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 /// When the holder of a certificate (PEM) should have another one: after two thirds of its life.

@@ -1,7 +1,7 @@
 //! An API server in a map: the product's own defaults, patches and update rules, one revision for
 //! all, and a log that watches follow. No HTTP, no store, no clock of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{self, FieldValidation, Resource, Subresource, meta, patch};
 use client::{ClientError, Kind, PatchKind};
@@ -25,6 +25,9 @@ pub struct Api {
     objects: BTreeMap<(Kind, Key), Value>,
     revision: u64,
     uids: u64,
+    /// What nodes have said that they applied, and the newest revision that one waits for.
+    applied: BTreeMap<String, u64>,
+    awaited: u64,
 }
 
 pub type Answer = Result<Value, ClientError>;
@@ -38,7 +41,26 @@ impl Api {
             objects: BTreeMap::new(),
             revision: 0,
             uids: 0,
+            applied: BTreeMap::new(),
+            awaited: 0,
         }
+    }
+
+    /// A node has applied slices up to this revision. False: nobody waits for that.
+    pub fn report(&mut self, node: &str, applied: u64) -> bool {
+        let said = self.applied.get(node).copied().unwrap_or(0);
+        let news = said < self.awaited && said < applied;
+        if news {
+            self.applied.insert(node.to_owned(), applied);
+        }
+        news
+    }
+
+    /// Whether all these nodes have said that they applied the revision; it is waited for from now on.
+    pub fn all_applied(&mut self, revision: u64, nodes: &BTreeSet<String>) -> bool {
+        self.awaited = self.awaited.max(revision);
+        let said = |node: &String| self.applied.get(node).copied().unwrap_or(0);
+        nodes.iter().all(|node| said(node) >= revision)
     }
 
     pub fn revision(&self) -> u64 {

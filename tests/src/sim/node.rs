@@ -1,12 +1,12 @@
-//! A made-up node. Its agent follows slices at its own pace, says in its lease how far it is, and
+//! A made-up node. Its agent follows slices at its own pace, says how far it is when somebody waits for that, and
 //! ends pods as the product's plan says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use agent::network::drain::endpoints::Standing;
-use agent::network::drain::nodes::Known;
-use agent::network::drain::{APPLIED, Drain, Progress, until};
+use agent::network::drain::nodes::{Known, Leaving};
+use agent::network::drain::{Drain, Progress, until};
 use agent::pod::plan::{self, Action, Memory, View};
 use agent::runtime::{Container, Identity, Role, State};
 use api::meta;
@@ -27,14 +27,11 @@ pub const RENEW: SignedDuration = SignedDuration::from_secs(10);
 pub struct Agent {
     pub name: String,
     pub alive: bool,
-    /// Its lease says nothing of slices.
+    /// It does not say how far it is.
     pub mute: bool,
     pub renewed: Timestamp,
     /// The newest revision that is in its maps.
     applied: u64,
-    /// The newest one that others wait to hear of, and the newest that its lease has.
-    awaited: u64,
-    told: u64,
     cursor: usize,
     maps: BTreeMap<Key, SliceView>,
     known: Known,
@@ -67,13 +64,11 @@ impl Agent {
             mute: false,
             renewed: now,
             applied: 0,
-            awaited: 0,
-            told: 0,
             cursor: 0,
             maps: BTreeMap::new(),
             // Its first lists are empty.
             known: Known {
-                awaited: BTreeSet::new(),
+                is_listed: true,
                 ..Known::default()
             },
             leaving: BTreeMap::new(),
@@ -112,36 +107,26 @@ impl Agent {
             .endpoints
             .apply(object, here, revision, &self.name);
         let view = here.and_then(|slice| SliceView::from_object(slice, &self.name));
-        let old = match view.clone() {
+        match view {
             Some(view) => self.maps.insert(key, view),
             None => self.maps.remove(&key),
         };
         self.applied = revision;
-        if old.is_some_and(|old| old.loses_endpoint(view.as_ref())) {
-            self.awaited = revision;
-        }
         true
     }
 
-    /// Renews the lease when it is time, or when somebody waits for what it says.
+    /// Renews the lease when it is time, or says how far it is when somebody waits for that.
     pub fn renew(&mut self, api: &mut Api) -> bool {
-        let due = self.renewed.duration_until(api.now) >= RENEW;
-        if !due && (self.mute || self.awaited <= self.told) {
-            return false;
+        if self.renewed.duration_until(api.now) < RENEW {
+            return !self.mute && api.report(&self.name, self.applied);
         }
         self.renewed = api.now;
-        let mut body = json!({"spec": {"renewTime": meta::micro_timestamp(api.now)}});
-        if !self.mute {
-            self.told = self.applied;
-            body["metadata"]["annotations"] = json!({APPLIED: self.applied.to_string()});
-        }
+        let body = json!({"spec": {"renewTime": meta::micro_timestamp(api.now)}});
         let key = Key::new("kube-node-lease", &self.name);
         must(api.patch(Kind::LEASE, &key, "", PatchKind::Merge, &body));
-        if due {
-            let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-            let key = Key::new("", &self.name);
-            must(api.patch(Kind::NODE, &key, "status", PatchKind::Strategic, &ready));
-        }
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let key = Key::new("", &self.name);
+        must(api.patch(Kind::NODE, &key, "status", PatchKind::Strategic, &ready));
         true
     }
 
@@ -170,14 +155,15 @@ impl Agent {
         stopped.map_or(Turn::Busy, Turn::Stopped)
     }
 
-    fn plan(&mut self, api: &Api, pod: &Value, address: IpAddr) -> Step {
-        self.known.ready = ready_nodes(api);
-        self.known.applied = acknowledged(api);
+    fn plan(&mut self, api: &mut Api, pod: &Value, address: IpAddr) -> Step {
         let uid = meta::uid(pod).to_owned();
         let told = (revision(pod), Memory::default());
         let (told, memory) = self.leaving.entry(uid.clone()).or_insert(told);
-        let left = self.known.has_left(&uid, Some(address), *told);
-        let left = left.unwrap_or(true);
+        let left = match self.known.leaving(&uid, Some(address), *told) {
+            Leaving::InNone => true,
+            Leaving::NotYet => false,
+            Leaving::At(revision) => api.all_applied(revision, &ready_nodes(api)),
+        };
         let seen = Progress { left, idle: left };
         if let Some(drain) = &mut memory.drain {
             drain.seen = seen;
@@ -253,15 +239,6 @@ pub fn ready_nodes(api: &Api) -> BTreeSet<String> {
     let nodes = api.list(Kind::NODE).into_iter();
     let ready = nodes.filter(|node| check::ready(node));
     ready.map(|node| meta::name(node).to_owned()).collect()
-}
-
-fn acknowledged(api: &Api) -> BTreeMap<String, u64> {
-    let leases = api.list(Kind::LEASE).into_iter();
-    let told = leases.filter_map(|lease| {
-        let applied = lease["metadata"]["annotations"][APPLIED].as_str()?;
-        Some((meta::name(lease).to_owned(), applied.parse().ok()?))
-    });
-    told.collect()
 }
 
 fn revision(object: &Value) -> u64 {

@@ -2,8 +2,8 @@
 //! wired, and once that all of it is there.
 //!
 //! Objects are cut to compact views the moment they arrive; only their names are kept, to notice
-//! what a new list no longer has. How far the datapath has come with EndpointSlices is told to the
-//! lease (`heartbeat`), which others wait for before they stop a pod (`drain`).
+//! what a new list no longer has. How far the datapath has come with EndpointSlices is told to whom
+//! a pod that ends waits for (`drain`).
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
 use crate::metrics::Metrics;
-use crate::node::heartbeat::Applied;
 use datapath::names::Names;
 use datapath::object::Programs;
 use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
@@ -66,7 +65,8 @@ pub struct OwnNode {
 
 /// What the owner of the datapath tells others.
 pub struct Told {
-    pub applied: watch::Sender<Applied>,
+    /// The newest revision of EndpointSlices that the maps hold.
+    pub applied: watch::Sender<u64>,
     /// The maps hold what the API had when the agent started, at least.
     pub in_sync: watch::Sender<bool>,
     pub metrics: Arc<Metrics>,
@@ -161,8 +161,7 @@ pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
     let owner = Owner {
         datapath,
         told,
-        reached: Applied::default(),
-        awaited: false,
+        reached: 0,
         wired: false,
         missing: BTreeSet::from(ALL),
     };
@@ -178,9 +177,8 @@ pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
 struct Owner {
     datapath: Datapath,
     told: Told,
-    reached: Applied,
-    /// An endpoint has left in a slice that came, and its revision not yet.
-    awaited: bool,
+    /// The revision of EndpointSlices up to which all was heard.
+    reached: u64,
     /// A pod has come or gone since the last look.
     wired: bool,
     missing: BTreeSet<Snapshot>,
@@ -257,14 +255,11 @@ impl Owner {
                 // Whoever asked may have gone.
                 drop(asked.send(datapath.names(&services, &backends)));
             }
-            Message::Heard(change, heard) => {
-                self.awaited |= datapath.loses_endpoint(&change);
-                match datapath.change(change) {
-                    Ok(()) if datapath.is_settled() => self.told.metrics.synced(heard.elapsed()),
-                    Ok(()) => {}
-                    Err(error) => tracing::error!(%error, "the datapath did not take a change"),
-                }
-            }
+            Message::Heard(change, heard) => match datapath.change(change) {
+                Ok(()) if datapath.is_settled() => self.told.metrics.synced(heard.elapsed()),
+                Ok(()) => {}
+                Err(error) => tracing::error!(%error, "the datapath did not take a change"),
+            },
             Message::Change(change, done) => {
                 self.wired |= matches!(change, Change::Pod(..));
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
@@ -274,12 +269,7 @@ impl Owner {
                 // Whoever asked may have been cancelled meanwhile.
                 done.map(|done| done.send(outcome));
             }
-            Message::Reached(revision) => {
-                self.reached.revision = revision;
-                if std::mem::take(&mut self.awaited) {
-                    self.reached.awaited = revision;
-                }
-            }
+            Message::Reached(revision) => self.reached = revision,
             Message::Readdress(addrs, done) => {
                 // As above.
                 let _ = done.send(datapath.readdress(addrs).map_err(|e| e.to_string()));
@@ -347,8 +337,7 @@ pub fn start(
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
-    let nodes = hearers.nodes.clone();
-    let listed = (Snapshot::Services, nodes.clone());
+    let listed = (Snapshot::Services, || {});
     let task = follow(services, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 
@@ -371,7 +360,8 @@ pub fn start(
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
         Change::Slice(key, None)
     };
-    let listed = (Snapshot::Slices, nodes);
+    let nodes = hearers.nodes.clone();
+    let listed = (Snapshot::Slices, move || nodes.slices_listed());
     let task = follow(slices, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 }
@@ -381,12 +371,11 @@ pub fn start(
 pub fn start_nodes(
     client: &Client,
     node: &str,
-    heard: &Nodes,
     own: OwnNode,
     datapath: watch::Receiver<Option<DatapathHandle>>,
     shutdown: &Shutdown,
 ) {
-    let (client, name, heard) = (client.clone(), node.to_owned(), heard.clone());
+    let (client, name) = (client.clone(), node.to_owned());
     let task = async move {
         first_range(&client, &name, own.range).await;
         let mut datapath = datapath;
@@ -401,7 +390,6 @@ pub fn start_nodes(
         let nodes = Api::<Node>::all(client);
         let to_change = |key: ObjectKey, node: &Node, gone: bool| {
             let other = key.name().to_owned();
-            heard.node(&other, Some(node).filter(|_| !gone));
             let view = NodeView::from_object(node).filter(|_| !gone);
             if other == name {
                 let addrs = view.as_ref().map(|view| view.addrs);
@@ -410,12 +398,8 @@ pub fn start_nodes(
             }
             Change::Node(other, view)
         };
-        let forget = |key: ObjectKey| {
-            let name = key.name().to_owned();
-            heard.node(&name, None);
-            Change::Node(name, None)
-        };
-        let listed = (Snapshot::Nodes, heard.clone());
+        let forget = |key: ObjectKey| Change::Node(key.name().to_owned(), None);
+        let listed = (Snapshot::Nodes, || {});
         follow(nodes, to_change, forget, handle, listed).await;
     };
     spawn(task, shutdown);
@@ -453,7 +437,7 @@ async fn follow<K>(
     to_change: impl Fn(ObjectKey, &K, bool) -> Change,
     forget: impl Fn(ObjectKey) -> Change,
     datapath: DatapathHandle,
-    (snapshot, heard): (Snapshot, Nodes),
+    (snapshot, listed_whole): (Snapshot, impl Fn()),
 ) where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -483,7 +467,7 @@ async fn follow<K>(
                 }
                 // Made from all at once, a tree is full.
                 known = std::mem::take(&mut listed).into_iter().collect();
-                heard.delivered(snapshot);
+                listed_whole();
                 datapath.delivered(snapshot).await;
                 reached(&datapath, snapshot, newest).await;
             }

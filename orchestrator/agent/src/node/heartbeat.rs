@@ -1,5 +1,4 @@
-//! Tells the cluster that the node lives: its lease every ten seconds and when somebody waits for
-//! what it says, its status when it changes and every five minutes. A server that is away is tried again, for ever.
+//! Tells the cluster that the node lives: its lease every ten seconds, its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use tokio::time::error::Elapsed;
 
 use super::join::Membership;
 use super::register::{self, Health, NodeFacts};
-use crate::network::drain::APPLIED;
 use datapath::Addrs;
 use sys::Shutdown;
 
@@ -35,14 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// How far the datapath is with EndpointSlices: revisions of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Applied {
-    pub revision: u64,
-    /// The newest one in which an endpoint left: whoever stops it waits to hear of that.
-    pub awaited: u64,
-}
-
 /// What the node tells of itself, as it changes.
 pub struct News {
     /// Its addresses; of these it tells those that its certificate names.
@@ -51,7 +41,6 @@ pub struct News {
     /// Its addresses as the API lists them: what others have written there is put right.
     pub listed: watch::Receiver<Option<Addrs>>,
     pub health: watch::Receiver<Health>,
-    pub applied: watch::Receiver<Applied>,
 }
 
 /// Registers the node and keeps it alive until shutdown. `refused` hears when the server does not take the
@@ -68,12 +57,10 @@ pub async fn run(
         mut membership,
         mut listed,
         mut health,
-        applied,
     } = news;
     let lease = tokio::spawn(keep_lease(
         client.clone(),
         facts.name.clone(),
-        applied,
         refused.clone(),
         shutdown.clone(),
     ));
@@ -156,32 +143,23 @@ async fn tell(
     Ok(())
 }
 
-async fn keep_lease(
-    client: Client,
-    name: String,
-    mut applied: watch::Receiver<Applied>,
-    refused: Arc<Notify>,
-    shutdown: Shutdown,
-) {
+async fn keep_lease(client: Client, name: String, refused: Arc<Notify>, shutdown: Shutdown) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut retry = FIRST_RETRY;
     loop {
-        let told = *applied.borrow_and_update();
-        let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name, told.revision)).await;
+        let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name)).await;
         if is_unauthorized(&renewed) {
             refused.notify_one();
         }
-        let wait = async {
-            if matches!(renewed, Ok(Ok(()))) {
-                retry = FIRST_RETRY;
-                let news = applied.wait_for(|now| now.awaited > told.awaited);
-                // While one write is under way, what else comes is gathered for the next.
-                drop(tokio::time::timeout(RENEW_EVERY, news).await);
-            } else {
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(LAST_RETRY);
-            }
+        let pause = if matches!(renewed, Ok(Ok(()))) {
+            retry = FIRST_RETRY;
+            RENEW_EVERY
+        } else {
+            let pause = retry;
+            retry = (retry * 2).min(LAST_RETRY);
+            pause
         };
+        let wait = tokio::time::sleep(pause);
         if shutdown.unless(wait).await.is_none() {
             return;
         }
@@ -189,7 +167,7 @@ async fn keep_lease(
 }
 
 /// Renews the lease; makes it when there is none, as after a restart of the server.
-async fn renew(api: &Api<Lease>, name: &str, applied: u64) -> Result<(), kube::Error> {
+async fn renew(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
     // Six digits: what Kubernetes' MicroTime has.
     let now = format!("{:.6}", Timestamp::now());
     let spec = json!({
@@ -197,9 +175,7 @@ async fn renew(api: &Api<Lease>, name: &str, applied: u64) -> Result<(), kube::E
         "leaseDurationSeconds": LEASE_SECONDS,
         "renewTime": now,
     });
-    let annotations = json!({ APPLIED: applied.to_string() });
-    let metadata = json!({ "annotations": annotations });
-    let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
+    let patch = Patch::Merge(json!({ "spec": spec }));
     match api.patch(name, &PatchParams::default(), &patch).await {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -208,7 +184,7 @@ async fn renew(api: &Api<Lease>, name: &str, applied: u64) -> Result<(), kube::E
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": { "name": name, "namespace": NAMESPACE, "annotations": annotations },
+        "metadata": { "name": name, "namespace": NAMESPACE },
         "spec": spec,
     });
     let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::watched::fake::FakeApi;
-use crate::network::feed::Snapshot;
 use crate::network::wiring::WiringError;
 use crate::runtime::Role;
 use crate::runtime::fake::{self, FakeRuntime};
@@ -60,16 +59,39 @@ impl PodNetwork for FakeNetwork {
     }
 }
 
+/// What the API server has heard of nodes: which are Ready, and how far each is with slices.
+type Heard = watch::Sender<BTreeMap<String, (bool, Option<u64>)>>;
+
+/// Answers as the API server does when all Ready nodes have come that far, or when the caller's time is over.
+async fn all_applied(heard: Heard, uri: &http::Uri) -> Value {
+    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let revision: u64 = number(uri.path().rsplit('/').next());
+    let patience =
+        Duration::from_millis(number(uri.query().and_then(|it| it.split('=').next_back())));
+    let behind = |nodes: &BTreeMap<String, (bool, Option<u64>)>| -> Vec<String> {
+        let behind = nodes
+            .iter()
+            .filter(|(_, (ready, at))| *ready && at.is_none_or(|at| at < revision));
+        behind.map(|(name, _)| name.clone()).collect()
+    };
+    let mut nodes = heard.subscribe();
+    let all = nodes.wait_for(|nodes| behind(nodes).is_empty());
+    drop(tokio::time::timeout(patience, all).await);
+    json!({ "behind": behind(&heard.borrow()) })
+}
+
 /// A client whose server says yes to everything and has no objects.
-fn client(told: Told) -> Client {
+fn client(told: Told, heard: Heard) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let told = told.clone();
+        let (told, heard) = (told.clone(), heard.clone());
         async move {
             let (head, body) = request.into_parts();
             let bytes = body.collect().await?.to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             let path = head.uri.path().to_owned();
-            let answer = if head.method == http::Method::GET && path.ends_with("/services") {
+            let answer = if path.starts_with(drain::nodes::PATH) {
+                all_applied(heard, &head.uri).await
+            } else if head.method == http::Method::GET && path.ends_with("/services") {
                 json!({ "apiVersion": "v1", "kind": "ServiceList", "metadata": {}, "items": [] })
             } else if head.method == http::Method::GET {
                 let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound",
@@ -102,6 +124,7 @@ fn client(told: Told) -> Client {
 struct Stage {
     node: Arc<NodeContext<FakeRuntime, FakeNetwork>>,
     told: Told,
+    heard: Heard,
     updates: watch::Sender<PodUpdate>,
     wake: Arc<Notify>,
     worker: tokio::task::JoinHandle<()>,
@@ -115,10 +138,9 @@ impl Stage {
         stage
     }
 
-    /// The first lists of slices and nodes are complete.
+    /// The first list of slices is complete.
     fn list(&self) {
-        self.node.nodes.delivered(Snapshot::Slices);
-        self.node.nodes.delivered(Snapshot::Nodes);
+        self.node.nodes.slices_listed();
     }
 
     /// A stage whose agent has no list yet.
@@ -129,7 +151,8 @@ impl Stage {
     fn with_objects(runtime: FakeRuntime, spec: Value, objects: FakeApi) -> Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
-        let client = client(told.clone());
+        let heard = Heard::default();
+        let client = client(told.clone(), heard.clone());
         let node = Arc::new(NodeContext {
             name: "n1".to_owned(),
             addrs: watch::channel(IpAddr::from([172, 31, 0, 11]).into()).1,
@@ -146,9 +169,9 @@ impl Stage {
             image_roots: image_root::Known::default(),
             network: FakeNetwork::default(),
             recorder: crate::api::events::recorder(client.clone(), "n1".to_owned()),
+            nodes: drain::Nodes::new("n1", client.clone()),
             client,
             metrics: Arc::default(),
-            nodes: drain::Nodes::new("n1"),
             watched: Watched::new(objects.client(), Box::new(move || objects.client())),
             measuring: Measuring::every(Duration::from_millis(50)),
         });
@@ -163,6 +186,7 @@ impl Stage {
         Stage {
             node,
             told,
+            heard,
             updates,
             wake,
             worker,
@@ -425,20 +449,13 @@ fn slice(terminating: bool) -> EndpointSlice {
     serde_json::from_value(slice).expect("a slice")
 }
 
-/// The Ready nodes, and how far the lease of each says that it is.
+/// The Ready nodes, and how far each has said that it is.
 fn nodes(stage: &Stage, nodes: &[(&str, bool, Option<u64>)]) {
-    for (name, ready, applied) in nodes {
-        let status = if *ready { "True" } else { "Unknown" };
-        let node = json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } });
-        let node = serde_json::from_value(node).expect("a node");
-        stage.node.nodes.node(name, Some(&node));
-        if let Some(applied) = applied {
-            let annotations = json!({ drain::APPLIED: applied.to_string() });
-            let lease = json!({ "metadata": { "name": name, "annotations": annotations } });
-            let lease = serde_json::from_value(lease).expect("a lease");
-            stage.node.nodes.lease(&lease);
+    stage.heard.send_modify(|heard| {
+        for (name, ready, applied) in nodes {
+            heard.insert((*name).to_owned(), (*ready, *applied));
         }
-    }
+    });
 }
 
 fn key() -> ObjectKey {
@@ -515,12 +532,9 @@ async fn a_pod_that_ends_before_the_first_lists_are_there_waits_for_what_they_sa
     let started = Instant::now();
     tokio::time::sleep(LONG_ENOUGH).await;
     assert_eq!(stage.running(Role::Main), 1, "a slice may have it");
-    stage.node.nodes.slice(key(), Some(&slice(true)), 9);
-    stage.node.nodes.delivered(Snapshot::Slices);
-    tokio::time::sleep(LONG_ENOUGH).await;
-    assert_eq!(stage.running(Role::Main), 1, "a node may be Ready");
     nodes(&stage, &[("n1", true, Some(9)), ("n2", true, Some(8))]);
-    stage.node.nodes.delivered(Snapshot::Nodes);
+    stage.node.nodes.slice(key(), Some(&slice(true)), 9);
+    stage.list();
     tokio::time::sleep(LONG_ENOUGH).await;
     assert_eq!(stage.running(Role::Main), 1, "n2 has not applied it");
     nodes(&stage, &[("n2", true, Some(9))]);

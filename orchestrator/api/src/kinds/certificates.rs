@@ -2,3 +2,5 @@
 
 pub mod certificate_signing_request;
 mod pem;
+pub mod request;
+pub mod signers;

@@ -4,6 +4,7 @@
 //! `mutate` comes before the server prepares and validates an object, `validate` after that, on what
 //! will be stored.
 
+mod certificates;
 mod given;
 mod limit_range;
 pub mod policies;
@@ -176,6 +177,7 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
         webhooks.ask(None).await?;
     }
     priority::validate(attributes, object)?;
+    certificates::validate(attributes, object)?;
     policies::validate(attributes, object)?;
     webhooks::validate(attributes, object).await
 }

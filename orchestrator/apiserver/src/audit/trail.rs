@@ -77,7 +77,6 @@ impl Trail {
     }
 
     /// The caller speaks as somebody else.
-    #[expect(dead_code, reason = "for impersonation, which is not served yet")]
     pub fn impersonates(&self, user: &User) {
         self.note(|noted| noted.impersonated = Some(user.clone()));
     }

@@ -13,6 +13,10 @@
 //!
 //! INVARIANT: a token is in no log and no error; what is kept of it is its digest.
 
+pub mod bootstrap_token;
+pub mod impersonation;
+pub mod sources;
+pub mod static_file;
 mod user;
 
 use axum::http::{HeaderMap, header};
@@ -22,6 +26,7 @@ use jiff::Timestamp;
 use super::State;
 use api::ApiError;
 
+pub use sources::{AuthenticationError, Sources};
 pub use user::{MASTERS, NODE_PREFIX, NODES, User};
 
 /// Longer tokens are not looked at. One of a ServiceAccount takes about 1,200 bytes.
@@ -33,6 +38,8 @@ pub struct Authentication {
     /// Whom tokens must be for that are shown to this server. Tokens that say no audience are for all
     /// of these.
     pub audiences: Vec<String>,
+    /// Those of the file that the server was given.
+    pub static_tokens: static_file::StaticTokens,
 }
 
 /// A token that somebody shows, and to whom.
@@ -60,14 +67,11 @@ pub type Verdict = Result<Option<Proof>, String>;
 type Authenticator = for<'a> fn(Bearer<'a>) -> BoxFuture<'a, Verdict>;
 
 /// Who knows tokens, in the order in which they are asked.
-static AUTHENTICATORS: [Authenticator; 0] = [];
+static AUTHENTICATORS: [Authenticator; 2] =
+    [static_file::authenticate, bootstrap_token::authenticate];
 
 impl<'a> Bearer<'a> {
     /// A token that is for whoever asks this server.
-    #[expect(
-        dead_code,
-        reason = "for the authenticators whose tokens name no audience"
-    )]
     pub fn for_any_audience(&self, user: User) -> Option<Proof> {
         let own = &self.state.authentication.audiences;
         self.proof(user, own)

@@ -21,6 +21,8 @@ pub(super) struct NodeParts {
     pub trimmed: Bytes,
     /// The fingerprint of the key that the node's certificates are for.
     pub key: Option<Box<str>>,
+    /// Its condition Ready is True.
+    pub is_ready: bool,
 }
 
 impl NodeParts {
@@ -31,8 +33,16 @@ impl NodeParts {
         Self {
             trimmed: trim(&node),
             key: key.map(Into::into),
+            is_ready: is_ready(&node),
         }
     }
+}
+
+/// Whether a node's condition Ready is True.
+fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// Whether other nodes see only a part of such objects.
@@ -94,6 +104,7 @@ mod tests {
         });
         let parts = NodeParts::of(node.to_string().as_bytes());
         assert_eq!(parts.key.as_deref(), Some("ab"));
+        assert!(parts.is_ready);
         let trimmed: Value = serde_json::from_slice(&parts.trimmed).expect("JSON");
         let expected = json!({
             "kind": "Node", "apiVersion": "v1",

@@ -197,6 +197,11 @@ impl Cached {
         self.node_parts().key.as_deref()
     }
 
+    /// Whether a node's condition Ready is True.
+    pub fn is_ready_node(&self) -> bool {
+        self.node_parts().is_ready
+    }
+
     fn node_parts(&self) -> &NodeParts {
         let read = || Box::new(NodeParts::of(&self.bytes()));
         self.node.get_or_init(read)

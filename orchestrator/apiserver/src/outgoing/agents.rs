@@ -220,16 +220,10 @@ fn nearest(state: &State, target: IpAddr, node: Option<&str>) -> Vec<Agent> {
             None => holds(),
         };
         if let Ok(agent) = Agent::of_node(&object) {
-            ranked.push((!is_ready(&object), !own, agent));
+            ranked.push((!cached.is_ready_node(), !own, agent));
         }
     }
     ranked.sort_by_key(|(away, foreign, _)| (*away, *foreign));
     let agents = ranked.into_iter().map(|(_, _, agent)| agent);
     agents.take(AGENTS_TRIED).collect()
-}
-
-fn is_ready(node: &Value) -> bool {
-    let conditions = node["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }

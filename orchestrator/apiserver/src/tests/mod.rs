@@ -2,7 +2,9 @@
 
 mod admission;
 mod aggregation;
+mod applied;
 mod audit;
+mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
@@ -29,6 +31,7 @@ mod reviews;
 mod scale;
 mod services;
 mod strangers;
+mod users;
 mod versions;
 mod watches;
 mod webhooks;

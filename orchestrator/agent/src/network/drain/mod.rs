@@ -1,9 +1,8 @@
 //! The end of a pod without a lost connection: it leaves its Services, every Ready node says that it
 //! has taken note, the connections that it has end, and only then is it asked to stop.
 //!
-//! A slice that says that an endpoint is terminating has a revision. Each node writes the newest
-//! revision that its datapath has applied into its lease ([`APPLIED`]): at once when an endpoint has
-//! left, else with the next heartbeat. The node that stops the pod waits for the others ([`nodes`]).
+//! A slice that says that an endpoint is terminating has a revision. The node that stops the pod asks the API
+//! server to say when the datapath of each node has applied it, and the API server asks the nodes ([`nodes`]).
 //! What it waits for and for how long is decided here and in `pod_plan`, purely; [`nodes`] and
 //! [`connections`] only look.
 
@@ -13,10 +12,7 @@ pub mod nodes;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use nodes::Nodes;
-
-/// The annotation of a node's lease: the newest revision of EndpointSlices that is in its maps.
-pub const APPLIED: &str = "orchestrator/applied-revision";
+pub use nodes::{Nodes, report};
 
 /// What an end may be put off for, at most.
 pub const LIMIT: SignedDuration = SignedDuration::from_secs(2);

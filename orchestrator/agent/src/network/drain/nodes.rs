@@ -1,52 +1,61 @@
-//! What the nodes of the cluster have said of slices: which of them are Ready, and how far each has
-//! come. Shared by all pods of this node.
+//! Whether a pod has left its Services, on every Ready node. Shared by all pods of this node.
 //!
-//! Leases are watched only while a pod waits for them.
+//! Which slices name a pod, and since which revision none does, this node knows itself. How far the others are
+//! the API server gathers (`apiserver::applied`): an agent has one request there which the server answers when a
+//! pod somewhere ends, and the agent whose pod it is has another one, answered when all have caught up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::Client;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::APPLIED;
-use super::Progress;
 use super::connections;
 use super::endpoints::{Endpoints, Standing};
+use super::{LIMIT, Progress};
 
-use crate::network::feed::Snapshot;
-use crate::node::heartbeat;
 use datapath::ObjectKey;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sys::Shutdown;
+
+/// Where the API server hears of applied revisions, and says who has not applied one.
+pub const PATH: &str = "/orchestrator/v1/applied";
 
 /// How often a pod's connections are counted.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// From one failed request to the next.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// A revision that the maps do not come to is not waited for longer before the server hears where they are.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One for a node.
 #[derive(Clone)]
 pub struct Nodes {
     own: Arc<str>,
+    client: Client,
     known: watch::Sender<Known>,
-    /// How many pods wait for leases.
-    waiting: watch::Sender<usize>,
 }
 
-/// What is known of nodes and of this node's endpoints. Pure.
-#[derive(Debug)]
+/// What is known of this node's endpoints. Pure.
+#[derive(Debug, Default)]
 pub struct Known {
-    /// The first lists that are still under way: what they would say is not known yet.
-    pub awaited: BTreeSet<Snapshot>,
+    /// The first list of slices is complete: before, a Service may name a pod that is not heard of yet.
+    pub is_listed: bool,
     pub endpoints: Endpoints,
-    pub ready: BTreeSet<String>,
-    /// By node: what its lease says.
-    pub applied: BTreeMap<String, u64>,
+}
+
+/// How far a pod has left its Services, as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// No Service ever named it.
+    InNone,
+    NotYet,
+    /// A node that has applied this revision sends it no new connection.
+    At(u64),
 }
 
 /// The pod that ends.
@@ -62,61 +71,36 @@ pub struct Leaver {
     pub ports: Option<BTreeSet<u16>>,
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self {
-            awaited: BTreeSet::from([Snapshot::Slices, Snapshot::Nodes]),
-            endpoints: Endpoints::default(),
-            ready: BTreeSet::new(),
-            applied: BTreeMap::new(),
-        }
-    }
-}
-
 impl Known {
-    /// The Ready nodes that have not said that they applied that revision.
-    pub fn behind(&self, revision: u64) -> impl Iterator<Item = &str> {
-        let ready = self.ready.iter().map(String::as_str);
-        ready.filter(move |node| self.applied.get(*node).is_none_or(|at| *at < revision))
-    }
-
-    /// Whether a pod that was `told` to end in that revision gets no new connection from any Ready
-    /// node. `None`: no Service ever named it. While a first list is under way, a Service may name it,
-    /// and a node may be Ready, that nobody has heard of.
-    pub fn has_left(&self, uid: &str, address: Option<IpAddr>, told: u64) -> Option<bool> {
-        if !self.awaited.is_empty() {
-            return Some(false);
+    /// How far the pod has left that was told to end in this revision.
+    pub fn leaving(&self, uid: &str, address: Option<IpAddr>, told: u64) -> Leaving {
+        if !self.is_listed {
+            return Leaving::NotYet;
         }
-        let is_known = |revision| self.behind(revision).next().is_none();
         match self.endpoints.standing(uid, address) {
-            Standing::InNone => None,
-            Standing::Present => Some(false),
-            Standing::LeftAt(revision) => Some(is_known(revision)),
-            // Who drops it then need not know yet that it ends, and so whoever takes it next.
-            Standing::DroppedAt(revision) => Some(revision < told && is_known(revision)),
+            Standing::InNone => Leaving::InNone,
+            Standing::LeftAt(revision) => Leaving::At(revision),
+            // A slice that drops the pod before it ends does not say that it ends: the next Service that
+            // selects it may still call it ready.
+            Standing::DroppedAt(revision) if revision < told => Leaving::At(revision),
+            Standing::Present | Standing::DroppedAt(_) => Leaving::NotYet,
         }
     }
 }
 
 impl Nodes {
-    pub fn new(own: &str) -> Nodes {
+    pub fn new(own: &str, client: Client) -> Nodes {
         Nodes {
             own: own.into(),
+            client,
             known: watch::Sender::default(),
-            waiting: watch::Sender::default(),
         }
     }
 
-    /// Follows the leases whenever a pod waits for them, until shutdown.
-    pub fn start(&self, client: Client, shutdown: &Shutdown) {
-        let (nodes, shutdown) = (self.clone(), shutdown.clone());
-        tokio::spawn(async move { shutdown.unless(nodes.follow(client)).await });
-    }
-
-    /// Says that the first list of these is complete.
-    pub fn delivered(&self, snapshot: Snapshot) {
+    /// Says that the first list of slices is complete.
+    pub fn slices_listed(&self) {
         self.known
-            .send_if_modified(|known| known.awaited.remove(&snapshot));
+            .send_if_modified(|known| !std::mem::replace(&mut known.is_listed, true));
     }
 
     /// Takes a slice in; None when it was deleted.
@@ -131,50 +115,31 @@ impl Nodes {
             .send_modify(|known| known.endpoints.forget(key, &self.own));
     }
 
-    /// Takes a node in; None when it was deleted.
-    pub fn node(&self, name: &str, node: Option<&Node>) {
-        let is_ready = node.is_some_and(ready);
-        self.known.send_if_modified(|known| {
-            if is_ready {
-                known.ready.insert(name.to_owned())
-            } else {
-                known.ready.remove(name)
-            }
-        });
+    fn leaving(&self, leaver: &Leaver) -> Leaving {
+        let known = self.known.borrow();
+        known.leaving(&leaver.uid, leaver.address, leaver.told)
     }
 
     /// Whether a pod needs no wait: no Service ever named it.
     pub fn in_none(&self, leaver: &Leaver) -> bool {
-        let known = self.known.borrow();
-        known
-            .has_left(&leaver.uid, leaver.address, leaver.told)
-            .is_none()
+        self.leaving(leaver) == Leaving::InNone
     }
 
     /// The Ready nodes that a pod still waits for; this one, while it has not heard of all.
-    pub fn missing(&self, leaver: &Leaver) -> Vec<String> {
-        let known = self.known.borrow();
-        if !known.awaited.is_empty() {
-            return vec![self.own.to_string()];
-        }
-        match known.endpoints.standing(&leaver.uid, leaver.address) {
-            Standing::LeftAt(revision) | Standing::DroppedAt(revision) => {
-                known.behind(revision).map(str::to_owned).collect()
+    pub async fn missing(&self, leaver: &Leaver) -> Vec<String> {
+        match self.leaving(leaver) {
+            Leaving::InNone => Vec::new(),
+            Leaving::NotYet => vec![self.own.to_string()],
+            Leaving::At(revision) => {
+                let behind = self.behind(revision, Duration::ZERO).await;
+                behind.unwrap_or_else(|error| vec![format!("the API server: {error}")])
             }
-            Standing::InNone | Standing::Present => Vec::new(),
         }
     }
 
     /// Waits for a pod to leave its Services and then for its last connection to end; tells of both.
     pub async fn observe<F: Future>(&self, leaver: Leaver, tell: impl Fn(Progress) -> F) {
-        let _waiting = Waiting::start(&self.waiting);
-        let mut known = self.known.subscribe();
-        let left =
-            |known: &Known| known.has_left(&leaver.uid, leaver.address, leaver.told) != Some(false);
-        if known.wait_for(left).await.is_err() {
-            return;
-        }
-        if self.in_none(&leaver) {
+        if !self.has_left(&leaver).await {
             tell(Progress::DONE).await;
             return;
         }
@@ -190,6 +155,46 @@ impl Nodes {
         tell(seen).await;
     }
 
+    /// Waits until no Ready node sends the pod new connections. False: no Service names it.
+    async fn has_left(&self, leaver: &Leaver) -> bool {
+        let patience = Duration::try_from(LIMIT).unwrap_or_default();
+        let mut known = self.known.subscribe();
+        loop {
+            let leaving = |known: &Known| known.leaving(&leaver.uid, leaver.address, leaver.told);
+            // The sender is in `self`.
+            let _ = known
+                .wait_for(|known| leaving(known) != Leaving::NotYet)
+                .await;
+            let Leaving::At(revision) = self.leaving(leaver) else {
+                return false;
+            };
+            match self.behind(revision, patience).await {
+                // Another slice may have named it meanwhile.
+                Ok(behind)
+                    if behind.is_empty() && self.leaving(leaver) == Leaving::At(revision) =>
+                {
+                    return true;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "the API server does not say which nodes send a pod connections");
+                    tokio::time::sleep(RETRY_EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// The Ready nodes whose maps do not hold this revision of slices, when there is none or the time is over.
+    async fn behind(&self, revision: u64, patience: Duration) -> Result<Vec<String>, kube::Error> {
+        #[derive(Deserialize)]
+        struct Answer {
+            behind: Vec<String>,
+        }
+        let path = format!("{PATH}/{revision}?timeoutMs={}", patience.as_millis());
+        let answer: Answer = ask(&self.client, http::Request::get(path)).await?;
+        Ok(answer.behind)
+    }
+
     async fn has_connections(&self, leaver: &Leaver) -> bool {
         let Some(pid) = leaver.pid else { return false };
         let ports = leaver.ports.clone();
@@ -197,72 +202,45 @@ impl Nodes {
             tokio::task::spawn_blocking(move || connections::any_inbound(pid, ports.as_ref()));
         look.await.unwrap_or(false)
     }
+}
 
-    async fn follow(&self, client: Client) {
-        let api: Api<Lease> = Api::namespaced(client, heartbeat::NAMESPACE);
-        let mut waiting = self.waiting.subscribe();
-        loop {
-            if waiting.wait_for(|count| *count > 0).await.is_err() {
-                return;
-            }
-            let nobody = async { waiting.wait_for(|count| *count == 0).await.map(drop) };
-            tokio::select! {
-                _ = nobody => {}
-                () = self.follow_now(&api) => {}
-            }
-        }
+/// Tells the API server how far this node's maps are with EndpointSlices, whenever a node waits for that, until
+/// shutdown.
+pub fn report(client: Client, applied: watch::Receiver<u64>, shutdown: &Shutdown) {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { shutdown.unless(report_always(client, applied)).await });
+}
+
+async fn report_always(client: Client, mut applied: watch::Receiver<u64>) {
+    #[derive(Deserialize)]
+    struct Answer {
+        awaited: Option<u64>,
     }
-
-    async fn follow_now(&self, api: &Api<Lease>) {
-        let mut leases = watcher(api.clone(), watcher::Config::default())
-            .default_backoff()
-            .boxed();
-        loop {
-            match leases.try_next().await {
-                Ok(Some(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease))) => {
-                    self.lease(&lease);
-                }
-                Ok(Some(watcher::Event::Init)) => {
-                    // A server that lost its data counts anew.
-                    self.known.send_modify(|known| known.applied.clear());
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return,
-                Err(error) => tracing::debug!(%error, "the watch of leases is interrupted"),
+    loop {
+        let revision = *applied.borrow_and_update();
+        let path = format!("{PATH}/{revision}");
+        let told: Result<Answer, _> = ask(&client, http::Request::post(path)).await;
+        match told {
+            Ok(Answer {
+                awaited: Some(awaited),
+            }) => {
+                let caught_up = applied.wait_for(|applied| *applied >= awaited);
+                // What the maps do hold is said in any case.
+                drop(tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await);
             }
-        }
-    }
-
-    pub fn lease(&self, lease: &Lease) {
-        let annotations = lease.metadata.annotations.as_ref();
-        let applied = annotations.and_then(|all| all.get(APPLIED)?.parse().ok());
-        let name = lease.metadata.name.clone().unwrap_or_default();
-        if let Some(applied) = applied {
-            self.known
-                .send_if_modified(|known| known.applied.insert(name, applied) != Some(applied));
+            Ok(Answer { awaited: None }) => {}
+            Err(error) => {
+                tracing::debug!(%error, "the API server does not hear how far this node's maps are");
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
         }
     }
 }
 
-/// Counts while it lives.
-struct Waiting(watch::Sender<usize>);
-
-impl Waiting {
-    fn start(count: &watch::Sender<usize>) -> Waiting {
-        count.send_modify(|count| *count += 1);
-        Waiting(count.clone())
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-fn ready(node: &Node) -> bool {
-    let status = node.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+async fn ask<T: DeserializeOwned>(
+    client: &Client,
+    request: http::request::Builder,
+) -> Result<T, kube::Error> {
+    let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
+    client.request(request).await
 }

@@ -153,12 +153,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return;
         }
         let pod = pod_name(&self.update.pod);
-        let missing = self.node.nodes.missing(&leaver);
-        tracing::warn!(
-            pod,
-            ?missing,
-            "a pod is stopped before every node has said that it sends it no connections"
-        );
+        let nodes = self.node.nodes.clone();
+        tokio::spawn(async move {
+            let missing = nodes.missing(&leaver).await;
+            tracing::warn!(
+                pod,
+                ?missing,
+                "a pod is stopped before every node has said that it sends it no connections"
+            );
+        });
     }
 
     /// Runs a container's `postStart`; a container whose hook fails is killed.

@@ -11,9 +11,11 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use serde_json::{Value, json};
 
 use super::pem;
+use super::request::Request;
+use super::signers::LEGACY_UNKNOWN;
 use crate::columns::{self, AGE, Column, NAME, Printer, age, list, name, text};
 use crate::prepare::{keep, remove};
-use crate::resource::{Field, Resource, Scope, Subresource};
+use crate::resource::{Behaviour, Field, Resource, Scope, Subresource};
 use crate::validation::{At, Errors, NameRule, names};
 
 const MIN_EXPIRATION_SECONDS: i64 = 600;
@@ -57,6 +59,7 @@ const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::CertificateRequest,
         short_names: vec!["csr".into()],
         scope: Scope::Cluster,
         subresources: vec![Subresource::Approval, Subresource::Status],
@@ -99,12 +102,12 @@ fn create(object: &mut Value) {
 fn validate(object: &At<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
     let request = spec.field("request");
-    if let Err(why) = pem::request(&decoded(&request)) {
+    if let Err(why) = Request::of_spec(request.text()) {
         errors.invalid(&request, why);
     }
     usages(&spec.field("usages"), errors);
     let signer = spec.field("signerName");
-    if signer.text() == "kubernetes.io/legacy-unknown" {
+    if signer.text() == LEGACY_UNKNOWN {
         errors.invalid(
             &signer,
             "the legacy signerName is not allowed via this API version",
@@ -285,6 +288,7 @@ fn condition(object: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::request;
     use super::*;
     use crate::kinds::testing::{assert_wrong, created, refused, row, updated, with};
 
@@ -304,7 +308,7 @@ mod tests {
         json!({
             "metadata": {"name": "jane"},
             "spec": {
-                "request": pem("CERTIFICATE REQUEST"),
+                "request": base64(request::testing::JANE),
                 "signerName": "kubernetes.io/kube-apiserver-client",
                 "usages": ["client auth"],
                 "expirationSeconds": 86400,

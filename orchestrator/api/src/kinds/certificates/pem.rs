@@ -2,11 +2,12 @@
 
 use base64::Engine as _;
 
-/// A block: its type, and whether it has headers.
+/// A block: its type, whether it has headers, and what it holds.
 #[derive(Debug, PartialEq)]
 pub struct Block<'a> {
     pub kind: &'a str,
     pub headers: bool,
+    pub bytes: Vec<u8>,
 }
 
 /// The next block of a text and what follows it; text before a block is passed over.
@@ -20,14 +21,19 @@ pub fn next(text: &str) -> Option<(Block<'_>, &str)> {
     };
     let body: String = body.chars().filter(|c| !c.is_whitespace()).collect();
     let engine = base64::engine::general_purpose::STANDARD;
-    engine.decode(body).ok()?;
-    Some((Block { kind, headers }, rest))
+    let bytes = engine.decode(body).ok()?;
+    let block = Block {
+        kind,
+        headers,
+        bytes,
+    };
+    Some((block, rest))
 }
 
-/// Whether the text begins with a request for a certificate.
-pub fn request(text: &str) -> Result<(), &'static str> {
+/// The DER of the request for a certificate with which the text begins.
+pub fn request(text: &str) -> Result<Vec<u8>, &'static str> {
     match next(text) {
-        Some((block, _)) if block.kind == "CERTIFICATE REQUEST" => Ok(()),
+        Some((block, _)) if block.kind == "CERTIFICATE REQUEST" => Ok(block.bytes),
         _ => Err("PEM block type must be CERTIFICATE REQUEST"),
     }
 }
