@@ -109,5 +109,16 @@ pub static SCALE: LazyLock<Resource> = LazyLock::new(autoscaling::scale::resourc
 pub static BINDING: LazyLock<Resource> = LazyLock::new(core::binding::resource);
 /// The body of pods/eviction.
 pub static EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::resource);
+/// What exec, attach, port-forward and proxy are asked with.
+pub static POD_EXEC_OPTIONS: LazyLock<Resource> = LazyLock::new(core::connect_options::pod_exec);
+pub static POD_ATTACH_OPTIONS: LazyLock<Resource> =
+    LazyLock::new(core::connect_options::pod_attach);
+pub static POD_PORT_FORWARD_OPTIONS: LazyLock<Resource> =
+    LazyLock::new(core::connect_options::pod_port_forward);
+pub static POD_PROXY_OPTIONS: LazyLock<Resource> = LazyLock::new(core::connect_options::pod_proxy);
+pub static SERVICE_PROXY_OPTIONS: LazyLock<Resource> =
+    LazyLock::new(core::connect_options::service_proxy);
+pub static NODE_PROXY_OPTIONS: LazyLock<Resource> =
+    LazyLock::new(core::connect_options::node_proxy);
 /// The same as clients wrote it before Kubernetes 1.22.
 pub static OLD_EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::old);

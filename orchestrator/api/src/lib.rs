@@ -20,6 +20,7 @@ pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod pod_resources;
+pub mod pod_security;
 pub mod policy;
 mod prepare;
 pub mod quantity;

@@ -51,8 +51,24 @@ pub(super) fn for_update(
                 new["spec"]["finalizers"] = finalizers;
             }
         }
-        Some(Subresource::Binding | Subresource::Eviction) => {}
-        None | Some(Subresource::Scale | Subresource::Log) => {
+        Some(Subresource::EphemeralContainers) => {
+            let wanted = new["spec"]["ephemeralContainers"].take();
+            keep_all_but_metadata(new, old);
+            keep_metadata(new, old);
+            keep(new, old, "/metadata", "ownerReferences");
+            new["spec"]["ephemeralContainers"] = wanted;
+            resource.default(new);
+        }
+        Some(
+            Subresource::Attach
+            | Subresource::Binding
+            | Subresource::Eviction
+            | Subresource::Exec
+            | Subresource::Log
+            | Subresource::PortForward
+            | Subresource::Proxy,
+        ) => {}
+        None | Some(Subresource::Scale) => {
             if resource.has_status {
                 keep(new, old, "", "status");
             }

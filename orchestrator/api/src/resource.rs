@@ -177,6 +177,11 @@ pub enum Subresource {
     Log,
     Finalize,
     Approval,
+    EphemeralContainers,
+    Exec,
+    Attach,
+    PortForward,
+    Proxy,
 }
 
 /// A field that a field selector may name.
@@ -455,15 +460,33 @@ impl Subresource {
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::Approval => "approval",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::Proxy => "proxy",
         }
+    }
+
+    /// Whether a request opens a stream to what the object stands for; its method means nothing then but who
+    /// may do it.
+    pub fn connects(self) -> bool {
+        matches!(
+            self,
+            Self::Exec | Self::Attach | Self::PortForward | Self::Proxy
+        )
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
+                &["get", "patch", "update"]
+            }
             Self::Binding | Self::Eviction => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
+            Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
         }
     }
 
@@ -473,7 +496,19 @@ impl Subresource {
             Self::Scale => &kinds::SCALE,
             Self::Binding => &kinds::BINDING,
             Self::Eviction => &kinds::EVICTION,
-            Self::Status | Self::Log | Self::Finalize | Self::Approval => of,
+            Self::Exec => &kinds::POD_EXEC_OPTIONS,
+            Self::Attach => &kinds::POD_ATTACH_OPTIONS,
+            Self::PortForward => &kinds::POD_PORT_FORWARD_OPTIONS,
+            Self::Proxy => match of.behaviour {
+                Behaviour::Node => &kinds::NODE_PROXY_OPTIONS,
+                Behaviour::Pod => &kinds::POD_PROXY_OPTIONS,
+                _ => &kinds::SERVICE_PROXY_OPTIONS,
+            },
+            Self::Status
+            | Self::Log
+            | Self::Finalize
+            | Self::Approval
+            | Self::EphemeralContainers => of,
         }
     }
 }

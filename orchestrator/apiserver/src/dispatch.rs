@@ -25,7 +25,9 @@ use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
-use super::{State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options};
+use super::{
+    State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
+};
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 
 /// How long a request may take that is no watch and no log.
@@ -108,7 +110,9 @@ async fn enter(
         request.headers_mut().remove(header::AUTHORIZATION);
     }
     request.extensions_mut().insert(user);
-    request.extensions_mut().insert(trail.clone());
+    if trail.is_at(Level::Metadata) {
+        request.extensions_mut().insert(trail.clone());
+    }
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;
     for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
@@ -205,6 +209,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let trail = trail.unwrap_or_default();
     trail.decided(&allowed);
     allowed?;
+    if target.subresource.is_some_and(Subresource::connects) {
+        return proxy::connect(state, &user, target, &query, request).await;
+    }
     if !is_served(&target, verb) {
         return Err(ApiError::method_not_allowed(
             target.resource(),

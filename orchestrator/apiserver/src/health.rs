@@ -28,7 +28,7 @@ pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response<Body> {
 }
 
 /// What clients choose their behaviour by.
-pub async fn version() -> Response<Body> {
+pub async fn version(Extract(state): Extract<Arc<State>>) -> Response<Body> {
     let own = env!("CARGO_PKG_VERSION");
     reply::json(
         StatusCode::OK,
@@ -40,7 +40,7 @@ pub async fn version() -> Response<Body> {
             "minCompatibilityMajor": "1",
             "minCompatibilityMinor": "32",
             "gitVersion": format!("{KUBERNETES}+orchestrator.{own}"),
-            "gitCommit": option_env!("ORCHESTRATOR_COMMIT").unwrap_or_default(),
+            "gitCommit": state.config.commit,
             "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "",

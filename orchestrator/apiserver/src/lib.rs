@@ -23,6 +23,7 @@ mod families;
 mod flow;
 mod gzip;
 mod health;
+mod hops;
 mod join;
 mod negotiate;
 mod node_writes;
@@ -65,6 +66,7 @@ use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
+pub use admission::{AdmissionConfig, AdmissionConfigError};
 pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
 pub use authn::{Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
@@ -93,6 +95,10 @@ pub struct ServerConfig {
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     pub audit: AuditOptions,
+    /// Which admission plugins are on, and how.
+    pub admission: AdmissionConfig,
+    /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
+    pub commit: String,
 }
 
 impl ServerConfig {
@@ -120,6 +126,8 @@ impl Default for ServerConfig {
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
             audit: AuditOptions::default(),
+            admission: AdmissionConfig::default(),
+            commit: "0".repeat(40),
         }
     }
 }
@@ -161,12 +169,15 @@ struct State {
     /// Held while the name of a node is looked up and taken.
     joining: tokio::sync::Mutex<()>,
     attempts: attempts::Log,
+    plugins: admission::Plugins,
     quota_turns: admission::quota::Turns,
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
     /// None: nothing is logged.
     audit: Option<Arc<audit::Log>>,
+    /// For streams and proxied requests.
+    connections: proxy::Room,
     applied: applied::Applied,
     authentication: authn::Authentication,
 }
@@ -186,6 +197,7 @@ impl ApiServer {
         let addresses = addresses::Addresses::load(&config, &objects);
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
+        let plugins = admission::Plugins::new(&config.admission);
         let authentication = authn::Authentication::default().with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
@@ -201,11 +213,13 @@ impl ApiServer {
             tasks,
             joining: tokio::sync::Mutex::default(),
             attempts: attempts::Log::default(),
+            plugins,
             quota_turns: admission::quota::Turns::default(),
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
             audit: audited.as_ref().map(|(log, _)| log.clone()),
+            connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             authentication,
         });

@@ -55,7 +55,7 @@ pub fn kind(verb: Verb) -> Option<&'static str> {
         Verb::Update => Some("UpdateOptions"),
         Verb::Patch => Some("PatchOptions"),
         Verb::Delete | Verb::DeleteCollection => Some("DeleteOptions"),
-        Verb::Get | Verb::List | Verb::Watch => None,
+        Verb::Get | Verb::List | Verb::Watch | Verb::Unnamed => None,
     }
 }
 

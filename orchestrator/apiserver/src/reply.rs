@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
 use super::negotiate::{Shape, Wanted};
@@ -290,6 +291,17 @@ pub fn parse(bytes: &Bytes) -> Result<Value, ApiError> {
 /// An error that is no fault of the client.
 pub fn internal(error: impl std::fmt::Display) -> ApiError {
     ApiError::Internal(error.to_string())
+}
+
+/// An error that is told with a reason of its own.
+pub fn failed(code: StatusCode, reason: &str, message: String) -> ApiError {
+    ApiError::Given(Box::new(Status {
+        status: Some("Failure".to_owned()),
+        code: Some(code.as_u16().into()),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..Status::default()
+    }))
 }
 
 fn plain(wanted: &Wanted, code: StatusCode, bytes: Bytes) -> Response<Body> {

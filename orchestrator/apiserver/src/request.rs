@@ -36,6 +36,9 @@ pub struct Target {
     pub name: Option<String>,
     /// The part of the object, if not the whole.
     pub subresource: Option<Subresource>,
+    /// What the path says behind `proxy`: empty, or from a slash on. Without dot segments, and encoded anew,
+    /// so that it is for the next server what it was for this one.
+    pub rest: String,
     /// The path begins with the old `watch/`.
     pub watch: bool,
 }
@@ -46,6 +49,7 @@ impl PartialEq for Target {
             && self.namespace == other.namespace
             && self.name == other.name
             && self.subresource == other.subresource
+            && self.rest == other.rest
             && self.watch == other.watch
     }
 }
@@ -61,6 +65,9 @@ pub enum Verb {
     Patch,
     Delete,
     DeleteCollection,
+    /// OPTIONS and the like: authorisation has no word for them, so that only a rule for all verbs allows
+    /// them. What a proxy passes on may be asked so.
+    Unnamed,
 }
 
 impl Verb {
@@ -75,6 +82,7 @@ impl Verb {
             Self::Patch => "patch",
             Self::Delete => "delete",
             Self::DeleteCollection => "deletecollection",
+            Self::Unnamed => "",
         }
     }
 
@@ -114,10 +122,8 @@ impl Route {
             ["apis", group] => Ok(Self::Group((*group).to_owned())),
             ["api", version] => Ok(Self::resources("", version)),
             ["apis", group, version] => Ok(Self::resources(group, version)),
-            ["api", version, rest @ ..] => objects(served, "", version, rest).map(Self::Objects),
-            ["apis", group, version, rest @ ..] => {
-                objects(served, group, version, rest).map(Self::Objects)
-            }
+            ["api", version, rest @ ..] => parsed(served, "", version, rest, path),
+            ["apis", group, version, rest @ ..] => parsed(served, group, version, rest, path),
             _ => Err(ApiError::NoSuchResource),
         }
     }
@@ -144,6 +150,16 @@ impl Target {
     /// The verb of a request; None where the method means nothing here.
     pub fn verb(&self, method: &Method, watch: bool) -> Option<Verb> {
         let single = self.name.is_some();
+        if self.subresource.is_some_and(Subresource::connects) {
+            return Some(match *method {
+                Method::GET | Method::HEAD => Verb::Get,
+                Method::POST => Verb::Create,
+                Method::PUT => Verb::Update,
+                Method::PATCH => Verb::Patch,
+                Method::DELETE => Verb::Delete,
+                _ => Verb::Unnamed,
+            });
+        }
         match *method {
             Method::GET | Method::HEAD if self.watch || (watch && !single) => Some(Verb::Watch),
             Method::GET | Method::HEAD if single => Some(Verb::Get),
@@ -164,6 +180,27 @@ impl Target {
             None => self.resource().plural.to_string(),
         }
     }
+}
+
+fn parsed(
+    served: &Snapshot,
+    group: &str,
+    version: &str,
+    rest: &[&str],
+    path: &str,
+) -> Result<Route, ApiError> {
+    let mut target = objects(served, group, version, rest)?;
+    if !target.rest.is_empty() && path.ends_with('/') && !target.rest.ends_with('/') {
+        target.rest.push('/');
+    }
+    // `…/proxy/` is the root of what is behind, `…/proxy` is not.
+    if target.subresource == Some(Subresource::Proxy)
+        && target.rest.is_empty()
+        && path.ends_with('/')
+    {
+        target.rest.push('/');
+    }
+    Ok(Route::Objects(target))
 }
 
 fn objects(
@@ -203,10 +240,13 @@ fn target(
     namespace: Option<&str>,
     words: &[&str],
 ) -> Result<Target, ApiError> {
-    let (name, sub) = match words {
-        [_] => (None, None),
-        [_, name] => (Some(*name), None),
-        [_, name, sub] => (Some(*name), Some(*sub)),
+    let (name, sub, rest) = match words {
+        [_] => (None, None, String::new()),
+        [_, name] => (Some(*name), None, String::new()),
+        [_, name, sub] => (Some(*name), Some(*sub), String::new()),
+        [_, name, sub, rest @ ..] if *sub == Subresource::Proxy.name() => {
+            (Some(*name), Some(*sub), behind(rest))
+        }
         _ => return Err(ApiError::NoSuchResource),
     };
     let resource = &served.resource;
@@ -229,8 +269,38 @@ fn target(
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
         subresource,
+        rest,
         watch: false,
     })
+}
+
+/// The words of a path as a path without dot segments. Slashes that were escaped in a word are slashes for
+/// the next server too, as in Kubernetes.
+fn behind(words: &[&str]) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for word in words.iter().flat_map(|word| word.split('/')) {
+        match word {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            word => kept.push(word),
+        }
+    }
+    let encoded = kept.iter().map(|word| format!("/{}", percent_encode(word)));
+    encoded.collect()
+}
+
+/// Escapes what a segment of a path may not contain (RFC 3986, section 3.3).
+pub fn percent_encode(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => out.push(char::from(byte)),
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
+            | b',' | b';' | b'=' | b':' | b'@' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 /// `%3A` and the like; what is no valid escape stays as it is.
@@ -257,10 +327,13 @@ pub fn percent_decode(segment: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Whether the answer to a request goes on for as long as the client likes: a watch or a log. Said
+/// Whether the answer to a request goes on for as long as the client likes: a watch, a log or a stream. Said
 /// before the path is understood, to count the request; what is wrong here counts elsewhere.
 pub fn lasts(uri: &Uri) -> bool {
     let path = uri.path();
+    if streams(path) {
+        return true;
+    }
     let query = uri.query().unwrap_or_default();
     let watch =
         |pair: &str| pair.starts_with("watch=") && !matches!(pair, "watch=false" | "watch=0");
@@ -268,6 +341,25 @@ pub fn lasts(uri: &Uri) -> bool {
         || path.starts_with(super::applied::PREFIX)
         || path.contains("/watch/")
         || query.split('&').any(watch)
+}
+
+/// Whether a path names a subresource that connects.
+fn streams(path: &str) -> bool {
+    let mut words = path.split('/').filter(|word| !word.is_empty());
+    if (words.next(), words.next()) != (Some("api"), Some("v1")) {
+        return false;
+    }
+    let first = words.next();
+    let plural = match first {
+        Some("namespaces") => words.nth(1),
+        first => first,
+    };
+    let sub = words.nth(1);
+    match (plural, sub) {
+        (Some("pods"), Some("exec" | "attach" | "portforward" | "proxy")) => true,
+        (Some("services" | "nodes"), Some("proxy")) => true,
+        _ => false,
+    }
 }
 
 /// The query of a request.
@@ -376,6 +468,8 @@ mod tests {
             "/api/v2/pods",
             "/apis/apps/v1/pods",
             "/api/v1/namespaces/x/pods/y/log/z",
+            "/api/v1/namespaces/x/pods/y/exec/z",
+            "/api/v1/namespaces/x/configmaps/y/proxy",
             "/nothing",
         ] {
             let route = Route::parse(&Registry::new().snapshot(), path);
@@ -390,12 +484,60 @@ mod tests {
             ("/api/v1/pods?limit=5&watch=1", true),
             ("/api/v1/watch/pods", true),
             ("/api/v1/namespaces/x/pods/y/log?follow=true", true),
+            ("/api/v1/namespaces/x/pods/y/exec?command=a", true),
+            ("/api/v1/namespaces/x/pods/y/portforward", true),
+            ("/api/v1/namespaces/x/services/y:80/proxy/a/b", true),
+            ("/api/v1/nodes/n/proxy/metrics", true),
+            ("/api/v1/namespaces/x/pods/exec", false),
+            ("/api/v1/namespaces/x/configmaps/y/proxy", false),
             ("/api/v1/pods?watch=false", false),
             ("/api/v1/pods?fieldSelector=a%3Dwatch=true", false),
             ("/api/v1/pods", false),
         ] {
             assert_eq!(lasts(&Uri::from_static(uri)), expected, "{uri}");
         }
+    }
+
+    #[test]
+    fn what_is_behind_a_proxy_is_a_path_without_dot_segments() {
+        let base = "/api/v1/namespaces/x/services/https:web:443/proxy";
+        for (path, expected) in [
+            ("", ""),
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("//a//b", "/a/b"),
+            ("/a/../../b", "/b"),
+            ("/%2e%2e/%2E%2E/etc", "/etc"),
+            ("/a%2f..%2f..%2Fb", "/b"),
+            ("/a%3Fb%23c%20d", "/a%3Fb%23c%20d"),
+            ("/%0d%0aHost:x", "/%0D%0AHost:x"),
+            ("/caf%C3%A9", "/caf%C3%A9"),
+        ] {
+            let target = parse(&format!("{base}{path}"));
+            assert_eq!(target.rest, expected, "{path}");
+            assert_eq!(target.name.as_deref(), Some("https:web:443"));
+            assert_eq!(target.subresource, Some(Subresource::Proxy));
+        }
+    }
+
+    #[test]
+    fn the_verb_of_a_connection_is_that_of_its_method() {
+        let exec = parse("/api/v1/namespaces/x/pods/y/exec");
+        for (method, verb) in [
+            (Method::GET, "get"),
+            (Method::HEAD, "get"),
+            (Method::POST, "create"),
+            (Method::PUT, "update"),
+            (Method::PATCH, "patch"),
+            (Method::DELETE, "delete"),
+            (Method::OPTIONS, ""),
+        ] {
+            let said = exec.verb(&method, true).map(Verb::as_str);
+            assert_eq!(said, Some(verb), "{method}");
+        }
+        let pod = parse("/api/v1/namespaces/x/pods/y");
+        assert_eq!(pod.verb(&Method::OPTIONS, false), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::admission::plugins::{QUOTA, SERVICE_ACCOUNT};
 use super::admission::quota::Charge;
 use super::admission::{self, Asked, Attributes, Operation};
 use super::audit::Trail;
@@ -90,14 +91,16 @@ impl<'a> Writer<'a> {
     /// Writes a new object that has a name. `Changed`: there is one of this name.
     pub async fn create(&self, mut object: Value) -> Result<Bytes, WriteError> {
         let (state, resource) = (self.state, self.resource);
-        self.mutate(Operation::Create, None, &mut object).await?;
         self.note_owners(None, &mut object);
+        self.mutate(Operation::Create, None, &mut object).await?;
         resource.prepare_for_create(&mut object);
         meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
         // Some defaults are made of the uid.
         resource.default(&mut object);
         if let Some(user) = self.user {
-            admission::complete(state, resource, &mut object)?;
+            if state.plugins.is_on(SERVICE_ACCOUNT) {
+                admission::complete(state, resource, &mut object)?;
+            }
             given::note_asker(user, resource, &mut object);
         }
         resource.validate(&object, None, None)?;
@@ -139,10 +142,10 @@ impl<'a> Writer<'a> {
     /// is removed.
     pub async fn update(&self, current: &Current, mut new: Value) -> Result<Bytes, WriteError> {
         let (state, resource, old) = (self.state, self.resource, &current.value);
+        self.note_owners(Some(old), &mut new);
         if self.part != Part::Deletion {
             self.mutate(Operation::Update, Some(old), &mut new).await?;
         }
-        self.note_owners(Some(old), &mut new);
         self.prepare(&mut new, old)?;
         if self.part != Part::Deletion {
             self.admit(Operation::Update, Some(old), Some(&new)).await?;
@@ -205,8 +208,10 @@ impl<'a> Writer<'a> {
     ) -> Result<Charge, ApiError> {
         let (namespace, name) = (meta::namespace(object), meta::name(object));
         match self.attributes(operation, old, namespace, name) {
-            Some(attributes) => Charge::of(&attributes, object).await,
-            None => Ok(Charge::default()),
+            Some(attributes) if self.state.plugins.is_on(QUOTA) => {
+                Charge::of(&attributes, object).await
+            }
+            _ => Ok(Charge::default()),
         }
     }
 
@@ -258,10 +263,19 @@ impl<'a> Writer<'a> {
             meta::namespace(object).to_owned(),
             meta::name(object).to_owned(),
         );
-        match self.attributes(operation, old, &namespace, &name) {
-            Some(attributes) => admission::mutate(&attributes, object).await,
-            None => Ok(()),
+        let Some(attributes) = self.attributes(operation, old, &namespace, &name) else {
+            return Ok(());
+        };
+        // What others change has no owner, and whose a field is they do not decide.
+        let managed = object["metadata"].get("managedFields").cloned();
+        admission::mutate(&attributes, object).await?;
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            match managed {
+                Some(managed) => metadata.insert("managedFields".to_owned(), managed),
+                None => metadata.remove("managedFields"),
+            };
         }
+        Ok(())
     }
 
     /// Asks those who may refuse. `object` is None for a deletion.

@@ -44,6 +44,9 @@ impl Kind {
     pub const CONFIG_MAP: Kind = core("ConfigMap", "configmaps", true);
     pub const SECRET: Kind = core("Secret", "secrets", true);
     pub const SERVICE_ACCOUNT: Kind = core("ServiceAccount", "serviceaccounts", true);
+    pub const PERSISTENT_VOLUME_CLAIM: Kind =
+        core("PersistentVolumeClaim", "persistentvolumeclaims", true);
+    pub const PERSISTENT_VOLUME: Kind = core("PersistentVolume", "persistentvolumes", false);
     pub const EVENT: Kind = core("Event", "events", true);
     pub const REPLICATION_CONTROLLER: Kind =
         core("ReplicationController", "replicationcontrollers", true);
@@ -195,6 +198,8 @@ mod tests {
             Kind::ENDPOINT_SLICE,
             Kind::LEASE,
             Kind::DEFINITION,
+            Kind::PERSISTENT_VOLUME,
+            Kind::PERSISTENT_VOLUME_CLAIM,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");
         }

@@ -215,3 +215,19 @@ pub fn release(object: &Object, uid: &str) -> Action {
     };
     Action::merge(object, "", json!({"metadata": {"ownerReferences": value}}))
 }
+
+/// Takes a finalizer off an object that is as the plan saw it.
+pub fn drop_finalizer(object: &Object, name: &str) -> Action {
+    let rest: Vec<&String> = object
+        .meta
+        .finalizers
+        .iter()
+        .filter(|other| *other != name)
+        .collect();
+    let value = if rest.is_empty() {
+        Value::Null
+    } else {
+        json!(rest)
+    };
+    Action::merge_exact(object, "", json!({"metadata": {"finalizers": value}}))
+}

@@ -9,7 +9,7 @@ use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
     ControllersConfig, deployment, garbage, namespace, node_lifecycle, pod_cidr, pod_gc,
-    replication, service,
+    protection, replication, service,
 };
 use client::Kind;
 
@@ -77,6 +77,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(node_lifecycle::NodeController::new(started)),
         Box::new(namespace::NamespaceController),
         Box::new(garbage::GarbageController),
+        Box::new(protection::ProtectionController),
         Box::new(pod_gc::PodGcController::default()),
     ]
 }

@@ -4,9 +4,9 @@
 //! the executor asks the server for them first.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::action::{Action, Delete, Plan, owners_json, release};
+use super::action::{Action, Delete, Plan, drop_finalizer, owners_json, release};
 use super::controller::{Controller, Due, Watches};
 use super::object::{Key, Object, Owner};
 use super::world::{Address, Diff, World};
@@ -270,21 +270,6 @@ fn end(view: &View) -> Vec<Action> {
         return vec![drop_finalizer(view.object, FOREGROUND)];
     }
     Vec::new()
-}
-
-fn drop_finalizer(object: &Object, name: &str) -> Action {
-    let rest: Vec<&String> = object
-        .meta
-        .finalizers
-        .iter()
-        .filter(|other| *other != name)
-        .collect();
-    let value = if rest.is_empty() {
-        Value::Null
-    } else {
-        json!(rest)
-    };
-    Action::merge_exact(object, "", json!({"metadata": {"finalizers": value}}))
 }
 
 fn has(object: &Object, finalizer: &str) -> bool {

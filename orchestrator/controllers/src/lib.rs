@@ -17,6 +17,7 @@ pub mod node_lifecycle;
 pub mod object;
 pub mod pod_cidr;
 pub mod pod_gc;
+pub mod protection;
 pub mod queue;
 pub mod replication;
 mod selections;

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, Node, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
-    Toleration,
+    Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec, ReplicationController,
+    Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -82,6 +82,10 @@ pub enum Body {
     Deployment(Arc<Deployment>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
+    /// Whether a volume is bound to a claim.
+    Volume {
+        bound: bool,
+    },
     Bare,
 }
 
@@ -111,6 +115,12 @@ pub struct PodRow {
     pub subdomain: String,
     pub ports: Vec<NamedPort>,
     pub tolerations: Vec<Toleration>,
+    /// The claims that its volumes name.
+    pub claims: Vec<String>,
+    /// Those that are made for it.
+    pub own_claims: Vec<String>,
+    /// Its agent is done with it, or it was deleted by force.
+    pub is_shut_down: bool,
 }
 
 /// A container port that Services can name.
@@ -187,6 +197,7 @@ impl Object {
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
+            Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
         })
     }
@@ -207,6 +218,11 @@ impl Object {
             Body::Definition(kind) => kind,
             _ => None,
         }
+    }
+
+    /// A volume that is bound to a claim.
+    pub fn is_bound_volume(&self) -> bool {
+        matches!(self.body, Body::Volume { bound: true })
     }
 
     pub fn as_pod(&self) -> Option<&PodRow> {
@@ -321,6 +337,11 @@ impl PodRow {
     pub fn finished(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
+
+    /// All claims that it may use.
+    pub fn claim_names(&self) -> impl Iterator<Item = &String> {
+        self.claims.iter().chain(&self.own_claims)
+    }
 }
 
 impl From<ObjectMeta> for Meta {
@@ -380,7 +401,19 @@ impl From<Pod> for Object {
         if ips.is_empty() {
             ips.extend(status.pod_ip);
         }
+        let volumes = || spec.volumes.iter().flatten();
+        let claims = volumes().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+        let claims = claims.map(|claim| claim.claim_name.clone()).collect();
+        let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+        let own_claims = volumes().filter(|volume| volume.ephemeral.is_some());
+        let own_claims = own_claims.map(|volume| format!("{pod_name}-{}", volume.name));
+        let own_claims = own_claims.collect();
+        let is_shut_down = pod.metadata.deletion_timestamp.is_some()
+            && pod.metadata.deletion_grace_period_seconds == Some(0);
         let row = PodRow {
+            claims,
+            own_claims,
+            is_shut_down,
             phase: match status.phase.as_deref() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded") => Phase::Succeeded,
@@ -438,6 +471,18 @@ impl From<Node> for Object {
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
+    }
+}
+
+impl From<PersistentVolume> for Object {
+    fn from(volume: PersistentVolume) -> Self {
+        let phase = volume.status.and_then(|status| status.phase);
+        let bound = phase.as_deref() == Some("Bound");
+        Self::new(
+            Kind::PERSISTENT_VOLUME,
+            volume.metadata,
+            Body::Volume { bound },
+        )
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
@@ -191,6 +193,9 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
             Kind::DEFINITION => {
                 watch::<CustomResourceDefinition>(&mut watches, client, kind, changes);
+            }
+            Kind::PERSISTENT_VOLUME => {
+                watch::<PersistentVolume>(&mut watches, client, kind, changes);
             }
             _ => watch_bare(&mut watches, client, kind, changes),
         }

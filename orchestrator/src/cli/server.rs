@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use apiserver::encryption::upkeep::Place;
 use apiserver::encryption::{EncryptedStore, Encryption};
-use apiserver::{ApiServer, AuditFileOptions, AuditOptions, Pki, ServerConfig, server_names};
+use apiserver::{
+    AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, Pki, ServerConfig, server_names,
+};
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
@@ -87,6 +89,15 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    /// Admission plugins to turn on besides those that are on by default
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins to turn off
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    disable_admission_plugins: Vec<String>,
+    /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
     #[command(flatten)]
     audit: AuditArgs,
     /// Which resources are encrypted in the store, by which keys: an EncryptionConfiguration of
@@ -289,6 +300,12 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
         audit: args.audit.options(),
+        admission: AdmissionConfig::new(
+            &args.enable_admission_plugins,
+            &args.disable_admission_plugins,
+            args.admission_control_config_file.as_deref(),
+        )?,
+        commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
 }
@@ -436,7 +453,11 @@ mod tests {
         let dual = ["--cluster-cidr", "10.100.0.0/16,fd00:10:100::/48"];
         let services = ["--service-cidr", "10.96.0.0/16,fd00:10:96::/112"];
         assert_eq!(refused(&[dual, services].concat()), "");
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 8] = [
+            (
+                &["--enable-admission-plugins", "PodSecurity,Podsecurity"],
+                "--enable-admission-plugins: there is no admission plugin \"Podsecurity\"",
+            ),
             (
                 &["--service-cidr", "10.100.5.0/24"],
                 "--pod-cidr 10.100.0.0/16 and --service-cidr 10.100.5.0/24 overlap",

@@ -3,6 +3,7 @@
 pub mod binding;
 pub mod component_status;
 pub mod config_map;
+pub mod connect_options;
 pub mod endpoints;
 pub mod event;
 pub mod limit_range;

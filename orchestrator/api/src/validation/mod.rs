@@ -70,7 +70,12 @@ pub(super) fn validate(
     if sub == Some(Subresource::Status) {
         (resource.validate_status)(&at, &mut errors);
     }
-    if let (Some(sub @ (Subresource::Status | Subresource::Approval)), Some(old)) = (sub, old) {
+    let parts = [
+        Subresource::Status,
+        Subresource::Approval,
+        Subresource::EphemeralContainers,
+    ];
+    if let (Some(sub), Some(old)) = (sub.filter(|sub| parts.contains(sub)), old) {
         (resource.validate_subresource)(sub, &at, &At::root(old), &mut errors);
     }
     errors.finish(resource, meta::name(new))

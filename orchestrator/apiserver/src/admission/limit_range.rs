@@ -37,10 +37,10 @@ pub fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Api
 }
 
 /// Whether the object keeps to every limit range of its namespace.
-pub fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
-    if !concerns(attributes) {
+pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    let Some(object) = object.filter(|_| concerns(attributes)) else {
         return Ok(());
-    }
+    };
     for range in ranges(attributes)? {
         let violations = violations(&range, attributes.resource.usage, object);
         if let Some(why) = together(violations) {

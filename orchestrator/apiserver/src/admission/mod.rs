@@ -7,6 +7,7 @@
 mod certificates;
 mod given;
 mod limit_range;
+pub mod plugins;
 pub mod policies;
 mod priority;
 pub mod quota;
@@ -26,6 +27,8 @@ use api::{ApiError, Resource, Served, Subresource};
 
 use webhooks::Mutation;
 
+pub use plugins::{AdmissionConfig, AdmissionConfigError, Plugins};
+
 pub use given::{companions, complete, generate_name, keep_given, namespace_is_open, new_uid};
 
 /// What is done to an object.
@@ -35,7 +38,6 @@ pub enum Operation {
     Update,
     Delete,
     /// A stream to what the object stands for: exec, attach, port-forward, proxy.
-    #[expect(dead_code, reason = "the subresources that connect are not served yet")]
     Connect,
 }
 
@@ -143,7 +145,7 @@ pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(
         return Ok(());
     }
     give(attributes, object)?;
-    let Some(mut webhooks) = Mutation::of(attributes)? else {
+    let Some(mut webhooks) = mutation(attributes)? else {
         return Ok(());
     };
     webhooks.ask(Some(object)).await?;
@@ -160,9 +162,20 @@ pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(
 
 /// What the server itself gives a new or changed object.
 fn give(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
-    limit_range::mutate(attributes, object)?;
-    priority::give(attributes, object)?;
-    policies::mutate(attributes, object)
+    let plugins = &attributes.state.plugins;
+    plugins.mutate(attributes, object)?;
+    match plugins.is_on(plugins::MUTATING_POLICIES) {
+        true => policies::mutate(attributes, object),
+        false => Ok(()),
+    }
+}
+
+/// The webhooks that may change the object, if there are any.
+fn mutation<'a>(attributes: &'a Attributes<'a>) -> Result<Option<Mutation<'a>>, ApiError> {
+    match attributes.state.plugins.is_on(plugins::MUTATING_WEBHOOKS) {
+        true => Mutation::of(attributes),
+        false => Ok(None),
+    }
 }
 
 /// Asks those who may refuse; `object` is what will be stored, None for a deletion.
@@ -170,28 +183,37 @@ pub async fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Re
     if attributes.was_reviewed() {
         return Ok(());
     }
-    if let Some(object) = object {
-        limit_range::validate(attributes, object)?;
-    } else if let Some(mut webhooks) = Mutation::of(attributes)? {
+    if object.is_none()
+        && let Some(mut webhooks) = mutation(attributes)?
+    {
         // They may refuse a deletion as well, and change nothing.
         webhooks.ask(None).await?;
     }
-    priority::validate(attributes, object)?;
-    certificates::validate(attributes, object)?;
-    policies::validate(attributes, object)?;
-    webhooks::validate(attributes, object).await
+    attributes.state.plugins.validate(attributes, object)?;
+    ask_others(attributes, object).await
+}
+
+/// The policies and webhooks that may refuse.
+async fn ask_others(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    let plugins = &attributes.state.plugins;
+    if plugins.is_on(plugins::VALIDATING_POLICIES) {
+        policies::validate(attributes, object)?;
+    }
+    match plugins.is_on(plugins::VALIDATING_WEBHOOKS) {
+        true => webhooks::validate(attributes, object).await,
+        false => Ok(()),
+    }
 }
 
 /// Lets those change and refuse who may what a client sends to a subresource of its own kind.
 pub async fn review_body(attributes: &Attributes<'_>, body: &mut Value) -> Result<(), ApiError> {
-    if let Some(mut webhooks) = Mutation::of(attributes)? {
+    if let Some(mut webhooks) = mutation(attributes)? {
         webhooks.ask(Some(body)).await?;
         if webhooks.changed {
             webhooks.ask_again(body).await?;
         }
     }
-    policies::validate(attributes, Some(body))?;
-    webhooks::validate(attributes, Some(body)).await
+    ask_others(attributes, Some(body)).await
 }
 
 impl Attributes<'_> {

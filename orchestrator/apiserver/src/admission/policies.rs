@@ -536,7 +536,8 @@ fn namespace_of(attributes: &Attributes<'_>) -> Result<Option<Value>, ApiError> 
 
 fn request(attributes: &Attributes<'_>) -> Value {
     let of = attributes.resource;
-    let kind = json!({"group": of.group, "version": of.version, "kind": of.kind});
+    let sent = attributes.asked.body.unwrap_or(of);
+    let kind = json!({"group": sent.group, "version": sent.version, "kind": sent.kind});
     let resource = json!({"group": of.group, "version": of.version, "resource": of.plural});
     let mut request = json!({
         "kind": kind,

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 
 use super::Server;
 use crate::authn::{MASTERS, User};
+use crate::hops::{ask_to_upgrade, clean};
 use crate::rest::Answer;
 use crate::shares::Peer;
 use crate::{State, outgoing, reply, request};
@@ -21,19 +22,6 @@ use sys::relay::relay;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// A stream ends that has carried nothing for so long, as a kubelet's do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
-
-/// What belongs to a connection and not to what is said on it (RFC 9110, section 7.6.1).
-const OF_A_CONNECTION: [&str; 9] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Passes a request on, and its answer back. Which user asks is said in headers, which no client can
 /// write itself.
@@ -103,35 +91,6 @@ fn may_ask(server: &Server, user: &User, request: &Request<Body>) -> Result<(), 
     })
 }
 
-/// Takes away what is between the client and this server only: its connection, and its credentials.
-fn clean(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in OF_A_CONNECTION {
-        headers.remove(name);
-    }
-    headers.remove(header::AUTHORIZATION);
-    let of_others: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            name.starts_with("x-remote-") || name.starts_with("impersonate-")
-        })
-        .cloned()
-        .collect();
-    for name in of_others {
-        headers.remove(name);
-    }
-}
-
 fn introduce(headers: &mut HeaderMap, user: &User) -> Result<(), ApiError> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(reply::internal);
     headers.insert("x-remote-user", value(&user.name)?);
@@ -164,13 +123,6 @@ fn escaped(key: &str) -> String {
         }
     }
     name
-}
-
-fn ask_to_upgrade(headers: &mut HeaderMap, to: Option<&HeaderValue>) {
-    if let Some(to) = to {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, to.clone());
-    }
 }
 
 /// The answer as the client gets it.

@@ -119,7 +119,7 @@ impl Log {
 
     /// A log that nothing empties.
     #[cfg(test)]
-    fn of_test() -> Arc<Self> {
+    pub fn of_test() -> Arc<Self> {
         Arc::new(Self {
             policy: Policy::default(),
             file: Some(Backend::new("test")),

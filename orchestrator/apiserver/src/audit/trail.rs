@@ -152,6 +152,21 @@ impl Trail {
         })
     }
 
+    /// A trail of its own, for tests of what annotates.
+    #[cfg(test)]
+    pub fn of_test(level: Level) -> Self {
+        tests::trail(&Log::of_test(), level)
+    }
+
+    /// The annotations so far.
+    #[cfg(test)]
+    pub fn annotations(&self) -> std::collections::BTreeMap<String, String> {
+        let record = self.0.as_deref();
+        record.map_or_else(Default::default, |record| {
+            record.noted().annotations.clone()
+        })
+    }
+
     fn note(&self, note: impl FnOnce(&mut Noted)) {
         if let Some(record) = self.0.as_deref() {
             note(&mut record.noted());
@@ -291,9 +306,9 @@ mod tests {
     use super::*;
     use crate::request_info::RequestInfo;
 
-    fn trail(log: &Arc<Log>) -> Trail {
+    pub fn trail(log: &Arc<Log>, level: Level) -> Trail {
         let verdict = Verdict {
-            level: Level::Metadata,
+            level,
             omitted: vec![Stage::RequestReceived],
             omit_managed_fields: false,
         };
@@ -312,7 +327,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_clone_of_a_trail_writes_what_became_of_the_request() {
         let log = Log::of_test();
-        let first = trail(&log);
+        let first = trail(&log, Level::Metadata);
         first.annotate("a", "1");
         let second = first.clone();
         drop(first);
@@ -332,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_handler_that_panics_is_logged_as_one() {
         let log = Log::of_test();
-        let trail = trail(&log);
+        let trail = trail(&log, Level::Metadata);
         let broken = std::thread::spawn(move || {
             let _held = trail;
             panic!("s3cret");

@@ -155,9 +155,31 @@ const LOG: &[Parameter] = &[
         "The container before its last restart.",
     ),
     ("sinceSeconds", "integer", "Only what is this new."),
+    ("stream", "string", "All, Stdout or Stderr."),
     ("tailLines", "integer", "Only the last lines."),
     ("timestamps", "boolean", "A time before each line."),
 ];
+
+const STDIN: Parameter = ("stdin", "boolean", "Bytes for the process.");
+const STDOUT: Parameter = ("stdout", "boolean", "What the process writes.");
+const STDERR: Parameter = ("stderr", "boolean", "What it writes to stderr.");
+const TTY: Parameter = ("tty", "boolean", "A terminal around the process.");
+const CONTAINER: Parameter = (
+    "container",
+    "string",
+    "Which container; needed if there are several.",
+);
+const EXEC: &[Parameter] = &[
+    ("command", "string", "The command, word by word."),
+    CONTAINER,
+    STDERR,
+    STDIN,
+    STDOUT,
+    TTY,
+];
+const ATTACH: &[Parameter] = &[CONTAINER, STDERR, STDIN, STDOUT, TTY];
+const PORT_FORWARD: &[Parameter] = &[("ports", "integer", "For WebSockets: which ports.")];
+const PROXY: &[Parameter] = &[("path", "string", "What is asked for behind the proxy.")];
 
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -178,6 +200,10 @@ impl Writer<'_> {
         for sub in &resource.subresources {
             let path = format!("{item}/{}", sub.name());
             paths.insert(path.clone(), self.subresource(resource, *sub, &path));
+            if *sub == Subresource::Proxy {
+                let path = format!("{path}/{{path}}");
+                paths.insert(path.clone(), self.connect(resource, *sub, &path));
+            }
         }
         if resource.namespaced() {
             let all = format!("{root}/{plural}");
@@ -255,7 +281,38 @@ impl Writer<'_> {
         self.path(path, operations)
     }
 
+    /// Every method that a subresource takes which connects.
+    fn connect(&self, of: &Resource, sub: Subresource, path: &str) -> Value {
+        let (word, methods, parameters): (_, &[&'static str], _) = match sub {
+            Subresource::Exec => ("Exec", &["get", "post"], EXEC),
+            Subresource::Attach => ("Attach", &["get", "post"], ATTACH),
+            Subresource::PortForward => ("Portforward", &["get", "post"], PORT_FORWARD),
+            _ => (
+                "Proxy",
+                &["delete", "get", "head", "options", "patch", "post", "put"],
+                PROXY,
+            ),
+        };
+        let with_path = if path.ends_with('}') { "WithPath" } else { "" };
+        let operations = methods.iter().map(|method| {
+            let stem = stem_of(of, method, of.namespaced());
+            let operation = Operation {
+                action: "connect",
+                id: format!("connect{stem}{word}{with_path}"),
+                resource: sub.object(of),
+                takes: None,
+                gives: String::new(),
+                parameters,
+            };
+            (*method, operation)
+        });
+        self.path(path, operations.collect())
+    }
+
     fn subresource(&self, of: &Resource, sub: Subresource, path: &str) -> Value {
+        if sub.connects() {
+            return self.connect(of, sub, path);
+        }
         let mut word = sub.name().to_owned();
         word[..1].make_ascii_uppercase();
         let stem = format!("{}{word}", stem(of, of.namespaced()));
@@ -326,7 +383,7 @@ impl Writer<'_> {
         for (method, operation) in operations {
             item.insert(method.to_owned(), self.operation(&operation));
         }
-        let words = ["namespace", "name"]
+        let words = ["namespace", "name", "path"]
             .into_iter()
             .filter(|w| path.contains(&format!("{{{w}}}")));
         let parameters: Vec<Value> = words
@@ -364,7 +421,9 @@ impl Writer<'_> {
             },
         });
         let takes = takes.as_deref().map(|name| self.reference(name));
+        let anything: &[&str] = &["*/*"];
         let types: &[&str] = match *action {
+            "connect" => anything,
             // By these kubectl chooses how it applies.
             "patch" => patch_types(resource),
             _ => &["application/json", "application/yaml"],
@@ -378,7 +437,10 @@ impl Writer<'_> {
                     parameters.push(body);
                     out["consumes"] = json!(types);
                 }
-                out["produces"] = json!(["application/json", "application/yaml"]);
+                out["produces"] = match *action {
+                    "connect" => json!(anything),
+                    _ => json!(["application/json", "application/yaml"]),
+                };
                 answer["schema"] = self.reference(gives);
             }
             Dialect::V3 => {
@@ -389,7 +451,11 @@ impl Writer<'_> {
                         .collect();
                     out["requestBody"] = json!({"content": content, "required": true});
                 }
-                answer["content"] = json!({"application/json": {"schema": self.reference(gives)}});
+                let media = match *action {
+                    "connect" => "*/*",
+                    _ => "application/json",
+                };
+                answer["content"] = json!({media: {"schema": self.reference(gives)}});
             }
         }
         out["parameters"] = parameters.into();
@@ -420,12 +486,21 @@ impl Writer<'_> {
 
 /// The middle of an operation's id: `AppsV1NamespacedDeployment`.
 fn stem(resource: &Resource, namespaced: bool) -> String {
+    stem_of(resource, "", namespaced)
+}
+
+/// The same with the method, as connections name it: `CoreV1GetNamespacedPod`.
+fn stem_of(resource: &Resource, method: &str, namespaced: bool) -> String {
+    let mut method = method.to_owned();
+    if let Some(first) = method.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
     let mut group = group_word(&resource.group);
     group[..1].make_ascii_uppercase();
     let mut version = resource.version.to_string();
     version[..1].make_ascii_uppercase();
     let middle = if namespaced { "Namespaced" } else { "" };
-    format!("{group}{version}{middle}{}", resource.kind)
+    format!("{group}{version}{method}{middle}{}", resource.kind)
 }
 
 /// The first word of a group; the group without a name is the core.

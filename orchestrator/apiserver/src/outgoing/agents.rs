@@ -4,7 +4,8 @@ use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::{Request, Response};
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
@@ -77,8 +78,12 @@ impl Agent {
         })
     }
 
-    /// One request of a connection of its own.
-    pub async fn get(&self, state: &State, path: &str) -> Result<Response<Incoming>, ApiError> {
+    /// One request of a connection of its own. After 101 that is to be had by `hyper::upgrade::on`.
+    pub async fn send(
+        &self,
+        state: &State,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, ApiError> {
         let pki = state
             .pki
             .as_ref()
@@ -88,15 +93,27 @@ impl Agent {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(failed)?;
-        tokio::spawn(connection);
-        let request = Request::get(path)
-            .header("host", format!("{}:{}", self.node, self.port))
-            .body(Empty::<Bytes>::new())
-            .map_err(reply::internal)?;
+        tokio::spawn(connection.with_upgrades());
+        let host = HeaderValue::from_str(&format!("{}:{}", self.node, self.port));
+        let host = host.map_err(reply::internal)?;
+        request.headers_mut().insert(header::HOST, host);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         answer
             .map_err(|_| self.unreachable("no answer"))?
             .map_err(failed)
+    }
+
+    /// Whether the port is that of the agent itself.
+    pub fn answers_at(&self, port: u16) -> bool {
+        self.port == port
+    }
+
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// A stream of bytes to an address of the pod network.

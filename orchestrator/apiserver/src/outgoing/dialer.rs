@@ -25,9 +25,9 @@ use sys::front::AnyStream;
 
 /// How long a server may take to accept a connection, and for its TLS handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many of a Service's endpoints are tried for one connection.
-const ENDPOINTS_TRIED: usize = 3;
+pub const ENDPOINTS_TRIED: usize = 3;
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,8 @@ async fn reach(state: &State, server: &Server) -> Result<AnyStream, String> {
     }
 }
 
-async fn go(state: &State, namespace: &str, endpoint: &Endpoint) -> Result<AnyStream, String> {
+/// A stream of bytes to an endpoint that may be reached.
+pub async fn go(state: &State, namespace: &str, endpoint: &Endpoint) -> Result<AnyStream, String> {
     match endpoints::way(state, namespace, endpoint)? {
         Way::Tunnel => agents::tunnel(state, endpoint.address, endpoint.node.as_deref()).await,
         Way::Direct => {
@@ -118,7 +119,8 @@ async fn go(state: &State, namespace: &str, endpoint: &Endpoint) -> Result<AnySt
     }
 }
 
-async fn direct(host: &str, port: u16) -> Result<AnyStream, String> {
+/// A connection from this machine.
+pub async fn direct(host: &str, port: u16) -> Result<AnyStream, String> {
     let dialled = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect((host, port))).await;
     let failed = |why: &dyn std::fmt::Display| format!("dial tcp {host}:{port}: {why}");
     match dialled {

@@ -40,8 +40,26 @@ pub enum Unready {
     Other(String),
 }
 
+/// Which port of a Service is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum PortRef<'a> {
+    Number(u16),
+    /// The only port of a Service may have an empty name.
+    Name(&'a str),
+}
+
 /// The ready endpoints of a Service's port; never none.
 pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> {
+    ready_at(state, &of.namespace, &of.name, PortRef::Number(of.port))
+}
+
+/// The same by the port's number or name.
+pub fn ready_at(
+    state: &State,
+    namespace: &str,
+    name: &str,
+    port: PortRef<'_>,
+) -> Result<Vec<Endpoint>, Unready> {
     let cache = &state.objects.cache;
     let other = |error: api::ApiError| Unready::Other(error.to_string());
     let find = |group: &str, plural: &str| {
@@ -49,21 +67,24 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> 
         found.ok_or_else(|| Unready::Other(format!("{plural} are not served")))
     };
     let services = find("", "services")?;
-    let service = cache.get(services, &of.namespace, &of.name);
-    let service = service.ok_or_else(|| Unready::NoService(of.name.clone()))?;
+    let service = cache.get(services, namespace, name);
+    let service = service.ok_or_else(|| Unready::NoService(name.to_owned()))?;
     let service = reply::parse(&service.bytes()).map_err(other)?;
-    let port = port_name(&service, of)?;
+    let port = match port {
+        PortRef::Number(number) => port_name(&service, name, number)?,
+        PortRef::Name(port) => port.to_owned(),
+    };
     let slices = find("discovery.k8s.io", "endpointslices")?;
-    let (_, slices) = cache.list(slices, Some(&of.namespace));
+    let (_, slices) = cache.list(slices, Some(namespace));
     let mut found = Vec::new();
     for slice in slices {
         let label = slice.labels().get("kubernetes.io/service-name");
-        if label.is_some_and(|service| *service == of.name) {
+        if label.is_some_and(|service| service == name) {
             let slice = reply::parse(&slice.bytes()).map_err(other)?;
             found.extend(of_slice(&slice, &port));
         }
     }
-    let service = of.name.clone();
+    let service = name.to_owned();
     match found.is_empty() {
         true => Err(Unready::NoEndpoint { service, port }),
         false => Ok(found),
@@ -71,7 +92,7 @@ pub fn ready(state: &State, of: &ServicePort) -> Result<Vec<Endpoint>, Unready> 
 }
 
 /// The name of the Service's port of that number.
-fn port_name(service: &Value, of: &ServicePort) -> Result<String, Unready> {
+fn port_name(service: &Value, name: &str, number: u16) -> Result<String, Unready> {
     if service["spec"]["type"] == "ExternalName" {
         let why = "unsupported service type \"ExternalName\"";
         return Err(Unready::Other(why.to_owned()));
@@ -79,11 +100,11 @@ fn port_name(service: &Value, of: &ServicePort) -> Result<String, Unready> {
     let ports = service["spec"]["ports"].as_array();
     let mut ports = ports.into_iter().flatten();
     let is_it = |port: &&Value| {
-        port["port"] == of.port && matches!(port["protocol"].as_str(), Some("TCP") | None)
+        port["port"] == number && matches!(port["protocol"].as_str(), Some("TCP") | None)
     };
     let port = ports.find(is_it).ok_or_else(|| Unready::NoPort {
-        service: of.name.clone(),
-        port: of.port,
+        service: name.to_owned(),
+        port: number,
     })?;
     Ok(port["name"].as_str().unwrap_or_default().to_owned())
 }
@@ -131,14 +152,14 @@ pub fn way(state: &State, namespace: &str, endpoint: &Endpoint) -> Result<Way, S
         Place::Pods => Ok(Way::Tunnel),
         Place::Services => refused("an address of a Service"),
         Place::Server => refused("an address of the API server"),
-        Place::Node if is_host_pod(state, namespace, endpoint) => Ok(Way::Direct),
+        Place::Node if is_of_pod(state, namespace, endpoint) => Ok(Way::Direct),
         Place::Node => refused("an address of a node, and not of a pod on its network"),
         Place::Outside => Ok(Way::Direct),
     }
 }
 
 /// Loopback, link-local (cloud metadata is there), multicast or none at all.
-fn is_local(address: IpAddr) -> bool {
+pub fn is_local(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
@@ -147,16 +168,20 @@ fn is_local(address: IpAddr) -> bool {
 }
 
 /// Whether the pod that the endpoint names has that address, as its node says.
-fn is_host_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
+pub fn is_of_pod(state: &State, namespace: &str, endpoint: &Endpoint) -> bool {
     let (Some(pod), Some(pods)) = (&endpoint.pod, api::find("", "v1", "pods")) else {
         return false;
     };
     let found = state.objects.cache.get(pods, namespace, pod);
     let pod = found.and_then(|pod| reply::parse(&pod.bytes()).ok());
     pod.is_some_and(|pod| {
-        let own = pod["status"]["podIP"].as_str();
-        let own = own.and_then(|text| text.parse::<IpAddr>().ok());
-        own == Some(endpoint.address.ip()) && !meta::is_terminating(&pod)
+        let status = &pod["status"];
+        let first = std::iter::once(&status["podIP"]);
+        let all = status["podIPs"].as_array().into_iter().flatten();
+        let mut all = first.chain(all.map(|it| &it["ip"]));
+        let address = endpoint.address.ip();
+        let is_own = |own: &Value| own.as_str().and_then(|own| own.parse().ok()) == Some(address);
+        all.any(is_own) && !meta::is_terminating(&pod)
     })
 }
 
@@ -171,14 +196,8 @@ mod tests {
         let service = json!({"spec": {"ports": [
             {"name": "dns", "port": 443, "protocol": "UDP"},
             {"name": "https", "port": 443, "targetPort": "secure"}]}});
-        let mut of = ServicePort {
-            namespace: "shop".to_owned(),
-            name: "hook".to_owned(),
-            port: 443,
-        };
-        assert_eq!(port_name(&service, &of), Ok("https".to_owned()));
-        of.port = 80;
-        let missing = port_name(&service, &of).map_err(|unready| unready.to_string());
+        assert_eq!(port_name(&service, "hook", 443), Ok("https".to_owned()));
+        let missing = port_name(&service, "hook", 80).map_err(|unready| unready.to_string());
         let expected = "no service port 80 found for service \"hook\"";
         assert_eq!(missing, Err(expected.to_owned()));
         let slice = json!({

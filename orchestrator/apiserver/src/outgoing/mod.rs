@@ -14,6 +14,7 @@ pub mod agents;
 mod dialer;
 mod endpoints;
 pub mod kubeconfig;
+mod once;
 
 use std::error::Error;
 use std::fmt;
@@ -35,7 +36,8 @@ use serde_json::Value;
 use super::State;
 use dialer::{Dialer, Server};
 use endpoints::ServicePort;
-pub use endpoints::Unready;
+pub use endpoints::{Endpoint, PortRef, Unready, is_local, is_of_pod, ready_at, way};
+pub use once::{Destination, send_once};
 use sys::certificates::Credentials;
 use sys::tls::{Trust, trusting_config};
 

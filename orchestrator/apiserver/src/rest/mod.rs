@@ -71,9 +71,11 @@ async fn answer(call: &Call) -> Answer {
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (None, Verb::Get) if component::is_of(call) => component::get(call),
         (None, Verb::List) if component::is_of(call) => component::list(call),
-        (Some(Subresource::Status | Subresource::Approval) | None, Verb::Get) => {
-            get::get(call).await
-        }
+        (
+            Some(Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers)
+            | None,
+            Verb::Get,
+        ) => get::get(call).await,
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
@@ -82,13 +84,20 @@ async fn answer(call: &Call) -> Answer {
                 Subresource::Status
                 | Subresource::Finalize
                 | Subresource::Scale
+                | Subresource::EphemeralContainers
                 | Subresource::Approval,
             )
             | None,
             Verb::Update,
         ) => update::replace(call).await,
         (
-            Some(Subresource::Status | Subresource::Scale | Subresource::Approval) | None,
+            Some(
+                Subresource::Status
+                | Subresource::Scale
+                | Subresource::EphemeralContainers
+                | Subresource::Approval,
+            )
+            | None,
             Verb::Patch,
         ) => update::patch(call).await,
         (None, Verb::Delete) => delete::delete(call).await,

@@ -107,6 +107,7 @@ fn target(snapshot: &Snapshot, object: &Value) -> Option<Target> {
         namespace: given("namespace").filter(|_| resource.namespaced()),
         name: given("name"),
         subresource,
+        rest: String::new(),
         watch: false,
     })
 }

@@ -76,4 +76,6 @@ async fn the_version_is_the_one_whose_api_is_served() {
         (&version["major"], &version["minor"]),
         (&json!("1"), &json!("33"))
     );
+    let commit = version["gitCommit"].as_str().expect("a text");
+    assert!(commit.len() == 40 && commit.bytes().all(|digit| digit.is_ascii_hexdigit()));
 }

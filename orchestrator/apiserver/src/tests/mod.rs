@@ -8,6 +8,7 @@ mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod connections;
 mod custom;
 mod discovery;
 mod encryption;
@@ -16,6 +17,7 @@ mod flows;
 #[path = "../../../sys/src/front/frames.rs"]
 #[expect(dead_code, reason = "each crate uses a part of it")]
 mod frames;
+mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
@@ -23,6 +25,8 @@ mod node_rights;
 mod objects;
 mod old_versions;
 mod outgoing;
+mod plugins;
+mod pod_security;
 mod policies;
 mod quotas;
 mod races;

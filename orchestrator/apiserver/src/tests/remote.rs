@@ -181,21 +181,9 @@ impl Setting {
 
     /// An agent of the node that leads from addresses of pods to servers on loopback.
     pub async fn agent(&self, node: &str, pods: BTreeMap<String, SocketAddr>) -> Agent {
-        let pki = self
-            .cluster
-            .server
-            .state
-            .pki
-            .as_ref()
-            .expect("certificates");
-        let who = Identity::new(&format!("system:node:{node}"), &["system:nodes"]);
-        let names = [node.to_owned()];
-        let shown = pki
-            .authority
-            .issue(&who, &names, Usage::Both, Timestamp::now());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = asked.clone();
-        let service: Service = Arc::new(move |mut request| {
+        let service: Service = Arc::new(move |mut request: Request<Incoming>| {
             let target = request.uri().authority().map(ToString::to_string);
             let target = target.unwrap_or_default();
             let pod = pods.get(&target).copied();
@@ -217,13 +205,40 @@ impl Setting {
                 reply(200, "")
             })
         });
+        let remote = self.serve_agent(node, service).await;
+        Agent { remote, asked }
+    }
+
+    /// An agent of the node that answers requests so.
+    pub async fn agent_serving(
+        &self,
+        node: &str,
+        answer: impl Fn(Request<Incoming>) -> Response<Body> + Send + Sync + 'static,
+    ) -> Agent {
+        let service: Service = Arc::new(move |request| {
+            let answer = answer(request);
+            Box::pin(async move { answer })
+        });
+        Agent {
+            remote: self.serve_agent(node, service).await,
+            asked: Arc::default(),
+        }
+    }
+
+    async fn serve_agent(&self, node: &str, service: Service) -> Remote {
+        let state = &self.cluster.server.state;
+        let pki = state.pki.as_ref().expect("certificates");
+        let who = Identity::new(&format!("system:node:{node}"), &["system:nodes"]);
+        let names = [node.to_owned()];
+        let shown = pki
+            .authority
+            .issue(&who, &names, Usage::Both, Timestamp::now());
         let number = node.trim_start_matches("node-");
         let root = pki.authority.certificate();
         let at = format!("127.0.0.{number}:0");
         let required = ClientCertificate::Required;
         let shown = shown.expect("a certificate");
-        let remote = Remote::serve(&at, &shown, root, required, service).await;
-        Agent { remote, asked }
+        Remote::serve(&at, &shown, root, required, service).await
     }
 
     /// A node whose agent is this.

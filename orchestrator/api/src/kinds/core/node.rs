@@ -17,7 +17,7 @@ pub fn resource() -> Resource {
         behaviour: Behaviour::Node,
         short_names: vec!["no".into()],
         scope: Scope::Cluster,
-        subresources: vec![Subresource::Status],
+        subresources: vec![Subresource::Proxy, Subresource::Status],
         fields: vec![Field::of("spec.unschedulable").or(Absent::Is("false"))],
         has_status: true,
         default,

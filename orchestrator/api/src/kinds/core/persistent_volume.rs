@@ -72,6 +72,9 @@ const SOURCE_DEFAULTS: [(&str, &str, &str); 10] = [
     ("hostPath", "type", ""),
 ];
 
+/// The finalizer that keeps a volume while it is bound to a claim.
+pub const PROTECTION: &str = "kubernetes.io/pv-protection";
+
 pub fn resource() -> Resource {
     Resource {
         short_names: vec!["pv".into()],

@@ -20,6 +20,9 @@ pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-cla
 const IMMUTABLE: &str = "spec is immutable after creation except resources.requests and \
     volumeAttributesClassName for bound claims";
 
+/// The finalizer that keeps a claim while a pod uses it.
+pub const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
 pub fn resource() -> Resource {
     Resource {
         usage: Usage::Claim,

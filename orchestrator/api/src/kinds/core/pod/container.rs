@@ -85,7 +85,8 @@ pub fn containers(spec: &At<'_>, context: &Context<'_>, errors: &mut Errors) {
     }
 }
 
-fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Errors) {
+/// What holds for containers of every kind.
+pub fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mut Errors) {
     let image = container.field("image");
     if image.is_empty() {
         errors.required(&image, "");

@@ -3,6 +3,8 @@
 mod columns;
 pub mod container;
 mod defaults;
+mod ephemeral;
+mod os;
 pub mod placement;
 mod security;
 mod spec;
@@ -23,9 +25,6 @@ use crate::validation::{At, Errors};
 pub use defaults::template as default_template;
 pub use spec::template as validate_template;
 
-/// How long a pod stays on a node that is not ready or unreachable, unless it says otherwise.
-const TOLERATION_SECONDS: i64 = 300;
-
 pub fn resource() -> Resource {
     Resource {
         warn: |object| warnings::of(object, "/spec"),
@@ -35,9 +34,14 @@ pub fn resource() -> Resource {
         answers_with_object: true,
         categories: vec!["all".into()],
         subresources: vec![
+            Subresource::Attach,
             Subresource::Binding,
+            Subresource::EphemeralContainers,
             Subresource::Eviction,
+            Subresource::Exec,
             Subresource::Log,
+            Subresource::PortForward,
+            Subresource::Proxy,
             Subresource::Status,
         ],
         fields: fields(),
@@ -47,6 +51,8 @@ pub fn resource() -> Resource {
         update,
         update_status,
         validate: spec::pod,
+        validate_create: spec::new_pod,
+        validate_subresource,
         validate_update: update::pod_update,
         validate_status,
         printer: columns::PODS,
@@ -88,8 +94,6 @@ fn create(object: &mut Value) {
     if spec["preemptionPolicy"].is_null() {
         spec["preemptionPolicy"] = "PreemptLowerPriority".into();
     }
-    tolerate(spec, "node.kubernetes.io/not-ready");
-    tolerate(spec, "node.kubernetes.io/unreachable");
 }
 
 fn update(new: &mut Value, old: &Value) {
@@ -103,6 +107,12 @@ fn update_status(new: &mut Value, old: &Value) {
         for (first, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
             follow(&mut new["status"], &old["status"], first, all);
         }
+    }
+}
+
+fn validate_subresource(sub: Subresource, new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
+    if sub == Subresource::EphemeralContainers {
+        ephemeral::update(new, old, errors);
     }
 }
 
@@ -127,27 +137,5 @@ fn follow(new: &mut Value, old: &Value, first: &str, all: &str) {
         (false, true) if new[first].is_string() => new[all] = json!([{"ip": new[first]}]),
         (true, false) if new[all][0]["ip"].is_string() => new[first] = new[all][0]["ip"].clone(),
         _ => {}
-    }
-}
-
-fn tolerate(spec: &mut Value, key: &str) {
-    let tolerations = spec["tolerations"].as_array();
-    let tolerated = tolerations.into_iter().flatten().any(|t| {
-        let key_fits = t["key"].as_str().unwrap_or_default();
-        let effect = t["effect"].as_str().unwrap_or_default();
-        (key_fits == key || key_fits.is_empty()) && matches!(effect, "NoExecute" | "")
-    });
-    if tolerated {
-        return;
-    }
-    let toleration = json!({
-        "key": key,
-        "operator": "Exists",
-        "effect": "NoExecute",
-        "tolerationSeconds": TOLERATION_SECONDS,
-    });
-    match spec["tolerations"].as_array_mut() {
-        Some(list) => list.push(toleration),
-        None => spec["tolerations"] = json!([toleration]),
     }
 }

@@ -1,6 +1,6 @@
 //! Pods and pod templates: everything but the containers themselves.
 
-use super::{container, placement, security, volume};
+use super::{container, os, placement, security, volume};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors, names, object};
 
@@ -16,8 +16,11 @@ const MAX_SEARCH_BYTES: usize = 2048;
 const MAX_SECONDS: i64 = i32::MAX as i64;
 
 pub fn pod(pod: &At<'_>, errors: &mut Errors) {
+    pod_spec(&pod.field("spec"), errors);
+}
+
+pub fn new_pod(pod: &At<'_>, errors: &mut Errors) {
     let spec = pod.field("spec");
-    pod_spec(&spec, errors);
     let ephemeral = spec.field("ephemeralContainers");
     if !ephemeral.is_empty() {
         errors.forbidden(&ephemeral, "cannot be set on create");
@@ -95,6 +98,7 @@ fn named_fields(spec: &At<'_>, errors: &mut Errors) {
     let os = spec.field("os");
     if !os.is_null() {
         errors.one_of(&os.field("name"), &["linux", "windows"]);
+        os::check(spec, errors);
     }
 }
 

@@ -19,7 +19,7 @@ pub fn resource() -> Resource {
         short_names: vec!["svc".into()],
         answers_with_object: true,
         categories: vec!["all".into()],
-        subresources: vec![Subresource::Status],
+        subresources: vec![Subresource::Proxy, Subresource::Status],
         fields: vec![Field::of("spec.clusterIP"), Field::of("spec.type")],
         behaviour: Behaviour::Service,
         name_rule: NameRule::Label1035,
