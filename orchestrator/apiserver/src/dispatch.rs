@@ -90,7 +90,9 @@ async fn enter(
         Err(error) => return reply::error(&error),
     };
     let by = real.as_ref().map(|real| &*real.name);
-    tracing::debug!(user = %user.name, by, method = %request.method(), uri = %request.uri());
+    // A query may hold a command's arguments, or what somebody takes for a token's place.
+    let path = request.uri().path();
+    tracing::debug!(user = %user.name, by, method = %request.method(), path);
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
     // What one client may have does not grow with the names that it takes.

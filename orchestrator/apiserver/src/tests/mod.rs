@@ -34,6 +34,7 @@ mod remote;
 mod reviews;
 mod scale;
 mod services;
+mod silence;
 mod strangers;
 mod users;
 mod versions;
