@@ -1,6 +1,6 @@
 //! `orchestrator server`: the control plane in one process: API server, scheduler, controllers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
 use store::EmbeddedStore;
-use sys::{Shutdown, Tasks, files, telemetry};
+use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
 use super::{duration, encrypt};
 
@@ -164,21 +164,31 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     telemetry::init(&args.log_level)?;
     let config = config(&args)?;
+    // First of all: nothing is written if another server has the address.
+    let listeners = args.bind.iter().map(|address| ApiServer::bind(*address));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    give_up_privileges().context("give up what a server does not need")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args, config, started))
+    runtime.block_on(serve(args, config, listeners, started))
 }
 
-async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Result<()> {
+/// While there is one thread, and the ports are bound that others may not bind.
+fn give_up_privileges() -> std::io::Result<()> {
+    privileges::close_memory()?;
+    privileges::private_files();
+    privileges::keep(privileges::OF_SERVER)
+}
+
+async fn serve(
+    args: Args,
+    config: ServerConfig,
+    listeners: Vec<TcpListener>,
+    started: Instant,
+) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    // First of all: nothing is written if another server has the address.
-    let listeners = args
-        .bind
-        .iter()
-        .map(|address| ApiServer::bind(*address))
-        .collect::<Result<Vec<_>, _>>()?;
     let pki = prepare(&args, &config)?;
     let tasks = Tasks::new(shutdown.clone());
     let store = open_store(&args)?;

@@ -10,6 +10,7 @@ pub mod files;
 pub mod front;
 mod give_way;
 pub mod mounts;
+pub mod privileges;
 pub mod random;
 pub mod relay;
 pub mod shutdown;

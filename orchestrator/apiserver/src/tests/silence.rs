@@ -60,8 +60,8 @@ impl Overheard {
     }
 
     async fn send(&mut self, method: &str, path: &str, kind: &str, body: String) -> u16 {
-        let answer = self.cluster.call(method, path, kind, &Value::String(body));
-        let answer = answer.await;
+        let body = Value::String(body);
+        let answer = self.cluster.call(method, path, kind, &body).await;
         let code = answer.code.as_u16();
         if code >= 400 {
             self.refusals.push(answer.body.to_string());
@@ -121,10 +121,34 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
     for (method, path, kind, body, expected) in [
         ("POST", SECRETS, json, good.clone(), 409),
         ("POST", SECRETS, json, secret(json!({"key": PLAIN})), 400),
-        ("POST", SECRETS, json, secret(json!({"key": [encoded]})), 400),
-        ("POST", SECRETS, json, format!("{{\"data\": {{\"key\": \"{encoded}\""), 400),
-        ("POST", SECRETS, "application/yaml", format!("data: [{PLAIN}: {PLAIN}"), 400),
-        ("POST", SECRETS, "application/vnd.kubernetes.protobuf", PLAIN.to_owned(), 400),
+        (
+            "POST",
+            SECRETS,
+            json,
+            secret(json!({"key": [encoded]})),
+            400,
+        ),
+        (
+            "POST",
+            SECRETS,
+            json,
+            format!("{{\"data\": {{\"key\": \"{encoded}\""),
+            400,
+        ),
+        (
+            "POST",
+            SECRETS,
+            "application/yaml",
+            format!("data: [{PLAIN}: {PLAIN}"),
+            400,
+        ),
+        (
+            "POST",
+            SECRETS,
+            "application/vnd.kubernetes.protobuf",
+            PLAIN.to_owned(),
+            400,
+        ),
         ("PUT", &path, json, secret(json!({"key": PLAIN})), 400),
         ("PUT", &path, "text/plain", PLAIN.to_owned(), 415),
         (
@@ -155,7 +179,13 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
             json!({"stringData": {"key": [PLAIN]}}).to_string(),
             400,
         ),
-        ("DELETE", &path, json, json!({"dryRun": PLAIN}).to_string(), 400),
+        (
+            "DELETE",
+            &path,
+            json,
+            json!({"dryRun": PLAIN}).to_string(),
+            400,
+        ),
     ] {
         let code = all.send(method, path, kind, body.clone()).await;
         assert!(
@@ -164,13 +194,17 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
         );
     }
     let immutable = json!({"metadata": {"name": "s"}, "immutable": true, "data": {"key": encoded}});
-    assert_eq!(all.send("PUT", &path, json, immutable.to_string()).await, 200);
+    assert_eq!(
+        all.send("PUT", &path, json, immutable.to_string()).await,
+        200
+    );
     let other = STANDARD.encode(format!("{PLAIN}!"));
     let changed = secret(json!({"key": other}));
     assert_eq!(all.send("PUT", &path, json, changed).await, 422);
     let wrong_type = json!({"metadata": {"name": "t"}, "type": "kubernetes.io/tls",
         "stringData": {"tls.key": PLAIN}});
-    all.send("POST", SECRETS, json, wrong_type.to_string()).await;
+    all.send("POST", SECRETS, json, wrong_type.to_string())
+        .await;
     let docker = json!({"metadata": {"name": "d"}, "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": PLAIN}});
     all.send("POST", SECRETS, json, docker.to_string()).await;
@@ -183,7 +217,13 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
     all.with_token("/orchestrator/v1/join", &join).await;
     all.with_token(PODS, &join).await;
     let review = json!({"spec": {"token": TOKEN}}).to_string();
-    all.send("POST", "/apis/authentication.k8s.io/v1/tokenreviews", json, review).await;
+    all.send(
+        "POST",
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        json,
+        review,
+    )
+    .await;
     // A command line is part of the request's address, which the audit log shows, as Kubernetes' does.
     let exec = format!("{PODS}/none/exec?command={COMMAND}&stdout=true");
     all.send("POST", &exec, json, String::new()).await;
