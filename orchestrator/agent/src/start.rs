@@ -122,10 +122,7 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         system: facts::system(&runtime.describe().await?.version),
     };
     let metrics = Arc::new(Metrics::default());
-    let served = Served {
-        runtime: runtime.clone(),
-        metrics: metrics.clone(),
-    };
+    let served = Served::new(runtime.clone(), metrics.clone());
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
     let (told, news) = Telling::channels(&config, certificates.clone());
     let refused = Arc::new(Notify::new());

@@ -57,6 +57,7 @@ pub(crate) fn all() -> Vec<Resource> {
         apps::replica_set::resource(),
         apps::stateful_set::resource(),
         authentication::self_subject_review::resource(),
+        authentication::token_review::resource(),
         authorization::local_subject_access_review::resource(),
         authorization::self_subject_access_review::resource(),
         authorization::self_subject_rules_review::resource(),
@@ -122,3 +123,6 @@ pub static NODE_PROXY_OPTIONS: LazyLock<Resource> =
     LazyLock::new(core::connect_options::node_proxy);
 /// The same as clients wrote it before Kubernetes 1.22.
 pub static OLD_EVICTION: LazyLock<Resource> = LazyLock::new(policy::eviction::old);
+/// The body of serviceaccounts/token.
+pub static TOKEN_REQUEST: LazyLock<Resource> =
+    LazyLock::new(authentication::token_request::resource);

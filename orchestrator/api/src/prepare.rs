@@ -66,7 +66,8 @@ pub(super) fn for_update(
             | Subresource::Exec
             | Subresource::Log
             | Subresource::PortForward
-            | Subresource::Proxy,
+            | Subresource::Proxy
+            | Subresource::Token,
         ) => {}
         None | Some(Subresource::Scale) => {
             if resource.has_status {

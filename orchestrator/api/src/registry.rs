@@ -43,6 +43,11 @@ pub(crate) fn with_schema() -> impl Iterator<Item = &'static Resource> {
 }
 
 /// The bodies of subresources.
-pub(crate) fn bodies() -> [&'static Resource; 3] {
-    [&kinds::SCALE, &kinds::BINDING, &kinds::EVICTION]
+pub(crate) fn bodies() -> [&'static Resource; 4] {
+    [
+        &kinds::SCALE,
+        &kinds::BINDING,
+        &kinds::EVICTION,
+        &kinds::TOKEN_REQUEST,
+    ]
 }

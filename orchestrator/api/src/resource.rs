@@ -158,6 +158,8 @@ pub enum Question {
     Access,
     /// Whether somebody may do something in the namespace of the question.
     LocalAccess,
+    /// Whose a bearer token is.
+    Token,
 }
 
 impl Question {
@@ -182,6 +184,8 @@ pub enum Subresource {
     Attach,
     PortForward,
     Proxy,
+    /// Of a ServiceAccount: a new one, for whoever asks.
+    Token,
 }
 
 /// A field that a field selector may name.
@@ -465,6 +469,7 @@ impl Subresource {
             Self::Attach => "attach",
             Self::PortForward => "portforward",
             Self::Proxy => "proxy",
+            Self::Token => "token",
         }
     }
 
@@ -482,7 +487,7 @@ impl Subresource {
             Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
                 &["get", "patch", "update"]
             }
-            Self::Binding | Self::Eviction => &["create"],
+            Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
             Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
@@ -496,6 +501,7 @@ impl Subresource {
             Self::Scale => &kinds::SCALE,
             Self::Binding => &kinds::BINDING,
             Self::Eviction => &kinds::EVICTION,
+            Self::Token => &kinds::TOKEN_REQUEST,
             Self::Exec => &kinds::POD_EXEC_OPTIONS,
             Self::Attach => &kinds::POD_ATTACH_OPTIONS,
             Self::PortForward => &kinds::POD_PORT_FORWARD_OPTIONS,

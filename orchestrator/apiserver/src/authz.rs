@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::State;
-use super::authn::{MASTERS, User};
+use super::authn::{self, MASTERS, User};
 use super::cache::{self, Cached, Referent};
 use super::request::{Query, Route, Target, Verb};
 use api::selector::FieldSelector;
@@ -74,7 +75,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 16] = [
+static NODE_RULES: [Rule; 17] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -84,6 +85,10 @@ static NODE_RULES: [Rule; 16] = [
     rule("", "configmaps", READ, Whose::Referred),
     rule("", "secrets", READ, Whose::Referred),
     rule("", "serviceaccounts", READ, Whose::Referred),
+    Rule {
+        subresource: Some(Subresource::Token),
+        ..rule("", "serviceaccounts", &[Verb::Create], Whose::Referred)
+    },
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
@@ -390,8 +395,8 @@ impl Sight {
     }
 }
 
-/// A node's right to an event of a watch, which may end while the watch goes on: with the name's key,
-/// or with the last reference of a pod to the object.
+/// A right to an event of a watch, which may end while the watch goes on: a node's with the name's key,
+/// or with the last reference of a pod to the object; a token's with what it is bound to.
 pub struct Standing {
     state: Arc<State>,
     user: User,
@@ -402,7 +407,9 @@ pub struct Standing {
 impl Standing {
     /// None for callers whose rights do not end.
     pub fn of(state: &Arc<State>, user: &User, target: &Target) -> Option<Self> {
-        user.node()?;
+        if user.node().is_none() && user.token.is_none() {
+            return None;
+        }
         let referent = Referent::of(&target.resource().plural);
         Some(Self {
             state: state.clone(),
@@ -414,11 +421,9 @@ impl Standing {
 
     /// Whether the caller may still hear of the object.
     pub fn holds(&self, name: &str) -> bool {
-        let (cache, node) = (
-            &self.state.objects.cache,
-            self.user.node().unwrap_or_default(),
-        );
-        let refers = |kind| cache.refers(node, kind, &self.namespace, name);
-        self.referent.is_none_or(refers) && holds_name(&self.state, &self.user).is_ok()
+        let cache = &self.state.objects.cache;
+        let refers = |(node, kind)| cache.refers(node, kind, &self.namespace, name);
+        self.user.node().zip(self.referent).is_none_or(refers)
+            && authn::still_holds(&self.state, &self.user, Timestamp::now()).is_ok()
     }
 }

@@ -18,6 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::audit::{self, Level, Trail};
 use super::authn::impersonation;
+use super::authn::service_account::discovery as discovery_of_keys;
 use super::authn::{self, User};
 use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
@@ -43,6 +44,11 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
+        .route(
+            discovery_of_keys::CONFIGURATION,
+            get(discovery_of_keys::configuration),
+        )
+        .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
         .route(applied::PATH, get(applied::all).post(applied::report))
         .fallback(resources)

@@ -61,14 +61,16 @@ use std::time::Duration;
 
 use axum::Router;
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 
 use api::ApiError;
 use store::{Store, StoreError};
 use sys::Tasks;
 
-pub use admission::{AdmissionConfig, AdmissionConfigError};
+pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
 pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
-pub use authn::{Sources, User};
+pub use authn::service_account::KeyError;
+pub use authn::{AuthenticationConfig, Sources, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -95,6 +97,8 @@ pub struct ServerConfig {
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
     pub audit: AuditOptions,
+    /// How tokens are made and known.
+    pub authentication: AuthenticationConfig,
     /// Which admission plugins are on, and how.
     pub admission: AdmissionConfig,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
@@ -126,6 +130,7 @@ impl Default for ServerConfig {
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
             audit: AuditOptions::default(),
+            authentication: AuthenticationConfig::default(),
             admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
         }
@@ -141,6 +146,8 @@ pub enum BuildError {
     Audit(String),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
+    #[error("the keys that sign tokens: {0}")]
+    Keys(#[from] KeyError),
     #[error(transparent)]
     Users(#[from] authn::AuthenticationError),
 }
@@ -198,7 +205,10 @@ impl ApiServer {
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
         let plugins = admission::Plugins::new(&config.admission);
-        let authentication = authn::Authentication::default().with(&config.users)?;
+        let directory = pki.as_ref().map(Pki::directory);
+        let authentication =
+            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?
+                .with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -234,6 +244,8 @@ impl ApiServer {
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);
+        authn::service_account::start_rotation(&state);
+        authn::service_account::legacy::start(&state);
         certificates::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })

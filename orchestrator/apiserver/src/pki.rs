@@ -110,6 +110,11 @@ impl Pki {
         Ok(self)
     }
 
+    /// Where the files are, for the owner alone.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The certificates as they are now.
     pub fn issued(&self) -> Arc<Issued> {
         self.issued.borrow().clone()

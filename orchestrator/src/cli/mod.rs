@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use workload::Terminated;
 use workload::output::printable;
 
 /// An orchestrator whose network is the kernel.
@@ -60,7 +61,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // What the server says of an object may be its maker's words.
             eprintln!("error: {}", printable(&format!("{error:#}")));
-            ExitCode::FAILURE
+            let of_command = error.downcast_ref::<Terminated>();
+            of_command.map_or(ExitCode::FAILURE, |it| ExitCode::from(it.0))
         }
     }
 }

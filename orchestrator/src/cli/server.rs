@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use apiserver::encryption::upkeep::Place;
 use apiserver::encryption::{EncryptedStore, Encryption};
 use apiserver::{
-    AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, Pki, ServerConfig, server_names,
+    AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, AuthenticationConfig, Pki,
+    ServerConfig, TolerationSeconds, server_names,
 };
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
@@ -89,6 +90,17 @@ pub struct Args {
     /// years and is not renewed
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = certificate_lifetime)]
     certificate_lifetime: Duration,
+    /// Who signs tokens of ServiceAccounts; may be given several times: the first signs, all are
+    /// believed. A URL of HTTPS, so that others can find the keys there
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://kubernetes.default.svc"
+    )]
+    service_account_issuer: Vec<String>,
+    /// Whom tokens must be for that are shown to this server; the issuers if not given
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    api_audiences: Vec<String>,
     /// Admission plugins to turn on besides those that are on by default
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
@@ -98,6 +110,12 @@ pub struct Args {
     /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// How long pods that do not say it stay on a node that is not ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_not_ready_toleration_seconds: i64,
+    /// How long pods that do not say it stay on a node that is unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    default_unreachable_toleration_seconds: i64,
     #[command(flatten)]
     audit: AuditArgs,
     /// Which resources are encrypted in the store, by which keys: an EncryptionConfiguration of
@@ -315,9 +333,27 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
             &args.disable_admission_plugins,
             args.admission_control_config_file.as_deref(),
         )?,
+        authentication: AuthenticationConfig {
+            issuers: args.service_account_issuer.clone(),
+            audiences: args.api_audiences.clone(),
+        },
+        admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
     })
+}
+
+fn admission(args: &Args) -> anyhow::Result<AdmissionConfig> {
+    let mut config = AdmissionConfig::new(
+        &args.enable_admission_plugins,
+        &args.disable_admission_plugins,
+        args.admission_control_config_file.as_deref(),
+    )?;
+    config.toleration_seconds = TolerationSeconds {
+        not_ready: args.default_not_ready_toleration_seconds,
+        unreachable: args.default_unreachable_toleration_seconds,
+    };
+    Ok(config)
 }
 
 /// One range a family of each kind, and none inside another one.

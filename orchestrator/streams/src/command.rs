@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -76,16 +76,46 @@ pub fn command<B>(
     ),
     Refused,
 > {
+    let (response, starting) = command_over(request.method(), request.headers(), wants)?;
+    let upgraded = hyper::upgrade::on(request).map_err(StreamError::Upgrade);
+    let command = upgraded
+        .and_then(move |transport| starting.start(TokioIo::new(transport)))
+        .boxed();
+    Ok((response, command))
+}
+
+/// A command whose client has its answer, before its streams are there.
+pub struct StartingCommand {
+    dialect: Dialect,
+    wants: Wants,
+}
+
+/// The same as [`command`] for a server that gives its connections away itself: the answer, and what goes on over
+/// the connection once that was sent.
+///
+/// # Errors
+/// [`Refused`], as of [`command`].
+pub fn command_over(
+    method: &Method,
+    headers: &HeaderMap,
+    wants: Wants,
+) -> Result<(Response<()>, StartingCommand), Refused> {
     if !wants.stdin && !wants.stdout && !wants.stderr {
         let message = "you must specify at least 1 of stdin, stdout, stderr";
         return Err(Refused::bad_request(message));
     }
-    let (dialect, response) = negotiate(request.method(), request.headers(), &COMMAND)?;
-    let upgraded = hyper::upgrade::on(request).map_err(StreamError::Upgrade);
-    let command = upgraded
-        .and_then(move |transport| start(TokioIo::new(transport), dialect, wants))
-        .boxed();
-    Ok((response, command))
+    let (dialect, response) = negotiate(method, headers, &COMMAND)?;
+    Ok((response, StartingCommand { dialect, wants }))
+}
+
+impl StartingCommand {
+    /// Waits with SPDY for the client's streams (30 s).
+    pub async fn start<T>(self, transport: T) -> Result<Command, StreamError>
+    where
+        T: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        start(transport, self.dialect, self.wants).await
+    }
 }
 
 /// Speaks `dialect` over any transport.
@@ -170,9 +200,10 @@ fn place(headers: &Headers) -> Option<usize> {
 fn build(closer: Closer, found: [Option<Id>; 5], wants: Wants, as_status: bool) -> Command {
     let link = closer.link();
     let [stdin, stdout, stderr, error, resize] = found;
-    // What goes only one way is closed the other way.
+    // client-go closes its stdin once ours is closed, so that what comes in keeps its other direction; what
+    // goes out is never read.
     let reader = |id: Option<Id>, wanted: bool| {
-        let (reader, _) = id.map(|id| (link.reader(id), link.writer(id)))?;
+        let reader = id.map(|id| link.reader(id).keep(link.writer(id)))?;
         wanted.then_some(reader)
     };
     let writer = |id: Option<Id>, wanted: bool| {

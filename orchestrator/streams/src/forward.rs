@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy, split};
 use tokio::time::{Instant, timeout_at};
@@ -44,7 +44,31 @@ pub fn forward<B>(
     ),
     Refused,
 > {
-    let (dialect, response) = negotiate(request.method(), request.headers(), &FORWARD)?;
+    let (response, starting) = forward_over(request.method(), request.headers(), ports)?;
+    let upgraded = hyper::upgrade::on(request).map_err(StreamError::Upgrade);
+    let connections = upgraded
+        .map_ok(move |transport| starting.start(TokioIo::new(transport)))
+        .boxed();
+    Ok((response, connections))
+}
+
+/// A port-forward whose client has its answer.
+pub struct StartingForward {
+    dialect: Dialect,
+    ports: Vec<u16>,
+}
+
+/// The same as [`forward`] for a server that gives its connections away itself: the answer, and what goes on over
+/// the connection once that was sent.
+///
+/// # Errors
+/// [`Refused`], as of [`forward`].
+pub fn forward_over(
+    method: &Method,
+    headers: &HeaderMap,
+    ports: &[u16],
+) -> Result<(Response<()>, StartingForward), Refused> {
+    let (dialect, response) = negotiate(method, headers, &FORWARD)?;
     if let Dialect::Channels { base64, .. } = dialect {
         let most = if base64 { MAX_PORTS_BASE64 } else { MAX_PORTS };
         if ports.is_empty() {
@@ -56,11 +80,16 @@ pub fn forward<B>(
         }
     }
     let ports = ports.to_vec();
-    let upgraded = hyper::upgrade::on(request).map_err(StreamError::Upgrade);
-    let connections = upgraded
-        .map_ok(move |transport| start(TokioIo::new(transport), dialect, &ports))
-        .boxed();
-    Ok((response, connections))
+    Ok((response, StartingForward { dialect, ports }))
+}
+
+impl StartingForward {
+    pub fn start<T>(self, transport: T) -> Connections
+    where
+        T: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        start(transport, self.dialect, &self.ports)
+    }
 }
 
 /// Speaks `dialect` over any transport.

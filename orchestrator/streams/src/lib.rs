@@ -54,8 +54,10 @@ mod table;
 mod tests;
 mod websocket;
 
-pub use command::{Command, Sizes, TerminalSize, Wants, command};
-pub use forward::{Connection, Connections, Data, ErrorStream, forward};
+pub use command::{Command, Sizes, StartingCommand, TerminalSize, Wants, command, command_over};
+pub use forward::{
+    Connection, Connections, Data, ErrorStream, StartingForward, forward, forward_over,
+};
 pub use negotiate::Refused;
 pub use shell::{Reader, Writer};
 

@@ -87,6 +87,7 @@ impl Link {
         Reader {
             link: self.clone(),
             id,
+            back: None,
         }
     }
 
@@ -234,6 +235,16 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
 pub struct Reader {
     link: Link,
     id: Id,
+    /// Our side of the stream, where the client takes its end for the end of both.
+    back: Option<Writer>,
+}
+
+impl Reader {
+    /// Keeps our side of the stream open as long as the client's is read.
+    pub(crate) fn keep(mut self, back: Writer) -> Self {
+        self.back = Some(back);
+        self
+    }
 }
 
 impl AsyncRead for Reader {

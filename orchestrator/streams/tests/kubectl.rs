@@ -28,12 +28,11 @@ struct Client {
 /// The kubectls of this machine by minor version, each once with SPDY and, from 1.30 on, once with WebSocket.
 /// None is a failure where all are there (CI).
 fn clients(server: SocketAddr, home: &Path) -> Vec<Client> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.dev/cache/kubectl");
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.dev/cache/kubernetes-client");
     let directories = [
         "/usr/bin".into(),
         "/usr/local/bin".into(),
         "/usr/lib/google-cloud-sdk/bin".into(),
-        "/work/main/.dev/cache/kubectl".into(),
         cache,
     ];
     let mut found = Vec::new();

@@ -38,7 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::{Identity, Shown};
 use super::connections::{self, Connections, Limits, Place};
-use super::{Shutdown, Turns};
+use super::{Shutdown, Turns, keep_alive};
 pub use takeover::{AnyStream, Stream, Takeover};
 pub use unread::RequestBody;
 
@@ -211,6 +211,7 @@ impl Visit {
             front,
         } = self;
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         let closing = place.closing_token();
         let stream = tokio::select! {
             stream = front.handshake(stream, peer, config, &mut place) => stream?,
@@ -365,13 +366,20 @@ impl<'a> Ends<'a> {
         }
     }
 
-    /// Lets a connection be what else it has become.
+    /// Lets a connection be what else it has become. One without a certificate was given away by a service that
+    /// knows its client by a token: that it was short is not demanded any more.
     async fn let_go_on(&self, work: BoxFuture<'static, ()>) {
+        let certificate_ends = async {
+            match self.stranger {
+                true => std::future::pending().await,
+                false => tokio::time::sleep_until(self.ends_at).await,
+            }
+        };
         tokio::select! {
             () = work => {}
             () = self.place.closing() => {}
             () = self.shutdown.requested() => {}
-            () = tokio::time::sleep_until(self.ends_at) => {}
+            () = certificate_ends => {}
         }
     }
 }

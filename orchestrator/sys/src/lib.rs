@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod files;
 pub mod front;
 mod give_way;
+mod keep_alive;
 pub mod mounts;
 pub mod privileges;
 pub mod random;
@@ -20,6 +21,7 @@ pub mod tls;
 pub mod turns;
 
 pub use give_way::give_way;
+pub use keep_alive::keep_alive;
 pub use shutdown::Shutdown;
 pub use tasks::Tasks;
 pub use turns::Turns;

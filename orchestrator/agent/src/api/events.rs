@@ -30,8 +30,12 @@ pub fn container(pod: &Pod, name: &str) -> About {
     let spec = pod.spec.as_ref();
     let init = spec.and_then(|spec| spec.init_containers.as_ref());
     let mut init = init.into_iter().flatten();
+    let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    let mut ephemeral = ephemeral.into_iter().flatten();
     let list = if init.any(|template| template.name == name) {
         "initContainers"
+    } else if ephemeral.any(|template| template.name == name) {
+        "ephemeralContainers"
     } else {
         "containers"
     };

@@ -1,7 +1,12 @@
-//! What the API server asks of a node: logs, health, numbers, ways to pods. HTTPS for cluster administrators'
-//! certificates only, of which the API server has one.
+//! What the API server asks of a node: logs, health, numbers, streams to containers, ways to pods. HTTPS for
+//! cluster administrators' certificates only, of which the API server has one; streams and ways are for that one.
 
+mod forwarding;
 pub mod health_checks;
+mod logs;
+mod processes;
+#[cfg(test)]
+mod streaming_tests;
 mod tunnel;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,26 +14,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future};
+use axum::routing::{any, get};
 use hyper::service::service_fn;
-use jiff::Timestamp;
 use rustls::ServerConfig;
-use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt as _;
 
 use tunnel::Tunnels;
 
 use crate::metrics::{self, Metrics};
 use crate::node::join::Membership;
-use crate::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
+use crate::runtime::Runtime;
+use logs::attempts;
 use sys::Shutdown;
 use sys::certificates::Identity;
 use sys::connections::Limits;
@@ -41,16 +43,28 @@ const ADMINISTRATORS: &str = "system:masters";
 /// Connections at once. The API server has one for each log that is read; pods can reach the port,
 /// and get no further than the handshake.
 const LIMITS: Limits = Limits {
-    all: 640,
+    all: 1280,
     strangers: 128,
     strangers_per_source: 64,
-    per_holder: 512,
+    per_holder: 1024,
 };
 
 /// What the handlers need.
 pub struct Served<R> {
     pub runtime: Arc<R>,
     pub metrics: Arc<Metrics>,
+    /// For commands, attached containers and forwarded ports.
+    streams: Arc<Semaphore>,
+}
+
+impl<R> Served<R> {
+    pub fn new(runtime: Arc<R>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            runtime,
+            metrics,
+            streams: processes::room(),
+        }
+    }
 }
 
 impl<R> Clone for Served<R> {
@@ -58,6 +72,7 @@ impl<R> Clone for Served<R> {
         Served {
             runtime: self.runtime.clone(),
             metrics: self.metrics.clone(),
+            streams: self.streams.clone(),
         }
     }
 }
@@ -175,10 +190,52 @@ fn router<R: Runtime>(served: Served<R>) -> Router {
         .route("/metrics", get(metrics::<R>))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
-            get(logs::<R>),
+            get(logs::logs::<R>),
         )
         .layer(middleware::from_fn(administrators_only))
+        .merge(streams::<R>().layer(middleware::from_fn(api_server_only)))
         .with_state(served)
+}
+
+/// What makes a stream of the connection. Administrators open those through the API server, which says who may.
+fn streams<R: Runtime>() -> Router<Served<R>> {
+    Router::new()
+        .route(
+            "/exec/{namespace}/{pod}/{container}",
+            any(processes::exec::<R>),
+        )
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            any(processes::attach::<R>),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            any(forwarding::port_forward::<R>),
+        )
+}
+
+async fn api_server_only(request: Request, next: Next) -> Response {
+    let identity = request.extensions().get::<Arc<Identity>>();
+    match identity {
+        Some(identity) if is_api_server(identity) => next.run(request).await,
+        _ => (StatusCode::FORBIDDEN, "this is for the API server").into_response(),
+    }
+}
+
+/// What the API server calls itself to agents.
+const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+fn is_api_server(it: &Identity) -> bool {
+    it.common_name == API_SERVER && it.organizations.iter().any(|it| it == ADMINISTRATORS)
+}
+
+fn not_an_upgrade() -> Response {
+    (StatusCode::BAD_REQUEST, "Upgrade request required").into_response()
+}
+
+fn full() -> Response {
+    let why = "this node has as many streams as it may";
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 async fn administrators_only(request: Request, next: Next) -> Response {
@@ -199,122 +256,17 @@ async fn metrics<R: Runtime>(State(served): State<Served<R>>) -> Response {
     }
 }
 
-/// The query of a log request, in Kubernetes' words.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LogQuery {
-    follow: bool,
-    previous: bool,
-    timestamps: bool,
-    tail_lines: Option<u64>,
-    limit_bytes: Option<u64>,
-    since_seconds: Option<i64>,
-    since_time: Option<Timestamp>,
-}
-
-async fn logs<R: Runtime>(
-    State(served): State<Served<R>>,
-    Path((namespace, pod, name)): Path<(String, String, String)>,
-    Query(query): Query<LogQuery>,
-) -> Response {
-    let attempts = match attempts(&*served.runtime, &namespace, &pod, &name).await {
-        Ok(attempts) => attempts,
-        Err(error) => {
-            return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
-        }
-    };
-    let wanted = usize::from(query.previous);
-    let Some(container) = attempts.iter().rev().nth(wanted) else {
-        let what = if query.previous {
-            format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")
-        } else {
-            format!("container \"{name}\" in pod \"{pod}\" is waiting to start: ContainerCreating")
-        };
-        return (StatusCode::BAD_REQUEST, what).into_response();
-    };
-    let since = query.since_time.map(Timestamp::as_second);
-    let since = since.or(query
-        .since_seconds
-        .map(|ago| Timestamp::now().as_second() - ago));
-    let options = LogOptions {
-        follow: query.follow && !query.previous,
-        timestamps: query.timestamps,
-        tail: query.tail_lines,
-        since,
-    };
-    let frames = served.runtime.logs(&container.id, &options);
-    let frames = limited(frames, query.limit_bytes);
-    let body = Body::from_stream(frames.map_err(std::io::Error::other));
-    ([("content-type", "text/plain")], body).into_response()
-}
-
-/// All attempts of one container of the newest pod of that name, oldest first.
-async fn attempts<R: Runtime>(
-    runtime: &R,
-    namespace: &str,
-    pod: &str,
-    name: &str,
-) -> Result<Vec<Container>, RuntimeError> {
-    let sightings = runtime.pods().await?;
-    let named = sightings
-        .into_iter()
-        .filter(|it| it.pod.namespace == namespace && it.pod.name == pod);
-    let mut newest: Vec<Container> = Vec::new();
-    for sighting in named {
-        let mut found = runtime.containers(&sighting.pod.uid).await?;
-        found.retain(|it| it.identity.role != Role::Sandbox && it.identity.name == name);
-        found.sort_by_key(|container| container.identity.attempt);
-        let age = |list: &[Container]| list.last().map(|container| container.created_at);
-        if age(&found) > age(&newest) {
-            newest = found;
-        }
-    }
-    Ok(newest)
-}
-
-/// Cuts a stream off after that many bytes.
-fn limited<S>(frames: S, limit: Option<u64>) -> impl futures::Stream<Item = S::Item>
-where
-    S: futures::Stream<Item = Result<Bytes, RuntimeError>>,
-{
-    let mut left = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    frames
-        .map_ok(move |mut frame| {
-            if let Some(left) = &mut left {
-                frame.truncate(*left);
-                *left -= frame.len();
-            }
-            frame
-        })
-        .take_while(move |frame| {
-            let cut = limit.is_some() && frame.as_ref().is_ok_and(Bytes::is_empty);
-            future::ready(!cut)
-        })
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use tokio::net::TcpStream;
 
     use super::*;
     use crate::runtime::fake::FakeRuntime;
     use sys::certificates::{Authority, Usage};
 
-    #[tokio::test]
-    async fn a_limit_cuts_in_the_middle_of_a_line() {
-        let frames = ["hello\n", "world\n", "again\n"].map(|text| Ok(Bytes::from(text)));
-        let cut: Vec<_> = limited(futures::stream::iter(frames), Some(8))
-            .collect()
-            .await;
-        let text: Vec<u8> = cut
-            .into_iter()
-            .flat_map(|frame| frame.expect("no error"))
-            .collect();
-        assert_eq!(text, b"hello\nwo");
-    }
-
     /// A membership whose certificate names these; and the authority's administrator.
-    fn member(authority: &Authority, names: &[&str]) -> Membership {
+    pub fn member(authority: &Authority, names: &[&str]) -> Membership {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let who = Identity::new("system:node:node-1", &["system:nodes"]);
         let made = authority.issue(&who, &names, Usage::Both, Timestamp::now());
@@ -339,10 +291,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let old = member(&authority, &["node-1", "172.31.0.11"]);
         let (renewed, membership) = watch::channel(old);
-        let served = Served {
-            runtime: Arc::new(FakeRuntime::default()),
-            metrics: Arc::default(),
-        };
+        let served = Served::new(Arc::new(FakeRuntime::default()), Arc::default());
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, membership, served, shutdown.clone()));
         let dial = async |name: &'static str| {

@@ -146,9 +146,11 @@ fn add_service(service: &Service, env: &mut BTreeMap<String, String>) {
 /// The objects that a pod's containers and volumes refer to.
 pub fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
     let mut needed = BTreeSet::new();
+    let ephemeral = shape::ephemeral_templates(pod);
     for template in shape::init_templates(pod)
         .iter()
         .chain(shape::main_templates(pod))
+        .chain(ephemeral.iter().map(|(template, _)| template))
     {
         for from in template.env_from.iter().flatten() {
             needed.extend(

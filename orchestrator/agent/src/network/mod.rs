@@ -8,5 +8,6 @@ pub mod health_checks;
 pub mod ipam;
 mod local_socket;
 pub mod log;
+pub mod loopback;
 pub mod pod_net;
 pub mod wiring;

@@ -273,7 +273,25 @@ fn attach_or_start(view: &View, sandbox: &Container, pid: u32, actions: &mut Vec
             }
         }
     }
+    for (template, _) in shape::ephemeral_templates(view.pod) {
+        begin_once(view, &template, generation, actions);
+    }
     prune(view, actions);
+}
+
+/// One ephemeral container, which is started once whatever becomes of it.
+fn begin_once(view: &View, template: &Template, generation: u32, actions: &mut Vec<Action>) {
+    let role = Role::Ephemeral;
+    match shape::latest(view.containers, &template.name) {
+        None if shape::first_attempt(view.pod, role, &template.name) == 0 => {
+            advance(view, template, role, generation, actions);
+        }
+        // Left behind between create and start: it never ran.
+        Some(latest) if latest.state == State::Created => {
+            advance(view, template, role, generation, actions);
+        }
+        _ => {}
+    }
 }
 
 /// One container: start it, restart it, watch it.
@@ -457,7 +475,7 @@ fn end(view: &View) -> Vec<Action> {
         let id = container.id.clone();
         actions.push(match container.identity.role {
             Role::Sandbox => Action::RemoveSandbox { id },
-            Role::Init | Role::Main => Action::Remove { id },
+            Role::Init | Role::Main | Role::Ephemeral => Action::Remove { id },
         });
     }
     // Members first: a sandbox that goes before them takes their namespace's name with it.

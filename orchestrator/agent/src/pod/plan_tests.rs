@@ -526,3 +526,28 @@ fn a_pod_past_its_active_deadline_is_stopped() {
         Action::Stop { .. }
     ));
 }
+
+#[test]
+fn an_ephemeral_container_is_started_once_whatever_becomes_of_it() {
+    let debugged = |status: serde_json::Value| {
+        let mut pod = pod(json!({"ephemeralContainers": [
+            {"name": "second", "image": "busybox", "targetContainerName": "main"}]}));
+        pod.status = serde_json::from_value(status).expect("a status");
+        pod
+    };
+    let pod = debugged(json!({}));
+    let main = container(Role::Main, "main", 0, running());
+    let own = |state| container(Role::Ephemeral, "second", 0, state);
+    let first = planned(&pod, &[sandbox(), main.clone()], &settled(), 5);
+    assert_eq!(first, [start("second", Role::Ephemeral, 0, 0)]);
+    for state in [running(), exited(1, 2), exited(0, 2)] {
+        let containers = [sandbox(), main.clone(), own(state)];
+        assert_eq!(planned(&pod, &containers, &settled(), 500), []);
+    }
+    // It was removed behind the agent's back.
+    let known = debugged(
+        json!({"ephemeralContainerStatuses": [{"name": "second", "image": "",
+        "imageID": "", "ready": false, "restartCount": 0, "containerID": "docker://x"}]}),
+    );
+    assert_eq!(planned(&known, &[sandbox(), main], &settled(), 5), []);
+}

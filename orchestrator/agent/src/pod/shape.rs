@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as Template, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container as Template, ContainerStatus, EphemeralContainer, Pod, PodStatus,
+};
 use sha2::{Digest, Sha256};
 
 use super::plan::View;
@@ -178,6 +180,20 @@ pub fn main_templates(pod: &Pod) -> &[Template] {
         .unwrap_or_default()
 }
 
+/// The ephemeral containers as containers, each with the name of the one into which it looks.
+pub fn ephemeral_templates(pod: &Pod) -> Vec<(Template, Option<String>)> {
+    let spec = pod.spec.as_ref();
+    let all = spec.and_then(|spec| spec.ephemeral_containers.as_ref());
+    let as_container = |it: &EphemeralContainer| {
+        // The same fields, and the target besides.
+        let template = serde_json::to_value(it).ok()?;
+        let template = serde_json::from_value(template).ok()?;
+        let target = it.target_container_name.clone();
+        Some((template, target.filter(|name| !name.is_empty())))
+    };
+    all.into_iter().flatten().filter_map(as_container).collect()
+}
+
 /// The newest sandbox.
 pub fn sandbox(containers: &[Container]) -> Option<&Container> {
     let sandboxes = containers
@@ -251,6 +267,7 @@ pub fn known_status<'a>(pod: &'a Pod, role: Role, name: &str) -> Option<&'a Cont
     let status = pod.status.as_ref()?;
     let list = match role {
         Role::Init => status.init_container_statuses.as_deref(),
+        Role::Ephemeral => status.ephemeral_container_statuses.as_deref(),
         _ => status.container_statuses.as_deref(),
     };
     list?.iter().find(|status| status.name == name)

@@ -29,11 +29,14 @@ pub struct Place {
 
 /// The pod's status as of now.
 pub fn status(view: &View, place: &Place) -> PodStatus {
-    let (mut init, mut main) = (Vec::new(), Vec::new());
+    let (mut init, mut main, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
     // As a kubelet does: of a pod that it rejects it names no container.
     if shape::refusal(view).is_none() {
         init = statuses(view, shape::init_templates(view.pod), Role::Init);
         main = statuses(view, shape::main_templates(view.pod), Role::Main);
+        let templates = shape::ephemeral_templates(view.pod);
+        let templates: Vec<Template> = templates.into_iter().map(|(it, _)| it).collect();
+        ephemeral = statuses(view, &templates, Role::Ephemeral);
     }
     let outcome = shape::outcome(view);
     let phase = phase(view, &outcome, &init, &main);
@@ -49,6 +52,7 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
         conditions: Some(conditions(view, phase, &init, &main)),
         container_statuses: (!main.is_empty()).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: texts(place.node_ips).next(),
         host_ips: Some(texts(place.node_ips).map(|ip| HostIP { ip }).collect()),
         pod_ip: addrs.and_then(|addrs| texts(addrs).next()),
@@ -107,6 +111,7 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
         Role::Init => latest
             .and_then(Container::exit)
             .is_some_and(|exit| exit.code == 0),
+        Role::Ephemeral => false,
         _ => started && probed.is_none_or(|probed| probed.ready),
     };
     let attempt = latest.map_or_else(
@@ -187,7 +192,7 @@ fn next_start(
     }
     let policy = shape::policy(view.pod);
     let restarts = match (role, policy) {
-        (_, Policy::Never) => false,
+        (_, Policy::Never) | (Role::Ephemeral, _) => false,
         (Role::Main, Policy::Always) => true,
         _ => exit.code != 0,
     };

@@ -277,3 +277,49 @@ fn a_pod_that_has_ended_keeps_its_address() {
         (&json!("Succeeded"), &json!("10.0.0.2"))
     );
 }
+
+#[test]
+fn an_ephemeral_container_is_told_apart_and_changes_nothing_of_the_pod() {
+    let pod = json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+        "spec": {
+            "containers": [{"name": "main", "image": "nginx:1"}],
+            "ephemeralContainers": [{"name": "debug", "image": "busybox"}],
+        },
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    let told = |state: State| {
+        let containers = [
+            container(Role::Sandbox, "", 0, running()),
+            container(Role::Main, "main", 0, running()),
+            container(Role::Ephemeral, "debug", 0, state),
+        ];
+        let view = View {
+            pod: &pod,
+            gone: false,
+            now: at(5),
+            containers: &containers,
+            memory: &wired(),
+        };
+        let place = Place {
+            node_ips: "172.31.0.11".parse().expect("ok"),
+            accepted_at: at(0),
+        };
+        serde_json::to_value(status(&view, &place)).expect("serialises")
+    };
+    let running = told(running());
+    let own = &running["ephemeralContainerStatuses"][0];
+    assert_eq!(
+        (&own["name"], &own["ready"]),
+        (&json!("debug"), &json!(false))
+    );
+    assert!(own["state"]["running"].is_object());
+    assert_eq!(condition(&running, "Ready"), "True");
+    let ended = told(exited(1));
+    let own = &ended["ephemeralContainerStatuses"][0];
+    assert_eq!(own["state"]["terminated"]["exitCode"], 1);
+    assert_eq!(
+        (&ended["phase"], condition(&ended, "Ready")),
+        (&json!("Running"), "True")
+    );
+}

@@ -60,6 +60,8 @@ pub struct Surroundings<'a> {
     /// Holds the pod's own `/etc/hosts` and `/etc/resolv.conf`.
     pub etc: &'a Path,
     pub sandbox: &'a str,
+    /// The container into which an ephemeral one looks, by its id.
+    pub target: Option<&'a str>,
     /// The file to which the container may write its termination message.
     pub termination_message: &'a Path,
     /// The user that the image says.
@@ -103,6 +105,7 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
         },
         sandbox: None,
         share_pids: false,
+        processes_of: None,
         host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
         mounts: Vec::new(),
@@ -177,6 +180,7 @@ pub fn container(
         share_pids: spec
             .and_then(|spec| spec.share_process_namespace)
             .unwrap_or(false),
+        processes_of: around.target.map(str::to_owned),
         host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
         mounts,

@@ -1,7 +1,8 @@
 //! A container engine in memory, for tests: containers run until the test ends them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast};
+use tokio_util::io::ReaderStream;
 
+use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Role,
     Runtime, RuntimeError, Sighting, State,
@@ -17,7 +20,7 @@ use super::{
 
 /// The engine; tests reach into it.
 pub struct FakeRuntime {
-    state: Mutex<Inner>,
+    state: Arc<Mutex<Inner>>,
     news: broadcast::Sender<String>,
     ended: Notify,
 }
@@ -35,12 +38,16 @@ struct Inner {
     stubborn: bool,
     /// What was executed in containers.
     commands: Vec<String>,
+    /// How commands have ended that were run with streams, by their ids.
+    exits: BTreeMap<String, i64>,
+    /// What was told of terminals.
+    sizes: Vec<(String, u16, u16)>,
 }
 
 impl Default for FakeRuntime {
     fn default() -> FakeRuntime {
         FakeRuntime {
-            state: Mutex::default(),
+            state: Arc::default(),
             news: broadcast::channel(64).0,
             ended: Notify::new(),
         }
@@ -115,6 +122,20 @@ impl FakeRuntime {
     /// What was executed in containers, in order.
     pub fn commands(&self) -> Vec<String> {
         self.inner().commands.clone()
+    }
+
+    /// Says of which process a running container is.
+    pub fn set_pid(&self, id: &str, number: u32) {
+        if let Some((_, container)) = self.inner().containers.get_mut(id)
+            && let State::Running { pid, .. } = &mut container.state
+        {
+            *pid = number;
+        }
+    }
+
+    /// What terminals were told, in order: whose, columns, lines.
+    pub fn sizes(&self) -> Vec<(String, u16, u16)> {
+        self.inner().sizes.clone()
     }
 
     /// Everything there is, as the engine's own listing has it.
@@ -313,6 +334,87 @@ impl Runtime for FakeRuntime {
             output: String::new(),
         })
     }
+
+    /// Runs it on this machine.
+    async fn run(
+        &self,
+        _: &str,
+        command: &[String],
+        _: Streams,
+    ) -> Result<(String, Process), RuntimeError> {
+        let mut inner = self.inner();
+        inner.commands.push(command.join(" "));
+        let id = format!("e{}", inner.commands.len());
+        drop(inner);
+        let (state, name) = (self.state.clone(), id.clone());
+        let process = spawn(command, move |code| {
+            let mut inner = state.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.exits.insert(name, code);
+        })?;
+        Ok((id, process))
+    }
+
+    async fn exit_code(&self, command: &str) -> Result<Option<i64>, RuntimeError> {
+        Ok(self.inner().exits.get(command).copied())
+    }
+
+    /// What the container reads, it writes.
+    async fn attach(&self, _: &str, _: Streams) -> Result<Process, RuntimeError> {
+        spawn(&["cat".to_owned()], |_| {})
+    }
+
+    async fn has_terminal(&self, id: &str) -> Result<bool, RuntimeError> {
+        let inner = self.inner();
+        Ok(inner.containers.get(id).is_some_and(|(spec, _)| spec.tty))
+    }
+
+    async fn resize(&self, terminal: Terminal<'_>, size: Size) -> Result<(), RuntimeError> {
+        let (Terminal::Command(id) | Terminal::Container(id)) = terminal;
+        let told = (id.to_owned(), size.width, size.height);
+        self.inner().sizes.push(told);
+        Ok(())
+    }
+}
+
+/// A process of this machine with its streams; `ended` is told its exit code before its output ends.
+fn spawn(
+    command: &[String],
+    ended: impl FnOnce(i64) + Send + 'static,
+) -> Result<Process, RuntimeError> {
+    let refused = |message: String| RuntimeError::Refused {
+        status: 400,
+        message,
+    };
+    let (program, words) = command
+        .split_first()
+        .ok_or_else(|| refused("no command".to_owned()))?;
+    let mut child = tokio::process::Command::new(program)
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(false)
+        .spawn()
+        .map_err(|error| refused(error.to_string()))?;
+    let (Some(input), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(refused("a process without streams".to_owned()));
+    };
+    let lost = |error: std::io::Error| RuntimeError::Unreachable(error.to_string());
+    let stdout = ReaderStream::new(stdout).map(move |piece| piece.map(Output::Stdout));
+    let stderr = ReaderStream::new(stderr).map(move |piece| piece.map(Output::Stderr));
+    let output = futures::stream::select(stdout, stderr).map(move |piece| piece.map_err(lost));
+    let last = futures::stream::once(async move {
+        let status = child.wait().await;
+        let code = status.ok().and_then(|status| status.code());
+        ended(code.map_or(-1, i64::from));
+    });
+    let last = last.filter_map(|()| async { None });
+    Ok(Process {
+        input: Box::pin(input),
+        output: output.chain(last).boxed(),
+    })
 }
 
 /// How many containers of a role run.

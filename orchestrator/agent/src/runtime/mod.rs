@@ -11,6 +11,7 @@ pub mod image_name;
 pub mod image_root;
 pub mod pause_image;
 mod process;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,6 +23,8 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 
 use datapath::Addrs;
+
+use streams::{Process, Size, Streams, Terminal};
 
 /// One container engine, seen by one node: only this node's containers exist for it.
 pub trait Runtime: Send + Sync + 'static {
@@ -97,6 +100,37 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> impl Future<Output = Result<ExecOutcome, RuntimeError>> + Send;
+
+    /// Runs a command in a container and gives its id with its streams. It may outlive them.
+    fn run(
+        &self,
+        id: &str,
+        command: &[String],
+        streams: Streams,
+    ) -> impl Future<Output = Result<(String, Process), RuntimeError>> + Send;
+
+    /// The exit code of a command whose output has ended; `None` where it is not known.
+    fn exit_code(
+        &self,
+        command: &str,
+    ) -> impl Future<Output = Result<Option<i64>, RuntimeError>> + Send;
+
+    /// The streams of a container that runs; what it has written before is not among them.
+    fn attach(
+        &self,
+        id: &str,
+        streams: Streams,
+    ) -> impl Future<Output = Result<Process, RuntimeError>> + Send;
+
+    /// Whether a container was made with a terminal.
+    fn has_terminal(&self, id: &str) -> impl Future<Output = Result<bool, RuntimeError>> + Send;
+
+    /// Tells a process how large its terminal is.
+    fn resize(
+        &self,
+        terminal: Terminal<'_>,
+        size: Size,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }
 
 /// The engine as a node's status names it.
@@ -131,6 +165,8 @@ pub enum Role {
     Sandbox,
     Init,
     Main,
+    /// Added to a pod that runs, to look into it: nothing depends on it.
+    Ephemeral,
 }
 
 /// What the agent writes on a container, to find it again.
@@ -215,6 +251,8 @@ pub struct ContainerSpec {
     /// The sandbox whose IPC (and on demand PID) namespace it joins; `None` for a sandbox.
     pub sandbox: Option<String>,
     pub share_pids: bool,
+    /// The container whose PID namespace it joins, by its id.
+    pub processes_of: Option<String>,
     pub host_pids: bool,
     pub host_ipc: bool,
     pub mounts: Vec<Mount>,
@@ -310,13 +348,28 @@ pub enum InRoot {
 }
 
 /// What part of a log is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
     pub follow: bool,
     pub timestamps: bool,
     pub tail: Option<u64>,
-    /// Unix seconds.
-    pub since: Option<i64>,
+    pub since: Option<Timestamp>,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+impl Default for LogOptions {
+    /// All that there is, of both streams.
+    fn default() -> Self {
+        Self {
+            follow: false,
+            timestamps: false,
+            tail: None,
+            since: None,
+            stdout: true,
+            stderr: true,
+        }
+    }
 }
 
 /// How a command in a container ended.

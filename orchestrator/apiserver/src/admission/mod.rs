@@ -27,7 +27,7 @@ use api::{ApiError, Resource, Served, Subresource};
 
 use webhooks::Mutation;
 
-pub use plugins::{AdmissionConfig, AdmissionConfigError, Plugins};
+pub use plugins::{AdmissionConfig, AdmissionConfigError, Plugins, TolerationSeconds};
 
 pub use given::{companions, complete, generate_name, keep_given, namespace_is_open, new_uid};
 

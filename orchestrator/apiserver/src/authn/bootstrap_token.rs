@@ -27,7 +27,10 @@ fn judge(bearer: &Bearer<'_>) -> Verdict {
         return Err("the bootstrap token has ended".to_owned());
     }
     let user = User {
-        token: Some(Arc::new(ShownToken { ends: kept.ends })),
+        token: Some(Arc::new(ShownToken {
+            ends: kept.ends,
+            bond: None,
+        })),
         ..User::named(&kept.user(), kept.groups())
     };
     Ok(bearer.for_any_audience(user))

@@ -163,6 +163,7 @@ impl Wish {
             extra: Arc::new(self.extra),
             token: Some(Arc::new(ShownToken {
                 ends: caller.ends(),
+                bond: caller.token.as_ref().and_then(|token| token.bond.clone()),
             })),
             peer: caller.peer,
             ..User::named(&self.name, groups)
@@ -298,7 +299,10 @@ mod tests {
     fn who_acts_as_another_proves_no_address_and_lasts_no_longer_than_itself() {
         let ends = jiff::Timestamp::UNIX_EPOCH;
         let caller = User {
-            token: Some(Arc::new(ShownToken { ends: Some(ends) })),
+            token: Some(Arc::new(ShownToken {
+                ends: Some(ends),
+                bond: None,
+            })),
             peer: Some([10, 0, 0, 9].into()),
             ..User::named("ann", Vec::new())
         };

@@ -15,31 +15,74 @@
 
 pub mod bootstrap_token;
 pub mod impersonation;
+pub mod service_account;
 pub mod sources;
 pub mod static_file;
 mod user;
+
+use std::path::Path;
 
 use axum::http::{HeaderMap, header};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::State;
+use super::{State, authz};
 use api::ApiError;
+use service_account::{Accounts, KeyError};
 
 pub use sources::{AuthenticationError, Sources};
-pub use user::{MASTERS, NODE_PREFIX, NODES, User};
+pub use user::{MASTERS, NODE_PREFIX, NODES, ShownToken, User};
 
 /// Longer tokens are not looked at. One of a ServiceAccount takes about 1,200 bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
+/// What the server is told at start about tokens.
+#[derive(Clone, Debug)]
+pub struct AuthenticationConfig {
+    /// Who signs tokens of ServiceAccounts: the first does, all are believed.
+    pub issuers: Vec<String>,
+    /// Whom tokens must be for that are shown to this server; empty: the issuers.
+    pub audiences: Vec<String>,
+}
+
+impl Default for AuthenticationConfig {
+    fn default() -> Self {
+        Self {
+            issuers: vec!["https://kubernetes.default.svc".to_owned()],
+            audiences: Vec::new(),
+        }
+    }
+}
+
 /// What authenticators know tokens by.
-#[derive(Default)]
 pub struct Authentication {
     /// Whom tokens must be for that are shown to this server. Tokens that say no audience are for all
     /// of these.
     pub audiences: Vec<String>,
     /// Those of the file that the server was given.
     pub static_tokens: static_file::StaticTokens,
+    pub accounts: Accounts,
+}
+
+impl Authentication {
+    /// Keys are kept below `directory`; without one they are as short-lived as the process.
+    pub fn load(
+        config: &AuthenticationConfig,
+        directory: Option<&Path>,
+        now: Timestamp,
+    ) -> Result<Self, KeyError> {
+        let issuers = config.issuers.clone();
+        let audiences = match config.audiences.is_empty() {
+            true => &issuers,
+            false => &config.audiences,
+        };
+        let keys = directory.map(|directory| directory.join("service-account"));
+        Ok(Self {
+            audiences: audiences.clone(),
+            accounts: Accounts::load(issuers, keys.as_deref(), now)?,
+            static_tokens: static_file::StaticTokens::default(),
+        })
+    }
 }
 
 /// A token that somebody shows, and to whom.
@@ -67,8 +110,11 @@ pub type Verdict = Result<Option<Proof>, String>;
 type Authenticator = for<'a> fn(Bearer<'a>) -> BoxFuture<'a, Verdict>;
 
 /// Who knows tokens, in the order in which they are asked.
-static AUTHENTICATORS: [Authenticator; 2] =
-    [static_file::authenticate, bootstrap_token::authenticate];
+static AUTHENTICATORS: [Authenticator; 3] = [
+    static_file::authenticate,
+    service_account::authenticate,
+    bootstrap_token::authenticate,
+];
 
 impl<'a> Bearer<'a> {
     /// A token that is for whoever asks this server.
@@ -136,6 +182,15 @@ pub async fn authenticate(
         }
         _ => Ok(User::anonymous()),
     }
+}
+
+/// Whether what a caller is believed by is still there: the key of a node's name, what a token is
+/// bound to. Asked again while a watch goes on.
+pub fn still_holds(state: &State, user: &User, now: Timestamp) -> Result<(), ApiError> {
+    authz::holds_name(state, user)?;
+    let bond = user.token.as_ref().and_then(|token| token.bond.as_ref());
+    bond.map_or(Ok(()), |bond| bond.holds(state, now))
+        .map_err(ApiError::Unauthorized)
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::service_account::Bond;
 use sys::certificates::{CertificateError, Identity, Shown};
 
 /// A caller, as authorisation sees it (UserInfo of authentication.k8s.io/v1). Put into the extensions
@@ -34,6 +35,8 @@ pub struct User {
 pub struct ShownToken {
     /// None: it lasts until somebody takes it back.
     pub ends: Option<Timestamp>,
+    /// What it stands and falls with.
+    pub bond: Option<Bond>,
 }
 
 /// Everything is allowed to this group.

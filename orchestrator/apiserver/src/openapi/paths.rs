@@ -329,7 +329,7 @@ impl Writer<'_> {
                     parameters: LOG,
                 },
             )],
-            Subresource::Binding | Subresource::Eviction => vec![(
+            Subresource::Binding | Subresource::Eviction | Subresource::Token => vec![(
                 "post",
                 Operation {
                     action: "post",

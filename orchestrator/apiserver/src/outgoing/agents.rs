@@ -167,6 +167,7 @@ impl Agent {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let stream = TcpStream::connect((self.address, self.port)).await?;
         stream.set_nodelay(true)?;
+        sys::keep_alive(&stream)?;
         // By name: a node may claim any address, and be given none of what is meant for others.
         let name = ServerName::try_from(self.node.clone())?;
         Ok(TlsConnector::from(std::sync::Arc::new(config))

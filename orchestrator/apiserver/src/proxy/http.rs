@@ -264,19 +264,15 @@ fn root_of(target: &Target, request: &Request<Body>) -> Option<Response<Body>> {
 
 /// What of the request's path comes before what is behind the proxy.
 fn rewriter(target: &Target, request: &Request<Body>) -> Rewriter {
-    let path = request.uri().path();
-    let word = "/proxy";
-    // A name may be `proxy` too, so the part is looked for behind it.
-    let name = target.name.as_deref().unwrap_or_default();
-    let after = format!("/{}/", target.resource().plural);
-    let start = path.find(&after).map_or(0, |at| at + after.len());
-    let start = start + path[start..].find('/').unwrap_or(name.len());
-    let end = path[start..].find(word).map(|at| start + at + word.len());
+    // `/api/v1/namespaces/NAMESPACE/pods/NAME/proxy`, `/api/v1/nodes/NAME/proxy`
+    let words = if target.namespace.is_some() { 7 } else { 5 };
+    let path = request.uri().path().split('/');
+    let path = path.filter(|word| !word.is_empty()).take(words);
     let authority = request.uri().authority().map(ToString::to_string);
     let host = request.headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok().map(str::to_owned));
     Rewriter {
-        prefix: path[..end.unwrap_or(path.len())].to_owned(),
+        prefix: path.map(|word| format!("/{word}")).collect(),
         host: host.or(authority).unwrap_or_default(),
     }
 }

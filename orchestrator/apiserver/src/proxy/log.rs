@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use serde_json::Value;
 
 use super::options;
 use crate::outgoing::agents::{self, Agent};
@@ -28,6 +29,12 @@ pub async fn log(call: &Call) -> Answer {
         // Nothing was written yet.
         return Ok(text(Body::empty()));
     }
+    let state = state_of(&pod, &container);
+    // A container that waits for its next start has no later run than the one that is asked for.
+    let query = match state.is_some_and(|it| it.waits && it.has_ended) {
+        true => query.replace("previous=true", "previous=false"),
+        false => query,
+    };
     let agent = Agent::of(&call.state, node)?;
     let path = format!("/containerLogs/{namespace}/{name}/{container}?{query}");
     let request = Request::get(path)
@@ -40,9 +47,48 @@ pub async fn log(call: &Call) -> Answer {
     }
     let text = agents::error_text(answer).await;
     let text = text.unwrap_or_else(|| format!("the agent of node {node} answered {code}"));
+    let text = match state.filter(|_| text.contains("is waiting to start")) {
+        Some(state) => format!(
+            "container {container:?} in pod {name:?} is waiting to start: {}",
+            state.why
+        ),
+        None => text,
+    };
     Err(match code {
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => ApiError::BadRequest(text),
         _ => reply::internal(text),
+    })
+}
+
+/// What the pod's status says of a container.
+#[derive(Clone, Copy)]
+struct State<'a> {
+    waits: bool,
+    has_ended: bool,
+    /// Why it waits, in a kubelet's words.
+    why: &'a str,
+}
+
+fn state_of<'a>(pod: &'a Value, container: &str) -> Option<State<'a>> {
+    let lists = [
+        "containerStatuses",
+        "initContainerStatuses",
+        "ephemeralContainerStatuses",
+    ];
+    let all = lists
+        .iter()
+        .filter_map(|list| pod["status"][list].as_array());
+    let found = all.flatten().find(|it| it["name"] == container)?;
+    let waiting = &found["state"]["waiting"];
+    Some(State {
+        waits: waiting.is_object(),
+        has_ended: found["lastState"]["terminated"].is_object(),
+        why: match waiting["reason"].as_str() {
+            Some("ErrImagePull") => "image can't be pulled",
+            Some("ImagePullBackOff") => "trying and failing to pull image",
+            Some(reason) => reason,
+            None => "ContainerCreating",
+        },
     })
 }
 

@@ -7,6 +7,7 @@ pub mod get;
 pub mod list;
 pub mod review;
 pub mod subresource;
+mod token;
 pub mod update;
 
 use std::sync::Arc;
@@ -62,11 +63,12 @@ async fn answer(call: &Call) -> Answer {
     if let (None, Verb::Create, Some(question)) =
         (call.target.subresource, call.verb, review::question(call))
     {
-        return review::review(call, question);
+        return review::review(call, question).await;
     }
     match (call.target.subresource, call.verb) {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
+        (Some(Subresource::Token), Verb::Create) => token::request(call).await,
         (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (None, Verb::Get) if component::is_of(call) => component::get(call),

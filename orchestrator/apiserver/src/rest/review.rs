@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, Call};
+use super::{Answer, Call, token};
 use crate::State;
 use crate::authn::{MASTERS, User};
 use crate::registry::Snapshot;
@@ -20,7 +20,7 @@ pub fn question(call: &Call) -> Option<Question> {
 }
 
 /// Answers the question with itself and the status.
-pub fn review(call: &Call, question: Question) -> Answer {
+pub async fn review(call: &Call, question: Question) -> Answer {
     let kind = call.resource();
     let mut review = call.decode(kind)?;
     call.check_namespace(&mut review)?;
@@ -30,6 +30,7 @@ pub fn review(call: &Call, question: Question) -> Answer {
         Question::OwnName => json!({"userInfo": call.user.info()}),
         Question::OwnAccess => json!({"allowed": may(&call.state, &call.user, spec)}),
         Question::OwnRules => rules(&call.user),
+        Question::Token => token::review(call, spec).await?,
         Question::Access | Question::LocalAccess => {
             json!({"allowed": may(&call.state, &somebody(spec), spec)})
         }

@@ -342,3 +342,32 @@ async fn policies_and_quotas_can_be_turned_off() {
     }
     cluster.post(PODS, pod("p")).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_namespace_says_which_taints_its_pods_tolerate_and_may() {
+    let cluster = Cluster::with(with_plugins(&["PodTolerationRestriction"], &[])).await;
+    let toleration = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"});
+    let given = json!([toleration("team")]);
+    let allowed = json!([toleration("team"), {"operator": "Exists", "effect": "NoExecute"}]);
+    let annotations = json!({"metadata": {"annotations": {
+        "scheduler.alpha.kubernetes.io/defaultTolerations": given.to_string(),
+        "scheduler.alpha.kubernetes.io/tolerationsWhitelist": allowed.to_string()}}});
+    cluster
+        .merge("/api/v1/namespaces/default", annotations)
+        .await
+        .expect(200);
+    let made = cluster.post(PODS, pod("p")).await.expect(201);
+    let tolerations = made["spec"]["tolerations"].as_array().expect("tolerations");
+    assert!(tolerations.contains(&toleration("team")), "{tolerations:?}");
+    let mut other = pod("q");
+    other["spec"]["tolerations"] = json!([toleration("others")]);
+    let refused = cluster.post(PODS, other).await;
+    assert!(
+        refused
+            .message()
+            .ends_with("conflict with its namespace whitelist"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+}

@@ -158,6 +158,21 @@ impl Cluster {
         path(resource, Some(&self.namespace), name)
     }
 
+    /// For what only the client library does.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Why a stream was not opened.
+    pub fn refused(&self, error: kube::Error) -> anyhow::Error {
+        match error {
+            kube::Error::Api(status) => {
+                anyhow!("Error from server ({}): {}", status.reason, status.message)
+            }
+            other => self.lost(other),
+        }
+    }
+
     /// The URL that the kubeconfig names.
     pub fn url(&self) -> &str {
         &self.url

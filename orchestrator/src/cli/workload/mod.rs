@@ -4,21 +4,27 @@ use clap::Subcommand;
 
 mod apply;
 pub mod cluster;
+mod cp;
 mod create;
 mod delete;
 mod describe;
+mod exec;
 mod expose;
 mod get;
 mod logs;
 mod manifest;
 pub mod output;
+mod pods;
+mod port_forward;
 mod rollout;
 mod run;
 mod scale;
 mod set;
+mod terminal;
 mod three_way;
 
 use cluster::ClusterArgs;
+pub use terminal::Terminated;
 
 /// One variant a verb.
 #[derive(Subcommand)]
@@ -29,6 +35,10 @@ pub enum Verb {
     Delete(delete::Delete),
     Describe(describe::Describe),
     Logs(logs::Logs),
+    Exec(exec::Exec),
+    Attach(exec::Attach),
+    PortForward(port_forward::PortForward),
+    Cp(cp::Cp),
     Scale(scale::Scale),
     Rollout(rollout::Rollout),
     Set(set::Set),
@@ -42,7 +52,7 @@ pub fn run(verb: Verb) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match verb {
             Verb::Get(verb) => verb.run().await,
             Verb::Create(verb) => verb.run().await,
@@ -50,6 +60,10 @@ pub fn run(verb: Verb) -> anyhow::Result<()> {
             Verb::Delete(verb) => verb.run().await,
             Verb::Describe(verb) => verb.run().await,
             Verb::Logs(verb) => verb.run().await,
+            Verb::Exec(verb) => verb.run().await,
+            Verb::Attach(verb) => verb.run().await,
+            Verb::PortForward(verb) => verb.run().await,
+            Verb::Cp(verb) => verb.run().await,
             Verb::Scale(verb) => verb.run().await,
             Verb::Rollout(verb) => verb.run().await,
             Verb::Set(verb) => verb.run().await,
@@ -57,5 +71,8 @@ pub fn run(verb: Verb) -> anyhow::Result<()> {
             Verb::Expose(verb) => verb.run().await,
             Verb::ClusterInfo(verb) => verb.run().await,
         }
-    })
+    });
+    // A thread that waits for stdin would be waited for.
+    runtime.shutdown_background();
+    ended
 }

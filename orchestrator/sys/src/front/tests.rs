@@ -217,6 +217,21 @@ async fn a_connection_is_taken_over_after_connect_and_by_no_other_answer() {
 }
 
 #[tokio::test]
+async fn what_was_given_away_to_a_client_with_a_token_is_not_cut_off_like_a_stranger() {
+    let server = Server::start(SHORT).await;
+    let mut stream = server.secure(None, b"http/1.1").await.expect("a handshake");
+    let ask = b"CONNECT 10.100.1.2:80 HTTP/1.1\r\nhost: 10.100.1.2:80\r\n\r\nA";
+    stream.write_all(ask).await.expect("written");
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\na") {
+        heard.push(stream.read_u8().await.expect("an answer"));
+    }
+    tokio::time::sleep(SHORT.stranger * 2).await;
+    stream.write_all(b"B").await.expect("written");
+    assert_eq!(stream.read_u8().await.expect("an echo"), b'b');
+}
+
+#[tokio::test]
 async fn a_head_that_arrives_byte_by_byte_is_answered_408_in_time() {
     let server = Server::start(SHORT).await;
     let stream = server.secure(None, b"http/1.1").await.expect("a handshake");

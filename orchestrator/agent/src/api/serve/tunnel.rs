@@ -17,11 +17,9 @@ use sys::relay::relay;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ADMINISTRATORS;
+use super::is_api_server;
 use crate::node::join::Ranges;
 
-/// What the API server calls itself to agents.
-const API_SERVER: &str = "kube-apiserver-kubelet-client";
 /// Tunnels at once. Each is a connection of the server's, of which logs need some too.
 const TUNNELS: usize = 384;
 /// How long a pod may take to accept a connection.
@@ -72,10 +70,7 @@ impl Tunnels {
     }
 
     async fn open(&self, wish: Wish) -> Result<(), (StatusCode, String)> {
-        let is_server = |it: &Identity| {
-            it.common_name == API_SERVER && it.organizations.iter().any(|it| it == ADMINISTRATORS)
-        };
-        if !wish.from.as_deref().is_some_and(is_server) {
+        if !wish.from.as_deref().is_some_and(is_api_server) {
             let why = "tunnels are for the API server".to_owned();
             return Err((StatusCode::FORBIDDEN, why));
         }
@@ -154,6 +149,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
+    use super::super::{ADMINISTRATORS, API_SERVER};
     use super::*;
 
     fn tunnels(pods: &str, mask_bits: u8) -> Tunnels {

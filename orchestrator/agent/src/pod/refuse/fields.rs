@@ -47,7 +47,7 @@ pub const POD_SPEC: Rows = &[
     ("enableServiceLinks", Done("sources")),
     (
         "ephemeralContainers",
-        Refused("ephemeral containers are not supported"),
+        Text("worker::start, which judges each when it begins"),
     ),
     ("hostAliases", Done("volumes, hosts")),
     ("hostIPC", Done("container_spec")),

@@ -122,7 +122,7 @@ fn field(pod: &Pod, template: &Template, target: &str) -> String {
     let position = |all: &[Template]| all.iter().position(|it| it.name == template.name);
     let main = position(shape::main_templates(pod)).map(|index| ("containers", index));
     let init = || position(shape::init_templates(pod)).map(|index| ("initContainers", index));
-    let (list, index) = main.or_else(init).unwrap_or(("containers", 0));
+    let (list, index) = main.or_else(init).unwrap_or(("ephemeralContainers", 0));
     let mut mounts = template.volume_mounts.iter().flatten();
     match mounts.position(|mount| in_container(&mount.mount_path) == target) {
         Some(mount) => format!("spec.{list}[{index}].volumeMounts[{mount}].mountPath"),

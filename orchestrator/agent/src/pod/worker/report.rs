@@ -142,7 +142,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
 fn all(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten())
+    let main = status.container_statuses.iter().flatten();
+    let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+    init.chain(main).chain(ephemeral)
 }
 
 fn is_ready(status: &PodStatus) -> bool {
@@ -174,6 +176,7 @@ fn same(known: &PodStatus, ours: &PodStatus) -> bool {
     key(known) == key(ours)
         && known.container_statuses == ours.container_statuses
         && known.init_container_statuses == ours.init_container_statuses
+        && known.ephemeral_container_statuses == ours.ephemeral_container_statuses
         && conditions(known) == conditions(ours)
 }
 
@@ -186,4 +189,27 @@ fn patch_of(status: &PodStatus) -> Value {
         }
     }
     patch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_any_container_is_told() {
+        for list in [
+            "containerStatuses",
+            "initContainerStatuses",
+            "ephemeralContainerStatuses",
+        ] {
+            let status = |started: bool| -> PodStatus {
+                let own = json!([{"name": "c", "image": "i", "imageID": "", "ready": false,
+                    "restartCount": 0, "started": started}]);
+                serde_json::from_value(json!({ list: own })).expect("a status")
+            };
+            assert!(same(&status(true), &status(true)));
+            assert!(!same(&status(true), &status(false)), "{list}");
+            assert!(!same(&PodStatus::default(), &status(false)), "{list}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::Worker;
 use crate::api::events;
 use crate::api::sources::Sources;
 use crate::network::wiring::PodNetwork;
-use crate::pod::shape;
+use crate::pod::{refuse, shape};
 use crate::runtime::container_spec::{self, SpecError, Surroundings};
 use crate::runtime::{ContainerSpec, Role, Runtime, RuntimeError};
 use crate::volumes::Made;
@@ -22,9 +22,11 @@ pub(super) type Place = (Role, u32, u32, u32);
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) async fn start(&mut self, name: &str, place: Place) -> Step {
         let pod = self.update.pod.clone();
+        let ephemeral = shape::ephemeral_templates(&pod);
         let mains = shape::main_templates(&pod).iter();
         let template = mains
             .chain(shape::init_templates(&pod))
+            .chain(ephemeral.iter().map(|(template, _)| template))
             .find(|it| it.name == name);
         let Some(template) = template else {
             return Step::Settled;
@@ -61,6 +63,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         template: &Template,
         (role, attempt, generation, level): Place,
     ) -> Result<ContainerSpec, SpecError> {
+        let target = match role {
+            Role::Ephemeral => self.admit_ephemeral(pod, template)?,
+            _ => None,
+        };
         // What changes from here on is written by an update.
         let inputs = self.inputs();
         let sources = self.sources(pod).await?;
@@ -76,6 +82,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             sub_paths: &self.dir.sub_paths(&template.name, attempt),
             etc: &self.dir.etc(),
             sandbox: &sandbox.unwrap_or_default(),
+            target: target.as_deref(),
             termination_message: &self.dir.termination_message(&template.name, attempt),
             image_user: &image_user.unwrap_or_default(),
         };
@@ -90,6 +97,33 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let mounted = tokio::task::spawn_blocking(mount).await;
         spec.mounts = mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)
+    }
+
+    /// Whether this node does all that an ephemeral container asks for, as was said of the pod's others before
+    /// it began; and the id of the container into which it looks.
+    fn admit_ephemeral(&self, pod: &Pod, template: &Template) -> Result<Option<String>, SpecError> {
+        let mut alone = pod.clone();
+        if let Some(spec) = &mut alone.spec {
+            spec.containers = vec![template.clone()];
+            spec.init_containers = None;
+            spec.ephemeral_containers = None;
+        }
+        let admission = refuse::admit(&alone, self.node.abilities);
+        if let Some(refusal) = admission.refusal {
+            return Err(SpecError::config(refusal.message));
+        }
+        let templates = shape::ephemeral_templates(pod).into_iter();
+        let target = { templates }
+            .find(|(it, _)| it.name == template.name)
+            .and_then(|(_, target)| target);
+        let Some(target) = target else {
+            return Ok(None);
+        };
+        let latest = shape::latest(&self.containers, &target);
+        let running = latest.filter(|container| container.is_running());
+        let running = running.map(|container| Some(container.id.clone()));
+        running
+            .ok_or_else(|| SpecError::config(format!("unable to find target container {target:?}")))
     }
 
     async fn make_files(

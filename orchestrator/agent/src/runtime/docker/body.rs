@@ -159,6 +159,7 @@ pub fn role_text(role: Role) -> &'static str {
         Role::Sandbox => "sandbox",
         Role::Init => "init",
         Role::Main => "main",
+        Role::Ephemeral => "ephemeral",
     }
 }
 
@@ -193,10 +194,10 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
     HostConfig {
         network_mode: Some(network_mode),
         ipc_mode,
-        pid_mode: if spec.host_pids {
-            Some("host".to_owned())
-        } else {
-            joined(spec.share_pids)
+        pid_mode: match &spec.processes_of {
+            _ if spec.host_pids => Some("host".to_owned()),
+            Some(target) if !spec.share_pids => Some(format!("container:{target}")),
+            _ => joined(spec.share_pids),
         },
         mounts: Some(mounts),
         memory: positive(spec.resources.memory_bytes),
@@ -249,9 +250,11 @@ fn log_config() -> HostConfigLogConfig {
 
 fn mount(mount: &Mount) -> DockerMount {
     let propagation = match mount.propagation {
-        Propagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
-        Propagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
-        Propagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+        // The Engine's default, but for paths that hold its own root, such as `/`: those it mounts as slaves,
+        // and refuses where private is asked for.
+        Propagation::Private => None,
+        Propagation::HostToContainer => Some(MountBindOptionsPropagationEnum::RSLAVE),
+        Propagation::Bidirectional => Some(MountBindOptionsPropagationEnum::RSHARED),
     };
     DockerMount {
         typ: Some(MountType::BIND),
@@ -259,7 +262,7 @@ fn mount(mount: &Mount) -> DockerMount {
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
         bind_options: Some(MountBindOptions {
-            propagation: Some(propagation),
+            propagation,
             // Engines since API 1.44 would make what is mounted inside read-only too.
             read_only_non_recursive: mount.joined.then_some(true),
             ..Default::default()

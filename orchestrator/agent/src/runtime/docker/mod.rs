@@ -4,6 +4,7 @@
 //! say is in [`body`], what the answers mean in [`read`]. Must not decide anything about a pod.
 
 mod body;
+mod hijack;
 mod read;
 
 use std::collections::HashMap;
@@ -13,19 +14,21 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as BollardError;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, EventsOptions,
-    InspectContainerOptions, KillContainerOptions, ListContainersOptions, LogsOptions,
-    RemoveContainerOptions, StartContainerOptions,
+    InspectContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
+    ResizeContainerTTYOptions, StartContainerOptions,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
+use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio_util::io::ReaderStream;
 
+use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Runtime,
     RuntimeError, Sighting, pause_image, process,
@@ -34,6 +37,11 @@ use crate::node::facts;
 
 /// The oldest Engine API that has all the agent asks for (Docker 20.10).
 const OLDEST_API: (usize, usize) = (1, 41);
+
+/// The Engine learns of the end of a command some time after the command's output has ended.
+const EXIT_PAUSE: Duration = Duration::from_millis(20);
+const EXIT_TRIES: usize = 500;
+const RESIZE_TRIES: usize = 25;
 
 /// A command's output is kept for a probe's message, not for its bulk.
 const EXEC_OUTPUT_LIMIT: usize = 10 * 1024;
@@ -48,6 +56,8 @@ pub struct Owner {
 /// One Engine, for one node.
 pub struct DockerRuntime {
     docker: Docker,
+    /// For connections that become streams.
+    host: String,
     owner: Owner,
     scratch: PathBuf,
     pause: Arc<OnceCell<String>>,
@@ -79,6 +89,7 @@ impl DockerRuntime {
         }
         Ok(DockerRuntime {
             docker,
+            host: host.to_owned(),
             owner,
             scratch,
             pause: Arc::default(),
@@ -388,24 +399,30 @@ impl Runtime for DockerRuntime {
         id: &str,
         options: &LogOptions,
     ) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
-        let query = LogsOptions {
-            follow: options.follow,
-            stdout: true,
-            stderr: true,
-            since: options
-                .since
-                .and_then(|since| i32::try_from(since).ok())
-                .unwrap_or(0),
-            timestamps: options.timestamps,
-            tail: options
-                .tail
-                .map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
-            ..Default::default()
-        };
+        let tail = options.tail.map_or("all".to_owned(), |it| it.to_string());
+        let since = options.since.map_or("0".to_owned(), |since| {
+            format!("{}.{:09}", since.as_second(), since.subsec_nanosecond())
+        });
+        let LogOptions {
+            follow,
+            timestamps,
+            stdout,
+            stderr,
+            ..
+        } = options;
+        let path = self.path(&format!(
+            "/containers/{id}/logs?follow={follow}&stdout={stdout}&stderr={stderr}&since={since}\
+             &timestamps={timestamps}&tail={tail}"
+        ));
         let (docker, id) = (self.docker.clone(), id.to_owned());
-        futures::stream::once(async move { docker.logs(&id, Some(query)) })
-            .flatten()
-            .map(|frame| frame.map(|frame| frame.into_bytes()).map_err(error))
+        let tty = async move {
+            let found = docker.inspect_container(&id, None::<InspectContainerOptions>);
+            let config = found.await.map_err(error)?.config;
+            Ok(config.and_then(|config| config.tty).unwrap_or(false))
+        };
+        let frames = hijack::log(self.host.clone(), path, tty);
+        frames
+            .map(|frame| frame.map(|(Output::Stdout(piece) | Output::Stderr(piece))| piece))
             .boxed()
     }
 
@@ -459,6 +476,98 @@ impl Runtime for DockerRuntime {
             code: code.unwrap_or(-1),
             output,
         })
+    }
+
+    async fn run(
+        &self,
+        id: &str,
+        command: &[String],
+        streams: Streams,
+    ) -> Result<(String, Process), RuntimeError> {
+        let options = CreateExecOptions {
+            attach_stdin: Some(streams.stdin),
+            attach_stdout: Some(streams.stdout),
+            attach_stderr: Some(streams.stderr),
+            tty: Some(streams.tty),
+            cmd: Some(command.to_vec()),
+            ..Default::default()
+        };
+        let made = self.docker.create_exec(id, options).await;
+        let exec = made.map_err(error)?.id;
+        let path = self.path(&format!("/exec/{exec}/start"));
+        let start = json!({"Detach": false, "Tty": streams.tty});
+        let process = hijack::process(&self.host, &path, &start, streams.tty).await?;
+        Ok((exec, process))
+    }
+
+    async fn exit_code(&self, command: &str) -> Result<Option<i64>, RuntimeError> {
+        for _ in 0..EXIT_TRIES {
+            let found = self.docker.inspect_exec(command).await.map_err(error)?;
+            if found.running != Some(true) {
+                return Ok(found.exit_code);
+            }
+            tokio::time::sleep(EXIT_PAUSE).await;
+        }
+        Ok(None)
+    }
+
+    async fn attach(&self, id: &str, streams: Streams) -> Result<Process, RuntimeError> {
+        let Streams {
+            stdin,
+            stdout,
+            stderr,
+            tty,
+        } = streams;
+        let path = self.path(&format!(
+            "/containers/{id}/attach?stream=1&stdin={stdin}&stdout={stdout}&stderr={stderr}"
+        ));
+        hijack::process(&self.host, &path, &json!({}), tty).await
+    }
+
+    async fn has_terminal(&self, id: &str) -> Result<bool, RuntimeError> {
+        let config = self.inspect(id).await?.and_then(|found| found.config);
+        Ok(config.and_then(|config| config.tty).unwrap_or(false))
+    }
+
+    async fn resize(&self, terminal: Terminal<'_>, size: Size) -> Result<(), RuntimeError> {
+        let mut resized = self.resize_once(terminal, size).await;
+        // The Engine gives the streams away a moment before there is a process.
+        for _ in 0..RESIZE_TRIES {
+            match resized {
+                Err(RuntimeError::Refused { .. }) => {}
+                resized => return resized,
+            }
+            tokio::time::sleep(EXIT_PAUSE).await;
+            resized = self.resize_once(terminal, size).await;
+        }
+        resized
+    }
+}
+
+impl DockerRuntime {
+    async fn resize_once(&self, terminal: Terminal<'_>, size: Size) -> Result<(), RuntimeError> {
+        let Size { width, height } = size;
+        let resized = match terminal {
+            Terminal::Command(command) => {
+                let options = ResizeExecOptions { width, height };
+                self.docker.resize_exec(command, options).await
+            }
+            Terminal::Container(id) => {
+                let options = ResizeContainerTTYOptions {
+                    w: width.into(),
+                    h: height.into(),
+                };
+                self.docker.resize_container_tty(id, options).await
+            }
+        };
+        resized.map_err(error)
+    }
+
+    /// A path of the version that the Engine and this client speak.
+    fn path(&self, path: &str) -> String {
+        let version = self.docker.client_version();
+        let (major, minor) = (version.major_version, version.minor_version);
+        format!("/v{major}.{minor}{path}")
     }
 }
 

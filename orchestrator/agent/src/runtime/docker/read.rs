@@ -141,7 +141,7 @@ fn pod_ref(labels: &HashMap<String, String>) -> Option<PodRef> {
 fn identity(labels: &HashMap<String, String>) -> Option<Identity> {
     let number = |label: &str| labels.get(label)?.parse::<u32>().ok();
     let word = labels.get(body::ROLE)?;
-    let roles = [Role::Sandbox, Role::Init, Role::Main];
+    let roles = [Role::Sandbox, Role::Init, Role::Main, Role::Ephemeral];
     Some(Identity {
         role: roles
             .into_iter()

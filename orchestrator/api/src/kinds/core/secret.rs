@@ -76,6 +76,14 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
     }
     let kind = object.field("type").text().to_owned();
     let required = REQUIRED_KEYS.iter().find(|(name, _)| *name == kind);
+    if kind == "kubernetes.io/service-account-token" {
+        let metadata = object.field("metadata");
+        let annotations = metadata.field("annotations");
+        let account = annotations.key("kubernetes.io/service-account.name");
+        if account.text().is_empty() {
+            errors.required(&account, "");
+        }
+    }
     for key in required.into_iter().flat_map(|(_, keys)| keys.iter()) {
         let at = data.key(key);
         if at.is_null() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::events::Limit;
-use super::{PLUGINS, Standing, node_selector};
+use super::{PLUGINS, Standing, node_selector, toleration_limits, tolerations};
 use api::pod_security::{Level, Mode, Policy, Version};
 
 /// Bytes of a configuration file.
@@ -21,6 +21,8 @@ pub struct AdmissionConfig {
     pub pod_security: PodSecurity,
     pub event_limits: Vec<Limit>,
     pub node_selectors: node_selector::Selectors,
+    pub tolerations: toleration_limits::Tolerations,
+    pub toleration_seconds: tolerations::Seconds,
 }
 
 /// What holds for namespaces that say nothing, and who is exempt.
@@ -120,6 +122,7 @@ impl AdmissionConfig {
             "PodSecurity" => self.pod_security = PodSecurity::read(own)?,
             "EventRateLimit" => self.event_limits = Limit::read_all(own)?,
             "PodNodeSelector" => self.node_selectors = node_selector::read(own)?,
+            "PodTolerationRestriction" => self.tolerations = toleration_limits::read(own)?,
             _ if own.is_null() => {}
             _ => return Err("it has no configuration".to_owned()),
         }

@@ -20,6 +20,7 @@ mod pod_security;
 mod pods;
 mod resize;
 mod runtime_class;
+mod toleration_limits;
 mod tolerations;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use super::{Attributes, Operation, certificates, limit_range, priority};
 use api::{ApiError, Behaviour};
 
 pub use config::{AdmissionConfig, AdmissionConfigError};
+pub use tolerations::Seconds as TolerationSeconds;
 
 type Mutate = fn(&Attributes<'_>, &mut Value) -> Result<(), ApiError>;
 type Validate = fn(&Attributes<'_>, Option<&Value>) -> Result<(), ApiError>;
@@ -87,6 +89,13 @@ pub const PLUGINS: &[Plugin] = &[
         WRITES,
         tolerations::give_default,
     ),
+    Plugin::validating(
+        "PodTolerationRestriction",
+        Off,
+        WRITES,
+        toleration_limits::validate,
+    )
+    .and_mutating(toleration_limits::mutate),
     Plugin::validating("EventRateLimit", Off, WRITES, events::validate),
     Plugin::mutating(
         "ExtendedResourceToleration",

@@ -40,9 +40,8 @@ pub fn mutate(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiErr
         }
         asked[key] = value.clone();
     }
-    let tolerated = scheduling["tolerations"].as_array();
-    for toleration in tolerated.into_iter().flatten() {
-        tolerations::add(pod, toleration.clone());
+    if let Some(tolerated) = scheduling["tolerations"].as_array() {
+        tolerations::merge(pod, tolerated);
     }
     Ok(())
 }

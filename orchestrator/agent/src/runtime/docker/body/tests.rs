@@ -93,3 +93,50 @@ fn every_label_of_ours_is_written_so_that_an_image_cannot_say_it() {
         assert!(labels.contains_key(label), "{label}");
     }
 }
+
+#[test]
+fn an_ephemeral_container_sees_the_processes_of_its_target_or_of_the_whole_pod() {
+    let pid_mode = |target: Option<&str>, shared: bool, host: bool| {
+        let mut spec = container_spec::sandbox(
+            &Pod::default(),
+            Identity {
+                role: Role::Ephemeral,
+                name: "debug".to_owned(),
+                attempt: 0,
+                generation: 0,
+                level: 0,
+                spec_hash: String::new(),
+                addrs: None,
+            },
+            "busybox".to_owned(),
+            "/netns".into(),
+        );
+        spec.sandbox = Some("s".to_owned());
+        spec.processes_of = target.map(str::to_owned);
+        (spec.share_pids, spec.host_pids) = (shared, host);
+        let body = container(&spec, &owner(), LIMITS);
+        body.host_config.and_then(|host| host.pid_mode)
+    };
+    let of = |text: &str| Some(text.to_owned());
+    assert_eq!(pid_mode(None, false, false), None);
+    assert_eq!(pid_mode(Some("t"), false, false), of("container:t"));
+    assert_eq!(pid_mode(Some("t"), true, false), of("container:s"));
+    assert_eq!(pid_mode(Some("t"), false, true), of("host"));
+}
+
+#[test]
+fn a_private_mount_leaves_the_propagation_to_the_engine_which_knows_its_own_root() {
+    let propagation = |propagation: Propagation| {
+        let made = mount(&Mount {
+            source: "/".into(),
+            target: "/host".to_owned(),
+            read_only: false,
+            propagation,
+            joined: false,
+        });
+        made.bind_options.and_then(|options| options.propagation)
+    };
+    assert_eq!(propagation(Propagation::Private), None);
+    let slave = Some(MountBindOptionsPropagationEnum::RSLAVE);
+    assert_eq!(propagation(Propagation::HostToContainer), slave);
+}

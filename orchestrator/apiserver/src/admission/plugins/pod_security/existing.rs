@@ -1,14 +1,12 @@
 //! Which pods a namespace has that its new policy would not let in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::is_exempt_class;
 use crate::admission::Attributes;
-use crate::cache::Cached;
 use crate::reply;
 use api::pod_security::{Pod, Standard, reasons, violations};
 
@@ -27,38 +25,29 @@ pub fn warnings(attributes: &Attributes<'_>, standard: Standard) -> Vec<String> 
     let (_, pods) = attributes.state.objects.cache.list(kind, Some(namespace));
     let now = Instant::now();
     let left = attributes.asked.deadline.saturating_duration_since(now) / 2;
-    let mut search = Search {
-        attributes,
+    let search = Search {
+        is_exempt: &|spec| is_exempt_class(attributes, spec),
         standard,
         until: now + left.min(TIME),
+        most: MAX_PODS,
         checked: 0,
         exempt: 0,
         found: BTreeMap::new(),
     };
-    let mut controllers = BTreeSet::new();
-    let mut others = Vec::new();
-    for pod in &pods {
-        let Some(object) = search.next(pod) else {
-            break;
-        };
-        match controller(&object) {
-            Some(uid) if !controllers.insert(uid.clone()) => others.push(pod),
-            _ => search.check(pod.name(), &object),
-        }
-    }
-    for pod in others {
-        let Some(object) = search.next(pod) else {
-            break;
-        };
-        search.check(pod.name(), &object);
-    }
-    search.told(namespace, pods.len())
+    // Stored bytes are JSON; a damaged pod has nothing that a control forbids.
+    search.among(namespace, &pods, |pod| {
+        let object = reply::parse(&pod.bytes()).unwrap_or_default();
+        (pod.name().to_owned(), object)
+    })
 }
 
 struct Search<'a> {
-    attributes: &'a Attributes<'a>,
+    /// Whether a pod with this spec is exempt.
+    is_exempt: &'a dyn Fn(&Value) -> bool,
     standard: Standard,
     until: Instant,
+    /// Pods that are looked at.
+    most: usize,
     checked: usize,
     exempt: usize,
     /// By what is wrong: the first of the pods, and how many there are.
@@ -66,15 +55,41 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// None: enough has been looked at.
-    fn next(&self, pod: &Arc<Cached>) -> Option<Value> {
-        let is_over = self.checked >= MAX_PODS || Instant::now() >= self.until;
-        // Stored bytes are JSON; a damaged pod has nothing that a control forbids.
-        (!is_over).then(|| reply::parse(&pod.bytes()).unwrap_or_default())
+    /// `read` gives a pod's name and the pod.
+    fn among<P>(
+        mut self,
+        namespace: &str,
+        pods: &[P],
+        read: impl Fn(&P) -> (String, Value),
+    ) -> Vec<String> {
+        let mut controllers = BTreeSet::new();
+        let mut others = Vec::new();
+        for pod in pods {
+            if self.is_over() {
+                break;
+            }
+            let (name, object) = read(pod);
+            match controller(&object) {
+                Some(uid) if !controllers.insert(uid.clone()) => others.push(pod),
+                _ => self.check(name, &object),
+            }
+        }
+        for pod in others {
+            if self.is_over() {
+                break;
+            }
+            let (name, object) = read(pod);
+            self.check(name, &object);
+        }
+        self.told(namespace, pods.len())
     }
 
-    fn check(&mut self, name: &str, pod: &Value) {
-        if is_exempt_class(self.attributes, &pod["spec"]) {
+    fn is_over(&self) -> bool {
+        self.checked >= self.most || Instant::now() >= self.until
+    }
+
+    fn check(&mut self, name: String, pod: &Value) {
+        if (self.is_exempt)(&pod["spec"]) {
             self.exempt += 1;
             return;
         }
@@ -85,10 +100,10 @@ impl Search<'_> {
             return;
         }
         let known = self.found.entry(reasons(&violations));
-        let (first, count) = known.or_insert_with(|| (name.to_owned(), 0));
+        let (first, count) = known.or_insert_with(|| (name.clone(), 0));
         *count += 1;
-        if name < first.as_str() {
-            *first = name.to_owned();
+        if name < *first {
+            *first = name;
         }
     }
 
@@ -128,4 +143,68 @@ fn controller(pod: &Value) -> Option<String> {
     let mut owners = owners.into_iter().flatten();
     let owner = owners.find(|owner| owner["controller"] == true)?;
     Some(owner["uid"].as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use api::pod_security::{Level, Version};
+
+    fn told(most: usize, time: Duration, pods: &[Value]) -> Vec<String> {
+        let search = Search {
+            is_exempt: &|spec| spec["runtimeClassName"] == "vm",
+            standard: Standard {
+                level: Level::Baseline,
+                version: Version::Latest,
+            },
+            until: Instant::now() + time,
+            most,
+            checked: 0,
+            exempt: 0,
+            found: BTreeMap::new(),
+        };
+        let name = |pod: &Value| {
+            pod["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        search.among("n", pods, |pod| (name(pod), pod.clone()))
+    }
+
+    fn pod(name: &str, set: &str, class: &str) -> Value {
+        let owners = json!([{"uid": set, "controller": true}]);
+        json!({"metadata": {"name": name, "ownerReferences": owners},
+            "spec": {"hostPID": true, "runtimeClassName": class, "containers": []}})
+    }
+
+    #[test]
+    fn no_more_pods_are_looked_at_than_kubernetes_does_the_first_of_each_controller_before_others()
+    {
+        let long = Duration::from_secs(60);
+        let pods = [
+            pod("a-1", "a", ""),
+            pod("a-2", "a", ""),
+            pod("v-1", "v", "vm"),
+            pod("b-1", "b", ""),
+        ];
+        let head = "existing pods in namespace \"n\" violate the new PodSecurity enforce level \
+                    \"baseline:latest\"";
+        let all = told(100, long, &pods);
+        assert_eq!(all, [head, "a-1 (and 2 other pods): host namespaces"]);
+        let some = told(2, long, &pods);
+        let bound =
+            "new PodSecurity enforce level only checked against the first 2 of 3 existing pods";
+        assert_eq!(
+            some,
+            [bound, head, "a-1 (and 1 other pod): host namespaces"]
+        );
+        let none = told(100, Duration::ZERO, &pods);
+        let bound =
+            "new PodSecurity enforce level only checked against the first 0 of 4 existing pods";
+        assert_eq!(none, [bound]);
+        assert!(told(100, long, &[]).is_empty());
+    }
 }
