@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 
 use api::apply::{self, Writer};
+use api::jwt::Unverified;
+use api::kinds::certificates::request::Request;
+use api::kinds::certificates::signers;
+use api::oidc::Rules;
 use api::quantity::Quantity;
 use api::re2::{Finder, Pattern};
 use api::schema::structural::{Part, Schema};
@@ -44,6 +48,8 @@ pub const PARSERS: &[Parser] = &[
     parser("pattern", Form::Pattern, pattern),
     parser("custom-schema", Form::Schema, custom_schema),
     parser("cel", Form::Rule, rule),
+    parser("certificate-request", Form::Request, certificate_request),
+    parser("jwt", Form::Token, token),
 ];
 
 const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Parser {
@@ -272,4 +278,45 @@ fn rule(input: &[u8]) -> bool {
     let causes = schema.validate(&object, None, Part::Whole);
     let _ = schema.validate(&object, Some(&old), Part::Whole);
     causes.is_empty()
+}
+
+/// A request for a certificate as DER, through all that is looked at before it is signed. What does not
+/// bear the signature of its key is refused, but not before it was read.
+fn certificate_request(input: &[u8]) -> bool {
+    let pem = seeds::pem("CERTIFICATE REQUEST", input);
+    // A PEM text may be damaged as well.
+    let _ = Request::parse(&String::from_utf8_lossy(input));
+    let Ok(request) = Request::parse(&pem) else {
+        return false;
+    };
+    for signer in [
+        "kube-apiserver-client",
+        "kube-apiserver-client-kubelet",
+        "kubelet-serving",
+    ] {
+        let _ = signers::fits(
+            &format!("kubernetes.io/{signer}"),
+            &request,
+            &["client auth"],
+        );
+    }
+    true
+}
+
+/// A token as it is read before its signature is believed, and whom it would name.
+fn token(input: &[u8]) -> bool {
+    let Some(read) = text(input).and_then(Unverified::parse) else {
+        return false;
+    };
+    let rules = Rules {
+        issuer: read.issuer().to_owned(),
+        client_id: "kubernetes".to_owned(),
+        username_claim: "sub".to_owned(),
+        groups_claim: "groups".to_owned(),
+        ..Rules::default()
+    };
+    if let Ok(person) = rules.person(&read.claims, 0) {
+        assert!(person.name.starts_with(read.issuer()), "{}", person.name);
+    }
+    true
 }

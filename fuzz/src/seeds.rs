@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use api::{FieldValidation, Resource};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 /// The forms of input.
@@ -21,6 +23,10 @@ pub enum Form {
     Pattern,
     Schema,
     Rule,
+    /// PKCS #10 in DER.
+    Request,
+    /// A JWT in compact form.
+    Token,
 }
 
 /// Inputs of that form.
@@ -46,6 +52,8 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Pattern => texts(PATTERNS),
         Form::Schema => texts(SCHEMAS),
         Form::Rule => texts(RULES),
+        Form::Request => REQUESTS.iter().map(|pem| der(pem)).collect(),
+        Form::Token => tokens(),
     }
 }
 
@@ -346,3 +354,39 @@ const RULES: &[&str] = &[
     "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')",
     "self.l.sum() == 0 || optional.of(1).orValue(2) == 1",
 ];
+
+/// Requests of the tests of `api`, with groups and with names.
+const REQUESTS: [&str; 3] = [
+    include_str!("../../orchestrator/api/src/kinds/certificates/testdata/jane.csr"),
+    include_str!("../../orchestrator/api/src/kinds/certificates/testdata/serving.csr"),
+    include_str!("../../orchestrator/api/src/kinds/certificates/testdata/masters.csr"),
+];
+
+/// The DER in a PEM text of one block.
+fn der(pem: &str) -> Vec<u8> {
+    let lines = pem.lines().filter(|line| !line.starts_with("-----"));
+    let text: String = lines.collect();
+    STANDARD.decode(text).unwrap_or_default()
+}
+
+/// A PEM text of one block.
+pub fn pem(kind: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+}
+
+fn tokens() -> Vec<Vec<u8>> {
+    let token = |header: Value, claims: Value| {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.c2lnbmF0dXJl", part(header), part(claims)).into_bytes()
+    };
+    let claims = json!({"iss": "https://issuer.example", "aud": ["kubernetes"], "sub": "ann",
+        "exp": 4_000_000_000_i64, "nbf": 0, "groups": ["dev"], "email_verified": true, "jti": "7"});
+    vec![
+        token(json!({"alg": "RS256", "kid": "one", "typ": "JWT"}), claims),
+        token(
+            json!({"alg": "ES256"}),
+            json!({"iss": "", "exp": 1.5, "groups": "dev"}),
+        ),
+    ]
+}

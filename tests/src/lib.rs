@@ -3,7 +3,9 @@
 pub mod api_load;
 pub mod bench;
 pub mod capture;
+pub mod clients;
 pub mod cluster;
+pub mod control_plane;
 pub mod fuzz;
 pub mod http_load;
 pub mod kernel_log;
@@ -15,3 +17,4 @@ pub mod prog;
 pub mod scenarios;
 pub mod sim;
 pub mod strangers;
+pub mod transcript;

@@ -16,6 +16,7 @@ mod mutate;
 mod packages;
 mod processes;
 mod progress;
+mod python;
 mod schemathesis;
 mod setup;
 mod stack;

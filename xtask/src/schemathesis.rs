@@ -19,14 +19,10 @@ use crate::{
     packages::{self, Need},
     processes::wait_for,
     progress::{Progress, Step},
-    up,
+    python, up,
 };
 
-const NEEDS: &[Need] = &[
-    ("curl", "curl"),
-    ("python3", "python3"),
-    ("pip3", "python3-venv"),
-];
+const NEEDS: &[Need] = &[("curl", "curl")];
 const PACKAGE: &str = "schemathesis==4.32.5";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A request may take that long.
@@ -45,7 +41,7 @@ pub fn run(parts: &[String], examples: u32) -> Result<ExitCode> {
     let program = progress.step("schemathesis", |step| {
         packages::ensure(NEEDS)?;
         step.note(PACKAGE);
-        ensure_program(step)
+        Ok(python::shown(step, "schemathesis", &[PACKAGE])?.join("bin/schemathesis"))
     })?;
     let binary = progress.step("orchestrator binary", |step| {
         up::build_binary(up::Profile::default(), |build| step.run(build).map(drop))
@@ -73,17 +69,6 @@ pub fn run(parts: &[String], examples: u32) -> Result<ExitCode> {
     let (failed, logs) = (failed.join(", "), server.dir.display());
     println!("FAILED: {failed}; what was asked is in {logs}");
     Ok(ExitCode::FAILURE)
-}
-
-/// The program, in an environment of its own.
-fn ensure_program(step: &Step) -> Result<PathBuf> {
-    let dir = dev_dir().join("cache/schemathesis");
-    let program = dir.join("bin/schemathesis");
-    if !program.exists() {
-        step.run(Command::new("python3").args(["-m", "venv"]).arg(&dir))?;
-        step.run(Command::new(dir.join("bin/pip")).args(["install", PACKAGE]))?;
-    }
-    Ok(program)
 }
 
 impl Server {

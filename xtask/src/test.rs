@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use self::output::{Count, Output, Report};
-use crate::{build_ebpf, command, guard, kubectl, machine, packages, setup, tidy};
+use crate::{build_ebpf, command, guard, kubectl, machine, packages, python, setup, tidy};
 
 /// More failures than this in one level are no accident, and are not repeated.
 const MOST_REPEATED: usize = 10;
@@ -122,6 +122,7 @@ impl Level {
             }
             Self::Sim | Self::E2e => {
                 kubectl::debian()?;
+                python::clients()?;
                 self.cargo(summary)
             }
             _ => self.cargo(summary),
@@ -158,6 +159,8 @@ impl Level {
                 "renewal",
                 "--test",
                 "operator",
+                "--test",
+                "transcripts",
                 "--no-fail-fast",
             ],
             Self::Packet => &["--package", "tests", "--test", "packet*", "--no-fail-fast"],

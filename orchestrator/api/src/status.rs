@@ -137,11 +137,15 @@ impl ApiError {
 
     /// `pods "x" is forbidden: why`
     pub fn forbidden(resource: &Resource, name: &str, why: impl fmt::Display) -> Self {
-        let target = Target::resource(resource, name);
-        let message = if name.is_empty() {
-            format!("{} is forbidden: {why}", target.qualified())
-        } else {
-            format!("{} \"{name}\" is forbidden: {why}", target.qualified())
+        Self::forbidden_target(Target::resource(resource, name), why)
+    }
+
+    /// The same of what may be no resource that is known here.
+    pub fn forbidden_target(target: Target, why: impl fmt::Display) -> Self {
+        let (of, name) = (target.qualified(), target.name.as_str());
+        let message = match name {
+            "" => format!("{of} is forbidden: {why}"),
+            name => format!("{of} \"{name}\" is forbidden: {why}"),
         };
         Self::Forbidden { target, message }
     }

@@ -147,7 +147,10 @@ pub async fn ensure(
 fn merged(resource: &Resource, old: &Value, mut wanted: Value) -> Value {
     let labels = wanted["metadata"]["labels"].take();
     wanted["metadata"] = old["metadata"].clone();
-    wanted["metadata"]["labels"] = labels;
+    // Labels that others have put there stay.
+    for (label, value) in labels.as_object().into_iter().flatten() {
+        wanted["metadata"]["labels"][label] = value.clone();
+    }
     if resource.behaviour == Behaviour::Service {
         // The address is given once and stays with the object.
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {

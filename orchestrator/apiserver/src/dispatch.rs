@@ -1,7 +1,7 @@
 //! From a request to its handler: limits, authentication, authorisation, panics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -60,14 +60,16 @@ pub fn router(state: Arc<State>) -> Router {
 /// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
 async fn authenticate(
     Extract(state): Extract<Arc<State>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response<Body> {
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let known = request.extensions().get::<User>();
     let user = match request.uri().path() == join::PATH {
-        true => Ok(known.cloned().unwrap_or_else(User::anonymous)),
-        false => authn::authenticate(&state, known, request.headers(), Timestamp::now()).await,
+        true => {
+            let known = request.extensions().get::<User>();
+            Ok(known.cloned().unwrap_or_else(User::anonymous))
+        }
+        false => authenticated(&state, &mut request).await,
     };
     let head = (request.method(), request.uri(), request.headers());
     let peer = request.extensions().get::<Peer>().copied();
@@ -152,12 +154,34 @@ fn caller(
         caller.real = Some(std::mem::replace(&mut caller.user, other));
     }
     let path = request.uri().path();
-    let allowed = authz::path(state, &caller.user, path);
-    if allowed.is_err() || !path.starts_with("/api") {
+    let allowed = authz::path(state, &caller.user, request.method().as_str(), path);
+    if allowed.is_err() || !authz::is_for_resource(path) {
         // Objects are judged with their verb, later.
         trail.decided(&allowed);
     }
-    allowed.map(|()| caller)
+    allowed.map(|_| caller)
+}
+
+/// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
+/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
+async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
+    let known = request.extensions().get::<User>();
+    let is_known = known.is_some_and(|user| !user.is_anonymous());
+    let shows = !is_known && request.headers().contains_key(header::AUTHORIZATION);
+    let peer = request.extensions().get::<Peer>().filter(|_| shows);
+    let failures = &state.authentication.failures;
+    let _turn = match peer.filter(|peer| failures.are_many(peer.0, Instant::now())) {
+        Some(peer) => {
+            let stranger = User::anonymous();
+            Some(state.shares.enter(&stranger, Some(*peer), false).await?)
+        }
+        None => None,
+    };
+    let user = authn::authenticate(state, known, request.headers(), Timestamp::now()).await;
+    if let (Err(_), Some(peer)) = (&user, peer) {
+        failures.note(peer.0, Instant::now());
+    }
+    user
 }
 
 /// `/api` and `/apis`: discovery and objects.
@@ -190,13 +214,21 @@ fn offer(target: &Target, verb: Verb) -> Offer {
 
 async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
+    let trail = request.extensions().get::<Trail>().cloned();
+    let trail = trail.unwrap_or_default();
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
+        unserved(&state, &trail, &request)?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
-    let target = match Route::parse(&state.registry.snapshot(), path)? {
+    let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
+        // Who may not ask is not told what there is.
+        unserved(&state, &trail, &request)?;
+        Err(error)
+    });
+    let target = match route? {
         Route::Objects(target) => target,
         route if request.method() == Method::GET => {
             return discovery::answer(&state, &route, request.headers());
@@ -213,8 +245,6 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
     let allowed = authz::objects(&state, &user, wish);
-    let trail = request.extensions().get::<Trail>().cloned();
-    let trail = trail.unwrap_or_default();
     trail.decided(&allowed);
     allowed?;
     if target.subresource.is_some_and(Subresource::connects) {
@@ -269,6 +299,14 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         in_time(to_the_end(tokio::spawn(work))).await
     };
     answer.map(|answer| trail.copied(answer))
+}
+
+/// Whether the caller may ask for what is not served here.
+fn unserved(state: &State, trail: &Trail, request: &Request) -> Result<(), ApiError> {
+    let allowed = authz::unserved(state, &who(request), request.method(), request.uri());
+    let allowed = allowed.map(|()| None);
+    trail.decided(&allowed);
+    allowed.map(drop)
 }
 
 /// Whoever `authenticate` has found to be asking.

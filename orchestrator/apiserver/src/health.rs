@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State as Extract;
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::{State, reply};
@@ -14,17 +14,34 @@ const MINOR: &str = "33";
 pub const KUBERNETES: &str = "v1.33.0";
 
 /// The process answers.
-pub async fn livez() -> Response<Body> {
-    text(StatusCode::OK, "ok")
+pub async fn livez(uri: Uri) -> Response<Body> {
+    well(&uri)
 }
 
 /// Requests are served: the store is loaded (or there would be no server) and nobody asked it to
 /// stop.
-pub async fn readyz(Extract(state): Extract<Arc<State>>) -> Response<Body> {
+pub async fn readyz(Extract(state): Extract<Arc<State>>, uri: Uri) -> Response<Body> {
     match state.tasks.shutdown().is_requested() {
-        false => text(StatusCode::OK, "ok"),
-        true => text(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
+        false => well(&uri),
+        true => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is stopping".into(),
+        ),
     }
+}
+
+/// `ok`, and with `?verbose` what was looked at, in the form of Kubernetes.
+fn well(uri: &Uri) -> Response<Body> {
+    let mut words = uri.query().unwrap_or_default().split('&');
+    let verbose = words.any(|word| word == "verbose" || word.starts_with("verbose="));
+    let name = uri.path().trim_start_matches('/');
+    text(
+        StatusCode::OK,
+        match verbose {
+            true => format!("[+]ping ok\n[+]store ok\n{name} check passed\n"),
+            false => "ok".into(),
+        },
+    )
 }
 
 /// What clients choose their behaviour by.
@@ -59,6 +76,6 @@ fn architecture() -> &'static str {
     }
 }
 
-fn text(code: StatusCode, text: &'static str) -> Response<Body> {
+fn text(code: StatusCode, text: String) -> Response<Body> {
     reply::response("text/plain; charset=utf-8", code, Body::from(text))
 }

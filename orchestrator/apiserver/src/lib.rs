@@ -35,6 +35,7 @@ mod outgoing;
 mod pki;
 mod port_owner;
 mod proxy;
+mod rbac;
 mod registry;
 mod reply;
 mod request;
@@ -70,7 +71,7 @@ use sys::Tasks;
 pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
 pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
 pub use authn::service_account::KeyError;
-pub use authn::{AuthenticationConfig, Sources, User};
+pub use authn::{AuthenticationConfig, OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
 pub use pki::{Pki, PkiError, server_names};
 pub use serve::ServeError;
@@ -238,6 +239,7 @@ impl ApiServer {
         }
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
+        rbac::first_objects(&state).await?;
         custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);

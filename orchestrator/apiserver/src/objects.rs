@@ -112,6 +112,14 @@ impl Objects {
         self.commit(vec![write]).await.map(|_| ())
     }
 
+    /// Writes several objects that all are as expected until then, or none.
+    pub async fn write_all(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.commit(writes).await.map(|_| ())
+    }
+
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, WriteError> {
         let revision = match self.store.commit(writes).await {
             Ok(revision) => revision,

@@ -172,14 +172,6 @@ impl Target {
             _ => None,
         }
     }
-
-    /// `pods` or `pods/status`, as authorisation and messages name it.
-    pub fn resource_name(&self) -> String {
-        match self.subresource {
-            Some(sub) => format!("{}/{}", self.resource().plural, sub.name()),
-            None => self.resource().plural.to_string(),
-        }
-    }
 }
 
 fn parsed(

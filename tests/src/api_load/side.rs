@@ -276,6 +276,6 @@ pub fn become_program(arguments: &[String]) -> Result<()> {
     Err(Command::new(program).args(arguments).exec()).with_context(|| program.clone())
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

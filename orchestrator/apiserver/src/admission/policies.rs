@@ -14,9 +14,9 @@ use super::Attributes;
 use crate::State;
 use crate::audit::{Level, Trail};
 use crate::authn::User;
+use crate::authz;
 use crate::objects::Objects;
 use crate::reply;
-use crate::rest::review;
 use api::cel::{Authorizer, Decision as Right, Question};
 use api::policy::{Binding, Decision, Input, Mutated, ParamRef, Policy, Request, Verdict};
 use api::selector::LabelSelector;
@@ -614,21 +614,20 @@ impl Authorizer for Rights<'_> {
                 groups.to_vec(),
             )
         });
-        let spec = match question.path.is_empty() {
-            false => {
-                json!({"nonResourceAttributes": {"path": question.path, "verb": question.verb}})
-            }
-            true => json!({"resourceAttributes": {
-                "group": question.group,
-                "resource": question.resource,
-                "subresource": question.subresource,
-                "namespace": question.namespace,
-                "name": question.name,
-                "verb": question.verb,
-            }}),
+        let wanted = authz::Attributes {
+            verb: &question.verb,
+            group: &question.group,
+            resource: &question.resource,
+            subresource: &question.subresource,
+            namespace: &question.namespace,
+            name: &question.name,
+            path: Some(question.path.as_str()).filter(|path| !path.is_empty()),
         };
+        let user = account.as_ref().unwrap_or(self.user);
+        let decision = authz::allows(self.state, user, &wanted);
         Right {
-            allowed: review::may(self.state, account.as_ref().unwrap_or(self.user), &spec),
+            allowed: decision.is_allowed(),
+            reason: decision.reason(),
             ..Right::default()
         }
     }

@@ -18,6 +18,8 @@ use super::Log;
 use super::event::{self, Arrival, Noted};
 use super::policy::{Level, Stage, Verdict};
 use crate::authn::User;
+use crate::authz::Allowed;
+use crate::rbac::Granted;
 use crate::reply::Said;
 use api::{ApiError, meta};
 
@@ -66,14 +68,17 @@ impl Trail {
     }
 
     /// Says what authorisation has decided, and why.
-    pub fn decided(&self, decision: &Result<(), ApiError>) {
-        let key = "authorization.k8s.io/decision";
-        match decision {
-            Ok(()) => self.annotate(key, "allow"),
-            Err(error) if error.code() == 403 => self.annotate(key, "forbid"),
-            Err(_) => return,
+    pub fn decided(&self, decision: &Allowed) {
+        if !self.is_at(Level::Metadata) {
+            return;
         }
-        self.annotate("authorization.k8s.io/reason", "");
+        let (word, reason) = match decision {
+            Ok(granted) => ("allow", granted.as_ref().map(Granted::reason)),
+            Err(error) if error.code() == 403 => ("forbid", None),
+            Err(_) => return,
+        };
+        self.annotate("authorization.k8s.io/decision", word);
+        self.annotate("authorization.k8s.io/reason", &reason.unwrap_or_default());
     }
 
     /// The caller speaks as somebody else.

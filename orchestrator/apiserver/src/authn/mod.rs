@@ -14,11 +14,14 @@
 //! INVARIANT: a token is in no log and no error; what is kept of it is its digest.
 
 pub mod bootstrap_token;
+pub mod failures;
 pub mod impersonation;
+pub mod oidc;
 pub mod service_account;
 pub mod sources;
 pub mod static_file;
 mod user;
+pub mod webhook;
 
 use std::path::Path;
 
@@ -30,8 +33,10 @@ use super::{State, authz};
 use api::ApiError;
 use service_account::{Accounts, KeyError};
 
+pub use oidc::OidcConfig;
 pub use sources::{AuthenticationError, Sources};
 pub use user::{MASTERS, NODE_PREFIX, NODES, ShownToken, User};
+pub use webhook::TokenWebhook;
 
 /// Longer tokens are not looked at. One of a ServiceAccount takes about 1,200 bytes.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -61,6 +66,9 @@ pub struct Authentication {
     pub audiences: Vec<String>,
     /// Those of the file that the server was given.
     pub static_tokens: static_file::StaticTokens,
+    pub oidc: Option<oidc::Issuer>,
+    pub webhook: Option<webhook::Reviewer>,
+    pub failures: failures::Failures,
     pub accounts: Accounts,
 }
 
@@ -81,6 +89,9 @@ impl Authentication {
             audiences: audiences.clone(),
             accounts: Accounts::load(issuers, keys.as_deref(), now)?,
             static_tokens: static_file::StaticTokens::default(),
+            oidc: None,
+            webhook: None,
+            failures: failures::Failures::default(),
         })
     }
 }
@@ -110,10 +121,12 @@ pub type Verdict = Result<Option<Proof>, String>;
 type Authenticator = for<'a> fn(Bearer<'a>) -> BoxFuture<'a, Verdict>;
 
 /// Who knows tokens, in the order in which they are asked.
-static AUTHENTICATORS: [Authenticator; 3] = [
+static AUTHENTICATORS: [Authenticator; 5] = [
     static_file::authenticate,
     service_account::authenticate,
     bootstrap_token::authenticate,
+    oidc::authenticate,
+    webhook::authenticate,
 ];
 
 impl<'a> Bearer<'a> {

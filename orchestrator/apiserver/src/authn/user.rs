@@ -106,13 +106,18 @@ impl User {
 
     /// Its groups with the one that everybody has.
     pub fn all_groups(&self) -> Vec<&str> {
-        let everybody = match self.is_anonymous() {
-            true => "system:unauthenticated",
-            false => "system:authenticated",
-        };
+        let everybody = self.everybody();
         let own = self.groups.iter().map(String::as_str);
         let own = own.filter(|group| *group != everybody);
         own.chain([everybody]).collect()
+    }
+
+    /// The group that everybody is in who has shown, or has not shown, who they are.
+    pub fn everybody(&self) -> &'static str {
+        match self.is_anonymous() {
+            true => "system:unauthenticated",
+            false => "system:authenticated",
+        }
     }
 
     /// A caller that says nothing about itself.

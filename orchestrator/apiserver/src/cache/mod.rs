@@ -25,6 +25,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt;
 
+use super::rbac::Rbac;
 use api::{self, Resource};
 use store::{Commit, CommitStream, Revision, Store, StoreError};
 use sys::{Shutdown, Tasks};
@@ -78,6 +79,8 @@ struct Inner {
     kinds: RwLock<Kinds>,
     /// Those that are loaded while the server runs; nobody reads them yet.
     joining: RwLock<Kinds>,
+    /// Who has which role; written with the roles and bindings themselves.
+    rbac: Rbac,
     /// Everything up to this is visible.
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
@@ -116,8 +119,10 @@ impl Cache {
         let kinds: Kinds = kinds
             .map(|resource| (prefix(resource, None).into(), Arc::new(Kind::new(resource))))
             .collect();
+        let rbac = Rbac::default();
         // Objects of custom kinds stay where they are until their kind is added.
         let mut load = |key: &str, revision: Revision, stored: &[u8]| {
+            rbac.note(key, Some(stored));
             if let Some(kind) = kind_of(key).and_then(|prefix| kinds.get(prefix)) {
                 kind.load(key, stored, revision);
             }
@@ -131,6 +136,7 @@ impl Cache {
             store,
             kinds: RwLock::new(kinds),
             joining: RwLock::default(),
+            rbac,
             revision,
             loaded,
             shutdown: shutdown.clone(),
@@ -265,6 +271,11 @@ impl Cache {
         of_kind.state().references.has(node, &prefix, kind, name)
     }
 
+    /// Who has which role, as of now.
+    pub fn rbac(&self) -> &Rbac {
+        &self.0.rbac
+    }
+
     /// Everything up to this revision is visible.
     pub fn revision(&self) -> Revision {
         *self.0.revision.borrow()
@@ -324,6 +335,7 @@ impl Inner {
     fn apply(&self, commit: &Commit) {
         let mut prefixes: Vec<&str> = Vec::new();
         for event in &commit.events {
+            self.rbac.note(&event.key, event.value.as_deref());
             prefixes.extend(kind_of(&event.key).filter(|prefix| !prefixes.contains(prefix)));
         }
         let mut changed = Vec::new();

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -217,13 +217,35 @@ pub async fn post_json(
     // Whole seconds, as the server that is asked reads them.
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
     let url = format!("{}?timeout={seconds}s", to.url);
-    let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-    let asking = ask(state, to, &url, body.into());
+    call(state, to, &url, Some(body), (ANSWER_BYTES, timeout)).await
+}
+
+/// The same at the URL as it is, which without a body is got; of the answer so many bytes are read.
+pub async fn call_json(
+    state: &State,
+    to: &ClientConfig,
+    body: Option<&Value>,
+    limits: (usize, Duration),
+) -> Result<Value, String> {
+    call(state, to, &to.url, body, limits).await
+}
+
+async fn call(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    body: Option<&Value>,
+    (limit, timeout): (usize, Duration),
+) -> Result<Value, String> {
+    let verb = if body.is_some() { "Post" } else { "Get" };
+    let body = body.map(serde_json::to_vec).transpose();
+    let body = body.map_err(|error| error.to_string())?;
+    let asking = ask(state, to, url, (body.map(Bytes::from), limit));
     match tokio::time::timeout(timeout, asking).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(Failure::Unreached(why))) => Err(format!("Post {url:?}: {why}")),
+        Ok(Err(Failure::Unreached(why))) => Err(format!("{verb} {url:?}: {why}")),
         Ok(Err(Failure::Answered(why))) => Err(why),
-        Err(_) => Err(format!("Post {url:?}: context deadline exceeded")),
+        Err(_) => Err(format!("{verb} {url:?}: context deadline exceeded")),
     }
 }
 
@@ -246,7 +268,7 @@ pub async fn post(
     body: Bytes,
     timeout: Duration,
 ) -> Result<(), NotTaken> {
-    let asking = exchange(state, to, &to.url, body);
+    let asking = exchange(state, to, &to.url, (Some(body), ANSWER_BYTES));
     let (why, may_pass) = match tokio::time::timeout(timeout, asking).await {
         Ok(Ok((code, _))) if code.is_success() => return Ok(()),
         Ok(Ok((code, _))) => {
@@ -260,22 +282,32 @@ pub async fn post(
     Err(NotTaken { why, may_pass })
 }
 
+/// Posts a body, or without one gets what is there; so many bytes of the answer are read.
 async fn exchange(
     state: &State,
     to: &ClientConfig,
     url: &str,
-    body: Bytes,
+    (body, limit): (Option<Bytes>, usize),
 ) -> Result<(StatusCode, Bytes), Failure> {
+    let method = if body.is_some() {
+        Method::POST
+    } else {
+        Method::GET
+    };
     let request = || {
-        let mut request = Request::post(url)
-            .header(header::CONTENT_TYPE, "application/json")
+        let mut request = Request::builder()
+            .method(&method)
+            .uri(url)
             .header(header::ACCEPT, "application/json, */*")
             .header(header::USER_AGENT, USER_AGENT);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         if let Some(authorization) = &to.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
         request
-            .body(Body::from(body.clone()))
+            .body(body.clone().map_or_else(Body::empty, Body::from))
             .map_err(|error| Failure::Unreached(error.to_string()))
     };
     let client = to.client(state).map_err(Failure::Unreached)?;
@@ -286,15 +318,18 @@ async fn exchange(
     }
     let answer = answer.map_err(|error| Failure::Unreached(reason(&error)))?;
     let code = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES)
-        .collect()
-        .await;
+    let body = Limited::new(answer.into_body(), limit).collect().await;
     let body = body.map_err(|error| Failure::Answered(format!("the answer: {error}")))?;
     Ok((code, body.to_bytes()))
 }
 
-async fn ask(state: &State, to: &ClientConfig, url: &str, body: Bytes) -> Result<Value, Failure> {
-    let (code, body) = exchange(state, to, url, body).await?;
+async fn ask(
+    state: &State,
+    to: &ClientConfig,
+    url: &str,
+    sent: (Option<Bytes>, usize),
+) -> Result<Value, Failure> {
+    let (code, body) = exchange(state, to, url, sent).await?;
     match code.as_u16() {
         200..300 => serde_json::from_slice(&body)
             .map_err(|error| Failure::Answered(format!("the answer is not JSON: {error}"))),

@@ -13,7 +13,8 @@ use crate::objects::{Current, WriteError};
 use crate::request::Verb;
 use crate::write::{Part, RETRIES, Writer};
 use crate::{authz, negotiate, options, versions};
-use api::{self, ApiError, Format, Resource, Subresource, meta};
+use api::status::Target;
+use api::{self, ApiError, Cause, CauseKind, Format, Resource, Subresource, meta};
 
 /// The content type of a server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
@@ -71,7 +72,8 @@ pub async fn patch(call: &Call) -> Answer {
             call.resource()
         };
         let patched = kind.apply(patched_kind, &original, &patch)?;
-        let mut decoded = patched_kind.canonical(patched, mode)?;
+        let decoded = patched_kind.canonical(patched, mode);
+        let mut decoded = decoded.map_err(|error| unfit(&patch, error))?;
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
@@ -83,6 +85,28 @@ pub async fn patch(call: &Call) -> Answer {
         }
     })
     .await
+}
+
+/// A patch that makes of an object what its kind is not is invalid, where a body would be malformed: so
+/// Kubernetes has it, and kubectl tells the two apart. The patch is told as far as `MOST_TOLD`.
+fn unfit(patch: &Value, error: ApiError) -> ApiError {
+    const MOST_TOLD: usize = 1024;
+    let ApiError::BadRequest(why) = error else {
+        return error;
+    };
+    let told: String = patch.to_string().chars().take(MOST_TOLD).collect();
+    // Without what the object would be read as, which the client knows.
+    let why = why.split_once(" cannot be handled as a ");
+    let why = why.and_then(|(_, rest)| rest.split_once(": "));
+    let why = why.map_or("it does not fit", |(_, why)| why);
+    ApiError::Invalid {
+        target: Target::default(),
+        causes: vec![Cause {
+            field: "patch".into(),
+            kind: CauseKind::Invalid,
+            message: format!("{}: {told:?}: {why}", CauseKind::Invalid.text()),
+        }],
+    }
 }
 
 /// Server-side apply: the fields that the caller wants, which it owns from now on. An object that is not

@@ -149,12 +149,26 @@ async fn the_servers_own_service_comes_back_with_its_address() {
 }
 
 #[tokio::test]
+async fn what_others_label_the_servers_own_service_stays() {
+    let cluster = Cluster::start().await;
+    let path = format!("{SERVICES}/kubernetes");
+    let labels = json!({"metadata": {"labels": {"team": "a", "provider": "b"}}});
+    cluster.merge(&path, labels).await.expect(200);
+    super::super::bootstrap::first_objects(&cluster.server.state)
+        .await
+        .expect("written");
+    let own = cluster.get(&path).await.expect(200);
+    let labels = json!({"component": "apiserver", "provider": "kubernetes", "team": "a"});
+    assert_eq!(own["metadata"]["labels"], labels);
+}
+
+#[tokio::test]
 async fn nobody_in_particular_learns_only_that_the_server_is_well() {
     let cluster = Cluster::start().await.as_user(User::anonymous());
-    for path in ["/livez", "/readyz", "/version"] {
+    for path in ["/livez", "/readyz", "/healthz", "/version"] {
         cluster.get(path).await.expect(200);
     }
-    for path in ["/api", "/apis", "/openapi/v2", "/healthz", "/", PODS] {
+    for path in ["/api", "/apis", "/openapi/v2", "/", PODS] {
         cluster.get(path).await.expect(403);
     }
     let refused = cluster.get(PODS).await;

@@ -210,9 +210,11 @@ async fn only_administrators_ask_another_server_for_more_than_what_there_is() {
     somebody.get(discovery).await.expect(200);
     let refused = somebody.get(FLUNDERS).await;
     assert!(
-        refused
-            .message()
-            .starts_with("forbidden: User \"jane\" cannot get path")
+        refused.message().contains(
+            "User \"jane\" cannot list resource \"flunders\" in API group \"wardle.example.com\""
+        ),
+        "{}",
+        refused.message()
     );
     refused.expect(403);
     let nobody = setting.cluster.as_user(User::anonymous());

@@ -117,6 +117,35 @@ async fn every_kind_of_patch_changes_the_object() {
 }
 
 #[tokio::test]
+async fn a_patch_that_makes_no_object_of_the_kind_is_invalid() {
+    let cluster = Cluster::start().await;
+    cluster
+        .post(DEPLOYMENTS, deployment("web"))
+        .await
+        .expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
+    let kind = "application/strategic-merge-patch+json";
+    let patch = json!({"spec": {"replicas": "many"}});
+    let refused = cluster.call("PATCH", &path, kind, &patch).await;
+    assert_eq!(
+        refused.message(),
+        r#" "" is invalid: patch: Invalid value: "{\"spec\":{\"replicas\":\"many\"}}": json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"#
+    );
+    refused.expect(422);
+    let patch = json!({"spec": {"replicsa": 1}});
+    let strict = format!("{path}?fieldValidation=Strict");
+    let refused = cluster.call("PATCH", &strict, kind, &patch).await;
+    assert!(
+        refused
+            .message()
+            .ends_with(r#"strict decoding error: unknown field "spec.replicsa""#),
+        "{}",
+        refused.message()
+    );
+    refused.expect(422);
+}
+
+#[tokio::test]
 async fn concurrent_patches_all_arrive() {
     let cluster = Cluster::start().await;
     cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);

@@ -1,12 +1,14 @@
 //! Users besides the holders of certificates, and callers that act as others.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::remote::Setting;
 use super::*;
 use crate::authn::{MASTERS, Sources};
+use crate::shares::Peer;
 use crate::tokens;
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
@@ -155,4 +157,34 @@ async fn acting_as_others_needs_the_right_to_each_part_of_them() {
     let request = Request::get("/version").header("impersonate-user", "root");
     let request = request.body(Body::empty()).expect("a request");
     Answer::of(ann.send(request).await).await.expect(403);
+}
+
+#[tokio::test]
+async fn bad_tokens_of_one_address_come_in_the_pace_of_strangers() {
+    let cluster = Cluster::start().await.as_user(User::anonymous());
+    let send = async |last: u8| {
+        let request = Request::get(CONFIG_MAPS).header("authorization", "Bearer made-up");
+        let mut request = request.body(Body::empty()).expect("a request");
+        request
+            .extensions_mut()
+            .insert(Peer([192, 0, 2, last].into()));
+        Answer::of(cluster.send(request).await).await.expect(401);
+    };
+    let began = Instant::now();
+    // 50 of them are free, and as many may come at once; each further one waits ten milliseconds.
+    for _ in 0..150 {
+        send(1).await;
+    }
+    assert!(
+        began.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    let began = Instant::now();
+    send(2).await;
+    assert!(
+        began.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
 }

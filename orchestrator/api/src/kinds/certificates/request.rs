@@ -48,8 +48,6 @@ impl Request {
         if !rest.is_empty() {
             return Err("trailing data after the request".to_owned());
         }
-        let verified = request.verify_signature();
-        verified.map_err(|_| "the signature does not fit the key of the request".to_owned())?;
         let info = &request.certification_request_info;
         let mut read = Self {
             subject: subject(&info.subject)?,
@@ -63,6 +61,8 @@ impl Request {
                 }
             }
         }
+        let verified = request.verify_signature();
+        verified.map_err(|_| "the signature does not fit the key of the request".to_owned())?;
         Ok(read)
     }
 

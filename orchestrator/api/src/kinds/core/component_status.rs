@@ -13,6 +13,7 @@ pub fn resource() -> Resource {
         scope: Scope::Cluster,
         verbs: &["get", "list"],
         printer: COLUMNS,
+        deprecation: Some("v1 ComponentStatus is deprecated in v1.19+".into()),
         ..Resource::of::<ComponentStatus>("", "core", "componentstatus", "componentstatuses")
     }
 }

@@ -1,0 +1,261 @@
+//! What the agents of nodes may do: a table, beside the roles that others have.
+//!
+//! A node reads and writes what the rows of `NODE_RULES` say, and what it writes is looked at again by
+//! `node_writes`. Its rights are those of the key with which it joined.
+
+use super::{Attributes, Wish};
+use crate::State;
+use crate::applied;
+use crate::authn::User;
+use crate::cache::{Cached, Referent};
+use crate::registry::Snapshot;
+use crate::request::{Target, Verb};
+use api::{ApiError, Behaviour, Subresource};
+
+/// Where nodes' leases live.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// One thing that a node may do; what has no row is refused.
+struct Rule {
+    group: &'static str,
+    plural: &'static str,
+    subresource: Option<Subresource>,
+    verbs: &'static [Verb],
+    whose: Whose,
+}
+
+/// Which objects of a resource a rule is about.
+#[derive(Clone, Copy)]
+enum Whose {
+    /// All of them.
+    All,
+    /// All of them, of which other nodes' are trimmed: no selector may ask for what is cut.
+    Peers,
+    /// The one with the node's name.
+    Own,
+    /// A new one: `node_writes` looks at its name.
+    New,
+    /// A pod that is bound to the node.
+    Bound,
+    /// The pods that are bound to the node, by the selector that says so.
+    AllBound,
+    /// The one that a bound pod refers to.
+    Referred,
+    /// The node's own lease.
+    OwnLease,
+    /// A new one in that namespace.
+    NewLease,
+}
+
+const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
+const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
+
+/// Everything that an agent asks for.
+static NODE_RULES: [Rule; 17] = [
+    rule("", "nodes", READ, Whose::Peers),
+    rule("", "nodes", CHANGE, Whose::Own),
+    status("nodes", Whose::Own),
+    rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
+    rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
+    status("pods", Whose::Bound),
+    rule("", "configmaps", READ, Whose::Referred),
+    rule("", "secrets", READ, Whose::Referred),
+    rule("", "serviceaccounts", READ, Whose::Referred),
+    Rule {
+        subresource: Some(Subresource::Token),
+        ..rule("", "serviceaccounts", &[Verb::Create], Whose::Referred)
+    },
+    rule("", "services", READ, Whose::All),
+    rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
+    rule("", "events", &[Verb::Create], Whose::New),
+    rule("", "events", &[Verb::Patch], Whose::All),
+    rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
+    rule(LEASE_GROUP, "leases", &[Verb::Create], Whose::NewLease),
+    rule(LEASE_GROUP, "leases", CHANGE, Whose::OwnLease),
+];
+
+/// What the paths begin with that are the nodes' own.
+const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+
+const LEASE_GROUP: &str = "coordination.k8s.io";
+
+const fn rule(
+    group: &'static str,
+    plural: &'static str,
+    verbs: &'static [Verb],
+    whose: Whose,
+) -> Rule {
+    Rule {
+        group,
+        plural,
+        subresource: None,
+        verbs,
+        whose,
+    }
+}
+
+const fn status(plural: &'static str, whose: Whose) -> Rule {
+    Rule {
+        subresource: Some(Subresource::Status),
+        ..rule("", plural, &[Verb::Get, Verb::Update, Verb::Patch], whose)
+    }
+}
+
+/// The reason of a refusal is empty where no rule is about such a request.
+pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
+    let Wish { verb, target, .. } = wish;
+    let is_about = |rule: &&Rule| {
+        rule.group == target.resource().group
+            && rule.plural == target.resource().plural
+            && rule.subresource == target.subresource
+            && rule.verbs.contains(&verb)
+    };
+    let rule = NODE_RULES.iter().find(is_about).ok_or_else(String::new)?;
+    let namespace = target.namespace.as_deref().unwrap_or_default();
+    let name = target.name.as_deref();
+    let unrelated = || format!("no relationship found between node '{node}' and this object");
+    let (allowed, why) = match rule.whose {
+        Whose::All | Whose::New => (true, String::new()),
+        Whose::Peers => (
+            !selects_by_content(wish),
+            "nodes can only select nodes by name".to_owned(),
+        ),
+        Whose::Own => (
+            name == Some(node),
+            format!("node '{node}' cannot access other nodes, only its own Node object"),
+        ),
+        Whose::Bound => (own_pod(state, node, target), unrelated()),
+        Whose::AllBound => (
+            name.is_none() && wish.required("spec.nodeName").as_deref() == Some(node),
+            "can only list/watch pods with spec.nodeName field selector".to_owned(),
+        ),
+        Whose::Referred => {
+            let only = match name {
+                Some(name) => Some(name.to_owned()),
+                None => wish.required("metadata.name"),
+            };
+            let kind = Referent::of(&target.resource().plural);
+            let found = kind.zip(only).filter(|_| !namespace.is_empty());
+            let cache = &state.objects.cache;
+            let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
+            (found.is_some_and(referred), unrelated())
+        }
+        Whose::NewLease => (
+            namespace == LEASE_NAMESPACE,
+            format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"),
+        ),
+        Whose::OwnLease => (
+            namespace == LEASE_NAMESPACE && name == Some(node),
+            "can only access node lease with the same name as the requesting node".to_owned(),
+        ),
+    };
+    if allowed { Ok(()) } else { Err(why) }
+}
+
+/// Whether a path is one of the nodes' own.
+pub fn is_own_path(path: &str) -> bool {
+    NODE_PATHS.iter().any(|own| path.starts_with(own))
+}
+
+/// The same of what is said in words. The reason is empty where no rule is about that.
+pub fn allows(state: &State, node: &str, wanted: &Attributes<'_>) -> Result<(), String> {
+    if let Some(path) = wanted.path {
+        return match is_own_path(path) {
+            true => Ok(()),
+            false => Err(String::new()),
+        };
+    }
+    let snapshot = state.registry.snapshot();
+    let verb = Verb::of(wanted.verb);
+    let (Some(target), Some(verb)) = (target(&snapshot, wanted), verb) else {
+        return Err(String::new());
+    };
+    may(
+        state,
+        node,
+        Wish {
+            verb,
+            target: &target,
+            query: None,
+        },
+    )
+}
+
+fn target(snapshot: &Snapshot, wanted: &Attributes<'_>) -> Option<Target> {
+    let given = |word: &str| Some(word.to_owned()).filter(|word| !word.is_empty());
+    let served = snapshot.find_any(wanted.group, wanted.resource)?;
+    let resource = &served.resource;
+    let subresource = match wanted.subresource {
+        "" => None,
+        name => {
+            let mut all = resource.subresources.iter();
+            Some(*all.find(|sub| sub.name() == name)?)
+        }
+    };
+    Some(Target {
+        served: served.clone(),
+        namespace: given(wanted.namespace).filter(|_| resource.namespaced()),
+        name: given(wanted.name),
+        subresource,
+        rest: String::new(),
+        watch: false,
+    })
+}
+
+/// By labels, or by fields other than the name.
+fn selects_by_content(wish: Wish<'_>) -> bool {
+    let given = |name: &str| {
+        let selector = wish.query.and_then(|query| query.get(name));
+        selector.unwrap_or_default()
+    };
+    !given("labelSelector").trim().is_empty() || given("fieldSelector").contains("spec.")
+}
+
+/// A node's name is the key's with which it joined, until its Node is deleted: from then on its
+/// certificates are worth nothing, whether or not another machine has the name.
+pub fn holds_name(state: &State, user: &User) -> Result<(), ApiError> {
+    let (Some(node), Some(shown)) = (user.node(), &user.certificate) else {
+        return Ok(());
+    };
+    let nodes = api::find("", "v1", "nodes").ok_or(ApiError::NoSuchResource)?;
+    let Some(found) = state.objects.cache.get(nodes, "", node) else {
+        return Err(no_such_node(node));
+    };
+    // One that was made before keys were noted, or by hand: the certificate is enough.
+    if found.node_key().is_none_or(|held| *held == *shown.key) {
+        return Ok(());
+    }
+    Err(ApiError::Unauthorized(format!(
+        "node \"{node}\" has joined with another key since this certificate was made"
+    )))
+}
+
+/// What the holder of a certificate hears whose Node was deleted.
+pub fn no_such_node(node: &str) -> ApiError {
+    ApiError::Unauthorized(format!(
+        "node \"{node}\" was deleted, and with it the right of this certificate: to join again, make a \
+         token (orchestrator token create) and start the agent with --token"
+    ))
+}
+
+/// The name of a pod that is meant and not there. A node hears so, whoever's it was: its agent waits
+/// for that, and a pod of the name that comes a moment later is not taken for its own.
+pub fn absent_pod<'a>(state: &State, target: &'a Target) -> Option<&'a str> {
+    let is_pod = target.storage().behaviour == Behaviour::Pod;
+    let (namespace, name) = (target.namespace.as_ref()?, target.name.as_deref()?);
+    let found = state.objects.cache.get(target.storage(), namespace, name);
+    (is_pod && found.is_none()).then_some(name)
+}
+
+fn own_pod(state: &State, node: &str, target: &Target) -> bool {
+    let (Some(namespace), Some(name)) = (&target.namespace, &target.name) else {
+        return false;
+    };
+    let found = state.objects.cache.get(target.storage(), namespace, name);
+    found.is_some_and(|pod| is_bound(node, &pod))
+}
+
+fn is_bound(node: &str, pod: &Cached) -> bool {
+    let bound = pod.fields().get("spec.nodeName");
+    bound.is_some_and(|bound| bound == node)
+}

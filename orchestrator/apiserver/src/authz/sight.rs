@@ -1,0 +1,88 @@
+//! How much a caller sees of what it may read, and for how long.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::State;
+use crate::authn::{self, User};
+use crate::cache::{self, Cached, Referent};
+use crate::request::Target;
+use api::Resource;
+use store::Revision;
+
+/// How much of a resource's objects a caller sees.
+#[derive(Clone)]
+pub enum Sight {
+    Whole,
+    /// This node whole, of all others what concerns their peers.
+    Peers(Arc<str>),
+}
+
+impl Sight {
+    pub fn of(user: &User, resource: &Resource) -> Self {
+        match user.node() {
+            Some(node) if cache::is_trimmed(resource) => Self::Peers(node.into()),
+            _ => Self::Whole,
+        }
+    }
+
+    /// The object as the caller sees it.
+    pub fn bytes(&self, object: &Cached) -> Bytes {
+        match self {
+            Self::Peers(own) if **own != *object.name() => object.trimmed(object.revision),
+            _ => object.bytes(),
+        }
+    }
+
+    /// Whether the caller sees a change of what was there before: most of what a node says of itself does
+    /// not concern its peers.
+    pub fn shows_change(&self, before: &Cached, now: &Cached) -> bool {
+        match self {
+            Self::Peers(own) if **own != *now.name() => !before.is_trimmed_to(now),
+            _ => true,
+        }
+    }
+
+    /// The same saying another resourceVersion.
+    pub fn at_revision(&self, object: &Cached, revision: Revision) -> Bytes {
+        match self {
+            Self::Peers(own) if **own != *object.name() => object.trimmed(revision),
+            _ => object.at_revision(revision),
+        }
+    }
+}
+
+/// A right to an event of a watch, which may end while the watch goes on: a node's with the name's key,
+/// or with the last reference of a pod to the object; a token's with what it is bound to.
+pub struct Standing {
+    state: Arc<State>,
+    user: User,
+    referent: Option<Referent>,
+    namespace: Box<str>,
+}
+
+impl Standing {
+    /// None for callers whose rights do not end.
+    pub fn of(state: &Arc<State>, user: &User, target: &Target) -> Option<Self> {
+        if user.node().is_none() && user.token.is_none() {
+            return None;
+        }
+        let referent = Referent::of(&target.resource().plural);
+        Some(Self {
+            state: state.clone(),
+            user: user.clone(),
+            referent: referent.filter(|_| target.resource().group.is_empty()),
+            namespace: target.namespace.as_deref().unwrap_or_default().into(),
+        })
+    }
+
+    /// Whether the caller may still hear of the object.
+    pub fn holds(&self, name: &str) -> bool {
+        let cache = &self.state.objects.cache;
+        let refers = |(node, kind)| cache.refers(node, kind, &self.namespace, name);
+        self.user.node().zip(self.referent).is_none_or(refers)
+            && authn::still_holds(&self.state, &self.user, Timestamp::now()).is_ok()
+    }
+}
