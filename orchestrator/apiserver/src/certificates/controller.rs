@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::plan::{self, Step};
-use super::{CONTROLLER, GROUP};
+use super::{CONTROLLER, GROUP, GROUPS};
 use crate::authn::User;
 use crate::cache::Watch;
 use crate::rest::review;
@@ -49,7 +49,8 @@ struct Controller {
 impl Controller {
     fn new(state: Arc<State>) -> Result<Self, ApiError> {
         let router = dispatch::router(state.clone());
-        let user = User::internal(CONTROLLER);
+        // The rights of the default role system:controller:certificate-controller, and no others.
+        let user = User::named(CONTROLLER, GROUPS.map(str::to_owned).into());
         Ok(Self {
             kind: bootstrap::find(GROUP, "certificatesigningrequests")?,
             client: kube::Client::new(router.layer(Extension(user)), "default"),

@@ -20,5 +20,10 @@ pub use controller::start;
 
 /// What approves, signs and deletes requests is called.
 pub const CONTROLLER: &str = "system:serviceaccount:kube-system:certificate-controller";
+/// The groups of the ServiceAccount.
+const GROUPS: [&str; 2] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
 
 const GROUP: &str = "certificates.k8s.io";

@@ -198,3 +198,74 @@ async fn a_node_asks_for_its_own_certificates_only() {
         node.post(REQUESTS, body).await.expect(201);
     }
 }
+
+/// Gives a user these rules in the whole cluster.
+async fn grant(cluster: &Cluster, user: &str, name: &str, rules: Value) {
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": name}, "rules": rules});
+    let path = format!("{rbac}/clusterroles");
+    cluster.post(&path, role).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+    let path = format!("{rbac}/clusterrolebindings");
+    cluster.post(&path, binding).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_may_write_approvals_and_certificates_needs_the_right_to_the_signer_too() {
+    let setting = Setting::start().await;
+    let cluster = &setting.cluster;
+    let bob = cluster.as_user(User::named("bob", Vec::new()));
+    let all = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["*"], "resources": [
+        "certificatesigningrequests", "certificatesigningrequests/approval",
+        "certificatesigningrequests/status"]}]);
+    grant(cluster, "bob", "requests", all).await;
+    let who = Identity::new("ann", &["dev"]);
+    let body = request("ann", "kube-apiserver-client", &who, &[], &CLIENT);
+    bob.post(REQUESTS, body).await.expect(201);
+    let refused = |verb: &str| {
+        format!(
+            "certificatesigningrequests.certificates.k8s.io \"ann\" is forbidden: user not \
+             permitted to {verb} requests with signerName \"kubernetes.io/kube-apiserver-client\""
+        )
+    };
+    let answer = decide(&bob, "ann", "Approved").await;
+    assert_eq!(answer.message(), refused("approve"));
+    answer.expect(403);
+    let pki = cluster.server.state.pki.as_ref().expect("certificates");
+    let own = STANDARD.encode(pki.authority.certificate());
+    let own = json!({"status": {"certificate": own}});
+    let answer = bob.merge(&path("ann", "/status"), own).await;
+    assert_eq!(answer.message(), refused("sign"));
+    answer.expect(403);
+    let signers = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["approve"],
+        "resources": ["signers"], "resourceNames": ["kubernetes.io/*"]}]);
+    grant(cluster, "bob", "approver", signers).await;
+    decide(&bob, "ann", "Approved").await.expect(200);
+    issued(cluster, "ann").await;
+}
+
+#[tokio::test]
+async fn a_nodes_request_is_approved_by_the_rights_of_who_asked_and_by_no_other() {
+    let setting = Setting::start().await;
+    let cluster = &setting.cluster;
+    let asking = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["create"],
+        "resources": ["certificatesigningrequests"]}]);
+    let any = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["create"],
+        "resources": ["certificatesigningrequests", "certificatesigningrequests/nodeclient"]}]);
+    grant(cluster, "eve", "asking", asking).await;
+    grant(cluster, "bob", "bootstrap", any).await;
+    let who = Identity::new("system:node:a", &[NODES]);
+    for asker in ["eve", "bob"] {
+        let user = cluster.as_user(User::named(asker, Vec::new()));
+        let body = request(asker, "kube-apiserver-client-kubelet", &who, &[], &CLIENT);
+        user.post(REQUESTS, body).await.expect(201);
+    }
+    // The requests are looked at in their order.
+    issued(cluster, "bob").await;
+    let eve = cluster.get(&path("eve", "")).await.expect(200);
+    assert_eq!(eve["status"], json!({}));
+}

@@ -188,3 +188,54 @@ async fn bad_tokens_of_one_address_come_in_the_pace_of_strangers() {
         began.elapsed()
     );
 }
+
+#[tokio::test]
+async fn a_right_to_impersonate_is_for_what_it_names() {
+    let cluster = Cluster::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rules = json!([
+        {"apiGroups": [""], "verbs": ["impersonate"], "resources": ["users"],
+            "resourceNames": ["bob"]},
+        {"apiGroups": ["authentication.k8s.io"], "verbs": ["impersonate"],
+            "resources": ["userextras/scopes"], "resourceNames": ["view"]},
+    ]);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "as-bob"}, "rules": rules});
+    let path = format!("{rbac}/clusterroles");
+    cluster.post(&path, role).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "as-bob"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "as-bob"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
+    let path = format!("{rbac}/clusterrolebindings");
+    cluster.post(&path, binding).await.expect(201);
+    let ann = cluster.as_user(User::named("ann", Vec::new()));
+    let bob = ("impersonate-user", "bob");
+    let answer = who(&ann, &[bob, ("impersonate-extra-scopes", "view")]).await;
+    let info = answer.expect(201)["status"]["userInfo"].clone();
+    assert_eq!(info["username"], "bob");
+    assert_eq!(info["extra"], json!({"scopes": ["view"]}));
+    for (header, refused) in [
+        (
+            ("impersonate-group", MASTERS),
+            "groups \"system:masters\" is forbidden",
+        ),
+        (
+            ("impersonate-extra-scopes", "edit"),
+            "\"edit\" is forbidden",
+        ),
+        (
+            ("impersonate-extra-other", "view"),
+            "resource \"userextras/other\"",
+        ),
+        (
+            ("impersonate-uid", "7"),
+            "uids.authentication.k8s.io \"7\" is forbidden",
+        ),
+    ] {
+        let answer = who(&ann, &[bob, header]).await;
+        assert!(answer.message().contains(refused), "{}", answer.body);
+        answer.expect(403);
+    }
+}
