@@ -48,6 +48,8 @@ pub const PARSERS: &[Parser] = &[
     parser("pattern", Form::Pattern, pattern),
     parser("custom-schema", Form::Schema, custom_schema),
     parser("cel", Form::Rule, rule),
+    parser("spdy", Form::Spdy, streams::fuzzing::spdy),
+    parser("websocket", Form::WebSocket, streams::fuzzing::websocket),
     parser("certificate-request", Form::Request, certificate_request),
     parser("jwt", Form::Token, token),
 ];

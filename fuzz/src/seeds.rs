@@ -23,6 +23,8 @@ pub enum Form {
     Pattern,
     Schema,
     Rule,
+    Spdy,
+    WebSocket,
     /// PKCS #10 in DER.
     Request,
     /// A JWT in compact form.
@@ -52,6 +54,8 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Pattern => texts(PATTERNS),
         Form::Schema => texts(SCHEMAS),
         Form::Rule => texts(RULES),
+        Form::Spdy => streams::fuzzing::spdy_seeds(),
+        Form::WebSocket => streams::fuzzing::websocket_seeds(),
         Form::Request => REQUESTS.iter().map(|pem| der(pem)).collect(),
         Form::Token => tokens(),
     }

@@ -237,10 +237,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let (client, stale) = (asks(&renewed, false), asks(&first, false));
     let shared = asks(&renewed, true);
     let port = free_port();
-    let served = Served {
-        runtime: Arc::new(FakeRuntime::default()),
-        metrics: Arc::default(),
-    };
+    let served = Served::new(Arc::new(FakeRuntime::default()), Arc::default());
     let agent = serve::run(port, renewed.subscribe(), served, shutdown.clone());
     let agent = tokio::spawn(agent);
     server.place_node(port).await;

@@ -57,6 +57,8 @@ pub struct Resource {
     pub behaviour: Behaviour,
     /// What an object uses of its namespace's quotas.
     pub usage: Usage,
+    /// Where its objects have the template of pods that they make: a JSON pointer.
+    pub pod_template: Option<&'static str>,
     /// What the type of the kind contributes; everything else works on values.
     pub(crate) codec: Codec,
     /// What the definition of a custom kind contributes.
@@ -135,6 +137,12 @@ pub enum Behaviour {
     Lease,
     /// Gives pods their priority; one of them is the default.
     PriorityClass,
+    /// Kept while a pod uses it; gets a class if it names none.
+    Claim,
+    /// Kept while it is bound to a claim.
+    Volume,
+    /// Gets a class if it names none.
+    Ingress,
     /// Makes a kind, and goes after the objects of that kind.
     Definition,
     /// Says who asks; approved, it is signed.
@@ -278,6 +286,7 @@ impl Resource {
             answers_with_object: false,
             behaviour: Behaviour::Plain,
             usage: Usage::Count,
+            pod_template: None,
             codec: Codec {
                 schema: |_| {},
                 #[cfg(test)]

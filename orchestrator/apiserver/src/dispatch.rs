@@ -30,6 +30,7 @@ use super::{
     State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
+use sys::front::Known;
 
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -101,6 +102,11 @@ async fn enter(
     // A query may hold a command's arguments, or what somebody takes for a token's place.
     let path = request.uri().path();
     tracing::debug!(user = %user.name, by, method = %request.method(), path);
+    if let Some(known) = request.extensions().get::<Known>()
+        && !user.is_anonymous()
+    {
+        known.note();
+    }
     let peer = request.extensions().get::<Peer>().copied();
     let lasts = request::lasts(request.uri());
     // What one client may have does not grow with the names that it takes.

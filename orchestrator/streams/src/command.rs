@@ -145,11 +145,12 @@ where
         close_signal: version.close_signal,
     });
     // The client learns by an empty message on the first stream that it may read that all is there.
-    socket.greet(match wants {
+    let first = match wants {
         Wants { stdout: true, .. } => STDOUT,
         Wants { stderr: true, .. } => STDERR,
         _ => ERROR,
-    });
+    };
+    socket.greet(first, &[]);
     let mut table = Table::default();
     (STDIN..=RESIZE).for_each(|id| table.insert(id));
     let wire = Wire::WebSocket(Box::new(socket));
@@ -238,6 +239,11 @@ impl Command {
     /// Until the client has gone or has closed the connection. A client that has finished its stdin is there.
     pub fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
         self.closer.link().gone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn link(&self) -> &Link {
+        self.closer.link()
     }
 
     fn say(&mut self, status: &Value) {

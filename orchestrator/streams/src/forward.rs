@@ -103,11 +103,17 @@ where
         Dialect::Spdy(_) => Wire::Spdy(spdy()),
         Dialect::Tunnel => Wire::WebSocket(Box::new(WebSocket::new(Content::Spdy(spdy())))),
         Dialect::Channels { base64, .. } => {
-            (0..2 * ports.len()).for_each(|id| table.insert(id as Id));
-            Wire::WebSocket(Box::new(WebSocket::new(Content::Channels {
+            let mut socket = WebSocket::new(Content::Channels {
                 base64,
                 close_signal: false,
-            })))
+            });
+            // Both channels of each port begin with the port, in a message of its own.
+            let twice = ports.iter().flat_map(|port| [port, port]);
+            for (id, port) in (0..).zip(twice) {
+                table.insert(id);
+                socket.greet(id, &port.to_le_bytes());
+            }
+            Wire::WebSocket(Box::new(socket))
         }
     };
     let link = Link::start(Session::new(wire, table, true, Instant::now()), transport);
@@ -121,15 +127,11 @@ where
     }
 }
 
-/// Both channels of each port begin with the port.
 fn channels(link: &Link, ports: &[u16]) -> VecDeque<Connection> {
     let mut connections = VecDeque::new();
     for (index, port) in ports.iter().enumerate() {
         let data = 2 * index as Id;
         let [data, error] = [data, data + 1].map(|id| Half::new(link, id));
-        for half in [&data, &error] {
-            half.writer.write_now(&port.to_le_bytes());
-        }
         connections.push_back(Connection::new(*port, data, error));
     }
     connections

@@ -44,6 +44,8 @@
 
 mod command;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod negotiate;
 mod session;
 mod shell;

@@ -240,7 +240,6 @@ impl Session {
     }
 
     /// Opens a stream, on the client's side of SPDY.
-    #[cfg(test)]
     pub(crate) fn open(&mut self, headers: &[(&str, &str)]) -> Option<Id> {
         let Wire::Spdy(spdy) = &mut self.wire else {
             return None;

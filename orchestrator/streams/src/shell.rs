@@ -56,11 +56,7 @@ impl Link {
             timer: Box::pin(sleep_until(Instant::now())),
             ends: None,
         };
-        tokio::spawn(async move {
-            poll_fn(|context| driver.poll(context)).await;
-            driver.link.session().lost();
-            driver.link.0.over.cancel();
-        });
+        tokio::spawn(async move { poll_fn(|context| driver.poll(context)).await });
         link
     }
 
@@ -110,6 +106,14 @@ struct Driver<T> {
     timer: Pin<Box<Sleep>>,
     /// When the client is no longer waited for.
     ends: Option<Instant>,
+}
+
+/// However the task ends, nobody waits for the connection any more.
+impl<T> Drop for Driver<T> {
+    fn drop(&mut self) {
+        self.link.session().lost();
+        self.link.0.over.cancel();
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite> Driver<T> {
@@ -274,11 +278,6 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes a few bytes whatever is waiting already.
-    pub(crate) fn write_now(&self, data: &[u8]) {
-        self.link.session().table.write_now(self.id, data);
-    }
-
     /// Ends the stream with `last`, which is sent whatever is waiting already.
     pub(crate) fn finish(&self, last: &[u8]) {
         self.link.session().table.finish_sending(self.id, last);

@@ -244,6 +244,13 @@ impl Table {
         self.drained
     }
 
+    /// Bytes that wait for the application and bytes that wait to be sent.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let outboxes = self.streams.values().map(|stream| stream.outbox.len());
+        (self.inbox_bytes, outboxes.sum())
+    }
+
     /// How many streams the peer has reset before the application saw them, since the last call.
     pub(crate) fn take_early_resets(&mut self) -> u32 {
         std::mem::take(&mut self.early_resets)
@@ -438,17 +445,6 @@ impl Table {
         self.queue(id);
         wake(&mut self.driver);
         Poll::Ready(Ok(length))
-    }
-
-    /// Sends a few bytes, whatever the limit.
-    pub(crate) fn write_now(&mut self, id: Id, data: &[u8]) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.sending == Sending::Open
-        {
-            stream.outbox.extend_from_slice(data);
-            self.queue(id);
-            wake(&mut self.driver);
-        }
     }
 
     /// Ends our side of the stream in order; `last` is sent before the end, whatever the limit.

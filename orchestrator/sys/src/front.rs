@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 pub mod frames;
+mod known;
 mod takeover;
 mod unread;
 
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use super::certificates::{Identity, Shown};
 use super::connections::{self, Connections, Limits, Place};
 use super::{Shutdown, Turns, keep_alive};
+pub use known::Known;
 pub use takeover::{AnyStream, Stream, Takeover};
 pub use unread::RequestBody;
 
@@ -53,7 +55,7 @@ pub struct Times {
     /// closes one before may do so in the moment in which it is used again.
     pub known_head: Duration,
     /// From the handshake to the end. A client without a certificate has one or two short requests,
-    /// and comes again for more.
+    /// and comes again for more, unless the service knows it.
     pub stranger: Duration,
 }
 
@@ -324,6 +326,7 @@ struct Ends<'a> {
     shutdown: &'a Shutdown,
     times: Times,
     stranger: bool,
+    known: Known,
     /// No connection outlives the certificate that it was opened with.
     ends_at: tokio::time::Instant,
 }
@@ -339,6 +342,7 @@ impl<'a> Ends<'a> {
             shutdown: &front.shutdown,
             times: front.times,
             stranger: shown.is_none(),
+            known: Known::default(),
             ends_at: tokio::time::Instant::now() + life.unwrap_or(front.times.stranger),
         }
     }
@@ -350,7 +354,12 @@ impl<'a> Ends<'a> {
         C::Error: Into<Failure>,
     {
         let driven = async {
-            let too_old = tokio::time::sleep_until(self.ends_at);
+            let too_old = async {
+                tokio::time::sleep_until(self.ends_at).await;
+                if self.stranger && self.known.is_noted() {
+                    std::future::pending().await
+                }
+            };
             tokio::select! {
                 ended = &mut *connection => return ended.map_err(Into::into),
                 () = self.shutdown.requested() => {}
@@ -403,11 +412,12 @@ where
         .max_header_size(HEAD_BYTES as usize)
         .max_buf_size(HEAD_BYTES as usize);
     let takeover = Takeover::default();
-    let of_request = takeover.clone();
+    let (of_request, known) = (takeover.clone(), ends.known.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(RequestBody::plain);
         let (takeover, method) = (of_request.clone(), request.method().clone());
         request.extensions_mut().insert(takeover.clone());
+        request.extensions_mut().insert(known.clone());
         service.call(request).inspect(move |answer| {
             let status = answer.as_ref().ok().map(Response::status);
             takeover.keep_if_upgraded(&method, status);
@@ -469,7 +479,9 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let known = ends.known.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(known.clone());
         let (request, unanswered) = RequestBody::drained(request);
         let answer = service.call(request);
         async move {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use cases::{allowed, forbidden_by_baseline, forbidden_by_restricted, forbidden_volumes};
+use cases::{ALLOWED, Change, FORBIDDEN, read};
 
 /// One more than any control knows.
 const NEWEST: u32 = 38;
@@ -48,10 +48,6 @@ fn minimal(level: Level, minor: u32, os: Option<&str>) -> Value {
     }
     pod
 }
-
-/// A change of a pod: pointers below `spec`, or from the root if they begin with `/metadata`. `I` and `C`
-/// are the security contexts of the two containers, `P` is that of the pod.
-type Change = Vec<(&'static str, Value)>;
 
 fn changed(mut pod: Value, change: &Change) -> Value {
     for (pointer, value) in change {
@@ -103,12 +99,7 @@ fn the_least_pod_of_a_level_is_allowed_and_that_of_a_version_before_a_new_contro
 
 #[test]
 fn each_change_is_forbidden_from_its_level_on_and_at_its_versions_only() {
-    let all = [
-        forbidden_by_baseline(),
-        forbidden_by_restricted(),
-        forbidden_volumes(),
-    ];
-    for case in all.iter().flatten() {
+    for case in read(FORBIDDEN) {
         for minor in 0..=NEWEST {
             for level in [Level::Privileged, Level::Baseline, Level::Restricted] {
                 let pod = changed(minimal(level, minor, None), &case.change);
@@ -125,11 +116,12 @@ fn each_change_is_forbidden_from_its_level_on_and_at_its_versions_only() {
 
 #[test]
 fn what_is_allowed_is_allowed_by_all_lower_levels() {
-    for (level, versions, change) in allowed() {
-        for minor in versions {
+    for case in read(ALLOWED) {
+        let (level, change) = (case.level, &case.change);
+        for minor in case.versions {
             for lower in [Level::Privileged, Level::Baseline, Level::Restricted] {
                 if lower <= level {
-                    let pod = changed(minimal(lower, minor, None), &change);
+                    let pod = changed(minimal(lower, minor, None), change);
                     assert_eq!(
                         found(lower, minor, &pod),
                         [],
@@ -144,8 +136,8 @@ fn what_is_allowed_is_allowed_by_all_lower_levels() {
 #[test]
 fn a_user_namespace_unmasks_proc_for_baseline_and_not_for_restricted() {
     let unmasked = vec![
-        ("C/procMount", json!("Unmasked")),
-        ("hostUsers", json!(false)),
+        ("C/procMount".to_owned(), json!("Unmasked")),
+        ("hostUsers".to_owned(), json!(false)),
     ];
     for (level, minor, expected) in [
         (Level::Baseline, 34, "procMount"),
@@ -167,7 +159,7 @@ fn a_new_version_is_the_newest_known_one() {
     let pod = changed(
         minimal(Level::Restricted, NEWEST, None),
         &vec![(
-            "containers/0/livenessProbe",
+            "containers/0/livenessProbe".to_owned(),
             json!({"httpGet": {"host": "a"}}),
         )],
     );

@@ -74,7 +74,6 @@ pub(crate) struct Spdy {
     replies: usize,
     /// The last stream that the peer has opened.
     last_opened: Id,
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests open streams"))]
     next_id: Id,
     next_ping: u32,
     /// One of us opens no more streams.
@@ -131,6 +130,8 @@ impl Spdy {
                     if !table.receive(id, part) {
                         table.reset(id);
                         self.reset(id, Reason::AlreadyClosed);
+                        self.reading = Reading::Skip(left);
+                        continue;
                     }
                     if left > 0 {
                         return Ok(());
@@ -201,7 +202,6 @@ impl Spdy {
         self.control.put_u32(u32::from(fault.is_some()));
     }
 
-    #[cfg(test)]
     /// Opens a stream; None when the ids are used up or the peer takes no more. The client's side only.
     pub(crate) fn open(&mut self, headers: &[(&str, &str)], table: &mut Table) -> Option<Id> {
         let id = self.next_id;

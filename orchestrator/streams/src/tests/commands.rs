@@ -204,6 +204,54 @@ async fn stdin_that_is_not_read_holds_the_client_back_and_stdin_that_is_dropped_
     within(flood).await;
 }
 
+#[tokio::test]
+async fn sixty_four_mebibytes_each_way_arrive_whole_in_bounded_memory() {
+    const TOTAL: usize = 64 * 1024 * 1024;
+    let (ours, theirs) = duplex(PIPE);
+    let starting = start(
+        ours,
+        dialect(&COMMAND, "SPDY/3.1", "v4.channel.k8s.io"),
+        ALL,
+    );
+    let peer = Peer::new(theirs);
+    let mut streams = open_all(&peer, &["error", "stdin", "stdout", "stderr"]).await;
+    let command = within(starting).await.unwrap();
+    let server = command.link().clone();
+    let echoing = tokio::spawn(echo(command, 0));
+    let mut stdout = streams.remove(2).reader;
+    let mut stdin = streams.remove(1).writer;
+    let pattern: Vec<u8> = (0..65_521u32).map(|at| (at * 7) as u8).collect();
+    let sending = async {
+        for at in (0..TOTAL).step_by(pattern.len()) {
+            let length = pattern.len().min(TOTAL - at);
+            stdin.write_all(&pattern[..length]).await.unwrap();
+        }
+        stdin.shutdown().await.unwrap();
+    };
+    let reading = async {
+        let (mut total, mut most) = (0, 0);
+        let mut part = vec![0; 10_000];
+        loop {
+            let length = stdout.read(&mut part).await.unwrap();
+            if length == 0 {
+                return (total, most);
+            }
+            for (at, byte) in part[..length].iter().enumerate() {
+                assert_eq!(*byte, pattern[(total + at) % pattern.len()]);
+            }
+            total += length;
+            for link in [&server, peer.link()] {
+                let (inbox, outbox) = link.session().table.waiting();
+                most = most.max(inbox + outbox);
+            }
+        }
+    };
+    let ((), (total, most)) = within(async { tokio::join!(sending, reading) }).await;
+    assert_eq!(total, TOTAL);
+    assert!(most < 2 * 1024 * 1024, "{most} bytes waited at once");
+    within(echoing).await.unwrap();
+}
+
 /// What a SPDY client opens for all of its streams, with the headers of client-go.
 async fn open_all(peer: &Peer, kinds: &[&str]) -> Vec<super::spdy_peer::Stream> {
     kinds

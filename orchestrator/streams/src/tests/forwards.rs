@@ -223,12 +223,16 @@ async fn websocket_channels_begin_with_their_port_and_end_with_their_connections
         }
         assert!(connections.next().await.is_none());
     });
+    for (channel, port) in [(0, 80u16), (1, 80), (2, 8443), (3, 8443)] {
+        let wanted = [&[channel][..], &port.to_le_bytes()].concat();
+        assert_eq!(next(&mut socket).await.unwrap(), wanted);
+    }
     send(&mut socket, 2, b"last").await;
     send(&mut socket, 0, b"frst").await;
     let channels = all(&mut socket).await;
-    assert_eq!(channels[0], [&80u16.to_le_bytes()[..], b"frst"].concat());
-    assert_eq!(channels[1], [&80u16.to_le_bytes()[..], b"ended"].concat());
-    assert_eq!(channels[2], [&8443u16.to_le_bytes()[..], b"last"].concat());
-    assert_eq!(channels[3], [&8443u16.to_le_bytes()[..], b"ended"].concat());
+    assert_eq!(channels[0], b"frst");
+    assert_eq!(channels[1], b"ended");
+    assert_eq!(channels[2], b"last");
+    assert_eq!(channels[3], b"ended");
     within(echoing).await.unwrap();
 }

@@ -7,7 +7,7 @@ mod frame;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::session::Fault;
 use crate::spdy::Spdy;
@@ -154,12 +154,13 @@ impl WebSocket {
         self.peer_closed
     }
 
-    /// An empty message on that channel: the client learns that the connection is there.
-    pub(crate) fn greet(&mut self, id: Id) {
+    /// A message of its own on that channel, before all others.
+    pub(crate) fn greet(&mut self, id: Id, data: &[u8]) {
         if let Content::Channels { base64, .. } = self.content {
+            let data = Bytes::copy_from_slice(data);
             let output = Output::Data {
                 id,
-                data: bytes::Bytes::new(),
+                data,
                 fin: false,
             };
             channel(output, base64, &mut self.control);

@@ -92,7 +92,9 @@ async fn answer(
         }
         "portforward" => {
             let ports = query.iter().filter(|(key, _)| key == "ports");
-            let ports: Vec<u16> = ports.filter_map(|(_, port)| port.parse().ok()).collect();
+            // kube-rs names them all in one.
+            let ports = ports.flat_map(|(_, ports)| ports.split(','));
+            let ports: Vec<u16> = ports.filter_map(|port| port.parse().ok()).collect();
             let answered = streams::forward(&mut request, &ports);
             refused_or(answered.map(|(response, connections)| {
                 let seen = seen.clone();

@@ -63,6 +63,10 @@ impl Server {
                     let secured = visit.shake_hands(config).await?;
                     let answer = service_fn(move |request: Request<RequestBody>| {
                         served.fetch_add(1, Ordering::Relaxed);
+                        if request.uri().path() == "/known" {
+                            let known = request.extensions().get::<Known>();
+                            known.expect("a place to say so").note();
+                        }
                         if let Some(takeover) = request.extensions().get::<Takeover>() {
                             takeover.then(echo);
                         }
@@ -277,6 +281,27 @@ async fn a_client_without_a_certificate_is_ended_whatever_it_goes_on_asking() {
             tokio::time::sleep(SHORT.stranger / 20).await;
         }
         assert_eq!(failed, ended, "after {:?}", began.elapsed());
+        open.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_client_whom_the_service_knows_by_a_token_is_not_ended() {
+    let server = Server::start(SHORT).await;
+    for (path, ended) in [("/", true), ("/known", false)] {
+        let stream = server.secure(None, b"h2").await.expect("a handshake");
+        let io = TokioIo::new(stream);
+        let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let (mut sender, connection) = client.await.expect("HTTP/2");
+        let open = tokio::spawn(connection);
+        let mut ask = async || {
+            let request = Request::get(format!("https://localhost{path}"));
+            let request = request.body(Empty::<Bytes>::new()).expect("a request");
+            sender.send_request(request).await.is_ok()
+        };
+        assert!(ask().await);
+        tokio::time::sleep(SHORT.stranger * 2).await;
+        assert_eq!(ask().await, !ended, "{path}");
         open.abort();
     }
 }

@@ -68,13 +68,24 @@ pub async fn attach<R: Runtime>(
         }
     };
     let runtime = served.runtime.clone();
-    let wants = Wants {
-        tty,
-        ..wants(&pairs)
-    };
+    let (wants, streams) = of_attached(wants(&pairs), tty);
     take_over(&served, request, wants, async move |client| {
-        follow(&*runtime, &container.id, wants, client).await;
+        follow(&*runtime, &container.id, streams, client).await;
     })
+}
+
+/// What a client gets and what the Engine is asked for. Whether there is a terminal is the container's to say;
+/// whether the client tells of its sizes is the client's: one that has none itself makes no stream for them.
+fn of_attached(asked: Wants, terminal: bool) -> (Wants, Streams) {
+    let wants = Wants {
+        stderr: asked.stderr && !terminal,
+        ..asked
+    };
+    let streams = Streams {
+        tty: terminal,
+        ..streams_of(wants)
+    };
+    (wants, streams)
 }
 
 fn wants(pairs: &[(String, String)]) -> Wants {
@@ -171,11 +182,11 @@ async fn run<R: Runtime>(
     client.finish(&end);
 }
 
-async fn follow<R: Runtime>(runtime: &R, container: &str, wants: Wants, mut client: Command) {
+async fn follow<R: Runtime>(runtime: &R, container: &str, streams: Streams, mut client: Command) {
     let failed = |why: &dyn std::fmt::Display| {
         status::internal_error(&format!("error attaching to container: {why}"))
     };
-    let process = match runtime.attach(container, streams_of(wants)).await {
+    let process = match runtime.attach(container, streams).await {
         Ok(process) => process,
         Err(error) => return client.finish(&failed(&error)),
     };
@@ -271,3 +282,24 @@ pub fn room() -> Arc<tokio::sync::Semaphore> {
 
 /// Commands, attached containers and forwarding clients at once. Each is a connection of the server's.
 const STREAMS: usize = 384;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_without_a_terminal_makes_no_stream_for_sizes_whatever_the_container_has() {
+        let asked = Wants {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let (wants, streams) = of_attached(asked, true);
+        assert!(!wants.tty && !wants.stderr && streams.tty && !streams.stderr);
+        let (wants, streams) = of_attached(asked, false);
+        assert!(!wants.tty && wants.stderr && !streams.tty && streams.stderr);
+        let (wants, streams) = of_attached(Wants { tty: true, ..asked }, true);
+        assert!(wants.tty && streams.tty);
+    }
+}

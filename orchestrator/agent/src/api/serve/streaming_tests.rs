@@ -239,7 +239,7 @@ async fn streams_are_for_the_api_server_and_for_what_runs() {
 #[tokio::test]
 async fn attaching_uses_the_container_s_terminal_and_leaves_the_container_running() {
     let node = Node::start(true).await;
-    let path = "/attach/shop/web/c?stdin=true&stdout=true&stderr=true";
+    let path = "/attach/shop/web/c?stdin=true&stdout=true&tty=true";
     let mut socket = node.open(API_SERVER, path).await.expect("opened");
     socket.say(4, br#"{"Width":80,"Height":24}"#).await;
     socket.say(0, b"hello").await;

@@ -35,6 +35,7 @@ const COUNTS: [&str; 8] = [
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/template"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["ds".into()],
         categories: vec!["all".into()],

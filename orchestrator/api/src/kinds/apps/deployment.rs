@@ -13,6 +13,7 @@ use crate::validation::{At, Errors};
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/template"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["deploy".into()],
         categories: vec!["all".into()],

@@ -40,6 +40,7 @@ const PARTS: [&str; 4] = [
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/template"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["sts".into()],
         categories: vec!["all".into()],

@@ -24,6 +24,7 @@ const CONTAINERS_AT: &str = "/spec/jobTemplate/spec/template/spec/containers";
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/jobTemplate/spec/template"),
         warn: |object| {
             crate::kinds::core::pod::warnings::of(object, "/spec/jobTemplate/spec/template/spec")
         },

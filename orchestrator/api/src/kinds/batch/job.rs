@@ -45,6 +45,7 @@ const GOING_ON: [(&str, &str); 2] = [
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/template"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         categories: vec!["all".into()],
         subresources: vec![Subresource::Status],

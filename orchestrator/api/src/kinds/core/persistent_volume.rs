@@ -10,7 +10,7 @@ use super::pod::volume::{climbs, host_path};
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name, text};
 use crate::defaults::set;
 use crate::quantity::Quantity;
-use crate::resource::{Field, Resource, Scope, Subresource};
+use crate::resource::{Behaviour, Field, Resource, Scope, Subresource};
 use crate::validation::changes::differences;
 use crate::validation::{At, Errors, names};
 
@@ -77,6 +77,7 @@ pub const PROTECTION: &str = "kubernetes.io/pv-protection";
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::Volume,
         short_names: vec!["pv".into()],
         answers_with_object: true,
         scope: Scope::Cluster,

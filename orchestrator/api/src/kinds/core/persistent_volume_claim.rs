@@ -9,7 +9,7 @@ use crate::columns::{AGE, Column, NAME, Printer, age, name, text};
 use crate::defaults::set;
 use crate::quantity::Quantity;
 use crate::quota::Usage;
-use crate::resource::{Resource, Subresource};
+use crate::resource::{Behaviour, Resource, Subresource};
 use crate::validation::changes::{differences, replace};
 use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors, names};
@@ -25,6 +25,7 @@ pub const PROTECTION: &str = "kubernetes.io/pvc-protection";
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::Claim,
         usage: Usage::Claim,
         short_names: vec!["pvc".into()],
         answers_with_object: true,

@@ -14,6 +14,7 @@ const CONTAINERS_AT: &str = "/template/spec/containers";
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/template"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/template/spec"),
         generation: Generation::Spec,
         answers_with_object: true,

@@ -14,6 +14,7 @@ use crate::validation::{At, Errors};
 
 pub fn resource() -> Resource {
     Resource {
+        pod_template: Some("/spec/template"),
         usage: Usage::CountAs("replicationcontrollers"),
         warn: |object| crate::kinds::core::pod::warnings::of(object, "/spec/template/spec"),
         short_names: vec!["rc".into()],

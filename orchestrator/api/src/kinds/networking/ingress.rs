@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ingress_class::typed_reference;
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name, text, text_or_none};
-use crate::resource::{Generation, Resource, Subresource};
+use crate::resource::{Behaviour, Generation, Resource, Subresource};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors, names};
 
@@ -19,6 +19,7 @@ const PATH_TYPES: [&str; 3] = ["Exact", "ImplementationSpecific", "Prefix"];
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::Ingress,
         short_names: vec!["ing".into()],
         subresources: vec![Subresource::Status],
         generation: Generation::Spec,

@@ -1,594 +1,181 @@
-//! What is forbidden and what is allowed, as Kubernetes' fixtures have it.
+//! What is forbidden and what is allowed, as Kubernetes' fixtures have it: one change of the least pod
+//! that a level allows.
+//!
+//! A line is: the lowest level that forbids it (the highest one that allows it), the first and the last minor
+//! version, a part of the reason, the change. The keys of a change are fields below `spec`; `P/` is the security
+//! context of the pod, `C/` and `I/` those of the container and the init container, `@` an annotation.
 
 use std::ops::RangeInclusive;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::Level;
-use super::{Change, NEWEST};
+use super::NEWEST;
 
-/// A change that a control forbids.
-pub struct Forbidden {
-    /// The lowest level that forbids it.
+/// A change of a pod.
+pub type Change = Vec<(String, Value)>;
+
+pub struct Case {
     pub level: Level,
     pub versions: RangeInclusive<u32>,
-    /// A part of the reason.
+    /// Empty for what is allowed.
     pub reason: &'static str,
     pub change: Change,
 }
 
-fn always(level: Level, reason: &'static str, change: Change) -> Forbidden {
-    between(level, 0..=NEWEST, reason, change)
+pub fn read(table: &'static str) -> Vec<Case> {
+    let lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(case).collect()
 }
 
-fn between(
-    level: Level,
-    versions: RangeInclusive<u32>,
-    reason: &'static str,
-    change: Change,
-) -> Forbidden {
-    Forbidden {
-        level,
-        versions,
+fn case(line: &'static str) -> Case {
+    let parts: Vec<&str> = line.splitn(4, '|').map(str::trim).collect();
+    let [level, versions, reason, change] = parts[..] else {
+        panic!("{line}");
+    };
+    let (first, last) = versions.split_once("..").expect("two versions");
+    let last = if last.is_empty() {
+        NEWEST
+    } else {
+        last.parse().expect("a version")
+    };
+    let change: serde_json::Map<String, Value> = serde_json::from_str(change).expect(line);
+    Case {
+        level: Level::parse(level).expect("a level"),
+        versions: first.parse().expect("a version")..=last,
         reason,
-        change,
+        change: change.into_iter().collect(),
     }
 }
 
-const UNCONFINED_APP_ARMOR: &str = "@container.apparmor.security.beta.kubernetes.io/c";
+pub const FORBIDDEN: &str = r#"
+baseline | 0.. | forbidden AppArmor profile | {"@container.apparmor.security.beta.kubernetes.io/c": "unconfined"}
+baseline | 0.. | forbidden AppArmor profile | {"@container.apparmor.security.beta.kubernetes.io/i": "unconfined"}
+baseline | 0.. | forbidden AppArmor profile | {"P/appArmorProfile": {"type": "Unconfined"}}
+baseline | 0.. | forbidden AppArmor profile | {"I/appArmorProfile": {"type": "Unconfined"}}
+baseline | 0.. | capabilities | {"C/capabilities/add": ["NET_RAW"]}
+baseline | 0.. | capabilities | {"I/capabilities/add": ["NET_RAW"]}
+baseline | 0.. | capabilities | {"C/capabilities/add": ["chown"]}
+baseline | 0.. | capabilities | {"C/capabilities/add": ["CAP_CHOWN"]}
+baseline | 0.. | capabilities | {"C/capabilities/add": ["ALL"]}
+baseline | 0.. | host namespaces | {"hostIPC": true}
+baseline | 0.. | host namespaces | {"hostNetwork": true}
+baseline | 0.. | host namespaces | {"hostPID": true}
+baseline | 0.. | volume | {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {}}]}
+baseline | 0.. | volume | {"volumes": [{"name": "a", "hostPath": {}}, {"name": "b", "hostPath": {}}]}
+baseline | 0.. | hostPort | {"containers/0/ports": [{"containerPort": 1, "hostPort": 1}, {"containerPort": 2}]}
+baseline | 0.. | hostPort | {"initContainers/0/ports": [{"containerPort": 1, "hostPort": 1}]}
+baseline | 0.. | privileged | {"C/privileged": true, "C/allowPrivilegeEscalation": null}
+baseline | 0.. | privileged | {"I/privileged": true, "I/allowPrivilegeEscalation": null}
+baseline | 0..34 | procMount | {"C/procMount": "Unmasked", "hostUsers": false}
+baseline | 0..34 | procMount | {"I/procMount": "Unmasked", "hostUsers": false}
+baseline | 0.. | procMount | {"C/procMount": "Unmasked", "hostUsers": true}
+baseline | 0.. | procMount | {"I/procMount": "Unmasked"}
+baseline | 0.. | seLinuxOptions | {"P/seLinuxOptions": {"type": "somevalue"}}
+baseline | 0.. | seLinuxOptions | {"C/seLinuxOptions": {"type": "somevalue"}}
+baseline | 0.. | seLinuxOptions | {"I/seLinuxOptions": {"type": "somevalue"}}
+baseline | 0.. | seLinuxOptions | {"P/seLinuxOptions": {"user": "somevalue"}}
+baseline | 0.. | seLinuxOptions | {"P/seLinuxOptions": {"role": "somevalue"}}
+baseline | 0..30 | seLinuxOptions | {"P/seLinuxOptions": {"type": "container_engine_t"}}
+baseline | 0..18 | seccompProfile | {"@seccomp.security.alpha.kubernetes.io/pod": "unconfined"}
+baseline | 0..18 | seccompProfile | {"@container.seccomp.security.alpha.kubernetes.io/c": "unconfined"}
+baseline | 0..18 | seccompProfile | {"@container.seccomp.security.alpha.kubernetes.io/i": "unconfined"}
+baseline | 19.. | seccompProfile | {"P/seccompProfile": {"type": "Unconfined"}}
+baseline | 19.. | seccompProfile | {"C/seccompProfile": {"type": "Unconfined"}}
+baseline | 19.. | seccompProfile | {"I/seccompProfile": {"type": "Unconfined"}}
+baseline | 19.. | seccompProfile | {"P/seccompProfile": null, "C/seccompProfile": {"type": "RuntimeDefault"}, "I/seccompProfile": {"type": "Unconfined"}}
+baseline | 0.. | forbidden sysctls | {"P/sysctls": [{"name": "othersysctl"}]}
+baseline | 0..26 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.ip_local_reserved_ports"}]}
+baseline | 0..28 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_keepalive_time"}]}
+baseline | 0..28 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_fin_timeout"}]}
+baseline | 0..28 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_keepalive_intvl"}]}
+baseline | 0..28 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_keepalive_probes"}]}
+baseline | 0..31 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_rmem"}]}
+baseline | 0..31 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_wmem"}]}
+baseline | 0..36 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_slow_start_after_idle"}]}
+baseline | 0..36 | forbidden sysctls | {"P/sysctls": [{"name": "net.ipv4.tcp_notsent_lowat"}]}
+baseline | 0.. | hostProcess | {"hostNetwork": true, "P/windowsOptions": {"hostProcess": true}}
+baseline | 0.. | hostProcess | {"C/windowsOptions": {"hostProcess": true}, "I/windowsOptions": {"hostProcess": true}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/livenessProbe": {"httpGet": {"host": "bad.host", "port": 8080}}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/livenessProbe": {"httpGet": {"host": "127.0.0.1", "port": 8080}}}
+baseline | 34.. | probe or lifecycle host | {"initContainers/0/readinessProbe": {"tcpSocket": {"host": "8.8.8.8", "port": 8080}}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/readinessProbe": {"tcpSocket": {"host": "::1", "port": 8080}}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/startupProbe": {"tcpSocket": {"host": "a", "port": 8080}}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/lifecycle": {"postStart": {"httpGet": {"host": "bad.host", "port": 8080}}}}
+baseline | 34.. | probe or lifecycle host | {"containers/0/lifecycle": {"preStop": {"tcpSocket": {"host": "bad.host", "port": 8080}}}}
+restricted | 8.. | allowPrivilegeEscalation != false | {"C/allowPrivilegeEscalation": true}
+restricted | 8.. | allowPrivilegeEscalation != false | {"I/allowPrivilegeEscalation": true}
+restricted | 8.. | allowPrivilegeEscalation != false | {"C/allowPrivilegeEscalation": null}
+restricted | 8.. | allowPrivilegeEscalation != false | {"C": null}
+restricted | 22.. | unrestricted capabilities | {"C/capabilities/drop": []}
+restricted | 22.. | unrestricted capabilities | {"I/capabilities/drop": []}
+restricted | 22.. | unrestricted capabilities | {"C/capabilities/drop": ["SYS_ADMIN", "NET_RAW", "CHOWN", "MKNOD", "NET_BIND_SERVICE"]}
+restricted | 22.. | unrestricted capabilities | {"C/capabilities": {"drop": ["ALL"], "add": ["CHOWN", "NET_BIND_SERVICE"]}}
+restricted | 0.. | runAsNonRoot != true | {"P/runAsNonRoot": null}
+restricted | 0.. | runAsNonRoot != true | {"P/runAsNonRoot": false}
+restricted | 0.. | runAsNonRoot != true | {"C/runAsNonRoot": false}
+restricted | 0.. | runAsNonRoot != true | {"I/runAsNonRoot": false}
+restricted | 0..34 | runAsNonRoot != true | {"P/runAsNonRoot": null, "hostUsers": false}
+restricted | 23.. | runAsUser=0 | {"P/runAsUser": 0}
+restricted | 23.. | runAsUser=0 | {"C/runAsUser": 0}
+restricted | 23.. | runAsUser=0 | {"I/runAsUser": 0}
+restricted | 23..34 | runAsUser=0 | {"P/runAsUser": 0, "hostUsers": false}
+restricted | 19.. | seccompProfile | {"P/seccompProfile": null}
+restricted | 19.. | seccompProfile | {"P/seccompProfile": null, "C/seccompProfile": {"type": "RuntimeDefault"}}
+restricted | 19.. | seccompProfile | {"P/seccompProfile": null, "I/seccompProfile": {"type": "RuntimeDefault"}}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "gcePersistentDisk": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "awsElasticBlockStore": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "gitRepo": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "nfs": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "iscsi": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "glusterfs": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "rbd": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "flexVolume": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "cinder": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "cephfs": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "flocker": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "fc": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "azureFile": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "vsphereVolume": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "quobyte": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "azureDisk": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "photonPersistentDisk": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "portworxVolume": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "scaleIO": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "storageos": {}}]}
+restricted | 0.. | restricted volume types | {"volumes": [{"name": "a", "whatever": {}}]}
+"#;
 
-pub fn forbidden_by_baseline() -> Vec<Forbidden> {
-    let b = Level::Baseline;
-    let port = |port: u16| json!([{"containerPort": port, "hostPort": port}, {"containerPort": 1}]);
-    let unmasked = |at| vec![(at, json!("Unmasked")), ("hostUsers", json!(false))];
-    let unmasked_on_node = |at| vec![(at, json!("Unmasked")), ("hostUsers", json!(true))];
-    let probe = |what: &str, host: &str| json!({what: {"host": host, "port": 8080}});
-    let selinux = |field: &str, value: &str| vec![("P/seLinuxOptions", json!({field: value}))];
-    let privileged = |at, escalation| vec![(at, json!(true)), (escalation, Value::Null)];
-    let seccomp = |at| vec![(at, json!({"type": "Unconfined"}))];
-    vec![
-        always(
-            b,
-            "forbidden AppArmor profile",
-            vec![(UNCONFINED_APP_ARMOR, json!("unconfined"))],
-        ),
-        always(
-            b,
-            "forbidden AppArmor profile",
-            vec![("P/appArmorProfile", json!({"type": "Unconfined"}))],
-        ),
-        always(
-            b,
-            "forbidden AppArmor profile",
-            vec![("I/appArmorProfile", json!({"type": "Unconfined"}))],
-        ),
-        always(
-            b,
-            "capabilities",
-            vec![("C/capabilities/add", json!(["NET_RAW"]))],
-        ),
-        always(
-            b,
-            "capabilities",
-            vec![("I/capabilities/add", json!(["NET_RAW"]))],
-        ),
-        always(
-            b,
-            "capabilities",
-            vec![("C/capabilities/add", json!(["chown"]))],
-        ),
-        always(
-            b,
-            "capabilities",
-            vec![("C/capabilities/add", json!(["CAP_CHOWN"]))],
-        ),
-        always(
-            b,
-            "capabilities",
-            vec![("C/capabilities/add", json!(["ALL"]))],
-        ),
-        always(b, "host namespaces", vec![("hostIPC", json!(true))]),
-        always(b, "host namespaces", vec![("hostNetwork", json!(true))]),
-        always(b, "host namespaces", vec![("hostPID", json!(true))]),
-        always(b, "hostPort", vec![("containers/0/ports", port(12345))]),
-        always(b, "hostPort", vec![("initContainers/0/ports", port(12346))]),
-        always(
-            b,
-            "privileged",
-            privileged("C/privileged", "C/allowPrivilegeEscalation"),
-        ),
-        always(
-            b,
-            "privileged",
-            privileged("I/privileged", "I/allowPrivilegeEscalation"),
-        ),
-        between(b, 0..=34, "procMount", unmasked("C/procMount")),
-        between(b, 0..=34, "procMount", unmasked("I/procMount")),
-        always(b, "procMount", unmasked_on_node("C/procMount")),
-        always(b, "seLinuxOptions", selinux("type", "somevalue")),
-        always(
-            b,
-            "seLinuxOptions",
-            vec![("C/seLinuxOptions", json!({"type": "spc_t"}))],
-        ),
-        always(
-            b,
-            "seLinuxOptions",
-            vec![("I/seLinuxOptions", json!({"type": "spc_t"}))],
-        ),
-        always(b, "seLinuxOptions", selinux("user", "somevalue")),
-        always(b, "seLinuxOptions", selinux("role", "somevalue")),
-        between(
-            b,
-            0..=30,
-            "seLinuxOptions",
-            selinux("type", "container_engine_t"),
-        ),
-        between(
-            b,
-            0..=18,
-            "seccompProfile",
-            vec![(
-                "@seccomp.security.alpha.kubernetes.io/pod",
-                json!("unconfined"),
-            )],
-        ),
-        between(
-            b,
-            0..=18,
-            "seccompProfile",
-            vec![(
-                "@container.seccomp.security.alpha.kubernetes.io/c",
-                json!("unconfined"),
-            )],
-        ),
-        between(
-            b,
-            0..=18,
-            "seccompProfile",
-            vec![(
-                "@container.seccomp.security.alpha.kubernetes.io/i",
-                json!("unconfined"),
-            )],
-        ),
-        between(
-            b,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp("P/seccompProfile"),
-        ),
-        between(
-            b,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp("C/seccompProfile"),
-        ),
-        between(
-            b,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp("I/seccompProfile"),
-        ),
-        always(
-            b,
-            "forbidden sysctls",
-            vec![("P/sysctls", json!([{"name": "othersysctl"}]))],
-        ),
-        between(
-            b,
-            0..=26,
-            "forbidden sysctls",
-            vec![(
-                "P/sysctls",
-                json!([{"name": "net.ipv4.ip_local_reserved_ports"}]),
-            )],
-        ),
-        between(
-            b,
-            0..=28,
-            "forbidden sysctls",
-            vec![(
-                "P/sysctls",
-                json!([{"name": "net.ipv4.tcp_keepalive_time"}]),
-            )],
-        ),
-        between(
-            b,
-            0..=31,
-            "forbidden sysctls",
-            vec![("P/sysctls", json!([{"name": "net.ipv4.tcp_rmem"}]))],
-        ),
-        between(
-            b,
-            0..=36,
-            "forbidden sysctls",
-            vec![("P/sysctls", json!([{"name": "net.ipv4.tcp_notsent_lowat"}]))],
-        ),
-        always(
-            b,
-            "hostProcess",
-            vec![("P/windowsOptions/hostProcess", json!(true))],
-        ),
-        always(
-            b,
-            "hostProcess",
-            vec![("C/windowsOptions/hostProcess", json!(true))],
-        ),
-        between(
-            b,
-            34..=NEWEST,
-            "probe or lifecycle host",
-            vec![("containers/0/livenessProbe", probe("httpGet", "bad.host"))],
-        ),
-        between(
-            b,
-            34..=NEWEST,
-            "probe or lifecycle host",
-            vec![(
-                "initContainers/0/readinessProbe",
-                probe("tcpSocket", "8.8.8.8"),
-            )],
-        ),
-        between(
-            b,
-            34..=NEWEST,
-            "probe or lifecycle host",
-            vec![("containers/0/startupProbe", probe("tcpSocket", "::1"))],
-        ),
-        between(
-            b,
-            34..=NEWEST,
-            "probe or lifecycle host",
-            vec![(
-                "containers/0/lifecycle",
-                json!({"postStart": probe("httpGet", "bad.host")}),
-            )],
-        ),
-        between(
-            b,
-            34..=NEWEST,
-            "probe or lifecycle host",
-            vec![(
-                "containers/0/lifecycle",
-                json!({"preStop": probe("tcpSocket", "127.0.0.1")}),
-            )],
-        ),
-    ]
-}
-
-pub fn forbidden_by_restricted() -> Vec<Forbidden> {
-    let r = Level::Restricted;
-    let escalation = "allowPrivilegeEscalation != false";
-    let seccomp = |pod: Value, container: Value, init: Value| {
-        vec![
-            ("P/seccompProfile", pod),
-            ("C/seccompProfile", container),
-            ("I/seccompProfile", init),
-        ]
-    };
-    let (default, open) = (
-        json!({"type": "RuntimeDefault"}),
-        json!({"type": "Unconfined"}),
-    );
-    let each = json!(["SYS_ADMIN", "NET_RAW", "CHOWN", "NET_BIND_SERVICE"]);
-    let non_root = "runAsNonRoot != true";
-    let in_user_namespace = |at| vec![(at, json!(0)), ("hostUsers", json!(false))];
-    vec![
-        between(
-            r,
-            8..=NEWEST,
-            escalation,
-            vec![("C/allowPrivilegeEscalation", json!(true))],
-        ),
-        between(
-            r,
-            8..=NEWEST,
-            escalation,
-            vec![("I/allowPrivilegeEscalation", json!(true))],
-        ),
-        between(
-            r,
-            8..=NEWEST,
-            escalation,
-            vec![("C/allowPrivilegeEscalation", Value::Null)],
-        ),
-        between(r, 8..=NEWEST, escalation, vec![("C", Value::Null)]),
-        between(
-            r,
-            22..=NEWEST,
-            "unrestricted capabilities",
-            vec![("C/capabilities/drop", json!([]))],
-        ),
-        between(
-            r,
-            22..=NEWEST,
-            "unrestricted capabilities",
-            vec![("I/capabilities/drop", json!([]))],
-        ),
-        between(
-            r,
-            22..=NEWEST,
-            "unrestricted capabilities",
-            vec![("C/capabilities/drop", each)],
-        ),
-        between(
-            r,
-            22..=NEWEST,
-            "unrestricted capabilities",
-            vec![("C/capabilities", json!({"drop": ["ALL"], "add": ["CHOWN"]}))],
-        ),
-        always(r, non_root, vec![("P/runAsNonRoot", Value::Null)]),
-        always(r, non_root, vec![("P/runAsNonRoot", json!(false))]),
-        always(r, non_root, vec![("C/runAsNonRoot", json!(false))]),
-        always(r, non_root, vec![("I/runAsNonRoot", json!(false))]),
-        between(
-            r,
-            0..=34,
-            non_root,
-            vec![("P/runAsNonRoot", Value::Null), ("hostUsers", json!(false))],
-        ),
-        between(
-            r,
-            23..=NEWEST,
-            "runAsUser=0",
-            vec![("P/runAsUser", json!(0))],
-        ),
-        between(
-            r,
-            23..=NEWEST,
-            "runAsUser=0",
-            vec![("C/runAsUser", json!(0))],
-        ),
-        between(
-            r,
-            23..=NEWEST,
-            "runAsUser=0",
-            vec![("I/runAsUser", json!(0))],
-        ),
-        between(r, 23..=34, "runAsUser=0", in_user_namespace("P/runAsUser")),
-        between(
-            r,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp(Value::Null, Value::Null, Value::Null),
-        ),
-        between(
-            r,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp(Value::Null, default.clone(), Value::Null),
-        ),
-        between(
-            r,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp(Value::Null, Value::Null, default.clone()),
-        ),
-        between(
-            Level::Baseline,
-            19..=NEWEST,
-            "seccompProfile",
-            seccomp(Value::Null, default, open),
-        ),
-    ]
-}
-
-/// Every type of volume that the level `restricted` does not know.
-pub fn forbidden_volumes() -> Vec<Forbidden> {
-    let of = |kind: &str| {
-        let level = match kind {
-            "hostPath" => Level::Baseline,
-            _ => Level::Restricted,
-        };
-        let reason = match kind {
-            "hostPath" => "volume",
-            _ => "restricted volume types",
-        };
-        let volumes = json!([{"name": "a", "emptyDir": {}}, {"name": "b", kind: {}}]);
-        always(level, reason, vec![("volumes", volumes)])
-    };
-    let kinds = [
-        "gcePersistentDisk",
-        "awsElasticBlockStore",
-        "gitRepo",
-        "nfs",
-        "iscsi",
-        "glusterfs",
-        "rbd",
-        "flexVolume",
-        "cinder",
-        "cephfs",
-        "flocker",
-        "fc",
-        "azureFile",
-        "vsphereVolume",
-        "quobyte",
-        "azureDisk",
-        "portworxVolume",
-        "scaleIO",
-        "storageos",
-        "photonPersistentDisk",
-        "hostPath",
-        "whatever",
-    ];
-    kinds.into_iter().map(of).collect()
-}
-
-/// Changes that a level allows at these versions.
-pub fn allowed() -> Vec<(Level, RangeInclusive<u32>, Change)> {
-    let (b, r, all) = (Level::Baseline, Level::Restricted, 0..=NEWEST);
-    let defaults = json!([
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT"
-    ]);
-    let volumes = json!([{"name": "b", "emptyDir": {}}, {"name": "c", "secret": {}},
-        {"name": "d", "persistentVolumeClaim": {}}, {"name": "e", "downwardAPI": {}},
-        {"name": "f", "configMap": {}}, {"name": "g", "projected": {}}, {"name": "h", "csi": {}},
-        {"name": "i", "ephemeral": {}}, {"name": "j", "image": {}}]);
-    let sysctls = json!([{"name": "kernel.shm_rmid_forced"}, {"name": "net.ipv4.ping_group_range"},
-        {"name": "net.ipv4.ip_local_port_range"}, {"name": "net.ipv4.tcp_syncookies"},
-        {"name": "net.ipv4.ip_unprivileged_port_start"}]);
-    let own_probe = json!({"httpGet": {"port": 8080, "host": ""}, "tcpSocket": {"port": 1}});
-    vec![
-        (
-            r,
-            all.clone(),
-            vec![(UNCONFINED_APP_ARMOR, json!("runtime/default"))],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![(UNCONFINED_APP_ARMOR, json!("localhost/foo"))],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![("P/appArmorProfile", json!({"type": "Localhost"}))],
-        ),
-        (
-            b,
-            all.clone(),
-            vec![("C/capabilities/add", defaults.clone())],
-        ),
-        (r, 0..=21, vec![("I/capabilities/add", defaults)]),
-        (
-            r,
-            22..=NEWEST,
-            vec![("C/capabilities/add", json!(["NET_BIND_SERVICE"]))],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![("containers/0/ports", json!([{"containerPort": 1}]))],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![("containers/0/livenessProbe", own_probe)],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![
-                ("C/privileged", json!(false)),
-                ("I/privileged", json!(false)),
-            ],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![
-                ("C/procMount", json!("Default")),
-                ("hostUsers", json!(false)),
-            ],
-        ),
-        (
-            b,
-            35..=NEWEST,
-            vec![
-                ("C/procMount", json!("Unmasked")),
-                ("hostUsers", json!(false)),
-            ],
-        ),
-        (r, all.clone(), vec![("volumes", volumes)]),
-        (
-            r,
-            all.clone(),
-            vec![
-                ("P/runAsNonRoot", Value::Null),
-                ("C/runAsNonRoot", json!(true)),
-                ("I/runAsNonRoot", json!(true)),
-            ],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![("P/runAsUser", json!(1000)), ("C/runAsUser", json!(1000))],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![(
-                "P/seLinuxOptions",
-                json!({"type": "container_t", "level": "s0"}),
-            )],
-        ),
-        (
-            r,
-            all.clone(),
-            vec![("C/seLinuxOptions", json!({"type": "container_init_t"}))],
-        ),
-        (
-            r,
-            31..=NEWEST,
-            vec![("P/seLinuxOptions", json!({"type": "container_engine_t"}))],
-        ),
-        (
-            r,
-            0..=18,
-            vec![
-                (
-                    "@seccomp.security.alpha.kubernetes.io/pod",
-                    json!("runtime/default"),
-                ),
-                (
-                    "@container.seccomp.security.alpha.kubernetes.io/c",
-                    json!("localhost/x"),
-                ),
-            ],
-        ),
-        (
-            r,
-            19..=NEWEST,
-            vec![(
-                "@seccomp.security.alpha.kubernetes.io/pod",
-                json!("unconfined"),
-            )],
-        ),
-        (
-            r,
-            19..=NEWEST,
-            vec![("P/seccompProfile", json!({"type": "Localhost"}))],
-        ),
-        (
-            r,
-            19..=NEWEST,
-            vec![
-                ("P/seccompProfile", Value::Null),
-                ("C/seccompProfile", json!({"type": "RuntimeDefault"})),
-                ("I/seccompProfile", json!({"type": "Localhost"})),
-            ],
-        ),
-        (r, all.clone(), vec![("P/sysctls", sysctls)]),
-        (
-            r,
-            37..=NEWEST,
-            vec![("P/sysctls", json!([{"name": "net.ipv4.tcp_notsent_lowat"}]))],
-        ),
-        (
-            r,
-            all,
-            vec![("C/windowsOptions", json!({"hostProcess": false}))],
-        ),
-        (
-            r,
-            35..=NEWEST,
-            vec![
-                ("P/runAsNonRoot", json!(false)),
-                ("P/runAsUser", json!(0)),
-                ("hostUsers", json!(false)),
-            ],
-        ),
-    ]
-}
+pub const ALLOWED: &str = r#"
+restricted | 0.. | | {"@container.apparmor.security.beta.kubernetes.io/c": "runtime/default"}
+restricted | 0.. | | {"@container.apparmor.security.beta.kubernetes.io/c": "localhost/foo"}
+restricted | 0.. | | {"P/appArmorProfile": {"type": "Localhost"}}
+baseline | 0.. | | {"C/capabilities/add": ["AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"]}
+restricted | 0..21 | | {"I/capabilities/add": ["AUDIT_WRITE", "CHOWN", "SYS_CHROOT"]}
+restricted | 22.. | | {"C/capabilities/add": ["NET_BIND_SERVICE"]}
+restricted | 0.. | | {"containers/0/ports": [{"containerPort": 1}]}
+restricted | 0.. | | {"containers/0/livenessProbe": {"httpGet": {"port": 8080, "host": ""}}}
+restricted | 0.. | | {"containers/0/readinessProbe": {"tcpSocket": {"port": 8080}}}
+restricted | 0.. | | {"C/privileged": false, "I/privileged": false}
+restricted | 0.. | | {"C/procMount": "Default", "hostUsers": false}
+baseline | 35.. | | {"C/procMount": "Unmasked", "I/procMount": "Unmasked", "hostUsers": false}
+restricted | 0.. | | {"volumes": [{"name": "b", "emptyDir": {}}, {"name": "c", "secret": {}}, {"name": "d", "persistentVolumeClaim": {}}]}
+restricted | 0.. | | {"volumes": [{"name": "e", "downwardAPI": {}}, {"name": "f", "configMap": {}}, {"name": "g", "projected": {}}]}
+restricted | 0.. | | {"volumes": [{"name": "h", "csi": {}}, {"name": "i", "ephemeral": {}}, {"name": "j", "image": {}}]}
+restricted | 0.. | | {"P/runAsNonRoot": null, "C/runAsNonRoot": true, "I/runAsNonRoot": true}
+restricted | 0.. | | {"P/runAsUser": 1000, "C/runAsUser": 1000, "I/runAsUser": 1000}
+restricted | 0.. | | {"P/seLinuxOptions": {"type": "container_t", "level": "s0"}}
+restricted | 0.. | | {"C/seLinuxOptions": {"type": "container_init_t"}, "I/seLinuxOptions": {"type": "container_kvm_t"}}
+restricted | 31.. | | {"P/seLinuxOptions": {"type": "container_engine_t"}}
+restricted | 0..18 | | {"@seccomp.security.alpha.kubernetes.io/pod": "runtime/default"}
+restricted | 0..18 | | {"@container.seccomp.security.alpha.kubernetes.io/c": "localhost/testing"}
+restricted | 19.. | | {"@seccomp.security.alpha.kubernetes.io/pod": "unconfined"}
+restricted | 19.. | | {"P/seccompProfile": {"type": "Localhost"}}
+restricted | 19.. | | {"P/seccompProfile": null, "C/seccompProfile": {"type": "RuntimeDefault"}, "I/seccompProfile": {"type": "Localhost"}}
+restricted | 0.. | | {"P/sysctls": [{"name": "kernel.shm_rmid_forced"}, {"name": "net.ipv4.ping_group_range"}, {"name": "net.ipv4.tcp_syncookies"}]}
+restricted | 0.. | | {"P/sysctls": [{"name": "net.ipv4.ip_local_port_range"}, {"name": "net.ipv4.ip_unprivileged_port_start"}]}
+restricted | 29.. | | {"P/sysctls": [{"name": "net.ipv4.ip_local_reserved_ports"}, {"name": "net.ipv4.tcp_keepalive_time"}]}
+restricted | 37.. | | {"P/sysctls": [{"name": "net.ipv4.tcp_notsent_lowat"}, {"name": "net.ipv4.tcp_wmem"}]}
+restricted | 0.. | | {"C/windowsOptions": {"hostProcess": false}}
+restricted | 35.. | | {"P/runAsNonRoot": false, "P/runAsUser": 0, "hostUsers": false}
+"#;

@@ -5,12 +5,11 @@ use serde_json::Value;
 use super::is_whole;
 use crate::admission::Attributes;
 use crate::reply;
-use api::{ApiError, meta};
+use api::{ApiError, Behaviour, meta};
 
 /// Which objects get a class, and where it is named.
 struct Classed {
-    group: &'static str,
-    plural: &'static str,
+    behaviour: Behaviour,
     field: &'static str,
     annotation: &'static str,
     classes: &'static str,
@@ -19,8 +18,7 @@ struct Classed {
 }
 
 const STORAGE: Classed = Classed {
-    group: "",
-    plural: "persistentvolumeclaims",
+    behaviour: Behaviour::Claim,
     field: "storageClassName",
     annotation: "volume.beta.kubernetes.io/storage-class",
     classes: "storageclasses",
@@ -32,8 +30,7 @@ const STORAGE: Classed = Classed {
 };
 
 const INGRESS: Classed = Classed {
-    group: "networking.k8s.io",
-    plural: "ingresses",
+    behaviour: Behaviour::Ingress,
     field: "ingressClassName",
     annotation: "kubernetes.io/ingress.class",
     classes: "ingressclasses",
@@ -61,7 +58,7 @@ fn give(
         object["spec"][classed.field].is_string()
             || object["metadata"]["annotations"][classed.annotation].is_string()
     };
-    if is_whole(attributes, classed.group, classed.plural)
+    if is_whole(attributes, classed.behaviour)
         && !is_said(object)
         && let Some(class) = default_class(attributes, classed)?
     {

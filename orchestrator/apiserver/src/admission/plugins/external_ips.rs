@@ -2,14 +2,12 @@
 
 use serde_json::Value;
 
-use super::forbidden;
+use super::{forbidden, is_whole};
 use crate::admission::Attributes;
 use api::{ApiError, Behaviour};
 
 pub fn validate(attributes: &Attributes<'_>, service: Option<&Value>) -> Result<(), ApiError> {
-    let resource = attributes.resource;
-    let is_service = resource.behaviour == Behaviour::Service && attributes.subresource.is_none();
-    let Some(service) = service.filter(|_| is_service) else {
+    let Some(service) = service.filter(|_| is_whole(attributes, Behaviour::Service)) else {
         return Ok(());
     };
     let addresses = |service: &'_ Value| -> Vec<Value> {

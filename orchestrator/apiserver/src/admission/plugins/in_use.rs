@@ -3,18 +3,16 @@
 
 use serde_json::{Value, json};
 
-use super::is_whole;
 use crate::admission::Attributes;
-use api::ApiError;
 use api::kinds::core::{persistent_volume, persistent_volume_claim};
+use api::{ApiError, Behaviour};
 
 pub fn protect(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
-    let finalizer = if is_whole(attributes, "", "persistentvolumeclaims") {
-        persistent_volume_claim::PROTECTION
-    } else if is_whole(attributes, "", "persistentvolumes") {
-        persistent_volume::PROTECTION
-    } else {
-        return Ok(());
+    let finalizer = match attributes.resource.behaviour {
+        _ if attributes.subresource.is_some() => return Ok(()),
+        Behaviour::Claim => persistent_volume_claim::PROTECTION,
+        Behaviour::Volume => persistent_volume::PROTECTION,
+        _ => return Ok(()),
     };
     match object["metadata"]["finalizers"].as_array_mut() {
         Some(list) if list.iter().any(|known| known == finalizer) => {}

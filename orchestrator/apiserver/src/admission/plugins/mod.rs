@@ -241,15 +241,14 @@ impl Plugins {
     }
 }
 
-/// The pod that is written as a whole, not through a subresource.
-fn is_pod(attributes: &Attributes<'_>) -> bool {
-    attributes.resource.behaviour == Behaviour::Pod && attributes.subresource.is_none()
+/// Whether an object of such a kind is written as a whole, not through a subresource.
+fn is_whole(attributes: &Attributes<'_>, behaviour: Behaviour) -> bool {
+    attributes.resource.behaviour == behaviour && attributes.subresource.is_none()
 }
 
-/// Whether an object of this group and plural is written as a whole.
-fn is_whole(attributes: &Attributes<'_>, group: &str, plural: &str) -> bool {
-    let resource = attributes.resource;
-    resource.plural == plural && resource.group == group && attributes.subresource.is_none()
+/// The same of pods.
+fn is_pod(attributes: &Attributes<'_>) -> bool {
+    is_whole(attributes, Behaviour::Pod)
 }
 
 fn forbidden(attributes: &Attributes<'_>, why: impl std::fmt::Display) -> ApiError {
@@ -259,7 +258,7 @@ fn forbidden(attributes: &Attributes<'_>, why: impl std::fmt::Display) -> ApiErr
 /// A node takes no pods before it has said that it is ready: its taint is there from the beginning, and
 /// goes when the node's controller sees it ready.
 fn taint_node(attributes: &Attributes<'_>, node: &mut Value) -> Result<(), ApiError> {
-    if attributes.resource.behaviour != Behaviour::Node || attributes.subresource.is_some() {
+    if !is_whole(attributes, Behaviour::Node) {
         return Ok(());
     }
     let taint = serde_json::json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});

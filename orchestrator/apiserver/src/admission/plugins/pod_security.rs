@@ -29,18 +29,6 @@ const HARMLESS: [&str; 8] = [
     "status",
 ];
 
-/// Where the kinds that make pods have their template.
-const TEMPLATES: [(&str, &str, &str); 8] = [
-    ("", "podtemplates", "/template"),
-    ("", "replicationcontrollers", "/spec/template"),
-    ("apps", "replicasets", "/spec/template"),
-    ("apps", "deployments", "/spec/template"),
-    ("apps", "statefulsets", "/spec/template"),
-    ("apps", "daemonsets", "/spec/template"),
-    ("batch", "jobs", "/spec/template"),
-    ("batch", "cronjobs", "/spec/jobTemplate/spec/template"),
-];
-
 pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
     let Some(object) = object else {
         return Ok(());
@@ -48,8 +36,7 @@ pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(
     match attributes.resource.behaviour {
         Behaviour::Namespace => namespace(attributes, object),
         Behaviour::Pod => pod(attributes, object),
-        Behaviour::Plain => template(attributes, object),
-        _ => Ok(()),
+        _ => template(attributes, object),
     }
 }
 
@@ -72,11 +59,7 @@ fn pod(attributes: &Attributes<'_>, pod: &Value) -> Result<(), ApiError> {
 }
 
 fn template(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
-    let resource = attributes.resource;
-    let found = TEMPLATES
-        .iter()
-        .find(|(group, plural, _)| resource.plural == *plural && resource.group == *group);
-    let Some((_, _, pointer)) = found else {
+    let Some(pointer) = attributes.resource.pod_template else {
         return Ok(());
     };
     if attributes.subresource.is_some() || is_exempt(attributes) {

@@ -5,13 +5,13 @@ use serde_json::Value;
 use super::{forbidden, is_whole};
 use crate::admission::Attributes;
 use crate::reply;
-use api::{ApiError, amounts};
+use api::{ApiError, Behaviour, amounts};
 
 pub fn validate(attributes: &Attributes<'_>, claim: Option<&Value>) -> Result<(), ApiError> {
     let (Some(claim), Some(old)) = (claim, attributes.old) else {
         return Ok(());
     };
-    if !is_whole(attributes, "", "persistentvolumeclaims") {
+    if !is_whole(attributes, Behaviour::Claim) {
         return Ok(());
     }
     let size = |claim: &Value| {
