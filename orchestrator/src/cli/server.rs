@@ -328,11 +328,6 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
         audit: args.audit.options(),
-        admission: AdmissionConfig::new(
-            &args.enable_admission_plugins,
-            &args.disable_admission_plugins,
-            args.admission_control_config_file.as_deref(),
-        )?,
         authentication: AuthenticationConfig {
             issuers: args.service_account_issuer.clone(),
             audiences: args.api_audiences.clone(),
