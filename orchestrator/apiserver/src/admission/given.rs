@@ -83,7 +83,9 @@ fn keep_token(new: &mut Value, old: &Value) {
     push(&mut new["spec"]["volumes"], volume);
     for list in ["initContainers", "containers"] {
         let before = old["spec"][list].as_array().into_iter().flatten();
-        let containers = new["spec"][list].as_array_mut().into_iter().flatten();
+        // Indexing would put a null there.
+        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let containers = containers.into_iter().flatten();
         for (container, before) in containers.zip(before) {
             if let Some(mount) = first(&before["volumeMounts"]) {
                 push(&mut container["volumeMounts"], mount);

@@ -95,7 +95,9 @@ fn mount(pod: &mut Value) {
     let name = known.unwrap_or_else(|| meta::generated_name(VOLUME, random()));
     let mut is_used = false;
     for containers in ["initContainers", "containers"] {
-        let containers = pod["spec"][containers].as_array_mut();
+        // Indexing would put a null there.
+        let containers = pod["spec"].get_mut(containers);
+        let containers = containers.and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
             let is_there = |mount: &Value| mount["mountPath"] == MOUNT_PATH;
             if list(&container["volumeMounts"]).any(is_there) {
