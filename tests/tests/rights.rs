@@ -90,6 +90,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     let config = ControllersConfig {
         pod_ranges: Vec::new(),
         load_balancer_pool: Vec::new(),
+        root_ca: "PEM".to_owned(),
     };
     tokio::spawn(controllers::run(client_of, config, Default::default()));
     let scheduler = client(&server, "system:kube-scheduler", &refused);
