@@ -205,8 +205,8 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             }
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
-            Kind::CLUSTER_ROLE => watch::<ClusterRole>(&mut watches, client, kind, changes),
             Kind::CONFIG_MAP => watch::<ConfigMap>(&mut watches, client, kind, changes),
+            Kind::CLUSTER_ROLE => watch::<ClusterRole>(&mut watches, client, kind, changes),
             Kind::DEFINITION => {
                 watch::<CustomResourceDefinition>(&mut watches, client, kind, changes);
             }
