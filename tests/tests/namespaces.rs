@@ -37,6 +37,7 @@ impl Cluster {
         let config = ControllersConfig {
             pod_ranges: Vec::new(),
             load_balancer_pool: Vec::new(),
+            root_ca: String::new(),
         };
         let stop = shutdown.clone();
         let running = controllers::run(server.client("controllers"), config, Default::default());

@@ -1,5 +1,5 @@
 //! What kubectl prints, version by version, and Helm, for what needs no node: `transcripts/TOPIC.txt` and
-//! `transcripts/helm/TOPIC.txt`, one test a topic.
+//! `transcripts/helm/TOPIC.txt`, one test a topic. And the Python client's own tests.
 //!
 //! Each version of kubectl has a server process of its own. `TRANSCRIPTS_KUBECONFIG=FILE` runs them against
 //! another server: Kubernetes', which judges them; `TRANSCRIPTS_RESET=COMMAND` empties it before each run.
@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tests::clients::python;
-use tests::cluster::output;
+use tests::cluster::{output, workspace};
 use tests::control_plane::{self, ControlPlane};
 use tests::prog::skipped;
 use tests::transcript::{Place, judge, versions};
@@ -24,7 +24,31 @@ fn main() -> ExitCode {
     }
     let all = topics("").map(|file| trial("kubectl", file, kubectl));
     let helm = topics("helm").map(|file| trial("helm", file, helm));
-    libtest_mimic::run(&Arguments::from_args(), all.chain(helm).collect()).exit_code()
+    let python = Trial::test("the_python_clients_own_tests_pass", || {
+        dynamic_client().map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let all = all.chain(helm).chain([python]);
+    libtest_mimic::run(&Arguments::from_args(), all.collect()).exit_code()
+}
+
+const MISSING: &str = "no environment with its clients: run `cargo xtask test sim` once";
+
+/// Which are skipped, and why, is in the program.
+fn dynamic_client() -> Result<()> {
+    let Some(python) = python() else {
+        skipped("the Python client", MISSING);
+        return Ok(());
+    };
+    let place = place()?;
+    // It keeps what it discovered in the directory for temporary files.
+    let directory = tempfile::tempdir()?;
+    let mut tests = Command::new("timeout");
+    tests.arg("100").arg(python);
+    tests.arg(workspace().join("tests/clients/dynamic_client.py"));
+    tests.env("KUBECONFIG", &place.kubeconfig);
+    tests.env("TMPDIR", directory.path());
+    print!("{}", output(&mut tests)?);
+    Ok(())
 }
 
 fn kubectl(file: &Path) -> Result<()> {
@@ -34,10 +58,7 @@ fn kubectl(file: &Path) -> Result<()> {
 /// kubectl looks at what Helm has done: one version of it does.
 fn helm(file: &Path) -> Result<()> {
     if python().is_none() {
-        skipped(
-            "helm",
-            "no environment with Helm: run `cargo xtask test sim` once",
-        );
+        skipped("helm", MISSING);
         return Ok(());
     }
     let newest = versions().pop().context("no kubectl is on this machine")?;

@@ -1,11 +1,11 @@
 //! The one way of an object into the store. Whoever writes (a client's create, update, patch, apply,
 //! scale, binding, eviction or deletion, and the server itself) hands over the whole object; here it is
-//! prepared, completed, validated, given what it claims, and committed.
+//! prepared, validated, given what it claims, and committed.
 //!
 //! ```text
-//! decoded ─▶ owners ─▶ prepare, default ─▶ complete ─▶ validate ─▶ claim ─▶ commit
-//!            of fields  what this path may   from other   Kubernetes'   addresses,   if nobody came
-//!                       not touch is kept    objects      rules         ports        in between
+//! decoded ─▶ owners ─▶ admission ─▶ prepare, default ─▶ validate ─▶ claim ─▶ commit
+//!            of fields  plugins,     what this path may   Kubernetes'   addresses,   if nobody came
+//!                       webhooks     not touch is kept    rules         ports        in between
 //! ```
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::admission::plugins::{QUOTA, SERVICE_ACCOUNT};
+use super::admission::plugins::QUOTA;
 use super::admission::quota::Charge;
 use super::admission::{self, Asked, Attributes, Operation};
 use super::audit::Trail;
@@ -98,9 +98,6 @@ impl<'a> Writer<'a> {
         // Some defaults are made of the uid.
         resource.default(&mut object);
         if let Some(user) = self.user {
-            if state.plugins.is_on(SERVICE_ACCOUNT) {
-                admission::complete(state, resource, &mut object)?;
-            }
             given::note_asker(user, resource, &mut object);
         }
         resource.validate(&object, None, None)?;

@@ -9,7 +9,7 @@ use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
     ControllersConfig, deployment, garbage, namespace, node_lifecycle, pod_cidr, pod_gc,
-    protection, replication, service,
+    protection, replication, root_ca, service,
 };
 use client::Kind;
 
@@ -76,6 +76,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(pod_cidr::PodCidrController::new(&config.pod_ranges)),
         Box::new(node_lifecycle::NodeController::new(started)),
         Box::new(namespace::NamespaceController),
+        Box::new(root_ca::RootCaController::new(&config.root_ca)),
         Box::new(garbage::GarbageController),
         Box::new(protection::ProtectionController),
         Box::new(pod_gc::PodGcController::default()),

@@ -20,6 +20,7 @@ pub mod pod_gc;
 pub mod protection;
 pub mod queue;
 pub mod replication;
+pub mod root_ca;
 mod selections;
 pub mod service;
 mod shelf;
@@ -36,6 +37,8 @@ pub struct ControllersConfig {
     pub pod_ranges: Vec<pod_cidr::Range>,
     /// The addresses of Services of type LoadBalancer. None: somebody else gives them.
     pub load_balancer_pool: Vec<service::pool::Block>,
+    /// The certificates (PEM) by which pods know the API server. Empty: they are told of none.
+    pub root_ca: String,
 }
 
 /// Runs every controller until `shutdown`.

@@ -8,14 +8,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec, ReplicationController,
-    Service, Taint, Toleration,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
+    ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::root_ca;
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -86,6 +87,8 @@ pub enum Body {
     Volume {
         bound: bool,
     },
+    /// What the ConfigMap with the cluster's certificates says.
+    RootCa(Option<String>),
     Bare,
 }
 
@@ -196,6 +199,7 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
             Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
@@ -223,6 +227,14 @@ impl Object {
     /// A volume that is bound to a claim.
     pub fn is_bound_volume(&self) -> bool {
         matches!(self.body, Body::Volume { bound: true })
+    }
+
+    /// The certificates in ConfigMap `kube-root-ca.crt`.
+    pub fn as_root_ca(&self) -> Option<&String> {
+        match &self.body {
+            Body::RootCa(bundle) => bundle.as_ref(),
+            _ => None,
+        }
     }
 
     pub fn as_pod(&self) -> Option<&PodRow> {
@@ -341,6 +353,19 @@ impl PodRow {
     /// All claims that it may use.
     pub fn claim_names(&self) -> impl Iterator<Item = &String> {
         self.claims.iter().chain(&self.own_claims)
+    }
+}
+
+impl From<ConfigMap> for Object {
+    fn from(map: ConfigMap) -> Self {
+        let body = match map.metadata.name.as_deref() {
+            Some(root_ca::NAME) => {
+                let bundle = map.data.and_then(|mut data| data.remove("ca.crt"));
+                Body::RootCa(bundle)
+            }
+            _ => Body::Bare,
+        };
+        Self::new(Kind::CONFIG_MAP, map.metadata, body)
     }
 }
 

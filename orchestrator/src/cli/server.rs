@@ -208,11 +208,12 @@ async fn serve(
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
     let pki = prepare(&args, &config)?;
+    let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
     let store = open_store(&args)?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, &config, args.load_balancer_pool.clone(), &tasks);
+    start_parts(&server, &args, &config, root_ca, &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -253,7 +254,13 @@ fn open_store(args: &Args) -> anyhow::Result<EncryptedStore> {
 }
 
 /// The control plane's parts are clients like any other, without a network in between.
-fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, tasks: &Tasks) {
+fn start_parts(
+    server: &ApiServer,
+    args: &Args,
+    config: &ServerConfig,
+    root_ca: String,
+    tasks: &Tasks,
+) {
     let token = CancellationToken::new();
     let (stopping, stop) = (tasks.shutdown().clone(), token.clone());
     tokio::spawn(async move {
@@ -269,7 +276,8 @@ fn start_parts(server: &ApiServer, config: &ServerConfig, pool: Vec<Block>, task
                 mask_bits: *mask_bits,
             })
             .collect(),
-        load_balancer_pool: pool,
+        load_balancer_pool: args.load_balancer_pool.clone(),
+        root_ca,
     };
     tasks.essential(
         "controllers",

@@ -57,6 +57,7 @@ impl Controllers {
                 mask_bits: 24,
             }],
             load_balancer_pool: vec![POOL.parse().expect("a pool")],
+            root_ca: String::new(),
         };
         Self {
             engine: Engine::new(config, now),

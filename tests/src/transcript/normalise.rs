@@ -28,15 +28,15 @@ const RULES: &[(&str, &str)] = &[
         "TIME",
     ),
     (r#"(resourceVersion"?: ?)"\d+""#, "$1\"N\""),
+    // Files that kubectl makes: their numbers may look like a hash.
+    (r"/tmp/(kubectl-edit|LIVE|MERGED)-[0-9a-z]+", "/tmp/$1-N"),
     // Names that a server completes, and hashes of templates, in the alphabet of Kubernetes.
     (
         r"-[bcdf0-9hjklmnpqrstvwxz]{8,10}-[bcdf0-9ghjklmnpqrstvwxz]{5}\b",
-        "-HASH-XXXXX",
+        "-HASH-RANDOM",
     ),
     (r"\b(pod-template-hash[=:]\s*)[0-9a-z]{8,10}\b", "${1}HASH"),
     (r"-[bcdfghjklmnpqrstvwxz2456789]{8,10}\b", "-HASH"),
-    // Files that kubectl makes.
-    (r"/tmp/(kubectl-edit|LIVE|MERGED)-[0-9a-z]+", "/tmp/$1-N"),
     // The server, Services' addresses and their ports on nodes.
     (
         r"https?://(127\.0\.0\.1|localhost):\d{4,5}",
@@ -56,7 +56,7 @@ const RULES: &[(&str, &str)] = &[
     (r"AGE   ago", "AGE ago"),
     (r"(ADDRESS|CLUSTER-IP|PORT\(S\)) +", "$1   "),
     (r"NODE-PORT(/\S+) +", "NODE-PORT$1   "),
-    (r"XXXXX +", "XXXXX   "),
+    (r"RANDOM +", "RANDOM   "),
 ];
 
 static COMPILED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
@@ -89,7 +89,7 @@ mod tests {
         for (said, wanted) in [
             (
                 "web-6799fc88d8-x7tq4   0/1   3s",
-                "web-HASH-XXXXX   0/1   AGE",
+                "web-HASH-RANDOM   0/1   AGE",
             ),
             (
                 "replicaset.apps/web-6799fc88d8 scaled",
@@ -114,7 +114,10 @@ mod tests {
             ),
             ("80:31234/TCP   3s", "80:NODE-PORT/TCP   AGE"),
             ("in /tmp/x/pod.yaml", "in DIR/pod.yaml"),
-            ("/tmp/kubectl-edit-12x.yaml", "/tmp/kubectl-edit-N.yaml"),
+            (
+                "/tmp/kubectl-edit-245947856.yaml",
+                "/tmp/kubectl-edit-N.yaml",
+            ),
         ] {
             assert_eq!(normalise(said, "/tmp/x"), wanted);
         }

@@ -2,9 +2,10 @@
 //! addresses of Services. The ConfigMaps and Secrets are those that `watched` knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccountTokenProjection};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -15,12 +16,45 @@ use crate::pod::shape;
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub objects: Objects,
+    /// Tokens of its ServiceAccount, or why there is none.
+    pub tokens: Tokens,
     /// Addresses of Services as environment variables have them, by name.
     pub service_env: BTreeMap<String, String>,
 }
 
 /// The objects of the pod's namespace that it refers to and that are there.
 pub type Objects = BTreeMap<(Kind, String), Arc<Contents>>;
+
+/// The tokens that a pod's volumes ask for.
+pub type Tokens = BTreeMap<TokenWish, Result<Token, String>>;
+
+/// A token that a volume asks for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenWish {
+    /// Empty: the API server's.
+    pub audience: String,
+    /// How long it is to be good.
+    pub seconds: i64,
+}
+
+/// A token. It is in no `Debug` output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub Arc<str>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl TokenWish {
+    pub fn of(projection: &ServiceAccountTokenProjection) -> Self {
+        Self {
+            audience: projection.audience.clone().unwrap_or_default(),
+            seconds: projection.expiration_seconds.unwrap_or(3600),
+        }
+    }
+}
 
 /// The kind of a source, in the words of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +175,16 @@ fn add_service(service: &Service, env: &mut BTreeMap<String, String>) {
             .or_insert_with(|| url.clone());
         env.insert(prefix, url);
     }
+}
+
+/// The tokens that a pod's volumes ask for.
+pub fn wished_tokens(pod: &Pod) -> BTreeSet<TokenWish> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let projected = volumes.into_iter().flatten();
+    let projected = projected.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
+    let tokens = projected.flatten();
+    let tokens = tokens.filter_map(|source| source.service_account_token.as_ref());
+    tokens.map(TokenWish::of).collect()
 }
 
 /// The objects that a pod's containers and volumes refer to.

@@ -138,6 +138,20 @@ pub fn grace_period(pod: &Pod) -> SignedDuration {
     SignedDuration::from_secs(seconds.unwrap_or(DEFAULT_GRACE_SECONDS))
 }
 
+/// The user that every container of the pod is told to run as, if it is one.
+pub fn common_user(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref();
+    let of_pod = context.and_then(|context| context.run_as_user);
+    let templates = main_templates(pod).iter().chain(init_templates(pod));
+    let mut users = templates.map(|template| {
+        let own = template.security_context.as_ref();
+        own.and_then(|own| own.run_as_user).or(of_pod)
+    });
+    let first = users.next()??;
+    let user = u32::try_from(first).ok()?;
+    users.all(|user| user == Some(first)).then_some(user)
+}
+
 /// Whether the pod lives in the node's own network.
 pub fn host_network(pod: &Pod) -> bool {
     pod.spec

@@ -9,6 +9,7 @@ mod hooks;
 mod places;
 mod report;
 mod start;
+mod tokens;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +161,7 @@ struct Worker<R, N> {
     /// Read when the sandbox was made; used again when the server is away.
     service_env: Option<(Instant, BTreeMap<String, String>)>,
     written: Option<files::Written>,
+    tokens: tokens::Tokens,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
     /// By container name.
@@ -205,6 +207,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             seen_changes: 0,
             service_env: None,
             written: None,
+            tokens: tokens::Tokens::default(),
             gauge: None,
             image_users: BTreeMap::new(),
             pull_failures: BTreeMap::new(),

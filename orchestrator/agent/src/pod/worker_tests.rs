@@ -80,6 +80,19 @@ async fn all_applied(heard: Heard, uri: &http::Uri) -> Value {
     json!({ "behind": behind(&heard.borrow()) })
 }
 
+/// A token that says how many have been given; none for the audience `nobody`.
+fn token_status(told: &Told, request: &Value) -> Value {
+    let told = told.lock().expect("whole");
+    let given = told.iter().filter(|(_, path, _)| path.ends_with("/token"));
+    let token = match request["spec"]["audiences"][0] == "nobody" {
+        true => String::new(),
+        false => format!("token-{}", given.count()),
+    };
+    let seconds = request["spec"]["expirationSeconds"].as_i64();
+    let ends = Timestamp::now() + jiff::SignedDuration::from_secs(seconds.unwrap_or(3600));
+    json!({ "token": token, "expirationTimestamp": ends.to_string() })
+}
+
 /// A client whose server says yes to everything and has no objects.
 fn client(told: Told, heard: Heard) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -106,6 +119,9 @@ fn client(told: Told, heard: Heard) -> Client {
                 let mut answer = body.clone();
                 if answer.get("metadata").is_none() {
                     answer["metadata"] = json!({});
+                }
+                if path.ends_with("/token") {
+                    answer["status"] = token_status(&told, &body);
                 }
                 told.lock()
                     .expect("whole")
@@ -682,7 +698,7 @@ async fn a_refused_pod_has_failed_for_good_and_never_gets_a_container() {
 #[tokio::test]
 async fn what_a_pod_runs_without_is_said_once() {
     let mut spec = one_container();
-    spec["automountServiceAccountToken"] = json!(true);
+    spec["imagePullSecrets"] = json!([{ "name": "registry" }]);
     let stage = Stage::new(runtime(), spec);
     stage
         .until("running", |it| it.status()["phase"] == "Running")
@@ -694,7 +710,7 @@ async fn what_a_pod_runs_without_is_said_once() {
             .filter(|(reason, _)| reason == "Unsupported");
         ours.map(|(_, message)| message).collect::<Vec<_>>()
     };
-    let expected = "spec.automountServiceAccountToken: no token of a service account is mounted";
+    let expected = "spec.imagePullSecrets: images are pulled without credentials";
     stage
         .until("told", |it| unsupported(it) == [expected])
         .await;

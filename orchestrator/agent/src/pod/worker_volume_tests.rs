@@ -128,6 +128,67 @@ async fn an_update_of_the_pods_own_labels_reaches_its_files() {
     assert!(!Path::new(&stage.node.data_dir).join("pods/u1").exists());
 }
 
+/// A pod with a token of that audience that lives for so many seconds.
+fn with_token(audience: &str, seconds: i64) -> Value {
+    json!({
+        "serviceAccountName": "robot",
+        "containers": [{ "name": "main", "image": "i:1", "volumeMounts": [
+            { "name": "t", "mountPath": "/t" },
+        ]}],
+        "volumes": [{ "name": "t", "projected": { "sources": [
+            { "serviceAccountToken": { "path": "token", "audience": audience,
+                "expirationSeconds": seconds } },
+        ]}}],
+    })
+}
+
+/// The projected volume is a tmpfs: this needs root, as the whole of CI has.
+#[tokio::test]
+async fn a_token_is_bound_to_the_pod_and_exchanged_before_it_ends() {
+    let stage = running(&FakeApi::default(), with_token("vault", 1)).await;
+    let file = "memory/t/token";
+    let first = volume(&stage, file).expect("a token");
+    assert!(first.starts_with("token-"), "{first}");
+    {
+        let told = stage.told.lock().expect("whole");
+        let mut requests = told.iter().filter(|(_, path, _)| path.ends_with("/token"));
+        let (method, path, body) = requests.next().expect("a request");
+        assert_eq!(method, "POST");
+        assert_eq!(
+            path,
+            "/api/v1/namespaces/default/serviceaccounts/robot/token"
+        );
+        assert_eq!(
+            body["spec"],
+            json!({ "audiences": ["vault"], "expirationSeconds": 1, "boundObjectRef":
+                { "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u1" } })
+        );
+    }
+    let exchanged = |it: &Stage| volume(it, file).is_some_and(|token| token != first);
+    stage.until("exchanged", exchanged).await;
+    assert_eq!(stage.running(Role::Main), 1, "nothing was restarted");
+    stage.delete(0);
+    stage.until("confirmed", Stage::confirmed).await;
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_its_token() {
+    let stage = Stage::with_objects(runtime(), with_token("nobody", 600), FakeApi::default());
+    stage.list();
+    let failed = |it: &Stage| {
+        let told = it.told.lock().expect("whole");
+        let mut events = told.iter().map(|(_, _, body)| body);
+        events.any(|it| {
+            it["message"]
+                == "MountVolume.SetUp failed for volume \"t\" : failed to fetch token: the server's \
+                    answer has no token"
+        })
+    };
+    stage.until("told of", failed).await;
+    assert_eq!(stage.running(Role::Main), 0);
+    assert_eq!(waiting(&stage), "ContainerCreating");
+}
+
 #[tokio::test]
 async fn a_pod_that_has_ended_follows_nothing() {
     let api = FakeApi::default();

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
+};
 
-use crate::api::sources::{Kind, Sources};
+use super::fs_group;
+use crate::api::sources::{Kind, Sources, TokenWish};
 use crate::pod::downward::{self, Facts};
 use crate::pod::env;
 use crate::pod::shape;
@@ -25,6 +28,8 @@ pub type Files = BTreeMap<String, File>;
 pub struct File {
     pub bytes: Vec<u8>,
     pub mode: u32,
+    /// None: the agent's user, root.
+    pub owner: Option<u32>,
 }
 
 /// The files of a configMap, secret, downwardAPI or projected volume. Where two sources have the
@@ -63,6 +68,9 @@ pub fn files(
             }
             if let Some(it) = &source.downward_api {
                 files.fields(it.items.as_deref())?;
+            }
+            if let Some(it) = &source.service_account_token {
+                files.token(it)?;
             }
         }
     }
@@ -137,11 +145,31 @@ impl Gathered<'_> {
         Ok(())
     }
 
+    /// A token is for the pod's user or group alone, if it says which that is (KEP-2451).
+    fn token(&mut self, wanted: &ServiceAccountTokenProjection) -> Result<(), SpecError> {
+        let token = match self.sources.tokens.get(&TokenWish::of(wanted)) {
+            Some(Ok(token)) => token.0.as_bytes().to_vec(),
+            Some(Err(why)) => return Err(unmountable(format!("failed to fetch token: {why}"))),
+            None => return Err(unmountable("failed to fetch token".to_owned())),
+        };
+        let owner = shape::common_user(self.pod);
+        let private = owner.is_some() || fs_group(self.pod)?.is_some();
+        self.add(&wanted.path, token, private.then_some(0o600))?;
+        if let Some(file) = self.files.get_mut(&clean(&wanted.path)?) {
+            file.owner = owner;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, path: &str, bytes: Vec<u8>, mode: Option<i32>) -> Result<(), SpecError> {
         let mode = mode.unwrap_or(self.mode);
         // What is negative or has other bits is refused by validation.
         let mode = u32::try_from(mode).unwrap_or_default() & MODE_MASK;
-        let file = File { bytes, mode };
+        let file = File {
+            bytes,
+            mode,
+            owner: None,
+        };
         self.files.insert(clean(path)?, file);
         Ok(())
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::sources::Contents;
+use crate::api::sources::{Contents, Token, Tokens};
 
 fn facts() -> Facts {
     Facts {
@@ -37,7 +37,58 @@ fn sources() -> Sources {
     Sources {
         objects: objects.into(),
         service_env: BTreeMap::new(),
+        tokens: Tokens::from([
+            (wish("", 3607), Ok(Token("a.b.c".into()))),
+            (wish("vault", 600), Err("it is sealed".to_owned())),
+        ]),
     }
+}
+
+fn wish(audience: &str, seconds: i64) -> TokenWish {
+    TokenWish {
+        audience: audience.to_owned(),
+        seconds,
+    }
+}
+
+#[test]
+fn a_token_is_for_the_pod_s_user_or_group_if_it_says_which_that_is() {
+    let file = |context: Value, own: Value, audience: &str, seconds: i64| {
+        let pod = json!({
+            "metadata": { "name": "p" },
+            "spec": { "securityContext": context, "containers": [
+                { "name": "c", "securityContext": own }, { "name": "d" },
+            ]},
+        });
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let volume = json!({ "name": "v", "projected": { "sources": [{ "serviceAccountToken":
+            { "path": "token", "audience": audience, "expirationSeconds": seconds } }]}});
+        let volume = serde_json::from_value(volume).expect("a volume");
+        let files = files(&pod, &volume, &sources(), &facts());
+        files.map(|mut files| files.remove("token").expect("a token"))
+    };
+    for (context, own, mode, owner) in [
+        (json!({}), json!({}), 0o644, None),
+        (json!({ "fsGroup": 1000 }), json!({}), 0o600, None),
+        (json!({ "runAsUser": 7 }), json!({}), 0o600, Some(7)),
+        (
+            json!({ "runAsUser": 7 }),
+            json!({ "runAsUser": 8 }),
+            0o644,
+            None,
+        ),
+        (json!({}), json!({ "runAsUser": 8 }), 0o644, None),
+    ] {
+        let file = file(context.clone(), own.clone(), "", 3607).expect("a file");
+        assert_eq!(file.bytes, b"a.b.c");
+        assert_eq!((file.mode, file.owner), (mode, owner), "{context} {own}");
+    }
+    let refused = file(json!({}), json!({}), "vault", 600).expect_err("none came");
+    assert_eq!(refused.message, "failed to fetch token: it is sealed");
+    assert!(
+        !format!("{:?}", sources()).contains("a.b.c"),
+        "a token is shown"
+    );
 }
 
 fn of(volume: Value) -> Result<Vec<(String, Vec<u8>, u32)>, String> {

@@ -118,6 +118,7 @@ fn is_same(root: &Dir, path: &str, file: &File, group: Option<u32>) -> io::Resul
     let fits = known.is_file()
         && known.len() == file.bytes.len() as u64
         && known.mode() & 0o7777 == mode(file.mode, GROUP_READS, group)
+        && file.owner.is_none_or(|owner| known.uid() == owner)
         && group.is_none_or(|group| known.gid() == group);
     Ok(fits && root.read(path, file.bytes.len() + 1)? == file.bytes)
 }
@@ -152,8 +153,8 @@ fn fill(volume: &Dir, name: &OsStr, files: &Files, group: Option<u32>) -> io::Re
             give(&dir, group)?;
         }
         let mut made = dir.create(OsStr::new(name), mode(file.mode, GROUP_READS, group))?;
-        if group.is_some() {
-            fchown(&made, None, group)?;
+        if group.is_some() || file.owner.is_some() {
+            fchown(&made, file.owner, group)?;
         }
         made.write_all(&file.bytes)?;
     }

@@ -10,6 +10,7 @@ fn files(listed: &[(&str, &str)]) -> Files {
         let file = File {
             bytes: text.as_bytes().to_vec(),
             mode: 0o644,
+            owner: None,
         };
         ((*path).to_owned(), file)
     });

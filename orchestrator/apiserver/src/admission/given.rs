@@ -1,13 +1,15 @@
-//! What a write must meet, or is given, because of other objects: its namespace, a pod's service
-//! account. A Service's addresses and node ports are in `services`.
+//! What a write must meet, or is given, because of other objects: its namespace. A Service's addresses and
+//! node ports are in `services`.
 
 use serde_json::{Value, json};
 
 use crate::State;
 use crate::objects::put;
-use crate::reply::{self, internal};
+use crate::reply::internal;
 use api::{self, ApiError, Behaviour, Resource, meta};
 use store::{Expect, Write};
+
+use super::plugins::TOKEN_VOLUME;
 
 /// Nothing new may be made in a namespace that is absent or going.
 pub fn namespace_is_open(
@@ -34,36 +36,6 @@ pub fn namespace_is_open(
     Ok(())
 }
 
-/// What a new object refers to must be there; a pod gets the pull secrets of its service account if it names
-/// none.
-pub fn complete(state: &State, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    if resource.behaviour != Behaviour::Pod {
-        return Ok(());
-    }
-    let (name, namespace) = (meta::name(object).to_owned(), meta::namespace(object));
-    let accounts = api::find("", "v1", "serviceaccounts").ok_or(ApiError::NoSuchResource)?;
-    let account = object["spec"]["serviceAccountName"].as_str();
-    let account = account.unwrap_or_default();
-    let Some(found) = state.objects.cache.get(accounts, namespace, account) else {
-        let why = format!(
-            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" \
-             not found"
-        );
-        return Err(ApiError::forbidden(resource, &name, why));
-    };
-    give_pull_secrets(object, &reply::parse(&found.bytes())?);
-    Ok(())
-}
-
-/// The pod then refers to them itself, which gives its node the right to read them.
-fn give_pull_secrets(pod: &mut Value, account: &Value) {
-    let is_given = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    let given = &account["imagePullSecrets"];
-    if !is_given(&pod["spec"]["imagePullSecrets"]) && is_given(given) {
-        pod["spec"]["imagePullSecrets"] = given.clone();
-    }
-}
-
 /// A pod that is sent back as its manifest keeps what it was given when it was made.
 pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
     if resource.behaviour != Behaviour::Pod {
@@ -74,6 +46,7 @@ pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
             new["spec"][field] = old["spec"][field].clone();
         }
     }
+    keep_token(new, old);
     let given = [
         "node.kubernetes.io/not-ready",
         "node.kubernetes.io/unreachable",
@@ -88,6 +61,43 @@ pub fn keep_given(resource: &Resource, new: &mut Value, old: &Value) {
     }
     if !kept.is_empty() {
         new["spec"]["tolerations"] = kept.into();
+    }
+}
+
+/// The volume of its ServiceAccount's token, and where it is mounted.
+fn keep_token(new: &mut Value, old: &Value) {
+    let of_token = |part: &Value| {
+        let name = part["name"].as_str().unwrap_or_default();
+        name.starts_with(TOKEN_VOLUME)
+    };
+    let first = |list: &Value| {
+        let list = list.as_array().into_iter().flatten();
+        list.into_iter().find(|part| of_token(part)).cloned()
+    };
+    let Some(volume) = first(&old["spec"]["volumes"]) else {
+        return;
+    };
+    if first(&new["spec"]["volumes"]).is_some() {
+        return;
+    }
+    push(&mut new["spec"]["volumes"], volume);
+    for list in ["initContainers", "containers"] {
+        let before = old["spec"][list].as_array().into_iter().flatten();
+        // Indexing would put a null there.
+        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let containers = containers.into_iter().flatten();
+        for (container, before) in containers.zip(before) {
+            if let Some(mount) = first(&before["volumeMounts"]) {
+                push(&mut container["volumeMounts"], mount);
+            }
+        }
+    }
+}
+
+fn push(to: &mut Value, item: Value) {
+    match to.as_array_mut() {
+        Some(list) => list.push(item),
+        None => *to = json!([item]),
     }
 }
 

@@ -29,7 +29,7 @@ use webhooks::Mutation;
 
 pub use plugins::{AdmissionConfig, AdmissionConfigError, Plugins, TolerationSeconds};
 
-pub use given::{companions, complete, generate_name, keep_given, namespace_is_open, new_uid};
+pub use given::{companions, generate_name, keep_given, namespace_is_open, new_uid};
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

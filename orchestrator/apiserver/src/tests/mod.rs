@@ -36,6 +36,7 @@ mod remote;
 mod reviews;
 mod rights;
 mod scale;
+mod service_account_pods;
 mod service_account_tokens;
 mod services;
 mod silence;

@@ -147,6 +147,18 @@ async fn a_token_says_what_kubernetes_says_and_its_holder_is_the_service_account
 }
 
 #[tokio::test]
+async fn a_request_as_kubectl_sends_it_has_an_empty_status() {
+    let cluster = Cluster::start().await;
+    cluster.post(ACCOUNTS, account("build")).await.expect(201);
+    let mut body = request(json!({"audiences": null, "expirationSeconds": null}));
+    body["metadata"] = json!({"creationTimestamp": null});
+    body["status"] = json!({"token": "", "expirationTimestamp": null});
+    let path = format!("{ACCOUNTS}/build/token?fieldValidation=Strict");
+    let made = cluster.post(&path, body).await.expect(201);
+    assert_ne!(made["status"]["token"], "");
+}
+
+#[tokio::test]
 async fn a_request_is_refused_as_kubernetes_refuses_it() {
     let cluster = Cluster::start().await;
     let path = format!("{ACCOUNTS}/default/token");

@@ -32,6 +32,7 @@ pub fn engine() -> Engine {
             mask_bits: 24,
         }],
         load_balancer_pool: Vec::new(),
+        root_ca: String::new(),
     };
     Engine::new(config, now())
 }

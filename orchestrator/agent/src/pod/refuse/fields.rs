@@ -37,10 +37,7 @@ use Rule::{Beside, Done, Idle, In, Only, Refused, Text, Unmet, Whole};
 pub const POD_SPEC: Rows = &[
     ("activeDeadlineSeconds", Done("shape::outcome")),
     ("affinity", In(AFFINITY)),
-    (
-        "automountServiceAccountToken",
-        Unmet("no token of a service account is mounted"),
-    ),
+    ("automountServiceAccountToken", Done("apiserver::admission")),
     ("containers", Whole(checks::container, CONTAINER)),
     ("dnsConfig", Done("volumes, resolv.conf")),
     ("dnsPolicy", Only(checks::dns_policy)),
@@ -363,7 +360,13 @@ const PROJECTION: Rows = &[
     ("configMap", In(PROJECTED_CONFIG_MAP)),
     ("downwardAPI", In(PROJECTED_DOWNWARD_API)),
     ("secret", In(PROJECTED_CONFIG_MAP)),
-    ("serviceAccountToken", Only(checks::volume)),
+    ("serviceAccountToken", In(TOKEN)),
+];
+
+const TOKEN: Rows = &[
+    ("audience", Done("worker::tokens")),
+    ("expirationSeconds", Done("worker::tokens")),
+    ("path", Only(checks::inner_path)),
 ];
 
 const PROJECTED_CONFIG_MAP: Rows = &[

@@ -348,6 +348,8 @@ fn an_ordinary_pod_is_taken_and_has_all_that_it_asks_for() {
         "volumes": [
             {"name": "v", "emptyDir": {}},
             {"name": "w", "configMap": {"name": "c", "items": [{"key": "k", "path": "a/b"}]}},
+            {"name": "t", "projected": {"sources": [{"serviceAccountToken":
+                {"path": "token", "expirationSeconds": 3607, "audience": "vault"}}]}},
         ],
     });
     let container = json!({
@@ -373,7 +375,6 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
     let spec = json!({
         "affinity": {"podAntiAffinity":
             {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
-        "automountServiceAccountToken": true,
         "imagePullSecrets": [{"name": "registry"}],
         "topologySpreadConstraints":
             [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
@@ -386,7 +387,6 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
         [
             "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution: the \
              scheduler does not consider it",
-            "spec.automountServiceAccountToken: no token of a service account is mounted",
             "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
             "spec.imagePullSecrets: images are pulled without credentials",
             "spec.topologySpreadConstraints: the scheduler does not consider ScheduleAnyway",

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::api::events;
-use crate::api::sources::{self, Objects, Sources};
+use crate::api::sources::{self, Objects, Sources, Tokens};
 use crate::network::wiring::PodNetwork;
 use crate::pod::downward::Facts;
 use crate::pod::shape::{self, Outcome};
@@ -37,6 +37,8 @@ pub(super) struct Written {
 pub(super) struct Inputs {
     /// Of the objects that the pod refers to.
     changes: u64,
+    /// Of its tokens.
+    tokens: u64,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     facts: Facts,
@@ -66,11 +68,22 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// Writes the volumes of running containers anew if something that they follow from has
     /// changed. Gives when to try again what did not work.
     pub(super) async fn update_volumes(&mut self) -> Option<Instant> {
-        let inputs = self.inputs()?;
         let running = shape::members(&self.containers).any(Container::is_running);
-        if !running || !volumes::writes_any(&self.update.pod) {
+        if self.objects.is_none() || !running || !volumes::writes_any(&self.update.pod) {
             return None;
         }
+        let tokens = self.tokens().await;
+        let written = match tokens.values().all(Result::is_ok) {
+            true => self.write_volumes(tokens).await,
+            // The old files stay until one has come.
+            false => None,
+        };
+        let next = self.tokens.next();
+        written.into_iter().chain(next).min()
+    }
+
+    async fn write_volumes(&mut self, tokens: Tokens) -> Option<Instant> {
+        let inputs = self.inputs()?;
         if let Some(written) = self.written.as_ref().filter(|it| it.inputs == inputs) {
             let retry_at = written.retry_at?;
             if retry_at > Instant::now() {
@@ -81,6 +94,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let objects = self.objects.as_ref()?.objects()?;
         let sources = Sources {
             objects,
+            tokens,
             service_env: BTreeMap::new(),
         };
         let (dir, pod, facts) = (self.dir.clone(), self.update.pod.clone(), self.facts());
@@ -110,6 +124,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let meta = &self.update.pod.metadata;
         Some(Inputs {
             changes: self.objects.as_ref()?.changes(),
+            tokens: self.tokens.changes,
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
             facts: self.facts(),
@@ -119,6 +134,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// ConfigMaps, Secrets and Services; the last known ones when the server is away.
     pub(super) async fn sources(&mut self, pod: &Pod) -> Result<Sources, SpecError> {
         let service_env = self.service_env(pod).await;
+        let tokens = self.tokens().await;
         let objects = match &mut self.objects {
             Some(objects) => objects.wait(OBJECTS_TIMEOUT).await,
             None => Some(Objects::new()),
@@ -127,6 +143,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let objects = objects.ok_or_else(|| SpecError::config(message()))?;
         Ok(Sources {
             objects,
+            tokens,
             service_env: service_env?,
         })
     }

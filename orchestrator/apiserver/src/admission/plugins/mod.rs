@@ -20,6 +20,7 @@ mod pod_security;
 mod pods;
 mod resize;
 mod runtime_class;
+mod service_account;
 mod toleration_limits;
 mod tolerations;
 
@@ -32,6 +33,7 @@ use super::{Attributes, Operation, certificates, limit_range, priority};
 use api::{ApiError, Behaviour};
 
 pub use config::{AdmissionConfig, AdmissionConfigError};
+pub use service_account::VOLUME as TOKEN_VOLUME;
 pub use tolerations::Seconds as TolerationSeconds;
 
 type Mutate = fn(&Attributes<'_>, &mut Value) -> Result<(), ApiError>;
@@ -74,7 +76,8 @@ pub const PLUGINS: &[Plugin] = &[
     ),
     Plugin::validating(LIMIT_RANGER, On, WRITES, limit_range::validate)
         .and_mutating(limit_range::mutate),
-    Plugin::elsewhere(SERVICE_ACCOUNT, On),
+    Plugin::validating("ServiceAccount", On, CREATE, service_account::validate)
+        .and_mutating(service_account::mutate),
     Plugin::elsewhere("NodeRestriction", Always),
     Plugin::mutating("TaintNodesByCondition", On, CREATE, taint_node),
     Plugin::validating("AlwaysPullImages", Off, WRITES, pods::check_pull)
@@ -138,7 +141,6 @@ pub const PLUGINS: &[Plugin] = &[
 ];
 
 const LIMIT_RANGER: &str = "LimitRanger";
-pub const SERVICE_ACCOUNT: &str = "ServiceAccount";
 pub const MUTATING_POLICIES: &str = "MutatingAdmissionPolicy";
 pub const MUTATING_WEBHOOKS: &str = "MutatingAdmissionWebhook";
 pub const VALIDATING_POLICIES: &str = "ValidatingAdmissionPolicy";

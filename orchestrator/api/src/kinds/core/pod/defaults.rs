@@ -17,7 +17,10 @@ pub fn pod(object: &mut Value) {
     for list in ["initContainers", "containers"] {
         items(spec, list).for_each(requests_from_limits);
     }
-    accounts(spec);
+    // A node's own pod has none.
+    if object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
+        accounts(&mut object["spec"]);
+    }
 }
 
 /// What a template's pods get too; the rest a pod gets when it is made.
