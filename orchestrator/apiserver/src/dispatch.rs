@@ -16,10 +16,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::authn::impersonation::{self, RealUser};
+use super::audit::{self, Level, Trail};
+use super::authn::impersonation;
 use super::authn::service_account::discovery as discovery_of_keys;
 use super::authn::{self, User};
-use super::negotiate::{Offer, Wanted, prefers_protobuf};
+use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
@@ -63,13 +64,44 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
+    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
+    let user = match request.uri().path() == join::PATH {
+        true => {
+            let known = request.extensions().get::<User>();
+            Ok(known.cloned().unwrap_or_else(User::anonymous))
+        }
+        false => authenticated(&state, &mut request).await,
+    };
+    let head = (request.method(), request.uri(), request.headers());
+    let peer = request.extensions().get::<Peer>().copied();
+    let trail = match audit::follow(&state, user.as_ref(), head, peer).await {
+        Ok(trail) => trail,
+        Err(error) => return reply::error(&error),
+    };
+    let answer = match user {
+        Ok(user) => enter(&state, user, &trail, request, next).await,
+        Err(error) => reply::error(&error),
+    };
+    trail.answered(answer)
+}
+
+/// Serves a caller who may ask for this path at all, when it is their turn.
+async fn enter(
+    state: &Arc<State>,
+    user: User,
+    trail: &Trail,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
     let joins = request.uri().path() == join::PATH;
-    let Caller { user, real } = match caller(&state, &mut request, joins).await {
+    let Caller { user, real } = match caller(state, user, trail, &mut request) {
         Ok(caller) => caller,
         Err(error) => return reply::error(&error),
     };
     let by = real.as_ref().map(|real| &*real.name);
-    tracing::debug!(user = %user.name, by, method = %request.method(), uri = %request.uri());
+    // A query may hold a command's arguments, or what somebody takes for a token's place.
+    let path = request.uri().path();
+    tracing::debug!(user = %user.name, by, method = %request.method(), path);
     if let Some(known) = request.extensions().get::<Known>()
         && !user.is_anonymous()
     {
@@ -93,10 +125,10 @@ async fn authenticate(
         // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
         request.headers_mut().remove(header::AUTHORIZATION);
     }
-    if let Some(real) = real {
-        request.extensions_mut().insert(RealUser(real));
-    }
     request.extensions_mut().insert(user);
+    if trail.is_at(Level::Metadata) {
+        request.extensions_mut().insert(trail.clone());
+    }
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;
     for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
@@ -112,31 +144,28 @@ struct Caller {
     real: Option<User>,
 }
 
-/// Who asks, and that it may ask for this path at all.
-async fn caller(state: &State, request: &mut Request, joins: bool) -> Result<Caller, ApiError> {
-    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let mut caller = match joins {
-        true => Caller {
-            user: request
-                .extensions()
-                .get()
-                .cloned()
-                .unwrap_or_else(User::anonymous),
-            real: None,
-        },
-        false => Caller {
-            user: authenticated(state, request).await?,
-            real: None,
-        },
-    };
+/// Whom the user acts as, and that it may ask for this path at all.
+fn caller(
+    state: &State,
+    user: User,
+    trail: &Trail,
+    request: &mut Request,
+) -> Result<Caller, ApiError> {
+    let mut caller = Caller { user, real: None };
+    let joins = request.uri().path() == join::PATH;
     if !joins
         && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
     {
+        trail.impersonates(&other);
         caller.real = Some(std::mem::replace(&mut caller.user, other));
     }
-    let method = request.method().as_str();
-    authz::path(state, &caller.user, method, request.uri().path())?;
-    Ok(caller)
+    let path = request.uri().path();
+    let allowed = authz::path(state, &caller.user, request.method().as_str(), path);
+    if allowed.is_err() || !authz::is_for_resource(path) {
+        // Objects are judged with their verb, later.
+        trail.decided(&allowed);
+    }
+    allowed.map(|_| caller)
 }
 
 /// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
@@ -191,16 +220,18 @@ fn offer(target: &Target, verb: Verb) -> Offer {
 
 async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
+    let trail = request.extensions().get::<Trail>().cloned();
+    let trail = trail.unwrap_or_default();
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
     if let Some(server) = state.aggregated.of_path(&state, path)? {
-        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        unserved(&state, &trail, &request)?;
         return aggregation::forward(&state, &server, &who(&request), request).await;
     }
     let route = Route::parse(&state.registry.snapshot(), path).or_else(|error| {
         // Who may not ask is not told what there is.
-        authz::unserved(&state, &who(&request), request.method(), request.uri())?;
+        unserved(&state, &trail, &request)?;
         Err(error)
     });
     let target = match route? {
@@ -219,7 +250,9 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         })?;
     let verb = named_watch(&target, verb, &query);
     let wish = authz::Wish::of(verb, &target, &query);
-    authz::objects(&state, &user, wish)?;
+    let allowed = authz::objects(&state, &user, wish);
+    trail.decided(&allowed);
+    allowed?;
     if target.subresource.is_some_and(Subresource::connects) {
         return proxy::connect(state, &user, target, &query, request).await;
     }
@@ -229,11 +262,18 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             verb.as_str(),
         ));
     }
-    let wanted = match target.subresource {
+    let mut wanted = match target.subresource {
         // A log is text, whatever the client accepts.
         Some(Subresource::Log) => Wanted::JSON,
         _ => Wanted::negotiate(request.headers(), &query, offer(&target, verb))?,
     };
+    if wanted.format == Format::Protobuf
+        && trail.is_at(Level::RequestResponse)
+        && negotiate::accepts_json(request.headers())
+    {
+        // The log shows answers as JSON: a client that takes that as well gets it.
+        wanted.format = Format::Json;
+    }
     options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
@@ -248,11 +288,12 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         wanted,
         body: upload.bytes,
         warnings: Warnings::default(),
-        trail: parts.extensions.get().cloned().unwrap_or_default(),
+        trail: trail.clone(),
     };
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
-        rest::serve(call).await
-    } else if verb.reads() {
+        return rest::serve(call).await;
+    }
+    let answer = if verb.reads() {
         in_time(rest::serve(call)).await
     } else if large {
         in_time(write_large(call, room)).await
@@ -262,7 +303,16 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             rest::serve(call).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
-    }
+    };
+    answer.map(|answer| trail.copied(answer))
+}
+
+/// Whether the caller may ask for what is not served here.
+fn unserved(state: &State, trail: &Trail, request: &Request) -> Result<(), ApiError> {
+    let allowed = authz::unserved(state, &who(request), request.method(), request.uri());
+    let allowed = allowed.map(|()| None);
+    trail.decided(&allowed);
+    allowed.map(drop)
 }
 
 /// Whoever `authenticate` has found to be asking.

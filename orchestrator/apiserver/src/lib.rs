@@ -18,6 +18,7 @@ mod certificates;
 mod custom;
 mod discovery;
 mod dispatch;
+pub mod encryption;
 mod families;
 mod flow;
 mod gzip;
@@ -38,6 +39,7 @@ mod rbac;
 mod registry;
 mod reply;
 mod request;
+mod request_info;
 mod rest;
 mod serve;
 mod services;
@@ -56,6 +58,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Router;
 use ipnetwork::IpNetwork;
@@ -66,6 +69,7 @@ use store::{Store, StoreError};
 use sys::Tasks;
 
 pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
+pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
 pub use authn::service_account::KeyError;
 pub use authn::{AuthenticationConfig, OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
@@ -93,6 +97,7 @@ pub struct ServerConfig {
     pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    pub audit: AuditOptions,
     /// How tokens are made and known.
     pub authentication: AuthenticationConfig,
     /// Which admission plugins are on, and how.
@@ -125,6 +130,7 @@ impl Default for ServerConfig {
             token_file: None,
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            audit: AuditOptions::default(),
             authentication: AuthenticationConfig::default(),
             admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
@@ -137,6 +143,8 @@ impl Default for ServerConfig {
 pub enum BuildError {
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Audit(String),
     #[error("the first objects of the cluster could not be written: {0}")]
     Bootstrap(#[from] ApiError),
     #[error("the keys that sign tokens: {0}")]
@@ -174,6 +182,8 @@ struct State {
     policies: admission::policies::Configured,
     webhooks: admission::webhooks::Configured,
     aggregated: aggregation::Aggregated,
+    /// None: nothing is logged.
+    audit: Option<Arc<audit::Log>>,
     /// For streams and proxied requests.
     connections: proxy::Room,
     applied: applied::Applied,
@@ -189,6 +199,7 @@ impl ApiServer {
         pki: Option<Pki>,
         tasks: Tasks,
     ) -> Result<Self, BuildError> {
+        let audited = audit::Log::open(&config.audit).map_err(BuildError::Audit)?;
         let cache = cache::Cache::start(store.clone(), &tasks).await?;
         let objects = objects::Objects::new(store, cache);
         let addresses = addresses::Addresses::load(&config, &objects);
@@ -218,10 +229,14 @@ impl ApiServer {
             policies: admission::policies::Configured::default(),
             webhooks: admission::webhooks::Configured::default(),
             aggregated: aggregation::Aggregated::default(),
+            audit: audited.as_ref().map(|(log, _)| log.clone()),
             connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             authentication,
         });
+        if let Some((log, outlets)) = audited {
+            outlets.start(&state, &log);
+        }
         bootstrap::first_objects(&state).await?;
         flow::first_objects(&state).await?;
         rbac::first_objects(&state).await?;
@@ -243,9 +258,18 @@ impl ApiServer {
         dispatch::router(self.state.clone())
     }
 
-    /// A client of this server in the same process, under the given name. It may do everything.
+    /// An administrator's client of this server in the same process: for tools and tests.
     pub fn client(&self, user: &str) -> kube::Client {
-        let user = User::internal(user);
+        self.client_of(User::internal(user))
+    }
+
+    /// The client of a part of the control plane, which may do what the roles of this user say: the
+    /// scheduler, a controller's account.
+    pub fn component(&self, user: &str) -> kube::Client {
+        self.client_of(User::component(user))
+    }
+
+    fn client_of(&self, user: User) -> kube::Client {
         kube::Client::new(self.router().layer(axum::Extension(user)), "default")
     }
 
@@ -253,6 +277,13 @@ impl ApiServer {
     /// get a moment to end.
     pub async fn serve(&self, listeners: Vec<std::net::TcpListener>) -> Result<(), ServeError> {
         serve::serve(self, listeners).await
+    }
+
+    /// Waits until the audit log is written, for at most `patience`. Nothing is logged afterwards.
+    pub async fn close_audit_log(&self, patience: Duration) {
+        if let Some(log) = &self.state.audit {
+            log.close(patience).await;
+        }
     }
 
     /// Takes an address to serve on; the error says who has it and what to do.

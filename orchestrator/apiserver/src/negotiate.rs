@@ -146,6 +146,13 @@ pub fn prefers_protobuf(headers: &HeaderMap) -> bool {
     first == Some(Format::Protobuf)
 }
 
+/// Whether the client takes JSON, however much it prefers something else.
+pub fn accepts_json(headers: &HeaderMap) -> bool {
+    let accepted = accepted(headers);
+    let mut formats = accepted.iter().map(|range| format_of(&range.media));
+    formats.any(|format| format == Some(Format::Json))
+}
+
 /// The entries of `Accept`, the most wanted first; without the header everything is welcome.
 pub fn accepted(headers: &HeaderMap) -> Vec<MediaRange> {
     let mut ranges: Vec<MediaRange> = headers

@@ -195,6 +195,10 @@ pub fn status(error: &ApiError) -> Value {
     status
 }
 
+/// The Status that an answer is, for the audit log.
+#[derive(Clone)]
+pub struct Said(pub Arc<Value>);
+
 /// The answer to a request that failed, as JSON.
 pub fn error(error: &ApiError) -> Response<Body> {
     error_as(Format::Json, error)
@@ -203,7 +207,7 @@ pub fn error(error: &ApiError) -> Response<Body> {
 /// The answer to a request that failed; every one ends here.
 pub fn error_as(format: Format, error: &ApiError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = status_as(format, code, &status(error));
+    let mut response = status_as(format, code, status(error));
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
@@ -222,20 +226,22 @@ pub fn success(wanted: &Wanted, code: StatusCode, details: Value) -> Response<Bo
         "details": details,
         "code": code.as_u16(),
     });
-    status_as(wanted.format, code, &status)
+    status_as(wanted.format, code, status)
 }
 
-fn status_as(format: Format, code: StatusCode, status: &Value) -> Response<Body> {
-    if format == Format::Protobuf
-        && let Ok(bytes) = encode::status(status)
-    {
-        let wanted = Wanted {
-            format,
-            ..Wanted::JSON
-        };
-        return plain(&wanted, code, bytes.into());
-    }
-    json(code, status)
+fn status_as(format: Format, code: StatusCode, status: Value) -> Response<Body> {
+    let mut answer = match (format, encode::status(&status)) {
+        (Format::Protobuf, Ok(bytes)) => {
+            let wanted = Wanted {
+                format,
+                ..Wanted::JSON
+            };
+            plain(&wanted, code, bytes.into())
+        }
+        _ => json(code, &status),
+    };
+    answer.extensions_mut().insert(Said(Arc::new(status)));
+    answer
 }
 
 /// Adds `Warning:` headers; where they are long, each is cut, and the last ones are left out.

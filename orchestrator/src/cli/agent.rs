@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use agent::node::reset::{self, ResetConfig};
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
-use sys::{Shutdown, descriptors, telemetry};
+use sys::{Shutdown, descriptors, privileges, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -112,6 +112,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     telemetry::init(&quieted(&args.log_level))?;
     // Before anything is open: what pods and strangers open at the node's ports must not use it up.
     descriptors::raise_limit();
+    privileges::close_memory().context("close the agent's memory")?;
+    privileges::keep(privileges::OF_AGENT).context("give up what an agent does not need")?;
     // Fails only when another part of the process chose one before: it is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // One thread does: an agent waits for the engine and the kernel, it does not compute.

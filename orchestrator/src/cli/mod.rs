@@ -5,6 +5,7 @@ mod completion;
 mod datapath;
 mod dev;
 mod duration;
+mod encrypt;
 mod pause;
 mod server;
 mod token;

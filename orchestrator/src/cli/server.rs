@@ -1,6 +1,6 @@
 //! `orchestrator server`: the control plane in one process: API server, scheduler, controllers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,26 +11,34 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use apiserver::encryption::upkeep::Place;
+use apiserver::encryption::{EncryptedStore, Encryption};
 use apiserver::{
-    AdmissionConfig, ApiServer, AuthenticationConfig, Pki, ServerConfig, TolerationSeconds,
-    server_names,
+    AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, AuthenticationConfig, Pki,
+    ServerConfig, TolerationSeconds, server_names,
 };
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
 use store::EmbeddedStore;
-use sys::{Shutdown, Tasks, files, telemetry};
+use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
-use super::duration;
+use super::{duration, encrypt};
 
 mod users;
 
 /// How long the parts may take to end after a signal.
 const FAREWELL: Duration = Duration::from_secs(8);
 
+/// How long the last events of the audit log may take to be written.
+const AUDIT_FAREWELL: Duration = Duration::from_secs(5);
+
 /// Run the control plane: API server, scheduler and controllers
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where certificates, kubeconfig, a join token (node-token, good for 24 h, renewed) and the store
     /// are kept
     #[arg(
@@ -109,38 +117,100 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     default_unreachable_toleration_seconds: i64,
     #[command(flatten)]
+    audit: AuditArgs,
+    /// Which resources are encrypted in the store, by which keys: an EncryptionConfiguration of
+    /// apiserver.config.k8s.io/v1 with the providers aesgcm and identity. By default
+    /// pki/encryption.yaml in the data directory, which a new cluster gets with a key for Secrets
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+    #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
 }
 
+/// What is logged of requests, in Kubernetes' flags
+#[derive(clap::Args)]
+struct AuditArgs {
+    /// Which requests are logged, and how much of them: a Policy of audit.k8s.io/v1. Without one
+    /// nothing is
+    #[arg(long, value_name = "FILE")]
+    audit_policy_file: Option<PathBuf>,
+    /// Where they are logged, an event a line; - is the standard output
+    #[arg(long, value_name = "FILE")]
+    audit_log_path: Option<PathBuf>,
+    /// Days after which a rotated audit log is removed; 0: never
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    audit_log_maxage: u32,
+    /// Rotated audit logs that are kept; 0: all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    audit_log_maxbackup: usize,
+    /// Megabytes at which the audit log is rotated; 0: 100
+    #[arg(long, value_name = "MB", default_value_t = 0)]
+    audit_log_maxsize: u64,
+    /// A kubeconfig that names a server which gets events too, in batches
+    #[arg(long, value_name = "FILE")]
+    audit_webhook_config_file: Option<PathBuf>,
+}
+
+impl AuditArgs {
+    fn options(&self) -> AuditOptions {
+        AuditOptions {
+            policy: self.audit_policy_file.clone(),
+            file: self.audit_log_path.clone().map(|path| AuditFileOptions {
+                path,
+                max_age_days: self.audit_log_maxage,
+                max_backups: self.audit_log_maxbackup,
+                max_size_megabytes: self.audit_log_maxsize,
+            }),
+            webhook: self.audit_webhook_config_file.clone(),
+        }
+    }
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Encrypt(encrypt::Args),
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Encrypt(args)) = args.command {
+        return encrypt::run(args);
+    }
     let started = Instant::now();
     telemetry::init(&args.log_level)?;
     let config = config(&args)?;
+    // First of all: nothing is written if another server has the address.
+    let listeners = args.bind.iter().map(|address| ApiServer::bind(*address));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    give_up_privileges().context("give up what a server does not need")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args, config, started))
+    runtime.block_on(serve(args, config, listeners, started))
 }
 
-async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Result<()> {
+/// While there is one thread, and the ports are bound that others may not bind.
+fn give_up_privileges() -> std::io::Result<()> {
+    privileges::close_memory()?;
+    privileges::private_files();
+    privileges::keep(privileges::OF_SERVER)
+}
+
+async fn serve(
+    args: Args,
+    config: ServerConfig,
+    listeners: Vec<TcpListener>,
+    started: Instant,
+) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    // First of all: nothing is written if another server has the address.
-    let listeners = args
-        .bind
-        .iter()
-        .map(|address| ApiServer::bind(*address))
-        .collect::<Result<Vec<_>, _>>()?;
     let pki = prepare(&args, &config)?;
     let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
-    let path = args.data_dir.join("store.redb");
-    let store = EmbeddedStore::open(&path)
-        .with_context(|| format!("the store {} cannot be opened", path.display()))?;
+    let store = open_store(&args)?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
     start_parts(&server, &args, &config, root_ca, &tasks);
@@ -153,10 +223,34 @@ async fn serve(args: Args, config: ServerConfig, started: Instant) -> anyhow::Re
         );
     }
     announce(&args, started);
-    if tasks.finish(FAREWELL).await {
+    let in_order = tasks.finish(FAREWELL).await;
+    server.close_audit_log(AUDIT_FAREWELL).await;
+    if in_order {
         return Ok(());
     }
     bail!("a part of the server failed or did not stop in time; the log above says which")
+}
+
+/// The store, with Secrets encrypted in it.
+fn open_store(args: &Args) -> anyhow::Result<EncryptedStore> {
+    let given = args.encryption_provider_config.as_deref();
+    let place = Place::in_directory(&args.data_dir, given);
+    let is_new = !place.store.exists();
+    let encryption = match given {
+        Some(file) => Encryption::read(file)?
+            .with_context(|| format!("there is no file {}", file.display()))?,
+        None => Encryption::load_or_create(&place.file, is_new)?,
+    };
+    if !encryption.is_on() {
+        tracing::warn!(
+            "Secrets are stored without encryption: stop the server and run `orchestrator server \
+             encrypt rewrite`"
+        );
+    }
+    let path = &place.store;
+    let store = EmbeddedStore::open(path)
+        .with_context(|| format!("the store {} cannot be opened", path.display()))?;
+    Ok(EncryptedStore::new(Arc::new(store), encryption))
 }
 
 /// The control plane's parts are clients like any other, without a network in between.
@@ -173,7 +267,8 @@ fn start_parts(
         stopping.requested().await;
         stop.cancel();
     });
-    let client = server.client("system:kube-controller-manager");
+    let of_server = server.clone();
+    let client_of = move |user: &str| of_server.component(user);
     let ranges = config.pod_cidrs.iter().zip(&config.node_mask_bits);
     let settings = ControllersConfig {
         pod_ranges: ranges
@@ -187,9 +282,9 @@ fn start_parts(
     };
     tasks.essential(
         "controllers",
-        controllers::run(client, settings, token.clone()),
+        controllers::run(client_of, settings, token.clone()),
     );
-    let client = server.client("system:kube-scheduler");
+    let client = server.component("system:kube-scheduler");
     tasks.essential("scheduler", scheduler::run(client, token));
 }
 
@@ -241,6 +336,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        audit: args.audit.options(),
         authentication: AuthenticationConfig {
             issuers: args.service_account_issuer.clone(),
             audiences: args.api_audiences.clone(),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-pub use embedded::EmbeddedStore;
+pub use embedded::{EmbeddedStore, OpenError, renew};
 pub use memory::MemoryStore;
 
 /// Some commits in the order of revisions, and the revision up to which they are all.
@@ -136,6 +136,9 @@ pub enum StoreError {
     /// nothing is written.
     #[error("the store cannot write: {0}; restart the server when the disk is well again")]
     Io(Arc<str>),
+    /// A value is there that whoever gave it to the store cannot read back.
+    #[error("the value of {key} cannot be read: {why}")]
+    Unreadable { key: String, why: Arc<str> },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

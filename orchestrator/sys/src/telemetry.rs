@@ -1,7 +1,8 @@
 //! Log lines on stderr: one format for every subcommand. Never secrets: a token, a key or a
 //! Secret's data is no field of any event.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -23,6 +24,52 @@ pub fn init(level: &str) -> Result<(), InvalidFilter> {
         .with_target(true)
         .try_init();
     Ok(())
+}
+
+/// Log lines that were written while a [`Capture`] lasted.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+/// Keeps the log lines of this thread in memory, for tests of what is never logged.
+pub struct Capture {
+    pub lines: Lines,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Capture {
+    /// At a level as [`init`] takes it.
+    pub fn start(level: &str) -> Result<Self, InvalidFilter> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(level)?)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        Ok(Self {
+            lines,
+            _guard: tracing::subscriber::set_default(subscriber),
+        })
+    }
+}
+
+impl Lines {
+    pub fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A log level that tracing does not understand.

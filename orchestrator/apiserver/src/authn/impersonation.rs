@@ -31,10 +31,6 @@ const ACCOUNTS: &str = "system:serviceaccounts";
 /// The group of the objects that stand for uids and extras.
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
-/// Who really asks, where a request is made as somebody else. In the extensions of the request.
-#[derive(Clone, Debug)]
-pub struct RealUser(#[expect(dead_code, reason = "for the audit log")] pub User);
-
 /// What headers ask for.
 #[derive(Debug, Default, PartialEq)]
 struct Wish {

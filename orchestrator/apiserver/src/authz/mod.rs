@@ -170,10 +170,13 @@ fn subject<'a>(user: &'a User, everybody: Option<&'a str>) -> Subject<'a> {
     }
 }
 
+/// What lets a request pass: by which grant, where it was one.
+pub type Allowed = Result<Option<Granted>, ApiError>;
+
 /// Lets a request for objects pass, or says why not.
-pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiError> {
+pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Allowed {
     if user.is_in(MASTERS) {
-        return Ok(());
+        return Ok(None);
     }
     holds_name(state, user)?;
     let mut of_node = String::new();
@@ -182,26 +185,26 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Result<(), ApiErro
             return Err(ApiError::not_found(wish.target.resource(), pod));
         }
         match nodes::may(state, node, wish) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(None),
             Err(why) => of_node = why,
         }
     }
     let named = wish.only();
     let wanted = wish.attributes(named.as_deref());
     match by_roles(state, user, Some(user.everybody()), &wanted, of_node) {
-        Decision::Allowed(_) => Ok(()),
+        Decision::Allowed(granted) => Ok(granted),
         Decision::Refused(why) => Err(refusal(user, &wanted, &why)),
     }
 }
 
 /// Lets a request for something else (discovery, schemas, health) pass, or says why not. Requests for
 /// objects pass here: they are judged when it is known what they are.
-pub fn path(state: &State, user: &User, method: &str, path: &str) -> Result<(), ApiError> {
+pub fn path(state: &State, user: &User, method: &str, path: &str) -> Allowed {
     if user.is_in(MASTERS) || path == super::join::PATH || is_for_resource(path) {
-        return Ok(());
+        return Ok(None);
     }
     if user.node().is_some() && nodes::is_own_path(path) {
-        return holds_name(state, user);
+        return holds_name(state, user).map(|()| None);
     }
     let verb = match method {
         // The head of what may be got may be got.
@@ -214,7 +217,7 @@ pub fn path(state: &State, user: &User, method: &str, path: &str) -> Result<(), 
         ..Attributes::default()
     };
     match allows(state, user, &wanted) {
-        Decision::Allowed(_) => Ok(()),
+        Decision::Allowed(granted) => Ok(granted),
         Decision::Refused(why) => Err(refusal(user, &wanted, &why)),
     }
 }

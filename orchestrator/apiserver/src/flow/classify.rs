@@ -6,6 +6,7 @@ use axum::http::{Method, Uri};
 use serde_json::Value;
 
 use crate::authn::User;
+use crate::request_info::RequestInfo;
 use api::meta;
 
 /// Groups that every caller is in, by whether it showed who it is.
@@ -16,16 +17,17 @@ const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub struct Asked<'a> {
     user: &'a User,
     verb: &'static str,
-    path: &'a str,
+    path: String,
     /// None: no resource.
-    object: Option<Object<'a>>,
+    object: Option<Object>,
 }
 
-struct Object<'a> {
-    group: &'a str,
+struct Object {
+    group: String,
     /// With its subresource: `nodes/status`.
     resource: String,
-    namespace: &'a str,
+    /// Empty for what is cluster-scoped.
+    namespace: String,
 }
 
 /// A FlowSchema, made ready.
@@ -46,40 +48,24 @@ enum Distinguisher {
 }
 
 impl<'a> Asked<'a> {
-    pub fn of(user: &'a User, method: &Method, uri: &'a Uri) -> Self {
-        let path = uri.path();
-        let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
-        let (group, words) = match words.as_slice() {
-            ["api", _, words @ ..] => ("", words),
-            ["apis", group, _, words @ ..] => (*group, words),
-            _ => ("", [].as_slice()),
-        };
-        let (watches, words) = match words {
-            ["watch", words @ ..] => (true, words),
-            words => (false, words),
-        };
-        let (namespace, words) = match words {
-            ["namespaces", _, "status" | "finalize"] | ["namespaces", _] => ("", words),
-            ["namespaces", namespace, words @ ..] if !words.is_empty() => (*namespace, words),
-            words => ("", words),
-        };
-        let (resource, name) = match words {
-            [] => (None, None),
-            [plural] => (Some((*plural).to_owned()), None),
-            [plural, name] => (Some((*plural).to_owned()), Some(*name)),
-            [plural, name, sub, ..] => (Some(format!("{plural}/{sub}")), Some(*name)),
-        };
-        let query = uri.query().unwrap_or_default();
-        let watches = watches || query.split('&').any(|pair| pair.starts_with("watch=t"));
-        let object = resource.map(|resource| Object {
-            group,
-            resource,
-            namespace,
+    pub fn of(user: &'a User, method: &Method, uri: &Uri) -> Self {
+        let info = RequestInfo::of(method, uri);
+        let object = info.object.map(|object| Object {
+            resource: match object.subresource.is_empty() {
+                true => object.resource.clone(),
+                false => format!("{}/{}", object.resource, object.subresource),
+            },
+            // A namespace is cluster-scoped.
+            namespace: match object.resource == "namespaces" && object.group.is_empty() {
+                true => String::new(),
+                false => object.namespace,
+            },
+            group: object.group,
         });
         Self {
             user,
-            verb: verb(method, object.is_some(), name.is_some(), watches),
-            path,
+            verb: info.verb,
+            path: info.path,
             object,
         }
     }
@@ -91,22 +77,6 @@ impl<'a> Asked<'a> {
             UNAUTHENTICATED => self.user.is_anonymous(),
             group => self.user.is_in(group),
         }
-    }
-}
-
-fn verb(method: &Method, object: bool, named: bool, watches: bool) -> &'static str {
-    match *method {
-        Method::GET | Method::HEAD if object && watches => "watch",
-        Method::GET | Method::HEAD if object && !named => "list",
-        Method::GET | Method::HEAD => "get",
-        Method::POST if object => "create",
-        Method::PUT if object => "update",
-        Method::DELETE if object && !named => "deletecollection",
-        Method::DELETE => "delete",
-        Method::PATCH => "patch",
-        Method::POST => "post",
-        Method::PUT => "put",
-        _ => "",
     }
 }
 
@@ -135,7 +105,7 @@ impl Schema {
                         items(&rule["resourceRules"]).any(|rule| covers(rule, asked.verb, object))
                     }
                     None => items(&rule["nonResourceRules"])
-                        .any(|rule| covers_path(rule, asked.verb, asked.path)),
+                        .any(|rule| covers_path(rule, asked.verb, &asked.path)),
                 }
         })
     }
@@ -145,7 +115,10 @@ impl Schema {
         match self.by {
             Distinguisher::None => "".into(),
             Distinguisher::User => asked.user.name.clone(),
-            Distinguisher::Namespace => asked.object.as_ref().map_or("", |o| o.namespace).into(),
+            Distinguisher::Namespace => {
+                let object = asked.object.as_ref();
+                object.map_or("", |object| &object.namespace).into()
+            }
         }
     }
 }
@@ -167,14 +140,14 @@ fn is_subject(subject: &Value, asked: &Asked<'_>) -> bool {
     }
 }
 
-fn covers(rule: &Value, verb: &str, object: &Object<'_>) -> bool {
+fn covers(rule: &Value, verb: &str, object: &Object) -> bool {
     let cluster = object.namespace.is_empty();
     names(&rule["verbs"], verb)
-        && names(&rule["apiGroups"], object.group)
+        && names(&rule["apiGroups"], &object.group)
         && names(&rule["resources"], &object.resource)
         && match cluster {
             true => rule["clusterScope"] == true,
-            false => names(&rule["namespaces"], object.namespace),
+            false => names(&rule["namespaces"], &object.namespace),
         }
 }
 

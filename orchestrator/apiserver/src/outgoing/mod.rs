@@ -254,6 +254,34 @@ enum Failure {
     Answered(String),
 }
 
+/// Why nobody has taken what was posted.
+pub struct NotTaken {
+    pub why: String,
+    /// The next attempt may end otherwise.
+    pub may_pass: bool,
+}
+
+/// Posts JSON whose answer says no more than whether it was taken.
+pub async fn post(
+    state: &State,
+    to: &ClientConfig,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(), NotTaken> {
+    let asking = exchange(state, to, &to.url, (Some(body), ANSWER_BYTES));
+    let (why, may_pass) = match tokio::time::timeout(timeout, asking).await {
+        Ok(Ok((code, _))) if code.is_success() => return Ok(()),
+        Ok(Ok((code, _))) => {
+            let busy = code.is_server_error() || code == StatusCode::TOO_MANY_REQUESTS;
+            (format!("the server answered {code}"), busy)
+        }
+        Ok(Err(Failure::Unreached(why) | Failure::Answered(why))) => (why, true),
+        Err(_) => ("context deadline exceeded".to_owned(), true),
+    };
+    let why = format!("Post {:?}: {why}", to.url);
+    Err(NotTaken { why, may_pass })
+}
+
 /// Posts a body, or without one gets what is there; so many bytes of the answer are read.
 async fn exchange(
     state: &State,

@@ -77,7 +77,7 @@ struct Connecting {
 }
 
 /// What counts a stream; dropped with it.
-type Held = (Ticket, OwnedSemaphorePermit);
+type Held = (Ticket, OwnedSemaphorePermit, Trail);
 
 /// Serves a request for a subresource that connects. Its caller may do so; its body was not read.
 pub async fn connect(
@@ -94,13 +94,14 @@ pub async fn connect(
     let mut options = options::of(&target, query)?;
     let warnings = Warnings::default();
     let trail = request.extensions().get::<Trail>().cloned();
-    let said = (&warnings, &trail.unwrap_or_default());
+    let trail = trail.unwrap_or_default();
+    let said = (&warnings, &trail);
     admit(&state, user, &target, query, &mut options, said).await?;
     let ticket = request.extensions().get::<Ticket>().cloned();
     let connecting = Connecting {
         state,
         target,
-        held: (ticket.unwrap_or_default(), room),
+        held: (ticket.unwrap_or_default(), room, trail),
     };
     let answer = match connecting.target.subresource {
         Some(Subresource::Proxy) => http::forward(connecting, request).await?,

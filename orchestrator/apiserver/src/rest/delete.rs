@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::list::Selection;
 use super::{Answer, Call};
+use crate::audit::Level;
 use crate::cache::Cached;
 use crate::objects::{Current, WriteError};
 use crate::request::Query;
@@ -476,7 +477,11 @@ impl Options {
             return Ok(options);
         }
         let format = negotiate::body_format(&call.headers)?;
-        options.take(api::decode::delete_options(&call.body, format)?)?;
+        let body = api::decode::delete_options(&call.body, format)?;
+        if call.trail.is_at(Level::Request) {
+            call.trail.sent_patch(&json!(body));
+        }
+        options.take(body)?;
         Ok(options)
     }
 

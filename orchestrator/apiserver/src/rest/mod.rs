@@ -54,8 +54,9 @@ pub type Answer = Result<Response<Body>, ApiError>;
 pub async fn serve(call: Call) -> Answer {
     let deprecation = call.resource().deprecation.as_deref();
     call.warnings.add(deprecation.map(str::to_owned));
-    let answer = answer(&call).await?;
-    Ok(reply::warn(answer, &call.warnings.all()))
+    let answer = answer(&call).await;
+    call.trail.ended(&answer);
+    Ok(reply::warn(answer?, &call.warnings.all()))
 }
 
 async fn answer(call: &Call) -> Answer {
@@ -215,6 +216,7 @@ impl Call {
         }
         let decoded = kind.decode(body, format, self.field_validation()?)?;
         self.warnings.add(decoded.warnings);
+        self.trail.sent(&decoded.object);
         Ok(decoded.object)
     }
 

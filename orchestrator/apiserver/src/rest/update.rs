@@ -58,6 +58,7 @@ pub async fn patch(call: &Call) -> Answer {
     let mode = call.field_validation()?;
     let body = api::decode::patch_body(&call.body, Format::Json, mode)?;
     let patch = body.object;
+    call.trail.sent_patch(&patch);
     let scale = call.target.subresource == Some(Subresource::Scale);
     call.warnings.add(body.warnings);
     change(call, |current| {
@@ -115,6 +116,7 @@ async fn apply(call: &Call) -> Answer {
     let body = api::decode::patch_body(&call.body, Format::Yaml, mode)?;
     let mut applied = body.object;
     check_is_object(&applied)?;
+    call.trail.sent_patch(&applied);
     call.check_namespace(&mut applied)?;
     check_name(call, &mut applied)?;
     if call.target.subresource == Some(Subresource::Scale) {

@@ -3,6 +3,7 @@
 mod admission;
 mod aggregation;
 mod applied;
+mod audit;
 mod certificates;
 mod claims;
 mod conformance;
@@ -10,6 +11,7 @@ mod conformance_custom;
 mod connections;
 mod custom;
 mod discovery;
+mod encryption;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
 #[path = "../../../sys/src/front/frames.rs"]
@@ -37,6 +39,7 @@ mod scale;
 mod service_account_pods;
 mod service_account_tokens;
 mod services;
+mod silence;
 mod strangers;
 mod token_webhook;
 mod users;

@@ -9,6 +9,7 @@ mod crash;
 mod failure;
 #[cfg(test)]
 mod growth;
+mod renew;
 mod tables;
 mod volatile;
 mod writer;
@@ -25,6 +26,7 @@ use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 
 pub use failure::OpenError;
+pub use renew::renew;
 
 use super::tail::{self, History, Limits, Tail, give_way};
 use super::{
