@@ -78,6 +78,86 @@ fn items(list: Option<&Value>) -> &[Value] {
     items.map_or(&[], Vec::as_slice)
 }
 
+fn core(plural: &str) -> String {
+    format!("/api/v1/namespaces/work/{plural}")
+}
+
+async fn make_node(admin: &Admin) {
+    admin
+        .make("/api/v1/nodes", json!({"metadata": {"name": "one"}}))
+        .await;
+    let ready = json!({"status": {
+        "capacity": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    admin
+        .call("PATCH", "/api/v1/nodes/one/status", &ready)
+        .await
+        .expect("a node");
+}
+
+/// A Deployment with its Service, and a ReplicationController.
+async fn make_workloads(admin: &Admin) {
+    let deployments = DEPLOYMENTS;
+    let template = json!({"metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let selector = json!({"app": "web"});
+    admin
+        .make(
+            deployments,
+            json!({"metadata": {"name": "web"}, "spec": {"replicas": 2,
+                "selector": {"matchLabels": selector}, "template": template}}),
+        )
+        .await;
+    let mut own = template.clone();
+    own["metadata"]["labels"]["app"] = "old".into();
+    admin
+        .make(
+            &core("replicationcontrollers"),
+            json!({"metadata": {"name": "old"}, "spec": {"replicas": 1, "template": own}}),
+        )
+        .await;
+    admin
+        .make(
+            &core("services"),
+            json!({"metadata": {"name": "web"}, "spec": {"selector": selector,
+                "ports": [{"port": 80}]}}),
+        )
+        .await;
+}
+
+async fn end_namespace(admin: &Admin, refused: &Refused) {
+    // No agent confirms that they have ended.
+    let at_once = json!({"gracePeriodSeconds": 0});
+    admin
+        .call("DELETE", "/api/v1/namespaces/work", &json!({}))
+        .await
+        .expect("deleted");
+    let end = Instant::now() + PATIENCE;
+    while admin
+        .call("GET", "/api/v1/namespaces/work", &Value::Null)
+        .await
+        .is_ok()
+    {
+        let pods = admin.call("GET", &core("pods"), &Value::Null).await.ok();
+        for pod in items(pods.as_ref()) {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let _ = admin
+                .call("DELETE", &core(&format!("pods/{name}")), &at_once)
+                .await;
+        }
+        assert!(
+            Instant::now() < end,
+            "the namespace stays: {:?}",
+            refused.lock()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/work/deployments";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     let tasks = Tasks::new(Shutdown::new());
@@ -105,22 +185,10 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         })
         .await;
 
-    admin
-        .make("/api/v1/nodes", json!({"metadata": {"name": "one"}}))
-        .await;
-    let ready = json!({"status": {
-        "capacity": {"cpu": "8", "memory": "8Gi", "pods": "110"},
-        "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }});
-    admin
-        .call("PATCH", "/api/v1/nodes/one/status", &ready)
-        .await
-        .expect("a node");
+    make_node(&admin).await;
     admin
         .make("/api/v1/namespaces", json!({"metadata": {"name": "work"}}))
         .await;
-    let core = |plural: &str| format!("/api/v1/namespaces/work/{plural}");
     admin
         .wait(&core("serviceaccounts/default"), |account| {
             account.is_some()
@@ -136,32 +204,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         .await
         .expect("written");
     admin.wait(&root_ca, is_told).await;
-    let template = json!({"metadata": {"labels": {"app": "web"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    let selector = json!({"app": "web"});
-    let deployments = "/apis/apps/v1/namespaces/work/deployments";
-    admin
-        .make(
-            deployments,
-            json!({"metadata": {"name": "web"}, "spec": {"replicas": 2,
-                "selector": {"matchLabels": selector}, "template": template}}),
-        )
-        .await;
-    let mut own = template.clone();
-    own["metadata"]["labels"]["app"] = "old".into();
-    admin
-        .make(
-            &core("replicationcontrollers"),
-            json!({"metadata": {"name": "old"}, "spec": {"replicas": 1, "template": own}}),
-        )
-        .await;
-    admin
-        .make(
-            &core("services"),
-            json!({"metadata": {"name": "web"}, "spec": {"selector": selector,
-                "ports": [{"port": 80}]}}),
-        )
-        .await;
+    make_workloads(&admin).await;
     let bound = |list: Option<&Value>| {
         items(list)
             .iter()
@@ -176,11 +219,11 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         .await;
     let deployed =
         |object: Option<&Value>| object.is_some_and(|object| object["status"]["replicas"] == 2);
-    admin.wait(&format!("{deployments}/web"), deployed).await;
+    admin.wait(&format!("{DEPLOYMENTS}/web"), deployed).await;
 
     let one = json!({"spec": {"replicas": 1}});
     admin
-        .call("PATCH", &format!("{deployments}/web"), &one)
+        .call("PATCH", &format!("{DEPLOYMENTS}/web"), &one)
         .await
         .expect("scaled");
     let background = json!({"propagationPolicy": "Background"});
@@ -198,32 +241,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     };
     admin.wait(&core("pods"), ended).await;
     assert_eq!(*refused.lock().expect("whole"), Vec::<String>::new());
-    // No agent confirms that they have ended.
-    let at_once = json!({"gracePeriodSeconds": 0});
-    admin
-        .call("DELETE", "/api/v1/namespaces/work", &json!({}))
-        .await
-        .expect("deleted");
-    let end = Instant::now() + PATIENCE;
-    while admin
-        .call("GET", "/api/v1/namespaces/work", &Value::Null)
-        .await
-        .is_ok()
-    {
-        let pods = admin.call("GET", &core("pods"), &Value::Null).await.ok();
-        for pod in items(pods.as_ref()) {
-            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-            let _ = admin
-                .call("DELETE", &core(&format!("pods/{name}")), &at_once)
-                .await;
-        }
-        assert!(
-            Instant::now() < end,
-            "the namespace stays: {:?}",
-            refused.lock()
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    end_namespace(&admin, &refused).await;
     let refused = refused.lock().expect("whole");
     // Nothing is made in a namespace that ends, whatever rights there are.
     let closed = |what: &&String| what.contains(": POST /") && what.contains("/namespaces/work/");

@@ -61,6 +61,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, Request, header};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
@@ -260,17 +261,27 @@ impl ApiServer {
 
     /// An administrator's client of this server in the same process: for tools and tests.
     pub fn client(&self, user: &str) -> kube::Client {
-        self.client_of(User::internal(user))
+        let user = User::internal(user);
+        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
     }
 
     /// The client of a part of the control plane, which may do what the roles of this user say: the
     /// scheduler, a controller's account.
     pub fn component(&self, user: &str) -> kube::Client {
-        self.client_of(User::component(user))
-    }
-
-    fn client_of(&self, user: User) -> kube::Client {
-        kube::Client::new(self.router().layer(axum::Extension(user)), "default")
+        // The manager of the fields that it writes, by the names of Kubernetes' programs.
+        let program = match user {
+            "system:kube-scheduler" => "kube-scheduler",
+            _ => "kube-controller-manager",
+        };
+        let router = self.router().layer(axum::Extension(User::component(user)));
+        let service = tower::ServiceBuilder::new()
+            .map_request(move |mut request: Request<kube::client::Body>| {
+                let agent = HeaderValue::from_static(program);
+                request.headers_mut().insert(header::USER_AGENT, agent);
+                request
+            })
+            .service(router);
+        kube::Client::new(service, "default")
     }
 
     /// Answers on these addresses until the server's tasks are told to stop; then open requests

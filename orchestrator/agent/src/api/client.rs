@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::{self, ResponseFuture, connect::HttpConnector};
@@ -72,9 +73,16 @@ pub fn start(
     let settings = Config::new(server.clone());
     let service = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
+        .map_request(|mut request: Request<Body>| {
+            request.headers_mut().insert(USER_AGENT, AGENT);
+            request
+        })
         .service(Newest { current });
     Ok(ClientBuilder::new(service, settings.default_namespace).build())
 }
+
+/// What an agent calls itself: the manager of the fields that it writes, by the name that Kubernetes' has.
+const AGENT: HeaderValue = HeaderValue::from_static("kubelet");
 
 /// Sends a request by a pool of connections, which closes with the last of these.
 type Connections = Arc<dyn Fn(Request<Body>) -> ResponseFuture + Send + Sync>;

@@ -238,31 +238,34 @@ async fn the_default_roles_are_there_and_mended_when_the_server_starts() {
     );
 }
 
-#[tokio::test]
-async fn who_writes_a_role_holds_its_rules_or_may_escalate() {
-    let cluster = Cluster::start().await;
+/// A user who reads pods and writes roles, and whoever else it is given the right to.
+async fn writer_of_roles(cluster: &Cluster) -> Cluster {
     cluster.grant("ann", &["get", "list"], &["pods"]).await;
     let write = json!({"rules": [{"verbs": ["create", "update", "patch"],
         "apiGroups": ["rbac.authorization.k8s.io"],
         "resources": ["roles", "clusterroles", "rolebindings", "clusterrolebindings"]}]});
+    cluster.give("ann", "writer", write).await;
+    cluster.of("ann", &["dev"])
+}
+
+impl Cluster {
+    /// Makes a ClusterRole with these rules and gives it to a user.
+    async fn give(&self, user: &str, role: &str, rules: Value) {
+        let made = object("ClusterRole", role, rules);
+        let bound = binding(("ClusterRole", role), ("User", user));
+        let bound = object("ClusterRoleBinding", role, bound);
+        for (plural, object) in [("clusterroles", made), ("clusterrolebindings", bound)] {
+            let path = format!("{RBAC}/{plural}");
+            self.post(&path, object).await.expect(201);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_writes_a_role_holds_its_rules() {
+    let cluster = Cluster::start().await;
+    let ann = writer_of_roles(&cluster).await;
     let path = |plural: &str| format!("{RBAC}/{plural}");
-    cluster
-        .post(
-            &path("clusterroles"),
-            object("ClusterRole", "writer", write),
-        )
-        .await
-        .expect(201);
-    let bound = object(
-        "ClusterRoleBinding",
-        "w",
-        binding(("ClusterRole", "writer"), ("User", "ann")),
-    );
-    cluster
-        .post(&path("clusterrolebindings"), bound)
-        .await
-        .expect(201);
-    let ann = cluster.of("ann", &["dev"]);
     let role = |name: &str, verbs: &[&str]| object("ClusterRole", name, rules(verbs, &["pods"]));
     ann.post(&path("clusterroles"), role("mine", &["get"]))
         .await
@@ -298,7 +301,14 @@ async fn who_writes_a_role_holds_its_rules_or_may_escalate() {
     ann.merge(&mine, json!({"metadata": {"labels": {"a": "c"}}}))
         .await
         .expect(403);
-    let mut gathers = role("gathers", &["get"]);
+}
+
+#[tokio::test]
+async fn who_writes_an_aggregated_role_or_more_than_it_holds_may_escalate() {
+    let cluster = Cluster::start().await;
+    let ann = writer_of_roles(&cluster).await;
+    let path = |plural: &str| format!("{RBAC}/{plural}");
+    let mut gathers = object("ClusterRole", "gathers", rules(&["get"], &["pods"]));
     gathers["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
     let refused = ann.post(&path("clusterroles"), gathers).await;
     assert!(
@@ -313,22 +323,7 @@ async fn who_writes_a_role_holds_its_rules_or_may_escalate() {
     ann.post(&roles, local("more", &["*"])).await.expect(403);
     let escalate = json!({"rules": [{"verbs": ["escalate"], "resources": ["roles"],
         "apiGroups": ["rbac.authorization.k8s.io"]}]});
-    cluster
-        .post(
-            &path("clusterroles"),
-            object("ClusterRole", "esc", escalate),
-        )
-        .await
-        .expect(201);
-    let bound = object(
-        "ClusterRoleBinding",
-        "esc",
-        binding(("ClusterRole", "esc"), ("User", "ann")),
-    );
-    cluster
-        .post(&path("clusterrolebindings"), bound)
-        .await
-        .expect(201);
+    cluster.give("ann", "esc", escalate).await;
     ann.post(&roles, local("more", &["*"])).await.expect(201);
 }
 
@@ -474,55 +469,74 @@ async fn reviews_of_access_say_whether_and_why() {
     assert_eq!(answer["status"]["allowed"], true);
 }
 
-/// What each identity of the cluster's own parts is refused: the table in SECURITY.md.
-#[tokio::test]
-async fn every_identity_of_the_cluster_is_refused_what_is_not_its_own() {
-    let cluster = Cluster::start().await;
+/// A part of the control plane, what it may not read, and what it may.
+type Identity = (String, &'static [&'static str], &'static [&'static str]);
+
+const SECRETS_OF_SYSTEM: &str = "/api/v1/namespaces/kube-system/secrets";
+const NODES: &str = "/api/v1/nodes";
+
+fn identities() -> Vec<Identity> {
     let account = |name: &str| format!("system:serviceaccount:kube-system:{name}");
-    let [binding, role] = ["clusterrolebindings", "clusterroles"].map(|it| format!("{RBAC}/{it}"));
-    let secrets = "/api/v1/namespaces/kube-system/secrets";
-    let nodes = "/api/v1/nodes";
-    let cases = [
+    vec![
         (
             "system:kube-scheduler".to_owned(),
-            &[secrets, "/api/v1/configmaps"][..],
-            &[nodes, PODS][..],
+            &[SECRETS_OF_SYSTEM, "/api/v1/configmaps"][..],
+            &[NODES, PODS][..],
         ),
         (
             "system:kube-controller-manager".to_owned(),
             &[][..],
-            &[secrets][..],
+            &[SECRETS_OF_SYSTEM][..],
         ),
         (
             account("endpointslice-controller"),
-            &[secrets][..],
-            &[nodes][..],
+            &[SECRETS_OF_SYSTEM][..],
+            &[NODES][..],
         ),
         (
             account("replicaset-controller"),
-            &[secrets, nodes][..],
+            &[SECRETS_OF_SYSTEM, NODES][..],
             &[][..],
         ),
         (
             account("deployment-controller"),
-            &[secrets, nodes][..],
+            &[SECRETS_OF_SYSTEM, NODES][..],
             &[][..],
         ),
-        (account("node-controller"), &[secrets][..], &[][..]),
-        (account("service-controller"), &[secrets, PODS][..], &[][..]),
-        (account("pod-garbage-collector"), &[secrets][..], &[][..]),
+        (
+            account("node-controller"),
+            &[SECRETS_OF_SYSTEM][..],
+            &[][..],
+        ),
+        (
+            account("service-controller"),
+            &[SECRETS_OF_SYSTEM, PODS][..],
+            &[][..],
+        ),
+        (
+            account("pod-garbage-collector"),
+            &[SECRETS_OF_SYSTEM][..],
+            &[][..],
+        ),
         (
             account("pvc-protection-controller"),
-            &[secrets, nodes][..],
+            &[SECRETS_OF_SYSTEM, NODES][..],
             &[][..],
         ),
         (
             account("clusterrole-aggregation-controller"),
-            &[secrets, PODS][..],
+            &[SECRETS_OF_SYSTEM, PODS][..],
             &[][..],
         ),
-    ];
-    for (name, refused, allowed) in cases {
+    ]
+}
+
+/// What each identity of the cluster's own parts is refused: the table in SECURITY.md.
+#[tokio::test]
+async fn every_identity_of_the_cluster_is_refused_what_is_not_its_own() {
+    let cluster = Cluster::start().await;
+    let [binding, role] = ["clusterrolebindings", "clusterroles"].map(|it| format!("{RBAC}/{it}"));
+    for (name, refused, allowed) in identities() {
         let component = cluster.of(&name, &[]);
         for path in refused {
             assert_eq!(
@@ -551,5 +565,24 @@ async fn every_identity_of_the_cluster_is_refused_what_is_not_its_own() {
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         let answer = cluster.post(path, users).await.expect(201);
         assert_eq!(answer["status"]["allowed"], false, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_fields_that_a_part_of_the_control_plane_writes_are_managed_by_its_program() {
+    let cluster = Cluster::start().await;
+    cluster.post(PODS, pod("a")).await.expect(201);
+    for (user, program) in [
+        ("system:kube-scheduler", "kube-scheduler"),
+        ("system:serviceaccount:kube-system:pod-garbage-collector", "kube-controller-manager"),
+    ] {
+        let client = cluster.server.component(user);
+        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(client);
+        let status = json!({"status": {"message": program}});
+        let patch = kube::api::Patch::Merge(status);
+        let written = pods.patch_status("a", &Default::default(), &patch).await;
+        let fields = written.expect("a pod").metadata.managed_fields.unwrap_or_default();
+        let mut managers = fields.iter().filter_map(|entry| entry.manager.as_deref());
+        assert!(managers.any(|manager| manager == program), "{fields:?}");
     }
 }

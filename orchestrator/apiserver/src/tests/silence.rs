@@ -108,17 +108,13 @@ fn private_keys(directory: &std::path::Path) -> Vec<String> {
     lines
 }
 
-#[tokio::test]
-async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
-    let mut all = Overheard::start().await;
-    let encoded = STANDARD.encode(PLAIN);
-    let path = format!("{SECRETS}/s");
-    let json = "application/json";
-    let secret = |data: Value| json!({"metadata": {"name": "s"}, "data": data}).to_string();
-    // What is right, and what is wrong in every way that comes to mind.
+const JSON: &str = "application/json";
+
+/// A Secret that is right, and requests with one that is wrong: method, path, type, body, and the answer.
+fn wrong_writes(path: &str) -> Vec<(&'static str, &str, &'static str, String, u16)> {
+    let (json, encoded) = (JSON, STANDARD.encode(PLAIN));
     let good = secret(json!({"key": encoded}));
-    assert_eq!(all.send("POST", SECRETS, json, good.clone()).await, 201);
-    for (method, path, kind, body, expected) in [
+    vec![
         ("POST", SECRETS, json, good.clone(), 409),
         ("POST", SECRETS, json, secret(json!({"key": PLAIN})), 400),
         (
@@ -149,37 +145,72 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
             PLAIN.to_owned(),
             400,
         ),
-        ("PUT", &path, json, secret(json!({"key": PLAIN})), 400),
-        ("PUT", &path, "text/plain", PLAIN.to_owned(), 415),
+        ("PUT", path, json, secret(json!({"key": PLAIN})), 400),
+        ("PUT", path, "text/plain", PLAIN.to_owned(), 415),
         (
             "PATCH",
-            &path,
+            path,
             "application/json-patch+json",
             json!([{"op": "test", "path": "/data/key", "value": PLAIN}]).to_string(),
             422,
         ),
         (
             "PATCH",
-            &path,
+            path,
             "application/merge-patch+json",
             json!({"data": {"key": PLAIN}}).to_string(),
             400,
         ),
         (
             "PATCH",
-            &path,
+            path,
             "application/strategic-merge-patch+json",
             json!({"data": {"key": [PLAIN]}}).to_string(),
             400,
         ),
         (
             "PATCH",
-            &path,
+            path,
             "application/apply-patch+yaml",
             json!({"stringData": {"key": [PLAIN]}}).to_string(),
             400,
         ),
-    ] {
+    ]
+}
+
+fn secret(data: Value) -> String {
+    json!({"metadata": {"name": "s"}, "data": data}).to_string()
+}
+
+/// Shows credentials of every kind, good and bad.
+async fn show_credentials(all: &mut Overheard) {
+    assert_eq!(all.with_token(PODS, TOKEN).await, 401);
+    assert_eq!(all.with_token("/orchestrator/v1/join", TOKEN).await, 401);
+    let join = testing::make(&all.cluster.server.state, None).await.text();
+    let (_, secret_part) = join.split_once('.').expect("two parts");
+    all.marks.push(secret_part.to_owned());
+    all.with_token("/orchestrator/v1/join", &join).await;
+    all.with_token(PODS, &join).await;
+    let review = json!({"spec": {"token": TOKEN}}).to_string();
+    all.send(
+        "POST",
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        JSON,
+        review,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
+    let mut all = Overheard::start().await;
+    let encoded = STANDARD.encode(PLAIN);
+    let path = format!("{SECRETS}/s");
+    let json = JSON;
+    // What is right, and what is wrong in every way that comes to mind.
+    let good = secret(json!({"key": encoded}));
+    assert_eq!(all.send("POST", SECRETS, json, good).await, 201);
+    for (method, path, kind, body, expected) in wrong_writes(&path) {
         let code = all.send(method, path, kind, body.clone()).await;
         assert!(
             code == expected || (code >= 400 && code < 500),
@@ -201,22 +232,7 @@ async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
     let docker = json!({"metadata": {"name": "d"}, "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": PLAIN}});
     all.send("POST", SECRETS, json, docker.to_string()).await;
-    // Credentials of every kind, good and bad.
-    assert_eq!(all.with_token(PODS, TOKEN).await, 401);
-    assert_eq!(all.with_token("/orchestrator/v1/join", TOKEN).await, 401);
-    let join = testing::make(&all.cluster.server.state, None).await.text();
-    let (_, secret_part) = join.split_once('.').expect("two parts");
-    all.marks.push(secret_part.to_owned());
-    all.with_token("/orchestrator/v1/join", &join).await;
-    all.with_token(PODS, &join).await;
-    let review = json!({"spec": {"token": TOKEN}}).to_string();
-    all.send(
-        "POST",
-        "/apis/authentication.k8s.io/v1/tokenreviews",
-        json,
-        review,
-    )
-    .await;
+    show_credentials(&mut all).await;
     // A command line is part of the request's address, which the audit log shows, as Kubernetes' does.
     let exec = format!("{PODS}/none/exec?command={COMMAND}&stdout=true");
     all.send("POST", &exec, json, String::new()).await;
