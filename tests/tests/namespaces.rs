@@ -40,7 +40,9 @@ impl Cluster {
             root_ca: String::new(),
         };
         let stop = shutdown.clone();
-        let running = controllers::run(server.client("controllers"), config, Default::default());
+        let of_server = server.clone();
+        let client_of = move |user: &str| of_server.component(user);
+        let running = controllers::run(client_of, config, Default::default());
         tokio::spawn(async move { stop.unless(running).await });
         Self {
             server,

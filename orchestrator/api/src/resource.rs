@@ -147,6 +147,10 @@ pub enum Behaviour {
     Definition,
     /// Says who asks; approved, it is signed.
     CertificateRequest,
+    /// Rules of what may be done; nobody writes any that they do not have.
+    Role,
+    /// Gives a role to somebody; nobody gives one that says more than they have.
+    RoleBinding,
     /// A question that is answered and not kept.
     Review(Question),
     /// Made when it is asked for.

@@ -258,9 +258,18 @@ impl ApiServer {
         dispatch::router(self.state.clone())
     }
 
-    /// A client of this server in the same process, under the given name. It may do everything.
+    /// An administrator's client of this server in the same process: for tools and tests.
     pub fn client(&self, user: &str) -> kube::Client {
-        let user = User::internal(user);
+        self.client_of(User::internal(user))
+    }
+
+    /// The client of a part of the control plane, which may do what the roles of this user say: the
+    /// scheduler, a controller's account.
+    pub fn component(&self, user: &str) -> kube::Client {
+        self.client_of(User::component(user))
+    }
+
+    fn client_of(&self, user: User) -> kube::Client {
         kube::Client::new(self.router().layer(axum::Extension(user)), "default")
     }
 

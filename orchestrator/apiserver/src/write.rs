@@ -23,7 +23,7 @@ use super::certificates::given;
 use super::objects::{Current, WriteError};
 use super::reply::Warnings;
 use super::services::{self, Claim};
-use super::{State, node_writes, wire};
+use super::{State, node_writes, rbac, wire};
 use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
 use store::Expect;
 
@@ -93,6 +93,7 @@ impl<'a> Writer<'a> {
         let (state, resource) = (self.state, self.resource);
         self.note_owners(None, &mut object);
         self.mutate(Operation::Create, None, &mut object).await?;
+        self.check_escalation(&object, None)?;
         resource.prepare_for_create(&mut object);
         meta::stamp(&mut object, &admission::new_uid(), Timestamp::now());
         // Some defaults are made of the uid.
@@ -114,6 +115,14 @@ impl<'a> Writer<'a> {
         let bytes = self.commit(Operation::Create, None, &object).await?;
         claim.keep();
         Ok(bytes)
+    }
+
+    /// Nobody gives rights that they do not have. Asked when everybody has changed the object who may.
+    fn check_escalation(&self, new: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+        match self.user {
+            Some(user) => rbac::check_escalation(self.state, user, self.resource, new, old),
+            None => Ok(()),
+        }
     }
 
     /// Reads the object, makes the new one out of it and writes that, until nobody came in between.
@@ -142,6 +151,7 @@ impl<'a> Writer<'a> {
         self.note_owners(Some(old), &mut new);
         if self.part != Part::Deletion {
             self.mutate(Operation::Update, Some(old), &mut new).await?;
+            self.check_escalation(&new, Some(old))?;
         }
         self.prepare(&mut new, old)?;
         if self.part != Part::Deletion {

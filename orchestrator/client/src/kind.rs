@@ -55,6 +55,10 @@ impl Kind {
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
+    pub const CLUSTER_ROLE: Kind = Kind {
+        namespaced: false,
+        ..grouped("rbac.authorization.k8s.io", "ClusterRole", "clusterroles")
+    };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
         ..grouped(

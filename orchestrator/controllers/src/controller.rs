@@ -8,8 +8,8 @@ use super::action::Plan;
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, deployment, garbage, namespace, node_lifecycle, pod_cidr, pod_gc,
-    protection, replication, root_ca, service,
+    ControllersConfig, aggregation, deployment, garbage, namespace, node_lifecycle, pod_cidr,
+    pod_gc, protection, replication, root_ca, service,
 };
 use client::Kind;
 
@@ -20,6 +20,10 @@ use client::Kind;
 pub trait Controller: Send {
     /// What it is called in logs.
     fn name(&self) -> &'static str;
+
+    /// The ServiceAccount in kube-system as which it writes; Kubernetes' name where it has such a
+    /// controller, since that is whom its default roles are for.
+    fn account(&self) -> &'static str;
 
     /// The kinds whose changes it hears of.
     fn watches(&self) -> Watches;
@@ -78,6 +82,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(namespace::NamespaceController),
         Box::new(root_ca::RootCaController::new(&config.root_ca)),
         Box::new(garbage::GarbageController),
+        Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
         Box::new(pod_gc::PodGcController::default()),
     ]

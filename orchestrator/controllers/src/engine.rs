@@ -104,6 +104,13 @@ impl Engine {
         self.queue.is_idle()
     }
 
+    /// The accounts of all controllers, some of them several times.
+    pub fn accounts(&self) -> impl Iterator<Item = &'static str> {
+        self.controllers
+            .iter()
+            .map(|controller| controller.account())
+    }
+
     pub fn world(&self) -> &World {
         &self.world
     }
@@ -131,6 +138,7 @@ impl Engine {
             let task = |about: Address| Task {
                 place,
                 controller: controller.name(),
+                account: controller.account(),
                 about,
             };
             all.into_iter()

@@ -1,5 +1,8 @@
 //! Carries out plans against the server. It chooses nothing; what it learns it hands back.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
@@ -20,25 +23,56 @@ pub enum Answer {
 /// One executor for all plans.
 #[derive(Clone)]
 pub struct Executor {
-    verbs: Verbs,
+    /// By the account of a controller.
+    verbs: Arc<BTreeMap<&'static str, Verbs>>,
     recorder: Recorder,
     answers: mpsc::UnboundedSender<Answer>,
+}
+
+/// One plan's way to the server.
+struct Worker<'a> {
+    verbs: &'a Verbs,
+    recorder: &'a Recorder,
+    answers: &'a mpsc::UnboundedSender<Answer>,
 }
 
 /// The first batch of creates; each next one is twice as large while all succeed.
 const FIRST_BATCH: usize = 1;
 
 impl Executor {
-    pub fn new(verbs: Verbs, recorder: Recorder, answers: mpsc::UnboundedSender<Answer>) -> Self {
+    pub fn new(
+        verbs: BTreeMap<&'static str, Verbs>,
+        recorder: Recorder,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> Self {
         Self {
-            verbs,
+            verbs: Arc::new(verbs),
             recorder,
             answers,
         }
     }
 
-    /// Carries out the plan up to its first failure. All answers are sent before this returns.
-    pub async fn run(&self, plan: Plan) -> Ending {
+    /// Carries out the plan of a controller with that account, up to its first failure. All answers are sent
+    /// before this returns.
+    pub async fn run(&self, account: &str, plan: Plan) -> Ending {
+        let Some(verbs) = self.verbs.get(account) else {
+            let message = format!("the account {account} has no client");
+            return Ending::Failed {
+                creating: false,
+                message,
+            };
+        };
+        let worker = Worker {
+            verbs,
+            recorder: &self.recorder,
+            answers: &self.answers,
+        };
+        worker.run(plan).await
+    }
+}
+
+impl Worker<'_> {
+    async fn run(&self, plan: Plan) -> Ending {
         let mut actions = plan.actions.into_iter().peekable();
         let mut batch_size = FIRST_BATCH;
         while let Some(action) = actions.next() {
@@ -263,7 +297,7 @@ impl Executor {
         } else {
             Recorder::normal
         };
-        tell(&self.recorder, about, reason, message);
+        tell(self.recorder, about, reason, message);
     }
 
     fn answer(&self, kind: Kind, object: Value) {

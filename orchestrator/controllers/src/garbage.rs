@@ -23,6 +23,10 @@ impl Controller for GarbageController {
         "garbage collector"
     }
 
+    fn account(&self) -> &'static str {
+        "generic-garbage-collector"
+    }
+
     fn watches(&self) -> Watches {
         Watches::All
     }

@@ -5,6 +5,7 @@
 //! has one server, and the lock on its data directory is the election.
 
 pub mod action;
+pub mod aggregation;
 pub mod controller;
 pub mod deployment;
 pub mod engine;
@@ -41,12 +42,13 @@ pub struct ControllersConfig {
     pub root_ca: String,
 }
 
-/// Runs every controller until `shutdown`.
+/// Runs every controller until `shutdown`. `client_of` makes a client that asks under that name: of what
+/// watches for all, and of each controller's own account.
 pub async fn run(
-    client: kube::Client,
+    client_of: impl Fn(&str) -> kube::Client,
     config: ControllersConfig,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shell::run(client, config, shutdown).await;
+    shell::run(client_of, config, shutdown).await;
     Ok(())
 }

@@ -22,6 +22,10 @@ impl Controller for NamespaceController {
         "namespaces"
     }
 
+    fn account(&self) -> &'static str {
+        "namespace-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::All
     }

@@ -49,6 +49,10 @@ impl Controller for NodeController {
         "node lifecycle"
     }
 
+    fn account(&self) -> &'static str {
+        "node-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::NODE, Kind::LEASE, Kind::POD])
     }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -81,6 +82,7 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
     /// Whether a volume is bound to a claim.
@@ -200,6 +202,7 @@ impl Object {
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
+            Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
             Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
@@ -303,6 +306,14 @@ impl Object {
 
     pub fn as_deployment(&self) -> Option<&Arc<Deployment>> {
         if let Body::Deployment(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_cluster_role(&self) -> Option<&Arc<ClusterRole>> {
+        if let Body::ClusterRole(row) = &self.body {
             Some(row)
         } else {
             None
@@ -562,6 +573,17 @@ impl From<EndpointSlice> for Object {
     fn from(mut slice: EndpointSlice) -> Self {
         let metadata = slim(&mut slice.metadata);
         Self::new(Kind::ENDPOINT_SLICE, metadata, Body::Slice(Arc::new(slice)))
+    }
+}
+
+impl From<ClusterRole> for Object {
+    fn from(mut role: ClusterRole) -> Self {
+        let metadata = std::mem::take(&mut role.metadata);
+        Self::new(
+            Kind::CLUSTER_ROLE,
+            metadata,
+            Body::ClusterRole(Arc::new(role)),
+        )
     }
 }
 

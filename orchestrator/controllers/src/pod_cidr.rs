@@ -45,6 +45,10 @@ impl Controller for PodCidrController {
         "pod CIDRs"
     }
 
+    fn account(&self) -> &'static str {
+        "node-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::NODE])
     }

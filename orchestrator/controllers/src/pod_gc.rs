@@ -28,6 +28,10 @@ impl Controller for PodGcController {
         "pod garbage collector"
     }
 
+    fn account(&self) -> &'static str {
+        "pod-garbage-collector"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::POD, Kind::NODE])
     }

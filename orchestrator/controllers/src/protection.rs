@@ -20,6 +20,10 @@ impl Controller for ProtectionController {
         "storage object protection"
     }
 
+    fn account(&self) -> &'static str {
+        "pvc-protection-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[
             Kind::POD,

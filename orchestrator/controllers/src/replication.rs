@@ -42,6 +42,13 @@ impl Controller for SetController {
         self.kind.plural
     }
 
+    fn account(&self) -> &'static str {
+        match self.kind {
+            Kind::REPLICA_SET => "replicaset-controller",
+            _ => "replication-controller",
+        }
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(self.watches)
     }

@@ -37,6 +37,10 @@ impl Controller for RootCaController {
         "root-ca-certificate-publisher"
     }
 
+    fn account(&self) -> &'static str {
+        "root-ca-cert-publisher"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::NAMESPACE, Kind::CONFIG_MAP])
     }

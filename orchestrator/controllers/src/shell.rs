@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -26,17 +27,25 @@ use super::world::Change;
 use client::list_watch::Versioned;
 use client::{Bare, Delivery, Kind, Recorder, Verbs, list_watch};
 
+/// Who watches, for all controllers.
+const MANAGER: &str = "system:kube-controller-manager";
+
 /// Plans carried out at a time.
 const CONCURRENT: usize = 32;
 /// Changes taken in at a time before plans are made, at most.
 const DRAIN: usize = 256;
 
-/// Runs until `shutdown`.
-pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: CancellationToken) {
+/// Runs until `shutdown`. What watches and tells events is `MANAGER`; what a controller writes, its own
+/// account.
+pub async fn run(
+    client_of: impl Fn(&str) -> kube::Client,
+    config: ControllersConfig,
+    shutdown: CancellationToken,
+) {
+    let client = client_of(MANAGER);
     let (changes, mut delivered) = mpsc::channel(DRAIN);
     let (answers, mut answered) = mpsc::unbounded_channel();
     let recorder = Recorder::start(client.clone(), "controller-manager");
-    let executor = Executor::new(Verbs::new(client.clone()), recorder, answers);
     let watches = start_watches(&client, &changes);
     let mut custom = CustomWatches::default();
     for range in &config.pod_ranges {
@@ -44,6 +53,11 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
     }
     let clock = Clock::start();
     let mut engine = Engine::new(config, clock.now());
+    let accounts = engine.accounts().map(|account| {
+        let user = format!("system:serviceaccount:kube-system:{account}");
+        (account, Verbs::new(client_of(&user)))
+    });
+    let executor = Executor::new(accounts.collect(), recorder, answers);
     let mut running: JoinSet<(Task, Ending)> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT
@@ -51,7 +65,7 @@ pub async fn run(client: kube::Client, config: ControllersConfig, shutdown: Canc
         {
             let executor = executor.clone();
             running.spawn(async move {
-                let ending = executor.run(plan).await;
+                let ending = executor.run(task.account, plan).await;
                 (task, ending)
             });
         }
@@ -192,6 +206,7 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
             Kind::CONFIG_MAP => watch::<ConfigMap>(&mut watches, client, kind, changes),
+            Kind::CLUSTER_ROLE => watch::<ClusterRole>(&mut watches, client, kind, changes),
             Kind::DEFINITION => {
                 watch::<CustomResourceDefinition>(&mut watches, client, kind, changes);
             }

@@ -9,5 +9,7 @@ pub struct Task {
     pub place: usize,
     /// Its name.
     pub controller: &'static str,
+    /// As whom it writes.
+    pub account: &'static str,
     pub about: Address,
 }

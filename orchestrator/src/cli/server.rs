@@ -267,7 +267,8 @@ fn start_parts(
         stopping.requested().await;
         stop.cancel();
     });
-    let client = server.client("system:kube-controller-manager");
+    let of_server = server.clone();
+    let client_of = move |user: &str| of_server.component(user);
     let ranges = config.pod_cidrs.iter().zip(&config.node_mask_bits);
     let settings = ControllersConfig {
         pod_ranges: ranges
@@ -281,9 +282,9 @@ fn start_parts(
     };
     tasks.essential(
         "controllers",
-        controllers::run(client, settings, token.clone()),
+        controllers::run(client_of, settings, token.clone()),
     );
-    let client = server.client("system:kube-scheduler");
+    let client = server.component("system:kube-scheduler");
     tasks.essential("scheduler", scheduler::run(client, token));
 }
 

@@ -91,6 +91,17 @@ impl User {
         Self::named(name, vec![MASTERS.to_owned()])
     }
 
+    /// A part of the control plane in this process that has the rights of its roles.
+    pub fn component(name: &str) -> Self {
+        let account = name.strip_prefix("system:serviceaccount:");
+        let account = account.and_then(|account| account.split_once(':'));
+        let groups = account.map_or_else(Vec::new, |(namespace, _)| {
+            let all = "system:serviceaccounts";
+            vec![all.to_owned(), format!("{all}:{namespace}")]
+        });
+        Self::named(name, groups)
+    }
+
     /// Somebody whom another caller asks about.
     pub fn named(name: &str, groups: Vec<String>) -> Self {
         Self {

@@ -13,7 +13,8 @@ use api::rbac::{Rule, missing};
 use api::{ApiError, FieldValidation, Resource, meta};
 use store::{Expect, Write};
 
-const TABLE: &str = include_str!("defaults.txt");
+/// Those of Kubernetes, and those of our own controllers.
+const TABLES: [&str; 2] = [include_str!("defaults.txt"), include_str!("extra.txt")];
 
 /// An object with this annotation and the value "false" is left as it is.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -121,7 +122,7 @@ fn append(object: &mut Value, list: &str, items: Vec<Value>) {
 /// The default objects, without what the server adds to any.
 pub fn defaults() -> &'static [Value] {
     static DEFAULTS: OnceLock<Vec<Value>> = OnceLock::new();
-    DEFAULTS.get_or_init(|| read(TABLE))
+    DEFAULTS.get_or_init(|| TABLES.into_iter().flat_map(read).collect())
 }
 
 /// Reads a table, whose form its first lines say.

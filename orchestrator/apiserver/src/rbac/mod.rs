@@ -8,6 +8,7 @@
 //! The default roles and bindings are `defaults`; they are data, made and mended when the server starts.
 
 mod defaults;
+mod escalation;
 mod index;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use api::kinds::rbac::GROUP;
 use api::rbac::{Attributes, Rule};
 
 pub use defaults::first_objects;
+pub use escalation::check as check_escalation;
 pub use index::{Granted, Subject};
 
 use index::Index;

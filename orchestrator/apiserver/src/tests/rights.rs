@@ -237,3 +237,319 @@ async fn the_default_roles_are_there_and_mended_when_the_server_starts() {
         version(&mended)
     );
 }
+
+#[tokio::test]
+async fn who_writes_a_role_holds_its_rules_or_may_escalate() {
+    let cluster = Cluster::start().await;
+    cluster.grant("ann", &["get", "list"], &["pods"]).await;
+    let write = json!({"rules": [{"verbs": ["create", "update", "patch"],
+        "apiGroups": ["rbac.authorization.k8s.io"],
+        "resources": ["roles", "clusterroles", "rolebindings", "clusterrolebindings"]}]});
+    let path = |plural: &str| format!("{RBAC}/{plural}");
+    cluster
+        .post(
+            &path("clusterroles"),
+            object("ClusterRole", "writer", write),
+        )
+        .await
+        .expect(201);
+    let bound = object(
+        "ClusterRoleBinding",
+        "w",
+        binding(("ClusterRole", "writer"), ("User", "ann")),
+    );
+    cluster
+        .post(&path("clusterrolebindings"), bound)
+        .await
+        .expect(201);
+    let ann = cluster.of("ann", &["dev"]);
+    let role = |name: &str, verbs: &[&str]| object("ClusterRole", name, rules(verbs, &["pods"]));
+    ann.post(&path("clusterroles"), role("mine", &["get"]))
+        .await
+        .expect(201);
+    let refused = ann
+        .post(
+            &path("clusterroles"),
+            role("more", &["get", "delete", "watch"]),
+        )
+        .await;
+    assert_eq!(
+        refused.message(),
+        "clusterroles.rbac.authorization.k8s.io \"more\" is forbidden: user \"ann\" (groups=[\"dev\" \
+         \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n\
+         {APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\" \"watch\"]}"
+    );
+    refused.expect(403);
+    let mine = format!("{}/mine", path("clusterroles"));
+    ann.merge(&mine, rules(&["delete"], &["pods"]))
+        .await
+        .expect(403);
+    // What it had before, its owners and its name may be written all the same.
+    ann.merge(&mine, json!({"metadata": {"labels": {"a": "b"}}}))
+        .await
+        .expect(200);
+    cluster
+        .merge(&mine, rules(&["delete"], &["pods"]))
+        .await
+        .expect(200);
+    ann.merge(&mine, json!({"metadata": {"finalizers": ["a.b/c"]}}))
+        .await
+        .expect(200);
+    ann.merge(&mine, json!({"metadata": {"labels": {"a": "c"}}}))
+        .await
+        .expect(403);
+    let mut gathers = role("gathers", &["get"]);
+    gathers["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    let refused = ann.post(&path("clusterroles"), gathers).await;
+    assert!(
+        refused
+            .message()
+            .ends_with("must have cluster-admin privileges to use the aggregationRule")
+    );
+    // In a namespace with the rights of that namespace.
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let local = |name: &str, verbs: &[&str]| object("Role", name, rules(verbs, &["pods"]));
+    ann.post(&roles, local("mine", &["list"])).await.expect(201);
+    ann.post(&roles, local("more", &["*"])).await.expect(403);
+    let escalate = json!({"rules": [{"verbs": ["escalate"], "resources": ["roles"],
+        "apiGroups": ["rbac.authorization.k8s.io"]}]});
+    cluster
+        .post(
+            &path("clusterroles"),
+            object("ClusterRole", "esc", escalate),
+        )
+        .await
+        .expect(201);
+    let bound = object(
+        "ClusterRoleBinding",
+        "esc",
+        binding(("ClusterRole", "esc"), ("User", "ann")),
+    );
+    cluster
+        .post(&path("clusterrolebindings"), bound)
+        .await
+        .expect(201);
+    ann.post(&roles, local("more", &["*"])).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_writes_a_binding_holds_the_rules_of_its_role_or_may_bind_it() {
+    let cluster = Cluster::start().await;
+    let path = |plural: &str| format!("{RBAC}/{plural}");
+    let write = json!({"rules": [
+        {"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"],
+            "resources": ["rolebindings", "clusterrolebindings"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+    cluster
+        .post(
+            &path("clusterroles"),
+            object("ClusterRole", "writer", write),
+        )
+        .await
+        .expect(201);
+    let bound = object(
+        "ClusterRoleBinding",
+        "w",
+        binding(("ClusterRole", "writer"), ("User", "ann")),
+    );
+    cluster
+        .post(&path("clusterrolebindings"), bound)
+        .await
+        .expect(201);
+    let pods = object("ClusterRole", "pods", rules(&["get"], &["pods"]));
+    cluster.post(&path("clusterroles"), pods).await.expect(201);
+    let ann = cluster.of("ann", &[]);
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    let bind = |name: &str, role: &str| {
+        object(
+            "RoleBinding",
+            name,
+            binding(("ClusterRole", role), ("User", "bob")),
+        )
+    };
+    ann.post(&bindings, bind("a", "pods")).await.expect(201);
+    let refused = ann.post(&bindings, bind("b", "cluster-admin")).await;
+    assert!(
+        refused
+            .message()
+            .contains("is attempting to grant RBAC permissions not currently held:"),
+        "{}",
+        refused.message()
+    );
+    refused.expect(403);
+    ann.post(&bindings, bind("c", "nowhere")).await.expect(404);
+    let may_bind = json!({"rules": [{"verbs": ["bind"], "resources": ["clusterroles"],
+        "resourceNames": ["cluster-admin"], "apiGroups": ["rbac.authorization.k8s.io"]}]});
+    let role = object("Role", "bind", may_bind);
+    cluster
+        .post(&format!("{RBAC}/namespaces/default/roles"), role)
+        .await
+        .expect(201);
+    let bound = object(
+        "RoleBinding",
+        "bind",
+        binding(("Role", "bind"), ("User", "ann")),
+    );
+    cluster.post(&bindings, bound).await.expect(201);
+    ann.post(&bindings, bind("b", "cluster-admin"))
+        .await
+        .expect(201);
+    let everywhere = object(
+        "ClusterRoleBinding",
+        "b",
+        binding(("ClusterRole", "cluster-admin"), ("User", "bob")),
+    );
+    ann.post(&path("clusterrolebindings"), everywhere)
+        .await
+        .expect(403);
+}
+
+/// SubjectReview should support SubjectReview API operations
+#[tokio::test]
+async fn reviews_of_access_say_whether_and_why() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/authorization.k8s.io/v1";
+    let review = |kind: &str, spec: Value| {
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind,
+            "metadata": {"namespace": "default"}, "spec": spec})
+    };
+    let account = "system:serviceaccount:default:e2e";
+    let bound = object(
+        "RoleBinding",
+        "e2e",
+        json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": "e2e", "namespace": "default"}]}),
+    );
+    let ask = async |kind: &str, plural: &str, of: &Cluster| {
+        let wish = json!({"verb": "list", "resource": "configmaps", "namespace": "default",
+            "version": "v1", "fieldSelector": {"rawSelector": "metadata.name=a"},
+            "labelSelector": {"requirements": [{"key": "a", "operator": "Exists"}]}});
+        let mut spec = json!({"resourceAttributes": wish});
+        if kind != "SelfSubjectAccessReview" {
+            spec["user"] = account.into();
+        }
+        of.post(&format!("{path}/{plural}"), review(kind, spec))
+            .await
+            .expect(201)["status"]
+            .clone()
+    };
+    let local = "namespaces/default/localsubjectaccessreviews";
+    let e2e = cluster.of(account, &[]);
+    let all = [
+        ("SubjectAccessReview", "subjectaccessreviews", &cluster),
+        ("LocalSubjectAccessReview", local, &cluster),
+        ("SelfSubjectAccessReview", "selfsubjectaccessreviews", &e2e),
+    ];
+    for (kind, plural, by) in all {
+        assert_eq!(
+            ask(kind, plural, by).await,
+            json!({"allowed": false}),
+            "{kind}"
+        );
+    }
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    cluster.post(&bindings, bound).await.expect(201);
+    let because = "RBAC: allowed by RoleBinding \"e2e/default\" of ClusterRole \"cluster-admin\" to \
+                   ServiceAccount \"e2e/default\"";
+    for (kind, plural, by) in all {
+        let expected = json!({"allowed": true, "reason": because});
+        assert_eq!(ask(kind, plural, by).await, expected, "{kind}");
+    }
+    // A question about somebody else gives them no groups that it does not name.
+    let own = json!({"user": "bob", "resourceAttributes": {"verb": "create",
+        "group": "authorization.k8s.io", "resource": "selfsubjectaccessreviews"}});
+    let asked = review("SubjectAccessReview", own.clone());
+    let answer = cluster
+        .post(&format!("{path}/subjectaccessreviews"), asked)
+        .await
+        .expect(201);
+    assert_eq!(answer["status"]["allowed"], false);
+    let mut grouped = own;
+    grouped["groups"] = json!(["system:authenticated"]);
+    let asked = review("SubjectAccessReview", grouped);
+    let answer = cluster
+        .post(&format!("{path}/subjectaccessreviews"), asked)
+        .await
+        .expect(201);
+    assert_eq!(answer["status"]["allowed"], true);
+}
+
+/// What each identity of the cluster's own parts is refused: the table in SECURITY.md.
+#[tokio::test]
+async fn every_identity_of_the_cluster_is_refused_what_is_not_its_own() {
+    let cluster = Cluster::start().await;
+    let account = |name: &str| format!("system:serviceaccount:kube-system:{name}");
+    let [binding, role] = ["clusterrolebindings", "clusterroles"].map(|it| format!("{RBAC}/{it}"));
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let nodes = "/api/v1/nodes";
+    let cases = [
+        (
+            "system:kube-scheduler".to_owned(),
+            &[secrets, "/api/v1/configmaps"][..],
+            &[nodes, PODS][..],
+        ),
+        (
+            "system:kube-controller-manager".to_owned(),
+            &[][..],
+            &[secrets][..],
+        ),
+        (
+            account("endpointslice-controller"),
+            &[secrets][..],
+            &[nodes][..],
+        ),
+        (
+            account("replicaset-controller"),
+            &[secrets, nodes][..],
+            &[][..],
+        ),
+        (
+            account("deployment-controller"),
+            &[secrets, nodes][..],
+            &[][..],
+        ),
+        (account("node-controller"), &[secrets][..], &[][..]),
+        (account("service-controller"), &[secrets, PODS][..], &[][..]),
+        (account("pod-garbage-collector"), &[secrets][..], &[][..]),
+        (
+            account("pvc-protection-controller"),
+            &[secrets, nodes][..],
+            &[][..],
+        ),
+        (
+            account("clusterrole-aggregation-controller"),
+            &[secrets, PODS][..],
+            &[][..],
+        ),
+    ];
+    for (name, refused, allowed) in cases {
+        let component = cluster.of(&name, &[]);
+        for path in refused {
+            assert_eq!(
+                component.get(&format!("{path}/x")).await.code,
+                403,
+                "{name} {path}"
+            );
+            assert_eq!(component.get(path).await.code, 403, "{name} {path}");
+        }
+        for path in allowed {
+            assert_eq!(component.get(path).await.code, 200, "{name} {path}");
+        }
+        // None of them makes roles or bindings, deletes a namespace, or impersonates.
+        let all = object("ClusterRole", "all", rules(&["*"], &["*"]));
+        assert_eq!(component.post(&role, all).await.code, 403, "{name}");
+        let own = self::binding(("ClusterRole", "cluster-admin"), ("User", &name));
+        let own = object("ClusterRoleBinding", "own", own);
+        assert_eq!(component.post(&binding, own).await.code, 403, "{name}");
+        assert_eq!(
+            component.delete("/api/v1/namespaces/default").await.code,
+            403,
+            "{name}"
+        );
+        let users = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {"user": name, "resourceAttributes": {"verb": "impersonate", "resource": "users"}}});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = cluster.post(path, users).await.expect(201);
+        assert_eq!(answer["status"]["allowed"], false, "{name}");
+    }
+}

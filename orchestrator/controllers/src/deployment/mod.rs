@@ -27,6 +27,10 @@ impl Controller for DeploymentController {
         "deployments"
     }
 
+    fn account(&self) -> &'static str {
+        "deployment-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::POD])
     }

@@ -26,6 +26,10 @@ impl Controller for EndpointsController {
         "endpoints"
     }
 
+    fn account(&self) -> &'static str {
+        "endpoint-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE, Kind::ENDPOINTS])
     }

@@ -38,6 +38,10 @@ impl Controller for LoadBalancerController {
         "load balancers"
     }
 
+    fn account(&self) -> &'static str {
+        "service-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::SERVICE])
     }

@@ -30,6 +30,10 @@ impl Controller for MirrorController {
         "endpoint slice mirroring"
     }
 
+    fn account(&self) -> &'static str {
+        "endpointslicemirroring-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::SERVICE, Kind::ENDPOINTS, Kind::ENDPOINT_SLICE])
     }

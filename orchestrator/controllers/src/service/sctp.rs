@@ -27,6 +27,10 @@ impl Controller for SctpController {
         "sctp"
     }
 
+    fn account(&self) -> &'static str {
+        "service-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE])
     }

@@ -28,6 +28,10 @@ impl Controller for SliceController {
         "endpoint slices"
     }
 
+    fn account(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
     fn watches(&self) -> Watches {
         Watches::Only(&[Kind::POD, Kind::NODE, Kind::SERVICE, Kind::ENDPOINT_SLICE])
     }

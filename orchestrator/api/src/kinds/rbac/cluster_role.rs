@@ -4,12 +4,13 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 
 use super::{GROUP, role::rules};
 use crate::columns::CREATED;
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors, NameRule};
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::Role,
         scope: Scope::Cluster,
         name_rule: NameRule::PathSegment,
         validate,

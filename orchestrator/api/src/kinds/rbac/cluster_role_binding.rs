@@ -3,11 +3,12 @@
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 
 use super::{GROUP, binding};
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::NameRule;
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::RoleBinding,
         scope: Scope::Cluster,
         name_rule: NameRule::PathSegment,
         default: binding::default,

@@ -4,11 +4,12 @@ use k8s_openapi::api::rbac::v1::Role;
 
 use super::GROUP;
 use crate::columns::CREATED;
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::{At, Errors, NameRule};
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::Role,
         name_rule: NameRule::PathSegment,
         validate: |object, errors| rules(object, Scope::Namespaced, errors),
         printer: CREATED,

@@ -3,11 +3,12 @@
 use k8s_openapi::api::rbac::v1::RoleBinding;
 
 use super::{GROUP, binding};
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::NameRule;
 
 pub fn resource() -> Resource {
     Resource {
+        behaviour: Behaviour::RoleBinding,
         name_rule: NameRule::PathSegment,
         default: binding::default,
         validate: |object, errors| binding::validate(object, Scope::Namespaced, errors),

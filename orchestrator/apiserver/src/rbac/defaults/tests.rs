@@ -47,7 +47,10 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 fn of_kind(kind: &str) -> Vec<String> {
-    let all = defaults().iter().filter(|object| object["kind"] == kind);
+    let own = |object: &&Value| meta::name(object).starts_with("orchestrator:");
+    let all = defaults()
+        .iter()
+        .filter(|object| object["kind"] == kind && !own(object));
     sorted(all.map(|object| match meta::namespace(object) {
         "" => meta::name(object).to_owned(),
         namespace => format!("{namespace}/{}", meta::name(object)),
@@ -97,7 +100,7 @@ fn every_default_is_valid_and_every_binding_is_of_a_default_role() {
         let [cluster_roles, roles] = &names;
         let is_default = match role["kind"].as_str() {
             Some("Role") => roles.contains(&format!("{}/{name}", meta::namespace(object))),
-            _ => cluster_roles.iter().any(|known| known == name),
+            _ => cluster_roles.iter().any(|known| known == name) || name == meta::name(object),
         };
         assert!(is_default, "{object}");
         // A controller's role is its own and nobody else's; nodes have their authorizer.
@@ -108,6 +111,25 @@ fn every_default_is_valid_and_every_binding_is_of_a_default_role() {
         }
     }
     assert!(find("ClusterRoleBinding", "system:node")["subjects"].is_null());
+}
+
+/// Each row of our own table adds to a role that Kubernetes has for the same account.
+#[test]
+fn what_our_controllers_have_beyond_kubernetes_is_not_in_its_roles_already() {
+    let own = defaults()
+        .iter()
+        .filter(|object| object["kind"] == "ClusterRole");
+    let own = own.filter_map(|role| Some((role, meta::name(role).strip_prefix("orchestrator:")?)));
+    for (role, name) in own {
+        let rules = |role: &Value| -> Vec<Rule> {
+            serde_json::from_value(role["rules"].clone()).expect("rules")
+        };
+        let theirs = rules(find("ClusterRole", &format!("system:{name}")));
+        let added = missing(&theirs, &rules(role));
+        let pieces = missing(&[], &rules(role));
+        assert_eq!(added, pieces, "{name}");
+        find("ClusterRoleBinding", &format!("orchestrator:{name}"));
+    }
 }
 
 #[test]

@@ -1,0 +1,218 @@
+//! The whole control plane in one process, each part with the rights of its own roles and no more: it
+//! does all of its work, and nothing of it is refused.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use apiserver::{ApiServer, ServerConfig, User};
+use controllers::ControllersConfig;
+use http::{Request, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use store::MemoryStore;
+use sys::{Shutdown, Tasks};
+use tower::ServiceExt;
+
+/// For what takes a moment, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was refused, and to whom.
+type Refused = Arc<Mutex<Vec<String>>>;
+
+/// A client of the server under a name, which notes what it is refused.
+fn client(server: &ApiServer, user: &str, refused: &Refused) -> Client {
+    let (router, component) = (server.router(), User::component(user));
+    let (user, refused) = (user.to_owned(), refused.clone());
+    let service = tower::service_fn(move |mut request: Request<Body>| {
+        request.extensions_mut().insert(component.clone());
+        let what = format!("{user}: {} {}", request.method(), request.uri());
+        let (router, refused) = (router.clone(), refused.clone());
+        async move {
+            let answer = router.oneshot(request).await?;
+            if answer.status() == StatusCode::FORBIDDEN {
+                refused.lock().expect("whole").push(what);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    Client::new(service, "default")
+}
+
+struct Admin(Client);
+
+impl Admin {
+    async fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value, kube::Error> {
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("content-type", kind)
+            .body(body.to_string().into_bytes());
+        self.0.request(request.expect("a request")).await
+    }
+
+    async fn make(&self, path: &str, object: Value) {
+        let made = self.call("POST", path, &object).await;
+        made.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    /// Waits until what is at a path is so.
+    async fn wait(&self, path: &str, is: impl Fn(Option<&Value>) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = self.call("GET", path, &Value::Null).await.ok();
+            if is(found.as_ref()) {
+                return;
+            }
+            assert!(Instant::now() < end, "{path}: {found:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn items(list: Option<&Value>) -> &[Value] {
+    let items = list.and_then(|list| list["items"].as_array());
+    items.map_or(&[], Vec::as_slice)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_of_the_control_plane_is_refused_what_it_does() {
+    let tasks = Tasks::new(Shutdown::new());
+    let store = Arc::new(MemoryStore::default());
+    let server = ApiServer::build(ServerConfig::default(), store, None, tasks).await;
+    let server = server.expect("a server");
+    let refused = Refused::default();
+    let (of_server, seen) = (server.clone(), refused.clone());
+    let client_of = move |user: &str| client(&of_server, user, &seen);
+    let config = ControllersConfig {
+        pod_ranges: Vec::new(),
+        load_balancer_pool: Vec::new(),
+        root_ca: "PEM".to_owned(),
+    };
+    tokio::spawn(controllers::run(client_of, config, Default::default()));
+    let scheduler = client(&server, "system:kube-scheduler", &refused);
+    tokio::spawn(scheduler::run(scheduler, Default::default()));
+    let admin = Admin(server.client("test"));
+
+    // Aggregated roles are put together.
+    let edit = "/apis/rbac.authorization.k8s.io/v1/clusterroles/edit";
+    admin
+        .wait(edit, |role| {
+            role.is_some_and(|role| role["rules"][0].is_object())
+        })
+        .await;
+
+    admin
+        .make("/api/v1/nodes", json!({"metadata": {"name": "one"}}))
+        .await;
+    let ready = json!({"status": {
+        "capacity": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    admin
+        .call("PATCH", "/api/v1/nodes/one/status", &ready)
+        .await
+        .expect("a node");
+    admin
+        .make("/api/v1/namespaces", json!({"metadata": {"name": "work"}}))
+        .await;
+    let core = |plural: &str| format!("/api/v1/namespaces/work/{plural}");
+    admin
+        .wait(&core("serviceaccounts/default"), |account| {
+            account.is_some()
+        })
+        .await;
+    let template = json!({"metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let selector = json!({"app": "web"});
+    let deployments = "/apis/apps/v1/namespaces/work/deployments";
+    admin
+        .make(
+            deployments,
+            json!({"metadata": {"name": "web"}, "spec": {"replicas": 2,
+                "selector": {"matchLabels": selector}, "template": template}}),
+        )
+        .await;
+    let mut own = template.clone();
+    own["metadata"]["labels"]["app"] = "old".into();
+    admin
+        .make(
+            &core("replicationcontrollers"),
+            json!({"metadata": {"name": "old"}, "spec": {"replicas": 1, "template": own}}),
+        )
+        .await;
+    admin
+        .make(
+            &core("services"),
+            json!({"metadata": {"name": "web"}, "spec": {"selector": selector,
+                "ports": [{"port": 80}]}}),
+        )
+        .await;
+    let bound = |list: Option<&Value>| {
+        items(list)
+            .iter()
+            .filter(|pod| pod["spec"]["nodeName"] == "one")
+            .count()
+    };
+    admin.wait(&core("pods"), |pods| bound(pods) == 3).await;
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/work/endpointslices";
+    admin.wait(slices, |slices| !items(slices).is_empty()).await;
+    admin
+        .wait(&core("endpoints/web"), |endpoints| endpoints.is_some())
+        .await;
+    let deployed =
+        |object: Option<&Value>| object.is_some_and(|object| object["status"]["replicas"] == 2);
+    admin.wait(&format!("{deployments}/web"), deployed).await;
+
+    let one = json!({"spec": {"replicas": 1}});
+    admin
+        .call("PATCH", &format!("{deployments}/web"), &one)
+        .await
+        .expect("scaled");
+    let background = json!({"propagationPolicy": "Background"});
+    let old = core("replicationcontrollers/old");
+    admin
+        .call("DELETE", &old, &background)
+        .await
+        .expect("deleted");
+    let ended = |pods: Option<&Value>| {
+        items(pods)
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .count()
+            == 1
+    };
+    admin.wait(&core("pods"), ended).await;
+    // No agent confirms that they have ended.
+    let at_once = json!({"gracePeriodSeconds": 0});
+    admin
+        .call("DELETE", "/api/v1/namespaces/work", &Value::Null)
+        .await
+        .expect("deleted");
+    let end = Instant::now() + PATIENCE;
+    while admin
+        .call("GET", "/api/v1/namespaces/work", &Value::Null)
+        .await
+        .is_ok()
+    {
+        let pods = admin.call("GET", &core("pods"), &Value::Null).await.ok();
+        for pod in items(pods.as_ref()) {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let _ = admin
+                .call("DELETE", &core(&format!("pods/{name}")), &at_once)
+                .await;
+        }
+        assert!(
+            Instant::now() < end,
+            "the namespace stays: {:?}",
+            refused.lock()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = refused.lock().expect("whole");
+    assert!(refused.is_empty(), "{refused:#?}");
+}
