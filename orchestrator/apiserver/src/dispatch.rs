@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
-use axum::http::{Method, Response, header};
+use axum::http::{HeaderMap, Method, Response, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use jiff::Timestamp;
@@ -262,18 +262,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             verb.as_str(),
         ));
     }
-    let mut wanted = match target.subresource {
-        // A log is text, whatever the client accepts.
-        Some(Subresource::Log) => Wanted::JSON,
-        _ => Wanted::negotiate(request.headers(), &query, offer(&target, verb))?,
-    };
-    if wanted.format == Format::Protobuf
-        && trail.is_at(Level::RequestResponse)
-        && negotiate::accepts_json(request.headers())
-    {
-        // The log shows answers as JSON: a client that takes that as well gets it.
-        wanted.format = Format::Json;
-    }
+    let wanted = wanted(request.headers(), &query, &target, verb, &trail)?;
     options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
     let upload = read(verb, &parts, body).await?;
@@ -290,6 +279,12 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         warnings: Warnings::default(),
         trail: trail.clone(),
     };
+    serve(call, large, room).await
+}
+
+/// Serves a request in the time that its kind has, on the threads that are for it.
+async fn serve(call: Call, large: bool, room: Option<OwnedSemaphorePermit>) -> Answer {
+    let (verb, trail) = (call.verb, call.trail.clone());
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         return rest::serve(call).await;
     }
@@ -305,6 +300,27 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         in_time(to_the_end(tokio::spawn(work))).await
     };
     answer.map(|answer| trail.copied(answer))
+}
+
+/// In which form the answer is.
+fn wanted(
+    headers: &HeaderMap,
+    query: &Query,
+    target: &Target,
+    verb: Verb,
+    trail: &Trail,
+) -> Result<Wanted, ApiError> {
+    if target.subresource == Some(Subresource::Log) {
+        // A log is text, whatever the client accepts.
+        return Ok(Wanted::JSON);
+    }
+    let mut wanted = Wanted::negotiate(headers, query, offer(target, verb))?;
+    let is_logged = trail.is_at(Level::RequestResponse);
+    if wanted.format == Format::Protobuf && is_logged && negotiate::accepts_json(headers) {
+        // The audit log shows answers as JSON: a client that takes that as well gets it.
+        wanted.format = Format::Json;
+    }
+    Ok(wanted)
 }
 
 /// Whether the caller may ask for what is not served here.

@@ -34,11 +34,15 @@ pub struct Lines(Arc<Mutex<Vec<u8>>>);
 pub struct Capture {
     pub lines: Lines,
     _guard: tracing::subscriber::DefaultGuard,
+    /// While there is one subscriber alone, tracing (0.1) asks that of the thread which is the first to
+    /// come by an event whether anybody wants it, and remembers the answer for all threads.
+    _second: tracing::Dispatch,
 }
 
 impl Capture {
     /// At a level as [`init`] takes it.
     pub fn start(level: &str) -> Result<Self, InvalidFilter> {
+        let second = tracing::Dispatch::new(tracing_subscriber::registry());
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -49,6 +53,7 @@ impl Capture {
         Ok(Self {
             lines,
             _guard: tracing::subscriber::set_default(subscriber),
+            _second: second,
         })
     }
 }

@@ -193,6 +193,9 @@ impl Record {
             let objects = [&mut noted.sent].into_iter().flatten();
             objects.for_each(event::omit_managed_fields);
         }
+        if self.verdict.level == Level::Metadata {
+            noted.status.iter_mut().for_each(forget_what_was_sent);
+        }
         let now = Timestamp::now();
         let line = event::line(self.verdict.level, stage, &self.arrival, &mut noted, now);
         drop(noted);
@@ -230,6 +233,18 @@ fn status_of(answer: &Response<Body>) -> Value {
     match answer.extensions().get::<Said>() {
         Some(Said(status)) => bare(Value::clone(status)),
         None => json!({"metadata": {}, "code": answer.status().as_u16()}),
+    }
+}
+
+/// Refusals of what a body says quote it, and a body is no part of the level Metadata.
+fn forget_what_was_sent(status: &mut Value) {
+    if !matches!(status["code"].as_u64(), Some(400 | 422)) {
+        return;
+    }
+    if let Some(fields) = status.as_object_mut() {
+        fields.remove("message");
+        let details = fields.get_mut("details").and_then(Value::as_object_mut);
+        details.map(|details| details.remove("causes"));
     }
 }
 

@@ -73,7 +73,7 @@ pub async fn patch(call: &Call) -> Answer {
         };
         let patched = kind.apply(patched_kind, &original, &patch)?;
         let decoded = patched_kind.canonical(patched, mode);
-        let mut decoded = decoded.map_err(|error| unfit(&patch, error))?;
+        let mut decoded = decoded.map_err(|error| unfit(patched_kind, &patch, error))?;
         call.check_namespace(&mut decoded.object)?;
         check_name(call, &mut decoded.object)?;
         check_revision(call, current, meta::resource_version(&decoded.object))?;
@@ -88,13 +88,17 @@ pub async fn patch(call: &Call) -> Answer {
 }
 
 /// A patch that makes of an object what its kind is not is invalid, where a body would be malformed: so
-/// Kubernetes has it, and kubectl tells the two apart. The patch is told as far as `MOST_TOLD`.
-fn unfit(patch: &Value, error: ApiError) -> ApiError {
+/// Kubernetes has it, and kubectl tells the two apart. The patch is told as far as `MOST_TOLD`, but not
+/// that of a Secret: answers come into logs of others.
+fn unfit(kind: &Resource, patch: &Value, error: ApiError) -> ApiError {
     const MOST_TOLD: usize = 1024;
     let ApiError::BadRequest(why) = error else {
         return error;
     };
-    let told: String = patch.to_string().chars().take(MOST_TOLD).collect();
+    let told: String = match kind.kind == "Secret" && kind.group.is_empty() {
+        true => "(a Secret's)".to_owned(),
+        false => patch.to_string().chars().take(MOST_TOLD).collect(),
+    };
     // Without what the object would be read as, which the client knows.
     let why = why.split_once(" cannot be handled as a ");
     let why = why.and_then(|(_, rest)| rest.split_once(": "));

@@ -458,10 +458,8 @@ fn node(name: &str) -> User {
 async fn a_node_gets_tokens_for_its_pods_alone() {
     let cluster = Cluster::start().await;
     cluster.post(ACCOUNTS, account("unused")).await.expect(201);
-    let made = cluster
-        .post(PODS, bound_pod("p", "default", "vault"))
-        .await
-        .expect(201);
+    let pod = bound_pod("p", "default", "vault");
+    let made = cluster.post(PODS, pod).await.expect(201);
     let uid = &made["metadata"]["uid"];
     let (one, two) = (cluster.as_user(node("one")), cluster.as_user(node("two")));
     let path = format!("{ACCOUNTS}/default/token");
@@ -469,6 +467,7 @@ async fn a_node_gets_tokens_for_its_pods_alone() {
         request(json!({"audiences": [audience], "boundObjectRef": reference}))
     };
     let good = || ask("vault", of_pod("p", uid));
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": "u"});
     let token = one.post(&path, good()).await.expect(201);
     assert!(token["status"]["token"].is_string());
     for (who, path, body, why) in [
@@ -517,11 +516,7 @@ async fn a_node_gets_tokens_for_its_pods_alone() {
         (
             &one,
             &path,
-            ask(
-                "vault",
-                json!({"apiVersion": "v1", "kind": "Secret", "name": "s",
-            "uid": "u"}),
-            ),
+            ask("vault", secret),
             "node requested token not bound to a pod",
         ),
     ] {
@@ -529,18 +524,23 @@ async fn a_node_gets_tokens_for_its_pods_alone() {
         assert!(refused.message().contains(why), "{why}: {}", refused.body);
         refused.expect(403);
     }
-    // A pod of the same ServiceAccount on another node.
-    let mut elsewhere = bound_pod("q", "default", "vault");
-    elsewhere["spec"]["nodeName"] = "two".into();
-    let made = cluster.post(PODS, elsewhere).await.expect(201);
-    let refused = one
-        .post(&path, ask("vault", of_pod("q", &made["metadata"]["uid"])))
-        .await;
-    assert!(
-        refused.message().contains("scheduled on a different node"),
-        "{}",
-        refused.body
-    );
+}
+
+#[tokio::test]
+async fn a_node_gets_no_token_for_a_pod_on_another_node() {
+    let cluster = Cluster::start().await;
+    for (name, node) in [("p", "one"), ("q", "two")] {
+        let mut pod = bound_pod(name, "default", "vault");
+        pod["spec"]["nodeName"] = node.into();
+        cluster.post(PODS, pod).await.expect(201);
+    }
+    let theirs = cluster.get(&format!("{PODS}/q")).await.expect(200);
+    let one = cluster.as_user(node("one"));
+    let body = request(json!({"audiences": ["vault"],
+        "boundObjectRef": of_pod("q", &theirs["metadata"]["uid"])}));
+    let refused = one.post(&format!("{ACCOUNTS}/default/token"), body).await;
+    let said = refused.message().to_owned();
+    assert!(said.contains("scheduled on a different node"), "{said}");
     refused.expect(403);
 }
 
