@@ -108,20 +108,55 @@ fn private_keys(directory: &std::path::Path) -> Vec<String> {
     lines
 }
 
-const JSON: &str = "application/json";
+/// Secrets that the server takes, and some that are wrong in every way that comes to mind.
+async fn secrets(all: &mut Overheard) {
+    let encoded = STANDARD.encode(PLAIN);
+    let path = format!("{SECRETS}/s");
+    let json = "application/json";
+    let good = secret(&json!({"key": encoded}));
+    assert_eq!(all.send("POST", SECRETS, json, good.clone()).await, 201);
+    for (method, path, kind, body, expected) in wrong(&path, &encoded) {
+        let code = all.send(method, path, kind, body.clone()).await;
+        assert!(
+            code == expected || (400..500).contains(&code),
+            "{method} {path} {kind} {body}: {code}"
+        );
+    }
+    let immutable = json!({"metadata": {"name": "s"}, "immutable": true, "data": {"key": encoded}});
+    assert_eq!(
+        all.send("PUT", &path, json, immutable.to_string()).await,
+        200
+    );
+    let other = STANDARD.encode(format!("{PLAIN}!"));
+    let changed = secret(&json!({"key": other}));
+    assert_eq!(all.send("PUT", &path, json, changed).await, 422);
+    let wrong_type = json!({"metadata": {"name": "t"}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.key": PLAIN}});
+    all.send("POST", SECRETS, json, wrong_type.to_string())
+        .await;
+    let docker = json!({"metadata": {"name": "d"}, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": PLAIN}});
+    all.send("POST", SECRETS, json, docker.to_string()).await;
+}
 
-/// A Secret that is right, and requests with one that is wrong: method, path, type, body, and the answer.
-fn wrong_writes(path: &str) -> Vec<(&'static str, &str, &'static str, String, u16)> {
-    let (json, encoded) = (JSON, STANDARD.encode(PLAIN));
-    let good = secret(json!({"key": encoded}));
+fn secret(data: &Value) -> String {
+    json!({"metadata": {"name": "s"}, "data": data}).to_string()
+}
+
+/// Requests that are refused: method, path, type, body, and the expected code.
+fn wrong<'a>(
+    path: &'a str,
+    encoded: &str,
+) -> Vec<(&'static str, &'a str, &'static str, String, u16)> {
+    let json = "application/json";
     vec![
-        ("POST", SECRETS, json, good.clone(), 409),
-        ("POST", SECRETS, json, secret(json!({"key": PLAIN})), 400),
+        ("POST", SECRETS, json, secret(&json!({"key": encoded})), 409),
+        ("POST", SECRETS, json, secret(&json!({"key": PLAIN})), 400),
         (
             "POST",
             SECRETS,
             json,
-            secret(json!({"key": [encoded]})),
+            secret(&json!({"key": [encoded]})),
             400,
         ),
         (
@@ -145,7 +180,7 @@ fn wrong_writes(path: &str) -> Vec<(&'static str, &str, &'static str, String, u1
             PLAIN.to_owned(),
             400,
         ),
-        ("PUT", path, json, secret(json!({"key": PLAIN})), 400),
+        ("PUT", path, json, secret(&json!({"key": PLAIN})), 400),
         ("PUT", path, "text/plain", PLAIN.to_owned(), 415),
         (
             "PATCH",
@@ -178,12 +213,9 @@ fn wrong_writes(path: &str) -> Vec<(&'static str, &str, &'static str, String, u1
     ]
 }
 
-fn secret(data: Value) -> String {
-    json!({"metadata": {"name": "s"}, "data": data}).to_string()
-}
-
-/// Shows credentials of every kind, good and bad.
-async fn show_credentials(all: &mut Overheard) {
+/// Credentials of every kind, good and bad.
+async fn credentials(all: &mut Overheard) {
+    let json = "application/json";
     assert_eq!(all.with_token(PODS, TOKEN).await, 401);
     assert_eq!(all.with_token("/orchestrator/v1/join", TOKEN).await, 401);
     let join = testing::make(&all.cluster.server.state, None).await.text();
@@ -195,47 +227,20 @@ async fn show_credentials(all: &mut Overheard) {
     all.send(
         "POST",
         "/apis/authentication.k8s.io/v1/tokenreviews",
-        JSON,
+        json,
         review,
     )
     .await;
+    // A command line is part of the request's address, which the audit log shows, as Kubernetes' does.
+    let exec = format!("{PODS}/none/exec?command={COMMAND}&stdout=true");
+    all.send("POST", &exec, json, String::new()).await;
 }
 
 #[tokio::test]
 async fn secrets_that_pass_through_the_server_are_in_no_log_refusal_or_event() {
     let mut all = Overheard::start().await;
-    let encoded = STANDARD.encode(PLAIN);
-    let path = format!("{SECRETS}/s");
-    let json = JSON;
-    // What is right, and what is wrong in every way that comes to mind.
-    let good = secret(json!({"key": encoded}));
-    assert_eq!(all.send("POST", SECRETS, json, good).await, 201);
-    for (method, path, kind, body, expected) in wrong_writes(&path) {
-        let code = all.send(method, path, kind, body.clone()).await;
-        assert!(
-            code == expected || (code >= 400 && code < 500),
-            "{method} {path} {kind} {body}: {code}"
-        );
-    }
-    let immutable = json!({"metadata": {"name": "s"}, "immutable": true, "data": {"key": encoded}});
-    assert_eq!(
-        all.send("PUT", &path, json, immutable.to_string()).await,
-        200
-    );
-    let other = STANDARD.encode(format!("{PLAIN}!"));
-    let changed = secret(json!({"key": other}));
-    assert_eq!(all.send("PUT", &path, json, changed).await, 422);
-    let wrong_type = json!({"metadata": {"name": "t"}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.key": PLAIN}});
-    all.send("POST", SECRETS, json, wrong_type.to_string())
-        .await;
-    let docker = json!({"metadata": {"name": "d"}, "type": "kubernetes.io/dockerconfigjson",
-        "stringData": {".dockerconfigjson": PLAIN}});
-    all.send("POST", SECRETS, json, docker.to_string()).await;
-    show_credentials(&mut all).await;
-    // A command line is part of the request's address, which the audit log shows, as Kubernetes' does.
-    let exec = format!("{PODS}/none/exec?command={COMMAND}&stdout=true");
-    all.send("POST", &exec, json, String::new()).await;
+    secrets(&mut all).await;
+    credentials(&mut all).await;
     let said = all.said().await;
     assert!(
         said[0].1.contains("/api/v1/"),
