@@ -574,14 +574,22 @@ async fn the_fields_that_a_part_of_the_control_plane_writes_are_managed_by_its_p
     cluster.post(PODS, pod("a")).await.expect(201);
     for (user, program) in [
         ("system:kube-scheduler", "kube-scheduler"),
-        ("system:serviceaccount:kube-system:pod-garbage-collector", "kube-controller-manager"),
+        (
+            "system:serviceaccount:kube-system:pod-garbage-collector",
+            "kube-controller-manager",
+        ),
     ] {
         let client = cluster.server.component(user);
-        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(client);
+        let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
+            kube::Api::default_namespaced(client);
         let status = json!({"status": {"message": program}});
         let patch = kube::api::Patch::Merge(status);
         let written = pods.patch_status("a", &Default::default(), &patch).await;
-        let fields = written.expect("a pod").metadata.managed_fields.unwrap_or_default();
+        let fields = written
+            .expect("a pod")
+            .metadata
+            .managed_fields
+            .unwrap_or_default();
         let mut managers = fields.iter().filter_map(|entry| entry.manager.as_deref());
         assert!(managers.any(|manager| manager == program), "{fields:?}");
     }
