@@ -30,6 +30,7 @@ const RULES: &[(&str, &str)] = &[
     (r#"(resourceVersion"?: ?)"\d+""#, "$1\"N\""),
     // Files that kubectl makes: their numbers may look like a hash.
     (r"/tmp/(kubectl-edit|LIVE|MERGED)-[0-9a-z]+", "/tmp/$1-N"),
+    (r"\bkube-api-access-[a-z0-9]{5}\b", "kube-api-access-RANDOM"),
     // Names that a server completes, and hashes of templates, in the alphabet of Kubernetes.
     (
         r"-[bcdf0-9hjklmnpqrstvwxz]{8,10}-[bcdf0-9ghjklmnpqrstvwxz]{5}\b",
