@@ -11,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::json;
 use tests::cluster::{Cluster, kubectls, output, wait};
 
@@ -81,6 +83,15 @@ fn every_client_reaches_into_containers() {
 struct Client<'a> {
     program: &'a Path,
     kubeconfig: std::path::PathBuf,
+}
+
+/// Ends a client by the `timeout` that it runs under, which hands a polite signal on and no other.
+fn stop(child: &Child) {
+    let Ok(pid) = i32::try_from(child.id()) else {
+        return;
+    };
+    // It may have ended by itself.
+    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGTERM);
 }
 
 impl Client<'_> {
@@ -182,7 +193,7 @@ impl Client<'_> {
             let mut child = self.start(&["port-forward", what, remote])?;
             let checked = forwarded(&mut child);
             // It goes on until it is told to end.
-            let _ = child.kill();
+            stop(&child);
             child.wait()?;
             checked.with_context(|| what.to_owned())?;
         }
@@ -213,7 +224,7 @@ impl Client<'_> {
         let stdout = BufReader::new(child.stdout.take().context("stdout")?);
         let answered = stdout.lines().map_while(Result::ok);
         let answered = { answered }.any(|line| line.contains("42x"));
-        let _ = child.kill();
+        stop(&child);
         child.wait()?;
         ensure!(answered, "the shell does not answer");
         let restarts = self.run(&["get", "pod", "web"])?;
@@ -232,7 +243,7 @@ impl Client<'_> {
         }
         let mut child = self.start(&["proxy", "--port=0"])?;
         let checked = through_proxy(&mut child);
-        let _ = child.kill();
+        stop(&child);
         child.wait()?;
         checked
     }
