@@ -120,9 +120,11 @@ pub(super) fn body(
     mode: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     if format == Format::Protobuf {
-        return value(resource, from_protobuf(resource, body)?, mode);
+        let object = without_given(resource, from_protobuf(resource, body)?);
+        return value(resource, object, mode);
     }
-    let parsed = document::parse(body, format).map_err(|e| unrecognized(resource, body, &e))?;
+    let mut parsed = document::parse(body, format).map_err(|e| unrecognized(resource, body, &e))?;
+    parsed.value = without_given(resource, parsed.value);
     let (object, unknown) = canonical(resource, parsed.value)?;
     let problems = if unknown.is_empty() && parsed.duplicates.is_empty() {
         Vec::new()
@@ -132,6 +134,16 @@ pub(super) fn body(
     let warnings =
         judge(problems, mode).map_err(|e| cannot_handle(resource, &resource.kind, &e))?;
     Ok(Decoded { object, warnings })
+}
+
+/// The value without what the server alone writes: Go's clients send zeros for it, which need not be valid.
+fn without_given(resource: &Resource, mut value: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        for field in resource.given {
+            object.remove(*field);
+        }
+    }
+    value
 }
 
 /// Parsed value → canonical object.

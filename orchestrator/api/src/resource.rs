@@ -41,6 +41,8 @@ pub struct Resource {
     pub categories: Vec<Name>,
     pub scope: Scope,
     pub verbs: &'static [&'static str],
+    /// Fields of a body that are not read, since the server alone writes them.
+    pub given: &'static [&'static str],
     pub subresources: Vec<Subresource>,
     pub lifetime: Lifetime,
     /// The name of its schema: `io.k8s.api.apps.v1.Deployment`.
@@ -307,6 +309,7 @@ impl Resource {
             validate_status: |_, _| {},
             validate_subresource: |_, _, _, _| {},
             name_rule: NameRule::Subdomain,
+            given: &[],
             generation: Generation::None,
             has_status: false,
             fields: Vec::new(),

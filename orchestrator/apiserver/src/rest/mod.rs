@@ -203,10 +203,6 @@ impl Call {
 
     /// The body as an object of a kind; its unknown fields are told with the answer.
     fn decode(&self, kind: &Resource) -> Result<Value, ApiError> {
-        self.decode_body(kind, &self.body)
-    }
-
-    fn decode_body(&self, kind: &Resource, body: &[u8]) -> Result<Value, ApiError> {
         let format = negotiate::body_format(&self.headers)?;
         if kind.custom.is_some() && format == Format::Protobuf {
             return Err(negotiate::unknown_format(&[
@@ -214,7 +210,7 @@ impl Call {
                 "application/yaml",
             ]));
         }
-        let decoded = kind.decode(body, format, self.field_validation()?)?;
+        let decoded = kind.decode(&self.body, format, self.field_validation()?)?;
         self.warnings.add(decoded.warnings);
         self.trail.sent(&decoded.object);
         Ok(decoded.object)

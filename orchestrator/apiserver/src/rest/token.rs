@@ -1,7 +1,5 @@
 //! Tokens of ServiceAccounts for whoever may have one, and whose a token is.
 
-use std::borrow::Cow;
-
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -22,7 +20,7 @@ const EXTENDED: i64 = 365 * 24 * 3600;
 /// POST of a TokenRequest.
 pub async fn request(call: &Call) -> Answer {
     let kind = &*api::kinds::TOKEN_REQUEST;
-    let mut request = call.decode_body(kind, &without_status(&call.body))?;
+    let mut request = call.decode(kind)?;
     kind.default(&mut request);
     check_place(call, kind, &request)?;
     let (namespace, name) = (call.namespace(), call.name());
@@ -79,18 +77,6 @@ pub async fn request(call: &Call) -> Answer {
         "expirationTimestamp": meta::timestamp(now + SignedDuration::from_secs(seconds)),
     });
     reply::made(&call.wanted, kind, StatusCode::CREATED, &request)
-}
-
-/// The body without the status, which the server alone writes: Go's clients send null for its required time.
-/// What is no JSON is left to the decoder.
-fn without_status(body: &[u8]) -> Cow<'_, [u8]> {
-    let Ok(Value::Object(mut request)) = serde_json::from_slice(body) else {
-        return body.into();
-    };
-    match request.remove("status") {
-        Some(_) => Value::Object(request).to_string().into_bytes().into(),
-        None => body.into(),
-    }
 }
 
 /// The status of a TokenReview.
