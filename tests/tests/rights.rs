@@ -156,6 +156,50 @@ async fn end_namespace(admin: &Admin, refused: &Refused) {
     }
 }
 
+/// Makes a namespace, which is given an account and the root certificate, and that again when it is changed.
+async fn make_namespace(admin: &Admin) {
+    admin
+        .make("/api/v1/namespaces", json!({"metadata": {"name": "work"}}))
+        .await;
+    admin
+        .wait(&core("serviceaccounts/default"), |account| {
+            account.is_some()
+        })
+        .await;
+    let root_ca = core("configmaps/kube-root-ca.crt");
+    let is_told =
+        |map: Option<&Value>| map.is_some_and(|map| map["data"]["ca.crt"] == "a certificate");
+    admin.wait(&root_ca, is_told).await;
+    let wrong = json!({"data": {"ca.crt": "another"}});
+    admin
+        .call("PATCH", &root_ca, &wrong)
+        .await
+        .expect("written");
+    admin.wait(&root_ca, is_told).await;
+}
+
+async fn shrink_workloads(admin: &Admin) {
+    let one = json!({"spec": {"replicas": 1}});
+    admin
+        .call("PATCH", &format!("{DEPLOYMENTS}/web"), &one)
+        .await
+        .expect("scaled");
+    let background = json!({"propagationPolicy": "Background"});
+    let old = core("replicationcontrollers/old");
+    admin
+        .call("DELETE", &old, &background)
+        .await
+        .expect("deleted");
+    let ended = |pods: Option<&Value>| {
+        items(pods)
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .count()
+            == 1
+    };
+    admin.wait(&core("pods"), ended).await;
+}
+
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/work/deployments";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,24 +230,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         .await;
 
     make_node(&admin).await;
-    admin
-        .make("/api/v1/namespaces", json!({"metadata": {"name": "work"}}))
-        .await;
-    admin
-        .wait(&core("serviceaccounts/default"), |account| {
-            account.is_some()
-        })
-        .await;
-    let root_ca = core("configmaps/kube-root-ca.crt");
-    let is_told =
-        |map: Option<&Value>| map.is_some_and(|map| map["data"]["ca.crt"] == "a certificate");
-    admin.wait(&root_ca, is_told).await;
-    let wrong = json!({"data": {"ca.crt": "another"}});
-    admin
-        .call("PATCH", &root_ca, &wrong)
-        .await
-        .expect("written");
-    admin.wait(&root_ca, is_told).await;
+    make_namespace(&admin).await;
     make_workloads(&admin).await;
     let bound = |list: Option<&Value>| {
         items(list)
@@ -221,25 +248,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         |object: Option<&Value>| object.is_some_and(|object| object["status"]["replicas"] == 2);
     admin.wait(&format!("{DEPLOYMENTS}/web"), deployed).await;
 
-    let one = json!({"spec": {"replicas": 1}});
-    admin
-        .call("PATCH", &format!("{DEPLOYMENTS}/web"), &one)
-        .await
-        .expect("scaled");
-    let background = json!({"propagationPolicy": "Background"});
-    let old = core("replicationcontrollers/old");
-    admin
-        .call("DELETE", &old, &background)
-        .await
-        .expect("deleted");
-    let ended = |pods: Option<&Value>| {
-        items(pods)
-            .iter()
-            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .count()
-            == 1
-    };
-    admin.wait(&core("pods"), ended).await;
+    shrink_workloads(&admin).await;
     assert_eq!(*refused.lock().expect("whole"), Vec::<String>::new());
     end_namespace(&admin, &refused).await;
     let refused = refused.lock().expect("whole");
