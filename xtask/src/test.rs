@@ -120,6 +120,11 @@ impl Level {
                 summary.count.passed += 1 - failed;
                 Ok(())
             }
+            Self::Unit => {
+                // The tests of crate `streams` talk with it.
+                kubectl::debian()?;
+                self.cargo(summary)
+            }
             Self::Sim | Self::E2e => {
                 kubectl::debian()?;
                 python::clients()?;
@@ -159,6 +164,8 @@ impl Level {
                 "renewal",
                 "--test",
                 "operator",
+                "--test",
+                "rights",
                 "--test",
                 "transcripts",
                 "--no-fail-fast",
