@@ -19,7 +19,6 @@ use api::kinds::certificates::request::Request as Csr;
 use api::oidc::Rules;
 use sys::certificates::{Identity, make_key, make_request};
 
-const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const RSA_KEY: &str = include_str!("testdata/oidc-rsa.pem");
 const RSA_MODULUS: &str = include_str!("testdata/oidc-rsa.modulus");
 
@@ -150,13 +149,7 @@ impl Issuer {
     }
 
     async fn who(&self, token: &str) -> Answer {
-        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-        let request = Request::post(WHO)
-            .header("content-type", "application/json")
-            .header("authorization", format!("Bearer {token}"))
-            .body(Body::from(body.to_string()));
-        let nobody = self.cluster.as_user(User::anonymous());
-        Answer::of(nobody.send(request.expect("a request")).await).await
+        self.cluster.whoami(token).await
     }
 }
 

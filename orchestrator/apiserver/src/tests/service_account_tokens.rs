@@ -49,17 +49,6 @@ impl Cluster {
         text(&answer["status"]["token"])
     }
 
-    /// What the holder of a token is told about itself.
-    async fn whoami(&self, token: &str) -> Answer {
-        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-        let request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(body.to_string().into());
-        let nobody = self.as_user(User::anonymous());
-        Answer::of(nobody.send(request.expect("a request")).await).await
-    }
-
     async fn status_of(&self, token: &str) -> u16 {
         self.whoami(token).await.code.as_u16()
     }

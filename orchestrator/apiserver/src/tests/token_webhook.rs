@@ -13,8 +13,6 @@ use super::remote::{Remote, reply};
 use super::*;
 use crate::authn::{Sources, TokenWebhook};
 
-const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-
 struct Setting {
     cluster: Cluster,
     asked: Arc<AtomicUsize>,
@@ -74,13 +72,7 @@ async fn start(
 
 impl Setting {
     async fn who(&self, token: &str) -> Answer {
-        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-        let request = Request::post(WHO)
-            .header("content-type", "application/json")
-            .header("authorization", format!("Bearer {token}"))
-            .body(Body::from(body.to_string()));
-        let nobody = self.cluster.as_user(User::anonymous());
-        Answer::of(nobody.send(request.expect("a request")).await).await
+        self.cluster.whoami(token).await
     }
 
     fn asked(&self) -> usize {

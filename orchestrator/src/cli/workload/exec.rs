@@ -6,6 +6,20 @@ use clap::Args;
 use super::pods::{self, ContainerArgs};
 use super::{ClusterArgs, terminal};
 
+/// What of the terminal a process in a container gets.
+#[derive(Args)]
+struct StreamArgs {
+    /// Pass stdin to the process
+    #[arg(long, short = 'i')]
+    stdin: bool,
+    /// Stdin is a terminal
+    #[arg(long, short = 't')]
+    tty: bool,
+    /// Only print what the process prints
+    #[arg(long, short)]
+    quiet: bool,
+}
+
 /// Run a command in a container
 ///
 /// Examples:
@@ -19,15 +33,8 @@ pub struct Exec {
     /// The command, after `--`
     #[arg(last = true, required = true)]
     command: Vec<String>,
-    /// Pass stdin to the command
-    #[arg(long, short = 'i')]
-    stdin: bool,
-    /// Stdin is a terminal
-    #[arg(long, short = 't')]
-    tty: bool,
-    /// Only print what the command prints
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    streams: StreamArgs,
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
@@ -43,7 +50,7 @@ impl Exec {
             bail!("cannot exec into a container in a completed pod; current phase is {phase}");
         }
         let container = self.container.choose(&pod)?;
-        let wanted = terminal::wanted(container, self.stdin, self.tty);
+        let wanted = terminal::wanted(container, self.streams.stdin, self.streams.tty);
         let name = api::meta::name(&pod).to_owned();
         let process = pods::api(&cluster, &pod);
         let process = process.exec(&name, self.command, &wanted).await;
@@ -62,15 +69,8 @@ impl Exec {
 pub struct Attach {
     /// POD or TYPE/NAME
     pod: String,
-    /// Pass stdin to the process
-    #[arg(long, short = 'i')]
-    stdin: bool,
-    /// Stdin is a terminal
-    #[arg(long, short = 't')]
-    tty: bool,
-    /// Only print what the process prints
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    streams: StreamArgs,
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
@@ -86,7 +86,7 @@ impl Attach {
         let all = lists.iter().filter_map(|list| pod["spec"][list].as_array());
         let template = all.flatten().find(|it| it["name"] == container.as_str());
         let has = |field: &str| template.is_some_and(|it| it[field] == true);
-        let (mut stdin, mut tty) = (self.stdin, self.tty);
+        let (mut stdin, mut tty) = (self.streams.stdin, self.streams.tty);
         if stdin && !has("stdin") {
             eprintln!("error: Unable to use stdin - container {container} did not ask for it");
             stdin = false;
@@ -98,7 +98,7 @@ impl Attach {
         let mut wanted = terminal::wanted(container, stdin, tty);
         // What a terminal writes comes as one stream.
         wanted.stderr = !has("tty");
-        if !self.quiet {
+        if !self.streams.quiet {
             eprintln!("If you don't see a command prompt, try pressing enter.");
         }
         let name = api::meta::name(&pod).to_owned();
