@@ -30,6 +30,7 @@ use super::{
     State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
+use streams::Shape;
 use sys::front::Known;
 
 /// How long a request may take that is no watch and no log.
@@ -262,9 +263,17 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             verb.as_str(),
         ));
     }
-    let wanted = wanted(request.headers(), &query, &target, verb, &trail)?;
+    let mut wanted = wanted(request.headers(), &query, &target, verb, &trail)?;
     options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
+    let upgrade = match messages_of(verb, &target) {
+        Some(shape) => proxy::messages::asked(&state, &parts, &trail, shape)?,
+        None => None,
+    };
+    if upgrade.is_some() {
+        // A message is a line.
+        wanted.format = Format::Json;
+    }
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
@@ -279,7 +288,20 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         warnings: Warnings::default(),
         trail: trail.clone(),
     };
-    serve(call, large, room).await
+    let answer = serve(call, large, room).await?;
+    match upgrade {
+        Some(upgrade) => upgrade.carry(answer),
+        None => Ok(answer),
+    }
+}
+
+/// What makes a message of the answer, if it can be had over WebSocket.
+fn messages_of(verb: Verb, target: &Target) -> Option<Shape> {
+    match verb {
+        Verb::Watch => Some(Shape::Lines),
+        _ if target.subresource == Some(Subresource::Log) => Some(Shape::Parts),
+        _ => None,
+    }
 }
 
 /// Serves a request in the time that its kind has, on the threads that are for it.
