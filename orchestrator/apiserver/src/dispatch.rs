@@ -244,12 +244,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     };
     let user = who(&request);
     let query = Query::of(request.uri());
-    let verb = target
-        .verb(request.method(), query.flag("watch"))
-        .ok_or_else(|| {
-            ApiError::method_not_allowed(target.resource(), request.method().as_str())
-        })?;
-    let verb = named_watch(&target, verb, &query);
+    let verb = verb(&target, request.method(), &query)?;
     let wish = authz::Wish::of(verb, &target, &query);
     let allowed = authz::objects(&state, &user, wish);
     trail.decided(&allowed);
@@ -411,11 +406,16 @@ async fn to_the_end(work: JoinHandle<Answer>) -> Answer {
     }
 }
 
-/// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
-fn named_watch(target: &Target, verb: Verb, query: &Query) -> Verb {
+/// What a request does. `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
+fn verb(target: &Target, method: &Method, query: &Query) -> Result<Verb, ApiError> {
+    let verb = target.verb(method, query.flag("watch"));
     match verb {
-        Verb::Get if target.subresource.is_none() && query.flag("watch") => Verb::Watch,
-        verb => verb,
+        Some(Verb::Get) if target.subresource.is_none() && query.flag("watch") => Ok(Verb::Watch),
+        Some(verb) => Ok(verb),
+        None => Err(ApiError::method_not_allowed(
+            target.resource(),
+            method.as_str(),
+        )),
     }
 }
 
