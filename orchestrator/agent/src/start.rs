@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use kube::Client;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
 use super::metrics::Metrics;
@@ -16,6 +17,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::volumes::Dns;
 use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
+use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
 use crate::api::watched::Watched;
 use crate::network::drain::{self, Nodes};
@@ -32,6 +34,8 @@ use crate::node::heartbeat::{self, News};
 use crate::node::join::{self, Applicant, JoinError, Membership};
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
+use crate::node::running::Running;
+use crate::node::usage::{self, Readings};
 use crate::pod::pods;
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
@@ -67,6 +71,21 @@ pub struct AgentConfig {
     pub dsr: bool,
     /// XDP on the uplink.
     pub xdp: Xdp,
+}
+
+impl AgentConfig {
+    /// What of it a `KubeletConfiguration` has a field for.
+    fn shown(&self) -> Value {
+        json!({
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "port": KUBELET_PORT,
+            "readOnlyPort": 0,
+            "maxPods": facts::MAX_PODS,
+            "podPidsLimit": if self.pids_limit == 0 { -1 } else { i64::from(self.pids_limit) },
+            "cgroupDriver": "cgroupfs",
+        })
+    }
 }
 
 /// Why an agent could not start or go on.
@@ -122,7 +141,9 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         system: facts::system(&runtime.describe().await?.version),
     };
     let metrics = Arc::new(Metrics::default());
-    let served = Served::new(runtime.clone(), metrics.clone());
+    let seen = seen(&config);
+    let (running, readings) = (seen.running.clone(), seen.readings.clone());
+    let served = Served::new(runtime.clone(), metrics.clone(), seen);
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
     let (told, news) = Telling::channels(&config, certificates.clone());
     let refused = Arc::new(Notify::new());
@@ -140,6 +161,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
+        running,
+        readings,
         tasks: tasks.clone(),
     };
     let work = body.run(told, shutdown.clone());
@@ -151,6 +174,16 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     shutdown.trigger();
     tasks.finish(END_TIMEOUT).await;
     ended
+}
+
+/// What the node's server shows of its pods.
+fn seen(config: &AgentConfig) -> Seen {
+    Seen {
+        node_name: config.node_name.clone(),
+        started_at: Timestamp::now(),
+        config: Arc::new(config.shown()),
+        ..Seen::default()
+    }
 }
 
 /// Early: the first pod must not wait for it.
@@ -202,6 +235,8 @@ struct Body {
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
+    running: Arc<Running>,
+    readings: Readings,
     /// What ends in order.
     tasks: Tasks,
 }
@@ -266,7 +301,9 @@ impl Body {
             nodes,
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
+            running: self.running.clone(),
         };
+        self.measure(&shutdown);
         tokio::spawn(watch_health(
             self.runtime.clone(),
             told.health,
@@ -274,6 +311,20 @@ impl Body {
         ));
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
+    }
+
+    /// Starts to read what pods use.
+    fn measure(&self, shutdown: &Shutdown) {
+        let (running, readings) = (self.running.clone(), self.readings.clone());
+        let data = self.config.data_dir.clone();
+        let client = self.client.clone();
+        tokio::spawn(usage::run(
+            client,
+            running,
+            readings,
+            data,
+            shutdown.clone(),
+        ));
     }
 
     fn abilities(&self) -> Abilities {

@@ -1,8 +1,11 @@
 //! The node itself: joining, its object and lease, its certificate, what the machine has.
 
+pub mod cgroup;
 pub mod facts;
 pub mod heartbeat;
 pub mod join;
 pub mod register;
 pub mod renewal;
 pub mod reset;
+pub mod running;
+pub mod usage;

@@ -5,7 +5,7 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::applied;
+use crate::{applied, samples};
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
@@ -75,7 +75,7 @@ static NODE_RULES: [Rule; 17] = [
 ];
 
 /// What the paths begin with that are the nodes' own.
-const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 
