@@ -30,8 +30,9 @@ use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
 use crate::node::facts;
+use crate::node::fence::Fence;
 use crate::node::heartbeat::{self, News};
-use crate::node::join::{self, Applicant, JoinError, Membership};
+use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
 use crate::node::running::Running;
@@ -71,6 +72,7 @@ pub struct AgentConfig {
     pub dsr: bool,
     /// XDP on the uplink.
     pub xdp: Xdp,
+    pub registration: Registration,
 }
 
 impl AgentConfig {
@@ -145,7 +147,9 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let (running, readings) = (seen.running.clone(), seen.readings.clone());
     let served = Served::new(runtime.clone(), metrics.clone(), seen);
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
-    let (told, news) = Telling::channels(&config, certificates.clone());
+    let (told, news) = Telling::channels(&config, certificates.clone(), running.clone());
+    let fence = news.fence.clone();
+    tokio::spawn(fence.keep(running.clone(), shutdown.clone()));
     let refused = Arc::new(Notify::new());
     let (applicant, stop) = (applicant(&config), shutdown.clone());
     let addrs = news.addrs.clone();
@@ -204,7 +208,11 @@ struct Telling {
 
 impl Telling {
     /// With what the heartbeat hears of it.
-    fn channels(config: &AgentConfig, membership: watch::Receiver<Membership>) -> (Self, News) {
+    fn channels(
+        config: &AgentConfig,
+        membership: watch::Receiver<Membership>,
+        running: Arc<Running>,
+    ) -> (Self, News) {
         let waiting = Health {
             problems: vec!["the network is being set up".to_owned()],
         };
@@ -221,6 +229,8 @@ impl Telling {
             membership,
             listed: seen,
             health: healthy,
+            running,
+            fence: Fence::default(),
         };
         (telling, news)
     }
@@ -498,6 +508,7 @@ fn applicant(config: &AgentConfig) -> Applicant {
         node_name: config.node_name.clone(),
         node_ips: config.node_ips,
         data_dir: config.data_dir.clone(),
+        registration: config.registration.clone(),
     }
 }
 

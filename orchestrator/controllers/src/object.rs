@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::root_ca;
+use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -111,6 +112,10 @@ pub struct PodRow {
     pub node: String,
     pub phase: Phase,
     pub ready: bool,
+    /// It is replaced at once when its node is silent.
+    pub fails_over_fast: bool,
+    /// When it was given its node.
+    pub scheduled: Option<Timestamp>,
     /// When the condition Ready last changed.
     pub ready_since: Option<Timestamp>,
     pub restarts: i32,
@@ -151,6 +156,8 @@ pub struct NodeRow {
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRow {
     pub renewed: Option<Timestamp>,
+    /// How long it lasts.
+    pub seconds: Option<i32>,
 }
 
 /// What controllers read of a namespace.
@@ -421,6 +428,11 @@ impl From<Pod> for Object {
             .iter()
             .flatten()
             .find(|c| c.type_ == "Ready");
+        let mut conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let annotations = pod.metadata.annotations.as_ref();
+        let failover = annotations.and_then(|all| all.get(FAILOVER));
+        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
@@ -458,6 +470,10 @@ impl From<Pod> for Object {
                 _ => Phase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
+            fails_over_fast,
+            scheduled: scheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
             ready_since: ready
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|t| t.0),
@@ -524,11 +540,13 @@ impl From<PersistentVolume> for Object {
 
 impl From<Lease> for Object {
     fn from(lease: Lease) -> Self {
-        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|t| t.0);
         Self::new(
             Kind::LEASE,
             lease.metadata,
-            Body::Lease(LeaseRow { renewed }),
+            Body::Lease(LeaseRow { renewed, seconds }),
         )
     }
 }

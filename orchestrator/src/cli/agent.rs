@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use agent::node::join::Registration;
 use agent::node::reset::{self, ResetConfig};
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
+use k8s_openapi::api::core::v1::Taint;
 use sys::{Shutdown, descriptors, privileges, telemetry};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
@@ -50,6 +52,19 @@ pub struct Args {
     /// Where the node keeps its certificate and its pods' files.
     #[arg(long, default_value = "/var/lib/orchestrator/agent")]
     data_dir: PathBuf,
+
+    /// Labels that the node has when it joins for the first time. Those of kubernetes.io are an
+    /// administrator's, but for topology.kubernetes.io/region and zone, and node.kubernetes.io/…
+    ///
+    /// Example: --node-labels=disk=ssd,topology.kubernetes.io/zone=a
+    #[arg(long, value_name = "KEY=VALUE[,…]", value_delimiter = ',', value_parser = label)]
+    node_labels: Vec<(String, String)>,
+
+    /// Taints that it has then.
+    ///
+    /// Example: --register-with-taints=gpu=yes:NoSchedule,dedicated:NoExecute
+    #[arg(long, value_name = "KEY[=VALUE]:EFFECT[,…]", value_delimiter = ',', value_parser = taint)]
+    register_with_taints: Vec<Taint>,
 
     /// The Docker Engine.
     #[arg(long, env = "DOCKER_HOST", default_value = DOCKER_HOST)]
@@ -183,6 +198,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),
+        registration: Registration {
+            labels: args.node_labels.into_iter().collect(),
+            taints: args.register_with_taints,
+        },
     };
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
@@ -199,8 +218,48 @@ fn node_ips(given: &[IpAddr]) -> anyhow::Result<Addrs> {
     Ok(ips)
 }
 
+/// `KEY=VALUE`; the server says whether they are good.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+fn taint(text: &str) -> Result<Taint, String> {
+    let (key, effect) = text
+        .rsplit_once(':')
+        .ok_or("a taint is KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    let (key, value) = match key.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (key, None),
+    };
+    Ok(Taint {
+        key: key.to_owned(),
+        value,
+        effect: effect.to_owned(),
+        time_added: None,
+    })
+}
+
 fn host_name() -> anyhow::Result<String> {
     let name =
         std::fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
     Ok(name.trim().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taint_is_written_as_for_a_kubelet() {
+        let all = taint("gpu=yes:NoSchedule").expect("a taint");
+        assert_eq!(
+            (all.key.as_str(), all.value.as_deref()),
+            ("gpu", Some("yes"))
+        );
+        let short = taint("dedicated:NoExecute").expect("a taint");
+        assert_eq!((short.value, short.effect.as_str()), (None, "NoExecute"));
+        assert!(taint("gpu").is_err() && label("disk").is_err());
+    }
 }

@@ -42,10 +42,7 @@ pub struct RunningContainer {
 /// Why a pod must leave the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    pub reason: &'static str,
     pub message: String,
-    /// How long its containers have to end; None: what the pod asks for.
-    pub grace_seconds: Option<i64>,
 }
 
 impl Running {

@@ -271,6 +271,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.node
             .running
             .set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        if let Some(eviction) = self.node.running.take_eviction(self.uid()) {
+            self.evict(eviction.message);
+        }
         self.forget_the_dead();
         self.follow_objects();
         self.read_termination_messages().await;
