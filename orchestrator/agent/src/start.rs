@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::metrics::Metrics;
 use super::runtime::docker::{DockerRuntime, Owner};
@@ -33,11 +33,14 @@ use crate::node::facts;
 use crate::node::fence::Fence;
 use crate::node::heartbeat::{self, News};
 use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
+use crate::node::pressure;
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
 use crate::node::running::Running;
-use crate::node::usage::{self, Readings};
-use crate::pod::pods;
+use crate::node::static_pods;
+use crate::node::static_pods::shell::StaticPods;
+use crate::node::usage::{self, Disks, Readings};
+use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
 use crate::runtime::image_root;
@@ -48,6 +51,9 @@ const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// News of static pods that wait to be heard.
+const MANIFESTS_ROOM: usize = 8 * static_pods::FILES;
 
 /// How long a stopping agent waits for what ends in order.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +79,10 @@ pub struct AgentConfig {
     /// XDP on the uplink.
     pub xdp: Xdp,
     pub registration: Registration,
+    /// Where manifests of static pods lie.
+    pub manifests: Option<PathBuf>,
+    /// What the node does when it runs out.
+    pub eviction: pressure::Policy,
 }
 
 impl AgentConfig {
@@ -215,6 +225,7 @@ impl Telling {
     ) -> (Self, News) {
         let waiting = Health {
             problems: vec!["the network is being set up".to_owned()],
+            ..Health::default()
         };
         let (health, healthy) = watch::channel(waiting);
         let (node_ips, addrs) = watch::channel(config.node_ips);
@@ -313,18 +324,48 @@ impl Body {
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),
         };
-        self.measure(&shutdown);
+        self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
         tokio::spawn(watch_health(
             self.runtime.clone(),
             told.health,
             shutdown.clone(),
         ));
-        pods::run(Arc::new(context), shutdown).await;
+        let manifests = self.static_pods(&shutdown);
+        pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())
     }
 
-    /// Starts to read what pods use.
-    fn measure(&self, shutdown: &Shutdown) {
+    /// Starts to read the directory of manifests, if there is one.
+    fn static_pods(&self, shutdown: &Shutdown) -> Option<Manifests> {
+        let directory = self.config.manifests.clone()?;
+        let (send, given) = mpsc::channel(MANIFESTS_ROOM);
+        let (mirrors, news) = mpsc::channel(MANIFESTS_ROOM);
+        let static_pods = StaticPods {
+            client: self.client.clone(),
+            node: self.config.node_name.clone(),
+            directory,
+            given: send,
+        };
+        tokio::spawn(static_pods.run(news, shutdown.clone()));
+        Some(Manifests { given, mirrors })
+    }
+
+    /// Starts to read what pods use, and to act when the node runs out.
+    fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
+        let disks = Disks::default();
+        let keeper = pressure::keeper::Keeper {
+            node_name: self.config.node_name.clone(),
+            policy: self.config.eviction.clone(),
+            running: self.running.clone(),
+            disks: disks.clone(),
+            health,
+            recorder,
+            images: Arc::default(),
+        };
+        tokio::spawn(keeper.run(self.readings.clone(), shutdown.clone()));
+        let data = self.config.data_dir.clone();
+        let (running, stop) = (self.running.clone(), shutdown.clone());
+        tokio::spawn(usage::measure_disks(running, disks, data, stop));
         let (running, readings) = (self.running.clone(), self.readings.clone());
         let data = self.config.data_dir.clone();
         let client = self.client.clone();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
@@ -26,6 +26,18 @@ const FENCE_MARGIN: SignedDuration = SignedDuration::from_secs(2);
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NO_SCHEDULE: &str = "NoSchedule";
+
+/// Conditions that close a node to new pods when they are true, and by which taint; and a node that is cordoned.
+const CLOSING: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    (
+        "NetworkUnavailable",
+        "node.kubernetes.io/network-unavailable",
+    ),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Where nodes' leases are.
 const NODE_LEASES: &str = "kube-node-lease";
@@ -246,6 +258,17 @@ fn replace_fenced(view: &View) -> Vec<Action> {
     fast.flat_map(|(pod, _)| replace(pod)).collect()
 }
 
+/// The keys of the taints that keep new pods away from a node.
+pub fn closed_by(unschedulable: Option<bool>, conditions: &[NodeCondition]) -> Vec<&'static str> {
+    let is_true = |name: &str| {
+        let mut found = conditions.iter();
+        found.any(|it| it.type_ == name && it.status == "True")
+    };
+    let closing = CLOSING.iter().filter(|(condition, _)| is_true(condition));
+    let cordoned = (unschedulable == Some(true)).then_some(UNSCHEDULABLE);
+    closing.map(|(_, taint)| *taint).chain(cordoned).collect()
+}
+
 /// The node's taints with those that its state asks for; present ones keep their time.
 fn taints(view: &View, state: &str) -> Vec<Taint> {
     let wanted: &[(&str, &str)] = match state {
@@ -255,7 +278,13 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         // A node that never was ready has nothing to leave; the scheduler waits for it by itself.
         _ => &[],
     };
-    let is_ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    let closed = view.row.closed_by.iter().map(|key| (*key, NO_SCHEDULE));
+    let wanted: Vec<(&str, &str)> = wanted.iter().copied().chain(closed).collect();
+    let is_ours = |taint: &Taint| {
+        let closing = CLOSING.iter().map(|(_, key)| *key);
+        let mut keys = closing.chain([NOT_READY, UNREACHABLE, UNSCHEDULABLE]);
+        keys.any(|key| taint.key == key)
+    };
     let is =
         |taint: &Taint, (key, effect): (&str, &str)| taint.key == key && taint.effect == effect;
     let mut taints: Vec<Taint> = view
@@ -265,7 +294,7 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         .filter(|taint| !is_ours(taint) || wanted.iter().any(|want| is(taint, *want)))
         .cloned()
         .collect();
-    for &(key, effect) in wanted {
+    for (key, effect) in wanted {
         if !taints.iter().any(|taint| is(taint, (key, effect))) {
             taints.push(Taint {
                 key: key.to_owned(),

@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
+use super::node_lifecycle;
 use super::revisions::RevisionRow;
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
@@ -160,6 +161,8 @@ pub struct NodeRow {
     pub ready: String,
     /// The types of the conditions that there are.
     pub conditions: Vec<String>,
+    /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
+    pub closed_by: Vec<&'static str>,
 }
 
 /// What controllers read of a node's lease.
@@ -580,6 +583,7 @@ impl From<Node> for Object {
                 .find(|c| c.type_ == "Ready")
                 .map(|c| c.status.clone())
                 .unwrap_or_default(),
+            closed_by: node_lifecycle::closed_by(spec.unschedulable, &conditions),
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))

@@ -7,11 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use agent::node::join::Registration;
+use agent::node::pressure::{self, HARD_DEFAULT};
 use agent::node::reset::{self, ResetConfig};
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
 use k8s_openapi::api::core::v1::Taint;
 use sys::{Shutdown, descriptors, privileges, telemetry};
+
+use super::duration;
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -65,6 +68,39 @@ pub struct Args {
     /// Example: --register-with-taints=gpu=yes:NoSchedule,dedicated:NoExecute
     #[arg(long, value_name = "KEY[=VALUE]:EFFECT[,…]", value_delimiter = ',', value_parser = taint)]
     register_with_taints: Vec<Taint>,
+
+    /// A directory of manifests (YAML or JSON) of pods that this node runs by itself, whether or not there is
+    /// an API server. It is read every two seconds.
+    ///
+    /// Example: --pod-manifest-path=/etc/orchestrator/manifests
+    #[arg(long, value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
+
+    /// Below what the node has pods leave at once.
+    ///
+    /// Example: --eviction-hard='memory.available<500Mi,nodefs.available<10%'
+    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = HARD_DEFAULT)]
+    eviction_hard: String,
+
+    /// Below what it does once that has lasted, for the time of --eviction-soft-grace-period.
+    ///
+    /// Example: --eviction-soft='memory.available<1Gi' --eviction-soft-grace-period=memory.available=90s
+    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = "")]
+    eviction_soft: String,
+
+    /// How long a soft threshold has to be met.
+    #[arg(long, value_name = "SIGNAL=TIME[,…]", default_value = "")]
+    eviction_soft_grace_period: String,
+
+    /// How much more than the threshold is freed once it was met.
+    ///
+    /// Example: --eviction-minimum-reclaim=nodefs.available=1Gi
+    #[arg(long, value_name = "SIGNAL=AMOUNT[,…]", default_value = "")]
+    eviction_minimum_reclaim: String,
+
+    /// How long the node says that it runs out after it last did.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
+    eviction_pressure_transition_period: Duration,
 
     /// The Docker Engine.
     #[arg(long, env = "DOCKER_HOST", default_value = DOCKER_HOST)]
@@ -186,6 +222,18 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         }
         (None, None) => None,
     };
+    let thresholds = pressure::thresholds(
+        &args.eviction_hard,
+        &args.eviction_soft,
+        &args.eviction_soft_grace_period,
+        &args.eviction_minimum_reclaim,
+    );
+    let eviction = pressure::Policy {
+        thresholds: thresholds
+            .map_err(anyhow::Error::msg)
+            .context("--eviction-…")?,
+        transition: args.eviction_pressure_transition_period.try_into()?,
+    };
     let config = AgentConfig {
         server: args.server.context("--server is missing")?,
         token,
@@ -198,6 +246,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),
+        manifests: args.pod_manifest_path,
+        eviction,
         registration: Registration {
             labels: args.node_labels.into_iter().collect(),
             taints: args.register_with_taints,

@@ -169,8 +169,8 @@ mod tests {
         assert!(!is_fast(&Pod::default()));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_node_that_cannot_renew_its_lease_kills_before_it_is_given_up() {
+    #[test]
+    fn a_node_that_cannot_renew_its_lease_kills_before_it_is_given_up() {
         let fence = Fence::default();
         let start = Instant::now();
         fence.renewed(start);
@@ -184,8 +184,8 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_deleted_node_ends_all_of_its_pods_once_the_cluster_has_forgotten_them() {
+    #[test]
+    fn a_deleted_node_ends_all_of_its_pods_once_the_cluster_has_forgotten_them() {
         let fence = Fence::default();
         let start = Instant::now();
         fence.refused(start);

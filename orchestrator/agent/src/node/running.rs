@@ -1,18 +1,25 @@
 //! Which pods run on the node, with their processes: written by the workers of pods, read by what measures and
 //! shows them. The only way from those back to a worker is an eviction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
 
+use super::pressure::{self, Newcomer, Pressure};
+use crate::pod::refuse::Refusal;
 use crate::runtime::{Container, Role, State};
 
-/// All pods that have a worker, by uid.
+/// All pods that have a worker.
 #[derive(Default)]
-pub struct Running(Mutex<BTreeMap<String, Entry>>);
+pub struct Running {
+    /// By uid.
+    pods: Mutex<BTreeMap<String, Entry>>,
+    /// What the node is short of.
+    pressures: Mutex<BTreeSet<Pressure>>,
+}
 
 struct Entry {
     pod: RunningPod,
@@ -84,6 +91,26 @@ impl Running {
         self.all().get_mut(uid)?.eviction.take()
     }
 
+    /// Says what the node is short of.
+    pub fn set_pressures(&self, pressures: &BTreeSet<Pressure>) {
+        self.pressures().clone_from(pressures);
+    }
+
+    /// Why a pod may not begin on this node now.
+    pub fn refusal(&self, pod: &Pod) -> Option<Refusal> {
+        let message = pressure::refusal(&self.pressures(), &Newcomer::of(pod))?;
+        Some(Refusal {
+            reason: "Evicted",
+            message,
+        })
+    }
+
+    fn pressures(&self) -> MutexGuard<'_, BTreeSet<Pressure>> {
+        self.pressures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All pods as they are now.
     pub fn pods(&self) -> BTreeMap<String, RunningPod> {
         let all = self.all();
@@ -93,7 +120,7 @@ impl Running {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@
 //!                                                        └─▶ POST samples ─▶ API server
 //! ```
 
+mod disk;
 mod history;
 mod machine;
 
@@ -25,6 +26,7 @@ use super::running::{Running, RunningContainer, RunningPod};
 use api::samples::{self, ContainerSample, NodeSample, PodSample, Taken, Usage};
 use sys::Shutdown;
 
+pub use disk::{Disks, PodDisk, run as measure_disks};
 pub use history::Rate;
 pub use machine::{Filesystem, INTERFACE, Interface, Machine};
 
@@ -79,6 +81,11 @@ impl Default for Readings {
 impl Readings {
     pub fn newest(&self) -> Arc<Reading> {
         self.0.borrow().clone()
+    }
+
+    /// Makes this the newest one.
+    pub fn show(&self, reading: Reading) {
+        self.0.send_replace(Arc::new(reading));
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Reading>> {
@@ -160,8 +167,8 @@ pub async fn run(
             return tracing::error!("reading what pods use has failed for good");
         };
         sampler = again;
-        let reading = Arc::new(reading);
-        readings.0.send_replace(reading.clone());
+        readings.show(reading);
+        let reading = readings.newest();
         let started = Instant::now();
         if started >= push_at {
             match tokio::time::timeout(PUSH_TIMEOUT, push(&client, &reading)).await {

@@ -191,7 +191,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
         let admission = refuse::admit(&update.pod, node.abilities);
         let memory = Memory {
-            refused: admission.refusal,
+            refused: admission
+                .refusal
+                .or_else(|| node.running.refusal(&update.pod)),
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();

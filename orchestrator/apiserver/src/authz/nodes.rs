@@ -51,10 +51,12 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 17] = [
+static NODE_RULES: [Rule; 18] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
+    // Mirrors of its static pods.
+    rule("", "pods", &[Verb::Create], Whose::New),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),

@@ -189,3 +189,24 @@ fn a_lease_promises_to_fence_by_its_duration() {
         );
     }
 }
+
+#[test]
+fn a_node_under_pressure_and_one_that_is_cordoned_are_closed_to_new_pods() {
+    let (_, mut value) = node("True", json!([{"key": "gpu", "effect": "NoSchedule"}]));
+    value["spec"]["unschedulable"] = json!(true);
+    let conditions = value["status"]["conditions"].as_array_mut().unwrap();
+    conditions.push(json!({"type": "MemoryPressure", "status": "True"}));
+    let plan = planned(vec![(Kind::NODE, value)], 5);
+    let expected = [
+        "gpu:NoSchedule",
+        "memory-pressure:NoSchedule",
+        "unschedulable:NoSchedule",
+    ];
+    assert_eq!(tainted(&plan), Some(expected.map(str::to_owned).to_vec()));
+    let closed = json!([
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"},
+    ]);
+    let open = planned(vec![node("True", closed)], 5);
+    assert_eq!(tainted(&open), Some(vec![]), "what closed it is over");
+}
