@@ -43,6 +43,8 @@ pub struct Keeper {
 impl Keeper {
     pub async fn run(self, readings: Readings, shutdown: Shutdown) {
         let mut newest = readings.subscribe();
+        // What was read before is looked at as well.
+        newest.mark_changed();
         let (mut memory, mut told) = (Memory::default(), None::<(&str, tokio::time::Instant)>);
         while let Some(Ok(())) = shutdown.unless(newest.changed()).await {
             let reading = newest.borrow_and_update().clone();
