@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
+use crate::dns::Directory;
 use crate::metrics::Metrics;
 use datapath::names::Names;
 use datapath::object::Programs;
@@ -53,6 +54,7 @@ const ALL: [Snapshot; 5] = [
 pub struct Hearers {
     pub nodes: Nodes,
     pub checks: watch::Sender<HealthChecks>,
+    pub names: Directory,
 }
 
 /// What the API says of this node.
@@ -326,14 +328,16 @@ pub fn start(
     shutdown: &Shutdown,
 ) {
     let services = Api::<Service>::all(client.clone());
-    let checks = hearers.checks.clone();
+    let (checks, names) = (hearers.checks.clone(), hearers.names.clone());
     let to_change = move |key: ObjectKey, service: &Service, gone: bool| {
         let here = Some(service).filter(|_| !gone);
+        names.service(&key, here);
         checks.send_modify(|checks| checks.service(key.clone(), here));
         Change::Service(key, here.and_then(ServiceView::from_object))
     };
-    let checks = hearers.checks.clone();
+    let (checks, names) = (hearers.checks.clone(), hearers.names.clone());
     let forget = move |key: ObjectKey| {
+        names.service(&key, None);
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
@@ -345,6 +349,7 @@ pub fn start(
     let slices = Api::<EndpointSlice>::all(client.clone());
     let to_change = move |key: ObjectKey, slice: &EndpointSlice, gone: bool| {
         let here = Some(slice).filter(|_| !gone);
+        heard.names.slice(&key, here);
         heard.nodes.slice(key.clone(), here, revision(slice));
         let checks = &heard.checks;
         checks.send_modify(|checks| checks.slice(key.clone(), here, &node));
@@ -355,6 +360,7 @@ pub fn start(
     };
     let heard = hearers.clone();
     let forget = move |key: ObjectKey| {
+        heard.names.slice(&key, None);
         heard.nodes.forget_slice(key.clone());
         let checks = &heard.checks;
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
