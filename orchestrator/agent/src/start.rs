@@ -427,6 +427,7 @@ impl Body {
     ) -> Directory {
         let ranges = self.membership.settings.all_ranges();
         let site = Site {
+            node: self.config.node_name.clone(),
             domain: self.dns().domain,
             gateways,
             shares: shares.to_vec(),

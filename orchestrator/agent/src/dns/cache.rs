@@ -113,12 +113,9 @@ impl Cache {
         *self = Self::default();
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
         self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     fn remove(&mut self, key: &Key) {

@@ -108,15 +108,6 @@ impl Index {
         self.serial
     }
 
-    /// How many Services there are, for the metrics.
-    pub fn len(&self) -> usize {
-        self.services.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
-    }
-
     fn slice_keys<'a>(&'a self, service: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
         let from = (service.clone(), ObjectKey::least());
         let range = self.slices_of.range(from..);

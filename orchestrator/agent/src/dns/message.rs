@@ -92,7 +92,7 @@ pub fn read(bytes: &[u8]) -> Read {
     };
     match code {
         None => Read::Asked(Box::new(asked)),
-        Some(code) => match asked.answer(&Answer::of_code(code), Transport::Udp) {
+        Some(code) => match asked.answer(Answer::of_code(code), Transport::Udp) {
             Some(bytes) => Read::Refused(bytes),
             None => Read::Ignored,
         },
@@ -110,7 +110,7 @@ fn refused(header: &[u8; HEADER], code: ResponseCode) -> Read {
 
 impl Asked {
     /// The bytes of an answer. The name is as it was asked, with its capitals. `None`: it cannot be written.
-    pub fn answer(&self, answer: &Answer, transport: Transport) -> Option<Vec<u8>> {
+    pub fn answer(&self, answer: Answer, transport: Transport) -> Option<Vec<u8>> {
         let mut message = Message::response(self.id, OpCode::Query);
         message.metadata.authoritative = answer.authoritative;
         message.metadata.recursion_desired = self.recursion_desired;
@@ -118,9 +118,9 @@ impl Asked {
         message.metadata.checking_disabled = self.checking_disabled;
         message.metadata.response_code = answer.code;
         message.queries = vec![self.question.clone()];
-        message.answers = answer.answers.clone();
-        message.authorities = answer.authorities.clone();
-        message.additionals = answer.additionals.clone();
+        message.answers = answer.answers;
+        message.authorities = answer.authorities;
+        message.additionals = answer.additionals;
         message.edns = self.has_edns.then(|| {
             let mut edns = Edns::new();
             edns.set_max_payload(PAYLOAD);

@@ -14,6 +14,7 @@
 
 mod cache;
 mod config;
+pub mod hold;
 mod index;
 mod limits;
 mod message;
@@ -21,17 +22,19 @@ mod numbers;
 mod resolver;
 mod rows;
 mod server;
+#[cfg(test)]
+mod serving_tests;
 mod sockets;
 #[cfg(test)]
 mod tests;
 mod upstream;
 mod zone;
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use futures::{FutureExt, TryStreamExt};
 use hickory_proto::rr::Name;
@@ -46,6 +49,7 @@ use crate::network::feed::DatapathHandle;
 use config::Config;
 use datapath::view::{EndpointView, PortView, Protocol};
 use datapath::{Addrs, Change, ObjectKey, SliceView};
+use hold::Pair;
 use resolver::Resolver;
 use rows::{ServiceRow, SliceRow};
 use sys::Shutdown;
@@ -62,11 +66,18 @@ const PORTS: [(&str, Protocol); 2] = [("dns", Protocol::Udp), ("dns-tcp", Protoc
 /// The slice that only this node has: no object can have this name.
 const OWN_SLICE: &str = "kube-dns (this node)";
 
+/// How many parts there are.
+const PARTS: usize = 2;
+
+/// How long queries wait for all to be known. After that, what is known is answered.
+const LIST_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often the node's own servers are looked up.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What a node answers for.
 pub struct Site {
+    pub node: String,
     /// The cluster's domain, usually `cluster.local`.
     pub domain: String,
     /// The node inside the overlay: where it is asked.
@@ -84,9 +95,39 @@ pub struct Directory {
     resolver: Arc<Resolver>,
     /// This node answers: nobody else is said to.
     ours: watch::Sender<bool>,
+    /// The parts of which all is known.
+    listed: watch::Sender<BTreeSet<Part>>,
+}
+
+/// What names are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Services,
+    Slices,
 }
 
 impl Directory {
+    /// All of a part has been heard.
+    pub fn listed(&self, part: Part) {
+        let is_new = |listed: &mut BTreeSet<Part>| listed.insert(part);
+        self.listed.send_if_modified(is_new);
+        self.resolver
+            .set_complete(self.listed.borrow().len() == PARTS);
+    }
+
+    fn new(site: Site, numbers: Numbers) -> Self {
+        let zone = Zone {
+            domain: domain(&site.domain),
+            pods: site.pods,
+            services: site.services,
+        };
+        Self {
+            resolver: Arc::new(Resolver::new(zone, site.shares, numbers)),
+            ours: watch::Sender::new(true),
+            listed: watch::Sender::default(),
+        }
+    }
+
     /// A Service is this now; `None`: it is gone.
     pub fn service(&self, key: &ObjectKey, service: Option<&Service>) {
         if (key.namespace(), key.name()) == SERVICE {
@@ -118,47 +159,70 @@ pub fn start(
     numbers: Numbers,
     shutdown: &Shutdown,
 ) -> Directory {
-    let zone = Zone {
-        domain: domain(&site.domain),
-        pods: site.pods,
-        services: site.services,
-    };
-    let resolver = Arc::new(Resolver::new(zone, site.shares, numbers));
-    let (ours, answers) = watch::channel(true);
+    let (node, gateways) = (site.node.clone(), site.gateways);
+    let directory = Directory::new(site, numbers);
+    let resolver = directory.resolver.clone();
     let tasks = [
         answer(
             resolver.clone(),
-            site.gateways,
+            (node, gateways),
             datapath.clone(),
-            answers,
+            (directory.ours.subscribe(), directory.listed.subscribe()),
             shutdown.clone(),
         )
         .boxed(),
         follow_config(resolver.clone(), client.clone()).boxed(),
-        follow_node(resolver.clone(), site.gateways).boxed(),
+        follow_node(resolver, gateways).boxed(),
     ];
     for task in tasks {
         let shutdown = shutdown.clone();
         tokio::spawn(async move { shutdown.unless(task).await });
     }
-    Directory { resolver, ours }
+    directory
+}
+
+/// Answers at sockets of the caller's, by what the directory hears and what the configuration says. For tests
+/// and measurements.
+pub fn alone(
+    site: Site,
+    config: &BTreeMap<String, String>,
+    at: Vec<Pair>,
+    shutdown: &Shutdown,
+) -> io::Result<Directory> {
+    let directory = Directory::new(site, Numbers::default());
+    directory.resolver.configure(Config::parse(config).0);
+    directory.resolver.set_complete(true);
+    for pair in at {
+        serve(pair.registered()?, &directory.resolver, shutdown);
+    }
+    Ok(directory)
+}
+
+fn serve(sockets: sockets::Sockets, resolver: &Arc<Resolver>, shutdown: &Shutdown) {
+    let (udp, tcp) = (resolver.clone(), resolver.clone());
+    tokio::spawn(server::datagrams(sockets.udp, udp, shutdown.clone()));
+    tokio::spawn(server::connections(sockets.tcp, tcp, shutdown.clone()));
 }
 
 /// Opens the sockets and leads the Service to them.
 async fn answer(
     resolver: Arc<Resolver>,
-    gateways: Addrs,
+    (node, gateways): (String, Addrs),
     datapath: DatapathHandle,
-    mut ours: watch::Receiver<bool>,
+    (mut ours, mut listed): (watch::Receiver<bool>, watch::Receiver<BTreeSet<Part>>),
     shutdown: Shutdown,
 ) {
-    let (opened, port) = sockets::open(gateways).await;
+    let (opened, port, kept) = sockets::open(&node, gateways).await;
     tracing::info!(%gateways, port, "this node answers for the cluster's names");
-    for sockets in opened {
-        let (udp, tcp) = (resolver.clone(), resolver.clone());
-        tokio::spawn(server::datagrams(sockets.udp, udp, shutdown.clone()));
-        tokio::spawn(server::connections(sockets.tcp, tcp, shutdown.clone()));
+    let all = listed.wait_for(|listed| listed.len() == PARTS);
+    if tokio::time::timeout(LIST_TIMEOUT, all).await.is_err() {
+        tracing::warn!("not all is known yet of the cluster's names");
     }
+    for sockets in opened {
+        serve(sockets, &resolver, &shutdown);
+    }
+    let stop = shutdown.clone();
+    tokio::spawn(async move { stop.unless(kept).await });
     loop {
         let is_ours = *ours.borrow_and_update();
         for (key, view) in own_slices(gateways, port) {
@@ -245,4 +309,64 @@ fn domain(text: &str) -> Name {
     full(text)
         .or_else(|_| full("cluster.local"))
         .unwrap_or_default()
+}
+
+/// Entry points for damaged input.
+pub mod fuzzing {
+    use std::sync::LazyLock;
+
+    use hickory_proto::op::{Message, Query};
+    use hickory_proto::rr::Name;
+
+    use super::message::{self, PAYLOAD, Read, Transport};
+    use super::resolver::{Resolver, Step};
+    use super::{Numbers, Zone, upstream};
+
+    static RESOLVER: LazyLock<Resolver> = LazyLock::new(|| {
+        let zone = Zone {
+            domain: super::domain("cluster.local"),
+            pods: vec![],
+            services: vec![],
+        };
+        Resolver::new(zone, vec![], Numbers::default())
+    });
+
+    /// What is done with a datagram of a pod: `true`, it asks something.
+    ///
+    /// # Panics
+    ///
+    /// If an answer is longer than a datagram may be, or does not read.
+    pub fn query(bytes: &[u8]) -> bool {
+        let (answer, is_asked) = match message::read(bytes) {
+            Read::Ignored => return false,
+            Read::Refused(answer) => (Some(answer), false),
+            Read::Asked(asked) => match RESOLVER.at_once(&asked) {
+                Step::Done(answer) => (asked.answer(answer, Transport::Udp), true),
+                Step::Ask(_, question) => {
+                    let forwarded = asked.forward(&question).to_vec();
+                    assert!(forwarded.is_ok(), "{forwarded:?}");
+                    (None, true)
+                }
+            },
+        };
+        if let Some(answer) = answer {
+            assert!(
+                answer.len() <= usize::from(PAYLOAD),
+                "{} bytes",
+                answer.len()
+            );
+            assert!(Message::from_vec(&answer).is_ok(), "{answer:?}");
+        }
+        is_asked
+    }
+
+    /// What is done with a datagram of another server: `true`, it is the answer.
+    pub fn answer(bytes: &[u8]) -> bool {
+        let name = Name::from_ascii("a.example.").unwrap_or_default();
+        let question = Query::query(name, hickory_proto::rr::RecordType::A);
+        let number = bytes
+            .first_chunk::<2>()
+            .map(|head| u16::from_be_bytes(*head));
+        number.is_some_and(|number| upstream::matching(bytes, number, &question).is_some())
+    }
 }

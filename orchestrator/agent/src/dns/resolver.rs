@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub struct Resolver {
     upstream: Upstream,
     started: Instant,
     turn: AtomicU32,
+    /// All Services and slices have been heard of.
+    complete: AtomicBool,
     pub numbers: Numbers,
 }
 
@@ -72,6 +74,7 @@ impl Resolver {
             upstream: Upstream::default(),
             started: Instant::now(),
             turn: AtomicU32::new(0),
+            complete: AtomicBool::new(false),
             numbers,
         }
     }
@@ -84,6 +87,11 @@ impl Resolver {
     /// Changes what is known of Services and their endpoints.
     pub fn change(&self, change: impl FnOnce(&mut Index)) {
         change(&mut write(&self.index));
+    }
+
+    /// Until all is known of the cluster, nothing of it is denied.
+    pub fn set_complete(&self, complete: bool) {
+        self.complete.store(complete, Ordering::Relaxed);
     }
 
     /// Looks something up in it.
@@ -118,10 +126,6 @@ impl Resolver {
     /// Since the resolver was made: the clock of limits and cache.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    pub fn cached(&self) -> usize {
-        lock(&self.cache).len()
     }
 
     /// Answers from what is known here.
@@ -195,6 +199,11 @@ impl Resolver {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let of_zone = self.zone.answer(&read(&self.index), question, turn);
         if let Some(answer) = of_zone {
+            let is_known = self.complete.load(Ordering::Relaxed) || !answer.answers.is_empty();
+            let answer = match is_known {
+                true => answer,
+                false => Answer::of_code(ResponseCode::ServFail),
+            };
             return Some((Source::Cluster, answer));
         }
         if let Some(answer) = listed(&read(&self.config), question) {

@@ -62,19 +62,19 @@ fn datagram(socket: &Arc<UdpSocket>, resolver: &Arc<Resolver>, bytes: &[u8], cli
         Read::Asked(asked) => asked,
     };
     let (led, question) = match resolver.at_once(&asked) {
-        Step::Done(answer) => return reply(socket, resolver, &asked, &answer, client),
+        Step::Done(answer) => return reply(socket, resolver, &asked, answer, client),
         Step::Ask(led, question) => (led, question),
     };
     let Some(turn) = Turn::take(resolver, client) else {
         resolver.numbers.dropped(Reason::Full);
         let busy = Answer::of_code(ResponseCode::ServFail);
-        return reply(socket, resolver, &asked, &busy, client);
+        return reply(socket, resolver, &asked, busy, client);
     };
     let socket = socket.clone();
     tokio::spawn(async move {
         let resolver = &turn.resolver;
         let answer = resolver.ask(&asked, led, question).await;
-        reply(&socket, resolver, &asked, &answer, client);
+        reply(&socket, resolver, &asked, answer, client);
     });
 }
 
@@ -82,7 +82,7 @@ fn reply(
     socket: &UdpSocket,
     resolver: &Resolver,
     asked: &Asked,
-    answer: &Answer,
+    answer: Answer,
     client: SocketAddr,
 ) {
     if let Some(bytes) = asked.answer(answer, Transport::Udp) {
@@ -201,7 +201,7 @@ async fn connection(mut stream: TcpStream, place: &Place) -> io::Result<()> {
             Read::Refused(bytes) => Some(bytes),
             Read::Asked(asked) => {
                 let answer = answer(resolver, &asked, place.client).await;
-                asked.answer(&answer, Transport::Tcp)
+                asked.answer(answer, Transport::Tcp)
             }
         };
         let bytes = framed(&bytes.ok_or(ErrorKind::InvalidData)?)?;

@@ -342,6 +342,7 @@ fn resolver(index: Index) -> Arc<Resolver> {
     let clients = vec!["10.100.1.0/24".parse().unwrap()];
     let resolver = Resolver::new(zone(), clients, Numbers::default());
     resolver.change(|held| *held = index);
+    resolver.set_complete(true);
     Arc::new(resolver)
 }
 
@@ -357,7 +358,7 @@ fn the_name_comes_back_as_it_was_asked() {
     let bytes = query("wEb.ShOp.SvC.cLuStEr.LoCaL.", RecordType::A, None);
     let asked = asked(&bytes);
     let answer = done(&resolver(index()), &asked);
-    let bytes = asked.answer(&answer, Transport::Udp).unwrap();
+    let bytes = asked.answer(answer, Transport::Udp).unwrap();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     assert!(text.contains("wEb") && text.contains("cLuStEr"), "{text}");
     let message = Message::from_vec(&bytes).unwrap();
@@ -383,7 +384,7 @@ fn a_datagram_holds_what_its_client_takes_and_says_what_is_missing() {
         (None, Transport::Tcp, 65_535, true),
     ] {
         let asked = asked(&query("db.shop.svc.cluster.local.", RecordType::A, payload));
-        let bytes = asked.answer(&done(&resolver, &asked), transport).unwrap();
+        let bytes = asked.answer(done(&resolver, &asked), transport).unwrap();
         assert!(bytes.len() <= most, "{} > {most}", bytes.len());
         let message = Message::from_vec(&bytes).unwrap();
         assert_eq!(message.metadata.truncation, !whole);
@@ -569,7 +570,7 @@ fn a_full_cache_lets_go_what_ends_first() {
         let answer = Arc::new(Answer::of_records(vec![record(100 + number % 3000)]));
         cache.put(key(&format!("n{number}.example.")), answer, Duration::ZERO);
     }
-    assert_eq!(cache.len(), 10_000);
+    assert_eq!(cache.held(), 10_000);
     assert!(cache.get(&key("n0.example."), Duration::ZERO).is_none());
     assert!(cache.get(&key("n2999.example."), Duration::ZERO).is_some());
 }
@@ -593,6 +594,22 @@ fn a_client_has_its_share_and_leaves_the_others_theirs() {
     assert!(limits.ask(quiet, later));
     limits.answered(loud);
     assert!(limits.ask(loud, later) && !limits.ask(loud, later));
+}
+
+#[test]
+fn nothing_is_denied_before_all_is_known() {
+    let resolver = resolver(index());
+    resolver.set_complete(false);
+    let answer = |question: &str| {
+        shown(&done(
+            &resolver,
+            &asked(&query(question, RecordType::A, None)),
+        ))
+    };
+    assert_eq!(answer("nobody.shop.svc.cluster.local."), "SERVFAIL");
+    assert_eq!(answer("web.shop.svc.cluster.local."), "10.96.7.7");
+    resolver.set_complete(true);
+    assert_eq!(answer("nobody.shop.svc.cluster.local."), "NXDOMAIN");
 }
 
 #[test]

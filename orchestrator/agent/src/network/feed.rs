@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
-use crate::dns::Directory;
+use crate::dns::{Directory, Part};
 use crate::metrics::Metrics;
 use datapath::names::Names;
 use datapath::object::Programs;
@@ -341,7 +341,8 @@ pub fn start(
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
-    let listed = (Snapshot::Services, || {});
+    let names = hearers.names.clone();
+    let listed = (Snapshot::Services, move || names.listed(Part::Services));
     let task = follow(services, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 
@@ -366,8 +367,11 @@ pub fn start(
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
         Change::Slice(key, None)
     };
-    let nodes = hearers.nodes.clone();
-    let listed = (Snapshot::Slices, move || nodes.slices_listed());
+    let (nodes, names) = (hearers.nodes.clone(), hearers.names.clone());
+    let listed = (Snapshot::Slices, move || {
+        names.listed(Part::Slices);
+        nodes.slices_listed();
+    });
     let task = follow(slices, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 }
