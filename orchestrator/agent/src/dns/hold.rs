@@ -159,7 +159,8 @@ fn is_untouched(file: &Path) -> bool {
 
 fn holder(file: &Path) -> io::Result<i32> {
     let text = fs::read_to_string(file)?;
-    text.trim().parse().map_err(io::Error::other)
+    let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
+    pid.ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 /// Whether a process is one that holds sockets for this file.
@@ -168,4 +169,96 @@ fn is_held_by(file: &Path, pid: i32) -> bool {
     let mut words = words.split(|byte| *byte == 0).skip(1);
     let file = file.as_os_str().as_encoded_bytes();
     words.next() == Some(COMMAND.as_bytes()) && words.next() == Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A holder as far as its command line says; it ends with the test.
+    struct Holder(Child);
+
+    impl Drop for Holder {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    fn holder_of(pair: &Pair, dir: &Path, file: &Path) -> Holder {
+        fs::write(dir.join(COMMAND), "while :; do sleep 1; done\n").unwrap();
+        let fd = |fd: io::Result<OwnedFd>| Stdio::from(fd.unwrap());
+        let child = Command::new("sh")
+            .args([Path::new(COMMAND), file])
+            .current_dir(dir)
+            .stdin(fd(pair.udp.try_clone().map(OwnedFd::from)))
+            .stdout(fd(pair.tcp.try_clone().map(OwnedFd::from)))
+            .spawn()
+            .unwrap();
+        fs::write(file, format!("{}\n", child.id())).unwrap();
+        Holder(child)
+    }
+
+    #[test]
+    fn what_was_asked_while_no_agent_ran_is_answered_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("names4");
+        let open = || {
+            let at = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+            Pair::open(at)
+        };
+        let pair = std::iter::repeat_with(open).find_map(Result::ok).unwrap();
+        let at = pair.address().unwrap();
+        let _holder = holder_of(&pair, dir.path(), &file);
+        assert!(touch(&file));
+        drop(pair);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"query", at).unwrap();
+        let connection = std::net::TcpStream::connect(at);
+        assert!(connection.is_ok(), "{connection:?}");
+        let adopted = match adopt(&file) {
+            // Without the right to look into other processes there is nothing to show.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return,
+            adopted => adopted.unwrap(),
+        };
+        assert_eq!(adopted.address(), Some(at));
+        let mut buffer = [0; 16];
+        assert_eq!(adopted.udp.recv(&mut buffer).unwrap(), 5);
+        assert!(adopted.tcp.accept().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_taken_from_a_process_that_does_not_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("names4");
+        let is_there = |text: &str| {
+            fs::write(&file, text).unwrap();
+            adopt(&file).is_ok() || touch(&file)
+        };
+        assert!(!is_there(&std::process::id().to_string()));
+        assert!(!is_there("1"));
+        assert!(!is_there("-1"));
+        assert!(!is_there("0"));
+        assert!(!is_there("nonsense"));
+        fs::remove_file(&file).unwrap();
+        assert!(adopt(&file).is_err() && !touch(&file));
+    }
+
+    #[test]
+    fn a_holder_that_its_file_does_not_name_any_more_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("names4");
+        fs::write(&file, std::process::id().to_string()).unwrap();
+        let held = file.clone();
+        let holder = std::thread::spawn(move || hold(&held));
+        fs::write(&file, "1").unwrap();
+        // It may have been before the first look: then the time for that is over some time.
+        let started = Instant::now();
+        while !holder.is_finished() {
+            std::thread::park_timeout(LOOK_EVERY);
+            assert!(started.elapsed() < FILE_TIMEOUT * 2, "it goes on");
+        }
+    }
 }
