@@ -56,12 +56,17 @@ pub fn admit(pod: &Pod, node: Abilities) -> Admission {
         host_paths: host_paths(pod),
         admission: Admission::default(),
     };
-    for (field, name) in [
-        ("metadata.name", &pod.metadata.name),
-        ("metadata.namespace", &pod.metadata.namespace),
-    ] {
+    let names: [(_, _, fn(&str) -> bool); 2] = [
+        ("metadata.name", &pod.metadata.name, checks::is_subdomain),
+        (
+            "metadata.namespace",
+            &pod.metadata.namespace,
+            checks::is_label,
+        ),
+    ];
+    for (field, name, is_good) in names {
         let name = name.as_deref().unwrap_or_default();
-        if !name.split('.').all(checks::is_label) {
+        if !is_good(name) {
             walk.refuse(field, UNSUPPORTED, format!("{name:?} is not a DNS name"));
         }
     }

@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff;
-use super::plan::{ImageState, View};
+use super::plan::{ImageState, PostStart, View};
 use super::qos;
-use super::shape::{self, Outcome, Policy};
+use super::shape::{self, Outcome};
 use crate::runtime::{Container, Exit, Role, State};
 use datapath::Addrs;
 
@@ -40,8 +40,10 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     }
     let outcome = shape::outcome(view);
     let phase = phase(view, &outcome, &init, &main);
-    let (reason, message) = match outcome {
-        Outcome::Failed { reason, message } => (reason, message),
+    let (reason, message) = match &outcome {
+        Outcome::Failed { reason, message } if phase == "Failed" => {
+            (reason.clone(), message.clone())
+        }
         _ => (None, None),
     };
     let known = view.pod.status.as_ref();
@@ -49,7 +51,7 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     let texts = |addrs: Addrs| addrs.iter().map(|ip| ip.to_string());
     let start_time = known.and_then(|status| status.start_time.clone());
     PodStatus {
-        conditions: Some(conditions(view, phase, &init, &main)),
+        conditions: Some(conditions(view, &outcome, &init, &main)),
         container_statuses: (!main.is_empty()).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
@@ -104,11 +106,10 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
     let latest = attempts.last().copied();
     let previous = attempts.iter().rev().nth(1).copied();
     let (state, last_state) = states(view, template, role, latest, previous);
-    let running = latest.is_some_and(Container::is_running);
     let probed = latest.and_then(|container| view.memory.probes.get(&container.id));
-    let started = running && probed.is_none_or(|probed| probed.started);
+    let started = latest.is_some_and(|latest| shape::has_started(view, latest));
     let ready = match role {
-        Role::Init => latest
+        Role::Init if !shape::is_sidecar(template) => latest
             .and_then(Container::exit)
             .is_some_and(|exit| exit.code == 0),
         Role::Ephemeral => false,
@@ -159,6 +160,10 @@ fn states(
         return (waiting(view, template, role), None);
     };
     match &latest.state {
+        // As long as its hook runs it is not said to be running.
+        State::Running { .. } if is_hooked(view, latest) => {
+            (waiting(view, template, role), ended(previous))
+        }
         State::Running { started_at, .. } => {
             let running = ContainerStateRunning {
                 started_at: Some(seconds(*started_at)),
@@ -179,6 +184,12 @@ fn states(
     }
 }
 
+/// Whether a container's `postStart` runs or has failed.
+fn is_hooked(view: &View, container: &Container) -> bool {
+    let hook = view.memory.post_starts.get(&container.id);
+    matches!(hook, Some(PostStart::Running | PostStart::Failed(_)))
+}
+
 /// Why a container that ended does not run again yet; none when it has no reason to wait.
 fn next_start(
     view: &View,
@@ -190,12 +201,7 @@ fn next_start(
     if view.gone || view.pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let policy = shape::policy(view.pod);
-    let restarts = match (role, policy) {
-        (_, Policy::Never) | (Role::Ephemeral, _) => false,
-        (Role::Main, Policy::Always) => true,
-        _ => exit.code != 0,
-    };
+    let restarts = shape::restarts(view.pod, template, role, exit);
     if !restarts || shape::outcome(view) != Outcome::Active {
         return None;
     }
@@ -222,6 +228,11 @@ fn waiting(view: &View, template: &Template, role: Role) -> ContainerState {
     if let Some(problem) = problem(view, &template.name) {
         return problem;
     }
+    let latest = shape::latest(view.containers, &template.name);
+    let hook = latest.and_then(|latest| view.memory.post_starts.get(&latest.id));
+    if let Some(PostStart::Failed(why)) = hook {
+        return wait("PostStartHookError", Some(why.clone()));
+    }
     let initializing = role == Role::Main && !shape::initialized(view);
     let first_init = shape::init_templates(view.pod).first();
     let own_turn =
@@ -245,7 +256,12 @@ fn problem(view: &View, name: &str) -> Option<ContainerState> {
         return Some(if never || fresh {
             wait(&failure.reason, Some(failure.message.clone()))
         } else {
-            wait("ImagePullBackOff", Some(failure.message.clone()))
+            let image = shape::image_of(view.pod, name);
+            let message = format!(
+                "Back-off pulling image \"{image}\": {}: {}",
+                failure.reason, failure.message
+            );
+            wait("ImagePullBackOff", Some(message))
         });
     }
     let failure = view.memory.failures.get(name)?;
@@ -304,24 +320,35 @@ fn phase(
     init: &[ContainerStatus],
     main: &[ContainerStatus],
 ) -> &'static str {
-    match outcome {
-        Outcome::Succeeded => return "Succeeded",
-        Outcome::Failed { .. } => return "Failed",
-        Outcome::Active => {}
-    }
-    if init.iter().any(|status| !status.ready) && main.iter().all(|status| !has_run(status)) {
-        return "Pending";
-    }
-    let never_ran = |status: &ContainerStatus| !has_run(status);
     let known = view
         .pod
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
+    // The end of a pod is said when nothing of it runs any more.
+    let runs = shape::members(view.containers).any(Container::is_running);
+    match outcome {
+        Outcome::Succeeded if !runs || known == Some("Succeeded") => return "Succeeded",
+        Outcome::Failed { .. } if !runs || known == Some("Failed") => return "Failed",
+        _ => {}
+    }
+    let initializes = init.iter().any(|status| is_incomplete(view, status));
+    if initializes && main.iter().all(|status| !has_run(status)) {
+        return "Pending";
+    }
+    let never_ran = |status: &ContainerStatus| !has_run(status);
     if main.iter().any(never_ran) && known != Some("Running") {
         "Pending"
     } else {
         "Running"
+    }
+}
+
+/// Whether an init container has not done its work, or has not started where it stays.
+fn is_incomplete(view: &View, status: &ContainerStatus) -> bool {
+    match shape::template(view.pod, &status.name) {
+        Some(_) => status.started != Some(true),
+        None => !status.ready,
     }
 }
 
@@ -334,38 +361,43 @@ fn has_run(status: &ContainerStatus) -> bool {
     ran(&status.state) || ran(&status.last_state)
 }
 
+/// Whether a container runs or has ended, as its state says.
+fn is_begun(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    state.is_some_and(|it| it.running.is_some() || it.terminated.is_some())
+}
+
 /// Kubernetes' pod conditions; those that others wrote stay as they are.
 fn conditions(
     view: &View,
-    phase: &str,
+    outcome: &Outcome,
     init: &[ContainerStatus],
     main: &[ContainerStatus],
 ) -> Vec<PodCondition> {
-    let names = |list: &[ContainerStatus]| {
-        let unready = list.iter().filter(|status| !status.ready);
-        unready
-            .map(|status| status.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+    let names = |list: &mut dyn Iterator<Item = &ContainerStatus>| {
+        let names = list.map(|status| status.name.as_str());
+        names.collect::<Vec<_>>().join(" ")
     };
-    let (unready, incomplete) = (names(main), names(init));
-    let over = match phase {
-        "Succeeded" => Some(("PodCompleted", String::new())),
-        "Failed" => Some(("PodFailed", String::new())),
-        _ => None,
+    let stays = |status: &&ContainerStatus| shape::template(view.pod, &status.name).is_some();
+    let sidecars = init.iter().filter(stays);
+    let unready = names(&mut sidecars.chain(main).filter(|status| !status.ready));
+    let incomplete = names(&mut init.iter().filter(|status| is_incomplete(view, status)));
+    let over = match outcome {
+        Outcome::Succeeded => Some(("PodCompleted", String::new())),
+        Outcome::Failed { .. } => Some(("PodFailed", String::new())),
+        Outcome::Active => None,
     };
-    let not_ready = over.clone().or_else(|| {
+    let not_ready = over.or_else(|| {
         let message = format!("containers with unready status: [{unready}]");
         (!unready.is_empty()).then_some(("ContainersNotReady", message))
     });
     let gate = readiness_gate(view).filter(|_| not_ready.is_none());
-    let initialized = over
-        .filter(|(reason, _)| *reason == "PodCompleted")
-        .or_else(|| {
-            let message = format!("containers with incomplete status: [{incomplete}]");
-            (!incomplete.is_empty()).then_some(("ContainersNotInitialized", message))
-        });
-    let initialized = initialized.filter(|(reason, _)| *reason != "PodCompleted");
+    // Sidecars that start again do not take it back.
+    let begun = *outcome == Outcome::Succeeded || main.iter().any(is_begun);
+    let initialized = (!incomplete.is_empty() && !begun).then(|| {
+        let message = format!("containers with incomplete status: [{incomplete}]");
+        ("ContainersNotInitialized", message)
+    });
     let wired = view.memory.attached.is_some()
         && shape::sandbox(view.containers).is_some_and(Container::is_running);
     let ours = [

@@ -6,6 +6,7 @@
 mod execute;
 mod files;
 mod hooks;
+mod images;
 mod places;
 mod report;
 mod start;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::downward::Facts;
-use super::plan::{self, Action, Failure, ImageState, Memory, Probed, View};
+use super::plan::{self, Action, Failure, ImageState, Memory, PostStart, Probed, View};
 use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
 use super::refuse::{self, Abilities};
@@ -38,7 +39,7 @@ use crate::network::drain::{self, Progress};
 use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
 use crate::runtime::image_root;
-use crate::runtime::{Container, Role, Runtime, RuntimeError, State};
+use crate::runtime::{Container, Identity, Role, Runtime, RuntimeError, State};
 use crate::volumes::{Dns, PodDir};
 use datapath::Addrs;
 
@@ -97,8 +98,13 @@ enum Note {
     },
     /// That container's process has ended.
     Ended(String),
+    /// The `postStart` of that container has ended; why it failed, if it did.
+    PostStarted {
+        id: String,
+        failed: Option<String>,
+    },
     /// The `preStop` of that container has ended.
-    Hooked(String),
+    PreStopped(String),
     Drained(Progress),
     /// A volume has outgrown its limit: why the pod is evicted.
     Outgrown(String),
@@ -327,7 +333,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 });
                 probed.ready = false;
             }
-            Note::Hooked(id) => drop(self.memory.hooks.insert(id, true)),
+            Note::PostStarted { id, failed } => {
+                let ended = failed.map_or(PostStart::Done, PostStart::Failed);
+                self.memory.post_starts.insert(id, ended);
+            }
+            Note::PreStopped(id) => {
+                if let Some(hook) = self.memory.pre_stops.get_mut(&id) {
+                    hook.ended = true;
+                }
+            }
             Note::Outgrown(why) => self.evict(why),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {
@@ -346,7 +360,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .map(|it| &it.id)
             .collect();
         self.memory.signalled.retain(|id, _| running.contains(id));
-        self.memory.hooks.retain(|id, _| running.contains(id));
+        self.memory.pre_stops.retain(|id, _| running.contains(id));
+        self.memory.post_starts.retain(|id, _| running.contains(id));
         self.memory.probes.retain(|id, _| running.contains(id));
         let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
         self.memory
@@ -383,8 +398,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let State::Running { pid, .. } = container.state else {
                 continue;
             };
-            let is_main = container.identity.role == Role::Main;
-            if !is_main || !self.awaited.insert(container.id.clone()) {
+            let stays = is_followed(&self.update.pod, container);
+            if !stays || !self.awaited.insert(container.id.clone()) {
                 continue;
             }
             let (node, notes) = (self.node.clone(), self.notes.clone());
@@ -405,9 +420,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let State::Running { started_at, pid: _ } = container.state else {
                 continue;
             };
-            let mains = shape::main_templates(&self.update.pod);
-            let template = mains.iter().find(|it| it.name == container.identity.name);
+            if !is_followed(&self.update.pod, container) {
+                continue;
+            }
+            let template = shape::template(&self.update.pod, &container.identity.name);
             let Some(template) = template else { continue };
+            let hook = self.memory.post_starts.get(&container.id);
+            if hook.is_some_and(|hook| *hook != PostStart::Done) {
+                continue;
+            }
             if self.probers.contains_key(&container.id) || !prober::has_probes(template) {
                 continue;
             }
@@ -443,6 +464,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             self.probers.insert(container.id.clone(), prober);
         }
     }
+}
+
+/// Whether a container is one that lives as long as its pod.
+fn is_followed(pod: &Pod, container: &Container) -> bool {
+    let Identity { role, name, .. } = &container.identity;
+    matches!(role, Role::Main | Role::Init) && shape::template(pod, name).is_some()
 }
 
 /// A container's probes, from where the last reported status of that very container left them.

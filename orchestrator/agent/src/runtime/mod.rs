@@ -5,6 +5,7 @@
 //! must know again is on the containers, as labels.
 
 pub mod container_spec;
+pub mod credentials;
 pub mod docker;
 pub mod fake;
 pub mod image_name;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 
 use datapath::Addrs;
 
+use credentials::Credentials;
 use streams::{Process, Size, Streams, Terminal};
 
 /// One container engine, seen by one node: only this node's containers exist for it.
@@ -80,8 +82,12 @@ pub trait Runtime: Send + Sync + 'static {
         reference: &str,
     ) -> impl Future<Output = Result<Option<Image>, RuntimeError>> + Send;
 
-    /// Fetches an image from its registry.
-    fn pull(&self, reference: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// Fetches an image from its registry, with or without credentials.
+    fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// The reference of the sandbox's image, made first when it is not there.
     fn pause_image(&self) -> impl Future<Output = Result<String, RuntimeError>> + Send;

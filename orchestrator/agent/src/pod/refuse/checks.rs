@@ -142,15 +142,6 @@ pub fn dns_policy(policy: &Value, walk: &Walk) -> Finding {
     }
 }
 
-/// `hostPort`: only a pod in the node's own network has ports of the node.
-pub fn host_port(port: &Value, walk: &Walk) -> Finding {
-    if walk.host_network || port == 0 {
-        Finding::Fine
-    } else {
-        unsupported(&format!("{port} is not supported without hostNetwork"))
-    }
-}
-
 pub fn scheme(scheme: &Value, _: &Walk) -> Finding {
     one_of(scheme, &["", "HTTP", "HTTPS"])
 }
@@ -268,11 +259,17 @@ pub fn outer_path(path: &Value, _: &Walk) -> Finding {
 }
 
 pub fn is_label(text: &str) -> bool {
+    text.len() <= 63 && is_part(text)
+}
+
+/// A name of an object: Kubernetes limits it as a whole, and not its parts to 63 characters.
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
+fn is_part(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.len() <= 63
-        && text.starts_with(fits)
-        && text.ends_with(fits)
-        && text.chars().all(|c| fits(c) || c == '-')
+    text.starts_with(fits) && text.ends_with(fits) && text.chars().all(|c| fits(c) || c == '-')
 }
 
 fn one_of(value: &Value, supported: &[&str]) -> Finding {

@@ -52,10 +52,7 @@ pub const POD_SPEC: Rows = &[
     ("hostPID", Done("container_spec")),
     ("hostUsers", Only(checks::host_users)),
     ("hostname", Only(checks::hostname)),
-    (
-        "imagePullSecrets",
-        Unmet("images are pulled without credentials"),
-    ),
+    ("imagePullSecrets", Done("worker::images")),
     ("initContainers", Whole(checks::container, CONTAINER)),
     ("nodeName", Done("the watch of this node's pods")),
     ("nodeSelector", Done("scheduler::plugins::node_affinity")),
@@ -174,10 +171,7 @@ const CONTAINER: Rows = &[
         Idle("the resources of a pod that runs cannot be changed"),
     ),
     ("resources", In(RESOURCES)),
-    (
-        "restartPolicy",
-        Refused("a restartPolicy of its own (a sidecar) is not supported"),
-    ),
+    ("restartPolicy", Done("shape::is_sidecar")),
     ("securityContext", In(SECURITY_CONTEXT)),
     ("startupProbe", In(PROBE)),
     ("stdin", Done("container_spec")),
@@ -212,7 +206,7 @@ const HOOK: Rows = &[
 const PROBE: Rows = &[
     ("exec", Text("prober")),
     ("failureThreshold", Done("probes")),
-    ("grpc", Refused("gRPC probes are not supported")),
+    ("grpc", Done("prober::grpc")),
     ("httpGet", In(HTTP_GET)),
     ("initialDelaySeconds", Done("probes")),
     ("periodSeconds", Done("probes")),
@@ -234,8 +228,11 @@ const TCP_SOCKET: Rows = &[("host", Only(checks::probe_host)), ("port", Done("pr
 
 const PORT: Rows = &[
     ("containerPort", Done("prober, drain")),
-    ("hostIP", Done("scheduler::plugins::host_ports")),
-    ("hostPort", Only(checks::host_port)),
+    (
+        "hostIP",
+        Done("datapath::view, scheduler::plugins::host_ports"),
+    ),
+    ("hostPort", Done("datapath::view, pod::pods")),
     ("name", Done("prober, controllers::service")),
     ("protocol", Done("drain, controllers::service")),
 ];

@@ -78,12 +78,6 @@ fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
             "spec.volumes[0].nfs: volumes of this type are not supported",
         ),
         (
-            none(),
-            json!({"ports": [{"containerPort": 80, "hostPort": 8080}]}),
-            "Unsupported",
-            "spec.containers[0].ports[0].hostPort: 8080 is not supported without hostNetwork",
-        ),
-        (
             json!({"runtimeClassName": "gvisor"}),
             none(),
             "Unsupported",
@@ -189,13 +183,6 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
             none(),
             "Unsupported",
             "spec.setHostnameAsFQDN: true is not supported",
-        ),
-        (
-            json!({"initContainers": [{"name": "i", "restartPolicy": "Always"}]}),
-            none(),
-            "Unsupported",
-            "spec.initContainers[0].restartPolicy: a restartPolicy of its own (a sidecar) is not \
-             supported",
         ),
         (
             none(),
@@ -388,7 +375,6 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
             "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution: the \
              scheduler does not consider it",
             "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
-            "spec.imagePullSecrets: images are pulled without credentials",
             "spec.topologySpreadConstraints: the scheduler does not consider ScheduleAnyway",
         ]
     );
@@ -542,4 +528,23 @@ fn memory_at_dev_shm_and_messages_at_their_usual_places_are_taken() {
         let said = refused(json!({}), json!({"terminationMessagePath": path}));
         assert_eq!(said, None, "{path}");
     }
+}
+
+#[test]
+fn a_pods_name_may_have_more_than_63_characters_in_a_row() {
+    let mut long = pod(json!({}), json!({}));
+    long.metadata.name = Some("a".repeat(253));
+    assert_eq!(admit(&long, PLAIN).refusal, None);
+    for bad in [
+        "a".repeat(254),
+        "a..b".to_owned(),
+        "../x".to_owned(),
+        "A".to_owned(),
+    ] {
+        long.metadata.name = Some(bad.clone());
+        assert!(admit(&long, PLAIN).refusal.is_some(), "{bad}");
+    }
+    long.metadata.name = Some("a".to_owned());
+    long.metadata.namespace = Some("a".repeat(64));
+    assert!(admit(&long, PLAIN).refusal.is_some());
 }

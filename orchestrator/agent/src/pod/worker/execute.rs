@@ -7,21 +7,18 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
 
-use super::Note;
 use super::RETRY;
 use super::Step;
 use super::Worker;
 use super::alarm;
-use super::is_pulling;
 use super::pod_name;
 
 use crate::api::events;
 use crate::network::wiring::PodNetwork;
-use crate::pod::plan::{Action, Attached, Failure, ImageState};
+use crate::pod::plan::{Action, Attached};
 use crate::pod::shape;
 use crate::runtime::container_spec;
-use crate::runtime::image_name;
-use crate::runtime::{Identity, Image, Role, Runtime, RuntimeError};
+use crate::runtime::{Identity, Role, Runtime, RuntimeError};
 use datapath::Addrs;
 
 /// A container that was told to die is looked at again after this, if no news comes.
@@ -46,6 +43,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             } => {
                 let identity = (role, attempt, generation, level);
                 self.start(&container, identity).await
+            }
+            Action::Retire => {
+                self.memory.retired_at = Some(jiff::Timestamp::now());
+                Step::Progress
             }
             Action::Drain => self.drain(),
             Action::PreStop {
@@ -78,119 +79,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) fn later(&self, what: &str, error: &dyn std::fmt::Display) -> Step {
         tracing::warn!(pod = pod_name(&self.update.pod), %error, "could not {what}");
         Step::Wait(Instant::now() + RETRY)
-    }
-
-    async fn ensure_image(&mut self, container: String, image: String, policy: &str) -> Step {
-        if is_pulling(&self.memory, &container) {
-            return Step::Settled;
-        }
-        if !image_name::is_reference(&image) {
-            let message = format!("couldn't parse image name {image:?}: invalid reference format");
-            let about = events::container(&self.update.pod, &container);
-            let recorder = &self.node.recorder;
-            recorder.warning(about, "InspectFailed", message.clone());
-            self.image_failed(container, "InvalidImageName", message);
-            return Step::Progress;
-        }
-        let found = match self.node.runtime.image(&image).await {
-            Ok(found) => found,
-            Err(error) => return self.later("look for an image", &error),
-        };
-        let about = events::container(&self.update.pod, &container);
-        match (found, policy) {
-            (Some(found), "Always") if found.has_origin => {
-                self.image_users.insert(container.clone(), found.user);
-                self.pull(container, image)
-            }
-            (Some(Image { user, .. }), _) => {
-                let message = format!("Container image \"{image}\" already present on machine");
-                self.node.recorder.normal(about, "Pulled", message);
-                self.image_users.insert(container.clone(), user);
-                self.memory.images.insert(container, ImageState::Ready);
-                Step::Progress
-            }
-            (None, "Never") => {
-                let message =
-                    format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.node
-                    .recorder
-                    .warning(about, "ErrImageNeverPull", message.clone());
-                self.image_failed(container, "ErrImageNeverPull", message);
-                Step::Progress
-            }
-            (None, _) => self.pull(container, image),
-        }
-    }
-
-    /// Pulls in the background: a slow registry must not keep the pod from being stopped.
-    fn pull(&mut self, container: String, image: String) -> Step {
-        let about = events::container(&self.update.pod, &container);
-        self.node
-            .recorder
-            .normal(about, "Pulling", format!("Pulling image \"{image}\""));
-        self.memory
-            .images
-            .insert(container.clone(), ImageState::Pulling);
-        let (node, notes) = (self.node.clone(), self.notes.clone());
-        tokio::spawn(async move {
-            let started = Instant::now();
-            let outcome = node.runtime.pull(&image).await;
-            let took = started.elapsed();
-            // The pod may have ended meanwhile.
-            let _ = notes
-                .send(Note::Pulled {
-                    container,
-                    image,
-                    outcome,
-                    took,
-                })
-                .await;
-        });
-        Step::Settled
-    }
-
-    pub(super) fn pulled(
-        &mut self,
-        container: String,
-        image: &str,
-        outcome: Result<(), RuntimeError>,
-        took: Duration,
-    ) {
-        let about = events::container(&self.update.pod, &container);
-        match outcome {
-            Ok(()) => {
-                let message = format!("Successfully pulled image \"{image}\" in {took:.3?}");
-                self.node.recorder.normal(about, "Pulled", message);
-                self.memory
-                    .images
-                    .insert(container.clone(), ImageState::Ready);
-                self.pull_failures.remove(&container);
-            }
-            Err(error) => {
-                let message = format!("failed to pull image \"{image}\": {error}");
-                self.node
-                    .recorder
-                    .warning(about.clone(), "Failed", message.clone());
-                self.node
-                    .recorder
-                    .warning(about, "Failed", "Error: ErrImagePull");
-                self.image_failed(container, "ErrImagePull", message);
-            }
-        }
-    }
-
-    fn image_failed(&mut self, container: String, reason: &str, message: String) {
-        let count = self.pull_failures.entry(container.clone()).or_insert(0);
-        *count += 1;
-        let failure = Failure {
-            reason: reason.to_owned(),
-            message,
-            at: jiff::Timestamp::now(),
-            count: *count,
-        };
-        self.memory
-            .images
-            .insert(container, ImageState::Failed(failure));
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> Step {

@@ -114,7 +114,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 }
                 "ImagePullBackOff" => {
                     let message = format!("Back-off pulling image \"{}\"", container.image);
-                    self.node.recorder.normal(about, "BackOff", message);
+                    let recorder = &self.node.recorder;
+                    recorder.normal(about.clone(), "BackOff", message);
+                    recorder.warning(about, "Failed", "Error: ImagePullBackOff");
                 }
                 _ => {}
             }

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountType,
 };
 
 use super::Owner;
+use crate::runtime::credentials::Credentials;
 use crate::runtime::{ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Role};
 
 pub const CLUSTER: &str = "orchestrator.cluster";
@@ -70,6 +72,18 @@ pub fn pullable(reference: &str) -> String {
         reference.to_owned()
     } else {
         format!("{reference}:latest")
+    }
+}
+
+/// What the Engine shows to a registry.
+pub fn credentials(shown: &Credentials) -> DockerCredentials {
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    DockerCredentials {
+        username: text(&shown.username),
+        password: text(&shown.password),
+        identitytoken: text(&shown.identity_token),
+        serveraddress: text(&shown.registry),
+        ..Default::default()
     }
 }
 

@@ -28,6 +28,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio_util::io::ReaderStream;
 
+use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Runtime,
@@ -372,12 +373,17 @@ impl Runtime for DockerRuntime {
         }
     }
 
-    async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), RuntimeError> {
         let options = CreateImageOptions {
             from_image: Some(body::pullable(reference)),
             ..Default::default()
         };
-        let mut progress = self.docker.create_image(Some(options), None, None);
+        let shown = credentials.map(body::credentials);
+        let mut progress = self.docker.create_image(Some(options), None, shown);
         while let Some(step) = progress.next().await {
             step.map_err(|e| match error(e) {
                 RuntimeError::Unreachable(why) => RuntimeError::Unreachable(why),
