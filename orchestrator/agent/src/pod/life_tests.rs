@@ -99,6 +99,8 @@ impl World {
             image: "i:1".to_owned(),
             image_id: "sha256:1".to_owned(),
             created_at: self.now,
+            log_path: None,
+            resources: None,
             state: State::Running {
                 pid: self.made,
                 started_at: self.now,
@@ -141,6 +143,7 @@ impl World {
             }
             Action::Drain => self.drain(),
             Action::PreStop { .. } => panic!("nothing has a hook"),
+            Action::Resize { .. } => panic!("nothing is resized"),
             Action::Retire => self.memory.retired_at = Some(self.now),
             Action::Stop { id, kill_at, .. } => {
                 self.check_turn(&id, kill_at);

@@ -13,9 +13,10 @@ use k8s_openapi::api::core::v1::{Container as Template, Pod};
 
 use super::backoff;
 use super::refuse::Refusal;
+use super::resize::{self, Pending};
 use super::shape::{self, Outcome};
 use crate::network::drain::{Drain, Progress};
-use crate::runtime::{Container, Role, State};
+use crate::runtime::{Container, Resources, Role, State};
 use datapath::Addrs;
 use end::Ending;
 
@@ -58,6 +59,8 @@ pub struct Memory {
     pub refused: Option<Refusal>,
     /// Why the pod may not run on, though it could.
     pub evicted: Option<String>,
+    /// Why the pod does not get the amounts that its spec says.
+    pub resize: Option<Pending>,
     /// When what still ran of a pod that has run to its end was told to end.
     pub retired_at: Option<Timestamp>,
     /// The last status of a pod that ends was written.
@@ -161,6 +164,12 @@ pub enum Action {
         attempt: u32,
         generation: u32,
         level: u32,
+    },
+    /// Gives a container other limits.
+    Resize {
+        id: String,
+        container: String,
+        resources: Resources,
     },
     /// Notes that what still runs of a pod that has run to its end is told to end now.
     Retire,
@@ -411,6 +420,7 @@ fn advance(view: &View, template: &Template, turn: Turn, actions: &mut Vec<Actio
                 return;
             }
             let restart = backoff::restart(latest, exit);
+            let changed = changed || resize::change(template, latest.resources).is_some();
             if restart.at > view.now && !changed {
                 actions.push(Action::WakeAt(restart.at));
             } else {
@@ -431,7 +441,13 @@ fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec
         let name = &template.name;
         format!("Container {name} definition changed, will be restarted")
     });
-    let other = hook.or(changed).map(|why| FailedProbe {
+    let resized = resize::change(template, latest.resources);
+    let restarts = |wanted: &Resources| resize::needs_restart(template, latest.resources, *wanted);
+    let resize = resized.filter(restarts).map(|_| {
+        let name = &template.name;
+        format!("Container {name} resize requires restart")
+    });
+    let other = hook.or(changed).or(resize).map(|why| FailedProbe {
         why,
         grace_seconds: None,
     });
@@ -443,7 +459,17 @@ fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec
             seen: Progress::DONE,
             in_turn: true,
         };
-        end::stop(view, latest, ending, actions);
+        return end::stop(view, latest, ending, actions);
+    }
+    if let Some(resources) = resized {
+        actions.push(match still_waiting(view, &resize::key(&template.name)) {
+            Some(wait) => wait,
+            None => Action::Resize {
+                id: latest.id.clone(),
+                container: template.name.clone(),
+                resources,
+            },
+        });
     }
 }
 

@@ -44,6 +44,8 @@ fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
         image: "nginx:1".to_owned(),
         image_id: "sha256:1".to_owned(),
         created_at: at(0),
+        log_path: None,
+        resources: None,
         state,
     }
 }

@@ -3,21 +3,28 @@
 //! Owns phase, conditions, container states and their reasons. Decides nothing: what is done next is
 //! `pod_plan`'s.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Template, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+    ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff;
 use super::plan::{ImageState, PostStart, View};
 use super::qos;
+use super::resize::{self, Pending};
 use super::shape::{self, Outcome};
 use crate::runtime::{Container, Exit, Role, State};
 use datapath::Addrs;
+
+/// Conditions that are there only while a pod's amounts change.
+const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Where the pod is: facts of the node and of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +58,7 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     let texts = |addrs: Addrs| addrs.iter().map(|ip| ip.to_string());
     let start_time = known.and_then(|status| status.start_time.clone());
     PodStatus {
+        observed_generation: view.pod.metadata.generation,
         conditions: Some(conditions(view, &outcome, &init, &main)),
         container_statuses: (!main.is_empty()).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
@@ -129,8 +137,36 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
         started: Some(started),
         state: Some(state),
         last_state,
+        allocated_resources: requests_of(template).filter(|_| latest.is_some()),
+        resources: latest.and_then(|latest| actual(view, template, role, latest)),
         ..Default::default()
     }
+}
+
+fn requests_of(template: &Template) -> Option<BTreeMap<String, Quantity>> {
+    let requests = template.resources.as_ref()?.requests.clone();
+    requests.filter(|requests| !requests.is_empty())
+}
+
+/// The amounts that a container has: what it was given, once the engine has given it that.
+fn actual(
+    view: &View,
+    template: &Template,
+    role: Role,
+    latest: &Container,
+) -> Option<ResourceRequirements> {
+    let given = template.resources.clone()?;
+    let given = ResourceRequirements {
+        claims: None,
+        ..given
+    };
+    let known = shape::known_status(view.pod, role, &template.name);
+    let known = known.and_then(|known| known.resources.clone());
+    let resources = match resize::change(template, latest.resources) {
+        Some(_) if latest.is_running() => known.unwrap_or(given),
+        _ => given,
+    };
+    (resources != ResourceRequirements::default()).then_some(resources)
 }
 
 /// A container's id as a status has it.
@@ -411,17 +447,40 @@ fn conditions(
     ];
     let mut conditions: Vec<PodCondition> = ours
         .into_iter()
-        .map(|(kind, problem)| condition(view, kind, problem))
+        .map(|(kind, problem)| condition(view, kind, problem.is_none(), problem))
         .collect();
+    conditions.extend(resize_conditions(view));
     let known = view
         .pod
         .status
         .as_ref()
         .and_then(|status| status.conditions.clone());
-    for other in known.unwrap_or_default() {
+    let known = known.unwrap_or_default().into_iter();
+    for other in known.filter(|it| !RESIZE_CONDITIONS.contains(&it.type_.as_str())) {
         if conditions.iter().all(|ours| ours.type_ != other.type_) {
             conditions.push(other);
         }
+    }
+    conditions
+}
+
+/// What is said while a pod's amounts change.
+fn resize_conditions(view: &View) -> Vec<PodCondition> {
+    let mut conditions = Vec::new();
+    let [pending, in_progress] = RESIZE_CONDITIONS;
+    if let Some(Pending { reason, message }) = &view.memory.resize {
+        let why = Some((*reason, message.clone()));
+        conditions.push(condition(view, pending, true, why));
+    }
+    let changing = shape::members(view.containers).filter(|it| it.is_running());
+    let mut changing = changing.filter_map(|container| {
+        let template = shape::template(view.pod, &container.identity.name)?;
+        resize::change(template, container.resources).map(|_| template)
+    });
+    if let Some(template) = changing.next() {
+        let failure = view.memory.failures.get(&resize::key(&template.name));
+        let why = failure.map(|it| ("Error", it.message.clone()));
+        conditions.push(condition(view, in_progress, true, why));
     }
     conditions
 }
@@ -447,8 +506,8 @@ fn readiness_gate(view: &View) -> Option<(&'static str, String)> {
     Some(("ReadinessGatesNotReady", message))
 }
 
-fn condition(view: &View, kind: &str, problem: Option<(&str, String)>) -> PodCondition {
-    let status = if problem.is_none() { "True" } else { "False" };
+fn condition(view: &View, kind: &str, holds: bool, why: Option<(&str, String)>) -> PodCondition {
+    let status = if holds { "True" } else { "False" };
     let known = view
         .pod
         .status
@@ -460,7 +519,7 @@ fn condition(view: &View, kind: &str, problem: Option<(&str, String)>) -> PodCon
         .find(|it| it.type_ == kind && it.status == status);
     let since = before.and_then(|before| before.last_transition_time.clone());
     let text = |text: String| (!text.is_empty()).then_some(text);
-    let (reason, message) = problem.unzip();
+    let (reason, message) = why.unzip();
     PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),

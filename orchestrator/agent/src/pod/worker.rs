@@ -7,8 +7,10 @@ mod execute;
 mod files;
 mod hooks;
 mod images;
+mod logs;
 mod places;
 mod report;
+mod resources;
 mod start;
 mod tokens;
 mod usage;
@@ -26,10 +28,12 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::downward::Facts;
+use super::log_links::Links;
 use super::plan::{self, Action, Failure, ImageState, Memory, PostStart, Probed, View};
 use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
 use super::refuse::{self, Abilities};
+use super::resize::{self, Allocations, Given};
 use super::shape;
 use super::status::{self, Place};
 use crate::api::events::Recorder;
@@ -58,9 +62,13 @@ pub struct NodeContext<R, N> {
     /// The node's addresses, as they are now.
     pub addrs: watch::Receiver<Addrs>,
     pub data_dir: PathBuf,
+    /// Where log shippers look for the logs of containers.
+    pub logs_dir: PathBuf,
     /// Where the node's own network namespace lies, for sandboxes that join it.
     pub netns: PathBuf,
     pub capacity: Capacity,
+    /// What the node's pods ask for.
+    pub allocations: Arc<Allocations>,
     pub abilities: Abilities,
     pub dns: Dns,
     pub runtime: Arc<R>,
@@ -138,7 +146,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
         };
         tokio::select! {
             changed = updates.changed() => match changed {
-                Ok(()) => worker.update = updates.borrow_and_update().clone(),
+                Ok(()) => worker.adopt(updates.borrow_and_update().clone()),
                 Err(_) => return,
             },
             () = wake.notified() => {}
@@ -167,6 +175,11 @@ struct Worker<R, N> {
     /// Read when the sandbox was made; used again when the server is away.
     service_env: Option<(Instant, BTreeMap<String, String>)>,
     written: Option<files::Written>,
+    /// What the pod was given, and what its spec says.
+    given: Given,
+    wanted: Given,
+    /// The links to logs that there are.
+    log_links: Links,
     tokens: tokens::Tokens,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
@@ -192,12 +205,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         wake: Arc<Notify>,
     ) -> Self {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
-        let admission = refuse::admit(&update.pod, node.abilities);
+        let admission = refuse::admit(&update.pod, &node.abilities);
         let memory = Memory {
             refused: admission.refusal,
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();
+        let given = resize::known(&update.pod);
+        let wanted = resize::wanted(&update.pod);
         Worker {
             place: Place {
                 node_ips,
@@ -213,6 +228,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             seen_changes: 0,
             service_env: None,
             written: None,
+            given,
+            wanted,
+            log_links: Links::default(),
             tokens: tokens::Tokens::default(),
             gauge: None,
             image_users: BTreeMap::new(),
@@ -223,6 +241,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             awaited: BTreeSet::new(),
             notes,
         }
+    }
+
+    fn adopt(&mut self, update: PodUpdate) {
+        self.wanted = resize::wanted(&update.pod);
+        self.update = update;
     }
 
     fn uid(&self) -> &str {
@@ -273,12 +296,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
         self.forget_the_dead();
         self.follow_objects();
+        self.link_logs().await;
         self.read_termination_messages().await;
         self.watch_probes();
         self.await_ends();
         self.report_loss().await;
         self.watch_usage();
-        let mut until = self.update_volumes().await;
+        let room = self.allocate();
+        let volumes = self.update_volumes().await;
+        let mut until = room.into_iter().chain(volumes).min();
         let actions = plan::plan(&self.view());
         let mut progress = false;
         for action in actions {

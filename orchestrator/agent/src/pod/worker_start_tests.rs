@@ -78,3 +78,63 @@ async fn an_image_is_pulled_with_the_pods_secret() {
     );
     assert!(events(&stage).contains(&expected));
 }
+
+#[tokio::test]
+async fn a_running_container_is_given_other_limits_and_what_never_fits_waits() {
+    let spec = |cpu: &str| {
+        let resources = json!({ "requests": { "cpu": cpu }, "limits": { "cpu": cpu } });
+        json!({ "containers": [{ "name": "main", "image": "i:1", "resources": resources }] })
+    };
+    let stage = Stage::new(runtime(), spec("500m"));
+    let resize = |cpu: &str| {
+        let spec = serde_json::from_value(spec(cpu)).expect("a spec");
+        stage.updates.send_modify(|update| {
+            let mut pod = Pod::clone(&update.pod);
+            pod.spec = Some(spec);
+            update.pod = Arc::new(pod);
+        });
+    };
+    let given =
+        |it: &Stage| it.status()["containerStatuses"][0]["resources"]["limits"]["cpu"].clone();
+    stage.until("running", |it| given(it) == "500m").await;
+    let first = stage.node.runtime.all();
+    resize("250m");
+    stage.until("smaller", |it| given(it) == "250m").await;
+    let main = |it: &Stage| {
+        let all = it.node.runtime.all();
+        all.into_iter()
+            .find(|it| it.identity.role == Role::Main)
+            .expect("it runs")
+    };
+    assert_eq!(
+        main(&stage).resources.map(|it| it.cpu_quota_us),
+        Some(25_000)
+    );
+    assert_eq!(
+        first.len(),
+        stage.node.runtime.all().len(),
+        "it was not started anew"
+    );
+    // The node has one CPU.
+    resize("2");
+    let pending = |it: &Stage| {
+        let conditions = it.status()["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let found = conditions
+            .into_iter()
+            .find(|it| it["type"] == "PodResizePending");
+        found.map(|it| it["reason"].clone())
+    };
+    let infeasible = Some(json!("Infeasible"));
+    stage.until("told", |it| pending(it) == infeasible).await;
+    assert_eq!(given(&stage), "250m");
+    assert_eq!(
+        main(&stage).resources.map(|it| it.cpu_quota_us),
+        Some(25_000)
+    );
+    resize("750m");
+    stage.until("larger", |it| given(it) == "750m").await;
+    assert_eq!(pending(&stage), None);
+}

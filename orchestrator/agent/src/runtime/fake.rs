@@ -15,8 +15,8 @@ use tokio_util::io::ReaderStream;
 use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
-    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Role,
-    Runtime, RuntimeError, Sighting, State,
+    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Resources,
+    Role, Runtime, RuntimeError, Sighting, State,
 };
 
 /// The engine; tests reach into it.
@@ -263,6 +263,8 @@ impl Runtime for FakeRuntime {
             image: spec.image.clone(),
             image_id: format!("sha256:{}", spec.image),
             created_at: Timestamp::now(),
+            log_path: None,
+            resources: Some(spec.resources),
             state: State::Created,
         };
         inner
@@ -279,6 +281,14 @@ impl Runtime for FakeRuntime {
         let inner = self.inner();
         let link = inner.links.get(&(id.to_owned(), path.to_owned()));
         Ok(link.cloned().map_or(InRoot::Other, InRoot::Link))
+    }
+
+    async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        if let Some((_, container)) = self.inner().containers.get_mut(id) {
+            container.resources = Some(*resources);
+        }
+        self.tell();
+        Ok(())
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {

@@ -74,16 +74,13 @@ pub const POD_SPEC: Rows = &[
         Refused("resources of a pod as a whole are not supported"),
     ),
     ("restartPolicy", Done("shape::policy")),
-    (
-        "runtimeClassName",
-        Refused("runtime classes are not supported"),
-    ),
+    ("runtimeClassName", Done("worker::execute::handler")),
     ("schedulerName", Done("scheduler::pod")),
     ("schedulingGates", Done("scheduler::pod")),
     ("securityContext", In(POD_SECURITY_CONTEXT)),
     ("serviceAccount", Idle("the old name of serviceAccountName")),
     ("serviceAccountName", Done("apiserver::admission")),
-    ("setHostnameAsFQDN", Refused("true is not supported")),
+    ("setHostnameAsFQDN", Done("container_spec::sandbox")),
     ("shareProcessNamespace", Done("container_spec")),
     ("subdomain", Done("controllers::service::selection")),
     ("terminationGracePeriodSeconds", Done("shape::grace_period")),
@@ -125,10 +122,7 @@ const POD_SECURITY_CONTEXT: Rows = &[
         "seLinuxChangePolicy",
         Idle("there are no SELinux labels to change"),
     ),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::selinux)),
     ("seccompProfile", In(SECCOMP)),
     ("supplementalGroups", Done("container_spec")),
     (
@@ -140,12 +134,12 @@ const POD_SECURITY_CONTEXT: Rows = &[
 ];
 
 const APP_ARMOR: Rows = &[
-    ("localhostProfile", Idle("the type Localhost is refused")),
+    ("localhostProfile", Done("container_spec")),
     ("type", Only(checks::app_armor)),
 ];
 
 const SECCOMP: Rows = &[
-    ("localhostProfile", Idle("the type Localhost is refused")),
+    ("localhostProfile", Only(checks::inner_path)),
     ("type", Only(checks::seccomp)),
 ];
 
@@ -166,10 +160,7 @@ const CONTAINER: Rows = &[
     ("name", Only(checks::label)),
     ("ports", In(PORT)),
     ("readinessProbe", In(PROBE)),
-    (
-        "resizePolicy",
-        Idle("the resources of a pod that runs cannot be changed"),
-    ),
+    ("resizePolicy", Done("pod::resize")),
     ("resources", In(RESOURCES)),
     ("restartPolicy", Done("shape::is_sidecar")),
     ("securityContext", In(SECURITY_CONTEXT)),
@@ -253,10 +244,7 @@ const SECURITY_CONTEXT: Rows = &[
     ("runAsGroup", Done("container_spec")),
     ("runAsNonRoot", Done("container_spec")),
     ("runAsUser", Done("container_spec")),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::selinux)),
     ("seccompProfile", In(SECCOMP)),
     ("windowsOptions", Refused("this is not a Windows node")),
 ];

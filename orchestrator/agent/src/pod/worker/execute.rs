@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::RETRY;
@@ -44,6 +45,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 let identity = (role, attempt, generation, level);
                 self.start(&container, identity).await
             }
+            Action::Resize {
+                id,
+                container,
+                resources,
+            } => self.resize(&id, &container, resources).await,
             Action::Retire => {
                 self.memory.retired_at = Some(jiff::Timestamp::now());
                 Step::Progress
@@ -121,7 +127,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let make = async {
             let image = node.runtime.pause_image().await.map_err(text)?;
             let started = Instant::now();
-            let spec = container_spec::sandbox(&pod, identity, image, node.netns.clone());
+            let of_node = container_spec::Node {
+                name: node.name.clone(),
+                netns: node.netns.clone(),
+                domain: node.dns.domain.clone(),
+                handler: handler(&node.client, &pod).await?,
+            };
+            let spec = container_spec::sandbox(&pod, identity, image, of_node);
+            let spec = spec.map_err(|error| error.to_string())?;
             let id = node.runtime.create(&spec).await.map_err(text)?;
             node.runtime.start(&id).await.map_err(text)?;
             node.metrics.sandboxes().note(started.elapsed());
@@ -234,6 +247,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if let Ok(Err(error)) = removed {
             return self.later("remove a pod's files", &error);
         }
+        self.unlink_logs().await;
         self.memory.cleaned = true;
         Step::Progress
     }
@@ -263,4 +277,19 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.memory.confirmed = true;
         Step::Progress
     }
+}
+
+/// The engine's runtime that a pod's class names; none for a pod without a class.
+pub(super) async fn handler(client: &Client, pod: &Pod) -> Result<Option<String>, String> {
+    let spec = pod.spec.as_ref();
+    let class = spec.and_then(|spec| spec.runtime_class_name.as_deref());
+    let Some(class) = class.filter(|class| !class.is_empty()) else {
+        return Ok(None);
+    };
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let found = classes.get_opt(class).await;
+    let found = found.map_err(|error| format!("read RuntimeClass {class:?}: {error}"))?;
+    let unknown = || format!("failed to get sandbox runtime: RuntimeClass {class:?} not found");
+    let handler = found.ok_or_else(unknown)?.handler;
+    Ok(Some(handler).filter(|handler| !handler.is_empty()))
 }

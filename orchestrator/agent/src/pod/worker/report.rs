@@ -173,6 +173,7 @@ fn same(known: &PodStatus, ours: &PodStatus) -> bool {
             status.host_ip.clone(),
             status.pod_ip.clone(),
             status.start_time.clone(),
+            status.observed_generation,
         )
     };
     key(known) == key(ours)
