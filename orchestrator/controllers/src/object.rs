@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
     ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -17,7 +19,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::daemon_set::row::DaemonRow;
+use super::node_lifecycle;
+use super::revisions::RevisionRow;
 use super::root_ca;
+use super::stateful_set::row::StatefulRow;
+use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -82,6 +89,9 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    StatefulSet(Arc<StatefulRow>),
+    DaemonSet(Arc<DaemonRow>),
+    Revision(Arc<RevisionRow>),
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
@@ -111,6 +121,10 @@ pub struct PodRow {
     pub node: String,
     pub phase: Phase,
     pub ready: bool,
+    /// It is replaced at once when its node is silent.
+    pub fails_over_fast: bool,
+    /// When it was given its node.
+    pub scheduled: Option<Timestamp>,
     /// When the condition Ready last changed.
     pub ready_since: Option<Timestamp>,
     pub restarts: i32,
@@ -126,6 +140,8 @@ pub struct PodRow {
     pub own_claims: Vec<String>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
+    /// The only node that its affinity names; empty: none, or several.
+    pub target: String,
 }
 
 /// A container port that Services can name.
@@ -145,12 +161,16 @@ pub struct NodeRow {
     pub ready: String,
     /// The types of the conditions that there are.
     pub conditions: Vec<String>,
+    /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
+    pub closed_by: Vec<&'static str>,
 }
 
 /// What controllers read of a node's lease.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRow {
     pub renewed: Option<Timestamp>,
+    /// How long it lasts.
+    pub seconds: Option<i32>,
 }
 
 /// What controllers read of a namespace.
@@ -201,6 +221,9 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::STATEFUL_SET => Self::from(typed::<StatefulSet>(value)?),
+            Kind::DAEMON_SET => Self::from(typed::<DaemonSet>(value)?),
+            Kind::CONTROLLER_REVISION => Self::from(typed::<ControllerRevision>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
@@ -312,6 +335,30 @@ impl Object {
         }
     }
 
+    pub fn as_stateful_set(&self) -> Option<&Arc<StatefulRow>> {
+        if let Body::StatefulSet(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_daemon_set(&self) -> Option<&Arc<DaemonRow>> {
+        if let Body::DaemonSet(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_revision(&self) -> Option<&Arc<RevisionRow>> {
+        if let Body::Revision(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
     pub fn as_cluster_role(&self) -> Option<&Arc<ClusterRole>> {
         if let Body::ClusterRole(row) = &self.body {
             Some(row)
@@ -325,6 +372,8 @@ impl Object {
         match &self.body {
             Body::Service(service) => selector(service),
             Body::Set(row) => Some(row.selector.clone()),
+            Body::StatefulSet(row) => Some(row.selector.clone()),
+            Body::DaemonSet(row) => Some(row.selector.clone()),
             Body::Deployment(deployment) => {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
@@ -333,7 +382,7 @@ impl Object {
         }
     }
 
-    fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
+    pub(crate) fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
         let key = Key {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
@@ -421,6 +470,11 @@ impl From<Pod> for Object {
             .iter()
             .flatten()
             .find(|c| c.type_ == "Ready");
+        let mut conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let annotations = pod.metadata.annotations.as_ref();
+        let failover = annotations.and_then(|all| all.get(FAILOVER));
+        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
@@ -447,6 +501,7 @@ impl From<Pod> for Object {
         let is_shut_down = pod.metadata.deletion_timestamp.is_some()
             && pod.metadata.deletion_grace_period_seconds == Some(0);
         let row = PodRow {
+            target: target(spec.affinity.as_ref()),
             claims,
             own_claims,
             is_shut_down,
@@ -458,6 +513,10 @@ impl From<Pod> for Object {
                 _ => Phase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
+            fails_over_fast,
+            scheduled: scheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
             ready_since: ready
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|t| t.0),
@@ -485,6 +544,26 @@ impl From<Pod> for Object {
     }
 }
 
+/// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.
+fn target(affinity: Option<&Affinity>) -> String {
+    let required = affinity
+        .and_then(|it| it.node_affinity.as_ref())
+        .and_then(|it| {
+            it.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let terms = required.into_iter().flat_map(|it| &it.node_selector_terms);
+    let fields = terms.flat_map(|term| term.match_fields.iter().flatten());
+    let mut names = fields.filter_map(|field| {
+        let one = field.key == "metadata.name" && field.operator == "In";
+        match field.values.as_deref() {
+            Some([name]) if one => Some(name.clone()),
+            _ => None,
+        }
+    });
+    names.next().unwrap_or_default()
+}
+
 impl From<Node> for Object {
     fn from(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
@@ -504,6 +583,7 @@ impl From<Node> for Object {
                 .find(|c| c.type_ == "Ready")
                 .map(|c| c.status.clone())
                 .unwrap_or_default(),
+            closed_by: node_lifecycle::closed_by(spec.unschedulable, &conditions),
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
@@ -524,11 +604,13 @@ impl From<PersistentVolume> for Object {
 
 impl From<Lease> for Object {
     fn from(lease: Lease) -> Self {
-        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|t| t.0);
         Self::new(
             Kind::LEASE,
             lease.metadata,
-            Body::Lease(LeaseRow { renewed }),
+            Body::Lease(LeaseRow { renewed, seconds }),
         )
     }
 }
@@ -687,7 +769,7 @@ impl From<ReplicationController> for Object {
 const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
-fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
+pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
     selector
         .filter(|s| !s.is_everything())
         .unwrap_or_else(LabelSelector::nothing)

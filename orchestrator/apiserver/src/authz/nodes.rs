@@ -5,7 +5,7 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::applied;
+use crate::{applied, samples};
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
@@ -55,6 +55,8 @@ static NODE_RULES: [Rule; 18] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
+    // Mirrors of its static pods.
+    rule("", "pods", &[Verb::Create], Whose::New),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),
@@ -76,7 +78,7 @@ static NODE_RULES: [Rule; 18] = [
 ];
 
 /// What the paths begin with that are the nodes' own.
-const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 
