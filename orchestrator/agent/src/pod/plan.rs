@@ -211,6 +211,32 @@ pub enum Action {
     WakeAt(Timestamp),
 }
 
+impl Action {
+    /// Whether the engine has other containers, or others of them run, once this is done.
+    pub fn changes_containers(&self) -> bool {
+        match self {
+            Action::CreateSandbox { .. }
+            | Action::Start { .. }
+            | Action::Resize { .. }
+            | Action::Stop { .. }
+            | Action::Kill { .. }
+            | Action::Remove { .. }
+            | Action::RemoveSandbox { .. } => true,
+            Action::Attach { .. }
+            | Action::EnsureImage { .. }
+            | Action::Retire
+            | Action::Drain
+            | Action::PreStop { .. }
+            | Action::ReportEnd
+            | Action::Release
+            | Action::CleanUp
+            | Action::Confirm
+            | Action::Finish
+            | Action::WakeAt(_) => false,
+        }
+    }
+}
+
 /// What an executor that does the list in order may do now.
 pub fn plan(view: &View) -> Vec<Action> {
     if view.gone || view.pod.metadata.deletion_timestamp.is_some() {

@@ -152,12 +152,12 @@ pub async fn run<R: Runtime, N: PodNetwork>(
                 Ok(()) => worker.adopt(updates.borrow_and_update().clone()),
                 Err(_) => return,
             },
-            () = wake.notified() => {}
+            () = wake.notified() => worker.stale = true,
             note = inbox.recv() => if let Some(note) = note {
                 worker.take(note);
                 worker.report_loss().await;
             },
-            () = tokio::time::sleep_until(until) => {}
+            () = tokio::time::sleep_until(until) => worker.stale = true,
         }
     }
 }
@@ -167,6 +167,8 @@ struct Worker<R, N> {
     update: PodUpdate,
     memory: Memory,
     containers: Vec<Container>,
+    /// The engine may have others by now.
+    stale: bool,
     place: Place,
     dir: PodDir,
     /// Notified when a container or an object that the pod refers to changes.
@@ -228,6 +230,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             update,
             memory,
             containers: Vec::new(),
+            stale: true,
             wake,
             objects: None,
             seen_changes: 0,
@@ -292,12 +295,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     async fn step(&mut self) -> Step {
-        match self.node.runtime.containers(self.uid()).await {
-            Ok(found) => self.containers = found,
-            Err(error) => {
-                tracing::warn!(%error, "containers could not be listed");
-                return Step::Wait(Instant::now() + RETRY);
+        if self.stale {
+            match self.node.runtime.containers(self.uid()).await {
+                Ok(found) => self.containers = found,
+                Err(error) => {
+                    tracing::warn!(%error, "containers could not be listed");
+                    return Step::Wait(Instant::now() + RETRY);
+                }
             }
+            self.stale = false;
         }
         self.node
             .running
@@ -320,6 +326,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let mut progress = false;
         for action in actions {
             tracing::debug!(pod = self.update.pod.metadata.name, ?action, "next");
+            self.stale |= action.changes_containers();
             match self.execute(action).await {
                 Step::Progress => progress = true,
                 Step::Wait(at) => until = Some(until.map_or(at, |until| until.min(at))),
@@ -363,6 +370,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
             Note::Probed { id, verdict } => self.probed(id, verdict),
             Note::Ended(id) => {
+                self.stale = true;
                 let probed = self.memory.probes.entry(id).or_insert(Probed {
                     started: true,
                     ready: true,

@@ -180,6 +180,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let addrs = known.ok_or("the sandbox carries no address")?;
             if !node.network.restore(&uid, addrs) {
                 // Its address is another pod's by now: only a new sandbox helps.
+                self.stale = true;
                 node.runtime
                     .remove(sandbox)
                     .await
