@@ -31,6 +31,7 @@ pub mod rbac;
 pub mod re2;
 pub mod registry;
 pub mod resource;
+pub mod samples;
 pub mod scale;
 pub mod schema;
 pub mod selector;

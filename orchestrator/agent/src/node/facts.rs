@@ -7,7 +7,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-const MAX_PODS: u32 = 110;
+/// Pods that a node runs, unless it is told otherwise.
+pub const MAX_PODS: u32 = 110;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// The version that the node claims to be compatible with.
@@ -99,6 +100,11 @@ pub fn lowest_oom_score() -> i64 {
 pub fn app_armor() -> bool {
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     enabled.is_ok_and(|text| text.trim() == "Y")
+}
+
+/// Whether the kernel enforces SELinux labels.
+pub fn selinux() -> bool {
+    std::path::Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 fn has_sys_resource(status: &str) -> bool {

@@ -5,11 +5,11 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::applied;
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
+use crate::{applied, samples};
 use api::{ApiError, Behaviour, Subresource};
 
 /// Where nodes' leases live.
@@ -51,10 +51,12 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 17] = [
+static NODE_RULES: &[Rule] = &[
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
+    // Mirrors of its static pods.
+    rule("", "pods", &[Verb::Create], Whose::New),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),
@@ -67,6 +69,7 @@ static NODE_RULES: [Rule; 17] = [
     },
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
+    rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
     rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
@@ -75,7 +78,7 @@ static NODE_RULES: [Rule; 17] = [
 ];
 
 /// What the paths begin with that are the nodes' own.
-const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 

@@ -39,7 +39,7 @@ impl Node {
         let id = runtime.create(&spec("c", tty)).await.expect("made");
         runtime.start(&id).await.expect("started");
         let (_, membership) = watch::channel(member(&authority, &["node-1"]));
-        let served = Served::new(runtime.clone(), Arc::default());
+        let served = Served::new(runtime.clone(), Arc::default(), Default::default());
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, membership, served, shutdown.clone()));
         Self {
@@ -124,6 +124,7 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         mounts: Vec::new(),
         resources: Resources::default(),
         security: Security::default(),
+        handler: None,
         sysctls: std::collections::BTreeMap::new(),
         stop_signal: None,
         stdin: true,
