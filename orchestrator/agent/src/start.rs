@@ -299,12 +299,10 @@ impl Body {
         let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
         let recorder = events::recorder(self.client.clone(), name.clone());
-        let checks = self.answer_health_checks(synced, &recorder, &shutdown);
-        let names = self.answer_names(&ranges, gateways, &datapath, &shutdown);
         let hearers = Hearers {
             nodes: nodes.clone(),
-            checks,
-            names,
+            checks: self.answer_health_checks(synced, &recorder, &shutdown),
+            names: self.answer_names(&ranges, gateways, &datapath, &shutdown),
         };
         feed::start(&self.client, name, &hearers, &datapath, &shutdown);
         let (ipam, metrics) = (Ipam::new(ranges), self.metrics.clone());
@@ -334,11 +332,8 @@ impl Body {
             running: self.running.clone(),
         };
         self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
-        tokio::spawn(watch_health(
-            self.runtime.clone(),
-            told.health,
-            shutdown.clone(),
-        ));
+        let watched = watch_health(self.runtime.clone(), told.health, shutdown.clone());
+        tokio::spawn(watched);
         let manifests = self.static_pods(&shutdown);
         pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())

@@ -22,6 +22,7 @@ use super::resolver::{Resolver, Step};
 use super::rows::{ServiceRow, SliceRow};
 use super::upstream::matching;
 use super::zone::{Answer, Zone};
+use super::{Directory, Site};
 use datapath::ObjectKey;
 
 fn name(text: &str) -> Name {
@@ -594,6 +595,30 @@ fn a_client_has_its_share_and_leaves_the_others_theirs() {
     assert!(limits.ask(quiet, later));
     limits.answered(loud);
     assert!(limits.ask(loud, later) && !limits.ask(loud, later));
+}
+
+#[test]
+fn a_service_that_selects_pods_is_left_to_them() {
+    let site = Site {
+        node: "node-1".to_owned(),
+        domain: "cluster.local".to_owned(),
+        gateways: "10.100.1.1".parse().unwrap(),
+        shares: Vec::new(),
+        pods: Vec::new(),
+        services: Vec::new(),
+    };
+    let directory = Directory::new(site, Numbers::default());
+    let hear = |name: &str, spec: Value| {
+        let service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+        directory.service(&ObjectKey::new("kube-system", name), Some(&service));
+        *directory.ours.borrow()
+    };
+    let selector = json!({"selector": {"k8s-app": "coredns"}});
+    assert!(hear("kube-dns", json!({"selector": null})));
+    assert!(hear("other", selector.clone()));
+    assert!(!hear("kube-dns", selector));
+    directory.service(&ObjectKey::new("kube-system", "kube-dns"), None);
+    assert!(*directory.ours.borrow());
 }
 
 #[test]
