@@ -121,13 +121,8 @@ async fn a_resize_changes_neither_the_class_nor_anything_by_the_pods_own_path() 
     burstable.expect(422);
     let twice = cpu(json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}));
     resize(&twice).await.expect(200);
-    let own = cluster.call(
-        "PATCH",
-        &format!("{PODS}/g"),
-        kind,
-        &cpu(json!({"limits": {"cpu": "3"}})),
-    );
-    own.await.expect(422);
+    let (path, patch) = (format!("{PODS}/g"), cpu(json!({"limits": {"cpu": "3"}})));
+    cluster.call("PATCH", &path, kind, &patch).await.expect(422);
 }
 
 /// Pods Extended (pod generation) Pod Generation pod generation should start at 1 and increment per update;
