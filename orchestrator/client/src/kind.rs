@@ -52,6 +52,10 @@ impl Kind {
         core("ReplicationController", "replicationcontrollers", true);
     pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
     pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
+    pub const JOB: Kind = grouped("batch", "Job", "jobs");
+    pub const CRON_JOB: Kind = grouped("batch", "CronJob", "cronjobs");
+    pub const DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
@@ -199,6 +203,9 @@ mod tests {
             Kind::REPLICATION_CONTROLLER,
             Kind::REPLICA_SET,
             Kind::DEPLOYMENT,
+            Kind::JOB,
+            Kind::CRON_JOB,
+            Kind::DISRUPTION_BUDGET,
             Kind::ENDPOINT_SLICE,
             Kind::LEASE,
             Kind::DEFINITION,

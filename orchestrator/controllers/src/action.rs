@@ -22,6 +22,8 @@ pub enum Action {
     Create(Create),
     /// Done as well if the object is gone.
     Patch(Patch),
+    /// Side by side: of different objects.
+    PatchAll(Vec<Patch>),
     /// Done as well if the object is gone or another one of its name.
     Delete(Delete),
     /// Deletes all of one kind in a namespace.

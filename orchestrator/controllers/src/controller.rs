@@ -8,7 +8,7 @@ use super::action::Plan;
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, deployment, garbage, namespace, node_lifecycle, pod_cidr,
+    ControllersConfig, aggregation, deployment, garbage, job, namespace, node_lifecycle, pod_cidr,
     pod_gc, protection, replication, root_ca, service,
 };
 use client::Kind;
@@ -71,6 +71,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(replication::SetController::of(Kind::REPLICA_SET)),
         Box::new(replication::SetController::of(Kind::REPLICATION_CONTROLLER)),
         Box::new(deployment::DeploymentController),
+        Box::new(job::JobController::default()),
         Box::new(service::endpoints::EndpointsController),
         Box::new(service::mirror::MirrorController),
         Box::new(service::sctp::SctpController),

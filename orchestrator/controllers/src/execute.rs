@@ -119,6 +119,7 @@ impl Worker<'_> {
             Action::Create(create) => self.create(create).await,
             Action::Delete(delete) => self.delete(delete).await,
             Action::Patch(patch) => self.patch(patch).await,
+            Action::PatchAll(patches) => self.patch_all(patches).await,
             Action::Empty { kind, namespace } => self
                 .verbs
                 .delete(kind, &namespace, "", &json!({}))
@@ -179,6 +180,15 @@ impl Worker<'_> {
                 Err(error)
             }
         }
+    }
+
+    async fn patch_all(&self, patches: Vec<Patch>) -> Result<(), ClientError> {
+        let patches: FuturesUnordered<_> = patches
+            .into_iter()
+            .map(|patch| self.patch(patch))
+            .collect();
+        let outcomes: Vec<_> = patches.collect().await;
+        outcomes.into_iter().collect()
     }
 
     async fn patch(&self, patch: Patch) -> Result<(), ClientError> {

@@ -13,6 +13,7 @@ mod execute;
 #[cfg(test)]
 mod fixture;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod object;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
@@ -17,6 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::job::row::JobPod;
 use super::root_ca;
 use api::selector::LabelSelector;
 use client::Kind;
@@ -82,6 +84,7 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    Job(Arc<Job>),
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
@@ -126,6 +129,8 @@ pub struct PodRow {
     pub own_claims: Vec<String>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
+    /// Of a pod that a Job has to do with.
+    pub job: Option<Box<JobPod>>,
 }
 
 /// A container port that Services can name.
@@ -201,6 +206,7 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::JOB => Self::from(typed::<Job>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
@@ -312,6 +318,14 @@ impl Object {
         }
     }
 
+    pub fn as_job(&self) -> Option<&Arc<Job>> {
+        if let Body::Job(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
     pub fn as_cluster_role(&self) -> Option<&Arc<ClusterRole>> {
         if let Body::ClusterRole(row) = &self.body {
             Some(row)
@@ -329,11 +343,16 @@ impl Object {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
             }
+            Body::Job(job) => {
+                let selector = job.spec.as_ref()?.selector.as_ref();
+                let selector = LabelSelector::from_object(selector).ok();
+                selector.filter(|selector| !selector.is_everything())
+            }
             _ => None,
         }
     }
 
-    fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
+    pub(crate) fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
         let key = Key {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
@@ -414,6 +433,7 @@ impl From<ObjectMeta> for Meta {
 
 impl From<Pod> for Object {
     fn from(pod: Pod) -> Self {
+        let job = JobPod::of(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let ready = status
@@ -450,6 +470,7 @@ impl From<Pod> for Object {
             claims,
             own_claims,
             is_shut_down,
+            job,
             phase: match status.phase.as_deref() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded") => Phase::Succeeded,
@@ -694,7 +715,7 @@ fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
 }
 
 /// The metadata for the common part; managed fields are dropped everywhere.
-fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
+pub(crate) fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
     metadata.managed_fields = None;
     metadata.clone()
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController, Service,
@@ -205,6 +206,7 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             }
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
+            Kind::JOB => watch::<Job>(&mut watches, client, kind, changes),
             Kind::CONFIG_MAP => watch::<ConfigMap>(&mut watches, client, kind, changes),
             Kind::CLUSTER_ROLE => watch::<ClusterRole>(&mut watches, client, kind, changes),
             Kind::DEFINITION => {

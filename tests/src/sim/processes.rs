@@ -151,6 +151,12 @@ impl Controllers {
                     Ok(object) => self.answered(api, create.kind, &object, heard),
                 }
             }
+            Action::PatchAll(patches) => {
+                for patch in patches {
+                    self.carry_out(api, Action::Patch(patch), heard)?;
+                }
+                Ok(())
+            }
             Action::Patch(patch) => {
                 match api.patch(
                     patch.kind,
