@@ -39,6 +39,7 @@ pub enum Action {
         kinds: Vec<Kind>,
     },
     Tell(Tell),
+    Ask(Ask),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +73,16 @@ pub struct Delete {
     pub unless_any: Vec<(Kind, Key, String)>,
     pub about: Option<About>,
 }
+
+/// A GET of what no watch brings. The controller is told what comes of it; that it fails does not end the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// With the query. What follows a `#` is the controller's own and not sent.
+    pub path: String,
+}
+
+/// What came of reading: an object, or why there is none.
+pub type Reply = Result<Value, String>;
 
 /// An event.
 #[derive(Clone, Debug, PartialEq)]

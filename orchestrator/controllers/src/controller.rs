@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::action::Plan;
+use super::action::{Ask, Plan, Reply};
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, deployment, garbage, job, namespace, node_lifecycle, pod_cidr,
-    pod_gc, protection, replication, root_ca, service,
+    ControllersConfig, aggregation, cron_job, deployment, disruption, garbage, job, namespace,
+    node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, ttl,
 };
 use client::Kind;
 
@@ -39,6 +39,9 @@ pub trait Controller: Send {
 
     /// What is to be done about a unit of work. None: it is nothing any more.
     fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan>;
+
+    /// What was read because a plan asked for it. The unit is planned again after that.
+    fn told(&mut self, _about: &Address, _ask: &Ask, _reply: &Reply, _now: Timestamp) {}
 
     /// How a plan ended that asked for something.
     fn ended(&mut self, _about: &Address, _ending: &Ending) {}
@@ -72,6 +75,9 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(replication::SetController::of(Kind::REPLICATION_CONTROLLER)),
         Box::new(deployment::DeploymentController),
         Box::new(job::JobController::default()),
+        Box::new(disruption::DisruptionController::default()),
+        Box::new(cron_job::CronJobController),
+        Box::new(ttl::TtlController),
         Box::new(service::endpoints::EndpointsController),
         Box::new(service::mirror::MirrorController),
         Box::new(service::sctp::SctpController),

@@ -72,6 +72,7 @@ pub fn words(actions: &[Action]) -> Vec<String> {
         }
         Action::Empty { kind, namespace } => format!("empty {} of {namespace}", kind.plural),
         Action::Finalize { namespace, .. } => format!("finalize {namespace}"),
+        Action::Ask(ask) => format!("read {}", ask.path),
         Action::Tell(tell) => format!("tell {} {}", tell.reason, tell.message),
     };
     actions.iter().map(word).collect()

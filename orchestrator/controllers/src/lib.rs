@@ -7,7 +7,9 @@
 pub mod action;
 pub mod aggregation;
 pub mod controller;
+pub mod cron_job;
 pub mod deployment;
+pub mod disruption;
 pub mod engine;
 mod execute;
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub mod service;
 mod shelf;
 mod shell;
 pub mod task;
+pub mod ttl;
 pub mod world;
 
 use tokio_util::sync::CancellationToken;

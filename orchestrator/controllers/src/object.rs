@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
     ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -85,6 +86,8 @@ pub enum Body {
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
     Job(Arc<Job>),
+    CronJob(Arc<CronJob>),
+    Budget(Arc<PodDisruptionBudget>),
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
@@ -207,6 +210,8 @@ impl Object {
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
             Kind::JOB => Self::from(typed::<Job>(value)?),
+            Kind::CRON_JOB => Self::from(typed::<CronJob>(value)?),
+            Kind::DISRUPTION_BUDGET => Self::from(typed::<PodDisruptionBudget>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
@@ -326,6 +331,22 @@ impl Object {
         }
     }
 
+    pub fn as_cron_job(&self) -> Option<&Arc<CronJob>> {
+        if let Body::CronJob(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_budget(&self) -> Option<&Arc<PodDisruptionBudget>> {
+        if let Body::Budget(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
     pub fn as_cluster_role(&self) -> Option<&Arc<ClusterRole>> {
         if let Body::ClusterRole(row) = &self.body {
             Some(row)
@@ -342,6 +363,10 @@ impl Object {
             Body::Deployment(deployment) => {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
+            }
+            Body::Budget(budget) => {
+                let selector = budget.spec.as_ref()?.selector.as_ref()?;
+                LabelSelector::from_object(Some(selector)).ok()
             }
             Body::Job(job) => {
                 let selector = job.spec.as_ref()?.selector.as_ref();

@@ -14,12 +14,13 @@ use api::selector::{LabelSelector, Operator};
 use client::Kind;
 
 /// Which kind selects objects of which other kind, and whether only those that no object controls.
-const RULES: [(Kind, Kind, bool); 5] = [
+const RULES: [(Kind, Kind, bool); 6] = [
     (Kind::SERVICE, Kind::POD, false),
     (Kind::REPLICA_SET, Kind::POD, true),
     (Kind::REPLICATION_CONTROLLER, Kind::POD, true),
     (Kind::DEPLOYMENT, Kind::REPLICA_SET, true),
     (Kind::JOB, Kind::POD, true),
+    (Kind::DISRUPTION_BUDGET, Kind::POD, false),
 ];
 
 /// Namespace, key and value of a label.

@@ -187,7 +187,7 @@ impl Controllers {
                 }
                 api.finalize(&namespace).map(drop)
             }
-            Action::Tell(_) => Ok(()),
+            Action::Tell(_) | Action::Ask(_) => Ok(()),
         }
     }
 

@@ -60,8 +60,14 @@ impl<'a> Pod<'a> {
         !self.row.finished() && self.object.meta.deleting.is_none()
     }
 
+    /// It is told to end and may still run.
     pub fn is_terminating(&self) -> bool {
-        !self.row.finished() && self.object.meta.deleting.is_some()
+        !self.row.finished() && self.object.meta.deleting.is_some() && !self.row.is_shut_down
+    }
+
+    /// Its agent is done with it and has not said how it ended.
+    fn is_lost(&self) -> bool {
+        !self.row.finished() && self.row.is_shut_down
     }
 
     pub fn uid(&self) -> &'a str {
@@ -128,7 +134,9 @@ impl<'a> View<'a> {
 
     /// It has failed, or is lost: a pod that is deleted may never come to say so.
     pub fn has_failed(&self, pod: &Pod) -> bool {
-        pod.row.phase == Phase::Failed || (!self.replaces_failed_only() && pod.is_terminating())
+        pod.row.phase == Phase::Failed
+            || pod.is_lost()
+            || (!self.replaces_failed_only() && pod.is_terminating())
     }
 
     /// The pod's index, if the Job has it.
