@@ -27,7 +27,8 @@ use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{
-    State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
+    State, aggregation, applied, authz, discovery, gzip, health, hops, join, openapi, options,
+    proxy, samples,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 use streams::Shape;
@@ -53,6 +54,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
         .route(applied::PATH, get(applied::all).post(applied::report))
+        .route(samples::PATH, post(samples::take))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -170,8 +172,9 @@ fn caller(
 }
 
 /// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
-/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
+/// tokens. (A shared request cannot be waited with, since a body is not `Sync`.)
 async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
+    hops::authorize_by_protocol(request.headers_mut());
     let known = request.extensions().get::<User>();
     let is_known = known.is_some_and(|user| !user.is_anonymous());
     let shows = !is_known && request.headers().contains_key(header::AUTHORIZATION);

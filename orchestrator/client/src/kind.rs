@@ -56,6 +56,10 @@ impl Kind {
     pub const CRON_JOB: Kind = grouped("batch", "CronJob", "cronjobs");
     pub const DISRUPTION_BUDGET: Kind =
         grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
+    pub const STATEFUL_SET: Kind = grouped("apps", "StatefulSet", "statefulsets");
+    pub const DAEMON_SET: Kind = grouped("apps", "DaemonSet", "daemonsets");
+    pub const CONTROLLER_REVISION: Kind =
+        grouped("apps", "ControllerRevision", "controllerrevisions");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
@@ -206,6 +210,9 @@ mod tests {
             Kind::JOB,
             Kind::CRON_JOB,
             Kind::DISRUPTION_BUDGET,
+            Kind::STATEFUL_SET,
+            Kind::DAEMON_SET,
+            Kind::CONTROLLER_REVISION,
             Kind::ENDPOINT_SLICE,
             Kind::LEASE,
             Kind::DEFINITION,

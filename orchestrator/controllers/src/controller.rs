@@ -8,8 +8,9 @@ use super::action::{Ask, Plan, Reply};
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, cron_job, deployment, disruption, garbage, job, namespace,
-    node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, ttl,
+    ControllersConfig, aggregation, cron_job, daemon_set, deployment, disruption, garbage, job,
+    namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service,
+    stateful_set, taint_eviction, ttl,
 };
 use client::Kind;
 
@@ -78,6 +79,8 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(disruption::DisruptionController::default()),
         Box::new(cron_job::CronJobController),
         Box::new(ttl::TtlController),
+        Box::new(stateful_set::StatefulSetController::default()),
+        Box::new(daemon_set::DaemonSetController::default()),
         Box::new(service::endpoints::EndpointsController),
         Box::new(service::mirror::MirrorController),
         Box::new(service::sctp::SctpController),
@@ -86,12 +89,13 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         )),
         Box::new(pod_cidr::PodCidrController::new(&config.pod_ranges)),
         Box::new(node_lifecycle::NodeController::new(started)),
+        Box::new(taint_eviction::TaintEvictionController::default()),
         Box::new(namespace::NamespaceController),
         Box::new(root_ca::RootCaController::new(&config.root_ca)),
         Box::new(garbage::GarbageController),
         Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
-        Box::new(pod_gc::PodGcController::default()),
+        Box::new(pod_gc::PodGcController::keeping(config.finished_pods_kept)),
     ]
 }
 

@@ -8,10 +8,13 @@ pub mod action;
 pub mod aggregation;
 pub mod controller;
 pub mod cron_job;
+pub mod daemon_set;
+mod definition;
 pub mod deployment;
 pub mod disruption;
 pub mod engine;
 mod execute;
+mod failures;
 #[cfg(test)]
 mod fixture;
 pub mod garbage;
@@ -24,11 +27,14 @@ pub mod pod_gc;
 pub mod protection;
 pub mod queue;
 pub mod replication;
+pub mod revisions;
 pub mod root_ca;
 mod selections;
 pub mod service;
 mod shelf;
 mod shell;
+pub mod stateful_set;
+pub mod taint_eviction;
 pub mod task;
 pub mod ttl;
 pub mod world;
@@ -44,6 +50,8 @@ pub struct ControllersConfig {
     pub load_balancer_pool: Vec<service::pool::Block>,
     /// The certificates (PEM) by which pods know the API server. Empty: they are told of none.
     pub root_ca: String,
+    /// Finished pods beyond this number are removed, the oldest first; zero: none are.
+    pub finished_pods_kept: usize,
 }
 
 /// Runs every controller until `shutdown`. `client_of` makes a client that asks under that name: of what

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
     ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,8 +21,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::daemon_set::row::DaemonRow;
 use super::job::row::JobPod;
+use super::node_lifecycle;
+use super::revisions::RevisionRow;
 use super::root_ca;
+use super::stateful_set::row::StatefulRow;
+use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -88,6 +95,9 @@ pub enum Body {
     Job(Arc<Job>),
     CronJob(Arc<CronJob>),
     Budget(Arc<PodDisruptionBudget>),
+    StatefulSet(Arc<StatefulRow>),
+    DaemonSet(Arc<DaemonRow>),
+    Revision(Arc<RevisionRow>),
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
@@ -117,6 +127,10 @@ pub struct PodRow {
     pub node: String,
     pub phase: Phase,
     pub ready: bool,
+    /// It is replaced at once when its node is silent.
+    pub fails_over_fast: bool,
+    /// When it was given its node.
+    pub scheduled: Option<Timestamp>,
     /// When the condition Ready last changed.
     pub ready_since: Option<Timestamp>,
     pub restarts: i32,
@@ -134,6 +148,8 @@ pub struct PodRow {
     pub is_shut_down: bool,
     /// Of a pod that a Job has to do with.
     pub job: Option<Box<JobPod>>,
+    /// The only node that its affinity names; empty: none, or several.
+    pub target: String,
 }
 
 /// A container port that Services can name.
@@ -153,12 +169,16 @@ pub struct NodeRow {
     pub ready: String,
     /// The types of the conditions that there are.
     pub conditions: Vec<String>,
+    /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
+    pub closed_by: Vec<&'static str>,
 }
 
 /// What controllers read of a node's lease.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRow {
     pub renewed: Option<Timestamp>,
+    /// How long it lasts.
+    pub seconds: Option<i32>,
 }
 
 /// What controllers read of a namespace.
@@ -212,6 +232,9 @@ impl Object {
             Kind::JOB => Self::from(typed::<Job>(value)?),
             Kind::CRON_JOB => Self::from(typed::<CronJob>(value)?),
             Kind::DISRUPTION_BUDGET => Self::from(typed::<PodDisruptionBudget>(value)?),
+            Kind::STATEFUL_SET => Self::from(typed::<StatefulSet>(value)?),
+            Kind::DAEMON_SET => Self::from(typed::<DaemonSet>(value)?),
+            Kind::CONTROLLER_REVISION => Self::from(typed::<ControllerRevision>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
@@ -323,24 +346,24 @@ impl Object {
         }
     }
 
-    pub fn as_job(&self) -> Option<&Arc<Job>> {
-        if let Body::Job(row) = &self.body {
+    pub fn as_stateful_set(&self) -> Option<&Arc<StatefulRow>> {
+        if let Body::StatefulSet(row) = &self.body {
             Some(row)
         } else {
             None
         }
     }
 
-    pub fn as_cron_job(&self) -> Option<&Arc<CronJob>> {
-        if let Body::CronJob(row) = &self.body {
+    pub fn as_daemon_set(&self) -> Option<&Arc<DaemonRow>> {
+        if let Body::DaemonSet(row) = &self.body {
             Some(row)
         } else {
             None
         }
     }
 
-    pub fn as_budget(&self) -> Option<&Arc<PodDisruptionBudget>> {
-        if let Body::Budget(row) = &self.body {
+    pub fn as_revision(&self) -> Option<&Arc<RevisionRow>> {
+        if let Body::Revision(row) = &self.body {
             Some(row)
         } else {
             None
@@ -360,6 +383,8 @@ impl Object {
         match &self.body {
             Body::Service(service) => selector(service),
             Body::Set(row) => Some(row.selector.clone()),
+            Body::StatefulSet(row) => Some(row.selector.clone()),
+            Body::DaemonSet(row) => Some(row.selector.clone()),
             Body::Deployment(deployment) => {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
@@ -466,6 +491,11 @@ impl From<Pod> for Object {
             .iter()
             .flatten()
             .find(|c| c.type_ == "Ready");
+        let mut conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let annotations = pod.metadata.annotations.as_ref();
+        let failover = annotations.and_then(|all| all.get(FAILOVER));
+        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
@@ -492,6 +522,7 @@ impl From<Pod> for Object {
         let is_shut_down = pod.metadata.deletion_timestamp.is_some()
             && pod.metadata.deletion_grace_period_seconds == Some(0);
         let row = PodRow {
+            target: target(spec.affinity.as_ref()),
             claims,
             own_claims,
             is_shut_down,
@@ -504,6 +535,10 @@ impl From<Pod> for Object {
                 _ => Phase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
+            fails_over_fast,
+            scheduled: scheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
             ready_since: ready
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|t| t.0),
@@ -531,6 +566,26 @@ impl From<Pod> for Object {
     }
 }
 
+/// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.
+fn target(affinity: Option<&Affinity>) -> String {
+    let required = affinity
+        .and_then(|it| it.node_affinity.as_ref())
+        .and_then(|it| {
+            it.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let terms = required.into_iter().flat_map(|it| &it.node_selector_terms);
+    let fields = terms.flat_map(|term| term.match_fields.iter().flatten());
+    let mut names = fields.filter_map(|field| {
+        let one = field.key == "metadata.name" && field.operator == "In";
+        match field.values.as_deref() {
+            Some([name]) if one => Some(name.clone()),
+            _ => None,
+        }
+    });
+    names.next().unwrap_or_default()
+}
+
 impl From<Node> for Object {
     fn from(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
@@ -550,6 +605,7 @@ impl From<Node> for Object {
                 .find(|c| c.type_ == "Ready")
                 .map(|c| c.status.clone())
                 .unwrap_or_default(),
+            closed_by: node_lifecycle::closed_by(spec.unschedulable, &conditions),
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
@@ -570,11 +626,13 @@ impl From<PersistentVolume> for Object {
 
 impl From<Lease> for Object {
     fn from(lease: Lease) -> Self {
-        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|t| t.0);
         Self::new(
             Kind::LEASE,
             lease.metadata,
-            Body::Lease(LeaseRow { renewed }),
+            Body::Lease(LeaseRow { renewed, seconds }),
         )
     }
 }
@@ -631,33 +689,6 @@ impl From<ClusterRole> for Object {
             Body::ClusterRole(Arc::new(role)),
         )
     }
-}
-
-impl From<CustomResourceDefinition> for Object {
-    fn from(definition: CustomResourceDefinition) -> Self {
-        let served = served_kind(&definition);
-        let metadata = definition.metadata;
-        Self::new(Kind::DEFINITION, metadata, Body::Definition(served))
-    }
-}
-
-/// In the version that is stored, where that is served too: it costs no conversion.
-fn served_kind(definition: &CustomResourceDefinition) -> Option<Kind> {
-    let (spec, status) = (&definition.spec, definition.status.as_ref()?);
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.find(|it| it.type_ == "Established" && it.status == "True")?;
-    let served = || spec.versions.iter().filter(|version| version.served);
-    let version = served().find(|version| version.storage);
-    let version = version.or(served().next())?;
-    let names = &status.accepted_names.as_ref()?;
-    let namespaced = spec.scope == "Namespaced";
-    Some(Kind::custom(
-        &spec.group,
-        &version.name,
-        &names.kind,
-        &names.plural,
-        namespaced,
-    ))
 }
 
 impl From<Deployment> for Object {
@@ -733,7 +764,7 @@ impl From<ReplicationController> for Object {
 const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
-fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
+pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
     selector
         .filter(|s| !s.is_everything())
         .unwrap_or_else(LabelSelector::nothing)

@@ -65,6 +65,7 @@ pub fn problems(api: &Api) -> Vec<String> {
     api.list(Kind::JOB)
         .into_iter()
         .for_each(|job| check_job(api, job, &mut problems));
+    super::sets::problems(api, &mut problems);
     check_balancers(api, &mut problems);
     check_owners(api, &mut problems);
     for node in api.list(Kind::NODE) {
@@ -102,7 +103,7 @@ pub fn sets(api: &Api) -> Vec<&Value> {
     sets
 }
 
-fn owned_by(object: &Value, owner: &Value) -> bool {
+pub fn owned_by(object: &Value, owner: &Value) -> bool {
     meta::owner_references(object)
         .iter()
         .any(|reference| reference.uid == meta::uid(owner))

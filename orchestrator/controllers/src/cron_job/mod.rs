@@ -71,5 +71,14 @@ impl From<CronJob> for Object {
     }
 }
 
+impl Object {
+    pub fn as_cron_job(&self) -> Option<&Arc<CronJob>> {
+        match &self.body {
+            Body::CronJob(row) => Some(row),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

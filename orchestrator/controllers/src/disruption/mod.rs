@@ -127,5 +127,14 @@ impl From<PodDisruptionBudget> for Object {
 /// Times by the name of a pod.
 type Noted = BTreeMap<String, Timestamp>;
 
+impl Object {
+    pub fn as_budget(&self) -> Option<&Arc<PodDisruptionBudget>> {
+        match &self.body {
+            Body::Budget(row) => Some(row),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

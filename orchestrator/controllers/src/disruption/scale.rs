@@ -72,6 +72,7 @@ pub fn needs_it(budget: &PodDisruptionBudget) -> bool {
 pub fn has_changed(diff: &Diff) -> bool {
     let replicas = |object: &Object| match &object.body {
         Body::Set(row) => i64::from(row.replicas),
+        Body::StatefulSet(row) => row.replicas,
         Body::Deployment(deployment) => {
             let spec = deployment.spec.as_ref();
             i64::from(spec.and_then(|spec| spec.replicas).unwrap_or(1))
@@ -118,6 +119,7 @@ pub fn expected(
                 let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
                 Some(Ok(u64::try_from(replicas).unwrap_or(0)))
             }
+            Body::StatefulSet(row) => Some(Ok(u64::try_from(row.replicas).unwrap_or(0))),
             _ => scales.of(uid, now).cloned(),
         };
         match known {

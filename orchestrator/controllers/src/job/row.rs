@@ -86,3 +86,12 @@ impl From<Job> for Object {
         Self::new(Kind::JOB, metadata, Body::Job(Arc::new(job)))
     }
 }
+
+impl Object {
+    pub fn as_job(&self) -> Option<&Arc<Job>> {
+        match &self.body {
+            Body::Job(row) => Some(row),
+            _ => None,
+        }
+    }
+}
