@@ -53,6 +53,8 @@ impl Kind {
     pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
     pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
+    pub const POD_DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
     pub const CLUSTER_ROLE: Kind = Kind {
@@ -203,6 +205,7 @@ mod tests {
             Kind::LEASE,
             Kind::DEFINITION,
             Kind::PERSISTENT_VOLUME,
+            Kind::POD_DISRUPTION_BUDGET,
             Kind::PERSISTENT_VOLUME_CLAIM,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");

@@ -1,13 +1,18 @@
 //! The scheduler as a state machine without I/O: changes and outcomes in, orders out. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::cycle::{Decision, decide};
+use super::cycle::{Cycle, Decision};
+use super::hints::{self, Event};
+use super::index::NodeId;
+use super::node::NodeRow;
 use super::pod::{PodKey, PodRow};
-use super::queue::Queue;
-use super::snapshot::{NodeRow, Snapshot};
+use super::preempt::{Budget, Preemption};
+use super::profile::Config;
+use super::queue::{Pauses, Queue};
+use super::snapshot::Snapshot;
 
 /// One delivery of a watch.
 #[derive(Debug)]
@@ -18,6 +23,12 @@ pub enum Change {
     Nodes(Vec<NodeRow>),
     Node(NodeRow),
     NodeGone(String),
+    Namespaces(Vec<(String, BTreeMap<String, String>)>),
+    Namespace(String, BTreeMap<String, String>),
+    NamespaceGone(String),
+    Budgets(Vec<Budget>),
+    Budget(Budget),
+    BudgetGone(PodKey),
 }
 
 /// What is to be done for one pod.
@@ -28,13 +39,32 @@ pub enum Order {
         uid: String,
         node: String,
     },
-    /// Tell why it waits; `changed` if its condition does not say so yet.
-    Explain {
-        key: PodKey,
-        uid: String,
-        message: String,
-        changed: bool,
-    },
+    Explain(Explanation),
+}
+
+/// Why a pod waits, and what is done about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    pub key: PodKey,
+    pub uid: String,
+    pub message: String,
+    /// Its condition does not say so yet.
+    pub changed: bool,
+    /// The node for which it is nominated from now on; empty: for none any more.
+    pub nominated: Option<String>,
+    /// Pods to be stopped for it.
+    pub victims: Vec<Victim>,
+    /// Less important pods that are not nominated for that node any more.
+    pub demoted: Vec<(PodKey, String)>,
+}
+
+/// A pod to be stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Victim {
+    pub key: PodKey,
+    pub uid: String,
+    /// The name of the preemptor's profile, as the condition tells it.
+    pub scheduler: String,
 }
 
 /// How a bind ended.
@@ -50,30 +80,49 @@ pub enum Bound {
 pub struct Engine {
     snapshot: Snapshot,
     queue: Queue,
+    cycle: Cycle,
     pods_listed: bool,
     nodes_listed: bool,
 }
 
 impl Engine {
+    pub fn new(config: Config) -> Self {
+        let pauses = Pauses {
+            first_ms: config.first_pause_ms,
+            longest_ms: config.longest_pause_ms,
+        };
+        Self {
+            queue: Queue::new(pauses),
+            cycle: Cycle::new(config),
+            ..Self::default()
+        }
+    }
+
     /// Takes in what a watch delivered.
     pub fn apply(&mut self, change: Change, now: Timestamp) {
         match change {
             Change::Pods { items, revision } => self.replace_pods(items, revision, now),
             Change::Pod(pod) => self.upsert_pod(pod, now),
             Change::PodGone(key) => self.remove_pod(&key, now),
-            Change::Nodes(nodes) => {
-                for name in self.snapshot.node_names() {
-                    if !nodes.iter().any(|node| node.name == name) {
-                        self.snapshot.remove_node(&name);
-                    }
-                }
-                nodes
-                    .into_iter()
-                    .for_each(|node| self.upsert_node(node, now));
-                self.nodes_listed = true;
-            }
+            Change::Nodes(nodes) => self.replace_nodes(nodes, now),
             Change::Node(node) => self.upsert_node(node, now),
-            Change::NodeGone(name) => self.snapshot.remove_node(&name),
+            Change::NodeGone(name) => self.remove_node(&name, now),
+            Change::Namespaces(all) => {
+                let listed: BTreeSet<&String> = all.iter().map(|(name, _)| name).collect();
+                let mut known = self.snapshot.index().namespace_names();
+                known.retain(|name| !listed.contains(name));
+                known
+                    .iter()
+                    .for_each(|name| self.set_namespace(name, None, now));
+                for (name, labels) in all {
+                    self.set_namespace(&name, Some(labels), now);
+                }
+            }
+            Change::Namespace(name, labels) => self.set_namespace(&name, Some(labels), now),
+            Change::NamespaceGone(name) => self.set_namespace(&name, None, now),
+            Change::Budgets(all) => self.cycle.budgets.replace(all),
+            Change::Budget(budget) => self.cycle.budgets.set(budget),
+            Change::BudgetGone(key) => self.cycle.budgets.remove(&key),
         }
     }
 
@@ -83,29 +132,31 @@ impl Engine {
             return None;
         }
         while let Some(key) = self.queue.pop(now) {
-            let Some(pod) = self.snapshot.pod(&key) else {
+            let id = self
+                .snapshot
+                .pod_id(&key)
+                .filter(|_| self.snapshot.is_waiting(&key));
+            let Some((id, uid)) = id.and_then(|id| Some((id, self.snapshot.row(id)?.uid.clone())))
+            else {
                 self.queue.remove(&key);
                 continue;
             };
-            if !self.snapshot.is_waiting(&key) {
-                self.queue.remove(&key);
-                continue;
-            }
-            let uid = pod.uid.clone();
-            match decide(&self.snapshot, pod) {
+            match self.cycle.decide(&mut self.snapshot, id) {
                 Decision::Bind { node } => {
-                    self.snapshot.assume(&key, &node);
+                    self.snapshot.assume(id, node);
+                    self.wake(Event::PodPlaced, Some(node), now);
+                    let node = self.snapshot.node_name(node).to_owned();
                     return Some(Order::Bind { key, uid, node });
                 }
-                Decision::Unschedulable { message } => {
-                    let changed = pod.told.as_deref() != Some(message.as_str());
-                    self.queue.refused(&key, now);
-                    return Some(Order::Explain {
-                        key,
-                        uid,
-                        message,
-                        changed,
-                    });
+                Decision::Unschedulable {
+                    message,
+                    by,
+                    preemption,
+                    keeps_nomination,
+                } => {
+                    self.queue.refused(&key, by, now);
+                    let explanation = self.explain(key, message, preemption, keeps_nomination, now);
+                    return Some(Order::Explain(explanation));
                 }
             }
         }
@@ -120,8 +171,8 @@ impl Engine {
                 if let Some(pod) = found {
                     self.upsert_pod(*pod, now);
                 }
-                if self.snapshot.forget(key, uid) {
-                    self.queue.wake(now);
+                if let Some(node) = self.snapshot.forget(key, uid) {
+                    self.wake(Event::PodGone, Some(node), now);
                 }
                 if self.snapshot.is_waiting(key) {
                     self.queue.failed(key, now);
@@ -140,6 +191,64 @@ impl Engine {
         &self.snapshot
     }
 
+    fn explain(
+        &mut self,
+        key: PodKey,
+        message: String,
+        preemption: Option<Preemption>,
+        keeps_nomination: bool,
+        now: Timestamp,
+    ) -> Explanation {
+        let id = self.snapshot.pod_id(&key);
+        let row = id
+            .and_then(|id| self.snapshot.row(id))
+            .cloned()
+            .unwrap_or_default();
+        let mut explanation = Explanation {
+            changed: row.told.as_deref() != Some(message.as_str()),
+            uid: row.uid,
+            key,
+            message,
+            nominated: None,
+            victims: Vec::new(),
+            demoted: Vec::new(),
+        };
+        let Some(id) = id else {
+            return explanation;
+        };
+        let Some(preemption) = preemption else {
+            if let Some(node) = self.snapshot.nomination(id).filter(|_| !keeps_nomination) {
+                self.snapshot.nominate(id, None);
+                explanation.nominated = Some(String::new());
+                self.wake(Event::NominationGone, Some(node), now);
+            } else if !row.nominated.is_empty() && !keeps_nomination {
+                explanation.nominated = Some(String::new());
+            }
+            return explanation;
+        };
+        let name = |id: &usize| {
+            let row = self.snapshot.row(*id)?;
+            Some((row.key.clone(), row.uid.clone()))
+        };
+        explanation.demoted = preemption.demoted.iter().filter_map(name).collect();
+        let victims = preemption.victims.iter().filter_map(name);
+        let victims = victims.map(|(key, uid)| Victim {
+            key,
+            uid,
+            scheduler: row.demand.scheduler.clone(),
+        });
+        explanation.victims = victims.collect();
+        explanation.nominated = Some(self.snapshot.node_name(preemption.node).to_owned());
+        for other in preemption.demoted {
+            self.snapshot.nominate(other, None);
+            if let Some(key) = self.snapshot.row(other).map(|row| row.key.clone()) {
+                self.queue.wake(&key, now);
+            }
+        }
+        self.snapshot.nominate(id, Some(preemption.node));
+        explanation
+    }
+
     fn replace_pods(&mut self, items: Vec<PodRow>, revision: u64, now: Timestamp) {
         let listed: BTreeSet<PodKey> = items.iter().map(|pod| pod.key.clone()).collect();
         for key in self.snapshot.pod_keys() {
@@ -153,27 +262,39 @@ impl Engine {
     }
 
     fn upsert_pod(&mut self, pod: PodRow, now: Timestamp) {
-        let (key, priority) = (pod.key.clone(), pod.priority);
-        let replaced = self
-            .snapshot
-            .pod(&key)
-            .is_some_and(|known| known.uid != pod.uid);
+        let key = pod.key.clone();
         let known = self.snapshot.pod(&key);
+        let replaced = known.is_some_and(|known| known.uid != pod.uid);
         let asks_anew = known.is_some_and(|known| !known.asks_the_same(&pod));
-        let frees = (pod.finished || replaced) && !self.snapshot.is_waiting(&key);
+        let relabelled = asks_anew && !pod.node.is_empty();
+        let id = self.snapshot.pod_id(&key);
+        let before = id.and_then(|id| self.snapshot.placed(id));
+        let nominated = id.and_then(|id| self.snapshot.nomination(id));
+        let (ours, priority) = (self.cycle.is_ours(&pod), pod.priority());
         if !self.snapshot.upsert_pod(pod) {
             return;
         }
         if replaced {
             self.queue.remove(&key);
         }
-        if frees {
-            self.queue.wake(now);
+        let id = self.snapshot.pod_id(&key);
+        let after = id.and_then(|id| self.snapshot.placed(id));
+        if let Some(node) = before.filter(|_| after != before || replaced) {
+            self.wake(Event::PodGone, Some(node), now);
         }
-        if self.snapshot.is_waiting(&key) {
+        if let Some(node) = after.filter(|_| after != before || relabelled) {
+            self.wake(Event::PodPlaced, Some(node), now);
+        }
+        if let Some(node) = nominated
+            && id.and_then(|id| self.snapshot.nomination(id)) != Some(node)
+            && after != Some(node)
+        {
+            self.wake(Event::NominationGone, Some(node), now);
+        }
+        if ours && self.snapshot.is_waiting(&key) {
             self.queue.add(key.clone(), priority);
             if asks_anew {
-                self.queue.wake_one(&key, now);
+                self.queue.wake(&key, now);
             }
         } else if self.snapshot.pod(&key).is_some_and(PodRow::is_settled) {
             self.queue.remove(&key);
@@ -182,14 +303,89 @@ impl Engine {
 
     fn remove_pod(&mut self, key: &PodKey, now: Timestamp) {
         self.queue.remove(key);
-        if self.snapshot.remove_pod(key) {
-            self.queue.wake(now);
+        let id = self.snapshot.pod_id(key);
+        let nominated = id.and_then(|id| self.snapshot.nomination(id));
+        if let Some(node) = self.snapshot.remove_pod(key) {
+            self.wake(Event::PodGone, Some(node), now);
+        }
+        if let Some(node) = nominated {
+            self.wake(Event::NominationGone, Some(node), now);
         }
     }
 
+    fn replace_nodes(&mut self, nodes: Vec<NodeRow>, now: Timestamp) {
+        let listed: BTreeSet<&String> = nodes.iter().map(|node| &node.name).collect();
+        let mut gone = self.snapshot.node_names();
+        gone.retain(|name| !listed.contains(name));
+        gone.iter().for_each(|name| self.remove_node(name, now));
+        nodes
+            .into_iter()
+            .for_each(|node| self.upsert_node(node, now));
+        self.nodes_listed = true;
+    }
+
     fn upsert_node(&mut self, node: NodeRow, now: Timestamp) {
-        if self.snapshot.upsert_node(node) {
-            self.queue.wake(now);
+        let name = node.name.clone();
+        let Some(old) = self.snapshot.upsert_node(node) else {
+            return;
+        };
+        let id = self.snapshot.node_id(&name);
+        let Some(new) = id
+            .and_then(|id| self.snapshot.view(id))
+            .map(|view| view.node.clone())
+        else {
+            return;
+        };
+        let Some(old) = old else {
+            return self.wake(Event::NodeAdded, None, now);
+        };
+        if old.labels != new.labels {
+            self.wake(Event::NodeLabels, None, now);
+        }
+        if old.taints != new.taints || old.unschedulable != new.unschedulable {
+            self.wake(Event::NodeTaints, None, now);
+        }
+        if old.allocatable != new.allocatable || old.max_pods != new.max_pods {
+            self.wake(Event::NodeAmounts, id, now);
+        }
+    }
+
+    fn remove_node(&mut self, name: &str, now: Timestamp) {
+        self.snapshot.remove_node(name);
+        self.wake(Event::NodeGone, None, now);
+    }
+
+    fn set_namespace(
+        &mut self,
+        name: &str,
+        labels: Option<BTreeMap<String, String>>,
+        now: Timestamp,
+    ) {
+        if self.snapshot.index_mut().set_namespace(name, labels) {
+            self.wake(Event::NamespaceLabels, None, now);
+        }
+    }
+
+    /// Gives another turn to the pods that the event may help. Where only what is on `node` has changed, it
+    /// is asked first.
+    fn wake(&mut self, event: Event, node: Option<NodeId>, now: Timestamp) {
+        if !self.queue.has_refused() {
+            return;
+        }
+        let concerned = hints::concerned(event);
+        let elsewhere = concerned & !hints::of_one_node();
+        for key in self.queue.refused_by(elsewhere) {
+            self.queue.wake(&key, now);
+        }
+        for key in self.queue.refused_by(concerned) {
+            let id = self.snapshot.pod_id(&key);
+            let may_fit = match (node, id) {
+                (Some(node), Some(id)) => self.cycle.may_fit(&mut self.snapshot, id, node),
+                _ => true,
+            };
+            if may_fit {
+                self.queue.wake(&key, now);
+            }
         }
     }
 }

@@ -285,7 +285,8 @@ fn start_parts(
         controllers::run(client_of, settings, token.clone()),
     );
     let client = server.component("system:kube-scheduler");
-    tasks.essential("scheduler", scheduler::run(client, token));
+    let profiles = scheduler::profile::Config::default();
+    tasks.essential("scheduler", scheduler::run(client, profiles, token));
 }
 
 /// Certificates and kubeconfig: made at the first start.

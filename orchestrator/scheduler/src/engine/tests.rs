@@ -77,14 +77,13 @@ fn a_decided_pod_holds_its_place_before_it_is_bound() {
     let pods = vec![pod("a", 600, 1, |_| {}), pod("b", 600, 1, |_| {})];
     let mut engine = started(vec![node("n", "1")], pods);
     assert_eq!(bound_to(engine.next(at(0))), Some(("a".into(), "n".into())));
-    let Some(Order::Explain {
-        message, changed, ..
-    }) = engine.next(at(0))
-    else {
+    let Some(Order::Explain(explanation)) = engine.next(at(0)) else {
         panic!()
     };
-    assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu.");
-    assert!(changed);
+    let expected = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+                    1 No preemption victims found for incoming pod.";
+    assert_eq!(explanation.message, expected);
+    assert!(explanation.changed);
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn a_pod_that_goes_makes_room_for_one_that_waits() {
         vec![node("n", "1")],
         vec![running, pod("b", 600, 1, |_| {})],
     );
-    assert!(matches!(engine.next(at(0)), Some(Order::Explain { .. })));
+    assert!(matches!(engine.next(at(0)), Some(Order::Explain(_))));
     engine.apply(Change::PodGone(key("a")), at(50));
     assert_eq!(
         bound_to(engine.next(at(50))),
@@ -140,7 +139,7 @@ fn its_own_condition_does_not_wake_a_pod_but_a_change_of_what_it_asks_does() {
         })
     };
     let mut engine = started(vec![node("n", "1")], vec![picky(1, json!({"x": "y"}))]);
-    assert!(matches!(engine.next(at(0)), Some(Order::Explain { .. })));
+    assert!(matches!(engine.next(at(0)), Some(Order::Explain(_))));
     let mut told = picky(2, json!({"x": "y"}));
     told.told = Some("because".to_owned());
     engine.apply(Change::Pod(told), at(1000));
