@@ -65,6 +65,14 @@ impl Kind {
         namespaced: false,
         ..grouped("rbac.authorization.k8s.io", "ClusterRole", "clusterroles")
     };
+    pub const STORAGE_CLASS: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "StorageClass", "storageclasses")
+    };
+    pub const CSI_NODE: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "CSINode", "csinodes")
+    };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
         ..grouped(
@@ -212,6 +220,8 @@ mod tests {
             Kind::LEASE,
             Kind::DEFINITION,
             Kind::PERSISTENT_VOLUME,
+            Kind::STORAGE_CLASS,
+            Kind::CSI_NODE,
             Kind::POD_DISRUPTION_BUDGET,
             Kind::PERSISTENT_VOLUME_CLAIM,
         ] {

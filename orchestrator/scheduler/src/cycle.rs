@@ -7,17 +7,20 @@ use super::cross::{Compiled, Conflict};
 use super::demand::Demand;
 use super::index::NodeId;
 use super::local::{self, ABSENT, Answers};
-use super::plugins::Refusal;
+use super::plugins::{Plugin, Refusal};
 use super::pod::PodRow;
 use super::preempt::{self, Budgets, Preemption};
 use super::profile::{Config, DEFAULT_SCHEDULER, Profile};
 use super::snapshot::{PodId, Snapshot, draw};
+use super::volumes::{Needs, Plan, Volumes};
 
 /// The outcome for one pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
     Bind {
         node: NodeId,
+        /// What is to be written before.
+        volumes: Plan,
     },
     /// No node will do; the text says why in Kubernetes' words.
     Unschedulable {
@@ -38,6 +41,7 @@ pub struct Cycle {
     answers: Answers,
     compiled: BTreeMap<(usize, Arc<Demand>), Compiled>,
     pub budgets: Budgets,
+    pub volumes: Volumes,
 }
 
 /// A pod on its way through the cycle.
@@ -48,6 +52,7 @@ pub(super) struct Candidate {
     /// Its row of answers.
     pub answers: usize,
     pub compiled: (usize, Arc<Demand>),
+    pub needs: Option<Needs>,
 }
 
 /// The feasible nodes, and how often which refusal was given.
@@ -62,6 +67,22 @@ pub(super) struct Filtered {
 
 /// Demands whose counters are remembered; more of them and all are forgotten.
 const COMPILED: usize = 512;
+
+impl Decision {
+    /// No node will do, whatever is on it.
+    fn hopeless(why: &str, by: u32, total: usize) -> Self {
+        let available = format!("0/{total} nodes are available:");
+        Decision::Unschedulable {
+            message: format!(
+                "{available} {why}. preemption: {available} {total} Preemption is not helpful for \
+                 scheduling."
+            ),
+            by,
+            preemption: None,
+            keeps_nomination: false,
+        }
+    }
+}
 
 impl Cycle {
     pub fn new(config: Config) -> Self {
@@ -83,32 +104,27 @@ impl Cycle {
     /// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
     /// spreads. If none will do, looks for pods to stop.
     pub fn decide(&mut self, snapshot: &mut Snapshot, id: PodId) -> Decision {
-        let Some(pod) = self.prepare(snapshot, id) else {
-            return Decision::Unschedulable {
-                message: "no profile".to_owned(),
-                by: 0,
-                preemption: None,
-                keeps_nomination: false,
-            };
+        let Some(mut pod) = self.prepare(snapshot, id) else {
+            return Decision::hopeless("no profile", 0, 0);
         };
-        if let Some(message) = unsupported(&pod.row, snapshot.live_nodes()) {
-            return Decision::Unschedulable {
-                message,
-                by: 0,
-                preemption: None,
-                keeps_nomination: false,
-            };
+        let total = snapshot.live_nodes();
+        if pod.row.demand.asks_devices {
+            return Decision::hopeless("resource claims are not supported", 0, total);
+        }
+        match self.volumes.needs(&pod.row, snapshot) {
+            Ok(needs) => pod.needs = needs,
+            Err(why) => return Decision::hopeless(&why, Plugin::VolumeBinding.bit(), total),
         }
         if let Some(node) = snapshot.nomination(id)
             && self.check(snapshot, &pod, node).is_none()
         {
-            return Decision::Bind { node };
+            return self.bind(snapshot, &pod, node);
         }
         let mut filtered = self.filter(snapshot, &pod);
         while let Some(at) = self.best(snapshot, &pod, &filtered.feasible) {
             let node = filtered.feasible[at];
             match self.refused_beside_nominated(snapshot, &pod, node) {
-                None => return Decision::Bind { node },
+                None => return self.bind(snapshot, &pod, node),
                 Some(refusal) => {
                     filtered.feasible.swap_remove(at);
                     filtered.other.push(refusal);
@@ -134,6 +150,18 @@ impl Cycle {
         }
     }
 
+    fn bind(&self, snapshot: &Snapshot, pod: &Candidate, node: NodeId) -> Decision {
+        let row = snapshot.view(node).map(|view| view.node);
+        let needs = pod.needs.as_ref();
+        let plan = needs
+            .zip(row)
+            .and_then(|(needs, row)| self.volumes.plan(needs, row));
+        Decision::Bind {
+            node,
+            volumes: plan.unwrap_or_default(),
+        }
+    }
+
     /// Whether the pod, which has no place, may have one on this node now.
     pub fn may_fit(&mut self, snapshot: &mut Snapshot, id: PodId, node: NodeId) -> bool {
         let Some(pod) = self.prepare(snapshot, id) else {
@@ -152,13 +180,19 @@ impl Cycle {
         snapshot: &mut Snapshot,
         id: PodId,
     ) -> Vec<(String, Option<Refusal>)> {
-        let Some(pod) = self.prepare(snapshot, id) else {
+        let Some(mut pod) = self.prepare(snapshot, id) else {
             return Vec::new();
         };
+        let needs = self.volumes.needs(&pod.row, snapshot);
+        let hopeless = needs.as_ref().err().cloned();
+        let hopeless = hopeless.map(|why| Refusal::new(Plugin::VolumeBinding, &why, true));
+        pod.needs = needs.unwrap_or_default();
         let nodes = (0..snapshot.width()).filter(|node| snapshot.view(*node).is_some());
         let nodes: Vec<NodeId> = nodes.collect();
         let said = nodes.into_iter().map(|node| {
-            let refusal = self.check(snapshot, &pod, node);
+            let refusal = hopeless
+                .clone()
+                .or_else(|| self.check(snapshot, &pod, node));
             (snapshot.node_name(node).to_owned(), refusal)
         });
         let mut said: Vec<_> = said.collect();
@@ -220,6 +254,7 @@ impl Cycle {
             profile: number,
             answers,
             compiled: key,
+            needs: None,
         })
     }
 
@@ -235,11 +270,19 @@ impl Cycle {
         for (node, entry) in row.entries.iter().enumerate() {
             match entry.verdict {
                 ABSENT => {}
-                0 if plain => filtered.feasible.push(node),
-                0 => match checks.conflict(node) {
-                    None => filtered.feasible.push(node),
-                    Some(conflict) => filtered.conflicts[conflict as usize] += 1,
-                },
+                0 => {
+                    let needs = pod.needs.as_ref();
+                    let refusal = needs.and_then(|it| self.volumes.refuse(it, node, snapshot));
+                    if let Some(refusal) = refusal {
+                        filtered.other.push(refusal);
+                    } else if plain {
+                        filtered.feasible.push(node);
+                    } else if let Some(conflict) = checks.conflict(node) {
+                        filtered.conflicts[conflict as usize] += 1;
+                    } else {
+                        filtered.feasible.push(node);
+                    }
+                }
                 verdict => filtered.local[usize::from(verdict)] += 1,
             }
         }
@@ -276,7 +319,9 @@ impl Cycle {
     ) -> Option<Refusal> {
         let view = snapshot.view(node)?;
         let local = local::refuse(&pod.row.demand.local, self.profile(pod), view);
-        local.or_else(|| {
+        let needs = pod.needs.as_ref();
+        let volumes = || needs.and_then(|needs| self.volumes.refuse(needs, node, snapshot));
+        local.or_else(volumes).or_else(|| {
             let checks = self.compiled(pod).checks(snapshot.index());
             checks.conflict(node).map(Conflict::refusal)
         })
@@ -386,18 +431,6 @@ fn promised_to(snapshot: &Snapshot, pod: &Candidate, node: NodeId) -> Vec<PodId>
         row.is_some_and(|row| row.priority() >= pod.row.priority())
     });
     important.collect()
-}
-
-/// What Kubernetes' scheduler would look at and this one does not yet.
-fn unsupported(pod: &PodRow, total: usize) -> Option<String> {
-    let fields = [
-        (!pod.demand.claims.is_empty(), "volumes of claims"),
-        (pod.demand.asks_devices, "spec.resourceClaims"),
-    ];
-    let (_, field) = fields.into_iter().find(|(asked, _)| *asked)?;
-    Some(format!(
-        "0/{total} nodes are available: this scheduler does not support {field}."
-    ))
 }
 
 /// `0/3 nodes are available: 1 …, 2 ….`

@@ -212,7 +212,7 @@ pub fn read(
     labels: BTreeMap<String, String>,
     owner: String,
     name: &str,
-    spec: &core::PodSpec,
+    (spec, status): (&core::PodSpec, &core::PodStatus),
 ) -> Demand {
     let affinity = spec.affinity.as_ref();
     let near = affinity.and_then(|it| it.pod_affinity.as_ref());
@@ -257,7 +257,7 @@ pub fn read(
             .resource_claims
             .as_ref()
             .is_some_and(|claims| !claims.is_empty()),
-        local: read_local(spec),
+        local: read_local(spec, status),
         never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
         scheduler: spec.scheduler_name.clone().unwrap_or_default(),
         namespace: namespace.to_owned(),
@@ -266,7 +266,7 @@ pub fn read(
     }
 }
 
-fn read_local(spec: &core::PodSpec) -> Local {
+fn read_local(spec: &core::PodSpec, status: &core::PodStatus) -> Local {
     let node = spec
         .affinity
         .as_ref()
@@ -295,7 +295,7 @@ fn read_local(spec: &core::PodSpec) -> Local {
     };
     Local {
         priority: spec.priority.unwrap_or(0),
-        requests: super::resources::of_pod(spec),
+        requests: super::resources::of_pod(spec, status),
         ports: host_ports(spec),
         nodes: NodeFilter {
             labels: labels.map(|(k, v)| (k.clone(), v.clone())).collect(),

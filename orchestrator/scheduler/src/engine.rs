@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::cycle::{Cycle, Decision};
 use super::hints::{self, Event};
@@ -13,6 +13,7 @@ use super::preempt::{Budget, Preemption};
 use super::profile::Config;
 use super::queue::{Pauses, Queue};
 use super::snapshot::Snapshot;
+use super::volumes::{ClaimRow, ClassRow, Plan, VolumeRow};
 
 /// One delivery of a watch.
 #[derive(Debug)]
@@ -29,6 +30,25 @@ pub enum Change {
     Budgets(Vec<Budget>),
     Budget(Budget),
     BudgetGone(PodKey),
+    Storage(StorageChange),
+}
+
+/// A change of what volumes depend on.
+#[derive(Debug)]
+pub enum StorageChange {
+    Claims(Vec<ClaimRow>),
+    Claim(ClaimRow),
+    ClaimGone(PodKey),
+    Volumes(Vec<VolumeRow>),
+    Volume(VolumeRow),
+    VolumeGone(String),
+    Classes(Vec<ClassRow>),
+    Class(ClassRow),
+    ClassGone(String),
+    /// By node, and there by driver.
+    AllLimits(BTreeMap<String, BTreeMap<String, i64>>),
+    Limits(String, BTreeMap<String, i64>),
+    LimitsGone(String),
 }
 
 /// What is to be done for one pod.
@@ -38,6 +58,13 @@ pub enum Order {
         key: PodKey,
         uid: String,
         node: String,
+    },
+    /// Write what makes the pod's volumes come to the node; it is bound once its claims are.
+    Prepare {
+        key: PodKey,
+        uid: String,
+        node: String,
+        plan: Plan,
     },
     Explain(Explanation),
 }
@@ -81,9 +108,25 @@ pub struct Engine {
     snapshot: Snapshot,
     queue: Queue,
     cycle: Cycle,
+    /// Pods that have a node and wait for their volumes.
+    preparing: BTreeMap<PodKey, Preparing>,
     pods_listed: bool,
     nodes_listed: bool,
 }
+
+/// A pod that waits for its volumes.
+struct Preparing {
+    uid: String,
+    node: String,
+    /// Claims for which volumes are made.
+    asked: Vec<PodKey>,
+    /// Those of them that are seen to be selected for the node.
+    seen: BTreeSet<PodKey>,
+    deadline: Timestamp,
+}
+
+/// How long volumes may take, as in Kubernetes.
+const VOLUMES_TIMEOUT: SignedDuration = SignedDuration::from_secs(600);
 
 impl Engine {
     pub fn new(config: Config) -> Self {
@@ -123,6 +166,7 @@ impl Engine {
             Change::Budgets(all) => self.cycle.budgets.replace(all),
             Change::Budget(budget) => self.cycle.budgets.set(budget),
             Change::BudgetGone(key) => self.cycle.budgets.remove(&key),
+            Change::Storage(change) => self.storage(change, now),
         }
     }
 
@@ -130,6 +174,9 @@ impl Engine {
     pub fn next(&mut self, now: Timestamp) -> Option<Order> {
         if !self.pods_listed || !self.nodes_listed {
             return None;
+        }
+        if let Some(order) = self.prepared(now) {
+            return Some(order);
         }
         while let Some(key) = self.queue.pop(now) {
             let id = self
@@ -142,11 +189,11 @@ impl Engine {
                 continue;
             };
             match self.cycle.decide(&mut self.snapshot, id) {
-                Decision::Bind { node } => {
+                Decision::Bind { node, volumes } => {
                     self.snapshot.assume(id, node);
                     self.wake(Event::PodPlaced, Some(node), now);
                     let node = self.snapshot.node_name(node).to_owned();
-                    return Some(Order::Bind { key, uid, node });
+                    return Some(self.place(key, uid, node, volumes, now));
                 }
                 Decision::Unschedulable {
                     message,
@@ -166,8 +213,12 @@ impl Engine {
     /// A bind ended. After a failure the pod's true state is taken in before its place is given up.
     pub fn bound(&mut self, key: &PodKey, uid: &str, outcome: Bound, now: Timestamp) {
         match outcome {
-            Bound::Done => self.queue.remove(key),
+            Bound::Done => {
+                self.queue.remove(key);
+                self.forget_volumes(key);
+            }
             Bound::Failed(found) => {
+                self.forget_volumes(key);
                 if let Some(pod) = found {
                     self.upsert_pod(*pod, now);
                 }
@@ -184,7 +235,13 @@ impl Engine {
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.queue.next_deadline()
+        let volumes = self.preparing.values().map(|it| it.deadline).min();
+        self.queue.next_deadline().into_iter().chain(volumes).min()
+    }
+
+    /// What decisions are made with.
+    pub(super) fn into_parts(self) -> (Cycle, Snapshot) {
+        (self.cycle, self.snapshot)
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -249,6 +306,85 @@ impl Engine {
         explanation
     }
 
+    fn place(
+        &mut self,
+        key: PodKey,
+        uid: String,
+        node: String,
+        plan: Plan,
+        now: Timestamp,
+    ) -> Order {
+        if plan.is_empty() {
+            return Order::Bind { key, uid, node };
+        }
+        self.cycle.volumes.assume(&plan);
+        let waiting = Preparing {
+            uid: uid.clone(),
+            node: node.clone(),
+            asked: plan.provision.clone(),
+            seen: BTreeSet::new(),
+            deadline: now + VOLUMES_TIMEOUT,
+        };
+        self.preparing.insert(key.clone(), waiting);
+        Order::Prepare {
+            key,
+            uid,
+            node,
+            plan,
+        }
+    }
+
+    /// Binds a pod whose volumes are there, and gives up those whose volumes do not come.
+    fn prepared(&mut self, now: Timestamp) -> Option<Order> {
+        let mut failed = Vec::new();
+        let mut done = None;
+        for (key, it) in &mut self.preparing {
+            let row = self.snapshot.pod(key).filter(|row| row.uid == it.uid);
+            let volumes = &self.cycle.volumes;
+            if done.is_none() && row.is_some_and(|row| volumes.all_bound(row)) {
+                done = Some(key.clone());
+                continue;
+            }
+            let mut given_up = row.is_none() || it.deadline <= now;
+            for claim in &it.asked {
+                match volumes.is_selected(claim, &it.node) {
+                    Some(true) => drop(it.seen.insert(claim.clone())),
+                    Some(false) => given_up |= it.seen.contains(claim),
+                    None => given_up = true,
+                }
+            }
+            if given_up {
+                failed.push((key.clone(), it.uid.clone()));
+            }
+        }
+        for (key, uid) in failed {
+            self.bound(&key, &uid, Bound::Failed(None), now);
+        }
+        let key = done?;
+        let it = self.preparing.remove(&key)?;
+        Some(Order::Bind {
+            key,
+            uid: it.uid,
+            node: it.node,
+        })
+    }
+
+    fn forget_volumes(&mut self, key: &PodKey) {
+        self.preparing.remove(key);
+        if let Some(row) = self
+            .snapshot
+            .pod(key)
+            .filter(|row| !row.demand.claims.is_empty())
+        {
+            self.cycle.volumes.forget(row);
+        }
+    }
+
+    fn storage(&mut self, change: StorageChange, now: Timestamp) {
+        let event = self.cycle.volumes.apply(change);
+        self.wake(event, None, now);
+    }
+
     fn replace_pods(&mut self, items: Vec<PodRow>, revision: u64, now: Timestamp) {
         let listed: BTreeSet<PodKey> = items.iter().map(|pod| pod.key.clone()).collect();
         for key in self.snapshot.pod_keys() {
@@ -303,6 +439,7 @@ impl Engine {
 
     fn remove_pod(&mut self, key: &PodKey, now: Timestamp) {
         self.queue.remove(key);
+        self.forget_volumes(key);
         let id = self.snapshot.pod_id(key);
         let nominated = id.and_then(|id| self.snapshot.nomination(id));
         if let Some(node) = self.snapshot.remove_pod(key) {

@@ -15,6 +15,7 @@ pub mod cross;
 pub mod cycle;
 pub mod demand;
 pub mod engine;
+pub mod explain;
 pub mod hints;
 pub mod index;
 pub mod local;
@@ -27,6 +28,7 @@ pub mod queue;
 pub mod resources;
 mod shell;
 pub mod snapshot;
+pub mod volumes;
 
 use tokio_util::sync::CancellationToken;
 

@@ -73,7 +73,7 @@ impl From<Pod> for PodRow {
         let owner = owners.find(|owner| owner.controller == Some(true));
         let labels = metadata.labels.unwrap_or_default();
         let owner = owner.map(|owner| owner.uid).unwrap_or_default();
-        let demand = demand::read(&namespace, labels, owner, &name, &spec);
+        let demand = demand::read(&namespace, labels, owner, &name, (&spec, &status));
         let mut conditions = status.conditions.into_iter().flatten();
         let refused = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False");
         let revision = metadata.resource_version.and_then(|r| r.parse().ok());

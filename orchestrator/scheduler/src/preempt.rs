@@ -162,7 +162,7 @@ pub(super) fn preempt(
             true,
         );
     }
-    let plain = cycle.compiled(pod).is_plain(snapshot.index());
+    let plain = cycle.compiled(pod).is_plain(snapshot.index()) && pod.needs.is_none();
     let found = if plain {
         cheapest(cycle, snapshot, pod)
     } else {

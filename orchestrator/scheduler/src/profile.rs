@@ -1,6 +1,6 @@
 //! Profiles: how pods of one `schedulerName` are placed. Pure.
 
-use std::collections::BTreeMap;
+pub mod file;
 
 use super::plugins::Plugin;
 
@@ -32,7 +32,7 @@ pub struct Profile {
 }
 
 /// How much each score counts; 0 is off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Weights {
     pub taints: i64,
     pub node_affinity: i64,
@@ -72,16 +72,6 @@ impl Default for Config {
             first_pause_ms: 10,
             longest_pause_ms: 10_000,
         }
-    }
-}
-
-impl Config {
-    /// The profiles by name.
-    pub fn by_name(&self) -> BTreeMap<&str, &Profile> {
-        self.profiles
-            .iter()
-            .map(|profile| (profile.name.as_str(), profile))
-            .collect()
     }
 }
 

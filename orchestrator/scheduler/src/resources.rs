@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use api::quantity::Quantity;
@@ -92,8 +92,23 @@ impl Resources {
 
 /// What a pod needs at its busiest: all containers together, or one init container on top of the
 /// sidecars that started before it (KEP-753), and its overhead. Requests of the pod as a whole replace
-/// the sums of its containers (KEP-2837).
-pub fn of_pod(spec: &PodSpec) -> Resources {
+/// the sums of its containers (KEP-2837). A container that is to have less than its node gave it counts as what
+/// it has until then (KEP-1287).
+pub fn of_pod(spec: &PodSpec, status: &PodStatus) -> Resources {
+    let statuses = status.container_statuses.iter().flatten();
+    let statuses = statuses.chain(status.init_container_statuses.iter().flatten());
+    let given =
+        statuses.filter_map(|it| Some((it.name.as_str(), it.allocated_resources.as_ref()?)));
+    let given: BTreeMap<&str, Resources> = given
+        .map(|(name, amounts)| (name, Resources::from_quantities(amounts)))
+        .collect();
+    let of_container = |container: &Container| {
+        let mut own = of_container(container);
+        if let Some(given) = given.get(container.name.as_str()) {
+            own.raise_to(given);
+        }
+        own
+    };
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&of_container(container));

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Bound, Engine, Explanation, Order, Victim};
 use super::pod::{PodKey, PodRow};
 use super::profile::Config;
+use super::volumes::Plan;
+use super::volumes::objects::SELECTED_NODE;
 use api::meta::timestamp;
 use client::{About, ClientError, Kind, PatchKind, Recorder, Verbs};
 
@@ -91,6 +93,19 @@ impl Binder {
                 let bound = self.bind(&key, &uid, &node).await;
                 Some((key, uid, bound))
             }
+            Order::Prepare {
+                key,
+                uid,
+                node,
+                plan,
+            } => match self.prepare(&plan, &node).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::info!(?key, node, %error, "volumes not prepared");
+                    let found = self.look_again(&key).await;
+                    Some((key, uid, Bound::Failed(found)))
+                }
+            },
             Order::Explain(explanation) => {
                 self.explain(explanation).await;
                 None
@@ -139,6 +154,39 @@ impl Binder {
                 }
             }
         }
+    }
+
+    /// Gives volumes to claims, as they were when that was decided, and says for which node others are made.
+    async fn prepare(&self, plan: &Plan, node: &str) -> Result<(), ClientError> {
+        for gift in &plan.bind {
+            let (namespace, name) = &gift.claim;
+            let body = json!({
+                "metadata": {
+                    "resourceVersion": gift.revision,
+                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+                },
+                "spec": {"claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": namespace,
+                    "name": name,
+                    "uid": gift.claim_uid,
+                }},
+            });
+            let target = ("", gift.volume.as_str(), "");
+            self.verbs
+                .patch(Kind::PERSISTENT_VOLUME, target, PatchKind::Merge, &body)
+                .await?;
+        }
+        for (namespace, name) in &plan.provision {
+            let body = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            let target = (namespace.as_str(), name.as_str(), "");
+            let kind = Kind::PERSISTENT_VOLUME_CLAIM;
+            self.verbs
+                .patch(kind, target, PatchKind::Merge, &body)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Stops the victims first: the pod that is nominated knows then that they are on their way out.

@@ -29,6 +29,8 @@ pub struct Snapshot {
     live: usize,
     /// Nodes for which pods are nominated.
     nominated: BTreeMap<NodeId, BTreeSet<PodId>>,
+    /// How many placed pods use each claim.
+    claims: BTreeMap<PodKey, u32>,
 }
 
 /// A node's name, what it offers if it is there, and what is on it.
@@ -180,6 +182,11 @@ impl Snapshot {
             node,
             usage: &slot.usage,
         })
+    }
+
+    /// Whether a placed pod uses the claim.
+    pub fn uses_claim(&self, claim: &PodKey) -> bool {
+        self.claims.contains_key(claim)
     }
 
     /// How many nodes have the image.
@@ -441,6 +448,10 @@ impl Snapshot {
         let (demand, terminating) = (slot.row.demand.clone(), slot.row.terminating);
         self.nodes[node].usage.add(id, &demand);
         slot.placed = Some(self.index.place(node, &demand, terminating));
+        for claim in &demand.claims {
+            let key = (demand.namespace.clone(), claim.name.clone());
+            *self.claims.entry(key).or_insert(0) += 1;
+        }
         self.touch(node);
     }
 
@@ -453,6 +464,15 @@ impl Snapshot {
         };
         let demand = slot.row.demand.clone();
         self.index.lift(&placed);
+        for claim in &demand.claims {
+            let key = (demand.namespace.clone(), claim.name.clone());
+            if let Some(users) = self.claims.get_mut(&key) {
+                *users -= 1;
+                if *users == 0 {
+                    self.claims.remove(&key);
+                }
+            }
+        }
         self.nodes[placed.node].usage.remove(id, &demand);
         self.touch(placed.node);
         self.free_if_unused(placed.node);

@@ -289,6 +289,7 @@ impl Scheduler {
                 explain(api, &explanation);
                 return true;
             }
+            Order::Prepare { .. } => unreachable!("no pod of the simulation has claims"),
         };
         let name = Key::new(&key.0, &key.1);
         let lost = rng.chance(faults.after);

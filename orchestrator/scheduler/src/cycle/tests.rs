@@ -74,7 +74,7 @@ fn decide(snapshot: &mut Snapshot, pod: &PodRow) -> Decision {
 fn said(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
         Decision::Unschedulable { message, .. } => message,
-        Decision::Bind { node } => panic!("bound to {}", snapshot.node_name(node)),
+        Decision::Bind { node, .. } => panic!("bound to {}", snapshot.node_name(node)),
     }
 }
 
@@ -88,7 +88,7 @@ fn refusal(snapshot: &mut Snapshot, pod: &PodRow) -> String {
 
 fn chosen(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
-        Decision::Bind { node } => snapshot.node_name(node).to_owned(),
+        Decision::Bind { node, .. } => snapshot.node_name(node).to_owned(),
         Decision::Unschedulable { message, .. } => panic!("{message}"),
     }
 }
@@ -209,6 +209,18 @@ fn an_init_container_counts_at_its_height_and_a_sidecar_for_good() {
         spec["overhead"] = json!({"cpu": "50m"});
         assert_eq!(pod("p", spec).demand.local.requests.cpu, cpu + 50);
     }
+}
+
+#[test]
+fn a_container_counts_as_what_it_was_given_until_it_has_less() {
+    let value = json!({
+        "metadata": {"name": "p", "namespace": "ns"},
+        "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "100m"}}}]},
+        "status": {"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true,
+            "restartCount": 0, "allocatedResources": {"cpu": "700m"}}]},
+    });
+    let row = PodRow::from(serde_json::from_value::<Pod>(value).unwrap());
+    assert_eq!(row.demand.local.requests.cpu, 700);
 }
 
 #[test]

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::engine::Change;
+use crate::engine::{Change, StorageChange};
 use crate::node::NodeRow;
 use crate::pod::PodRow;
 use crate::preempt::Budget;
+use crate::volumes::objects::limits;
+use crate::volumes::{ClaimRow, ClassRow, VolumeRow};
 use api::selector::LabelSelector;
 use client::{Bare, Delivery, Kind, list_watch};
 
@@ -32,6 +35,10 @@ pub fn start(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinSet<(
     watch!(Kind::NODE, node_change);
     watch!(Kind::NAMESPACE, namespace_change);
     watch!(Kind::POD_DISRUPTION_BUDGET, budget_change);
+    watch!(Kind::PERSISTENT_VOLUME_CLAIM, claim_change);
+    watch!(Kind::PERSISTENT_VOLUME, volume_change);
+    watch!(Kind::STORAGE_CLASS, class_change);
+    watch!(Kind::CSI_NODE, limits_change);
     watches
 }
 
@@ -91,6 +98,49 @@ fn budget_change(delivery: Delivery<PodDisruptionBudget>) -> Change {
             Change::BudgetGone((row.namespace, row.name))
         }
     }
+}
+
+fn claim_change(delivery: Delivery<PersistentVolumeClaim>) -> Change {
+    Change::Storage(match delivery {
+        Delivery::Snapshot { items, .. } => {
+            StorageChange::Claims(items.into_iter().map(ClaimRow::from).collect())
+        }
+        Delivery::Upsert(it) => StorageChange::Claim(it.into()),
+        Delivery::Delete(it) => StorageChange::ClaimGone(ClaimRow::from(it).key),
+    })
+}
+
+fn volume_change(delivery: Delivery<PersistentVolume>) -> Change {
+    Change::Storage(match delivery {
+        Delivery::Snapshot { items, .. } => {
+            StorageChange::Volumes(items.into_iter().map(VolumeRow::from).collect())
+        }
+        Delivery::Upsert(it) => StorageChange::Volume(it.into()),
+        Delivery::Delete(it) => StorageChange::VolumeGone(it.metadata.name.unwrap_or_default()),
+    })
+}
+
+fn class_change(delivery: Delivery<StorageClass>) -> Change {
+    Change::Storage(match delivery {
+        Delivery::Snapshot { items, .. } => {
+            StorageChange::Classes(items.into_iter().map(ClassRow::from).collect())
+        }
+        Delivery::Upsert(it) => StorageChange::Class(it.into()),
+        Delivery::Delete(it) => StorageChange::ClassGone(it.metadata.name.unwrap_or_default()),
+    })
+}
+
+fn limits_change(delivery: Delivery<CSINode>) -> Change {
+    Change::Storage(match delivery {
+        Delivery::Snapshot { items, .. } => {
+            StorageChange::AllLimits(items.into_iter().map(limits).collect())
+        }
+        Delivery::Upsert(it) => {
+            let (node, limits) = limits(it);
+            StorageChange::Limits(node, limits)
+        }
+        Delivery::Delete(it) => StorageChange::LimitsGone(it.metadata.name.unwrap_or_default()),
+    })
 }
 
 /// A selector that cannot be read selects nothing.

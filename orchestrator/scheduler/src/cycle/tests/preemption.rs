@@ -35,6 +35,13 @@ fn stopped(cycle: &mut Cycle, snapshot: &mut Snapshot, pod: &PodRow) -> (String,
     (snapshot.node_name(it.node).to_owned(), names)
 }
 
+fn bind(node: usize) -> Decision {
+    Decision::Bind {
+        node,
+        volumes: Default::default(),
+    }
+}
+
 fn cases() -> Vec<(
     &'static str,
     Vec<PodRow>,
@@ -180,16 +187,10 @@ fn room_that_is_being_made_is_for_the_pod_that_it_is_made_for() {
         decided(&mut cycle, &mut snapshot, &second),
         Decision::Unschedulable { .. }
     ));
-    assert_eq!(
-        decided(&mut cycle, &mut snapshot, &first),
-        Decision::Bind { node }
-    );
+    assert_eq!(decided(&mut cycle, &mut snapshot, &first), bind(node));
     // A more important one takes it.
     let third = with_priority("third", 10, "2");
-    assert_eq!(
-        decided(&mut cycle, &mut snapshot, &third),
-        Decision::Bind { node }
-    );
+    assert_eq!(decided(&mut cycle, &mut snapshot, &third), bind(node));
 }
 
 #[test]
