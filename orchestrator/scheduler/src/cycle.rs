@@ -1,6 +1,6 @@
 //! One decision: which node for this pod, or why none. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cross::{Compiled, Conflict};
@@ -53,6 +53,8 @@ pub(super) struct Candidate {
     pub answers: usize,
     pub compiled: (usize, Arc<Demand>),
     pub needs: Option<Needs>,
+    /// Where room is being made for it.
+    pub nomination: Option<NodeId>,
 }
 
 /// The feasible nodes, and how often which refusal was given.
@@ -115,25 +117,35 @@ impl Cycle {
             Ok(needs) => pod.needs = needs,
             Err(why) => return Decision::hopeless(&why, Plugin::VolumeBinding.bit(), total),
         }
-        if let Some(node) = snapshot.nomination(id)
-            && self.check(snapshot, &pod, node).is_none()
-        {
+        let Some(node) = pod.nomination else {
+            return self.choose(snapshot, &pod);
+        };
+        if self.check(snapshot, &pod, node).is_none() {
             return self.bind(snapshot, &pod, node);
         }
-        let mut filtered = self.filter(snapshot, &pod);
-        while let Some(at) = self.best(snapshot, &pod, &filtered.feasible) {
+        // The room that is being made for the pod itself is nobody's before it.
+        snapshot.nominate(id, None);
+        self.refresh(snapshot, &pod);
+        let decision = self.choose(snapshot, &pod);
+        snapshot.nominate(id, Some(node));
+        decision
+    }
+
+    fn choose(&mut self, snapshot: &mut Snapshot, pod: &Candidate) -> Decision {
+        let mut filtered = self.filter(snapshot, pod);
+        while let Some(at) = self.best(snapshot, pod, &filtered.feasible) {
             let node = filtered.feasible[at];
-            match self.refused_beside_nominated(snapshot, &pod, node) {
-                None => return self.bind(snapshot, &pod, node),
+            match self.refused_beside_nominated(snapshot, pod, node) {
+                None => return self.bind(snapshot, pod, node),
                 Some(refusal) => {
                     filtered.feasible.swap_remove(at);
                     filtered.other.push(refusal);
                 }
             }
         }
-        let (message, by) = self.explain(snapshot, &pod, &filtered);
+        let (message, by) = self.explain(snapshot, pod, &filtered);
         let preempts = self.config.profiles[pod.profile].preempts && snapshot.live_nodes() > 0;
-        let found = preempts.then(|| preempt::preempt(self, snapshot, &pod));
+        let found = preempts.then(|| preempt::preempt(self, snapshot, pod));
         let (message, preemption, keeps_nomination) = match found {
             Some(Err(idle)) => {
                 let message = format!("{message} preemption: {}", idle.why);
@@ -162,16 +174,26 @@ impl Cycle {
         }
     }
 
-    /// Whether the pod, which has no place, may have one on this node now.
-    pub fn may_fit(&mut self, snapshot: &mut Snapshot, id: PodId, node: NodeId) -> bool {
+    /// Whether the pod, which has no place, may have one on one of these nodes now.
+    pub fn may_fit(
+        &mut self,
+        snapshot: &mut Snapshot,
+        id: PodId,
+        nodes: &BTreeSet<NodeId>,
+    ) -> bool {
         let Some(pod) = self.prepare(snapshot, id) else {
             return false;
         };
-        if snapshot.nomination(id) == Some(node) {
-            return self.check(snapshot, &pod, node).is_none();
+        if let Some(node) = pod.nomination.filter(|node| nodes.contains(node)) {
+            let fits = self.check(snapshot, &pod, node).is_none();
+            if fits || !preempt::waits_for_victims(snapshot, &pod) {
+                return true;
+            }
         }
-        let entry = self.answers.row(pod.answers).entries.get(node);
-        entry.is_some_and(|entry| entry.verdict == 0)
+        let entries = &self.answers.row(pod.answers).entries;
+        nodes
+            .iter()
+            .any(|node| entries.get(*node).is_some_and(|entry| entry.verdict == 0))
     }
 
     /// What each node says, by name.
@@ -255,7 +277,14 @@ impl Cycle {
             answers,
             compiled: key,
             needs: None,
+            nomination: snapshot.nomination(id),
         })
+    }
+
+    fn refresh(&mut self, snapshot: &Snapshot, pod: &Candidate) {
+        let profile = (pod.profile, &self.config.profiles[pod.profile]);
+        self.answers
+            .refresh(&pod.row.demand.local, profile, snapshot);
     }
 
     fn filter(&self, snapshot: &Snapshot, pod: &Candidate) -> Filtered {

@@ -110,6 +110,10 @@ pub struct Engine {
     cycle: Cycle,
     /// Pods that have a node and wait for their volumes.
     preparing: BTreeMap<PodKey, Preparing>,
+    /// Pods that are being stopped, with their uids, until they are seen to be, or until then.
+    stopping: BTreeMap<PodKey, (String, Timestamp)>,
+    /// What has happened since pods were last woken.
+    news: News,
     pods_listed: bool,
     nodes_listed: bool,
 }
@@ -125,6 +129,17 @@ struct Preparing {
     deadline: Timestamp,
 }
 
+/// What may help pods that wait.
+#[derive(Default)]
+struct News {
+    /// Plugins whose answers for any node may be others now, by their bits.
+    anywhere: u32,
+    /// Nodes on which what is held has changed.
+    nodes: BTreeSet<NodeId>,
+}
+
+/// A deletion that has not shown by then has failed.
+const STOPPING_TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
 /// How long volumes may take, as in Kubernetes.
 const VOLUMES_TIMEOUT: SignedDuration = SignedDuration::from_secs(600);
 
@@ -146,27 +161,25 @@ impl Engine {
         match change {
             Change::Pods { items, revision } => self.replace_pods(items, revision, now),
             Change::Pod(pod) => self.upsert_pod(pod, now),
-            Change::PodGone(key) => self.remove_pod(&key, now),
-            Change::Nodes(nodes) => self.replace_nodes(nodes, now),
-            Change::Node(node) => self.upsert_node(node, now),
-            Change::NodeGone(name) => self.remove_node(&name, now),
+            Change::PodGone(key) => self.remove_pod(&key),
+            Change::Nodes(nodes) => self.replace_nodes(nodes),
+            Change::Node(node) => self.upsert_node(node),
+            Change::NodeGone(name) => self.remove_node(&name),
             Change::Namespaces(all) => {
                 let listed: BTreeSet<&String> = all.iter().map(|(name, _)| name).collect();
                 let mut known = self.snapshot.index().namespace_names();
                 known.retain(|name| !listed.contains(name));
-                known
-                    .iter()
-                    .for_each(|name| self.set_namespace(name, None, now));
+                known.iter().for_each(|name| self.set_namespace(name, None));
                 for (name, labels) in all {
-                    self.set_namespace(&name, Some(labels), now);
+                    self.set_namespace(&name, Some(labels));
                 }
             }
-            Change::Namespace(name, labels) => self.set_namespace(&name, Some(labels), now),
-            Change::NamespaceGone(name) => self.set_namespace(&name, None, now),
+            Change::Namespace(name, labels) => self.set_namespace(&name, Some(labels)),
+            Change::NamespaceGone(name) => self.set_namespace(&name, None),
             Change::Budgets(all) => self.cycle.budgets.replace(all),
             Change::Budget(budget) => self.cycle.budgets.set(budget),
             Change::BudgetGone(key) => self.cycle.budgets.remove(&key),
-            Change::Storage(change) => self.storage(change, now),
+            Change::Storage(change) => self.storage(change),
         }
     }
 
@@ -175,6 +188,7 @@ impl Engine {
         if !self.pods_listed || !self.nodes_listed {
             return None;
         }
+        self.wake(now);
         if let Some(order) = self.prepared(now) {
             return Some(order);
         }
@@ -191,7 +205,7 @@ impl Engine {
             match self.cycle.decide(&mut self.snapshot, id) {
                 Decision::Bind { node, volumes } => {
                     self.snapshot.assume(id, node);
-                    self.wake(Event::PodPlaced, Some(node), now);
+                    self.note(Event::PodPlaced, Some(node));
                     let node = self.snapshot.node_name(node).to_owned();
                     return Some(self.place(key, uid, node, volumes, now));
                 }
@@ -223,7 +237,7 @@ impl Engine {
                     self.upsert_pod(*pod, now);
                 }
                 if let Some(node) = self.snapshot.forget(key, uid) {
-                    self.wake(Event::PodGone, Some(node), now);
+                    self.note(Event::PodGone, Some(node));
                 }
                 if self.snapshot.is_waiting(key) {
                     self.queue.failed(key, now);
@@ -236,7 +250,9 @@ impl Engine {
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let volumes = self.preparing.values().map(|it| it.deadline).min();
-        self.queue.next_deadline().into_iter().chain(volumes).min()
+        let stopping = self.stopping.values().map(|(_, at)| *at).min();
+        let queue = self.queue.next_deadline();
+        queue.into_iter().chain(volumes).chain(stopping).min()
     }
 
     /// What decisions are made with.
@@ -277,7 +293,7 @@ impl Engine {
             if let Some(node) = self.snapshot.nomination(id).filter(|_| !keeps_nomination) {
                 self.snapshot.nominate(id, None);
                 explanation.nominated = Some(String::new());
-                self.wake(Event::NominationGone, Some(node), now);
+                self.note(Event::NominationGone, Some(node));
             } else if !row.nominated.is_empty() && !keeps_nomination {
                 explanation.nominated = Some(String::new());
             }
@@ -295,6 +311,12 @@ impl Engine {
             scheduler: row.demand.scheduler.clone(),
         });
         explanation.victims = victims.collect();
+        for victim in &explanation.victims {
+            let until = now + STOPPING_TIMEOUT;
+            self.snapshot.set_stopping(&victim.key, true);
+            self.stopping
+                .insert(victim.key.clone(), (victim.uid.clone(), until));
+        }
         explanation.nominated = Some(self.snapshot.node_name(preemption.node).to_owned());
         for other in preemption.demoted {
             self.snapshot.nominate(other, None);
@@ -380,9 +402,9 @@ impl Engine {
         }
     }
 
-    fn storage(&mut self, change: StorageChange, now: Timestamp) {
+    fn storage(&mut self, change: StorageChange) {
         let event = self.cycle.volumes.apply(change);
-        self.wake(event, None, now);
+        self.note(event, None);
     }
 
     fn replace_pods(&mut self, items: Vec<PodRow>, revision: u64, now: Timestamp) {
@@ -390,7 +412,7 @@ impl Engine {
         for key in self.snapshot.pod_keys() {
             let known = self.snapshot.pod(&key).map_or(0, |pod| pod.revision);
             if known <= revision && !listed.contains(&key) {
-                self.remove_pod(&key, now);
+                self.remove_pod(&key);
             }
         }
         items.into_iter().for_each(|pod| self.upsert_pod(pod, now));
@@ -416,16 +438,16 @@ impl Engine {
         let id = self.snapshot.pod_id(&key);
         let after = id.and_then(|id| self.snapshot.placed(id));
         if let Some(node) = before.filter(|_| after != before || replaced) {
-            self.wake(Event::PodGone, Some(node), now);
+            self.note(Event::PodGone, Some(node));
         }
         if let Some(node) = after.filter(|_| after != before || relabelled) {
-            self.wake(Event::PodPlaced, Some(node), now);
+            self.note(Event::PodPlaced, Some(node));
         }
         if let Some(node) = nominated
             && id.and_then(|id| self.snapshot.nomination(id)) != Some(node)
             && after != Some(node)
         {
-            self.wake(Event::NominationGone, Some(node), now);
+            self.note(Event::NominationGone, Some(node));
         }
         if ours && self.snapshot.is_waiting(&key) {
             self.queue.add(key.clone(), priority);
@@ -437,31 +459,29 @@ impl Engine {
         }
     }
 
-    fn remove_pod(&mut self, key: &PodKey, now: Timestamp) {
+    fn remove_pod(&mut self, key: &PodKey) {
         self.queue.remove(key);
         self.forget_volumes(key);
         let id = self.snapshot.pod_id(key);
         let nominated = id.and_then(|id| self.snapshot.nomination(id));
         if let Some(node) = self.snapshot.remove_pod(key) {
-            self.wake(Event::PodGone, Some(node), now);
+            self.note(Event::PodGone, Some(node));
         }
         if let Some(node) = nominated {
-            self.wake(Event::NominationGone, Some(node), now);
+            self.note(Event::NominationGone, Some(node));
         }
     }
 
-    fn replace_nodes(&mut self, nodes: Vec<NodeRow>, now: Timestamp) {
+    fn replace_nodes(&mut self, nodes: Vec<NodeRow>) {
         let listed: BTreeSet<&String> = nodes.iter().map(|node| &node.name).collect();
         let mut gone = self.snapshot.node_names();
         gone.retain(|name| !listed.contains(name));
-        gone.iter().for_each(|name| self.remove_node(name, now));
-        nodes
-            .into_iter()
-            .for_each(|node| self.upsert_node(node, now));
+        gone.iter().for_each(|name| self.remove_node(name));
+        nodes.into_iter().for_each(|node| self.upsert_node(node));
         self.nodes_listed = true;
     }
 
-    fn upsert_node(&mut self, node: NodeRow, now: Timestamp) {
+    fn upsert_node(&mut self, node: NodeRow) {
         let name = node.name.clone();
         let Some(old) = self.snapshot.upsert_node(node) else {
             return;
@@ -474,55 +494,78 @@ impl Engine {
             return;
         };
         let Some(old) = old else {
-            return self.wake(Event::NodeAdded, None, now);
+            return self.note(Event::NodeAdded, None);
         };
         if old.labels != new.labels {
-            self.wake(Event::NodeLabels, None, now);
+            self.note(Event::NodeLabels, None);
         }
         if old.taints != new.taints || old.unschedulable != new.unschedulable {
-            self.wake(Event::NodeTaints, None, now);
+            self.note(Event::NodeTaints, None);
         }
         if old.allocatable != new.allocatable || old.max_pods != new.max_pods {
-            self.wake(Event::NodeAmounts, id, now);
+            self.note(Event::NodeAmounts, id);
         }
     }
 
-    fn remove_node(&mut self, name: &str, now: Timestamp) {
+    fn remove_node(&mut self, name: &str) {
         self.snapshot.remove_node(name);
-        self.wake(Event::NodeGone, None, now);
+        self.note(Event::NodeGone, None);
     }
 
-    fn set_namespace(
-        &mut self,
-        name: &str,
-        labels: Option<BTreeMap<String, String>>,
-        now: Timestamp,
-    ) {
+    fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
         if self.snapshot.index_mut().set_namespace(name, labels) {
-            self.wake(Event::NamespaceLabels, None, now);
+            self.note(Event::NamespaceLabels, None);
         }
     }
 
-    /// Gives another turn to the pods that the event may help. Where only what is on `node` has changed, it
-    /// is asked first.
-    fn wake(&mut self, event: Event, node: Option<NodeId>, now: Timestamp) {
+    /// Notes what may help pods that wait.
+    fn note(&mut self, event: Event, node: Option<NodeId>) {
         if !self.queue.has_refused() {
             return;
         }
         let concerned = hints::concerned(event);
-        let elsewhere = concerned & !hints::of_one_node();
-        for key in self.queue.refused_by(elsewhere) {
+        match node {
+            None => self.news.anywhere |= concerned,
+            Some(node) => {
+                self.news.anywhere |= concerned & !hints::of_one_node();
+                if concerned & hints::of_one_node() != 0 {
+                    self.news.nodes.insert(node);
+                }
+            }
+        }
+    }
+
+    /// Gives another turn to the pods that the news may help. Where only what is on some nodes has changed,
+    /// these are asked first.
+    fn wake(&mut self, now: Timestamp) {
+        self.forget_stopped(now);
+        let news = std::mem::take(&mut self.news);
+        for key in self.queue.refused_by(news.anywhere) {
             self.queue.wake(&key, now);
         }
-        for key in self.queue.refused_by(concerned) {
+        if news.nodes.is_empty() {
+            return;
+        }
+        for key in self.queue.refused_by(hints::of_one_node()) {
             let id = self.snapshot.pod_id(&key);
-            let may_fit = match (node, id) {
-                (Some(node), Some(id)) => self.cycle.may_fit(&mut self.snapshot, id, node),
-                _ => true,
-            };
-            if may_fit {
+            let fits = |id| self.cycle.may_fit(&mut self.snapshot, id, &news.nodes);
+            if id.is_none_or(fits) {
                 self.queue.wake(&key, now);
             }
+        }
+    }
+
+    /// What was to be stopped and does not show it in time is not being stopped.
+    fn forget_stopped(&mut self, now: Timestamp) {
+        let due = self.stopping.iter().filter(|(_, (_, until))| *until <= now);
+        let due: Vec<PodKey> = due.map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.stopping.remove(&key);
+            self.snapshot.set_stopping(&key, false);
+            let id = self.snapshot.pod_id(&key);
+            self.news
+                .nodes
+                .extend(id.and_then(|id| self.snapshot.placed(id)));
         }
     }
 }

@@ -187,15 +187,13 @@ pub(super) fn preempt(
 type Given = Vec<(Refusal, usize)>;
 
 /// Pods that were stopped for this one are still on their way out.
-fn waits_for_victims(snapshot: &Snapshot, pod: &Candidate) -> bool {
-    let node = snapshot
-        .nomination(pod.id)
-        .and_then(|node| snapshot.view(node));
+pub(super) fn waits_for_victims(snapshot: &Snapshot, pod: &Candidate) -> bool {
+    let node = pod.nomination.and_then(|node| snapshot.view(node));
     node.is_some_and(|view| {
-        let on_it = view.usage.pods.iter().filter_map(|id| snapshot.row(*id));
-        on_it
-            .into_iter()
-            .any(|row| row.terminating && row.priority() < pod.row.priority())
+        view.usage.pods.iter().any(|id| {
+            let row = snapshot.row(*id);
+            row.is_some_and(|row| row.priority() < pod.row.priority()) && snapshot.is_leaving(*id)
+        })
     })
 }
 

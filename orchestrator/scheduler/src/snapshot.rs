@@ -52,6 +52,8 @@ struct PodSlot {
     assumed: Option<NodeId>,
     /// Others were stopped for it there.
     nominated: Option<NodeId>,
+    /// It is being stopped, which its row does not say yet.
+    stopping: bool,
 }
 
 /// What the pods of a node hold.
@@ -226,6 +228,7 @@ impl Snapshot {
                 placed: None,
                 assumed: None,
                 nominated: None,
+                stopping: false,
             });
             self.settle(id);
             return true;
@@ -266,6 +269,7 @@ impl Snapshot {
         }
         if let Some(slot) = self.pods[id].as_mut() {
             slot.row = row;
+            slot.stopping &= same;
         }
         self.settle(id);
         true
@@ -335,6 +339,19 @@ impl Snapshot {
         slot.is_some_and(|slot| {
             slot.row.wants_node && slot.row.node.is_empty() && slot.assumed.is_none()
         })
+    }
+
+    pub fn set_stopping(&mut self, key: &PodKey, stopping: bool) {
+        let id = self.by_key.get(key).copied();
+        if let Some(slot) = id.and_then(|id| self.pods[id].as_mut()) {
+            slot.stopping = stopping;
+        }
+    }
+
+    /// Whether the pod is on its way out.
+    pub fn is_leaving(&self, id: PodId) -> bool {
+        let slot = self.pods.get(id).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.row.terminating || slot.stopping)
     }
 
     /// Where the pod is nominated.

@@ -227,3 +227,61 @@ proptest! {
         }
     }
 }
+
+fn important(name: &str, priority: i32, revision: u64, on: &str) -> PodRow {
+    pod(name, 900, revision, |pod| {
+        pod["spec"]["priority"] = json!(priority);
+        if !on.is_empty() {
+            pod["spec"]["nodeName"] = json!(on);
+        }
+    })
+}
+
+fn explained(order: Option<Order>) -> Explanation {
+    match order {
+        Some(Order::Explain(explanation)) => explanation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_its_victims_go_a_pod_stops_no_more_and_then_takes_their_place() {
+    let low = ["a", "b"].map(|node| important(&format!("low-{node}"), 1, 1, node));
+    let mut engine = started(vec![node("a", "1"), node("b", "1")], low.to_vec());
+    engine.apply(Change::Pod(important("high", 9, 2, "")), at(0));
+    let told = explained(engine.next(at(0)));
+    assert_eq!(told.victims.len(), 1);
+    let place = told.nominated.unwrap();
+    // Something else happens before the deletion is seen: the victim is not stopped again, nor another.
+    engine.apply(Change::Node(node("c", "500m")), at(100));
+    let told = explained(engine.next(at(100)));
+    assert!(
+        told.victims.is_empty() && told.nominated.is_none(),
+        "{told:?}"
+    );
+    assert!(
+        told.message
+            .ends_with("terminating pod on the nominated node.")
+    );
+    // Another of the same importance stops the other one, not for the room that is promised.
+    engine.apply(Change::Pod(important("other", 9, 3, "")), at(100));
+    let told = explained(engine.next(at(100)));
+    assert_eq!(told.victims.len(), 1);
+    assert_ne!(told.nominated.as_deref(), Some(place.as_str()));
+    engine.apply(Change::PodGone(key(&format!("low-{place}"))), at(200));
+    assert_eq!(
+        bound_to(engine.next(at(200))),
+        Some(("high".to_owned(), place))
+    );
+    assert_eq!(engine.next(at(200)), None);
+}
+
+#[test]
+fn a_deletion_that_does_not_show_is_tried_again() {
+    let low = important("low", 1, 1, "a");
+    let mut engine = started(vec![node("a", "1")], vec![low]);
+    engine.apply(Change::Pod(important("high", 9, 2, "")), at(0));
+    assert_eq!(explained(engine.next(at(0))).victims.len(), 1);
+    assert_eq!(engine.next_deadline(), Some(at(5000)));
+    assert_eq!(explained(engine.next(at(5000))).victims.len(), 1);
+}
