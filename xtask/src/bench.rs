@@ -18,6 +18,8 @@ pub enum Bench {
     Api,
     /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
     Scheduler,
+    /// The cluster's DNS beside Debian's unbound
+    Dns,
     /// What clients that attack the API server cost those that use it
     Strangers,
 }
@@ -35,6 +37,10 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
             let peer = built.join("kube-scheduler");
             arguments.push(format!("--peer={}", peer.display()));
         }
+        Bench::Dns => {
+            let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
+            arguments.push(format!("--unbound={}", unbound.display()));
+        }
         _ => {}
     }
     let program = match bench {
@@ -42,6 +48,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
         Bench::Scheduler => "scheduler-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
+        Bench::Dns => "dns-bench",
         Bench::Strangers => "strangers-bench",
     };
     let mut cargo = command::cargo();
