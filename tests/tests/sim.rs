@@ -15,6 +15,8 @@ use tests::sim::rng::Rng;
 
 #[path = "sim/batch.rs"]
 mod batch;
+#[path = "sim/scheduling.rs"]
+mod scheduling;
 
 const FAULTS: Faults = Faults {
     before: 100,

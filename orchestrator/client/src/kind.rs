@@ -61,11 +61,21 @@ impl Kind {
     pub const CONTROLLER_REVISION: Kind =
         grouped("apps", "ControllerRevision", "controllerrevisions");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
+    pub const POD_DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
     pub const CLUSTER_ROLE: Kind = Kind {
         namespaced: false,
         ..grouped("rbac.authorization.k8s.io", "ClusterRole", "clusterroles")
+    };
+    pub const STORAGE_CLASS: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "StorageClass", "storageclasses")
+    };
+    pub const CSI_NODE: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "CSINode", "csinodes")
     };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
@@ -217,6 +227,9 @@ mod tests {
             Kind::LEASE,
             Kind::DEFINITION,
             Kind::PERSISTENT_VOLUME,
+            Kind::STORAGE_CLASS,
+            Kind::CSI_NODE,
+            Kind::POD_DISRUPTION_BUDGET,
             Kind::PERSISTENT_VOLUME_CLAIM,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");

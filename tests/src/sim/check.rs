@@ -35,6 +35,7 @@ pub fn always(api: &Api) {
         let active = active_pods(api, job).len();
         assert!(active <= most, "{active} pods of {} are active", label(job));
     }
+    kept_apart(api);
     let mut shares = BTreeSet::new();
     for node in api.list(Kind::NODE) {
         if let Some(share) = node["spec"]["podCIDR"].as_str() {
@@ -44,6 +45,35 @@ pub fn always(api: &Api) {
     let mut balanced = BTreeSet::new();
     for address in api.list(Kind::SERVICE).into_iter().flat_map(ingress) {
         assert!(balanced.insert(address), "{address} was given twice");
+    }
+}
+
+/// No pod is on a node with one that it must not be with.
+fn kept_apart(api: &Api) {
+    let pods = api.list(Kind::POD).into_iter();
+    let placed = pods.filter(|pod| !finished(pod) && pod["spec"]["nodeName"].is_string());
+    let placed: Vec<&Value> = placed.collect();
+    for pod in &placed {
+        let anti = &pod["spec"]["affinity"]["podAntiAffinity"];
+        let terms = anti["requiredDuringSchedulingIgnoredDuringExecution"].as_array();
+        for term in terms.into_iter().flatten() {
+            let labels = term["labelSelector"]["matchLabels"].as_object();
+            let selects = |other: &&&Value| {
+                let mut labels = labels.into_iter().flatten();
+                labels.all(|(key, value)| other["metadata"]["labels"][key] == *value)
+            };
+            let beside = placed.iter().filter(|other| {
+                other["spec"]["nodeName"] == pod["spec"]["nodeName"]
+                    && meta::uid(other) != meta::uid(pod)
+            });
+            let other = beside.filter(selects).next();
+            assert!(
+                other.is_none(),
+                "{} is beside {:?}",
+                label(pod),
+                other.map(|it| label(it))
+            );
+        }
     }
 }
 

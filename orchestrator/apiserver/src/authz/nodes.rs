@@ -5,11 +5,11 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::{applied, samples};
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
+use crate::{applied, samples};
 use api::{ApiError, Behaviour, Subresource};
 
 /// Where nodes' leases live.
@@ -51,7 +51,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 18] = [
+static NODE_RULES: &[Rule] = &[
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -69,6 +69,7 @@ static NODE_RULES: [Rule; 18] = [
     },
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
+    rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
     rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
@@ -139,7 +140,9 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             let kind = Referent::of(&target.resource().plural);
             let found = kind.zip(only).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
-            let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
+            let referred = |(kind, name): (Referent, String)| {
+                is_every_nodes(kind, namespace, &name) || cache.refers(node, kind, namespace, &name)
+            };
             (found.is_some_and(referred), unrelated())
         }
         Whose::NewLease => (
@@ -152,6 +155,11 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
         ),
     };
     if allowed { Ok(()) } else { Err(why) }
+}
+
+/// Whether an object is read by every node, whatever its pods refer to: what is said of the cluster's DNS.
+pub fn is_every_nodes(kind: Referent, namespace: &str, name: &str) -> bool {
+    (kind, namespace, name) == (Referent::ConfigMap, "kube-system", "kube-dns")
 }
 
 /// Whether a path is one of the nodes' own.
