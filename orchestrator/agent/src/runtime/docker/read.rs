@@ -9,12 +9,15 @@ use std::path::PathBuf;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    EventMessage, HostConfig, ImageInspect,
+    EventMessage, HostConfig, ImageInspect, ImageSummary,
 };
 use jiff::Timestamp;
 
 use super::body;
-use crate::runtime::{Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State};
+use crate::runtime::{
+    Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State, StoredImage,
+    pause_image,
+};
 use datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
@@ -132,6 +135,24 @@ pub fn image(found: &ImageInspect) -> Image {
         volumes: config.volumes.unwrap_or_default(),
         working_dir: config.working_dir.unwrap_or_default(),
     }
+}
+
+/// What of a listing of images may be removed one day: not the image of sandboxes, which each node has made.
+pub fn images(images: &[ImageSummary], containers: &[ContainerSummary]) -> Vec<StoredImage> {
+    let used = |id: &String| containers.iter().any(|it| it.image_id.as_ref() == Some(id));
+    let ours = |image: &&ImageSummary| {
+        let mut tags = image.repo_tags.iter();
+        tags.any(|tag| pause_image::split(tag).0 == pause_image::REPOSITORY)
+    };
+    let others = images.iter().filter(|image| !ours(image));
+    let others = others.map(|image| StoredImage {
+        id: image.id.clone(),
+        names: image.repo_tags.clone(),
+        size_bytes: u64::try_from(image.size).unwrap_or(0),
+        has_origin: !image.repo_digests.is_empty(),
+        is_used: used(&image.id),
+    });
+    others.collect()
 }
 
 /// What a container of ours is and whose, if it is one: the Engine writes its names with a slash before.
