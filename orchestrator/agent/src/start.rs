@@ -103,6 +103,11 @@ impl AgentConfig {
             "maxPods": facts::MAX_PODS,
             "podPidsLimit": if self.pids_limit == 0 { -1 } else { i64::from(self.pids_limit) },
             "cgroupDriver": "cgroupfs",
+            "imageGCHighThresholdPercent": self.image_gc.high,
+            "imageGCLowThresholdPercent": self.image_gc.low,
+            "containerLogMaxSize": "10Mi",
+            "containerLogMaxFiles": 5,
+            "allowedUnsafeSysctls": self.unsafe_sysctls,
         })
     }
 }
