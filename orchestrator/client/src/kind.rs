@@ -52,6 +52,10 @@ impl Kind {
         core("ReplicationController", "replicationcontrollers", true);
     pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
     pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
+    pub const JOB: Kind = grouped("batch", "Job", "jobs");
+    pub const CRON_JOB: Kind = grouped("batch", "CronJob", "cronjobs");
+    pub const DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const STATEFUL_SET: Kind = grouped("apps", "StatefulSet", "statefulsets");
     pub const DAEMON_SET: Kind = grouped("apps", "DaemonSet", "daemonsets");
     pub const CONTROLLER_REVISION: Kind =
@@ -213,6 +217,9 @@ mod tests {
             Kind::REPLICATION_CONTROLLER,
             Kind::REPLICA_SET,
             Kind::DEPLOYMENT,
+            Kind::JOB,
+            Kind::CRON_JOB,
+            Kind::DISRUPTION_BUDGET,
             Kind::STATEFUL_SET,
             Kind::DAEMON_SET,
             Kind::CONTROLLER_REVISION,

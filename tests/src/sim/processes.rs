@@ -152,6 +152,12 @@ impl Controllers {
                     Ok(object) => self.answered(api, create.kind, &object, heard),
                 }
             }
+            Action::PatchAll(patches) => {
+                for patch in patches {
+                    self.carry_out(api, Action::Patch(patch), heard)?;
+                }
+                Ok(())
+            }
             Action::Patch(patch) => {
                 match api.patch(
                     patch.kind,
@@ -182,7 +188,7 @@ impl Controllers {
                 }
                 api.finalize(&namespace).map(drop)
             }
-            Action::Tell(_) => Ok(()),
+            Action::Tell(_) | Action::Ask(_) => Ok(()),
         }
     }
 
