@@ -22,6 +22,8 @@ pub enum Bench {
     Strangers,
 }
 
+const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libprotobuf-c.so.1.0.0";
+
 pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     machine::check_root("cargo xtask bench")?;
     packages::ensure(packages::FOR_BENCHES)?;
@@ -33,6 +35,11 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     if bench == Bench::Dns {
         let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
         arguments.push(format!("--unbound={}", unbound.display()));
+        // The one of its libraries that no other package here needs.
+        let (inside, name) = (LIBRARY, "libprotobuf-c.so.1");
+        let library = packages::unpacked("libprotobuf-c1", inside, name)?;
+        let dir = library.parent().unwrap_or(&library);
+        arguments.push(format!("--libraries={}", dir.display()));
     }
     let program = match bench {
         Bench::Api => "api-bench",
