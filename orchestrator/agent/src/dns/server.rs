@@ -52,6 +52,10 @@ pub async fn datagrams(socket: UdpSocket, resolver: Arc<Resolver>, shutdown: Shu
         }
         tokio::task::yield_now().await;
     }
+    // What the kernel still has is the next agent's.
+    while let Some((client, bytes)) = queue.pop() {
+        datagram(&socket, &resolver, &bytes, client);
+    }
 }
 
 /// Takes out of the kernel's queue what is there.

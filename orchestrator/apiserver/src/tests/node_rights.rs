@@ -304,7 +304,7 @@ async fn every_node_reads_what_is_said_of_the_clusters_dns_and_nothing_beside_it
     admin.post(at, config_map("kube-dns")).await.expect(201);
     admin.post(at, config_map("kube-dns-x")).await.expect(201);
     let one = admin.as_user(node("one"));
-    let code = async |method, path: &str| {
+    let code = async |method: &str, path: &str| {
         let body = json!({"metadata": {"name": "kube-dns"}});
         one.code(method, &format!("{at}{path}"), &body)
             .await
