@@ -16,33 +16,33 @@ pub enum Bench {
     Datapath,
     /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
     Api,
+    /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
+    Scheduler,
     /// The cluster's DNS beside Debian's unbound
     Dns,
     /// What clients that attack the API server cost those that use it
     Strangers,
 }
 
-const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libprotobuf-c.so.1.0.0";
-
 pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     machine::check_root("cargo xtask bench")?;
     packages::ensure(packages::FOR_BENCHES)?;
     build_ebpf::build(&setup::ensure()?)?;
     let mut arguments = arguments.to_vec();
-    if bench == Bench::Api {
-        arguments.extend(for_api(&arguments)?);
-    }
-    if bench == Bench::Dns {
-        let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
-        arguments.push(format!("--unbound={}", unbound.display()));
-        // The one of its libraries that no other package here needs.
-        let (inside, name) = (LIBRARY, "libprotobuf-c.so.1");
-        let library = packages::unpacked("libprotobuf-c1", inside, name)?;
-        let dir = library.parent().unwrap_or(&library);
-        arguments.push(format!("--libraries={}", dir.display()));
+    match bench {
+        Bench::Api => arguments.extend(for_api(&arguments)?),
+        Bench::Scheduler => {
+            packages::ensure(packages::FOR_CONFORMANCE)?;
+            let built = conformance::ensure_built(&Progress::new())?;
+            let peer = built.join("kube-scheduler");
+            arguments.push(format!("--peer={}", peer.display()));
+        }
+        Bench::Dns => arguments.extend(for_dns()?),
+        _ => {}
     }
     let program = match bench {
         Bench::Api => "api-bench",
+        Bench::Scheduler => "scheduler-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
         Bench::Dns => "dns-bench",
@@ -59,6 +59,18 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Debian's unbound, and the one of its libraries that no other package here needs.
+fn for_dns() -> Result<[String; 2]> {
+    const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libprotobuf-c.so.1.0.0";
+    let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
+    let library = packages::unpacked("libprotobuf-c1", LIBRARY, "libprotobuf-c.so.1")?;
+    let dir = library.parent().unwrap_or(&library);
+    Ok([
+        format!("--unbound={}", unbound.display()),
+        format!("--libraries={}", dir.display()),
+    ])
 }
 
 /// The other side's programs, when they are needed, and what the page says of this run.
