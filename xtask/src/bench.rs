@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: each is a program of the crate `tests`; results are a table on the
 //! screen and JSON in `target/bench/`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -37,7 +38,10 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
             let peer = built.join("kube-scheduler");
             arguments.push(format!("--peer={}", peer.display()));
         }
-        Bench::Dns => arguments.extend(for_dns()?),
+        Bench::Dns => {
+            let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
+            arguments.push(format!("--unbound={}", unbound.display()));
+        }
         _ => {}
     }
     let program = match bench {
@@ -53,6 +57,9 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
         .args(["run", "--quiet", "--release", "--package", "tests"])
         .args(["--bin", program, "--"])
         .args(&arguments);
+    if bench == Bench::Dns {
+        cargo.env("LD_LIBRARY_PATH", libraries_of_unbound()?);
+    }
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
@@ -61,16 +68,11 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     })
 }
 
-/// Debian's unbound, and the one of its libraries that no other package here needs.
-fn for_dns() -> Result<[String; 2]> {
+/// Where the one of unbound's libraries is that no other package here needs.
+fn libraries_of_unbound() -> Result<PathBuf> {
     const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libprotobuf-c.so.1.0.0";
-    let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
     let library = packages::unpacked("libprotobuf-c1", LIBRARY, "libprotobuf-c.so.1")?;
-    let dir = library.parent().unwrap_or(&library);
-    Ok([
-        format!("--unbound={}", unbound.display()),
-        format!("--libraries={}", dir.display()),
-    ])
+    Ok(library.with_file_name(""))
 }
 
 /// The other side's programs, when they are needed, and what the page says of this run.

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ impl Drop for Sides {
 }
 
 /// Time of a question, and questions a second, of both sides in turn.
-pub fn figures(extent: Extent, unbound: &Unbound) -> Result<Vec<Outcome>> {
+pub fn figures(extent: Extent, unbound: &Path) -> Result<Vec<Outcome>> {
     let sides = Sides::start(extent, unbound)?;
     let client = &sides.cluster.nodes[0].pods[0].netns;
     let mut figures: [Vec<f64>; 4] = Default::default();
@@ -189,7 +189,7 @@ fn address(number: u32) -> Ipv4Addr {
 }
 
 impl Sides {
-    fn start(extent: Extent, unbound: &Unbound) -> Result<Self> {
+    fn start(extent: Extent, unbound: &Path) -> Result<Self> {
         let mut cluster = Cluster::start(2)?;
         cluster.nodes[0].add_pod(CLIENT)?;
         cluster.nodes[1].add_pod(SERVER)?;
@@ -206,7 +206,7 @@ impl Sides {
         let directory = resolver(&mut cluster, extent, &runtime, &shutdown)?;
         let files = TempDir::new()?;
         let pod = &cluster.nodes[1].pods[0].netns;
-        let unbound = unbound.start(files.path(), pod, extent)?;
+        let unbound = start_unbound(unbound, files.path(), pod, extent)?;
         let at = |svc: &Svc| SocketAddr::new(svc.v4().into(), PORT);
         let sides = Self {
             ours: at(&ours),
@@ -284,39 +284,28 @@ fn resolver(
     Ok(directory)
 }
 
-/// Debian's, unpacked.
-#[derive(Clone, Debug)]
-pub struct Unbound {
-    pub program: PathBuf,
-    /// Where the library is that only it needs.
-    pub libraries: String,
-}
-
-impl Unbound {
-    fn start(&self, dir: &Path, pod: &Netns, extent: Extent) -> Result<Child> {
-        let mut conf = format!(
-            "server:\n  interface: 0.0.0.0\n  access-control: 0.0.0.0/0 allow\n  chroot: \"\"\n  username: \"\"\n  \
+fn start_unbound(program: &Path, dir: &Path, pod: &Netns, extent: Extent) -> Result<Child> {
+    let mut conf = format!(
+        "server:\n  interface: 0.0.0.0\n  access-control: 0.0.0.0/0 allow\n  chroot: \"\"\n  username: \"\"\n  \
          directory: \"{0}\"\n  pidfile: \"\"\n  use-syslog: no\n  do-daemonize: no\n  do-ip6: no\n  \
          module-config: \"iterator\"\n  local-zone: \"cluster.local.\" static\n",
-            dir.display()
-        );
-        for number in 0..extent.services {
-            let (name, address) = (name(number), address(number));
-            conf += &format!("  local-data: \"{name}. 5 IN A {address}\"\n");
-        }
-        conf += "remote-control:\n  control-enable: no\n";
-        let file = dir.join("unbound.conf");
-        fs::write(&file, conf)?;
-        Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", pod.name))
-            .arg(&self.program)
-            .args(["-d", "-c"])
-            .arg(&file)
-            .env("LD_LIBRARY_PATH", &self.libraries)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(dir.join("unbound.log"))?)
-            .spawn()
-            .context("start unbound")
+        dir.display()
+    );
+    for number in 0..extent.services {
+        let (name, address) = (name(number), address(number));
+        conf += &format!("  local-data: \"{name}. 5 IN A {address}\"\n");
     }
+    conf += "remote-control:\n  control-enable: no\n";
+    let file = dir.join("unbound.conf");
+    fs::write(&file, conf)?;
+    Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", pod.name))
+        .arg(program)
+        .args(["-d", "-c"])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(dir.join("unbound.log"))?)
+        .spawn()
+        .context("start unbound")
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench dns [--short]`: the cluster's DNS beside Debian's unbound.
+//! `cargo xtask bench dns [--short] --unbound=FILE`: the cluster's DNS beside Debian's unbound.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,13 +17,10 @@ fn main() -> Result<()> {
         datapath::object::is_embedded(),
         "no datapath is built in: run `cargo xtask build-ebpf` first"
     );
-    let given = |name: &str| arguments.iter().find_map(|it| it.strip_prefix(name));
-    let unbound = given("--unbound=");
-    let program = PathBuf::from(unbound.context("--unbound=FILE says where unbound is")?);
-    let unbound = dns::Unbound {
-        program,
-        libraries: given("--libraries=").unwrap_or_default().to_owned(),
-    };
+    let unbound = arguments
+        .iter()
+        .find_map(|it| it.strip_prefix("--unbound="));
+    let unbound = PathBuf::from(unbound.context("--unbound=FILE says where unbound is")?);
     let short = arguments.iter().any(|argument| argument == "--short");
     let (name, extent) = match short {
         true => ("dns-short", dns::SHORT),
