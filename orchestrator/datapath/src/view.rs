@@ -538,6 +538,15 @@ impl HostPort {
         ports
     }
 
+    /// Whether a node can give only one of the two.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let shares_address = match (self.host_ip, other.host_ip) {
+            (Some(one), Some(another)) => one == another,
+            _ => true,
+        };
+        shares_address && (self.host_port, self.protocol) == (other.host_port, other.protocol)
+    }
+
     fn from_object(port: &core::ContainerPort) -> Option<Self> {
         let host_ip = match port.host_ip.as_deref() {
             None | Some("") => None,

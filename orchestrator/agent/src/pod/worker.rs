@@ -305,9 +305,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
             self.stale = false;
         }
-        self.node
-            .running
-            .set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        // What was refused holds nothing of the node.
+        if self.memory.refused.is_none() || !self.containers.is_empty() {
+            let running = &self.node.running;
+            running.set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        }
         if let Some(eviction) = self.node.running.take_eviction(self.uid()) {
             self.evict(eviction.message);
         }
