@@ -59,6 +59,10 @@ impl Kind {
         namespaced: false,
         ..grouped("rbac.authorization.k8s.io", "ClusterRole", "clusterroles")
     };
+    pub const STORAGE_CLASS: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "StorageClass", "storageclasses")
+    };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
         ..grouped(
@@ -204,6 +208,7 @@ mod tests {
             Kind::DEFINITION,
             Kind::PERSISTENT_VOLUME,
             Kind::PERSISTENT_VOLUME_CLAIM,
+            Kind::STORAGE_CLASS,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");
         }

@@ -9,7 +9,7 @@ use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
     ControllersConfig, aggregation, deployment, garbage, namespace, node_lifecycle, pod_cidr,
-    pod_gc, protection, replication, root_ca, service,
+    pod_gc, protection, replication, root_ca, service, volumes,
 };
 use client::Kind;
 
@@ -84,6 +84,8 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(garbage::GarbageController),
         Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
+        Box::new(volumes::BinderController),
+        Box::new(volumes::EphemeralController),
         Box::new(pod_gc::PodGcController::default()),
     ]
 }

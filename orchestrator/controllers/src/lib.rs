@@ -27,6 +27,7 @@ pub mod service;
 mod shelf;
 mod shell;
 pub mod task;
+pub mod volumes;
 pub mod world;
 
 use tokio_util::sync::CancellationToken;

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
-    ReplicationController, Service, Taint, Toleration,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimTemplate, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
+    Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -85,10 +87,9 @@ pub enum Body {
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
-    /// Whether a volume is bound to a claim.
-    Volume {
-        bound: bool,
-    },
+    Volume(Arc<PersistentVolume>),
+    Claim(Arc<PersistentVolumeClaim>),
+    StorageClass(Arc<StorageClass>),
     /// What the ConfigMap with the cluster's certificates says.
     RootCa(Option<String>),
     Bare,
@@ -123,9 +124,16 @@ pub struct PodRow {
     /// The claims that its volumes name.
     pub claims: Vec<String>,
     /// Those that are made for it.
-    pub own_claims: Vec<String>,
+    pub own_claims: Vec<OwnClaim>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
+}
+
+/// A claim that is made for a pod.
+#[derive(Clone, Debug)]
+pub struct OwnClaim {
+    pub name: String,
+    pub template: PersistentVolumeClaimTemplate,
 }
 
 /// A container port that Services can name.
@@ -205,6 +213,8 @@ impl Object {
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
             Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
+            Kind::PERSISTENT_VOLUME_CLAIM => Self::from(typed::<PersistentVolumeClaim>(value)?),
+            Kind::STORAGE_CLASS => Self::from(typed::<StorageClass>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
         })
     }
@@ -225,11 +235,6 @@ impl Object {
             Body::Definition(kind) => kind,
             _ => None,
         }
-    }
-
-    /// A volume that is bound to a claim.
-    pub fn is_bound_volume(&self) -> bool {
-        matches!(self.body, Body::Volume { bound: true })
     }
 
     /// The certificates in ConfigMap `kube-root-ca.crt`.
@@ -333,7 +338,7 @@ impl Object {
         }
     }
 
-    fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
+    pub(crate) fn new(kind: Kind, metadata: ObjectMeta, body: Body) -> Self {
         let key = Key {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
@@ -363,7 +368,8 @@ impl PodRow {
 
     /// All claims that it may use.
     pub fn claim_names(&self) -> impl Iterator<Item = &String> {
-        self.claims.iter().chain(&self.own_claims)
+        let own = self.own_claims.iter().map(|own| &own.name);
+        self.claims.iter().chain(own)
     }
 }
 
@@ -441,8 +447,13 @@ impl From<Pod> for Object {
         let claims = volumes().filter_map(|volume| volume.persistent_volume_claim.as_ref());
         let claims = claims.map(|claim| claim.claim_name.clone()).collect();
         let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-        let own_claims = volumes().filter(|volume| volume.ephemeral.is_some());
-        let own_claims = own_claims.map(|volume| format!("{pod_name}-{}", volume.name));
+        let own_claims = volumes().filter_map(|volume| {
+            let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref();
+            Some(OwnClaim {
+                name: format!("{pod_name}-{}", volume.name),
+                template: template.cloned().unwrap_or_default(),
+            })
+        });
         let own_claims = own_claims.collect();
         let is_shut_down = pod.metadata.deletion_timestamp.is_some()
             && pod.metadata.deletion_grace_period_seconds == Some(0);
@@ -507,18 +518,6 @@ impl From<Node> for Object {
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
-    }
-}
-
-impl From<PersistentVolume> for Object {
-    fn from(volume: PersistentVolume) -> Self {
-        let phase = volume.status.and_then(|status| status.phase);
-        let bound = phase.as_deref() == Some("Bound");
-        Self::new(
-            Kind::PERSISTENT_VOLUME,
-            volume.metadata,
-            Body::Volume { bound },
-        )
     }
 }
 
@@ -694,7 +693,7 @@ fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
 }
 
 /// The metadata for the common part; managed fields are dropped everywhere.
-fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
+pub(crate) fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
     metadata.managed_fields = None;
     metadata.clone()
 }
