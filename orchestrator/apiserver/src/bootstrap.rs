@@ -13,6 +13,7 @@ use super::pki::{self, Pki};
 use super::services::OWN_SERVICE;
 use super::write::Writer;
 use api::kinds::scheduling::priority_class;
+use api::kinds::storage::{self, local, storage_class};
 use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
 use sys::Shutdown;
 
@@ -26,6 +27,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Makes sure that what every cluster has is there, and says what it should.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
+    let is_new = state
+        .objects
+        .current(find("", "namespaces")?, "", "kube-system")
+        .is_err();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
@@ -46,6 +51,11 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         )
         .await?;
     }
+    // Only once: who deletes it wants another one, or none.
+    if is_new {
+        let classes = find(storage::GROUP, "storageclasses")?;
+        ensure(state, classes, local_class(), false).await?;
+    }
     let [service, endpoints, slice] = own_service(state)?;
     ensure(state, service.0, service.1, true).await?;
     // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
@@ -56,6 +66,17 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         ensure(state, resource, object, true).await?;
     }
     Ok(())
+}
+
+/// The class of claims that name none: volumes on the disks of the nodes.
+fn local_class() -> Value {
+    let mark = storage_class::IS_DEFAULT[0];
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": local::CLASS, "annotations": {mark: "true"}},
+        "provisioner": local::DRIVER, "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
+    })
 }
 
 /// How the servers of other groups know clients, and this server that passes clients' requests on.
