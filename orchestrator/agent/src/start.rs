@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::metrics::Metrics;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
-use super::volumes::Dns;
+use super::volumes::{Dns, keeper};
 use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::{self, Served, health_checks};
@@ -272,6 +272,9 @@ impl Body {
             told.health,
             shutdown.clone(),
         ));
+        let (client, node, stop) = (self.client.clone(), name.clone(), shutdown.clone());
+        let data_dir = self.config.data_dir.clone();
+        tokio::spawn(async move { keeper::run(client, node, &data_dir, stop).await });
         pods::run(Arc::new(context), shutdown).await;
         Ok(())
     }
@@ -279,6 +282,7 @@ impl Body {
     fn abilities(&self) -> Abilities {
         Abilities {
             app_armor: facts::app_armor(),
+            se_linux: facts::se_linux(),
             cluster_dns: self.membership.settings.cluster_dns.is_some(),
         }
     }

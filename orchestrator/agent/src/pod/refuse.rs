@@ -27,6 +27,8 @@ const UNSUPPORTED: &str = "Unsupported";
 pub struct Abilities {
     /// The kernel enforces AppArmor profiles.
     pub app_armor: bool,
+    /// The kernel labels processes and files.
+    pub se_linux: bool,
     /// Pods are told of a DNS server of the cluster.
     pub cluster_dns: bool,
 }

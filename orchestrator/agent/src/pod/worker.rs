@@ -3,6 +3,7 @@
 //! Owns the pod's [`Memory`]. Decides nothing: the order of a pod's life is the plan's, how it reads
 //! the status'. A step that fails is remembered with its reason and planned again after a pause.
 
+mod claims;
 mod execute;
 mod files;
 mod hooks;
@@ -32,6 +33,7 @@ use super::refuse::{self, Abilities};
 use super::shape;
 use super::status::{self, Place};
 use crate::api::events::Recorder;
+use crate::api::sources::Claimed;
 use crate::api::watched::{Reference, Watched};
 use crate::metrics::Metrics;
 use crate::network::drain::{self, Progress};
@@ -162,6 +164,8 @@ struct Worker<R, N> {
     service_env: Option<(Instant, BTreeMap<String, String>)>,
     written: Option<files::Written>,
     tokens: tokens::Tokens,
+    /// What was read of the pod's claims.
+    claimed: Claimed,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
     /// By container name.
@@ -208,6 +212,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             service_env: None,
             written: None,
             tokens: tokens::Tokens::default(),
+            claimed: Claimed::new(),
             gauge: None,
             image_users: BTreeMap::new(),
             pull_failures: BTreeMap::new(),

@@ -89,6 +89,16 @@ pub fn app_armor_annotation(profile: &str, walk: &Walk) -> Finding {
     app_armor(&kind.into(), walk)
 }
 
+/// A node without SELinux has no labels, and container runtimes pass the options over there.
+pub fn se_linux(options: &Value, walk: &Walk) -> Finding {
+    let asks = options.as_object().is_some_and(|fields| !fields.is_empty());
+    if walk.node.se_linux && asks {
+        unsupported("SELinux options are not supported")
+    } else {
+        Finding::Fine
+    }
+}
+
 fn no_app_armor(why: String) -> Finding {
     Finding::Refused {
         reason: "AppArmor",

@@ -117,10 +117,7 @@ const OS: Rows = &[("name", Only(checks::os))];
 const POD_SECURITY_CONTEXT: Rows = &[
     ("appArmorProfile", In(APP_ARMOR)),
     ("fsGroup", Done("volumes, container_spec")),
-    (
-        "fsGroupChangePolicy",
-        Idle("it has no effect on the types of volumes that there are"),
-    ),
+    ("fsGroupChangePolicy", Done("volumes")),
     ("runAsGroup", Done("container_spec")),
     ("runAsNonRoot", Done("container_spec")),
     ("runAsUser", Done("container_spec")),
@@ -128,10 +125,7 @@ const POD_SECURITY_CONTEXT: Rows = &[
         "seLinuxChangePolicy",
         Idle("there are no SELinux labels to change"),
     ),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::se_linux)),
     ("seccompProfile", In(SECCOMP)),
     ("supplementalGroups", Done("container_spec")),
     (
@@ -256,10 +250,7 @@ const SECURITY_CONTEXT: Rows = &[
     ("runAsGroup", Done("container_spec")),
     ("runAsNonRoot", Done("container_spec")),
     ("runAsUser", Done("container_spec")),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::se_linux)),
     ("seccompProfile", In(SECCOMP)),
     ("windowsOptions", Refused("this is not a Windows node")),
 ];
@@ -284,19 +275,25 @@ const VOLUME: Rows = &[
     ("csi", Only(checks::volume)),
     ("downwardAPI", In(DOWNWARD_API)),
     ("emptyDir", In(EMPTY_DIR)),
-    ("ephemeral", Only(checks::volume)),
+    ("ephemeral", Done("controllers::volumes, volumes::claimed")),
     ("fc", Only(checks::volume)),
     ("flexVolume", Only(checks::volume)),
     ("flocker", Only(checks::volume)),
     ("gcePersistentDisk", Only(checks::volume)),
-    ("gitRepo", Only(checks::volume)),
+    (
+        "gitRepo",
+        Refused(
+            "gitRepo volumes run git as root on the node: clone in an init container into an \
+             emptyDir instead, as manifests/git-clone.yaml does",
+        ),
+    ),
     ("glusterfs", Only(checks::volume)),
     ("hostPath", In(HOST_PATH)),
     ("image", Only(checks::volume)),
     ("iscsi", Only(checks::volume)),
     ("name", Only(checks::label)),
-    ("nfs", Only(checks::volume)),
-    ("persistentVolumeClaim", Only(checks::volume)),
+    ("nfs", Done("volumes::nfs")),
+    ("persistentVolumeClaim", Done("volumes::claimed")),
     ("photonPersistentDisk", Only(checks::volume)),
     ("portworxVolume", Only(checks::volume)),
     ("projected", In(PROJECTED)),

@@ -7,6 +7,7 @@ use api::schema::{self, Type};
 
 const PLAIN: Abilities = Abilities {
     app_armor: false,
+    se_linux: true,
     cluster_dns: false,
 };
 
@@ -72,10 +73,10 @@ fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
     let none = || json!({});
     let cases = [
         (
-            volume(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
+            volume(json!({"name": "v", "iscsi": {"lun": 1}})),
             none(),
             "Unsupported",
-            "spec.volumes[0].nfs: volumes of this type are not supported",
+            "spec.volumes[0].iscsi: volumes of this type are not supported",
         ),
         (
             none(),
@@ -302,6 +303,18 @@ fn a_pod_whose_own_name_is_a_path_is_refused() {
         pod.metadata.name = Some(name.to_owned());
         assert!(admit(&pod, PLAIN).refusal.is_some(), "{name:?}");
     }
+}
+
+#[test]
+fn labels_of_se_linux_are_passed_over_where_the_kernel_has_none() {
+    let labelled = json!({"securityContext": {"seLinuxOptions": {"level": "s0:c1"}}});
+    let pod = pod(json!({}), labelled);
+    let without = Abilities {
+        se_linux: false,
+        ..PLAIN
+    };
+    assert!(admit(&pod, PLAIN).refusal.is_some());
+    assert!(admit(&pod, without).refusal.is_none());
 }
 
 #[test]
