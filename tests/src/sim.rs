@@ -9,3 +9,4 @@ mod node;
 mod processes;
 pub use processes::Faults;
 pub mod rng;
+pub mod sets;

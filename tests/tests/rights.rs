@@ -127,6 +127,59 @@ async fn make_workloads(admin: &Admin) {
         .await;
 }
 
+/// A StatefulSet whose claims it owns, and a DaemonSet.
+async fn make_sets(admin: &Admin) {
+    let spec = |app: &str| {
+        json!({"selector": {"matchLabels": {"app": app}}, "template": {
+            "metadata": {"labels": {"app": app}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}})
+    };
+    let mut stateful = spec("db");
+    stateful["podManagementPolicy"] = "Parallel".into();
+    stateful["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete"});
+    stateful["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]);
+    for (path, name, spec) in [
+        (STATEFUL_SETS, "db", stateful),
+        (DAEMON_SETS, "log", spec("log")),
+    ] {
+        admin
+            .make(path, json!({"metadata": {"name": name}, "spec": spec}))
+            .await;
+    }
+    admin.wait(&core("pods/db-0"), |pod| pod.is_some()).await;
+    let desired =
+        |set: Option<&Value>| set.is_some_and(|set| set["status"]["desiredNumberScheduled"] == 1);
+    admin.wait(&format!("{DAEMON_SETS}/log"), desired).await;
+    let keep = json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain"}}});
+    let set = format!("{STATEFUL_SETS}/db");
+    admin.call("PATCH", &set, &keep).await.expect("written");
+    let kept = |claim: Option<&Value>| {
+        claim.is_some_and(|claim| claim["metadata"]["ownerReferences"].is_null())
+    };
+    let claim = core("persistentvolumeclaims/data-db-0");
+    admin.wait(&claim, kept).await;
+    let background = json!({"propagationPolicy": "Background"});
+    for set in [set, format!("{DAEMON_SETS}/log")] {
+        admin
+            .call("DELETE", &set, &background)
+            .await
+            .expect("deleted");
+    }
+    let gone = |pods: Option<&Value>| {
+        let named = |pod: &Value| pod["metadata"]["labels"]["app"].clone();
+        let mut pods = items(pods).iter();
+        !pods.any(|pod| {
+            let left = pod["metadata"]["deletionTimestamp"].is_null();
+            left && (named(pod) == "db" || named(pod) == "log")
+        })
+    };
+    admin.wait(&core("pods"), gone).await;
+}
+
+const STATEFUL_SETS: &str = "/apis/apps/v1/namespaces/work/statefulsets";
+const DAEMON_SETS: &str = "/apis/apps/v1/namespaces/work/daemonsets";
+
 async fn end_namespace(admin: &Admin, refused: &Refused) {
     // No agent confirms that they have ended.
     let at_once = json!({"gracePeriodSeconds": 0});
@@ -248,6 +301,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         |object: Option<&Value>| object.is_some_and(|object| object["status"]["replicas"] == 2);
     admin.wait(&format!("{DEPLOYMENTS}/web"), deployed).await;
 
+    make_sets(&admin).await;
     shrink_workloads(&admin).await;
     assert_eq!(*refused.lock().expect("whole"), Vec::<String>::new());
     end_namespace(&admin, &refused).await;

@@ -1,5 +1,8 @@
 //! The control plane under chance: whatever goes wrong, it ends where its users wanted it.
 
+#[path = "sim/workloads.rs"]
+mod workloads;
+
 use agent::network::drain::LIMIT;
 use client::{Kind, PatchKind};
 use controllers::object::Key;

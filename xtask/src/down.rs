@@ -14,7 +14,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cluster::{Cluster, DEFAULT, IpFamily, dev_dir},
-    command, engine, machine,
+    command,
+    engine::{self, Engine},
+    machine,
     processes::{self, Process},
     progress::Progress,
     underlay,
@@ -113,6 +115,11 @@ fn containers(cluster: &Cluster) -> Result<Vec<String>> {
     let Some(engine) = engine::of(cluster) else {
         return Ok(Vec::new());
     };
+    containers_of(&engine, &cluster.node_names())
+}
+
+/// The same of these nodes.
+pub fn containers_of(engine: &Engine, nodes: &[String]) -> Result<Vec<String>> {
     let format = format!("{{{{.ID}}}} {{{{.Label \"{NODE_LABEL}\"}}}}");
     let filter = format!("label={NODE_LABEL}");
     let mut list: Command = engine.client();
@@ -125,7 +132,6 @@ fn containers(cluster: &Cluster) -> Result<Vec<String>> {
         "--format",
         &format,
     ]);
-    let nodes = cluster.node_names();
     Ok(command::output(&mut list)?
         .lines()
         .filter_map(|line| line.split_once(' '))

@@ -56,6 +56,15 @@ pub fn spawn_silent(command: &Command) -> Result<Child> {
         .context("cannot start the guard")
 }
 
+/// The same for a program whose output, errors too, goes to a file.
+pub fn spawn_logged(command: &Command, log: &fs::File) -> Result<Child> {
+    guarded(command)
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?)
+        .spawn()
+        .context("cannot start the guard")
+}
+
 fn guarded(command: &Command) -> Command {
     // The file may be replaced by a build while this runs; the kernel still has the old one.
     let mut guarded = Command::new("/proc/self/exe");

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    hash::{DefaultHasher, Hash, Hasher as _},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Stdio},
@@ -22,19 +22,34 @@ pub const LABEL: &str = "orchestrator.dev.recipe";
 /// Raise it when the way images are put together changes.
 const FORMAT: u32 = 1;
 
-#[derive(Hash)]
-struct Recipe {
+pub struct Recipe {
     /// The first is what is looked up; the others are further names of the same image.
-    tags: &'static [&'static str],
-    packages: &'static [&'static str],
-    files: &'static [(&'static str, &'static str)],
-    directories: &'static [&'static str],
-    command: &'static [&'static str],
-    working_dir: &'static str,
-    port: Option<u16>,
-    volume: Option<&'static str>,
-    stop_signal: &'static str,
+    pub tags: &'static [&'static str],
+    pub packages: &'static [&'static str],
+    /// Packages that those depend on and that the image does without, by the beginning of their name.
+    pub without: &'static [&'static str],
+    pub files: &'static [(&'static str, &'static str)],
+    pub directories: &'static [&'static str],
+    pub command: &'static [&'static str],
+    pub working_dir: &'static str,
+    pub port: Option<u16>,
+    pub volume: Option<&'static str>,
+    pub stop_signal: &'static str,
 }
+
+/// What a recipe has unless it says otherwise.
+pub const PLAIN: Recipe = Recipe {
+    tags: &[],
+    packages: &[],
+    without: &[],
+    files: &[],
+    directories: &[],
+    command: &[],
+    working_dir: "/",
+    port: None,
+    volume: None,
+    stop_signal: "SIGTERM",
+};
 
 const RECIPES: &[Recipe] = &[
     Recipe {
@@ -56,27 +71,24 @@ const RECIPES: &[Recipe] = &[
         ],
         directories: &["var/log/nginx", "var/lib/nginx"],
         command: &["nginx", "-g", "daemon off;"],
-        working_dir: "/",
         port: Some(80),
-        volume: None,
         stop_signal: "SIGQUIT",
+        ..PLAIN
     },
     Recipe {
         tags: &["redis:latest"],
         packages: &["redis-server"],
-        files: &[],
         directories: &["data"],
         command: &["redis-server", "--protected-mode", "no"],
         working_dir: "/data",
         port: Some(6379),
         volume: Some("/data"),
-        stop_signal: "SIGTERM",
+        ..PLAIN
     },
     Recipe {
         tags: &["django:latest"],
         packages: &["python3-django", "python3-redis"],
         files: &[("app/app.py", include_str!("../images/django/app.py"))],
-        directories: &[],
         command: &[
             "python3",
             "-u",
@@ -87,19 +99,15 @@ const RECIPES: &[Recipe] = &[
         ],
         working_dir: "/app",
         port: Some(8080),
-        volume: None,
         stop_signal: "SIGINT",
+        ..PLAIN
     },
     Recipe {
         tags: &["tools:latest"],
         packages: &["curl"],
-        files: &[],
-        directories: &[],
         command: &["sleep", "infinity"],
-        working_dir: "/",
-        port: None,
-        volume: None,
         stop_signal: "SIGKILL",
+        ..PLAIN
     },
 ];
 
@@ -139,10 +147,18 @@ const PRUNED: &[&str] = &[
     "var/lib/systemd",
 ];
 
-/// Makes the images that are missing or out of date; returns the names of those made.
+/// Makes the demo images that are missing or out of date; returns the names of those made.
 pub fn ensure(engine: &Engine) -> Result<Vec<&'static str>> {
+    ensure_all(engine, RECIPES)
+}
+
+/// The same for other recipes.
+pub fn ensure_all(
+    engine: &Engine,
+    recipes: impl IntoIterator<Item = &'static Recipe>,
+) -> Result<Vec<&'static str>> {
     let mut made = Vec::new();
-    for recipe in RECIPES {
+    for recipe in recipes {
         let (hash, name) = (recipe.hash(), recipe.tags[0]);
         let mut tags = Vec::new();
         for tag in recipe.tags {
@@ -164,9 +180,16 @@ impl Recipe {
     fn hash(&self) -> String {
         let mut hasher = DefaultHasher::new();
         FORMAT.hash(&mut hasher);
-        Hash::hash(self, &mut hasher);
-        (PASSWD, GROUP, NOT_IN_AN_IMAGE, PRUNED).hash(&mut hasher);
+        (self.tags, self.packages, self.files, self.directories).hash(&mut hasher);
+        (self.command, self.working_dir, self.port).hash(&mut hasher);
+        (self.volume, self.stop_signal).hash(&mut hasher);
+        (PASSWD, GROUP, self.left_out(), PRUNED).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
+    }
+
+    /// The beginnings of the names of packages that are not unpacked.
+    fn left_out(&self) -> Vec<&'static str> {
+        [NOT_IN_AN_IMAGE, self.without].concat()
     }
 }
 
@@ -211,7 +234,11 @@ fn unpack(recipe: &Recipe, root: &Path) -> Result<()> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if !NOT_IN_AN_IMAGE.iter().any(|start| file.starts_with(start)) {
+        if !recipe
+            .left_out()
+            .iter()
+            .any(|start| file.starts_with(start))
+        {
             unpack_archive(&archive, root)?;
         }
     }

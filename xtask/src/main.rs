@@ -1,5 +1,6 @@
 //! Setup, build, up, down, test, bench and tidy: what a developer types, as `cargo xtask …`.
 
+mod applications;
 mod bench;
 mod build_ebpf;
 mod cluster;
@@ -69,7 +70,11 @@ enum Command {
     /// Build the datapath object, with the verifier's figures where it can be loaded
     BuildEbpf,
     /// Make the demo images nginx, redis, django and tools
-    Images,
+    Images {
+        /// Those of the applications too
+        #[arg(long)]
+        applications: bool,
+    },
     /// Run the tests: every level, or the named ones
     Test {
         #[arg(value_enum)]
@@ -77,6 +82,8 @@ enum Command {
     },
     /// Run Kubernetes' own end-to-end tests against a dev cluster (as root)
     Conformance(conformance::Arguments),
+    /// Run applications as people deploy them, through a node's death (as root)
+    Applications(applications::Arguments),
     /// Measure: a table on the screen, JSON in target/bench (as root)
     Bench {
         #[arg(value_enum)]
@@ -150,9 +157,12 @@ fn run(command: Command) -> Result<ExitCode> {
                 println!("{}", build_ebpf::report(&object)?);
             }
         }
-        Command::Images => {
+        Command::Images { applications } => {
             let engine = engine::ensure()?;
-            let made = images::ensure(&engine)?;
+            let mut made = images::ensure(&engine)?;
+            if applications {
+                made.extend(images::ensure_all(&engine, applications::IMAGES)?);
+            }
             println!(
                 "made: {}",
                 if made.is_empty() {
@@ -164,6 +174,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test { levels } => return test::run(&levels),
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
+        Command::Applications(arguments) => return applications::run(&arguments),
         Command::Conformance(arguments) => return conformance::run(&arguments),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
         Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),

@@ -46,7 +46,7 @@ pub fn create(cluster: &Cluster) -> Result<()> {
             connect(
                 cluster,
                 &name,
-                &format!("n{number}"),
+                &port(number),
                 &cluster.node_addresses(number),
             )?;
         }
@@ -60,6 +60,22 @@ pub fn create(cluster: &Cluster) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Plugs a node's cable in, or out: the node keeps its addresses and routes, and reaches nobody.
+pub fn plug(cluster: &Cluster, number: u8, plugged: bool) -> Result<()> {
+    let state = if plugged { "up" } else { "down" };
+    let port = port(number);
+    run(
+        "ip",
+        ["-n", &cluster.underlay(), "link", "set", &port, state],
+    )
+    .map(drop)
+}
+
+/// The switch's end of a node's cable.
+fn port(number: u8) -> String {
+    format!("n{number}")
 }
 
 /// Removes the namespaces and the root's cable. What is absent already is fine.

@@ -27,9 +27,11 @@ use super::rest::{self, Answer, Call};
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{
-    State, aggregation, applied, authz, discovery, gzip, health, join, openapi, options, proxy,
+    State, aggregation, applied, authz, discovery, gzip, health, hops, join, openapi, options,
+    proxy,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
+use streams::Shape;
 use sys::front::Known;
 
 /// How long a request may take that is no watch and no log.
@@ -169,8 +171,9 @@ fn caller(
 }
 
 /// Whoever shows a certificate, a token or nothing. An address of many bad tokens waits with all of its
-/// tokens. (The request is not changed; a shared one cannot be waited with, since a body is not `Sync`.)
+/// tokens. (A shared request cannot be waited with, since a body is not `Sync`.)
 async fn authenticated(state: &State, request: &mut Request) -> Result<User, ApiError> {
+    hops::authorize_by_protocol(request.headers_mut());
     let known = request.extensions().get::<User>();
     let is_known = known.is_some_and(|user| !user.is_anonymous());
     let shows = !is_known && request.headers().contains_key(header::AUTHORIZATION);
@@ -243,12 +246,7 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     };
     let user = who(&request);
     let query = Query::of(request.uri());
-    let verb = target
-        .verb(request.method(), query.flag("watch"))
-        .ok_or_else(|| {
-            ApiError::method_not_allowed(target.resource(), request.method().as_str())
-        })?;
-    let verb = named_watch(&target, verb, &query);
+    let verb = verb(&target, request.method(), &query)?;
     let wish = authz::Wish::of(verb, &target, &query);
     let allowed = authz::objects(&state, &user, wish);
     trail.decided(&allowed);
@@ -262,9 +260,17 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
             verb.as_str(),
         ));
     }
-    let wanted = wanted(request.headers(), &query, &target, verb, &trail)?;
+    let mut wanted = wanted(request.headers(), &query, &target, verb, &trail)?;
     options::check(verb, &query)?;
     let (parts, body) = request.into_parts();
+    let upgrade = match messages_of(verb, &target) {
+        Some(shape) => proxy::messages::asked(&state, &parts, &trail, shape)?,
+        None => None,
+    };
+    if upgrade.is_some() {
+        // A message is a line.
+        wanted.format = Format::Json;
+    }
     let upload = read(verb, &parts, body).await?;
     let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
@@ -279,7 +285,20 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         warnings: Warnings::default(),
         trail: trail.clone(),
     };
-    serve(call, large, room).await
+    let answer = serve(call, large, room).await?;
+    match upgrade {
+        Some(upgrade) => upgrade.carry(answer),
+        None => Ok(answer),
+    }
+}
+
+/// What makes a message of the answer, if it can be had over WebSocket.
+fn messages_of(verb: Verb, target: &Target) -> Option<Shape> {
+    match verb {
+        Verb::Watch => Some(Shape::Lines),
+        _ if target.subresource == Some(Subresource::Log) => Some(Shape::Parts),
+        _ => None,
+    }
 }
 
 /// Serves a request in the time that its kind has, on the threads that are for it.
@@ -389,11 +408,16 @@ async fn to_the_end(work: JoinHandle<Answer>) -> Answer {
     }
 }
 
-/// `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
-fn named_watch(target: &Target, verb: Verb, query: &Query) -> Verb {
+/// What a request does. `pods/x?watch=true` watches one object, as `fieldSelector=metadata.name=x` does.
+fn verb(target: &Target, method: &Method, query: &Query) -> Result<Verb, ApiError> {
+    let verb = target.verb(method, query.flag("watch"));
     match verb {
-        Verb::Get if target.subresource.is_none() && query.flag("watch") => Verb::Watch,
-        verb => verb,
+        Some(Verb::Get) if target.subresource.is_none() && query.flag("watch") => Ok(Verb::Watch),
+        Some(verb) => Ok(verb),
+        None => Err(ApiError::method_not_allowed(
+            target.resource(),
+            method.as_str(),
+        )),
     }
 }
 

@@ -2,6 +2,8 @@
 //! this one only.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// What belongs to a connection and not to what is said on it (RFC 9110, section 7.6.1).
 const OF_A_CONNECTION: [&str; 9] = [
@@ -50,17 +52,11 @@ pub fn clean(headers: &mut HeaderMap) {
 }
 
 fn without_token(headers: &mut HeaderMap) {
-    let name = header::SEC_WEBSOCKET_PROTOCOL;
-    let said: Vec<String> = headers
-        .get_all(&name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|protocol| protocol.trim().to_owned())
-        .collect();
+    let said = protocols(headers);
     if !said.iter().any(|it| it.starts_with(TOKEN_PROTOCOL)) {
         return;
     }
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
     headers.remove(&name);
     let kept = said
         .into_iter()
@@ -71,6 +67,34 @@ fn without_token(headers: &mut HeaderMap) {
     {
         headers.insert(name, value);
     }
+}
+
+/// The protocols that a client of a WebSocket offers.
+fn protocols(headers: &HeaderMap) -> Vec<String> {
+    let said = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    said.filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|protocol| protocol.trim().to_owned())
+        .collect()
+}
+
+/// Takes the token that a browser shows as a protocol of its WebSocket to where others show theirs. One that
+/// does not decode becomes one that nobody has: bad credentials are not missing ones.
+pub fn authorize_by_protocol(headers: &mut HeaderMap) {
+    let is_socket =
+        upgrade_of(headers).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !is_socket || headers.contains_key(header::AUTHORIZATION) {
+        return;
+    }
+    let said = protocols(headers);
+    let Some(token) = said.iter().find_map(|it| it.strip_prefix(TOKEN_PROTOCOL)) else {
+        return;
+    };
+    let token = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+    let shown = HeaderValue::from_bytes(&[b"Bearer ", &*token].concat());
+    let shown = shown.unwrap_or(HeaderValue::from_static("Bearer "));
+    headers.insert(header::AUTHORIZATION, shown);
+    without_token(headers);
 }
 
 /// What the client wants its connection to become, if it wants that.
@@ -127,6 +151,35 @@ mod tests {
             ("sec-websocket-protocol", "v4.channel.k8s.io, binary"),
         ]);
         assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn a_browsers_token_is_taken_from_the_protocols_of_its_websocket() {
+        let socket = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        let offered = [(
+            "sec-websocket-protocol",
+            "binary.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0",
+        )];
+        let mut said = headers(&[&socket[..], &offered].concat());
+        authorize_by_protocol(&mut said);
+        let expected = [
+            ("authorization", "Bearer secret"),
+            ("sec-websocket-protocol", "binary.k8s.io"),
+        ];
+        assert_eq!(said, headers(&[&socket[..], &expected].concat()));
+
+        let mut no_socket = headers(&offered);
+        authorize_by_protocol(&mut no_socket);
+        assert_eq!(no_socket, headers(&offered));
+
+        let damaged = [(
+            "sec-websocket-protocol",
+            "base64url.bearer.authorization.k8s.io.%",
+        )];
+        let mut said = headers(&[&socket[..], &damaged].concat());
+        authorize_by_protocol(&mut said);
+        let expected = [("authorization", "Bearer ")];
+        assert_eq!(said, headers(&[&socket[..], &expected].concat()));
     }
 
     #[test]

@@ -52,6 +52,10 @@ impl Kind {
         core("ReplicationController", "replicationcontrollers", true);
     pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
     pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
+    pub const STATEFUL_SET: Kind = grouped("apps", "StatefulSet", "statefulsets");
+    pub const DAEMON_SET: Kind = grouped("apps", "DaemonSet", "daemonsets");
+    pub const CONTROLLER_REVISION: Kind =
+        grouped("apps", "ControllerRevision", "controllerrevisions");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
@@ -203,6 +207,9 @@ mod tests {
             Kind::REPLICATION_CONTROLLER,
             Kind::REPLICA_SET,
             Kind::DEPLOYMENT,
+            Kind::STATEFUL_SET,
+            Kind::DAEMON_SET,
+            Kind::CONTROLLER_REVISION,
             Kind::ENDPOINT_SLICE,
             Kind::LEASE,
             Kind::DEFINITION,

@@ -7,9 +7,11 @@
 pub mod action;
 pub mod aggregation;
 pub mod controller;
+pub mod daemon_set;
 pub mod deployment;
 pub mod engine;
 mod execute;
+mod failures;
 #[cfg(test)]
 mod fixture;
 pub mod garbage;
@@ -21,11 +23,13 @@ pub mod pod_gc;
 pub mod protection;
 pub mod queue;
 pub mod replication;
+pub mod revisions;
 pub mod root_ca;
 mod selections;
 pub mod service;
 mod shelf;
 mod shell;
+pub mod stateful_set;
 pub mod task;
 pub mod volumes;
 pub mod world;

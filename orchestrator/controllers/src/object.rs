@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
     PersistentVolumeClaimTemplate, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
     Toleration,
 };
@@ -19,7 +21,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::daemon_set::row::DaemonRow;
+use super::revisions::RevisionRow;
 use super::root_ca;
+use super::stateful_set::row::StatefulRow;
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -84,6 +89,9 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    StatefulSet(Arc<StatefulRow>),
+    DaemonSet(Arc<DaemonRow>),
+    Revision(Arc<RevisionRow>),
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
@@ -127,6 +135,8 @@ pub struct PodRow {
     pub own_claims: Vec<OwnClaim>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
+    /// The only node that its affinity names; empty: none, or several.
+    pub target: String,
 }
 
 /// A claim that is made for a pod.
@@ -209,6 +219,9 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::STATEFUL_SET => Self::from(typed::<StatefulSet>(value)?),
+            Kind::DAEMON_SET => Self::from(typed::<DaemonSet>(value)?),
+            Kind::CONTROLLER_REVISION => Self::from(typed::<ControllerRevision>(value)?),
             Kind::CONFIG_MAP => Self::from(typed::<ConfigMap>(value)?),
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
@@ -317,6 +330,30 @@ impl Object {
         }
     }
 
+    pub fn as_stateful_set(&self) -> Option<&Arc<StatefulRow>> {
+        if let Body::StatefulSet(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_daemon_set(&self) -> Option<&Arc<DaemonRow>> {
+        if let Body::DaemonSet(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_revision(&self) -> Option<&Arc<RevisionRow>> {
+        if let Body::Revision(row) = &self.body {
+            Some(row)
+        } else {
+            None
+        }
+    }
+
     pub fn as_cluster_role(&self) -> Option<&Arc<ClusterRole>> {
         if let Body::ClusterRole(row) = &self.body {
             Some(row)
@@ -330,6 +367,8 @@ impl Object {
         match &self.body {
             Body::Service(service) => selector(service),
             Body::Set(row) => Some(row.selector.clone()),
+            Body::StatefulSet(row) => Some(row.selector.clone()),
+            Body::DaemonSet(row) => Some(row.selector.clone()),
             Body::Deployment(deployment) => {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
@@ -458,6 +497,7 @@ impl From<Pod> for Object {
         let is_shut_down = pod.metadata.deletion_timestamp.is_some()
             && pod.metadata.deletion_grace_period_seconds == Some(0);
         let row = PodRow {
+            target: target(spec.affinity.as_ref()),
             claims,
             own_claims,
             is_shut_down,
@@ -494,6 +534,26 @@ impl From<Pod> for Object {
         };
         Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
     }
+}
+
+/// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.
+fn target(affinity: Option<&Affinity>) -> String {
+    let required = affinity
+        .and_then(|it| it.node_affinity.as_ref())
+        .and_then(|it| {
+            it.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let terms = required.into_iter().flat_map(|it| &it.node_selector_terms);
+    let fields = terms.flat_map(|term| term.match_fields.iter().flatten());
+    let mut names = fields.filter_map(|field| {
+        let one = field.key == "metadata.name" && field.operator == "In";
+        match field.values.as_deref() {
+            Some([name]) if one => Some(name.clone()),
+            _ => None,
+        }
+    });
+    names.next().unwrap_or_default()
 }
 
 impl From<Node> for Object {
@@ -686,7 +746,7 @@ impl From<ReplicationController> for Object {
 const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
-fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
+pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
     selector
         .filter(|s| !s.is_everything())
         .unwrap_or_else(LabelSelector::nothing)

@@ -14,11 +14,13 @@ use api::selector::{LabelSelector, Operator};
 use client::Kind;
 
 /// Which kind selects objects of which other kind, and whether only those that no object controls.
-const RULES: [(Kind, Kind, bool); 4] = [
+const RULES: &[(Kind, Kind, bool)] = &[
     (Kind::SERVICE, Kind::POD, false),
     (Kind::REPLICA_SET, Kind::POD, true),
     (Kind::REPLICATION_CONTROLLER, Kind::POD, true),
     (Kind::DEPLOYMENT, Kind::REPLICA_SET, true),
+    (Kind::STATEFUL_SET, Kind::POD, true),
+    (Kind::DAEMON_SET, Kind::POD, true),
 ];
 
 /// Namespace, key and value of a label.
@@ -136,6 +138,16 @@ impl Selections {
         self.members.get(of).into_iter().flatten()
     }
 
+    /// What nothing controls of a kind in a namespace: of pods, sets and revisions.
+    pub fn orphans<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Key> + use<'a> {
+        let keys = self.orphans.get(&(kind, namespace.to_owned()));
+        keys.into_iter().flatten()
+    }
+
     fn change_member(&mut self, old: Option<&Object>, new: Option<&Object>) {
         if let Some(object) = old {
             if let Some(place) = orphan(object) {
@@ -215,7 +227,8 @@ fn address(object: &Object) -> Address {
 /// Where an object is kept that may be selected because nothing controls it.
 fn orphan(object: &Object) -> Option<(Kind, String)> {
     let mut rules = RULES.iter();
-    let counts = rules.any(|(_, what, orphans)| *orphans && *what == object.kind);
+    let counts = object.kind == Kind::CONTROLLER_REVISION
+        || rules.any(|(_, what, orphans)| *orphans && *what == object.kind);
     let is_one = counts && object.controller().is_none();
     is_one.then(|| (object.kind, object.key.namespace.clone()))
 }

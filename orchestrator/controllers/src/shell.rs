@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -207,6 +209,11 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             }
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
+            Kind::STATEFUL_SET => watch::<StatefulSet>(&mut watches, client, kind, changes),
+            Kind::DAEMON_SET => watch::<DaemonSet>(&mut watches, client, kind, changes),
+            Kind::CONTROLLER_REVISION => {
+                watch::<ControllerRevision>(&mut watches, client, kind, changes);
+            }
             Kind::CONFIG_MAP => watch::<ConfigMap>(&mut watches, client, kind, changes),
             Kind::CLUSTER_ROLE => watch::<ClusterRole>(&mut watches, client, kind, changes),
             Kind::DEFINITION => {

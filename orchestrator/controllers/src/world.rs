@@ -229,6 +229,16 @@ impl World {
         all
     }
 
+    /// The revisions in a namespace that nothing controls.
+    pub fn orphaned_revisions<'a>(
+        &'a self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let kind = Kind::CONTROLLER_REVISION;
+        let keys = self.selections.orphans(kind, namespace);
+        keys.filter_map(move |key| self.get(kind, key))
+    }
+
     /// Pods that will not run again.
     pub fn finished_pods(&self) -> impl ExactSizeIterator<Item = &Key> {
         self.finished.iter()

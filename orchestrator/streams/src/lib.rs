@@ -46,6 +46,7 @@ mod command;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
+mod messages;
 mod negotiate;
 mod session;
 mod shell;
@@ -60,7 +61,8 @@ pub use command::{Command, Sizes, StartingCommand, TerminalSize, Wants, command,
 pub use forward::{
     Connection, Connections, Data, ErrorStream, StartingForward, forward, forward_over,
 };
-pub use negotiate::Refused;
+pub use messages::{Messages, Shape, messages_over};
+pub use negotiate::{Refused, asks_for_websocket};
 pub use shell::{Reader, Writer};
 
 use thiserror::Error;

@@ -94,13 +94,13 @@ const fn channels(base64: bool, version: Version) -> Dialect {
     Dialect::Channels { base64, version }
 }
 
-type Protocols = &'static [(&'static str, Dialect)];
+type Protocols<T> = &'static [(&'static str, T)];
 
 /// An operation: the protocols by which it can be reached.
 pub(crate) struct Operation {
-    spdy: Protocols,
+    spdy: Protocols<Dialect>,
     /// The empty name is what a client gets that names none.
-    websocket: Protocols,
+    websocket: Protocols<Dialect>,
 }
 
 pub(crate) const COMMAND: Operation = Operation {
@@ -130,17 +130,43 @@ pub(crate) const FORWARD: Operation = Operation {
     ],
 };
 
+/// How one stream becomes messages: as it is, or as base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Plain,
+    Base64,
+}
+
+/// A log or a watch.
+const MESSAGES: Protocols<Encoding> = &[
+    ("binary.k8s.io", Encoding::Plain),
+    ("base64.binary.k8s.io", Encoding::Base64),
+    ("", Encoding::Plain),
+];
+
+/// Whether the client asks for WebSocket.
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    names(headers, &CONNECTION, "upgrade") && names(headers, &UPGRADE, "websocket")
+}
+
+/// The encoding of the messages of one stream and the answer that switches to it.
+pub(crate) fn messages(
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(Encoding, Response<()>), Refused> {
+    websocket(method, headers, MESSAGES)
+}
+
 /// The protocol to speak and the answer that switches to it.
 pub(crate) fn negotiate(
     method: &Method,
     headers: &HeaderMap,
     operation: &Operation,
 ) -> Result<(Dialect, Response<()>), Refused> {
-    let upgrades = names(headers, &CONNECTION, "upgrade");
-    if upgrades && names(headers, &UPGRADE, "websocket") {
+    if asks_for_websocket(headers) {
         return websocket(method, headers, operation.websocket);
     }
-    if upgrades && names(headers, &UPGRADE, SPDY) {
+    if names(headers, &CONNECTION, "upgrade") && names(headers, &UPGRADE, SPDY) {
         return spdy(headers, operation.spdy);
     }
     Err(Refused::bad_request(
@@ -148,7 +174,10 @@ pub(crate) fn negotiate(
     ))
 }
 
-fn spdy(headers: &HeaderMap, known: Protocols) -> Result<(Dialect, Response<()>), Refused> {
+fn spdy(
+    headers: &HeaderMap,
+    known: Protocols<Dialect>,
+) -> Result<(Dialect, Response<()>), Refused> {
     let wanted = list(headers, &PROTOCOL_VERSION);
     if wanted.is_empty() {
         return Err(Refused::bad_request(
@@ -164,11 +193,11 @@ fn spdy(headers: &HeaderMap, known: Protocols) -> Result<(Dialect, Response<()>)
     Ok((dialect, response))
 }
 
-fn websocket(
+fn websocket<T: Copy>(
     method: &Method,
     headers: &HeaderMap,
-    known: Protocols,
-) -> Result<(Dialect, Response<()>), Refused> {
+    known: Protocols<T>,
+) -> Result<(T, Response<()>), Refused> {
     let key = headers.get(&WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let decoded = key.and_then(|key| STANDARD.decode(key).ok());
     let (Some(key), Some(16)) = (key, decoded.map(|nonce| nonce.len())) else {
@@ -210,12 +239,12 @@ fn switching(to: &'static str) -> Response<()> {
 }
 
 /// The client's first that is known.
-fn choose(wanted: &[&str], known: Protocols) -> Option<(&'static str, Dialect)> {
+fn choose<T: Copy>(wanted: &[&str], known: Protocols<T>) -> Option<(&'static str, T)> {
     let find = |name: &&str| known.iter().find(|(known, _)| known == name).copied();
     wanted.iter().find_map(find)
 }
 
-fn unknown(wanted: &[&str], known: Protocols) -> Refused {
+fn unknown<T>(wanted: &[&str], known: Protocols<T>) -> Refused {
     let accepted: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let accepted: Vec<&'static str> = accepted.into_iter().filter(|it| !it.is_empty()).collect();
     Refused {

@@ -55,6 +55,7 @@ pub fn problems(api: &Api) -> Vec<String> {
             _ => check_mirror(api, service, &mut problems),
         }
     }
+    super::sets::problems(api, &mut problems);
     check_balancers(api, &mut problems);
     check_owners(api, &mut problems);
     for node in api.list(Kind::NODE) {
@@ -92,7 +93,7 @@ pub fn sets(api: &Api) -> Vec<&Value> {
     sets
 }
 
-fn owned_by(object: &Value, owner: &Value) -> bool {
+pub fn owned_by(object: &Value, owner: &Value) -> bool {
     meta::owner_references(object)
         .iter()
         .any(|reference| reference.uid == meta::uid(owner))

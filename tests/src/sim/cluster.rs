@@ -106,6 +106,15 @@ impl Cluster {
 
     /// `steps` steps in which everything that can go wrong may; what must always hold is checked.
     pub fn chaos(&mut self, steps: usize, faults: Faults) {
+        self.go_wrong(steps, faults, 10);
+    }
+
+    /// The same, but nothing happens to pods by itself.
+    pub fn trouble(&mut self, steps: usize, faults: Faults) {
+        self.go_wrong(steps, faults, 0);
+    }
+
+    fn go_wrong(&mut self, steps: usize, faults: Faults, disturbances: u64) {
         self.faults = faults;
         for _ in 0..steps {
             let before = self.api.log.len();
@@ -116,7 +125,7 @@ impl Cluster {
             if self.rng.chance(3) {
                 self.restart_scheduler();
             }
-            if self.rng.chance(10) {
+            if self.rng.chance(disturbances) {
                 self.disturb();
             }
             if self.api.log.len() != before {

@@ -15,7 +15,7 @@ const MAY_DEPEND: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("api", &[]),
     ("store", &["api", "sys"]),
-    ("apiserver", &["api", "store", "sys"]),
+    ("apiserver", &["api", "store", "streams", "sys"]),
     ("client", &["api", "sys"]),
     ("controllers", &["api", "client", "sys"]),
     ("scheduler", &["api", "client", "sys"]),

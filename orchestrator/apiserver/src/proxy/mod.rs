@@ -5,7 +5,7 @@
 //! exec, attach, portforward ─┐              ┌─▶ agent ─▶ container        101, then bytes both ways
 //! proxy ─────────────────────┤─▶ admission ─┤
 //!   (rights: by the method)  │   (CONNECT)  └─▶ pod, endpoint, node       any method, any answer
-//! log ───────────────────────┴────────────────▶ agent ─▶ log
+//! log ───────────────────────┴────────────────▶ agent ─▶ log             text, or WebSocket messages
 //! ```
 //!
 //! Whoever is asked hears nothing of the client's credentials. An agent is known by its node's name in its
@@ -13,6 +13,7 @@
 
 mod http;
 mod log;
+pub mod messages;
 mod options;
 mod rewrite;
 mod streams;

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::http::Method;
+use futures::StreamExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use super::remote::{Remote, Setting, reply};
 use super::*;
@@ -545,4 +547,45 @@ async fn a_log_is_that_of_the_run_which_is_meant_and_says_why_there_is_none() {
     );
     wrong.expect(422);
     assert_eq!(seen.lock().expect("whole").len(), 0);
+}
+
+/// The messages that a client of a path gets until the server closes or `most` are there.
+async fn messages(front: &Front, path: &str, most: usize) -> Vec<tungstenite::Message> {
+    let ask = format!(
+        "GET {path} HTTP/1.1\r\nhost: kubernetes\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         sec-websocket-protocol: binary.k8s.io\r\n\r\n"
+    );
+    let (head, stream) = front.ask(&ask).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let role = tungstenite::protocol::Role::Client;
+    let socket = WebSocketStream::from_raw_socket(stream, role, None).await;
+    let said = socket.filter_map(async |message| message.ok().filter(|it| !it.is_close()));
+    tokio::time::timeout(PATIENCE, said.take(most).collect())
+        .await
+        .expect("in time")
+}
+
+#[tokio::test]
+async fn a_log_and_a_watch_are_had_as_websocket_messages_too() {
+    let seen = Seen::default();
+    let setting = logging(&seen).await;
+    let front = Front::start(&setting);
+    let log = messages(&front, &format!("{PODS}/restarted/log"), 9).await;
+    assert_eq!(log, [tungstenite::Message::binary("words\n")]);
+    let watch = messages(&front, &format!("{PODS}?watch=true"), 2).await;
+    let names = watch.iter().map(|event| {
+        let event: Value = serde_json::from_str(event.to_text().expect("text")).expect("JSON");
+        assert_eq!(event["type"], "ADDED");
+        event["object"]["metadata"]["name"].clone()
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["crashing", "early"]);
+    let refused = front
+        .ask(&format!(
+            "GET {PODS}/nothing/log HTTP/1.1\r\nhost: kubernetes\r\nconnection: Upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ))
+        .await;
+    assert!(refused.0.starts_with("HTTP/1.1 404"), "{}", refused.0);
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
 use super::SetRef;
+use crate::revisions;
 
 pub const HASH_LABEL: &str = "pod-template-hash";
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -28,25 +29,10 @@ const NOT_INHERITED: [&str; 6] = [
 
 /// The hash that names a template's set; `collisions` makes it another one.
 pub fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = serde_json::to_value(template)
-        .unwrap_or(Value::Null)
-        .to_string();
-    let salt = if collisions > 0 {
-        collisions.to_string()
-    } else {
-        String::new()
-    };
-    let hash = text
-        .bytes()
-        .chain(salt.bytes())
-        .fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-    hash.to_string()
-        .bytes()
-        .map(|digit| char::from(ALPHABET[usize::from(digit) % 27]))
-        .collect()
+    revisions::hash(
+        &serde_json::to_value(template).unwrap_or(Value::Null),
+        collisions,
+    )
 }
 
 /// The set whose template is the Deployment's; the oldest, if several.

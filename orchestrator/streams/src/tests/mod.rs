@@ -3,6 +3,7 @@
 mod attacks;
 mod commands;
 mod forwards;
+mod messages;
 mod negotiations;
 mod random;
 mod spdy_peer;
