@@ -9,7 +9,8 @@ use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
     ControllersConfig, aggregation, daemon_set, deployment, garbage, namespace, node_lifecycle,
-    pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set, volumes,
+    pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set, taint_eviction,
+    volumes,
 };
 use client::Kind;
 
@@ -81,6 +82,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         )),
         Box::new(pod_cidr::PodCidrController::new(&config.pod_ranges)),
         Box::new(node_lifecycle::NodeController::new(started)),
+        Box::new(taint_eviction::TaintEvictionController::default()),
         Box::new(namespace::NamespaceController),
         Box::new(root_ca::RootCaController::new(&config.root_ca)),
         Box::new(garbage::GarbageController),
@@ -88,7 +90,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(protection::ProtectionController),
         Box::new(volumes::BinderController),
         Box::new(volumes::EphemeralController),
-        Box::new(pod_gc::PodGcController::default()),
+        Box::new(pod_gc::PodGcController::keeping(config.finished_pods_kept)),
     ]
 }
 

@@ -22,9 +22,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
+use super::node_lifecycle;
 use super::revisions::RevisionRow;
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
+use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -120,6 +122,10 @@ pub struct PodRow {
     pub node: String,
     pub phase: Phase,
     pub ready: bool,
+    /// It is replaced at once when its node is silent.
+    pub fails_over_fast: bool,
+    /// When it was given its node.
+    pub scheduled: Option<Timestamp>,
     /// When the condition Ready last changed.
     pub ready_since: Option<Timestamp>,
     pub restarts: i32,
@@ -163,12 +169,16 @@ pub struct NodeRow {
     pub ready: String,
     /// The types of the conditions that there are.
     pub conditions: Vec<String>,
+    /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
+    pub closed_by: Vec<&'static str>,
 }
 
 /// What controllers read of a node's lease.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRow {
     pub renewed: Option<Timestamp>,
+    /// How long it lasts.
+    pub seconds: Option<i32>,
 }
 
 /// What controllers read of a namespace.
@@ -466,6 +476,11 @@ impl From<Pod> for Object {
             .iter()
             .flatten()
             .find(|c| c.type_ == "Ready");
+        let mut conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let annotations = pod.metadata.annotations.as_ref();
+        let failover = annotations.and_then(|all| all.get(FAILOVER));
+        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
@@ -509,6 +524,10 @@ impl From<Pod> for Object {
                 _ => Phase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
+            fails_over_fast,
+            scheduled: scheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
             ready_since: ready
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|t| t.0),
@@ -575,6 +594,7 @@ impl From<Node> for Object {
                 .find(|c| c.type_ == "Ready")
                 .map(|c| c.status.clone())
                 .unwrap_or_default(),
+            closed_by: node_lifecycle::closed_by(spec.unschedulable, &conditions),
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
@@ -583,11 +603,13 @@ impl From<Node> for Object {
 
 impl From<Lease> for Object {
     fn from(lease: Lease) -> Self {
-        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|t| t.0);
         Self::new(
             Kind::LEASE,
             lease.metadata,
-            Body::Lease(LeaseRow { renewed }),
+            Body::Lease(LeaseRow { renewed, seconds }),
         )
     }
 }

@@ -5,12 +5,12 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::applied;
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
 use crate::reply;
 use crate::request::{Target, Verb};
+use crate::{applied, samples};
 use api::kinds::storage::local;
 use api::{ApiError, Behaviour, Subresource};
 
@@ -57,10 +57,12 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 20] = [
+static NODE_RULES: [Rule; 21] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
+    // Mirrors of its static pods.
+    rule("", "pods", &[Verb::Create], Whose::New),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),
@@ -84,7 +86,7 @@ static NODE_RULES: [Rule; 20] = [
 ];
 
 /// What the paths begin with that are the nodes' own.
-const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 
