@@ -102,8 +102,8 @@ pub fn app_armor() -> bool {
     enabled.is_ok_and(|text| text.trim() == "Y")
 }
 
-/// Whether the kernel has an SELinux policy.
-pub fn se_linux() -> bool {
+/// Whether the kernel enforces SELinux labels.
+pub fn selinux() -> bool {
     std::path::Path::new("/sys/fs/selinux/enforce").exists()
 }
 

@@ -57,7 +57,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 21] = [
+static NODE_RULES: &[Rule] = &[
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -78,6 +78,7 @@ static NODE_RULES: [Rule; 21] = [
     rule("", "persistentvolumes", &[Verb::Patch], Whose::OwnVolume),
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
+    rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
     rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),
