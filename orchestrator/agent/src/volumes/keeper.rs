@@ -1,7 +1,7 @@
 //! Follows the local volumes of this node: lets them grow, and removes their images when they are deleted.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -22,10 +22,10 @@ use sys::Shutdown;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until shutdown. One task does one step at a time: none of them is urgent.
-pub async fn run(client: Client, node: String, data_dir: &Path, shutdown: Shutdown) {
+pub async fn run(client: Client, node: String, data_dir: PathBuf, shutdown: Shutdown) {
     let keeper = Keeper {
         api: Api::all(client),
-        images: Images::new(data_dir),
+        images: Images::new(&data_dir),
         node,
     };
     tokio::select! {
