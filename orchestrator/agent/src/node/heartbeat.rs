@@ -66,7 +66,7 @@ pub async fn run(
         running,
         fence,
     } = news;
-    let uid = watch::Sender::new(None);
+    let (uid, returned) = (watch::Sender::new(None), Arc::new(Notify::new()));
     let keeper = Keeper {
         api: Api::namespaced(client.clone(), NAMESPACE),
         name: facts.name.clone(),
@@ -74,6 +74,7 @@ pub async fn run(
         running,
         fence,
         refused: refused.clone(),
+        returned: returned.clone(),
     };
     let lease = tokio::spawn(keeper.run(shutdown.clone()));
     let mut node: Option<Node> = None;
@@ -82,6 +83,8 @@ pub async fn run(
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
+            // It was given up meanwhile, perhaps: its conditions say that nobody knows.
+            () = returned.notified() => node = None,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
             changed = membership.changed() => {
@@ -165,11 +168,13 @@ struct Keeper {
     running: Arc<Running>,
     fence: Fence,
     refused: Arc<Notify>,
+    /// The lease is renewed again after it was not.
+    returned: Arc<Notify>,
 }
 
 impl Keeper {
     async fn run(self, shutdown: Shutdown) {
-        let mut retry = FIRST_RETRY;
+        let (mut retry, mut has_failed) = (FIRST_RETRY, false);
         loop {
             let asked = Instant::now();
             let is_fast = self.running.pods().values().any(|pod| is_fast(&pod.pod));
@@ -184,9 +189,13 @@ impl Keeper {
             }
             let pause = if matches!(renewed, Ok(Ok(()))) {
                 self.fence.renewed(asked);
+                if std::mem::take(&mut has_failed) {
+                    self.returned.notify_one();
+                }
                 retry = FIRST_RETRY;
                 every
             } else {
+                has_failed = true;
                 let pause = retry.min(every);
                 retry = (retry * 2).min(LAST_RETRY);
                 pause

@@ -364,6 +364,7 @@ fn a_host_port_is_on_this_nodes_addresses_only() {
         host_mac: [0; 6],
         netns_cookie: 7,
         host_network: false,
+        is_queued: false,
     };
     world.change(Change::Pod("uid".into(), Some(pod)));
     let port = |host_ip: Option<&str>| HostPort {
