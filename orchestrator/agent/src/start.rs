@@ -187,14 +187,7 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
     let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
-    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
-    let node = NodeFacts {
-        name: config.node_name.clone(),
-        addrs: config.node_ips,
-        capacity: capacity.clone(),
-        system: facts::system(&runtime.describe().await?.version),
-        reserved: config.reserved(&capacity),
-    };
+    let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
     let (running, readings) = (seen.running.clone(), seen.readings.clone());
@@ -232,6 +225,20 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     shutdown.trigger();
     tasks.finish(END_TIMEOUT).await;
     ended
+}
+
+async fn node_facts(
+    config: &AgentConfig,
+    runtime: &DockerRuntime,
+) -> Result<NodeFacts, AgentError> {
+    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
+    Ok(NodeFacts {
+        name: config.node_name.clone(),
+        addrs: config.node_ips,
+        reserved: config.reserved(&capacity),
+        capacity,
+        system: facts::system(&runtime.describe().await?.version),
+    })
 }
 
 /// Whose pods end with the machine, once there are some.
@@ -390,12 +397,7 @@ impl Body {
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),
         };
-        self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
-        tokio::spawn(watch_health(
-            self.runtime.clone(),
-            told.health,
-            shutdown.clone(),
-        ));
+        self.measure(told.health, context.recorder.clone(), &shutdown);
         let manifests = self.static_pods(&shutdown);
         pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())
@@ -416,8 +418,10 @@ impl Body {
         Some(Manifests { given, mirrors })
     }
 
-    /// Starts to read what pods use, and to act when the node runs out.
+    /// Starts to watch the Engine and what pods use, and to act when the node runs out.
     fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
+        let engine = self.runtime.clone();
+        tokio::spawn(watch_health(engine, health.clone(), shutdown.clone()));
         let disks = Disks::default();
         let keeper = pressure::keeper::Keeper {
             node_name: self.config.node_name.clone(),

@@ -253,6 +253,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
              CONFIG_DEBUG_INFO_BTF=y, as every current distribution ships"
         );
     }
+    let config = agent_config(args, node_name)?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    agent::run(config, shutdown).await?;
+    Ok(())
+}
+
+fn agent_config(args: Args, node_name: String) -> anyhow::Result<AgentConfig> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(path)) => {
@@ -279,7 +287,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         max_pods: args.max_pods,
     };
     api::amounts::add(&mut reserved.amounts, &args.kube_reserved);
-    let config = AgentConfig {
+    Ok(AgentConfig {
         server: args.server.context("--server is missing")?,
         token,
         node_name,
@@ -304,11 +312,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             labels: args.node_labels.into_iter().collect(),
             taints: args.register_with_taints,
         },
-    };
-    let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
-    agent::run(config, shutdown).await?;
-    Ok(())
+    })
 }
 
 /// One address, or one of each family.

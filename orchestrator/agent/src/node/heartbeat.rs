@@ -66,16 +66,9 @@ pub async fn run(
         running,
         fence,
     } = news;
-    let (uid, returned) = (watch::Sender::new(None), Arc::new(Notify::new()));
-    let keeper = Keeper {
-        api: Api::namespaced(client.clone(), NAMESPACE),
-        name: facts.name.clone(),
-        uid: uid.subscribe(),
-        running,
-        fence,
-        refused: refused.clone(),
-        returned: returned.clone(),
-    };
+    let uid = watch::Sender::new(None);
+    let keeper = Keeper::new(&client, &facts.name, &uid, (running, fence), &refused);
+    let returned = keeper.returned.clone();
     let lease = tokio::spawn(keeper.run(shutdown.clone()));
     let mut node: Option<Node> = None;
     let mut retry = FIRST_RETRY;
@@ -94,19 +87,15 @@ pub async fn run(
             }
             changed = listed.changed() => {
                 if changed.is_err() { break }
-                let listed = *listed.borrow_and_update();
-                if listed.is_some_and(|listed| listed != facts.addrs) {
-                    due = due.min(Instant::now() + CORRECTION_PAUSE);
-                }
+                let is_wrong = listed.borrow_and_update().is_some_and(|it| it != facts.addrs);
+                due = if is_wrong { due.min(Instant::now() + CORRECTION_PAUSE) } else { due };
                 continue;
             }
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
-        let named = membership
-            .borrow_and_update()
-            .named(*addrs.borrow_and_update());
-        facts.addrs = named;
+        let member = membership.borrow_and_update().clone();
+        facts.addrs = member.named(*addrs.borrow_and_update());
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
@@ -117,8 +106,10 @@ pub async fn run(
                 if is_unauthorized(&outcome) {
                     refused.notify_one();
                 }
-                let why = why(outcome);
-                tracing::warn!(why, "the node's status was not written; trying again");
+                tracing::warn!(
+                    why = why(outcome),
+                    "the node's status was not written; trying again"
+                );
                 node = None;
                 due = Instant::now() + retry;
                 retry = (retry * 2).min(LAST_RETRY);
@@ -173,6 +164,24 @@ struct Keeper {
 }
 
 impl Keeper {
+    fn new(
+        client: &Client,
+        name: &str,
+        uid: &watch::Sender<Option<String>>,
+        (running, fence): (Arc<Running>, Fence),
+        refused: &Arc<Notify>,
+    ) -> Self {
+        Self {
+            api: Api::namespaced(client.clone(), NAMESPACE),
+            name: name.to_owned(),
+            uid: uid.subscribe(),
+            running,
+            fence,
+            refused: refused.clone(),
+            returned: Arc::default(),
+        }
+    }
+
     async fn run(self, shutdown: Shutdown) {
         let (mut retry, mut has_failed) = (FIRST_RETRY, false);
         loop {
