@@ -16,6 +16,8 @@ pub enum Bench {
     Datapath,
     /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
     Api,
+    /// The cluster's DNS beside Debian's unbound
+    Dns,
     /// What clients that attack the API server cost those that use it
     Strangers,
 }
@@ -28,10 +30,15 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     if bench == Bench::Api {
         arguments.extend(for_api(&arguments)?);
     }
+    if bench == Bench::Dns {
+        let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
+        arguments.push(format!("--unbound={}", unbound.display()));
+    }
     let program = match bench {
         Bench::Api => "api-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
+        Bench::Dns => "dns-bench",
         Bench::Strangers => "strangers-bench",
     };
     let mut cargo = command::cargo();
