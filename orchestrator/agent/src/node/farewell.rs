@@ -89,27 +89,20 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::runtime::{Container, Identity, Role, State};
+    use crate::node::running::{RunningContainer, RunningPod};
 
-    fn container() -> Container {
-        Container {
-            id: "c".into(),
-            identity: Identity {
-                role: Role::Main,
+    fn running_pod(priority: i64) -> RunningPod {
+        let pod = json!({"spec": {"containers": [], "priority": priority}});
+        RunningPod {
+            pod: Arc::new(serde_json::from_value(pod).expect("a pod")),
+            network: None,
+            containers: vec![RunningContainer {
+                id: "c".into(),
                 name: "c".into(),
-                attempt: 0,
-                generation: 0,
-                level: 0,
-                spec_hash: String::new(),
-                addrs: None,
-            },
-            image: String::new(),
-            image_id: String::new(),
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            state: State::Running {
+                image: String::new(),
                 pid: 1,
                 started_at: jiff::Timestamp::UNIX_EPOCH,
-            },
+            }],
         }
     }
 
@@ -117,9 +110,7 @@ mod tests {
     async fn critical_pods_end_after_the_others() {
         let (running, wake) = (Arc::new(Running::default()), Arc::new(Notify::new()));
         for (uid, priority) in [("web", 0), ("dns", 2_000_000_000)] {
-            let pod = json!({"spec": {"containers": [], "priority": priority}});
-            let pod = Arc::new(serde_json::from_value(pod).expect("a pod"));
-            running.set(uid, &pod, &[container()], &wake);
+            running.put(uid, running_pod(priority), &wake);
         }
         let (health, heard) = watch::channel(Health::default());
         let farewell = Farewell {

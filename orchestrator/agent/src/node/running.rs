@@ -55,7 +55,11 @@ pub struct Eviction {
 impl Running {
     /// Says how a pod stands.
     pub fn set(&self, uid: &str, pod: &Arc<Pod>, containers: &[Container], wake: &Arc<Notify>) {
-        let pod = RunningPod::of(pod, containers);
+        self.put(uid, RunningPod::of(pod, containers), wake);
+    }
+
+    /// The same of what is known already.
+    pub fn put(&self, uid: &str, pod: RunningPod, wake: &Arc<Notify>) {
         let mut all = self.all();
         match all.get_mut(uid) {
             Some(entry) => entry.pod = pod,
