@@ -12,9 +12,9 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimTemplate, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
-    Toleration,
+    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, PodTemplateSpec,
+    ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -506,16 +506,14 @@ impl From<Pod> for Object {
             .find(|c| c.type_ == "Ready");
         let mut conditions = status.conditions.iter().flatten();
         let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
-        let annotations = pod.metadata.annotations.as_ref();
-        let failover = annotations.and_then(|all| all.get(FAILOVER));
-        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
+        let mut annotations = pod.metadata.annotations.iter().flatten();
+        let fails_over_fast = annotations.any(|(k, v)| k == FAILOVER && v == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
         let sidecars = spec.init_containers.iter().flatten();
         let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let containers = spec.containers.iter().chain(sidecars);
-        let ports = containers.flat_map(|c| c.ports.iter().flatten());
+        let ports = named_ports(spec.containers.iter().chain(sidecars));
         let mut ips: Vec<String> = status
             .pod_ips
             .into_iter()
@@ -556,12 +554,8 @@ impl From<Pod> for Object {
             },
             ready: ready.is_some_and(|c| c.status == "True"),
             fails_over_fast,
-            scheduled: scheduled
-                .and_then(|c| c.last_transition_time.as_ref())
-                .map(|t| t.0),
-            ready_since: ready
-                .and_then(|c| c.last_transition_time.as_ref())
-                .map(|t| t.0),
+            scheduled: since(scheduled),
+            ready_since: since(ready),
             restarts: status
                 .container_statuses
                 .iter()
@@ -570,13 +564,7 @@ impl From<Pod> for Object {
                 .sum(),
             deletion_cost: cost.map(|(_, v)| v.parse().unwrap_or(0)).sum(),
             ips,
-            ports: ports
-                .map(|p| NamedPort {
-                    name: p.name.clone().unwrap_or_default(),
-                    protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                    port: p.container_port,
-                })
-                .collect(),
+            ports,
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -584,6 +572,21 @@ impl From<Pod> for Object {
         };
         Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
     }
+}
+
+fn since(condition: Option<&PodCondition>) -> Option<Timestamp> {
+    let time = condition?.last_transition_time.as_ref()?;
+    Some(time.0)
+}
+
+fn named_ports<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<NamedPort> {
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named = ports.map(|port| NamedPort {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+        port: port.container_port,
+    });
+    named.collect()
 }
 
 /// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.

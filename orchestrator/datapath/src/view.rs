@@ -510,6 +510,8 @@ pub struct LocalPod {
     pub netns_cookie: u64,
     /// It lives in the node's own namespace and has no row of its own.
     pub host_network: bool,
+    /// What it receives goes through the queue of its link.
+    pub is_queued: bool,
 }
 
 /// A port of the node that leads to a pod (`hostPort`).

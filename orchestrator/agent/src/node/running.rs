@@ -56,7 +56,11 @@ pub struct Eviction {
 impl Running {
     /// Says how a pod stands.
     pub fn set(&self, uid: &str, pod: &Arc<Pod>, containers: &[Container], wake: &Arc<Notify>) {
-        let pod = RunningPod::of(pod, containers);
+        self.put(uid, RunningPod::of(pod, containers), wake);
+    }
+
+    /// The same of what is known already.
+    pub fn put(&self, uid: &str, pod: RunningPod, wake: &Arc<Notify>) {
         let mut all = self.all();
         match all.get_mut(uid) {
             Some(entry) => entry.pod = pod,
@@ -108,9 +112,10 @@ impl Running {
         }
         self.ports_are_taken(pod).then(|| Refusal {
             reason: "NodePorts",
-            message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested \
+            message:
+                "Predicate NodePorts failed: node(s) didn't have free ports for the requested \
                       pod ports"
-                .to_owned(),
+                    .to_owned(),
         })
     }
 
