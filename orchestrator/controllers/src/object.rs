@@ -12,8 +12,8 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
-    ReplicationController, Service, Taint, Toleration,
+    Affinity, ConfigMap, ContainerPort, Endpoints, Namespace, Node, PersistentVolume, Pod, PodSpec,
+    PodTemplateSpec, ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -505,11 +505,6 @@ impl From<Pod> for Object {
         let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
-        // Init containers that go on running serve as well (KEP-753).
-        let sidecars = spec.init_containers.iter().flatten();
-        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let containers = spec.containers.iter().chain(sidecars);
-        let ports = containers.flat_map(|c| c.ports.iter().flatten());
         let mut ips: Vec<String> = status
             .pod_ips
             .into_iter()
@@ -536,13 +531,7 @@ impl From<Pod> for Object {
             job,
             started: status.start_time.as_ref().map(|at| at.0),
             requests: super::autoscaling::row::requests(&spec),
-            phase: match status.phase.as_deref() {
-                Some("Running") => Phase::Running,
-                Some("Succeeded") => Phase::Succeeded,
-                Some("Failed") => Phase::Failed,
-                Some("Unknown") => Phase::Unknown,
-                _ => Phase::Pending,
-            },
+            phase: phase(status.phase.as_deref()),
             ready: ready.is_some_and(|c| c.status == "True"),
             fails_over_fast,
             scheduled: scheduled
@@ -559,13 +548,7 @@ impl From<Pod> for Object {
                 .sum(),
             deletion_cost: cost.map(|(_, v)| v.parse().unwrap_or(0)).sum(),
             ips,
-            ports: ports
-                .map(|p| NamedPort {
-                    name: p.name.clone().unwrap_or_default(),
-                    protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                    port: p.container_port,
-                })
-                .collect(),
+            ports: ports(&spec),
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -573,6 +556,30 @@ impl From<Pod> for Object {
         };
         Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
     }
+}
+
+fn phase(text: Option<&str>) -> Phase {
+    match text {
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        _ => Phase::Pending,
+    }
+}
+
+/// The ports of its containers; init containers that go on running serve as well (KEP-753).
+fn ports(spec: &PodSpec) -> Vec<NamedPort> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
+    let ports = containers.flat_map(|c| c.ports.iter().flatten());
+    let named = |port: &ContainerPort| NamedPort {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+        port: port.container_port,
+    };
+    ports.map(named).collect()
 }
 
 /// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.
