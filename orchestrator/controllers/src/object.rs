@@ -545,13 +545,7 @@ impl From<Pod> for Object {
             job,
             started: status.start_time.as_ref().map(|at| at.0),
             requests: super::autoscaling::row::requests(&spec),
-            phase: match status.phase.as_deref() {
-                Some("Running") => Phase::Running,
-                Some("Succeeded") => Phase::Succeeded,
-                Some("Failed") => Phase::Failed,
-                Some("Unknown") => Phase::Unknown,
-                _ => Phase::Pending,
-            },
+            phase: phase(status.phase.as_deref()),
             ready: ready.is_some_and(|c| c.status == "True"),
             fails_over_fast,
             scheduled: since(scheduled),
@@ -571,6 +565,16 @@ impl From<Pod> for Object {
             tolerations: spec.tolerations.unwrap_or_default(),
         };
         Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
+    }
+}
+
+fn phase(text: Option<&str>) -> Phase {
+    match text {
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        _ => Phase::Pending,
     }
 }
 
