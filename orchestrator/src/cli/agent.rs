@@ -239,7 +239,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("an agent makes containers, links and eBPF maps: run it as root");
     }
-    let node_name = match args.node_name {
+    let node_name = match args.node_name.clone() {
         Some(name) => name,
         None => host_name()?,
     };
