@@ -8,8 +8,8 @@ use super::action::Plan;
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, daemon_set, deployment, garbage, namespace, node_lifecycle,
-    pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
+    ControllersConfig, aggregation, config_rollout, daemon_set, deployment, garbage, namespace,
+    node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
 };
 use client::Kind;
 
@@ -70,9 +70,10 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(service::slices::SliceController),
         Box::new(replication::SetController::of(Kind::REPLICA_SET)),
         Box::new(replication::SetController::of(Kind::REPLICATION_CONTROLLER)),
-        Box::new(deployment::DeploymentController),
+        Box::new(deployment::DeploymentController::default()),
         Box::new(stateful_set::StatefulSetController::default()),
         Box::new(daemon_set::DaemonSetController::default()),
+        Box::new(config_rollout::ConfigRolloutController::default()),
         Box::new(service::endpoints::EndpointsController),
         Box::new(service::mirror::MirrorController),
         Box::new(service::sctp::SctpController),

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod aggregation;
+pub mod config_rollout;
 pub mod controller;
 pub mod daemon_set;
 pub mod deployment;

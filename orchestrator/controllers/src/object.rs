@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
-use super::revisions::RevisionRow;
+use super::revisions::{self, RevisionRow};
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
 use api::selector::LabelSelector;
@@ -96,6 +96,10 @@ pub enum Body {
     /// Whether a volume is bound to a claim.
     Volume {
         bound: bool,
+    },
+    /// A ConfigMap, and a hash of what it says.
+    Config {
+        hash: String,
     },
     /// What the ConfigMap with the cluster's certificates says.
     RootCa(Option<String>),
@@ -413,7 +417,11 @@ impl From<ConfigMap> for Object {
                 let bundle = map.data.and_then(|mut data| data.remove("ca.crt"));
                 Body::RootCa(bundle)
             }
-            _ => Body::Bare,
+            _ => {
+                let says = serde_json::json!([map.data, map.binary_data]);
+                let hash = revisions::hash(&says, 0);
+                Body::Config { hash }
+            }
         };
         Self::new(Kind::CONFIG_MAP, map.metadata, body)
     }

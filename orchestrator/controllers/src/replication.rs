@@ -291,25 +291,27 @@ fn status(view: &View, active: &[PodRef]) -> (SetStatus, Option<SignedDuration>)
 
 fn write_status(view: &View, status: &SetStatus) -> Action {
     let some = |n: i32| if n == 0 { Value::Null } else { json!(n) };
-    let conditions = match &status.failure {
-        None => Value::Null,
-        Some((reason, message)) => json!([{
-            "type": "ReplicaFailure",
-            "status": "True",
-            "reason": reason,
-            "message": message,
-            "lastTransitionTime": api::meta::timestamp(view.now),
-        }]),
-    };
-    let body = json!({"status": {
+    let mut body = json!({"status": {
         "replicas": status.replicas,
         "fullyLabeledReplicas": some(status.fully_labeled),
         "readyReplicas": some(status.ready),
         "availableReplicas": some(status.available),
         "observedGeneration": status.observed_generation,
-        "conditions": conditions,
     }});
-    Action::merge(view.set, "status", body)
+    if status.failure != view.row.status.failure {
+        // Conditions of others stay.
+        body["status"]["conditions"] = match &status.failure {
+            None => json!([{"type": "ReplicaFailure", "$patch": "delete"}]),
+            Some((reason, message)) => json!([{
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": api::meta::timestamp(view.now),
+            }]),
+        };
+    }
+    Action::strategic(view.set, "status", body)
 }
 
 fn create(view: &View) -> Action {
