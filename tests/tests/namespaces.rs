@@ -38,6 +38,7 @@ impl Cluster {
             pod_ranges: Vec::new(),
             load_balancer_pool: Vec::new(),
             root_ca: String::new(),
+            finished_pods_kept: 12_500,
         };
         let stop = shutdown.clone();
         let of_server = server.clone();

@@ -268,6 +268,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         pod_ranges: Vec::new(),
         load_balancer_pool: Vec::new(),
         root_ca: "a certificate".to_owned(),
+        finished_pods_kept: 12_500,
     };
     tokio::spawn(controllers::run(client_of, config, Default::default()));
     let scheduler = client(&server, "system:kube-scheduler", &refused);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::{Notify, watch};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::metrics::Metrics;
 use super::runtime::docker::{DockerRuntime, Owner};
@@ -16,6 +17,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::volumes::Dns;
 use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
+use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
 use crate::api::watched::Watched;
 use crate::network::drain::{self, Nodes};
@@ -28,11 +30,17 @@ use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
 use crate::node::facts;
+use crate::node::fence::Fence;
 use crate::node::heartbeat::{self, News};
-use crate::node::join::{self, Applicant, JoinError, Membership};
+use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
+use crate::node::pressure;
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
-use crate::pod::pods;
+use crate::node::running::Running;
+use crate::node::static_pods;
+use crate::node::static_pods::shell::StaticPods;
+use crate::node::usage::{self, Disks, Readings};
+use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
 use crate::runtime::image_root;
@@ -43,6 +51,9 @@ const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// News of static pods that wait to be heard.
+const MANIFESTS_ROOM: usize = 8 * static_pods::FILES;
 
 /// How long a stopping agent waits for what ends in order.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,6 +78,26 @@ pub struct AgentConfig {
     pub dsr: bool,
     /// XDP on the uplink.
     pub xdp: Xdp,
+    pub registration: Registration,
+    /// Where manifests of static pods lie.
+    pub manifests: Option<PathBuf>,
+    /// What the node does when it runs out.
+    pub eviction: pressure::Policy,
+}
+
+impl AgentConfig {
+    /// What of it a `KubeletConfiguration` has a field for.
+    fn shown(&self) -> Value {
+        json!({
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "port": KUBELET_PORT,
+            "readOnlyPort": 0,
+            "maxPods": facts::MAX_PODS,
+            "podPidsLimit": if self.pids_limit == 0 { -1 } else { i64::from(self.pids_limit) },
+            "cgroupDriver": "cgroupfs",
+        })
+    }
 }
 
 /// Why an agent could not start or go on.
@@ -122,9 +153,13 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         system: facts::system(&runtime.describe().await?.version),
     };
     let metrics = Arc::new(Metrics::default());
-    let served = Served::new(runtime.clone(), metrics.clone());
+    let seen = seen(&config);
+    let (running, readings) = (seen.running.clone(), seen.readings.clone());
+    let served = Served::new(runtime.clone(), metrics.clone(), seen);
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
-    let (told, news) = Telling::channels(&config, certificates.clone());
+    let (told, news) = Telling::channels(&config, certificates.clone(), running.clone());
+    let fence = news.fence.clone();
+    tokio::spawn(fence.keep(running.clone(), shutdown.clone()));
     let refused = Arc::new(Notify::new());
     let (applicant, stop) = (applicant(&config), shutdown.clone());
     let addrs = news.addrs.clone();
@@ -140,6 +175,8 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
         certificates,
         node,
         metrics,
+        running,
+        readings,
         tasks: tasks.clone(),
     };
     let work = body.run(told, shutdown.clone());
@@ -151,6 +188,16 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     shutdown.trigger();
     tasks.finish(END_TIMEOUT).await;
     ended
+}
+
+/// What the node's server shows of its pods.
+fn seen(config: &AgentConfig) -> Seen {
+    Seen {
+        node_name: config.node_name.clone(),
+        started_at: Timestamp::now(),
+        config: Arc::new(config.shown()),
+        ..Seen::default()
+    }
 }
 
 /// Early: the first pod must not wait for it.
@@ -171,9 +218,14 @@ struct Telling {
 
 impl Telling {
     /// With what the heartbeat hears of it.
-    fn channels(config: &AgentConfig, membership: watch::Receiver<Membership>) -> (Self, News) {
+    fn channels(
+        config: &AgentConfig,
+        membership: watch::Receiver<Membership>,
+        running: Arc<Running>,
+    ) -> (Self, News) {
         let waiting = Health {
             problems: vec!["the network is being set up".to_owned()],
+            ..Health::default()
         };
         let (health, healthy) = watch::channel(waiting);
         let (node_ips, addrs) = watch::channel(config.node_ips);
@@ -188,6 +240,8 @@ impl Telling {
             membership,
             listed: seen,
             health: healthy,
+            running,
+            fence: Fence::default(),
         };
         (telling, news)
     }
@@ -202,6 +256,8 @@ struct Body {
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
     metrics: Arc<Metrics>,
+    running: Arc<Running>,
+    readings: Readings,
     /// What ends in order.
     tasks: Tasks,
 }
@@ -266,14 +322,60 @@ impl Body {
             nodes,
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
+            running: self.running.clone(),
         };
+        self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
         tokio::spawn(watch_health(
             self.runtime.clone(),
             told.health,
             shutdown.clone(),
         ));
-        pods::run(Arc::new(context), shutdown).await;
+        let manifests = self.static_pods(&shutdown);
+        pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())
+    }
+
+    /// Starts to read the directory of manifests, if there is one.
+    fn static_pods(&self, shutdown: &Shutdown) -> Option<Manifests> {
+        let directory = self.config.manifests.clone()?;
+        let (send, given) = mpsc::channel(MANIFESTS_ROOM);
+        let (mirrors, news) = mpsc::channel(MANIFESTS_ROOM);
+        let static_pods = StaticPods {
+            client: self.client.clone(),
+            node: self.config.node_name.clone(),
+            directory,
+            given: send,
+        };
+        tokio::spawn(static_pods.run(news, shutdown.clone()));
+        Some(Manifests { given, mirrors })
+    }
+
+    /// Starts to read what pods use, and to act when the node runs out.
+    fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
+        let disks = Disks::default();
+        let keeper = pressure::keeper::Keeper {
+            node_name: self.config.node_name.clone(),
+            policy: self.config.eviction.clone(),
+            running: self.running.clone(),
+            disks: disks.clone(),
+            health,
+            recorder,
+            images: Arc::default(),
+        };
+        tokio::spawn(keeper.run(self.readings.clone(), shutdown.clone()));
+        let data = self.config.data_dir.clone();
+        let (running, stop) = (self.running.clone(), shutdown.clone());
+        tokio::spawn(usage::measure_disks(running, disks, data, stop));
+        let (running, readings) = (self.running.clone(), self.readings.clone());
+        let data = self.config.data_dir.clone();
+        let client = self.client.clone();
+        tokio::spawn(usage::run(
+            client,
+            running,
+            readings,
+            data,
+            shutdown.clone(),
+        ));
     }
 
     fn abilities(&self) -> Abilities {
@@ -447,6 +549,7 @@ fn applicant(config: &AgentConfig) -> Applicant {
         node_name: config.node_name.clone(),
         node_ips: config.node_ips,
         data_dir: config.data_dir.clone(),
+        registration: config.registration.clone(),
     }
 }
 

@@ -3,3 +3,8 @@
 /// On a Node: the SHA-256 of the public key that its certificates are for, in hex. Written by the
 /// API server alone: who holds that key is that node.
 pub const NODE_KEY: &str = "orchestrator/key-sha256";
+
+/// On a Pod: `fast` asks that it is replaced within ten seconds when its node dies, and that a node that is cut off
+/// kills it before that, so that it never runs twice.
+pub const FAILOVER: &str = "orchestrator/failover";
+pub const FAILOVER_FAST: &str = "fast";

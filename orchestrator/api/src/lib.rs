@@ -34,6 +34,7 @@ pub mod resource;
 pub mod scale;
 pub mod schema;
 pub mod selector;
+pub mod samples;
 mod served;
 pub mod status;
 mod validation;

@@ -118,9 +118,8 @@ pub async fn report(
     user: Option<Extension<User>>,
     Path(revision): Path<u64>,
 ) -> Response<Body> {
-    let node = match caller(&state, user) {
-        Ok(Some(node)) => node,
-        Ok(None) => return reply::error(&only_nodes()),
+    let node = match node_of(&state, user) {
+        Ok(node) => node,
         Err(error) => return reply::error(&error),
     };
     let mut awaited = state.applied.awaited.subscribe();
@@ -184,6 +183,11 @@ async fn wait_for_all(
     Ok(state.applied.said().behind(revision, nodes))
 }
 
+/// The node that asks: nobody else may.
+pub fn node_of(state: &State, user: Option<Extension<User>>) -> Result<String, ApiError> {
+    caller(state, user)?.ok_or_else(only_nodes)
+}
+
 /// The node that asks; None for an administrator.
 fn caller(state: &State, user: Option<Extension<User>>) -> Result<Option<String>, ApiError> {
     let user = user.map_or_else(User::anonymous, |Extension(user)| user);
@@ -198,7 +202,7 @@ fn caller(state: &State, user: Option<Extension<User>>) -> Result<Option<String>
 fn only_nodes() -> ApiError {
     ApiError::Forbidden {
         target: Default::default(),
-        message: "forbidden: only the agents of nodes say and ask what is applied".to_owned(),
+        message: "forbidden: only the agents of nodes say and ask this".to_owned(),
     }
 }
 

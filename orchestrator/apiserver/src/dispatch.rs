@@ -28,7 +28,7 @@ use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{
     State, aggregation, applied, authz, discovery, gzip, health, hops, join, openapi, options,
-    proxy,
+    proxy, samples,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 use streams::Shape;
@@ -54,6 +54,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
         .route(applied::PATH, get(applied::all).post(applied::report))
+        .route(samples::PATH, post(samples::take))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))

@@ -4,6 +4,7 @@
 //! A name belongs to a key: joining makes the Node, which notes the key's fingerprint, and from then
 //! on only that key is given certificates for the name, until the Node is deleted.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::shares::{Peer, Ticket};
 use super::write::Writer;
 use super::{Pki, State, authz, reply, tokens, upload};
 use api::address::embeds_ipv4;
-use api::{self, ApiError, Resource, annotations};
+use api::{self, ApiError, FieldValidation, Resource, annotations};
 use sys::certificates::{Identity, Shown, Usage, der_of, names_of, requested_names};
 
 /// The endpoint.
@@ -41,7 +42,32 @@ struct JoinRequest {
     node_name: String,
     /// PEM; the node's key never leaves the node.
     csr: String,
+    #[serde(flatten)]
+    registration: Registration,
 }
+
+/// What the Node says from the start; of one that is there already it is not looked at.
+#[derive(Default, Deserialize)]
+struct Registration {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    taints: Vec<Value>,
+}
+
+/// How many of each a node may bring.
+const MOST_LABELS: usize = 64;
+const MOST_TAINTS: usize = 64;
+/// The prefixes of labels that are Kubernetes' own and that a node may bring all the same, as from a kubelet
+/// (NodeRestriction, Kubernetes 1.33).
+const OWN_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+/// The same of whole labels.
+const TOPOLOGY_LABELS: [&str; 4] = [
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+];
 
 /// What it gets: its certificate and what it has to know of the cluster. The single ranges are the
 /// first ones of the lists, for agents of one family.
@@ -129,6 +155,7 @@ async fn admit(
     }
     let names = requested_names(&request.csr).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     let addresses = check_names(pki, name, &names)?;
+    request.registration.check()?;
     check_proven(&proof, name, &addresses)?;
     // One after the other: of two that want a name, one gets it.
     let _turn = state.joining.lock().await;
@@ -148,7 +175,12 @@ async fn admit(
         .map_err(|error| ApiError::BadRequest(error.to_string()))?;
     let der = der_of(&certificate).map_err(reply::internal)?;
     let key = Shown::of_peer(&der).map_err(reply::internal)?.key;
-    take_name(state, &proof, name, &key, &addresses).await?;
+    let held = Held {
+        name,
+        key: &key,
+        addresses: &addresses,
+    };
+    take_name(state, &proof, held, &request.registration).await?;
     let what = match proof {
         Proof::Token(_) => "a node has joined",
         Proof::Member(..) => "a node has a new certificate",
@@ -189,15 +221,53 @@ fn check_proven(proof: &Proof, name: &str, addresses: &[IpAddr]) -> Result<(), A
     })
 }
 
+/// Who a node is.
+#[derive(Clone, Copy)]
+struct Held<'a> {
+    name: &'a str,
+    key: &'a str,
+    addresses: &'a [IpAddr],
+}
+
+impl Registration {
+    /// A node may not pretend to be one that an administrator has set apart.
+    fn check(&self) -> Result<(), ApiError> {
+        let bad = |why: String| Err(ApiError::BadRequest(why));
+        if self.labels.len() > MOST_LABELS || self.taints.len() > MOST_TAINTS {
+            return bad(format!(
+                "a node brings at most {MOST_LABELS} labels and {MOST_TAINTS} taints"
+            ));
+        }
+        match self.labels.keys().find(|label| !may_bring(label)) {
+            Some(label) => bad(format!("a node may not bring the label {label:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a node may have this label from the start because it says so.
+fn may_bring(label: &str) -> bool {
+    let prefix = label.split_once('/').map_or("", |(prefix, _)| prefix);
+    let is_in = |domain: &str| prefix == domain || prefix.ends_with(&format!(".{domain}"));
+    let is_kubernetes = is_in("kubernetes.io") || is_in("k8s.io");
+    !is_kubernetes
+        || TOPOLOGY_LABELS.contains(&label)
+        || OWN_PREFIXES.iter().any(|domain| is_in(domain))
+}
+
 /// Makes the Node with its key, or finds the name to be that key's.
 async fn take_name(
     state: &State,
     proof: &Proof,
-    name: &str,
-    key: &str,
-    addresses: &[IpAddr],
+    held: Held<'_>,
+    registration: &Registration,
 ) -> Result<(), ApiError> {
     let nodes = nodes()?;
+    let Held {
+        name,
+        key,
+        addresses,
+    } = held;
     if let Proof::Member(_, user) = proof
         && user
             .certificate
@@ -212,7 +282,7 @@ async fn take_name(
     }
     let Ok(current) = state.objects.current(nodes, "", name) else {
         return match proof {
-            Proof::Token(_) => make_node(state, name, key, addresses).await,
+            Proof::Token(_) => make_node(state, held, registration).await,
             // Deleted since the request came.
             Proof::Member(..) => Err(authz::no_such_node(name)),
         };
@@ -247,17 +317,28 @@ async fn take_name(
 /// The Node says from the start who may speak for it and which addresses are taken.
 async fn make_node(
     state: &State,
-    name: &str,
-    key: &str,
-    addresses: &[IpAddr],
+    held: Held<'_>,
+    registration: &Registration,
 ) -> Result<(), ApiError> {
-    let node = json!({
+    let Held {
+        name,
+        key,
+        addresses,
+    } = held;
+    let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "annotations": {annotations::NODE_KEY: key}},
         "spec": {},
         "status": {"addresses": internal(addresses)},
     });
+    if !registration.labels.is_empty() {
+        node["metadata"]["labels"] = json!(registration.labels);
+    }
+    if !registration.taints.is_empty() {
+        node["spec"]["taints"] = json!(registration.taints);
+    }
+    let node = nodes()?.canonical(node, FieldValidation::Strict)?.object;
     Writer::server(state, nodes()?)
         .create(node)
         .await
@@ -383,6 +464,28 @@ fn is_dns_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_does_not_set_itself_apart() {
+        for good in [
+            "disk",
+            "example.com/disk",
+            "node.kubernetes.io/instance-type",
+        ] {
+            assert!(may_bring(good), "{good}");
+        }
+        for good in TOPOLOGY_LABELS {
+            assert!(may_bring(good), "{good}");
+        }
+        for bad in [
+            "node-restriction.kubernetes.io/secret",
+            "node-role.kubernetes.io/control-plane",
+            "kubernetes.io/hostname",
+            "x.k8s.io/y",
+        ] {
+            assert!(!may_bring(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn node_names_are_dns_names() {

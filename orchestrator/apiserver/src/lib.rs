@@ -41,6 +41,7 @@ mod reply;
 mod request;
 mod request_info;
 mod rest;
+mod samples;
 mod serve;
 mod services;
 mod shares;
@@ -188,6 +189,7 @@ struct State {
     /// For streams and proxied requests.
     connections: proxy::Room,
     applied: applied::Applied,
+    samples: samples::Samples,
     authentication: authn::Authentication,
 }
 
@@ -233,6 +235,7 @@ impl ApiServer {
             audit: audited.as_ref().map(|(log, _)| log.clone()),
             connections: proxy::Room::default(),
             applied: applied::Applied::default(),
+            samples: samples::Samples::default(),
             authentication,
         });
         if let Some((log, outlets)) = audited {

@@ -104,6 +104,8 @@ pub enum Offer {
     BuiltIn,
     /// Objects of a custom kind: only their metadata has a form in protobuf.
     Custom,
+    /// Objects that have no form in protobuf at all.
+    Text,
     /// The answer to a question, which is no object that has a table or metadata.
     Review,
     /// A watch, which has no form in YAML, of a kind that is built in or not.
@@ -115,6 +117,7 @@ impl Offer {
         let built_in = !matches!(self, Self::Custom | Self::Watch { built_in: false });
         match (format, shape) {
             (_, shape) if self == Self::Review && shape != Shape::Object => false,
+            (Format::Protobuf, _) if self == Self::Text => false,
             (Format::Protobuf, Shape::Table(..)) => false,
             (Format::Protobuf, Shape::Object) => built_in,
             (Format::Yaml, _) => !matches!(self, Self::Watch { .. }),

@@ -124,8 +124,62 @@ pub fn one_of_each_family(addresses: &[IpAddr]) -> bool {
     v4 <= 1 && addresses.len() - v4 <= 1
 }
 
+/// On a pod: the manifest of a node that it shows.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// What a mirror pod has no volume of: its node would come to read it.
+const FOREIGN_VOLUMES: [&str; 4] = ["configMap", "secret", "persistentVolumeClaim", "projected"];
+
+/// A node makes nothing but mirrors of what it runs by itself, which draw nothing else to it (NodeRestriction of
+/// Kubernetes 1.33). Its ServiceAccount, Secrets and claims are refused elsewhere as well.
+fn mirror_refused(node: &str, pod: &Value) -> Option<String> {
+    let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
+    if metadata["annotations"][MIRROR].is_null() {
+        return Some(format!(
+            "pod does not have \"{MIRROR}\" annotation, node \"{node}\" can only create mirror pods"
+        ));
+    }
+    if spec["nodeName"] != node {
+        return Some(format!(
+            "node \"{node}\" can only create pods with spec.nodeName set to itself"
+        ));
+    }
+    let owners = metadata["ownerReferences"].as_array();
+    let is_own = owners.is_some_and(|owners| match owners.as_slice() {
+        [owner] => {
+            owner["kind"] == "Node"
+                && owner["apiVersion"] == "v1"
+                && owner["name"] == node
+                && owner["controller"] == true
+                && owner["blockOwnerDeletion"] != true
+        }
+        _ => false,
+    });
+    if !is_own {
+        return Some(format!(
+            "node \"{node}\" can only create pods with an owner reference set to itself"
+        ));
+    }
+    let account = spec["serviceAccountName"].as_str();
+    if account.is_some_and(|name| !name.is_empty()) {
+        return Some(format!(
+            "node \"{node}\" can not create pods that reference a service account"
+        ));
+    }
+    let volumes = spec["volumes"].as_array().into_iter().flatten();
+    let mut foreign = volumes.filter_map(|volume| {
+        let mut kinds = FOREIGN_VOLUMES.iter();
+        kinds.find(|kind| !volume[**kind].is_null())
+    });
+    let foreign = foreign.next()?;
+    Some(format!(
+        "node \"{node}\" can not create pods that reference {foreign}s"
+    ))
+}
+
 fn pod_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
-    let old = old?;
+    let Some(old) = old else {
+        return mirror_refused(node, new);
+    };
     // Another pod may have taken the name since the request was let pass.
     if old["spec"]["nodeName"] != node {
         return Some(format!(

@@ -159,7 +159,7 @@ fn head(shape: Shape, resource: &Resource, page: &ListMeta) -> Bytes {
 }
 
 /// An object or a list in the negotiated encoding.
-fn value_as(
+pub fn value_as(
     wanted: &Wanted,
     resource: &Resource,
     code: StatusCode,

@@ -34,6 +34,11 @@ pub const JOIN: Limit = Limit {
     whole: Duration::from_secs(10),
     piece: Duration::from_secs(5),
 };
+/// What a node says of what it uses.
+pub const SAMPLE: Limit = Limit {
+    bytes: api::samples::BODY_BYTES,
+    ..OBJECT
+};
 /// Above this a body is large: few of them are read and worked on at once.
 const SMALL_BYTES: usize = 64 * 1024;
 /// Above this a body is of middle size: it is worked on at once, but one at a time of each client. What

@@ -8,8 +8,14 @@ use super::action::Plan;
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
+<<<<<<< HEAD
     ControllersConfig, aggregation, config_rollout, daemon_set, deployment, garbage, namespace,
     node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
+=======
+    ControllersConfig, aggregation, daemon_set, deployment, garbage, namespace, node_lifecycle,
+    pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
+    taint_eviction,
+>>>>>>> main
 };
 use client::Kind;
 
@@ -82,12 +88,15 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         )),
         Box::new(pod_cidr::PodCidrController::new(&config.pod_ranges)),
         Box::new(node_lifecycle::NodeController::new(started)),
+        Box::new(taint_eviction::TaintEvictionController::default()),
         Box::new(namespace::NamespaceController),
         Box::new(root_ca::RootCaController::new(&config.root_ca)),
         Box::new(garbage::GarbageController),
         Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
-        Box::new(pod_gc::PodGcController::default()),
+        Box::new(pod_gc::PodGcController::keeping(
+            config.finished_pods_kept,
+        )),
     ]
 }
 

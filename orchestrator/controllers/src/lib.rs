@@ -30,6 +30,7 @@ mod selections;
 pub mod service;
 mod shelf;
 mod shell;
+pub mod taint_eviction;
 pub mod stateful_set;
 pub mod task;
 pub mod world;
@@ -45,6 +46,8 @@ pub struct ControllersConfig {
     pub load_balancer_pool: Vec<service::pool::Block>,
     /// The certificates (PEM) by which pods know the API server. Empty: they are told of none.
     pub root_ca: String,
+    /// Finished pods beyond this number are removed, the oldest first; zero: none are.
+    pub finished_pods_kept: usize,
 }
 
 /// Runs every controller until `shutdown`. `client_of` makes a client that asks under that name: of what

@@ -1,38 +1,62 @@
-//! Nodes whose agent is silent: marked, tainted, their pods taken out of service and at last
-//! evicted. Pure; when a lease was last renewed is an argument, by this process's clock.
+//! Nodes whose agent is silent: marked, tainted, their pods taken out of service; `taint_eviction` then empties
+//! them. Pure; when a lease was last renewed is an argument, by this process's clock.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::{NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::action::{Action, Delete, Plan, about};
+use super::action::{Action, Delete, Plan};
 use super::controller::{Controller, Due, Watches};
 use super::object::{Key, NodeRow, Object, PodRow};
+use super::taint_eviction::{NO_EXECUTE, disrupt};
 use super::world::{Address, Diff, World};
 use api::meta::timestamp;
 use client::Kind;
 
 /// A lease that was not renewed for this long is lost.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(40);
-/// How long a pod without a word on it stays on a node that is not ready.
-const DEFAULT_TOLERATION_SECONDS: i64 = 300;
+/// The agent of a node whose lease lasts no longer than this kills, when the lease ends, what must not run twice.
+const FENCED: SignedDuration = SignedDuration::from_secs(10);
+/// From the end of such a lease until the node's pods are replaced: that long may killing take.
+const FENCE_MARGIN: SignedDuration = SignedDuration::from_secs(2);
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NO_SCHEDULE: &str = "NoSchedule";
-const NO_EXECUTE: &str = "NoExecute";
+
+/// Conditions that close a node to new pods when they are true, and by which taint; and a node that is cordoned.
+const CLOSING: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    (
+        "NetworkUnavailable",
+        "node.kubernetes.io/network-unavailable",
+    ),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Where nodes' leases are.
 const NODE_LEASES: &str = "kube-node-lease";
 
-/// Marks, taints and empties nodes. Its work is about a node.
+/// Marks and taints nodes. Its work is about a node.
 pub struct NodeController {
     started: Timestamp,
-    /// By node: the lease's time of renewal, and when that was seen to change.
-    renewed: BTreeMap<String, (Option<Timestamp>, Timestamp)>,
+    renewed: BTreeMap<String, Heard>,
+}
+
+/// What was heard of a node last.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    /// The lease's time of renewal, by the node's clock.
+    renewed: Option<Timestamp>,
+    /// When that was seen to change, or the node to be ready again.
+    at: Timestamp,
+    /// How long the lease lasts, if its node fences.
+    fenced: Option<SignedDuration>,
 }
 
 impl NodeController {
@@ -67,17 +91,29 @@ impl Controller for NodeController {
             return;
         };
         let name = &new.key.name;
-        let known = self.renewed.get(name).map(|(renewed, _)| *renewed);
+        let known = self.renewed.get(name).copied();
         if let Some(lease) = new.as_lease().filter(|_| new.key.namespace == NODE_LEASES) {
-            if known != Some(lease.renewed) {
-                self.renewed.insert(name.clone(), (lease.renewed, now));
+            if known.is_none_or(|known| known.renewed != lease.renewed) {
+                let lasts = lease
+                    .seconds
+                    .map(|seconds| SignedDuration::from_secs(seconds.into()));
+                let heard = Heard {
+                    renewed: lease.renewed,
+                    at: now,
+                    fenced: lasts.filter(|lasts| *lasts <= FENCED && !lasts.is_negative()),
+                };
+                self.renewed.insert(name.clone(), heard);
             }
         } else if says_ready(new) && !diff.old.as_deref().is_some_and(says_ready) {
-            self.renewed.insert(name.clone(), (known.flatten(), now));
+            let heard = Heard {
+                at: now,
+                ..known.unwrap_or_default()
+            };
+            self.renewed.insert(name.clone(), heard);
         }
     }
 
-    /// A pod may have to leave a node that is not well at once.
+    /// A pod of a node that is not well is not ready.
     fn due(&self, world: &World, diff: &Diff, due: &mut Due) {
         for object in diff.versions() {
             if object.kind == Kind::NODE {
@@ -96,15 +132,13 @@ impl Controller for NodeController {
 
     fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
         let node = world.get(Kind::NODE, key)?;
-        let heard = self.renewed.get(&key.name).map(|(_, heard)| *heard);
+        let heard = self.renewed.get(&key.name).copied().unwrap_or_default();
         let view = View {
             node,
             row: node.as_node()?,
             pods: world.pods_on(&key.name),
-            renewed: heard
-                .unwrap_or_default()
-                .max(self.started)
-                .max(node.meta.created),
+            renewed: heard.at.max(self.started).max(node.meta.created),
+            fenced: heard.fenced,
             now,
         };
         Some(plan(&view))
@@ -123,18 +157,20 @@ pub struct View<'a> {
     pub pods: Vec<(&'a Object, &'a PodRow)>,
     /// When its lease was last seen renewed, or this process's own start.
     pub renewed: Timestamp,
+    /// How long its lease lasts, if its agent fences.
+    pub fenced: Option<SignedDuration>,
     pub now: Timestamp,
 }
 
-/// Marks the node if its lease is lost, sets the taints that its state asks for, and evicts.
+/// Marks the node if its lease is lost, and sets the taints that its state asks for.
 pub fn plan(view: &View) -> Plan {
     if view.node.meta.deleting.is_some() {
         return Plan::default();
     }
-    let deadline = view.renewed + GRACE;
+    let deadline = view.renewed + view.fenced.map_or(GRACE, |lasts| lasts + FENCE_MARGIN);
     let lost = view.now >= deadline;
     let mut actions = Vec::new();
-    let mut again = (!lost).then(|| view.now.duration_until(deadline));
+    let again = (!lost).then(|| view.now.duration_until(deadline));
     if lost {
         actions.extend(mark_lost(view));
     }
@@ -153,8 +189,10 @@ pub fn plan(view: &View) -> Plan {
         let body = json!({"spec": {"taints": value}});
         actions.push(Action::merge_exact(view.node, "", body));
     }
-    let evictions = evict(view, &taints, &mut actions);
-    again = [again, evictions].into_iter().flatten().min();
+    // The scheduler must not put them back onto this node.
+    if lost {
+        actions.extend(replace_fenced(view));
+    }
     Plan { actions, again }
 }
 
@@ -202,6 +240,35 @@ fn mark_lost(view: &View) -> Vec<Action> {
     actions
 }
 
+/// Removes the pods that the node's agent has killed by now: whoever made them makes them anew, elsewhere.
+fn replace_fenced(view: &View) -> Vec<Action> {
+    let fenced = view.pods.iter().filter(|_| view.fenced.is_some());
+    let fast = fenced.filter(|(_, row)| row.fails_over_fast && !row.finished());
+    let why = "the node's lease has ended, and its agent has killed the pod";
+    let replace = |pod: &Object| {
+        [
+            disrupt(pod, "DeletionByNodeFailover", why, view.now),
+            Action::warning(pod, "NodeFailover", why.to_owned()),
+            Action::Delete(Delete {
+                grace_seconds: Some(0),
+                ..Delete::of(pod)
+            }),
+        ]
+    };
+    fast.flat_map(|(pod, _)| replace(pod)).collect()
+}
+
+/// The keys of the taints that keep new pods away from a node.
+pub fn closed_by(unschedulable: Option<bool>, conditions: &[NodeCondition]) -> Vec<&'static str> {
+    let is_true = |name: &str| {
+        let mut found = conditions.iter();
+        found.any(|it| it.type_ == name && it.status == "True")
+    };
+    let closing = CLOSING.iter().filter(|(condition, _)| is_true(condition));
+    let cordoned = (unschedulable == Some(true)).then_some(UNSCHEDULABLE);
+    closing.map(|(_, taint)| *taint).chain(cordoned).collect()
+}
+
 /// The node's taints with those that its state asks for; present ones keep their time.
 fn taints(view: &View, state: &str) -> Vec<Taint> {
     let wanted: &[(&str, &str)] = match state {
@@ -211,7 +278,13 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         // A node that never was ready has nothing to leave; the scheduler waits for it by itself.
         _ => &[],
     };
-    let is_ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    let closed = view.row.closed_by.iter().map(|key| (*key, NO_SCHEDULE));
+    let wanted: Vec<(&str, &str)> = wanted.iter().copied().chain(closed).collect();
+    let is_ours = |taint: &Taint| {
+        let closing = CLOSING.iter().map(|(_, key)| *key);
+        let mut keys = closing.chain([NOT_READY, UNREACHABLE, UNSCHEDULABLE]);
+        keys.any(|key| taint.key == key)
+    };
     let is =
         |taint: &Taint, (key, effect): (&str, &str)| taint.key == key && taint.effect == effect;
     let mut taints: Vec<Taint> = view
@@ -221,7 +294,7 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         .filter(|taint| !is_ours(taint) || wanted.iter().any(|want| is(taint, *want)))
         .cloned()
         .collect();
-    for &(key, effect) in wanted {
+    for (key, effect) in wanted {
         if !taints.iter().any(|taint| is(taint, (key, effect))) {
             taints.push(Taint {
                 key: key.to_owned(),
@@ -232,82 +305,6 @@ fn taints(view: &View, state: &str) -> Vec<Taint> {
         }
     }
     taints
-}
-
-/// Deletes the pods that tolerate the node's NoExecute taints no longer; tells when the next is
-/// due.
-fn evict(view: &View, taints: &[Taint], actions: &mut Vec<Action>) -> Option<SignedDuration> {
-    let mut again: Option<SignedDuration> = None;
-    for (pod, row) in view
-        .pods
-        .iter()
-        .filter(|(pod, _)| pod.meta.deleting.is_none())
-    {
-        let due = taints
-            .iter()
-            .filter(|taint| taint.effect == NO_EXECUTE)
-            .filter_map(|taint| leaves_at(taint, &row.tolerations, view.now))
-            .min();
-        match due {
-            Some(at) if at <= view.now => {
-                let text = format!(
-                    "Marking for deletion Pod {}/{}",
-                    pod.key.namespace, pod.key.name
-                );
-                actions.push(Action::normal(pod, "TaintManagerEviction", text));
-                let about = Some(about(pod));
-                actions.push(Action::Delete(Delete {
-                    about,
-                    ..Delete::of(pod)
-                }));
-            }
-            Some(at) => {
-                let wait = view.now.duration_until(at);
-                again = Some(again.map_or(wait, |other| other.min(wait)));
-            }
-            None => {}
-        }
-    }
-    again
-}
-
-/// When a pod with these tolerations leaves because of the taint; None if it may stay.
-fn leaves_at(taint: &Taint, tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
-    let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-    let matching: Vec<&Toleration> = tolerations
-        .iter()
-        .filter(|toleration| tolerates(toleration, taint))
-        .collect();
-    if matching.is_empty() {
-        let ours = taint.key == NOT_READY || taint.key == UNREACHABLE;
-        let seconds = if ours { DEFAULT_TOLERATION_SECONDS } else { 0 };
-        return Some(since + SignedDuration::from_secs(seconds));
-    }
-    let seconds = matching
-        .iter()
-        .filter_map(|toleration| toleration.toleration_seconds)
-        .min()?;
-    Some(since + SignedDuration::from_secs(seconds.max(0)))
-}
-
-/// Kubernetes' rule: an empty key with `Exists` is every taint, an empty effect every effect.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is_empty_or = |text: &Option<String>, wanted: &str| {
-        text.as_deref()
-            .is_none_or(|text| text.is_empty() || text == wanted)
-    };
-    if !is_empty_or(&toleration.effect, &taint.effect) || !is_empty_or(&toleration.key, &taint.key)
-    {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => {
-            toleration.key.as_deref().is_some_and(|key| !key.is_empty())
-                && toleration.value.as_deref().unwrap_or_default()
-                    == taint.value.as_deref().unwrap_or_default()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
+use super::node_lifecycle;
 use super::revisions::{self, RevisionRow};
+use super::replication::row::SetRow;
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
+use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -123,6 +126,10 @@ pub struct PodRow {
     pub node: String,
     pub phase: Phase,
     pub ready: bool,
+    /// It is replaced at once when its node is silent.
+    pub fails_over_fast: bool,
+    /// When it was given its node.
+    pub scheduled: Option<Timestamp>,
     /// When the condition Ready last changed.
     pub ready_since: Option<Timestamp>,
     pub restarts: i32,
@@ -159,12 +166,16 @@ pub struct NodeRow {
     pub ready: String,
     /// The types of the conditions that there are.
     pub conditions: Vec<String>,
+    /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
+    pub closed_by: Vec<&'static str>,
 }
 
 /// What controllers read of a node's lease.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseRow {
     pub renewed: Option<Timestamp>,
+    /// How long it lasts.
+    pub seconds: Option<i32>,
 }
 
 /// What controllers read of a namespace.
@@ -173,29 +184,6 @@ pub struct NamespaceRow {
     pub spec_finalizers: Vec<String>,
     /// Type, status and message of each condition.
     pub conditions: Vec<[String; 3]>,
-}
-
-/// A ReplicaSet or a ReplicationController: they differ only in how they write their selector.
-#[derive(Clone, Debug)]
-pub struct SetRow {
-    pub annotations: BTreeMap<String, String>,
-    pub replicas: i32,
-    pub selector: LabelSelector,
-    pub template: Option<PodTemplateSpec>,
-    pub min_ready_seconds: i32,
-    pub status: SetStatus,
-}
-
-/// The status of a set.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SetStatus {
-    pub replicas: i32,
-    pub fully_labeled: i32,
-    pub ready: i32,
-    pub available: i32,
-    pub observed_generation: i64,
-    /// The message of the condition ReplicaFailure, if it is true: reason and text.
-    pub failure: Option<(String, String)>,
 }
 
 impl Object {
@@ -468,6 +456,11 @@ impl From<Pod> for Object {
             .iter()
             .flatten()
             .find(|c| c.type_ == "Ready");
+        let mut conditions = status.conditions.iter().flatten();
+        let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let annotations = pod.metadata.annotations.as_ref();
+        let failover = annotations.and_then(|all| all.get(FAILOVER));
+        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
@@ -506,6 +499,10 @@ impl From<Pod> for Object {
                 _ => Phase::Pending,
             },
             ready: ready.is_some_and(|c| c.status == "True"),
+            fails_over_fast,
+            scheduled: scheduled
+                .and_then(|c| c.last_transition_time.as_ref())
+                .map(|t| t.0),
             ready_since: ready
                 .and_then(|c| c.last_transition_time.as_ref())
                 .map(|t| t.0),
@@ -572,6 +569,7 @@ impl From<Node> for Object {
                 .find(|c| c.type_ == "Ready")
                 .map(|c| c.status.clone())
                 .unwrap_or_default(),
+            closed_by: node_lifecycle::closed_by(spec.unschedulable, &conditions),
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
@@ -592,11 +590,13 @@ impl From<PersistentVolume> for Object {
 
 impl From<Lease> for Object {
     fn from(lease: Lease) -> Self {
-        let renewed = lease.spec.and_then(|spec| spec.renew_time).map(|t| t.0);
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref()).map(|t| t.0);
         Self::new(
             Kind::LEASE,
             lease.metadata,
-            Body::Lease(LeaseRow { renewed }),
+            Body::Lease(LeaseRow { renewed, seconds }),
         )
     }
 }
@@ -692,67 +692,6 @@ impl From<Deployment> for Object {
         )
     }
 }
-
-impl From<ReplicaSet> for Object {
-    fn from(set: ReplicaSet) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(LabelSelector::from_object(Some(&spec.selector)).ok()),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(Kind::REPLICA_SET, metadata, Body::Set(Arc::new(row)))
-    }
-}
-
-impl From<ReplicationController> for Object {
-    fn from(set: ReplicationController) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty());
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(selector.map(LabelSelector::from_map)),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(
-            Kind::REPLICATION_CONTROLLER,
-            metadata,
-            Body::Set(Arc::new(row)),
-        )
-    }
-}
-
-const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
 pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {

@@ -3,6 +3,8 @@
 //! A stale cache never makes too many pods: a task runs once at a time, and the answers to its
 //! creates are in the world before it runs again.
 
+pub mod row;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -11,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::action::{self, Action, Create, Delete, Plan};
 use super::controller::{Controller, Due, Ending, Watches};
-use super::object::{Key, Object, Phase, PodRow, SetRow, SetStatus};
+use self::row::{SetRow, SetStatus};
+use super::object::{Key, Object, Phase, PodRow};
 use super::world::{Address, Diff, World};
 use client::Kind;
 

@@ -6,10 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use agent::node::join::Registration;
+use agent::node::pressure::{self, HARD_DEFAULT};
 use agent::node::reset::{self, ResetConfig};
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
+use k8s_openapi::api::core::v1::Taint;
 use sys::{Shutdown, descriptors, privileges, telemetry};
+
+use super::duration;
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -50,6 +55,52 @@ pub struct Args {
     /// Where the node keeps its certificate and its pods' files.
     #[arg(long, default_value = "/var/lib/orchestrator/agent")]
     data_dir: PathBuf,
+
+    /// Labels that the node has when it joins for the first time. Those of kubernetes.io are an
+    /// administrator's, but for topology.kubernetes.io/region and zone, and node.kubernetes.io/…
+    ///
+    /// Example: --node-labels=disk=ssd,topology.kubernetes.io/zone=a
+    #[arg(long, value_name = "KEY=VALUE[,…]", value_delimiter = ',', value_parser = label)]
+    node_labels: Vec<(String, String)>,
+
+    /// Taints that it has then.
+    ///
+    /// Example: --register-with-taints=gpu=yes:NoSchedule,dedicated:NoExecute
+    #[arg(long, value_name = "KEY[=VALUE]:EFFECT[,…]", value_delimiter = ',', value_parser = taint)]
+    register_with_taints: Vec<Taint>,
+
+    /// A directory of manifests (YAML or JSON) of pods that this node runs by itself, whether or not there is
+    /// an API server. It is read every two seconds.
+    ///
+    /// Example: --pod-manifest-path=/etc/orchestrator/manifests
+    #[arg(long, value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
+
+    /// Below what the node has pods leave at once.
+    ///
+    /// Example: --eviction-hard='memory.available<500Mi,nodefs.available<10%'
+    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = HARD_DEFAULT)]
+    eviction_hard: String,
+
+    /// Below what it does once that has lasted, for the time of --eviction-soft-grace-period.
+    ///
+    /// Example: --eviction-soft='memory.available<1Gi' --eviction-soft-grace-period=memory.available=90s
+    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = "")]
+    eviction_soft: String,
+
+    /// How long a soft threshold has to be met.
+    #[arg(long, value_name = "SIGNAL=TIME[,…]", default_value = "")]
+    eviction_soft_grace_period: String,
+
+    /// How much more than the threshold is freed once it was met.
+    ///
+    /// Example: --eviction-minimum-reclaim=nodefs.available=1Gi
+    #[arg(long, value_name = "SIGNAL=AMOUNT[,…]", default_value = "")]
+    eviction_minimum_reclaim: String,
+
+    /// How long the node says that it runs out after it last did.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
+    eviction_pressure_transition_period: Duration,
 
     /// The Docker Engine.
     #[arg(long, env = "DOCKER_HOST", default_value = DOCKER_HOST)]
@@ -171,6 +222,18 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         }
         (None, None) => None,
     };
+    let thresholds = pressure::thresholds(
+        &args.eviction_hard,
+        &args.eviction_soft,
+        &args.eviction_soft_grace_period,
+        &args.eviction_minimum_reclaim,
+    );
+    let eviction = pressure::Policy {
+        thresholds: thresholds
+            .map_err(anyhow::Error::msg)
+            .context("--eviction-…")?,
+        transition: args.eviction_pressure_transition_period.try_into()?,
+    };
     let config = AgentConfig {
         server: args.server.context("--server is missing")?,
         token,
@@ -183,6 +246,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),
+        manifests: args.pod_manifest_path,
+        eviction,
+        registration: Registration {
+            labels: args.node_labels.into_iter().collect(),
+            taints: args.register_with_taints,
+        },
     };
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
@@ -199,8 +268,48 @@ fn node_ips(given: &[IpAddr]) -> anyhow::Result<Addrs> {
     Ok(ips)
 }
 
+/// `KEY=VALUE`; the server says whether they are good.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+fn taint(text: &str) -> Result<Taint, String> {
+    let (key, effect) = text
+        .rsplit_once(':')
+        .ok_or("a taint is KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    let (key, value) = match key.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (key, None),
+    };
+    Ok(Taint {
+        key: key.to_owned(),
+        value,
+        effect: effect.to_owned(),
+        time_added: None,
+    })
+}
+
 fn host_name() -> anyhow::Result<String> {
     let name =
         std::fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
     Ok(name.trim().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taint_is_written_as_for_a_kubelet() {
+        let all = taint("gpu=yes:NoSchedule").expect("a taint");
+        assert_eq!(
+            (all.key.as_str(), all.value.as_deref()),
+            ("gpu", Some("yes"))
+        );
+        let short = taint("dedicated:NoExecute").expect("a taint");
+        assert_eq!((short.value, short.effect.as_str()), (None, "NoExecute"));
+        assert!(taint("gpu").is_err() && label("disk").is_err());
+    }
 }

@@ -116,6 +116,11 @@ pub struct Args {
     /// How long pods that do not say it stay on a node that is unreachable
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     default_unreachable_toleration_seconds: i64,
+    /// How many pods are kept that have ended; the oldest beyond that are removed. 0: all are kept
+    ///
+    /// Example: --terminated-pod-gc-threshold=1000
+    #[arg(long, value_name = "N", default_value_t = controllers::pod_gc::FINISHED_KEPT)]
+    terminated_pod_gc_threshold: usize,
     #[command(flatten)]
     audit: AuditArgs,
     /// Which resources are encrypted in the store, by which keys: an EncryptionConfiguration of
@@ -279,6 +284,7 @@ fn start_parts(
             .collect(),
         load_balancer_pool: args.load_balancer_pool.clone(),
         root_ca,
+        finished_pods_kept: args.terminated_pod_gc_threshold,
     };
     tasks.essential(
         "controllers",

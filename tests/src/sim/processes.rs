@@ -58,6 +58,7 @@ impl Controllers {
             }],
             load_balancer_pool: vec![POOL.parse().expect("a pool")],
             root_ca: String::new(),
+            finished_pods_kept: 12_500,
         };
         Self {
             engine: Engine::new(config, now),

@@ -74,6 +74,7 @@ const PURE: &[&str] = &[
     "controllers::queue",
     "controllers::replication",
     "controllers::service",
+    "controllers::taint_eviction",
     "controllers::world",
     "datapath::addrs",
     "datapath::announcement",

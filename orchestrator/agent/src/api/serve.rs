@@ -5,6 +5,7 @@ mod forwarding;
 pub mod health_checks;
 mod logs;
 mod processes;
+pub mod stats;
 #[cfg(test)]
 mod streaming_tests;
 mod tunnel;
@@ -31,6 +32,7 @@ use crate::metrics::{self, Metrics};
 use crate::node::join::Membership;
 use crate::runtime::Runtime;
 use logs::attempts;
+use stats::Seen;
 use sys::Shutdown;
 use sys::certificates::Identity;
 use sys::connections::Limits;
@@ -53,15 +55,17 @@ const LIMITS: Limits = Limits {
 pub struct Served<R> {
     pub runtime: Arc<R>,
     pub metrics: Arc<Metrics>,
+    pub seen: Seen,
     /// For commands, attached containers and forwarded ports.
     streams: Arc<Semaphore>,
 }
 
 impl<R> Served<R> {
-    pub fn new(runtime: Arc<R>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(runtime: Arc<R>, metrics: Arc<Metrics>, seen: Seen) -> Self {
         Self {
             runtime,
             metrics,
+            seen,
             streams: processes::room(),
         }
     }
@@ -72,6 +76,7 @@ impl<R> Clone for Served<R> {
         Served {
             runtime: self.runtime.clone(),
             metrics: self.metrics.clone(),
+            seen: self.seen.clone(),
             streams: self.streams.clone(),
         }
     }
@@ -188,6 +193,11 @@ fn router<R: Runtime>(served: Served<R>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/metrics", get(metrics::<R>))
+        .route("/metrics/resource", get(stats::resource::<R>))
+        .route("/metrics/cadvisor", get(stats::cadvisor::<R>))
+        .route("/stats/summary", get(stats::summary::<R>))
+        .route("/pods", get(stats::pods::<R>))
+        .route("/configz", get(stats::config::<R>))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(logs::logs::<R>),
@@ -291,7 +301,11 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let old = member(&authority, &["node-1", "172.31.0.11"]);
         let (renewed, membership) = watch::channel(old);
-        let served = Served::new(Arc::new(FakeRuntime::default()), Arc::default());
+        let served = Served::new(
+            Arc::new(FakeRuntime::default()),
+            Arc::default(),
+            Seen::default(),
+        );
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, membership, served, shutdown.clone()));
         let dial = async |name: &'static str| {

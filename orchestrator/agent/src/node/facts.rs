@@ -7,7 +7,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-const MAX_PODS: u32 = 110;
+/// Pods that a node runs, unless it is told otherwise.
+pub const MAX_PODS: u32 = 110;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// The version that the node claims to be compatible with.

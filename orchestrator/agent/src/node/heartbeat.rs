@@ -1,4 +1,4 @@
-//! Tells the cluster that the node lives: its lease every ten seconds, its status when it changes and every five minutes. A server that is away is tried again, for ever.
+//! Tells the cluster that the node lives: its lease every ten seconds (every second while `fence` asks for it), its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,18 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
+use super::fence::{FAST_LEASE, FAST_RENEWAL, Fence, is_fast};
 use super::join::Membership;
 use super::register::{self, Health, NodeFacts};
+use super::running::Running;
 use datapath::Addrs;
 use sys::Shutdown;
 
 /// Where nodes' leases are.
 pub const NAMESPACE: &str = "kube-node-lease";
 const RENEW_EVERY: Duration = Duration::from_secs(10);
-const LEASE_SECONDS: i32 = 40;
+/// How long the lease lasts.
+const LEASE: Duration = Duration::from_secs(40);
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 
 /// From another one's write of the node's addresses to the node's own: whoever writes them again and again
@@ -41,6 +44,9 @@ pub struct News {
     /// Its addresses as the API lists them: what others have written there is put right.
     pub listed: watch::Receiver<Option<Addrs>>,
     pub health: watch::Receiver<Health>,
+    /// Which pods run: some want more of the lease.
+    pub running: Arc<Running>,
+    pub fence: Fence,
 }
 
 /// Registers the node and keeps it alive until shutdown. `refused` hears when the server does not take the
@@ -57,13 +63,19 @@ pub async fn run(
         mut membership,
         mut listed,
         mut health,
+        running,
+        fence,
     } = news;
-    let lease = tokio::spawn(keep_lease(
-        client.clone(),
-        facts.name.clone(),
-        refused.clone(),
-        shutdown.clone(),
-    ));
+    let uid = watch::Sender::new(None);
+    let keeper = Keeper {
+        api: Api::namespaced(client.clone(), NAMESPACE),
+        name: facts.name.clone(),
+        uid: uid.subscribe(),
+        running,
+        fence,
+        refused: refused.clone(),
+    };
+    let lease = tokio::spawn(keeper.run(shutdown.clone()));
     let mut node: Option<Node> = None;
     let mut retry = FIRST_RETRY;
     let mut due = Instant::now();
@@ -94,6 +106,7 @@ pub async fn run(
         facts.addrs = named;
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
+                uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
                 retry = FIRST_RETRY;
                 due = Instant::now() + STATUS_EVERY;
             }
@@ -143,50 +156,94 @@ async fn tell(
     Ok(())
 }
 
-async fn keep_lease(client: Client, name: String, refused: Arc<Notify>, shutdown: Shutdown) {
-    let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
-    let mut retry = FIRST_RETRY;
-    loop {
-        let renewed = tokio::time::timeout(PATIENCE, renew(&api, &name)).await;
-        if is_unauthorized(&renewed) {
-            refused.notify_one();
-        }
-        let pause = if matches!(renewed, Ok(Ok(()))) {
-            retry = FIRST_RETRY;
-            RENEW_EVERY
-        } else {
-            let pause = retry;
-            retry = (retry * 2).min(LAST_RETRY);
-            pause
-        };
-        let wait = tokio::time::sleep(pause);
-        if shutdown.unless(wait).await.is_none() {
-            return;
-        }
-    }
+/// What renews the lease.
+struct Keeper {
+    api: Api<Lease>,
+    name: String,
+    /// The node's own, once it is known: the lease goes with the node.
+    uid: watch::Receiver<Option<String>>,
+    running: Arc<Running>,
+    fence: Fence,
+    refused: Arc<Notify>,
 }
 
-/// Renews the lease; makes it when there is none, as after a restart of the server.
-async fn renew(api: &Api<Lease>, name: &str) -> Result<(), kube::Error> {
-    // Six digits: what Kubernetes' MicroTime has.
-    let now = format!("{:.6}", Timestamp::now());
-    let spec = json!({
-        "holderIdentity": name,
-        "leaseDurationSeconds": LEASE_SECONDS,
-        "renewTime": now,
-    });
-    let patch = Patch::Merge(json!({ "spec": spec }));
-    match api.patch(name, &PatchParams::default(), &patch).await {
-        Ok(_) => return Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => return Err(error),
+impl Keeper {
+    async fn run(self, shutdown: Shutdown) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let asked = Instant::now();
+            let is_fast = self.running.pods().values().any(|pod| is_fast(&pod.pod));
+            let (lasts, every, timeout) = match is_fast {
+                true => (FAST_LEASE, FAST_RENEWAL, FAST_RENEWAL * 2),
+                false => (LEASE, RENEW_EVERY, PATIENCE),
+            };
+            let renewed = tokio::time::timeout(timeout, self.renew(lasts)).await;
+            if is_unauthorized(&renewed) {
+                self.fence.refused(asked);
+                self.refused.notify_one();
+            }
+            let pause = if matches!(renewed, Ok(Ok(()))) {
+                self.fence.renewed(asked);
+                retry = FIRST_RETRY;
+                every
+            } else {
+                let pause = retry.min(every);
+                retry = (retry * 2).min(LAST_RETRY);
+                pause
+            };
+            if shutdown.unless(self.pause(pause, is_fast)).await.is_none() {
+                return;
+            }
+        }
     }
-    let lease = json!({
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": { "name": name, "namespace": NAMESPACE },
-        "spec": spec,
-    });
-    let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
-    api.create(&PostParams::default(), &lease).await.map(drop)
+
+    /// Not longer than until the first pod comes that wants more of the lease.
+    async fn pause(&self, pause: Duration, was_fast: bool) {
+        let end = Instant::now() + pause;
+        while Instant::now() < end {
+            let look = end.min(Instant::now() + FAST_RENEWAL);
+            tokio::time::sleep_until(look).await;
+            let pods = self.running.pods();
+            if !was_fast && pods.values().any(|pod| is_fast(&pod.pod)) {
+                return;
+            }
+        }
+    }
+
+    /// Renews the lease; makes it when there is none, as after a restart of the server.
+    async fn renew(&self, lasts: Duration) -> Result<(), kube::Error> {
+        // Six digits: what Kubernetes' MicroTime has.
+        let now = format!("{:.6}", Timestamp::now());
+        let spec = json!({
+            "holderIdentity": self.name,
+            "leaseDurationSeconds": lasts.as_secs(),
+            "renewTime": now,
+        });
+        let mut metadata = json!({});
+        if let Some(uid) = &*self.uid.borrow() {
+            metadata["ownerReferences"] =
+                json!([{"apiVersion": "v1", "kind": "Node", "name": self.name, "uid": uid}]);
+        }
+        let patch = Patch::Merge(json!({ "metadata": metadata, "spec": spec }));
+        match self
+            .api
+            .patch(&self.name, &PatchParams::default(), &patch)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+        metadata["name"] = json!(self.name);
+        metadata["namespace"] = json!(NAMESPACE);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": spec,
+        });
+        let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
+        let made = self.api.create(&PostParams::default(), &lease).await;
+        made.map(drop)
+    }
 }

@@ -5,6 +5,7 @@
 //! Node is deleted or it gets an address that it does not connect from: its certificate is good for the
 //! next one. Its key is made first, and stays: the server gives the node's name to that key alone.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -112,6 +114,14 @@ pub struct Applicant {
     pub node_name: String,
     pub node_ips: Addrs,
     pub data_dir: PathBuf,
+    pub registration: Registration,
+}
+
+/// What the node's object says from the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Registration {
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
 }
 
 impl Applicant {
@@ -284,7 +294,9 @@ async fn ask(applicant: &Applicant, proof: Proof<'_>) -> Result<Membership, Join
     let key = own_key(&applicant.data_dir)?;
     let request = certificates::make_request(&key, &identity, &names)
         .map_err(local("make a certificate request"))?;
-    let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request });
+    let Registration { labels, taints } = &applicant.registration;
+    let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request,
+        "labels": labels, "taints": taints });
     let answer = post(&applicant.server, proof, body.to_string()).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|e| JoinError::Refused(format!("its answer does not read: {e}")))?;
@@ -521,6 +533,7 @@ mod tests {
             node_name: "node-1".into(),
             node_ips: ips.parse().expect("addresses"),
             data_dir: PathBuf::new(),
+            registration: Registration::default(),
         };
         let names: Vec<String> = applicant("172.31.0.11,fd00:31::b").names().collect();
         let who = certificates::Identity::new("system:node:node-1", &["system:nodes"]);

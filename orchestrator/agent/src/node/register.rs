@@ -1,5 +1,7 @@
 //! The node's own object, which joining has made: its labels and its status are kept true.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
 use kube::api::{Patch, PatchParams};
@@ -7,6 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::facts::{self, Capacity};
+use super::pressure::Pressure;
 use crate::pod::status::seconds;
 use datapath::Addrs;
 
@@ -27,6 +30,8 @@ pub struct NodeFacts {
 pub struct Health {
     /// What is wrong; empty when the node is ready.
     pub problems: Vec<String>,
+    /// What the node is short of.
+    pub pressures: BTreeSet<Pressure>,
 }
 
 impl NodeFacts {
@@ -76,6 +81,38 @@ pub async fn write_status(
         .await
 }
 
+/// Reason and message of each condition, as kubelets say them: without pressure, and under it.
+type Said = (&'static str, &'static str);
+const PRESSURES: [(Pressure, Said, Said); 3] = [
+    (
+        Pressure::Memory,
+        (
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        (
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        ),
+    ),
+    (
+        Pressure::Disk,
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    ),
+    (
+        Pressure::Pid,
+        (
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        (
+            "KubeletHasInsufficientPID",
+            "kubelet has insufficient PID available",
+        ),
+    ),
+];
+
 /// Kubernetes' node conditions; those that others wrote stay as they are.
 fn conditions(health: &Health, known: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
     let ready = match health.problems.as_slice() {
@@ -86,30 +123,15 @@ fn conditions(health: &Health, known: &[NodeCondition], now: Timestamp) -> Vec<N
         ),
         problems => ("False", "KubeletNotReady", problems.join("; ")),
     };
-    let fine = |reason: &'static str, message: &str| ("False", reason, message.to_owned());
-    let ours = [
-        (
-            "MemoryPressure",
-            fine(
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-            ),
-        ),
-        (
-            "DiskPressure",
-            fine("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ),
-        (
-            "PIDPressure",
-            fine(
-                "KubeletHasSufficientPID",
-                "kubelet has sufficient PID available",
-            ),
-        ),
-        ("Ready", ready),
-    ];
+    let pressed = PRESSURES.map(|(pressure, fine, pressed)| {
+        let (status, (reason, message)) = match health.pressures.contains(&pressure) {
+            true => ("True", pressed),
+            false => ("False", fine),
+        };
+        (pressure.condition(), (status, reason, message.to_owned()))
+    });
+    let ours = pressed.into_iter().chain([("Ready", ready)]);
     let mut conditions: Vec<NodeCondition> = ours
-        .into_iter()
         .map(|(kind, (status, reason, message))| {
             let before = known
                 .iter()
@@ -152,11 +174,38 @@ mod tests {
     fn a_node_with_a_problem_is_not_ready_and_says_why() {
         let health = Health {
             problems: vec!["the engine is down".into(), "no range".into()],
+            ..Health::default()
         };
         let conditions = conditions(&health, &[], at(5));
         assert_eq!(ready(&conditions).status, "False");
         let message = "the engine is down; no range";
         assert_eq!(ready(&conditions).message.as_deref(), Some(message));
+    }
+
+    #[test]
+    fn a_node_under_pressure_says_so_as_kubelets_do() {
+        let health = Health {
+            pressures: BTreeSet::from([Pressure::Disk]),
+            ..Health::default()
+        };
+        let conditions = conditions(&health, &[], at(5));
+        let said = |kind: &str| {
+            let found = conditions.iter().find(|it| it.type_ == kind);
+            let found = found.expect("a condition");
+            (
+                found.status.clone(),
+                found.reason.clone().unwrap_or_default(),
+            )
+        };
+        assert_eq!(
+            said("DiskPressure"),
+            ("True".into(), "KubeletHasDiskPressure".into())
+        );
+        assert_eq!(
+            said("PIDPressure"),
+            ("False".into(), "KubeletHasSufficientPID".into())
+        );
+        assert_eq!(said("Ready").0, "True");
     }
 
     #[test]

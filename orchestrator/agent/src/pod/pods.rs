@@ -17,6 +17,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::refuse;
 use super::worker::{self, NodeContext, PodUpdate};
 use crate::network::wiring::PodNetwork;
+use crate::node::static_pods::shell::{Given, News};
+use crate::node::static_pods::{is_mirror, is_static};
 use crate::runtime::{PodRef, Runtime, RuntimeError, Sighting, is_uid};
 use crate::volumes::PodDir;
 use datapath::HostPort;
@@ -31,6 +33,20 @@ struct Handle {
     wake: Arc<Notify>,
 }
 
+impl Handle {
+    fn is_static(&self) -> bool {
+        is_static(&self.updates.borrow().pod)
+    }
+}
+
+/// The next pod of a manifest; never, where there are none.
+async fn next_given(given: &mut Option<mpsc::Receiver<Given>>) -> Option<Given> {
+    match given {
+        Some(given) => given.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Every worker of the node.
 struct Pods<R, N> {
     node: Arc<NodeContext<R, N>>,
@@ -42,10 +58,22 @@ struct Pods<R, N> {
     with_host_ports: BTreeSet<String>,
     /// The API has listed its pods: what it did not name may be ended.
     complete: bool,
+    /// Who makes the mirrors of static pods; None: there are none.
+    mirrors: Option<mpsc::Sender<News>>,
+}
+
+/// Where static pods come from, and where what the API says of their mirrors goes.
+pub struct Manifests {
+    pub given: mpsc::Receiver<Given>,
+    pub mirrors: mpsc::Sender<News>,
 }
 
 /// Runs the node's pods until shutdown, and leaves them running then.
-pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdown: Shutdown) {
+pub async fn run<R: Runtime, N: PodNetwork>(
+    node: Arc<NodeContext<R, N>>,
+    manifests: Option<Manifests>,
+    shutdown: Shutdown,
+) {
     let (ended, mut endings) = mpsc::channel(64);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
     let mut api = watcher(Api::<Pod>::all(node.client.clone()), config)
@@ -55,6 +83,10 @@ pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdo
     let mut relist = tokio::time::interval(RELIST_EVERY);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut listed = BTreeSet::new();
+    let (mut given, mirrors) = match manifests {
+        Some(Manifests { given, mirrors }) => (Some(given), Some(mirrors)),
+        None => (None, None),
+    };
     let mut pods = Pods {
         node,
         workers: BTreeMap::new(),
@@ -62,6 +94,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdo
         fingerprints: BTreeMap::new(),
         with_host_ports: BTreeSet::new(),
         complete: false,
+        mirrors,
     };
     loop {
         tokio::select! {
@@ -71,6 +104,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdo
                 Some(Err(error)) => tracing::debug!(%error, "the watch of pods is interrupted"),
                 None => return,
             },
+            Some((pod, gone)) = next_given(&mut given) => pods.update(Pod::clone(&pod), gone).await,
             Some(uid) = news.recv() => pods.wake(&uid),
             Some(uid) = endings.recv() => {
                 pods.workers.remove(&uid);
@@ -84,18 +118,28 @@ pub async fn run<R: Runtime, N: PodNetwork>(node: Arc<NodeContext<R, N>>, shutdo
 impl<R: Runtime, N: PodNetwork> Pods<R, N> {
     async fn hear(&mut self, event: watcher::Event<Pod>, listed: &mut BTreeSet<String>) {
         match event {
-            watcher::Event::Init => listed.clear(),
+            watcher::Event::Init => {
+                listed.clear();
+                self.tell_mirrors(News::Listing).await;
+            }
+            watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) if is_mirror(&pod) => {
+                self.tell_mirrors(News::Shown(Arc::new(pod))).await;
+            }
+            watcher::Event::Delete(pod) if is_mirror(&pod) => {
+                self.tell_mirrors(News::Gone(Arc::new(pod))).await;
+            }
             watcher::Event::InitApply(pod) => {
                 listed.extend(pod.metadata.uid.clone());
                 self.update(pod, false).await;
             }
             watcher::Event::InitDone => {
+                self.tell_mirrors(News::Listed).await;
                 self.node.network.host_ports(None).await;
                 let missing: Vec<String> = self
                     .workers
-                    .keys()
-                    .filter(|uid| !listed.contains(*uid))
-                    .cloned()
+                    .iter()
+                    .filter(|(uid, worker)| !listed.contains(*uid) && !worker.is_static())
+                    .map(|(uid, _)| uid.clone())
                     .collect();
                 for uid in missing {
                     self.lose(&uid);
@@ -107,6 +151,15 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
             }
             watcher::Event::Apply(pod) => self.update(pod, false).await,
             watcher::Event::Delete(pod) => self.update(pod, true).await,
+        }
+    }
+
+    /// Says what the API has of a static pod; nobody hears where there are none, and a mirror of a former run stays
+    /// until somebody deletes it.
+    async fn tell_mirrors(&self, news: News) {
+        if let Some(mirrors) = &self.mirrors {
+            // It ends with the agent.
+            let _ = mirrors.send(news).await;
         }
     }
 

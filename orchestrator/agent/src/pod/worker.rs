@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::network::drain::{self, Progress};
 use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
+use crate::node::running::Running;
 use crate::runtime::image_root;
 use crate::runtime::{Container, Role, Runtime, RuntimeError, State};
 use crate::volumes::{Dns, PodDir};
@@ -74,6 +75,8 @@ pub struct NodeContext<R, N> {
     /// The ConfigMaps and Secrets of all pods.
     pub watched: Watched,
     pub measuring: Measuring,
+    /// What runs, for what measures and shows it.
+    pub running: Arc<Running>,
 }
 
 /// What the API says of a pod.
@@ -125,7 +128,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let mut worker = Worker::new(node, update, notes, wake.clone());
     loop {
         let until = match worker.settle().await {
-            Step::Finished => return,
+            Step::Finished => return worker.node.running.forget(worker.uid()),
             Step::Wait(until) => until,
             Step::Progress => Instant::now() + RETRY,
             Step::Settled => Instant::now() + Duration::from_secs(3600),
@@ -188,7 +191,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
         let admission = refuse::admit(&update.pod, node.abilities);
         let memory = Memory {
-            refused: admission.refusal,
+            refused: admission
+                .refusal
+                .or_else(|| node.running.refusal(&update.pod)),
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();
@@ -264,6 +269,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 tracing::warn!(%error, "containers could not be listed");
                 return Step::Wait(Instant::now() + RETRY);
             }
+        }
+        self.node
+            .running
+            .set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        if let Some(eviction) = self.node.running.take_eviction(self.uid()) {
+            self.evict(eviction.message);
         }
         self.forget_the_dead();
         self.follow_objects();

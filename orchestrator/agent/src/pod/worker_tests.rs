@@ -190,6 +190,7 @@ impl Stage {
             metrics: Arc::default(),
             watched: Watched::new(objects.client(), Box::new(move || objects.client())),
             measuring: Measuring::every(Duration::from_millis(50)),
+            running: Arc::default(),
         });
         let pod = json!({
             "metadata": { "name": "web", "namespace": "default", "uid": "u1" },

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Probed, Server, kind};
+use super::{METRICS, Probed, Server, kind};
 use crate::objects::{Current, WriteError};
 use crate::outgoing::{self, Unready};
 use crate::write::{Part, Writer};
@@ -82,11 +82,19 @@ async fn keep_own(state: &State) -> Result<(), ApiError> {
             },
         })
     });
+    let metrics = Server::metrics("");
+    let metrics = json!({
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": metrics.name, "labels": {KEPT: "onstart"}},
+        "spec": metrics.made_of.0,
+    });
+    let wanted = wanted.chain([metrics]);
     // Side by side they share one sync of the disk.
     try_join_all(wanted.map(|service| bootstrap::ensure(state, kind, service, false))).await?;
     let names: BTreeSet<String> = versions
         .iter()
         .map(|version| name(&version.group, &version.version))
+        .chain([name(METRICS.0, METRICS.1)])
         .collect();
     for cached in state.objects.cache.list(kind, None).1 {
         if cached.labels().contains_key(KEPT) && !names.contains(cached.name()) {
@@ -108,7 +116,8 @@ async fn others(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiError> {
         let due = probed_at.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
         if due || now != seen {
             let servers = state.aggregated.servers(&state)?;
-            let probes = servers.iter().map(|server| look_after(&state, server));
+            let others = servers.iter().filter(|server| !server.is_own);
+            let probes = others.map(|server| look_after(&state, server));
             try_join_all(probes).await?;
             probed_at = Some(Instant::now());
             // The conditions that were written are nothing new.

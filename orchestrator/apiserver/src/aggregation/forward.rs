@@ -13,7 +13,7 @@ use crate::authn::User;
 use crate::hops::{ask_to_upgrade, clean};
 use crate::rest::Answer;
 use crate::shares::Peer;
-use crate::{State, outgoing, reply, request};
+use crate::{State, outgoing, reply, request, samples};
 use api::ApiError;
 use sys::front::Takeover;
 use sys::relay::relay;
@@ -31,6 +31,9 @@ pub async fn forward(
     user: &User,
     request: Request<Body>,
 ) -> Answer {
+    if server.is_own {
+        return samples::answer(state, &request);
+    }
     if !server.probed().available {
         return Ok(unavailable("service unavailable"));
     }

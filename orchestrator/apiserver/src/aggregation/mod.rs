@@ -6,7 +6,8 @@
 //!      └── condition Available ◀── probes (availability)
 //! ```
 //!
-//! What this server serves itself is never passed on, whatever an APIService says.
+//! What this server serves itself is never passed on, whatever an APIService says; but for metrics.k8s.io, which
+//! is served here (`samples`) while no APIService leads elsewhere.
 
 mod availability;
 mod forward;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::outgoing::{ClientConfig, Trusted};
 use super::registry::Snapshot;
-use super::{Pki, State, reply};
+use super::{Pki, State, reply, samples};
 use api::{ApiError, Resource};
 use store::Revision;
 
@@ -36,10 +37,15 @@ struct Known {
     at: Revision,
 }
 
+/// The group that is served here until somebody else does.
+const METRICS: (&str, &str) = ("metrics.k8s.io", "v1beta1");
+
 /// The server of a version of a group.
 pub struct Server {
     pub group: String,
     pub version: String,
+    /// It is this server.
+    is_own: bool,
     /// How it is reached, or why it cannot be.
     client: Result<ClientConfig, String>,
     /// The groups of this server are ordered by it, the greatest first.
@@ -74,7 +80,8 @@ impl Aggregated {
         let shown = issued.as_ref().map(|issued| &issued.front_proxy);
         let certificate = shown.map_or("", |shown| &shown.certificate);
         let is_current = |server: &Arc<Server>| server.made_of.1 == certificate;
-        if known.at == changed && known.servers.iter().all(is_current) {
+        if known.at == changed && !known.servers.is_empty() && known.servers.iter().all(is_current)
+        {
             return Ok(known.servers);
         }
         let mut servers = Vec::new();
@@ -96,6 +103,10 @@ impl Aggregated {
                 }
                 Arc::new(server)
             }));
+        }
+        let is_metrics = |server: &Arc<Server>| (&*server.group, &*server.version) == METRICS;
+        if !servers.iter().any(is_metrics) {
+            servers.push(Arc::new(Server::metrics(certificate)));
         }
         servers.sort_by(|a, b| b.priority.cmp(&a.priority).then(a.name.cmp(&b.name)));
         let known = Known {
@@ -192,6 +203,25 @@ impl Aggregated {
 }
 
 impl Server {
+    /// This server, for what its agents measure.
+    fn metrics(certificate: &str) -> Self {
+        let (group, version) = METRICS;
+        let spec = json!({"group": group, "version": version,
+            "groupPriorityMinimum": 100, "versionPriority": 100});
+        let server = Self::of(
+            &format!("{version}.{group}"),
+            (spec, certificate.to_owned()),
+        );
+        server.note(Probed {
+            available: true,
+            resources: samples::resources(),
+        });
+        Self {
+            is_own: true,
+            ..server
+        }
+    }
+
     fn of(name: &str, made_of: (Value, String)) -> Self {
         let spec = &made_of.0;
         let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
@@ -203,6 +233,7 @@ impl Server {
         Self {
             group: text("group"),
             version: text("version"),
+            is_own: false,
             client: trusted
                 .and_then(|trusted| ClientConfig::service(&spec["service"], "", trusted)),
             priority: (number("groupPriorityMinimum"), number("versionPriority")),

@@ -5,7 +5,7 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::applied;
+use crate::{applied, samples};
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
@@ -51,10 +51,12 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 17] = [
+static NODE_RULES: [Rule; 18] = [
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
+    // Mirrors of its static pods.
+    rule("", "pods", &[Verb::Create], Whose::New),
     rule("", "pods", &[Verb::Get, Verb::Delete], Whose::Bound),
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),
@@ -75,7 +77,7 @@ static NODE_RULES: [Rule; 17] = [
 ];
 
 /// What the paths begin with that are the nodes' own.
-const NODE_PATHS: [&str; 1] = [applied::PREFIX];
+const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
 

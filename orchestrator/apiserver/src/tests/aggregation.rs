@@ -144,12 +144,10 @@ async fn a_group_of_another_server_is_discovered_once_it_answers() {
     assert_eq!(group["kind"], "APIGroup");
     let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let all = cluster.get_as("/apis", v2).await.expect(200);
-    let last = all["items"]
-        .as_array()
-        .and_then(|all| all.last())
-        .expect("a group");
-    assert_eq!(last["metadata"]["name"], "wardle.example.com");
-    let resource = &last["versions"][0]["resources"][0];
+    let groups = all["items"].as_array().expect("a list").iter();
+    let mut found = groups.filter(|group| group["metadata"]["name"] == "wardle.example.com");
+    let found = found.next().expect("a group");
+    let resource = &found["versions"][0]["resources"][0];
     assert_eq!(resource["responseKind"]["kind"], "Flunder");
     assert_eq!(resource["subresources"][0]["subresource"], "status");
 }

@@ -65,6 +65,54 @@ impl Setting {
     }
 }
 
+#[tokio::test]
+async fn a_node_brings_its_labels_and_taints_when_it_joins_first() {
+    let setting = Setting::start().await;
+    let by = By::Token(setting.token(None).await);
+    let key = make_key().expect("a key");
+    let ask = async |labels: Value, taints: Value| {
+        let names = ["node-1".to_owned()];
+        let csr = make_request(&key, &identity("node-1"), &names).expect("a request");
+        let body = json!({"nodeName": "node-1", "csr": csr, "labels": labels, "taints": taints});
+        setting.ask(&by, &body.to_string()).await
+    };
+    for (labels, taints) in [
+        (
+            json!({"node-role.kubernetes.io/control-plane": ""}),
+            json!([]),
+        ),
+        (json!({"a b": "c"}), json!([])),
+        (json!({}), json!([{"key": "a", "effect": "Sometimes"}])),
+        (
+            json!({}),
+            json!([{"key": "a", "effect": "NoSchedule", "other": 1}]),
+        ),
+    ] {
+        let refused = ask(labels.clone(), taints.clone()).await;
+        assert!(
+            [400, 422].contains(&refused.code.as_u16()),
+            "{labels} {taints}: {}",
+            refused.body
+        );
+    }
+    setting.cluster.get(NODE).await.expect(404);
+    let taints = json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]);
+    ask(json!({"disk": "ssd"}), taints.clone())
+        .await
+        .expect(200);
+    let node = setting.cluster.get(NODE).await.expect(200);
+    assert_eq!(node["metadata"]["labels"]["disk"], "ssd");
+    let has = |key: &str| {
+        let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+        taints.filter(|taint| taint["key"] == key).count()
+    };
+    assert_eq!(has("gpu"), 1, "{}", node["spec"]);
+    // A restarted agent that says something else changes nothing.
+    ask(json!({"disk": "slow"}), json!([])).await.expect(200);
+    let node = setting.cluster.get(NODE).await.expect(200);
+    assert_eq!(node["metadata"]["labels"]["disk"], "ssd");
+}
+
 enum By {
     Token(String),
     User(User),

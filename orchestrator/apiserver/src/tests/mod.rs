@@ -35,6 +35,7 @@ mod races;
 mod remote;
 mod reviews;
 mod rights;
+mod samples;
 mod scale;
 mod service_account_pods;
 mod service_account_tokens;

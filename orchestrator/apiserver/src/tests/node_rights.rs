@@ -311,6 +311,42 @@ async fn a_refusal_says_why_in_kubernetes_words() {
 }
 
 #[tokio::test]
+async fn a_node_makes_mirrors_of_its_own_pods_and_no_others() {
+    let one = two_nodes().await.as_user(node("one"));
+    let mirror = |change: &dyn Fn(&mut Value)| {
+        let mut pod = pod("static-one");
+        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "abc"});
+        pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node",
+            "name": "one", "uid": "u", "controller": true}]);
+        pod["spec"]["nodeName"] = "one".into();
+        change(&mut pod);
+        pod
+    };
+    let refused: [(&str, &dyn Fn(&mut Value)); 6] = [
+        ("no mirror", &|pod| pod["metadata"]["annotations"] = json!({})),
+        ("another node", &|pod| pod["spec"]["nodeName"] = "two".into()),
+        ("no node", &|pod| drop(pod["spec"]["nodeName"].take())),
+        ("another owner", &|pod| {
+            pod["metadata"]["ownerReferences"][0]["name"] = "two".into();
+        }),
+        ("no owner", &|pod| pod["metadata"]["ownerReferences"] = json!([])),
+        ("a volume", &|pod| {
+            let volume = json!([{"name": "v", "configMap": {"name": "mine"}}]);
+            pod["spec"]["volumes"] = volume;
+        }),
+    ];
+    for (what, change) in refused {
+        let answer = one.post(PODS, mirror(change)).await;
+        assert_eq!(answer.code, 403, "{what}: {}", answer.body);
+    }
+    one.post(PODS, mirror(&|_| {})).await.expect(201);
+    let path = format!("{PODS}/static-one");
+    let status = json!({"status": {"phase": "Running"}});
+    one.merge(&format!("{path}/status"), status).await.expect(200);
+    one.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+}
+
+#[tokio::test]
 async fn pods_are_listed_by_the_selector_that_names_the_node_alone() {
     let one = two_nodes().await.as_user(node("one"));
     let all = "/api/v1/pods";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::NodeSelectorTerm;
 
 use super::row::Placement;
-use crate::node_lifecycle::tolerates;
+use crate::taint_eviction::tolerates;
 use crate::object::Object;
 use api::selector::Requirement;
 

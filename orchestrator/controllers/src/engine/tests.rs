@@ -33,6 +33,7 @@ pub fn engine() -> Engine {
         }],
         load_balancer_pool: Vec::new(),
         root_ca: String::new(),
+        finished_pods_kept: 12_500,
     };
     Engine::new(config, now())
 }

@@ -30,6 +30,11 @@ fn pod(tolerations: Value) -> (Kind, Value) {
 
 /// The plan when the lease was renewed `age` seconds ago.
 fn planned(objects: Vec<(Kind, Value)>, age: i64) -> Plan {
+    planned_with(objects, age, None)
+}
+
+/// The same of a lease that lasts so long.
+fn planned_with(objects: Vec<(Kind, Value)>, age: i64, fenced: Option<SignedDuration>) -> Plan {
     let world = world(objects);
     let node = world.all(Kind::NODE).next().unwrap();
     plan(&View {
@@ -37,6 +42,7 @@ fn planned(objects: Vec<(Kind, Value)>, age: i64) -> Plan {
         row: node.as_node().unwrap(),
         pods: world.pods_on("node-1"),
         renewed: now() - SignedDuration::from_secs(age),
+        fenced,
         now: now(),
     })
 }
@@ -98,7 +104,7 @@ fn a_lost_lease_makes_every_condition_unknown_and_takes_pods_out_of_service() {
     assert!(words[2].starts_with("patch pods/status pod"), "{words:?}");
     let expected = ["unreachable:NoSchedule", "unreachable:NoExecute"].map(str::to_owned);
     assert_eq!(tainted(&plan), Some(expected.to_vec()));
-    assert_eq!(plan.again, Some(SignedDuration::from_secs(300)));
+    assert_eq!(plan.again, None);
 }
 
 #[test]
@@ -126,45 +132,81 @@ fn taints_follow_the_condition_and_leave_others_alone() {
 }
 
 #[test]
-fn pods_are_evicted_when_their_patience_ends() {
-    let tolerates = |seconds: Value| {
-        json!([{
-            "key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute",
-            "tolerationSeconds": seconds,
-        }])
+fn a_pod_with_fast_failover_is_replaced_once_its_fenced_node_is_lost() {
+    let (_, mut fast) = pod(json!([]));
+    fast["metadata"]["name"] = json!("fast");
+    fast["metadata"]["annotations"] = json!({api::annotations::FAILOVER: "fast"});
+    let objects = || {
+        let node = node("True", json!([]));
+        vec![node, (Kind::POD, fast.clone()), pod(json!([]))]
     };
-    // (tolerations, seconds since the taint, evicted, seconds until it is)
-    let cases = [
-        (json!([]), 299, false, Some(1)),
-        (json!([]), 300, true, None),
-        (tolerates(json!(60)), 59, false, Some(1)),
-        (tolerates(json!(60)), 60, true, None),
-        (tolerates(Value::Null), 9000, false, None),
-        (json!([{"operator": "Exists"}]), 9000, false, None),
-    ];
-    for (tolerations, age, evicted, again) in cases {
-        let since = timestamp(now() - SignedDuration::from_secs(age));
-        let node = node("Unknown", taints(UNREACHABLE, &since));
-        let plan = planned(vec![node, pod(tolerations.clone())], 9000);
-        let deleted = words(&plan.actions).contains(&"delete pods pod".to_owned());
-        assert_eq!(deleted, evicted, "{tolerations} after {age} s");
+    let lasts = Some(SignedDuration::from_secs(5));
+    let early = planned_with(objects(), 6, lasts);
+    assert_eq!(
+        (early.actions, early.again),
+        (vec![], Some(SignedDuration::from_secs(1)))
+    );
+    let lost = planned_with(objects(), 7, lasts);
+    let words = words(&lost.actions);
+    let deletes: Vec<_> = words
+        .iter()
+        .filter(|word| word.starts_with("delete"))
+        .collect();
+    assert_eq!(deletes, ["delete pods fast"]);
+    let tainted = words.iter().position(|word| word.contains("taints"));
+    let deleted = words.iter().position(|word| word.starts_with("delete"));
+    assert!(tainted < deleted, "{words:?}");
+    let unfenced = planned_with(objects(), 60, None);
+    let deleted = unfenced
+        .actions
+        .iter()
+        .any(|it| matches!(it, Action::Delete(_)));
+    assert!(!deleted, "nobody knows whether it still runs");
+}
+
+#[test]
+fn a_lease_promises_to_fence_by_its_duration() {
+    let mut controller = NodeController::new(now() - SignedDuration::from_secs(1000));
+    let mut world = world(vec![node("True", json!([]))]);
+    let lease = |seconds: i64| {
+        let value = json!({"metadata": {"name": "node-1", "namespace": NODE_LEASES},
+            "spec": {"renewTime": format!("2026-01-01T00:09:0{}.000000Z", seconds % 10),
+                "leaseDurationSeconds": seconds}});
+        crate::fixture::object(Kind::LEASE, value)
+    };
+    let about = (Kind::NODE, Key::new("", "node-1"));
+    for (seconds, again) in [(40, 40), (5, 7)] {
+        let mut lease = lease(seconds);
+        lease.meta.revision = u64::try_from(100 - seconds).unwrap();
+        for diff in world.apply(crate::world::Change::Upsert(lease)) {
+            controller.hear(&diff, now());
+        }
+        let plan = controller.plan(&world, &about, now()).unwrap();
         assert_eq!(
             plan.again,
-            again.map(SignedDuration::from_secs),
-            "{tolerations} after {age} s"
+            Some(SignedDuration::from_secs(again)),
+            "{seconds}"
         );
     }
 }
 
 #[test]
-fn a_taint_of_somebody_else_evicts_at_once_who_does_not_tolerate_it() {
-    let taint = json!([{"key": "repair", "value": "yes", "effect": "NoExecute"}]);
-    let equal = json!([{"key": "repair", "operator": "Equal", "value": "yes"}]);
-    for (tolerations, evicted) in [(json!([]), true), (equal, false)] {
-        let plan = planned(vec![node("True", taint.clone()), pod(tolerations)], 5);
-        assert_eq!(
-            words(&plan.actions).contains(&"delete pods pod".to_owned()),
-            evicted
-        );
-    }
+fn a_node_under_pressure_and_one_that_is_cordoned_are_closed_to_new_pods() {
+    let (_, mut value) = node("True", json!([{"key": "gpu", "effect": "NoSchedule"}]));
+    value["spec"]["unschedulable"] = json!(true);
+    let conditions = value["status"]["conditions"].as_array_mut().unwrap();
+    conditions.push(json!({"type": "MemoryPressure", "status": "True"}));
+    let plan = planned(vec![(Kind::NODE, value)], 5);
+    let expected = [
+        "gpu:NoSchedule",
+        "memory-pressure:NoSchedule",
+        "unschedulable:NoSchedule",
+    ];
+    assert_eq!(tainted(&plan), Some(expected.map(str::to_owned).to_vec()));
+    let closed = json!([
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+        {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"},
+    ]);
+    let open = planned(vec![node("True", closed)], 5);
+    assert_eq!(tainted(&open), Some(vec![]), "what closed it is over");
 }

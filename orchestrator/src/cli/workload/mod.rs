@@ -22,6 +22,7 @@ mod scale;
 mod set;
 mod terminal;
 mod three_way;
+mod top;
 
 use cluster::ClusterArgs;
 pub use terminal::Terminated;
@@ -44,6 +45,7 @@ pub enum Verb {
     Set(set::Set),
     Run(run::Run),
     Expose(expose::Expose),
+    Top(top::Top),
     ClusterInfo(cluster::ClusterInfo),
 }
 
@@ -69,6 +71,7 @@ pub fn run(verb: Verb) -> anyhow::Result<()> {
             Verb::Set(verb) => verb.run().await,
             Verb::Run(verb) => verb.run().await,
             Verb::Expose(verb) => verb.run().await,
+            Verb::Top(verb) => verb.run().await,
             Verb::ClusterInfo(verb) => verb.run().await,
         }
     });

@@ -39,7 +39,7 @@ impl Node {
         let id = runtime.create(&spec("c", tty)).await.expect("made");
         runtime.start(&id).await.expect("started");
         let (_, membership) = watch::channel(member(&authority, &["node-1"]));
-        let served = Served::new(runtime.clone(), Arc::default());
+        let served = Served::new(runtime.clone(), Arc::default(), Default::default());
         let shutdown = Shutdown::new();
         tokio::spawn(serve(listener, membership, served, shutdown.clone()));
         Self {

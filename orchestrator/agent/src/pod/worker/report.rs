@@ -10,6 +10,7 @@ use super::pod_name;
 
 use crate::api::events;
 use crate::network::wiring::PodNetwork;
+use crate::node::static_pods::is_static;
 use crate::pod::plan::Probed;
 use crate::pod::prober::Verdict;
 use crate::pod::refuse::Refusal;
@@ -22,7 +23,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) async fn report(&mut self) -> Result<(), kube::Error> {
         let status = status::status(&self.view(), &self.place);
         let pod = self.update.pod.clone();
-        let known = self.reported.as_ref().or(pod.status.as_ref());
+        // What a static pod's mirror says may be of another mirror than the last one.
+        let is_static = is_static(&pod);
+        let written = self.reported.as_ref().filter(|_| !is_static);
+        let known = written.or(pod.status.as_ref());
         if known.is_some_and(|known| same(known, &status)) {
             return Ok(());
         }
@@ -32,7 +36,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let namespace = meta.namespace.as_deref().unwrap_or("default");
         let api: Api<Pod> = Api::namespaced(self.node.client.clone(), namespace);
         let name = meta.name.as_deref().unwrap_or_default();
-        let patch = json!({ "metadata": { "uid": meta.uid }, "status": patch_of(&status) });
+        let mut patch = json!({ "status": patch_of(&status) });
+        if !is_static {
+            patch["metadata"] = json!({ "uid": meta.uid });
+        }
         let patched = api
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
