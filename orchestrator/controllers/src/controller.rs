@@ -8,14 +8,9 @@ use super::action::Plan;
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-<<<<<<< HEAD
     ControllersConfig, aggregation, config_rollout, daemon_set, deployment, garbage, namespace,
     node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
-=======
-    ControllersConfig, aggregation, daemon_set, deployment, garbage, namespace, node_lifecycle,
-    pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
     taint_eviction,
->>>>>>> main
 };
 use client::Kind;
 
@@ -94,9 +89,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(garbage::GarbageController),
         Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
-        Box::new(pod_gc::PodGcController::keeping(
-            config.finished_pods_kept,
-        )),
+        Box::new(pod_gc::PodGcController::keeping(config.finished_pods_kept)),
     ]
 }
 

@@ -30,8 +30,8 @@ mod selections;
 pub mod service;
 mod shelf;
 mod shell;
-pub mod taint_eviction;
 pub mod stateful_set;
+pub mod taint_eviction;
 pub mod task;
 pub mod world;
 

@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
 use super::node_lifecycle;
-use super::revisions::{self, RevisionRow};
 use super::replication::row::SetRow;
+use super::revisions::{self, RevisionRow};
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
 use api::annotations::{FAILOVER, FAILOVER_FAST};

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use self::row::{SetRow, SetStatus};
 use super::action::{self, Action, Create, Delete, Plan};
 use super::controller::{Controller, Due, Ending, Watches};
-use self::row::{SetRow, SetStatus};
 use super::object::{Key, Object, Phase, PodRow};
 use super::world::{Address, Diff, World};
 use client::Kind;
