@@ -10,8 +10,8 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, PodTemplateSpec,
-    ReplicationController, Service, Taint, Toleration,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController,
+    Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
