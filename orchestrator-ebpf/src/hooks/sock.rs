@@ -147,6 +147,10 @@ fn asked(netns: &Netns, to: Addr, port: Port) -> Tuple {
 /// The Service that a connection is to be balanced for here.
 #[inline(always)]
 fn find(ctx: &SockAddrContext, netns: &Netns, addr: Addr, port: Port) -> Option<Service> {
+    // A host port on loopback is the node's: each pod has a loopback of its own.
+    if addr.is_own() && !netns.is_host() {
+        return None;
+    }
     let key = ServiceKey::new(addr, port, Proto::TCP);
     let (service, is_seen) = match maps::service(&key) {
         Some(service) => (service, true),

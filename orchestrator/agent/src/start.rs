@@ -72,6 +72,10 @@ pub struct AgentConfig {
     pub docker_host: String,
     /// Processes of one container, at most; zero means no limit.
     pub pids_limit: u32,
+    /// Where log shippers look for the logs of containers.
+    pub logs_dir: PathBuf,
+    /// Sysctls that pods may set besides the safe ones; a `*` at the end stands for any text.
+    pub unsafe_sysctls: Vec<String>,
     /// Have the kernel count runs of programs, for the metrics.
     pub program_stats: bool,
     /// A backend's node answers clients outside itself.
@@ -310,7 +314,9 @@ impl Body {
             addrs,
             netns: PathBuf::from(format!("/proc/{}/ns/net", std::process::id())),
             data_dir: self.config.data_dir.clone(),
+            logs_dir: self.config.logs_dir.clone(),
             capacity: self.node.capacity.clone(),
+            allocations: Arc::default(),
             abilities: self.abilities(),
             dns: self.dns(),
             runtime: self.runtime.clone(),
@@ -381,6 +387,8 @@ impl Body {
     fn abilities(&self) -> Abilities {
         Abilities {
             app_armor: facts::app_armor(),
+            selinux: facts::selinux(),
+            unsafe_sysctls: self.config.unsafe_sysctls.clone(),
             cluster_dns: self.membership.settings.cluster_dns.is_some(),
         }
     }

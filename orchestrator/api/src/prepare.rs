@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::kinds::core::pod;
 use super::resource::{Absent, Generation, Name, Resource, Subresource};
 
 /// Clears what a client may not set, and sets what the server owns but for time and uid.
@@ -57,6 +58,10 @@ pub(super) fn for_update(
             keep_metadata(new, old);
             keep(new, old, "/metadata", "ownerReferences");
             new["spec"]["ephemeralContainers"] = wanted;
+            resource.default(new);
+        }
+        Some(Subresource::Resize) => {
+            pod::resize::prepare(new, old);
             resource.default(new);
         }
         Some(

@@ -194,6 +194,7 @@ pub enum Subresource {
     Finalize,
     Approval,
     EphemeralContainers,
+    Resize,
     Exec,
     Attach,
     PortForward,
@@ -481,6 +482,7 @@ impl Subresource {
             Self::Finalize => "finalize",
             Self::Approval => "approval",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
             Self::Exec => "exec",
             Self::Attach => "attach",
             Self::PortForward => "portforward",
@@ -500,9 +502,11 @@ impl Subresource {
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
-                &["get", "patch", "update"]
-            }
+            Self::Status
+            | Self::Scale
+            | Self::Approval
+            | Self::EphemeralContainers
+            | Self::Resize => &["get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
@@ -530,7 +534,8 @@ impl Subresource {
             | Self::Log
             | Self::Finalize
             | Self::Approval
-            | Self::EphemeralContainers => of,
+            | Self::EphemeralContainers
+            | Self::Resize => of,
         }
     }
 }

@@ -113,6 +113,10 @@ pub fn connect(tables: &Tables, cookie: u64, to: (Addr, Port)) -> Connect {
         proto: Proto::TCP,
         ..Tuple::default()
     };
+    // Each pod has a loopback of its own.
+    if to.0.is_own() && !netns.is_host() {
+        return Connect::Unchanged;
+    }
     let Some(service) = world.row(&asked, ServiceKey::INSIDE) else {
         return Connect::Unchanged;
     };

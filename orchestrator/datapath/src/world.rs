@@ -474,7 +474,7 @@ impl World {
     }
 
     /// A Service's own addresses are the API server's to give. Those outside are taken from what is
-    /// outside; a pod's host port is on this node.
+    /// outside; a pod's host port is on this node, and one on loopback for the node's own sockets alone.
     fn permits(&self, key: &ServiceKey, claimant: &Claimant) -> bool {
         match claimant {
             Claimant::Port {
@@ -483,7 +483,9 @@ impl World {
             } => true,
             Claimant::Port { .. } => !self.reserved.is_inside(&key.addr),
             Claimant::HostPort { .. } => {
-                key.addr == key.addr.any_of_family() || self.reserved.is_own(&key.addr)
+                let is_loopback = key.addr.is_own() && key.scope == ServiceKey::INSIDE;
+                let is_any = key.addr == key.addr.any_of_family();
+                is_any || is_loopback || self.reserved.is_own(&key.addr)
             }
         }
     }

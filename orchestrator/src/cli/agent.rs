@@ -110,6 +110,14 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = agent::pod::defaults::PIDS_LIMIT)]
     pids_limit: u32,
 
+    /// Where log shippers look for the logs of containers: `containers` and `pods` are made in it.
+    #[arg(long, value_name = "DIR", default_value = "/var/log")]
+    pod_logs_dir: PathBuf,
+
+    /// Sysctls that pods may set besides the safe ones, such as `kernel.msg*`: they must have a namespace.
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
+    allowed_unsafe_sysctls: Vec<String>,
+
     /// What to log: error, warn, info, debug, trace or module=level,….
     #[arg(long, default_value = "info")]
     log_level: String,
@@ -243,6 +251,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         data_dir: args.data_dir,
         docker_host: args.docker_host,
         pids_limit: args.pids_limit,
+        logs_dir: args.pod_logs_dir,
+        unsafe_sysctls: args.allowed_unsafe_sysctls,
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),

@@ -177,6 +177,12 @@ impl Agent {
             containers: &containers,
             memory,
         });
+        let deadline = typed
+            .metadata
+            .deletion_timestamp
+            .as_ref()
+            .map(|time| time.0);
+        let late = deadline.is_some_and(|deadline| deadline <= api.now);
         let since = memory.drain.map_or(api.now, |drain| drain.since);
         for action in actions {
             match action {
@@ -184,6 +190,8 @@ impl Agent {
                     memory.drain = Some(Drain { since, seen });
                     return Step::Leave;
                 }
+                // A forced deletion waits for nobody.
+                Action::Stop { .. } if late => return Step::Kill,
                 Action::Stop { .. } => return Step::Stop(since.duration_until(api.now)),
                 Action::Kill { .. } => return Step::Kill,
                 _ => {}
@@ -228,6 +236,8 @@ fn running(role: Role, name: &str) -> Container {
         image: String::new(),
         image_id: String::new(),
         created_at: Timestamp::UNIX_EPOCH,
+        log_path: None,
+        resources: None,
         state: State::Running {
             pid: 0,
             started_at: Timestamp::UNIX_EPOCH,

@@ -187,9 +187,18 @@ pub fn wished_tokens(pod: &Pod) -> BTreeSet<TokenWish> {
     tokens.map(TokenWish::of).collect()
 }
 
-/// The objects that a pod's containers and volumes refer to.
+/// The names of the Secrets with which a pod's images are pulled.
+pub fn pull_secrets(pod: &Pod) -> impl Iterator<Item = &String> {
+    let spec = pod.spec.as_ref();
+    let named = spec.and_then(|spec| spec.image_pull_secrets.as_ref());
+    let names = named.into_iter().flatten().map(|it| &it.name);
+    names.filter(|name| !name.is_empty())
+}
+
+/// The objects that a pod's images, containers and volumes refer to.
 pub fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
-    let mut needed = BTreeSet::new();
+    let pull = pull_secrets(pod).map(|name| (Kind::Secret, name.clone()));
+    let mut needed: BTreeSet<_> = pull.collect();
     let ephemeral = shape::ephemeral_templates(pod);
     for template in shape::init_templates(pod)
         .iter()

@@ -102,6 +102,11 @@ pub fn app_armor() -> bool {
     enabled.is_ok_and(|text| text.trim() == "Y")
 }
 
+/// Whether the kernel enforces SELinux labels.
+pub fn selinux() -> bool {
+    std::path::Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 fn has_sys_resource(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());

@@ -33,18 +33,23 @@ enum Happening {
 }
 
 impl World {
-    fn new(policy: &str, inits: usize, mains: usize) -> World {
+    /// Every second init container stays if `sidecars`.
+    fn new(policy: &str, inits: usize, mains: usize, sidecars: bool) -> World {
         let list = |prefix: &str, count: usize| {
             let names = (0..count).map(|number| format!("{prefix}{number}"));
             names
                 .map(|name| json!({ "name": name, "image": "i:1" }))
                 .collect::<Vec<_>>()
         };
+        let mut init = list("init", inits);
+        for sidecar in init.iter_mut().step_by(2).filter(|_| sidecars) {
+            sidecar["restartPolicy"] = json!("Always");
+        }
         let pod = json!({
             "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
             "spec": {
                 "restartPolicy": policy,
-                "initContainers": list("init", inits),
+                "initContainers": init,
                 "containers": list("main", mains),
             },
         });
@@ -94,6 +99,8 @@ impl World {
             image: "i:1".to_owned(),
             image_id: "sha256:1".to_owned(),
             created_at: self.now,
+            log_path: None,
+            resources: None,
             state: State::Running {
                 pid: self.made,
                 started_at: self.now,
@@ -135,9 +142,14 @@ impl World {
                 });
             }
             Action::Drain => self.drain(),
-            Action::PreStop { id, .. } => drop(self.memory.hooks.insert(id, true)),
+            Action::PreStop { .. } => panic!("nothing has a hook"),
+            Action::Resize { .. } => panic!("nothing is resized"),
+            Action::Retire => self.memory.retired_at = Some(self.now),
             Action::Stop { id, kill_at, .. } => {
-                self.memory.signalled.insert(id, kill_at);
+                self.check_turn(&id, kill_at);
+                let at = self.now;
+                let signalled = Signalled { at, kill_at };
+                self.memory.signalled.insert(id, signalled);
                 return false;
             }
             Action::Kill { id } => self.end(&id, 137),
@@ -250,6 +262,31 @@ impl World {
         }
     }
 
+    fn is_sidecar(&self, container: &Container) -> bool {
+        let inits = shape::init_templates(&self.pod).iter();
+        let mut sidecars = inits.filter(|it| shape::is_sidecar(it));
+        sidecars.any(|it| it.name == container.identity.name)
+    }
+
+    /// A sidecar is asked to stop after what started after it, or when the time is up.
+    fn check_turn(&self, id: &str, kill_at: Timestamp) {
+        let stopped = self.containers.iter().find(|it| it.id == id);
+        let stopped = stopped.expect("a container");
+        let is_late = kill_at <= self.now + SignedDuration::from_secs(2);
+        if !self.is_sidecar(stopped) || is_late {
+            return;
+        }
+        let later = |it: &&&Container| {
+            let name = (it.identity.role, &it.identity.name);
+            name > (stopped.identity.role, &stopped.identity.name)
+        };
+        assert_eq!(
+            self.running().iter().filter(later).count(),
+            0,
+            "{id} goes early"
+        );
+    }
+
     /// What must hold at every step of every life.
     fn check(&self) {
         let running = self.running();
@@ -265,7 +302,7 @@ impl World {
         let mains = running.iter().filter(|it| it.identity.role == Role::Main);
         let inits = running
             .iter()
-            .filter(|it| it.identity.role == Role::Init)
+            .filter(|it| it.identity.role == Role::Init && !self.is_sidecar(it))
             .count();
         assert!(inits <= 1, "two init containers run");
         if let Some(sandbox) = newest.filter(|sandbox| sandbox.is_running()) {
@@ -307,9 +344,10 @@ proptest! {
         policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
         inits in 0_usize..3,
         mains in 1_usize..3,
+        sidecars in any::<bool>(),
         story in happenings(),
     ) {
-        let mut world = World::new(policy, inits, mains);
+        let mut world = World::new(policy, inits, mains, sidecars);
         world.settle();
         for happening in &story {
             world.happen(happening);
@@ -317,12 +355,18 @@ proptest! {
         }
         world.happen(&Happening::Deleted);
         world.settle();
-        prop_assert!(world.running().iter().all(|it| !world.memory.signalled.contains_key(&it.id)));
+        // Sidecars of a pod that has run to its end are on their way already.
+        let retires = world.memory.retired_at.is_some();
+        let signalled = |it: &&Container| world.memory.signalled.contains_key(&it.id);
+        prop_assert!(retires || !world.running().iter().any(signalled));
         world.happen(&Happening::Passes(2));
         world.settle();
-        prop_assert!(world.running().iter().all(|it| world.memory.signalled.contains_key(&it.id)));
-        world.happen(&Happening::Passes(29));
-        world.settle();
+        let mut mains = { world.running() }.into_iter().filter(|it| !world.is_sidecar(it));
+        prop_assert!(mains.all(|it| world.memory.signalled.contains_key(&it.id)));
+        for seconds in [29, 3] {
+            world.happen(&Happening::Passes(seconds));
+            world.settle();
+        }
         prop_assert!(world.memory.confirmed);
         prop_assert!(world.containers.is_empty());
     }
@@ -330,9 +374,10 @@ proptest! {
     #[test]
     fn a_pod_that_shall_always_run_runs_again_within_five_minutes(
         inits in 0_usize..3,
+        sidecars in any::<bool>(),
         story in happenings(),
     ) {
-        let mut world = World::new("Always", inits, 2);
+        let mut world = World::new("Always", inits, 2, sidecars);
         world.settle();
         for happening in &story {
             world.happen(happening);
@@ -342,7 +387,9 @@ proptest! {
         for _ in 0..2 * (inits + 2) {
             world.happen(&Happening::Passes(301));
             world.settle();
-            let init = world.running().into_iter().find(|it| it.identity.role == Role::Init);
+            let init = { world.running() }
+                .into_iter()
+                .find(|it| it.identity.role == Role::Init && !world.is_sidecar(it));
             if let Some(id) = init.map(|init| init.id.clone()) {
                 world.end(&id, 0);
                 world.settle();
@@ -350,12 +397,14 @@ proptest! {
         }
         let mains = world.running().iter().filter(|it| it.identity.role == Role::Main).count();
         prop_assert_eq!(mains, 2);
+        let stay = world.running().iter().filter(|it| world.is_sidecar(it)).count();
+        prop_assert_eq!(stay, if sidecars { inits.div_ceil(2) } else { 0 });
     }
 }
 
 #[test]
 fn a_restarted_agent_touches_nothing_of_a_pod_that_runs() {
-    let mut world = World::new("Always", 1, 2);
+    let mut world = World::new("Always", 1, 2, false);
     world.settle();
     let init = world.running()[0].id.clone();
     world.end(&init, 0);

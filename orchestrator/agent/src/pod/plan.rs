@@ -1,9 +1,10 @@
 //! What to do next for one pod: `plan(&View) -> Vec<Action>`. Pure.
 //!
 //! Owns the order of a pod's life: sandbox, network, init containers one by one, containers,
-//! restarts with back-off, and its end: first it leaves its Services (`drain`), then hooks, signals,
-//! kills. The executor (`pod_worker`) does what is listed, looks
+//! restarts with back-off, and its end ([`end`]). The executor (`worker`) does what is listed, looks
 //! again and asks again; a plan without a step to take says only when to look next.
+
+mod end;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +13,12 @@ use k8s_openapi::api::core::v1::{Container as Template, Pod};
 
 use super::backoff;
 use super::refuse::Refusal;
-use super::shape::{self, Outcome, Policy};
-use crate::network::drain::{self, Drain, Progress};
-use crate::runtime::{Container, Role, State};
+use super::resize::{self, Pending};
+use super::shape::{self, Outcome};
+use crate::network::drain::{Drain, Progress};
+use crate::runtime::{Container, Resources, Role, State};
 use datapath::Addrs;
-
-/// How long the containers of an evicted pod have to end: they take more than is theirs.
-const EVICTION_GRACE: SignedDuration = SignedDuration::from_secs(1);
+use end::Ending;
 
 /// Everything that decides about one pod.
 pub struct View<'a> {
@@ -45,10 +45,12 @@ pub struct Memory {
     pub failures: BTreeMap<String, Failure>,
     /// How far the pod has left its Services, since it was told to end.
     pub drain: Option<Drain>,
-    /// By container id: whether its `preStop` has ended.
-    pub hooks: BTreeMap<String, bool>,
-    /// By container id: when a container that was asked to stop is killed.
-    pub signalled: BTreeMap<String, Timestamp>,
+    /// By container id: how far its `postStart` is. None: it has none, or an earlier agent ran it.
+    pub post_starts: BTreeMap<String, PostStart>,
+    /// By container id: its `preStop`, once it was begun.
+    pub pre_stops: BTreeMap<String, PreStop>,
+    /// By container id: those that were asked to stop.
+    pub signalled: BTreeMap<String, Signalled>,
     /// By container id: what its probes say.
     pub probes: BTreeMap<String, Probed>,
     /// By container id: the termination message of a container that has ended.
@@ -57,6 +59,10 @@ pub struct Memory {
     pub refused: Option<Refusal>,
     /// Why the pod may not run on, though it could.
     pub evicted: Option<String>,
+    /// Why the pod does not get the amounts that its spec says.
+    pub resize: Option<Pending>,
+    /// When what still ran of a pod that has run to its end was told to end.
+    pub retired_at: Option<Timestamp>,
     /// The last status of a pod that ends was written.
     pub reported_end: bool,
     /// Address, link and volumes were given back.
@@ -114,6 +120,29 @@ pub struct FailedProbe {
     pub grace_seconds: Option<i64>,
 }
 
+/// How far a container's `postStart` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PostStart {
+    Running,
+    Done,
+    Failed(String),
+}
+
+/// A `preStop` that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreStop {
+    /// How long it may take.
+    pub until: Timestamp,
+    pub ended: bool,
+}
+
+/// A container that was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signalled {
+    pub at: Timestamp,
+    pub kill_at: Timestamp,
+}
+
 /// One step of the executor.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
@@ -136,6 +165,14 @@ pub enum Action {
         generation: u32,
         level: u32,
     },
+    /// Gives a container other limits.
+    Resize {
+        id: String,
+        container: String,
+        resources: Resources,
+    },
+    /// Notes that what still runs of a pod that has run to its end is told to end now.
+    Retire,
     /// Watches the pod leave its Services.
     Drain,
     /// Runs a container's `preStop`, but not for longer than until then.
@@ -174,14 +211,40 @@ pub enum Action {
     WakeAt(Timestamp),
 }
 
+impl Action {
+    /// Whether the engine has other containers, or others of them run, once this is done.
+    pub fn changes_containers(&self) -> bool {
+        match self {
+            Action::CreateSandbox { .. }
+            | Action::Start { .. }
+            | Action::Resize { .. }
+            | Action::Stop { .. }
+            | Action::Kill { .. }
+            | Action::Remove { .. }
+            | Action::RemoveSandbox { .. } => true,
+            Action::Attach { .. }
+            | Action::EnsureImage { .. }
+            | Action::Retire
+            | Action::Drain
+            | Action::PreStop { .. }
+            | Action::ReportEnd
+            | Action::Release
+            | Action::CleanUp
+            | Action::Confirm
+            | Action::Finish
+            | Action::WakeAt(_) => false,
+        }
+    }
+}
+
 /// What an executor that does the list in order may do now.
 pub fn plan(view: &View) -> Vec<Action> {
     if view.gone || view.pod.metadata.deletion_timestamp.is_some() {
-        return end(view);
+        return end::end(view);
     }
     match shape::outcome(view) {
         Outcome::Active => run(view),
-        Outcome::Succeeded | Outcome::Failed { .. } => retire(view),
+        Outcome::Succeeded | Outcome::Failed { .. } => end::retire(view),
     }
 }
 
@@ -264,49 +327,95 @@ fn attach_or_start(view: &View, sandbox: &Container, pid: u32, actions: &mut Vec
     actions.extend(stale.map(|container| Action::Kill {
         id: container.id.clone(),
     }));
-    let unfinished = shape::unfinished_init(view.pod, view.containers, generation);
-    match unfinished {
-        Some(template) => advance(view, template, Role::Init, generation, actions),
-        None => {
-            for template in shape::main_templates(view.pod) {
-                advance(view, template, Role::Main, generation, actions);
-            }
-        }
-    }
+    advance_all(view, generation, actions);
     for (template, _) in shape::ephemeral_templates(view.pod) {
         begin_once(view, &template, generation, actions);
     }
     prune(view, actions);
 }
 
+/// The init container whose turn it is and the sidecars before it, or all sidecars and containers. They are
+/// started in order, each when the one before has been started and its `postStart` has ended.
+fn advance_all(view: &View, generation: u32, actions: &mut Vec<Action>) {
+    let unfinished = shape::unfinished_init(view, generation).map(|it| &it.name);
+    let inits = shape::init_templates(view.pod);
+    let reached = inits.iter().position(|it| Some(&it.name) == unfinished);
+    let last = reached.map_or(inits.len(), |reached| reached + 1);
+    let inits = inits[..last].iter().enumerate();
+    let inits = inits.filter(|(index, it)| Some(*index) == reached || shape::is_sidecar(it));
+    let mains = shape::main_templates(view.pod).iter();
+    let mains = mains.filter(|_| reached.is_none());
+    let roles = inits.map(|(_, it)| (it, Role::Init));
+    let mut held = false;
+    for (template, role) in roles.chain(mains.map(|it| (it, Role::Main))) {
+        let turn = Turn {
+            role,
+            generation,
+            held,
+        };
+        let before = actions.len();
+        advance(view, template, turn, actions);
+        held |= holds_back(view, template, &actions[before..]);
+    }
+}
+
+/// Whether the containers after this one have to wait for it: its image comes, it is started by this very plan
+/// and has a hook to run then, or that hook runs.
+fn holds_back(view: &View, template: &Template, planned: &[Action]) -> bool {
+    let lifecycle = template.lifecycle.as_ref();
+    let has_hook = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    let starts = planned.iter().any(|action| match action {
+        Action::EnsureImage { .. } => true,
+        Action::Start { .. } => has_hook,
+        _ => false,
+    });
+    let latest = shape::latest(view.containers, &template.name).filter(|it| it.is_running());
+    let hook = latest.and_then(|latest| view.memory.post_starts.get(&latest.id));
+    let pulled = view.memory.images.get(&template.name) == Some(&ImageState::Pulling);
+    starts || hook == Some(&PostStart::Running) || (pulled && latest.is_none())
+}
+
 /// One ephemeral container, which is started once whatever becomes of it.
 fn begin_once(view: &View, template: &Template, generation: u32, actions: &mut Vec<Action>) {
     let role = Role::Ephemeral;
+    let turn = Turn {
+        role,
+        generation,
+        held: false,
+    };
     match shape::latest(view.containers, &template.name) {
         None if shape::first_attempt(view.pod, role, &template.name) == 0 => {
-            advance(view, template, role, generation, actions);
+            advance(view, template, turn, actions);
         }
         // Left behind between create and start: it never ran.
         Some(latest) if latest.state == State::Created => {
-            advance(view, template, role, generation, actions);
+            advance(view, template, turn, actions);
         }
         _ => {}
     }
 }
 
-/// One container: start it, restart it, watch it.
-fn advance(
-    view: &View,
-    template: &Template,
+/// As what a container is looked at.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
     role: Role,
     generation: u32,
-    actions: &mut Vec<Action>,
-) {
+    /// A container before it is not done starting.
+    held: bool,
+}
+
+/// One container: start it, restart it, watch it.
+fn advance(view: &View, template: &Template, turn: Turn, actions: &mut Vec<Action>) {
+    let Turn {
+        role,
+        generation,
+        held,
+    } = turn;
     let latest = shape::latest(view.containers, &template.name);
     let mut start = |attempt: u32, level: u32| {
         if let Some(wait) = still_waiting(view, &template.name) {
             actions.push(wait);
-        } else if ensure_image(view, template, actions) {
+        } else if ensure_image(view, template, actions) && !held {
             let container = template.name.clone();
             actions.push(Action::Start {
                 container,
@@ -332,15 +441,12 @@ fn advance(
                 // Its sandbox died: not its own failure.
                 return start(attempt, latest.identity.level);
             }
-            let failed_only = role == Role::Init || shape::policy(view.pod) != Policy::Always;
             let changed = latest.identity.spec_hash != shape::spec_hash(template);
-            if failed_only && exit.code == 0 && exit.start_error.is_none() {
-                return;
-            }
-            if role == Role::Main && shape::policy(view.pod) == Policy::Never {
+            if !shape::restarts(view.pod, template, role, exit) {
                 return;
             }
             let restart = backoff::restart(latest, exit);
+            let changed = changed || resize::change(template, latest.resources).is_some();
             if restart.at > view.now && !changed {
                 actions.push(Action::WakeAt(restart.at));
             } else {
@@ -350,25 +456,46 @@ fn advance(
     }
 }
 
-/// A running container ends when a probe says so or when its image was changed.
+/// A running container ends when a probe or its `postStart` says so, or when its image was changed.
 fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec<Action>) {
-    let failed = view
-        .memory
-        .probes
-        .get(&latest.id)
-        .and_then(|probed| probed.failed.clone());
+    let probed = view.memory.probes.get(&latest.id);
+    let failed = probed.and_then(|probed| probed.failed.clone());
+    let hook = view.memory.post_starts.get(&latest.id);
+    let hook = matches!(hook, Some(PostStart::Failed(_))).then(|| "FailedPostStartHook".to_owned());
     let changed = latest.identity.spec_hash != shape::spec_hash(template);
-    let changed = changed.then(|| FailedProbe {
-        why: format!(
-            "Container {} definition changed, will be restarted",
-            template.name
-        ),
+    let changed = changed.then(|| {
+        let name = &template.name;
+        format!("Container {name} definition changed, will be restarted")
+    });
+    let resized = resize::change(template, latest.resources);
+    let restarts = |wanted: &Resources| resize::needs_restart(template, latest.resources, *wanted);
+    let resize = resized.filter(restarts).map(|_| {
+        let name = &template.name;
+        format!("Container {name} resize requires restart")
+    });
+    let other = hook.or(changed).or(resize).map(|why| FailedProbe {
+        why,
         grace_seconds: None,
     });
-    if let Some(FailedProbe { why, grace_seconds }) = failed.or(changed) {
+    if let Some(FailedProbe { why, grace_seconds }) = failed.or(other) {
         let own = grace_seconds.map(SignedDuration::from_secs);
-        let grace = own.unwrap_or_else(|| shape::grace_period(view.pod));
-        stop(view, latest, why, view.now + grace, Progress::DONE, actions);
+        let ending = Ending {
+            why,
+            deadline: view.now + own.unwrap_or_else(|| shape::grace_period(view.pod)),
+            seen: Progress::DONE,
+            in_turn: true,
+        };
+        return end::stop(view, latest, ending, actions);
+    }
+    if let Some(resources) = resized {
+        actions.push(match still_waiting(view, &resize::key(&template.name)) {
+            Some(wait) => wait,
+            None => Action::Resize {
+                id: latest.id.clone(),
+                container: template.name.clone(),
+                resources,
+            },
+        });
     }
 }
 
@@ -429,159 +556,6 @@ fn prune(view: &View, actions: &mut Vec<Action>) {
     actions.extend(old.map(|sandbox| Action::Remove {
         id: sandbox.id.clone(),
     }));
-}
-
-/// A pod that has run to its end keeps its containers (their logs) and gives back the rest.
-fn retire(view: &View) -> Vec<Action> {
-    let mut actions = Vec::new();
-    let grace = match view.memory.evicted {
-        Some(_) => EVICTION_GRACE.min(shape::grace_period(view.pod)),
-        None => shape::grace_period(view.pod),
-    };
-    let deadline = view.now + grace;
-    let why = "Stopping container of a pod that has ended";
-    if stop_all(view, why, deadline, Progress::DONE, &mut actions) {
-        return actions;
-    }
-    let sandboxes = view
-        .containers
-        .iter()
-        .filter(|it| it.identity.role == Role::Sandbox);
-    actions.extend(sandboxes.map(|sandbox| Action::RemoveSandbox {
-        id: sandbox.id.clone(),
-    }));
-    if actions.is_empty() && !view.memory.released {
-        actions.push(Action::Release);
-    }
-    actions
-}
-
-/// A pod that is deleted: leave, stop, report, remove, give back, confirm.
-fn end(view: &View) -> Vec<Action> {
-    let mut actions = Vec::new();
-    let deadline = match (&view.pod.metadata.deletion_timestamp, view.gone) {
-        (Some(time), false) => time.0,
-        _ => view.now,
-    };
-    let seen = leave(view, deadline, &mut actions);
-    if stop_all(view, "Stopping container", deadline, seen, &mut actions) {
-        return actions;
-    }
-    actions.clear();
-    if !view.gone && !view.memory.reported_end {
-        return vec![Action::ReportEnd];
-    }
-    for container in view.containers {
-        let id = container.id.clone();
-        actions.push(match container.identity.role {
-            Role::Sandbox => Action::RemoveSandbox { id },
-            Role::Init | Role::Main | Role::Ephemeral => Action::Remove { id },
-        });
-    }
-    // Members first: a sandbox that goes before them takes their namespace's name with it.
-    actions.sort_by_key(|action| matches!(action, Action::RemoveSandbox { .. }));
-    if !view.memory.released {
-        actions.push(Action::Release);
-    }
-    if !view.memory.cleaned {
-        actions.push(Action::CleanUp);
-    }
-    if !view.gone && !view.memory.confirmed {
-        actions.push(match still_waiting(view, "") {
-            Some(wait) => wait,
-            None => Action::Confirm,
-        });
-    }
-    if view.gone && actions.is_empty() {
-        actions.push(Action::Finish);
-    }
-    actions
-}
-
-/// How far the pod has left its Services; what is not seen in time is not waited for.
-fn leave(view: &View, deadline: Timestamp, actions: &mut Vec<Action>) -> Progress {
-    if deadline <= view.now {
-        return Progress::DONE;
-    }
-    let Some(drain) = &view.memory.drain else {
-        actions.push(Action::Drain);
-        return Progress::default();
-    };
-    let seen = drain::progress(drain, view.now, deadline);
-    if seen != Progress::DONE {
-        actions.push(Action::WakeAt(drain::until(drain.since, deadline)));
-    }
-    seen
-}
-
-/// Stops what runs; true while something does.
-fn stop_all(
-    view: &View,
-    why: &str,
-    deadline: Timestamp,
-    seen: Progress,
-    actions: &mut Vec<Action>,
-) -> bool {
-    let mut any = false;
-    for container in shape::members(view.containers).filter(|it| it.is_running()) {
-        any = true;
-        let why = format!("{why} {}", container.identity.name);
-        stop(view, container, why, deadline, seen, actions);
-    }
-    any
-}
-
-/// Runs the hook once, asks once, and kills when the time is up. A later plan may only shorten the
-/// time. A hook waits for no connection to end: whoever has one waits in it.
-fn stop(
-    view: &View,
-    container: &Container,
-    why: String,
-    deadline: Timestamp,
-    seen: Progress,
-    actions: &mut Vec<Action>,
-) {
-    let id = container.id.clone();
-    let name = container.identity.name.clone();
-    match view.memory.signalled.get(&id) {
-        None if deadline <= view.now => actions.push(Action::Kill { id }),
-        None => {
-            let hooked = match view.memory.hooks.get(&id) {
-                Some(ended) => *ended,
-                None if !shape::has_pre_stop(view.pod, &name) => true,
-                None => {
-                    if seen.left {
-                        actions.push(Action::PreStop {
-                            id: id.clone(),
-                            container: name.clone(),
-                            why: why.clone(),
-                            until: deadline,
-                        });
-                    }
-                    false
-                }
-            };
-            if hooked && seen == Progress::DONE {
-                actions.push(Action::Stop {
-                    id,
-                    container: name,
-                    why,
-                    kill_at: deadline,
-                });
-            }
-            actions.push(Action::WakeAt(deadline));
-        }
-        Some(kill_at) => {
-            let kill_at = (*kill_at).min(deadline);
-            if kill_at <= view.now {
-                actions.push(Action::Kill { id });
-                // Looks again even if the engine's news of the death is lost.
-                actions.push(Action::WakeAt(view.now + SignedDuration::from_secs(2)));
-            } else {
-                actions.push(Action::WakeAt(kill_at));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

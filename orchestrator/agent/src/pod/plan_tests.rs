@@ -9,6 +9,9 @@ use serde_json::json;
 use super::*;
 use crate::runtime::{Exit, Identity};
 
+#[path = "plan_start_stop_tests.rs"]
+mod start_stop;
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
@@ -41,6 +44,8 @@ fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
         image: "nginx:1".to_owned(),
         image_id: "sha256:1".to_owned(),
         created_at: at(0),
+        log_path: None,
+        resources: None,
         state,
     }
 }
@@ -295,7 +300,7 @@ fn a_deleted_pod_stops_reports_cleans_up_and_confirms_in_this_order() {
     let actions = planned(&pod, &alive, &memory, 0);
     assert!(matches!(&actions[0], Action::Stop { kill_at, .. } if *kill_at == at(30)));
 
-    memory.signalled = BTreeMap::from([("main-0".to_owned(), at(30))]);
+    memory.signalled = BTreeMap::from([("main-0".to_owned(), signalled(0, 30))]);
     assert_eq!(planned(&pod, &alive, &memory, 1), [Action::WakeAt(at(30))]);
     let kill = Action::Kill {
         id: "main-0".to_owned(),
@@ -335,6 +340,21 @@ fn drained(since: i64, left: bool, idle: bool) -> Drain {
     Drain {
         since: at(since),
         seen: Progress { left, idle },
+    }
+}
+
+fn signalled(second: i64, kill: i64) -> Signalled {
+    Signalled {
+        at: at(second),
+        kill_at: at(kill),
+    }
+}
+
+/// A hook that may run until second 30.
+fn hook(ended: bool) -> PreStop {
+    PreStop {
+        until: at(30),
+        ended,
     }
 }
 
@@ -401,10 +421,10 @@ fn a_hook_runs_when_the_pod_has_left_and_the_signal_follows_it_without_another_w
     assert_eq!(step(&pod, &memory, 1), None);
     memory.drain = Some(drained(0, true, false));
     assert_eq!(step(&pod, &memory, 1), Some("hook"));
-    memory.hooks.insert("main-0".to_owned(), false);
+    memory.pre_stops.insert("main-0".to_owned(), hook(false));
     assert_eq!(step(&pod, &memory, 1), None, "the hook runs");
     assert_eq!(step(&pod, &memory, 20), None, "the hook still runs");
-    memory.hooks.insert("main-0".to_owned(), true);
+    memory.pre_stops.insert("main-0".to_owned(), hook(true));
     assert_eq!(
         step(&pod, &memory, 1),
         None,
@@ -413,10 +433,10 @@ fn a_hook_runs_when_the_pod_has_left_and_the_signal_follows_it_without_another_w
     assert_eq!(step(&pod, &memory, 6), Some("stop"));
     memory.drain = Some(drained(0, true, true));
     assert_eq!(step(&pod, &memory, 1), Some("stop"));
-    memory.hooks.insert("main-0".to_owned(), false);
+    memory.pre_stops.insert("main-0".to_owned(), hook(false));
     assert_eq!(
         step(&pod, &memory, 30),
-        Some("kill"),
+        Some("stop"),
         "a hook may not outlast the grace"
     );
 }
@@ -425,7 +445,7 @@ fn a_hook_runs_when_the_pod_has_left_and_the_signal_follows_it_without_another_w
 fn a_forced_deletion_waits_for_nobody() {
     let mut pod = ending(true);
     pod.metadata.deletion_timestamp = Some(crate::pod::status::seconds(at(0)));
-    assert_eq!(step(&pod, &settled(), 0), Some("kill"));
+    assert_eq!(step(&pod, &settled(), 0), Some("stop"));
 }
 
 #[test]
@@ -473,25 +493,6 @@ fn stuck(grace_seconds: Option<i64>) -> BTreeMap<String, Probed> {
 }
 
 #[test]
-fn a_pod_that_the_api_lost_is_killed_at_once() {
-    let alive = [sandbox(), container(Role::Main, "main", 0, running())];
-    let (pod, memory) = (pod(json!({})), Memory::default());
-    let view = View {
-        pod: &pod,
-        gone: true,
-        now: at(0),
-        containers: &alive,
-        memory: &memory,
-    };
-    assert_eq!(
-        plan(&view),
-        [Action::Kill {
-            id: "main-0".to_owned()
-        }]
-    );
-}
-
-#[test]
 fn a_refused_pod_has_failed_unless_it_has_begun() {
     let memory = Memory {
         refused: Some(Refusal {
@@ -521,10 +522,13 @@ fn a_pod_past_its_active_deadline_is_stopped() {
         planned(&pod, &alive, &settled(), 9),
         [Action::WakeAt(at(10))]
     );
-    assert!(matches!(
-        planned(&pod, &alive, &settled(), 10)[0],
-        Action::Stop { .. }
-    ));
+    assert_eq!(planned(&pod, &alive, &settled(), 10), [Action::Retire]);
+    let memory = Memory {
+        retired_at: Some(at(10)),
+        ..settled()
+    };
+    let stopped = planned(&pod, &alive, &memory, 10);
+    assert!(matches!(stopped[0], Action::Stop { .. }), "{stopped:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! once; until then what runs is left to run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::log_links;
 use super::refuse;
 use super::worker::{self, NodeContext, PodUpdate};
 use crate::network::wiring::PodNetwork;
@@ -79,6 +81,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let mut api = watcher(Api::<Pod>::all(node.client.clone()), config)
         .default_backoff()
         .boxed();
+    sweep_log_links(&node.logs_dir).await;
     let mut news = engine_news(node.clone(), shutdown.clone());
     let mut relist = tokio::time::interval(RELIST_EVERY);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -186,7 +189,7 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
     async fn tell_host_ports(&mut self, uid: &str, pod: &Pod, gone: bool) {
         let mut ports = if gone { Vec::new() } else { HostPort::of(pod) };
         // What is refused leads nowhere.
-        if !ports.is_empty() && refuse::admit(pod, self.node.abilities).refusal.is_some() {
+        if !ports.is_empty() && refuse::admit(pod, &self.node.abilities).refusal.is_some() {
             ports.clear();
         }
         let told = if ports.is_empty() {
@@ -287,6 +290,14 @@ impl<R: Runtime, N: PodNetwork> Pods<R, N> {
                 }
             }
         }
+    }
+}
+
+async fn sweep_log_links(logs: &Path) {
+    let logs = logs.to_owned();
+    let swept = tokio::task::spawn_blocking(move || log_links::sweep(&logs)).await;
+    if let Ok(Err(error)) = swept {
+        tracing::warn!(%error, "links to the logs of former containers are left");
     }
 }
 

@@ -1,23 +1,20 @@
-//! Probes a running container until it is told to stop: HTTP, TCP, commands. When and what it means
+//! Probes a running container until it is told to stop: HTTP, gRPC, TCP, commands. When and what it means
 //! is `probes`'.
+
+mod grpc;
+pub mod http;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Template, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container as Template, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nix::errno::Errno;
-use rustls::pki_types::ServerName;
-use sys::tls::{Trust, trusting_config};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 
 use super::plan::FailedProbe;
 use super::probes::{Kind, Machine, Outcome, Standing};
@@ -192,8 +189,14 @@ async fn over_network(target: &Target, probe: &Probe) -> Result<(), Failure> {
             .map(drop)
             .map_err(|error| failure(&format!("dial tcp {address}"), &error));
     }
+    if let Some(check) = &probe.grpc {
+        let port = u16::try_from(check.port).unwrap_or(0);
+        let address = SocketAddr::new(target.address, port);
+        let service = check.service.as_deref().unwrap_or_default();
+        return grpc::check(address, service).await;
+    }
     match &probe.http_get {
-        Some(get) => http_get(template, get, Some(target.address)).await,
+        Some(get) => http::probe(template, get, target.address).await,
         None => Ok(()),
     }
 }
@@ -228,80 +231,6 @@ fn failure(what: &str, error: &io::Error) -> Failure {
         Failure::Node(message)
     } else {
         Failure::Container(message)
-    }
-}
-
-/// Sends the request of a probe or of a hook; redirects are answers and are not followed. Over HTTPS
-/// whoever answers is believed, as in Kubernetes.
-pub(super) async fn http_get(
-    template: &Template,
-    get: &HTTPGetAction,
-    pod: Option<IpAddr>,
-) -> Result<(), Failure> {
-    let host = get.host.as_deref();
-    let address = address_of(template, host, &get.port, pod).await?;
-    let path = get.path.as_deref().filter(|path| !path.is_empty());
-    let path = path.unwrap_or("/");
-    let authority = authority(host, address);
-    let secure = get.scheme.as_deref() == Some("HTTPS");
-    let scheme = if secure { "https" } else { "http" };
-    let what = format!("Get \"{scheme}://{authority}{path}\"");
-    let failed = |error: &dyn std::fmt::Display| Failure::Container(format!("{what}: {error}"));
-    let mut request = http::Request::get(path).header(http::header::USER_AGENT, "kube-probe/1.33");
-    let headers = || get.http_headers.iter().flatten();
-    if !headers().any(|it| it.name.eq_ignore_ascii_case("host")) {
-        request = request.header(http::header::HOST, authority);
-    }
-    for header in headers() {
-        request = request.header(&header.name, &header.value);
-    }
-    let request = request.body(Empty::<bytes::Bytes>::new());
-    let request = request.map_err(|e| failed(&e))?;
-    let stream = TcpStream::connect(address).await;
-    let stream = stream.map_err(|error| failure(&what, &error))?;
-    let status = if secure {
-        let name = match host.map(str::to_owned).map(ServerName::try_from) {
-            Some(Ok(name)) => name,
-            _ => ServerName::from(address.ip()),
-        };
-        let config = trusting_config(Trust::Anybody, None);
-        let config = config.map_err(|error| Failure::Node(error.to_string()))?;
-        let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(name, stream).await;
-        answer(stream.map_err(|e| failed(&e))?, request).await
-    } else {
-        answer(stream, request).await
-    };
-    let status = status.map_err(|e| failed(&e))?;
-    if status.is_success() || status.is_redirection() {
-        Ok(())
-    } else {
-        let status = status.as_u16();
-        let why = format!("HTTP probe failed with statuscode: {status}");
-        Err(Failure::Container(why))
-    }
-}
-
-/// What the other end of a connection answers.
-async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: http::Request<Empty<bytes::Bytes>>,
-) -> Result<http::StatusCode, hyper::Error> {
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake?;
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await;
-    connection.abort();
-    Ok(answer?.status())
-}
-
-/// The host as the request names it: a name stays one.
-fn authority(host: Option<&str>, address: SocketAddr) -> String {
-    match host {
-        Some(host) if !host.is_empty() && host.parse::<IpAddr>().is_err() => {
-            format!("{host}:{}", address.port())
-        }
-        _ => address.to_string(),
     }
 }
 
@@ -386,80 +315,5 @@ mod tests {
         let nowhere = of(Some("10.100.1.2.invalid")).await;
         let why = nowhere.expect_err("no such host").to_string();
         assert!(why.starts_with("lookup 10.100.1.2.invalid"), "{why}");
-    }
-
-    /// Answers each request with this code, over TLS with a certificate that nobody knows.
-    async fn https_server(code: u16) -> SocketAddr {
-        use sys::certificates::{Authority, Identity, Usage};
-        use sys::tls::{ClientCertificate, ShownCertificate, server_config};
-        let authority = Authority::create("nobody", Timestamp::now()).expect("an authority");
-        let (who, names) = (Identity::new("x", &[]), ["x".to_owned()]);
-        let shown = authority.issue(&who, &names, Usage::Server, Timestamp::now());
-        let shown = ShownCertificate::new(&shown.expect("a certificate")).expect("it reads");
-        let config = server_config(shown, authority.certificate(), ClientCertificate::Optional);
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.expect("TLS")));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    continue;
-                };
-                let service = hyper::service::service_fn(move |_| {
-                    let answer = http::Response::builder().status(code);
-                    std::future::ready(answer.body(Empty::<bytes::Bytes>::new()))
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                // The prober hangs up.
-                let _ = connection.await;
-            }
-        });
-        address
-    }
-
-    #[tokio::test]
-    async fn a_probe_over_https_takes_any_certificate_and_minds_the_answer() {
-        for (code, expected) in [
-            (200, Ok(())),
-            (302, Ok(())),
-            (
-                500,
-                Err(Failure::Container(
-                    "HTTP probe failed with statuscode: 500".to_owned(),
-                )),
-            ),
-        ] {
-            let address = https_server(code).await;
-            let get = serde_json::json!({"port": address.port(), "scheme": "HTTPS"});
-            let get: HTTPGetAction = serde_json::from_value(get).expect("an action");
-            let done = http_get(&template(), &get, Some(address.ip())).await;
-            assert_eq!(done, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_without_tls_fails_a_probe_over_https() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.expect("a client");
-            let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, plain).await
-        });
-        let get = serde_json::json!({"port": port, "scheme": "HTTPS"});
-        let get: HTTPGetAction = serde_json::from_value(get).expect("an action");
-        let done = http_get(&template(), &get, Some("127.0.0.1".parse().expect("one"))).await;
-        assert!(matches!(done, Err(Failure::Container(_))), "{done:?}");
-    }
-
-    #[test]
-    fn a_named_host_is_asked_by_its_name() {
-        let address: SocketAddr = "192.0.2.7:80".parse().expect("an address");
-        assert_eq!(authority(Some("web.example"), address), "web.example:80");
-        assert_eq!(authority(Some("192.0.2.7"), address), "192.0.2.7:80");
-        assert_eq!(authority(None, address), "192.0.2.7:80");
     }
 }

@@ -23,10 +23,14 @@ use fields::{POD_SPEC, Rows, Rule};
 const UNSUPPORTED: &str = "Unsupported";
 
 /// What this node can do that another node may not be able to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Abilities {
     /// The kernel enforces AppArmor profiles.
     pub app_armor: bool,
+    /// The kernel enforces SELinux labels.
+    pub selinux: bool,
+    /// Sysctls that pods may set besides the safe ones; a `*` at the end stands for any text.
+    pub unsafe_sysctls: Vec<String>,
     /// Pods are told of a DNS server of the cluster.
     pub cluster_dns: bool,
 }
@@ -48,7 +52,7 @@ pub struct Admission {
 }
 
 /// Whether this node runs the pod as it is written.
-pub fn admit(pod: &Pod, node: Abilities) -> Admission {
+pub fn admit(pod: &Pod, node: &Abilities) -> Admission {
     let mut walk = Walk {
         node,
         host_network: super::shape::host_network(pod),
@@ -56,12 +60,17 @@ pub fn admit(pod: &Pod, node: Abilities) -> Admission {
         host_paths: host_paths(pod),
         admission: Admission::default(),
     };
-    for (field, name) in [
-        ("metadata.name", &pod.metadata.name),
-        ("metadata.namespace", &pod.metadata.namespace),
-    ] {
+    let names: [(_, _, fn(&str) -> bool); 2] = [
+        ("metadata.name", &pod.metadata.name, checks::is_subdomain),
+        (
+            "metadata.namespace",
+            &pod.metadata.namespace,
+            checks::is_label,
+        ),
+    ];
+    for (field, name, is_good) in names {
         let name = name.as_deref().unwrap_or_default();
-        if !name.split('.').all(checks::is_label) {
+        if !is_good(name) {
             walk.refuse(field, UNSUPPORTED, format!("{name:?} is not a DNS name"));
         }
     }
@@ -77,8 +86,8 @@ pub fn admit(pod: &Pod, node: Abilities) -> Admission {
 }
 
 /// A walk through one pod, and what of the pod its checks depend on.
-struct Walk {
-    node: Abilities,
+struct Walk<'a> {
+    node: &'a Abilities,
     host_network: bool,
     host_ipc: bool,
     /// Paths of the node, by the volume's name.
@@ -86,7 +95,7 @@ struct Walk {
     admission: Admission,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn object(&mut self, rows: Rows, object: &Value, path: &str) {
         for (field, value) in object.as_object().into_iter().flatten() {
             let at = format!("{path}.{field}");

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{
 };
 use sha2::{Digest, Sha256};
 
-use super::plan::View;
+use super::plan::{PostStart, View};
 use super::refuse::Refusal;
-use crate::runtime::{Container, Role};
+use crate::runtime::{Container, Exit, Role};
 
 /// How long a failed pull is called `ErrImagePull` before it is called `ImagePullBackOff`.
 pub const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(3);
@@ -69,7 +69,8 @@ pub fn outcome(view: &View) -> Outcome {
         };
     }
     let policy = policy(view.pod);
-    let init_failed = init_templates(view.pod).iter().any(|template| {
+    let inits = init_templates(view.pod).iter();
+    let init_failed = { inits }.filter(|it| !is_sidecar(it)).any(|template| {
         let exit = latest(view.containers, &template.name).and_then(Container::exit);
         policy == Policy::Never && exit.is_some_and(|exit| exit.code != 0)
     });
@@ -122,6 +123,32 @@ pub fn policy(pod: &Pod) -> Policy {
     }
 }
 
+/// Whether an init container stays beside the containers (KEP-753).
+pub fn is_sidecar(template: &Template) -> bool {
+    template.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether a container that ended runs again, while its pod shall run.
+pub fn restarts(pod: &Pod, template: &Template, role: Role, exit: &Exit) -> bool {
+    let failed = exit.code != 0 || exit.start_error.is_some();
+    match (role, policy(pod)) {
+        (Role::Ephemeral | Role::Sandbox, _) => false,
+        (Role::Init, _) if is_sidecar(template) => true,
+        (_, Policy::Never) => false,
+        (Role::Main, Policy::Always) => true,
+        (Role::Init | Role::Main, _) => failed,
+    }
+}
+
+/// Whether a container has started: its `postStart` has ended, and its startup probe has succeeded once.
+pub fn has_started(view: &View, container: &Container) -> bool {
+    let hook = view.memory.post_starts.get(&container.id);
+    let probed = view.memory.probes.get(&container.id);
+    container.is_running()
+        && hook.is_none_or(|hook| *hook == PostStart::Done)
+        && probed.is_none_or(|probed| probed.started)
+}
+
 /// When a pod with `activeDeadlineSeconds` is over.
 pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
     let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
@@ -162,18 +189,15 @@ pub fn host_network(pod: &Pod) -> bool {
 
 /// Whether a container has something to do before it is asked to stop.
 pub fn has_pre_stop(pod: &Pod, container: &str) -> bool {
-    let mut templates = main_templates(pod).iter();
-    let template = templates.find(|template| template.name == container);
-    let lifecycle = template.and_then(|template| template.lifecycle.as_ref());
+    let lifecycle = template(pod, container).and_then(|it| it.lifecycle.as_ref());
     lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
 }
 
 /// The TCP ports that the pod says it listens on.
 pub fn tcp_ports(pod: &Pod) -> BTreeSet<u16> {
-    let ports = main_templates(pod)
-        .iter()
-        .flat_map(|it| &it.ports)
-        .flatten();
+    let sidecars = init_templates(pod).iter().filter(|it| is_sidecar(it));
+    let templates = main_templates(pod).iter().chain(sidecars);
+    let ports = templates.flat_map(|it| &it.ports).flatten();
     ports
         .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
         .filter_map(|port| u16::try_from(port.container_port).ok())
@@ -191,6 +215,24 @@ pub fn main_templates(pod: &Pod) -> &[Template] {
     pod.spec
         .as_ref()
         .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default()
+}
+
+/// The container of that name which lives as long as the pod: a main one or a sidecar.
+pub fn template<'a>(pod: &'a Pod, name: &str) -> Option<&'a Template> {
+    let sidecars = init_templates(pod).iter().filter(|it| is_sidecar(it));
+    let mut templates = main_templates(pod).iter().chain(sidecars);
+    templates.find(|it| it.name == name)
+}
+
+/// The image of the container of that name, ephemeral ones included; empty if there is none.
+pub fn image_of(pod: &Pod, name: &str) -> String {
+    let ephemeral = ephemeral_templates(pod).into_iter().map(|(it, _)| it);
+    let mains = main_templates(pod).iter().chain(init_templates(pod));
+    let mut all = mains.cloned().chain(ephemeral);
+    let found = all.find(|template| template.name == name);
+    found
+        .and_then(|template| template.image)
         .unwrap_or_default()
 }
 
@@ -237,30 +279,31 @@ pub fn latest<'a>(containers: &'a [Container], name: &str) -> Option<&'a Contain
     attempts(containers, name).pop()
 }
 
-/// The init container whose turn it is in that sandbox; none when all have done their work. Where a
-/// later container has started, the earlier ones are done: their remains may have been tidied away.
-pub fn unfinished_init<'a>(
-    pod: &'a Pod,
-    containers: &[Container],
-    generation: u32,
-) -> Option<&'a Template> {
-    let here: Vec<&Container> = members(containers)
+/// The init container whose turn it is in that sandbox; none when all have done their work, or have started
+/// where they stay. Where a later container has started, the earlier ones are done: their remains may have
+/// been tidied away.
+pub fn unfinished_init<'a>(view: &View<'a>, generation: u32) -> Option<&'a Template> {
+    let here: Vec<&Container> = members(view.containers)
         .filter(|it| it.identity.generation == generation)
         .collect();
     if here.iter().any(|it| it.identity.role == Role::Main) {
         return None;
     }
-    let templates = init_templates(pod);
+    let templates = init_templates(view.pod);
     let known = |template: &Template| here.iter().any(|it| it.identity.name == template.name);
     let reached = templates.iter().rposition(known).unwrap_or(0);
+    let is_done = |template: &Template| {
+        let latest = latest(view.containers, &template.name);
+        let latest = latest.filter(|it| it.identity.generation == generation);
+        if is_sidecar(template) {
+            return latest.is_some_and(|latest| has_started(view, latest));
+        }
+        let exit = latest.and_then(Container::exit);
+        exit.is_some_and(|exit| exit.code == 0 && exit.start_error.is_none())
+    };
     templates[reached.min(templates.len())..]
         .iter()
-        .find(|template| {
-            let latest = latest(containers, &template.name);
-            let latest = latest.filter(|it| it.identity.generation == generation);
-            let exit = latest.and_then(Container::exit);
-            !exit.is_some_and(|exit| exit.code == 0 && exit.start_error.is_none())
-        })
+        .find(|template| !is_done(template))
 }
 
 /// Whether every init container has done its work.
@@ -273,7 +316,7 @@ pub fn initialized(view: &View) -> bool {
             .max()
             .unwrap_or(0),
     };
-    unfinished_init(view.pod, view.containers, generation).is_none()
+    unfinished_init(view, generation).is_none()
 }
 
 /// What the last written status says of a container.

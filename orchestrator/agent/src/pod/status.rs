@@ -3,21 +3,28 @@
 //! Owns phase, conditions, container states and their reasons. Decides nothing: what is done next is
 //! `pod_plan`'s.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Template, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+    ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backoff;
-use super::plan::{ImageState, View};
+use super::plan::{ImageState, PostStart, View};
 use super::qos;
-use super::shape::{self, Outcome, Policy};
+use super::resize::{self, Pending};
+use super::shape::{self, Outcome};
 use crate::runtime::{Container, Exit, Role, State};
 use datapath::Addrs;
+
+/// Conditions that are there only while a pod's amounts change.
+const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// Where the pod is: facts of the node and of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +47,10 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     }
     let outcome = shape::outcome(view);
     let phase = phase(view, &outcome, &init, &main);
-    let (reason, message) = match outcome {
-        Outcome::Failed { reason, message } => (reason, message),
+    let (reason, message) = match &outcome {
+        Outcome::Failed { reason, message } if phase == "Failed" => {
+            (reason.clone(), message.clone())
+        }
         _ => (None, None),
     };
     let known = view.pod.status.as_ref();
@@ -49,7 +58,8 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     let texts = |addrs: Addrs| addrs.iter().map(|ip| ip.to_string());
     let start_time = known.and_then(|status| status.start_time.clone());
     PodStatus {
-        conditions: Some(conditions(view, phase, &init, &main)),
+        observed_generation: view.pod.metadata.generation,
+        conditions: Some(conditions(view, &outcome, &init, &main)),
         container_statuses: (!main.is_empty()).then_some(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
@@ -104,11 +114,10 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
     let latest = attempts.last().copied();
     let previous = attempts.iter().rev().nth(1).copied();
     let (state, last_state) = states(view, template, role, latest, previous);
-    let running = latest.is_some_and(Container::is_running);
     let probed = latest.and_then(|container| view.memory.probes.get(&container.id));
-    let started = running && probed.is_none_or(|probed| probed.started);
+    let started = latest.is_some_and(|latest| shape::has_started(view, latest));
     let ready = match role {
-        Role::Init => latest
+        Role::Init if !shape::is_sidecar(template) => latest
             .and_then(Container::exit)
             .is_some_and(|exit| exit.code == 0),
         Role::Ephemeral => false,
@@ -128,8 +137,36 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
         started: Some(started),
         state: Some(state),
         last_state,
+        allocated_resources: requests_of(template).filter(|_| latest.is_some()),
+        resources: latest.and_then(|latest| actual(view, template, role, latest)),
         ..Default::default()
     }
+}
+
+fn requests_of(template: &Template) -> Option<BTreeMap<String, Quantity>> {
+    let requests = template.resources.as_ref()?.requests.clone();
+    requests.filter(|requests| !requests.is_empty())
+}
+
+/// The amounts that a container has: what it was given, once the engine has given it that.
+fn actual(
+    view: &View,
+    template: &Template,
+    role: Role,
+    latest: &Container,
+) -> Option<ResourceRequirements> {
+    let given = template.resources.clone()?;
+    let given = ResourceRequirements {
+        claims: None,
+        ..given
+    };
+    let known = shape::known_status(view.pod, role, &template.name);
+    let known = known.and_then(|known| known.resources.clone());
+    let resources = match resize::change(template, latest.resources) {
+        Some(_) if latest.is_running() => known.unwrap_or(given),
+        _ => given,
+    };
+    (resources != ResourceRequirements::default()).then_some(resources)
 }
 
 /// A container's id as a status has it.
@@ -159,6 +196,10 @@ fn states(
         return (waiting(view, template, role), None);
     };
     match &latest.state {
+        // As long as its hook runs it is not said to be running.
+        State::Running { .. } if is_hooked(view, latest) => {
+            (waiting(view, template, role), ended(previous))
+        }
         State::Running { started_at, .. } => {
             let running = ContainerStateRunning {
                 started_at: Some(seconds(*started_at)),
@@ -179,6 +220,12 @@ fn states(
     }
 }
 
+/// Whether a container's `postStart` runs or has failed.
+fn is_hooked(view: &View, container: &Container) -> bool {
+    let hook = view.memory.post_starts.get(&container.id);
+    matches!(hook, Some(PostStart::Running | PostStart::Failed(_)))
+}
+
 /// Why a container that ended does not run again yet; none when it has no reason to wait.
 fn next_start(
     view: &View,
@@ -190,12 +237,7 @@ fn next_start(
     if view.gone || view.pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let policy = shape::policy(view.pod);
-    let restarts = match (role, policy) {
-        (_, Policy::Never) | (Role::Ephemeral, _) => false,
-        (Role::Main, Policy::Always) => true,
-        _ => exit.code != 0,
-    };
+    let restarts = shape::restarts(view.pod, template, role, exit);
     if !restarts || shape::outcome(view) != Outcome::Active {
         return None;
     }
@@ -222,6 +264,11 @@ fn waiting(view: &View, template: &Template, role: Role) -> ContainerState {
     if let Some(problem) = problem(view, &template.name) {
         return problem;
     }
+    let latest = shape::latest(view.containers, &template.name);
+    let hook = latest.and_then(|latest| view.memory.post_starts.get(&latest.id));
+    if let Some(PostStart::Failed(why)) = hook {
+        return wait("PostStartHookError", Some(why.clone()));
+    }
     let initializing = role == Role::Main && !shape::initialized(view);
     let first_init = shape::init_templates(view.pod).first();
     let own_turn =
@@ -245,7 +292,12 @@ fn problem(view: &View, name: &str) -> Option<ContainerState> {
         return Some(if never || fresh {
             wait(&failure.reason, Some(failure.message.clone()))
         } else {
-            wait("ImagePullBackOff", Some(failure.message.clone()))
+            let image = shape::image_of(view.pod, name);
+            let message = format!(
+                "Back-off pulling image \"{image}\": {}: {}",
+                failure.reason, failure.message
+            );
+            wait("ImagePullBackOff", Some(message))
         });
     }
     let failure = view.memory.failures.get(name)?;
@@ -304,24 +356,35 @@ fn phase(
     init: &[ContainerStatus],
     main: &[ContainerStatus],
 ) -> &'static str {
-    match outcome {
-        Outcome::Succeeded => return "Succeeded",
-        Outcome::Failed { .. } => return "Failed",
-        Outcome::Active => {}
-    }
-    if init.iter().any(|status| !status.ready) && main.iter().all(|status| !has_run(status)) {
-        return "Pending";
-    }
-    let never_ran = |status: &ContainerStatus| !has_run(status);
     let known = view
         .pod
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
+    // The end of a pod is said when nothing of it runs any more.
+    let runs = shape::members(view.containers).any(Container::is_running);
+    match outcome {
+        Outcome::Succeeded if !runs || known == Some("Succeeded") => return "Succeeded",
+        Outcome::Failed { .. } if !runs || known == Some("Failed") => return "Failed",
+        _ => {}
+    }
+    let initializes = init.iter().any(|status| is_incomplete(view, status));
+    if initializes && main.iter().all(|status| !has_run(status)) {
+        return "Pending";
+    }
+    let never_ran = |status: &ContainerStatus| !has_run(status);
     if main.iter().any(never_ran) && known != Some("Running") {
         "Pending"
     } else {
         "Running"
+    }
+}
+
+/// Whether an init container has not done its work, or has not started where it stays.
+fn is_incomplete(view: &View, status: &ContainerStatus) -> bool {
+    match shape::template(view.pod, &status.name) {
+        Some(_) => status.started != Some(true),
+        None => !status.ready,
     }
 }
 
@@ -334,38 +397,43 @@ fn has_run(status: &ContainerStatus) -> bool {
     ran(&status.state) || ran(&status.last_state)
 }
 
+/// Whether a container runs or has ended, as its state says.
+fn is_begun(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    state.is_some_and(|it| it.running.is_some() || it.terminated.is_some())
+}
+
 /// Kubernetes' pod conditions; those that others wrote stay as they are.
 fn conditions(
     view: &View,
-    phase: &str,
+    outcome: &Outcome,
     init: &[ContainerStatus],
     main: &[ContainerStatus],
 ) -> Vec<PodCondition> {
-    let names = |list: &[ContainerStatus]| {
-        let unready = list.iter().filter(|status| !status.ready);
-        unready
-            .map(|status| status.name.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
+    let names = |list: &mut dyn Iterator<Item = &ContainerStatus>| {
+        let names = list.map(|status| status.name.as_str());
+        names.collect::<Vec<_>>().join(" ")
     };
-    let (unready, incomplete) = (names(main), names(init));
-    let over = match phase {
-        "Succeeded" => Some(("PodCompleted", String::new())),
-        "Failed" => Some(("PodFailed", String::new())),
-        _ => None,
+    let stays = |status: &&ContainerStatus| shape::template(view.pod, &status.name).is_some();
+    let sidecars = init.iter().filter(stays);
+    let unready = names(&mut sidecars.chain(main).filter(|status| !status.ready));
+    let incomplete = names(&mut init.iter().filter(|status| is_incomplete(view, status)));
+    let over = match outcome {
+        Outcome::Succeeded => Some(("PodCompleted", String::new())),
+        Outcome::Failed { .. } => Some(("PodFailed", String::new())),
+        Outcome::Active => None,
     };
-    let not_ready = over.clone().or_else(|| {
+    let not_ready = over.or_else(|| {
         let message = format!("containers with unready status: [{unready}]");
         (!unready.is_empty()).then_some(("ContainersNotReady", message))
     });
     let gate = readiness_gate(view).filter(|_| not_ready.is_none());
-    let initialized = over
-        .filter(|(reason, _)| *reason == "PodCompleted")
-        .or_else(|| {
-            let message = format!("containers with incomplete status: [{incomplete}]");
-            (!incomplete.is_empty()).then_some(("ContainersNotInitialized", message))
-        });
-    let initialized = initialized.filter(|(reason, _)| *reason != "PodCompleted");
+    // Sidecars that start again do not take it back.
+    let begun = *outcome == Outcome::Succeeded || main.iter().any(is_begun);
+    let initialized = (!incomplete.is_empty() && !begun).then(|| {
+        let message = format!("containers with incomplete status: [{incomplete}]");
+        ("ContainersNotInitialized", message)
+    });
     let wired = view.memory.attached.is_some()
         && shape::sandbox(view.containers).is_some_and(Container::is_running);
     let ours = [
@@ -379,17 +447,40 @@ fn conditions(
     ];
     let mut conditions: Vec<PodCondition> = ours
         .into_iter()
-        .map(|(kind, problem)| condition(view, kind, problem))
+        .map(|(kind, problem)| condition(view, kind, problem.is_none(), problem))
         .collect();
+    conditions.extend(resize_conditions(view));
     let known = view
         .pod
         .status
         .as_ref()
         .and_then(|status| status.conditions.clone());
-    for other in known.unwrap_or_default() {
+    let known = known.unwrap_or_default().into_iter();
+    for other in known.filter(|it| !RESIZE_CONDITIONS.contains(&it.type_.as_str())) {
         if conditions.iter().all(|ours| ours.type_ != other.type_) {
             conditions.push(other);
         }
+    }
+    conditions
+}
+
+/// What is said while a pod's amounts change.
+fn resize_conditions(view: &View) -> Vec<PodCondition> {
+    let mut conditions = Vec::new();
+    let [pending, in_progress] = RESIZE_CONDITIONS;
+    if let Some(Pending { reason, message }) = &view.memory.resize {
+        let why = Some((*reason, message.clone()));
+        conditions.push(condition(view, pending, true, why));
+    }
+    let changing = shape::members(view.containers).filter(|it| it.is_running());
+    let mut changing = changing.filter_map(|container| {
+        let template = shape::template(view.pod, &container.identity.name)?;
+        resize::change(template, container.resources).map(|_| template)
+    });
+    if let Some(template) = changing.next() {
+        let failure = view.memory.failures.get(&resize::key(&template.name));
+        let why = failure.map(|it| ("Error", it.message.clone()));
+        conditions.push(condition(view, in_progress, true, why));
     }
     conditions
 }
@@ -415,8 +506,8 @@ fn readiness_gate(view: &View) -> Option<(&'static str, String)> {
     Some(("ReadinessGatesNotReady", message))
 }
 
-fn condition(view: &View, kind: &str, problem: Option<(&str, String)>) -> PodCondition {
-    let status = if problem.is_none() { "True" } else { "False" };
+fn condition(view: &View, kind: &str, holds: bool, why: Option<(&str, String)>) -> PodCondition {
+    let status = if holds { "True" } else { "False" };
     let known = view
         .pod
         .status
@@ -428,7 +519,7 @@ fn condition(view: &View, kind: &str, problem: Option<(&str, String)>) -> PodCon
         .find(|it| it.type_ == kind && it.status == status);
     let since = before.and_then(|before| before.last_transition_time.clone());
     let text = |text: String| (!text.is_empty()).then_some(text);
-    let (reason, message) = problem.unzip();
+    let (reason, message) = why.unzip();
     PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),

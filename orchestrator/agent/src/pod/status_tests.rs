@@ -25,6 +25,8 @@ fn container(role: Role, name: &str, attempt: u32, state: State) -> Container {
         image: "nginx:1".to_owned(),
         image_id: "sha256:1".to_owned(),
         created_at: at(0),
+        log_path: None,
+        resources: None,
         state,
     }
 }
@@ -322,4 +324,109 @@ fn an_ephemeral_container_is_told_apart_and_changes_nothing_of_the_pod() {
         (&ended["phase"], condition(&ended, "Ready")),
         (&json!("Running"), "True")
     );
+}
+
+/// The status of a pod with a sidecar, an init container after it and a main one.
+fn with_sidecar(policy: &str, of: [Option<State>; 3], memory: &Memory) -> Value {
+    let pod = json!({
+        "metadata": { "name": "web", "namespace": "default", "uid": "u1" },
+        "spec": {
+            "restartPolicy": policy,
+            "initContainers": [{"name": "proxy", "image": "nginx:1", "restartPolicy": "Always"},
+                {"name": "init", "image": "nginx:1"}],
+            "containers": [{"name": "main", "image": "nginx:1"}],
+        },
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    let names = [
+        ("proxy", Role::Init),
+        ("init", Role::Init),
+        ("main", Role::Main),
+    ];
+    let made = names.into_iter().zip(of);
+    let made = made.filter_map(|((name, role), state)| Some(container(role, name, 0, state?)));
+    let mut containers: Vec<Container> = made.collect();
+    containers.push(container(Role::Sandbox, "", 0, running()));
+    let view = View {
+        pod: &pod,
+        gone: false,
+        now: at(2),
+        containers: &containers,
+        memory,
+    };
+    let place = Place {
+        node_ips: "172.31.0.11".parse().expect("ok"),
+        accepted_at: at(0),
+    };
+    serde_json::to_value(status(&view, &place)).expect("serialises")
+}
+
+#[test]
+fn a_sidecar_counts_for_readiness_but_not_for_the_end_of_its_pod() {
+    let (on, off) = (|| Some(running()), |code| Some(exited(code)));
+    // States of the sidecar, the init container and the main one; phase, Initialized, Ready.
+    let cases = [
+        ([None, None, None], "Pending", "False", "False"),
+        ([on(), None, None], "Pending", "False", "False"),
+        ([on(), off(0), None], "Pending", "True", "False"),
+        ([on(), off(0), on()], "Running", "True", "True"),
+        ([off(1), off(0), on()], "Running", "True", "False"),
+        // It is asked to stop now: the pod has not ended yet.
+        ([on(), off(0), off(0)], "Running", "True", "False"),
+        ([off(137), off(0), off(0)], "Succeeded", "True", "False"),
+        ([off(0), off(0), off(1)], "Failed", "True", "False"),
+    ];
+    for (of, phase, initialized, ready) in cases {
+        let status = with_sidecar("Never", of.clone(), &wired());
+        assert_eq!(status["phase"], phase, "{of:?}");
+        assert_eq!(condition(&status, "Initialized"), initialized, "{of:?}");
+        assert_eq!(condition(&status, "Ready"), ready, "{of:?}");
+    }
+}
+
+#[test]
+fn a_sidecar_is_started_and_ready_as_its_probes_say() {
+    let mut memory = wired();
+    let probed = |started, ready| Probed {
+        started,
+        ready,
+        failed: None,
+    };
+    for (started, ready, initialized) in [
+        (false, false, "False"),
+        (true, false, "True"),
+        (true, true, "True"),
+    ] {
+        memory
+            .probes
+            .insert("proxy-0".to_owned(), probed(started, ready));
+        let of = [Some(running()), Some(exited(0)), None];
+        let status = with_sidecar("Always", of, &memory);
+        let own = &status["initContainerStatuses"][0];
+        assert_eq!(
+            (&own["started"], &own["ready"]),
+            (&json!(started), &json!(ready))
+        );
+        assert_eq!(condition(&status, "Initialized"), initialized);
+    }
+}
+
+#[test]
+fn a_container_is_not_said_to_run_before_its_post_start_has_ended() {
+    let told = |hook: PostStart| {
+        let mut memory = wired();
+        memory.post_starts.insert("main-0".to_owned(), hook);
+        let main = vec![container(Role::Main, "main", 0, running())];
+        status_of("Always", main, &memory, 3)
+    };
+    let reason =
+        |status: &Value| status["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+    let status = told(PostStart::Running);
+    assert_eq!(reason(&status), "ContainerCreating");
+    assert_eq!(status["phase"], "Pending");
+    assert_eq!(condition(&status, "Ready"), "False");
+    let status = told(PostStart::Failed("exit 1".to_owned()));
+    assert_eq!(reason(&status), "PostStartHookError");
+    let status = told(PostStart::Done);
+    assert_eq!(condition(&status, "Ready"), "True");
 }

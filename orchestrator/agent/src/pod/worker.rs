@@ -6,8 +6,11 @@
 mod execute;
 mod files;
 mod hooks;
+mod images;
+mod logs;
 mod places;
 mod report;
+mod resources;
 mod start;
 mod tokens;
 mod usage;
@@ -25,10 +28,12 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::downward::Facts;
-use super::plan::{self, Action, Failure, ImageState, Memory, Probed, View};
+use super::log_links::Links;
+use super::plan::{self, Action, Failure, ImageState, Memory, PostStart, Probed, View};
 use super::prober::{self, Verdict};
 use super::probes::{Machine, Standing};
 use super::refuse::{self, Abilities};
+use super::resize::{self, Allocations, Given};
 use super::shape;
 use super::status::{self, Place};
 use crate::api::events::Recorder;
@@ -39,7 +44,7 @@ use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
 use crate::node::running::Running;
 use crate::runtime::image_root;
-use crate::runtime::{Container, Role, Runtime, RuntimeError, State};
+use crate::runtime::{Container, Identity, Role, Runtime, RuntimeError, State};
 use crate::volumes::{Dns, PodDir};
 use datapath::Addrs;
 
@@ -58,9 +63,13 @@ pub struct NodeContext<R, N> {
     /// The node's addresses, as they are now.
     pub addrs: watch::Receiver<Addrs>,
     pub data_dir: PathBuf,
+    /// Where log shippers look for the logs of containers.
+    pub logs_dir: PathBuf,
     /// Where the node's own network namespace lies, for sandboxes that join it.
     pub netns: PathBuf,
     pub capacity: Capacity,
+    /// What the node's pods ask for.
+    pub allocations: Arc<Allocations>,
     pub abilities: Abilities,
     pub dns: Dns,
     pub runtime: Arc<R>,
@@ -100,8 +109,13 @@ enum Note {
     },
     /// That container's process has ended.
     Ended(String),
+    /// The `postStart` of that container has ended; why it failed, if it did.
+    PostStarted {
+        id: String,
+        failed: Option<String>,
+    },
     /// The `preStop` of that container has ended.
-    Hooked(String),
+    PreStopped(String),
     Drained(Progress),
     /// A volume has outgrown its limit: why the pod is evicted.
     Outgrown(String),
@@ -135,15 +149,15 @@ pub async fn run<R: Runtime, N: PodNetwork>(
         };
         tokio::select! {
             changed = updates.changed() => match changed {
-                Ok(()) => worker.update = updates.borrow_and_update().clone(),
+                Ok(()) => worker.adopt(updates.borrow_and_update().clone()),
                 Err(_) => return,
             },
-            () = wake.notified() => {}
+            () = wake.notified() => worker.stale = true,
             note = inbox.recv() => if let Some(note) = note {
                 worker.take(note);
                 worker.report_loss().await;
             },
-            () = tokio::time::sleep_until(until) => {}
+            () = tokio::time::sleep_until(until) => worker.stale = true,
         }
     }
 }
@@ -153,6 +167,8 @@ struct Worker<R, N> {
     update: PodUpdate,
     memory: Memory,
     containers: Vec<Container>,
+    /// The engine may have others by now.
+    stale: bool,
     place: Place,
     dir: PodDir,
     /// Notified when a container or an object that the pod refers to changes.
@@ -164,6 +180,11 @@ struct Worker<R, N> {
     /// Read when the sandbox was made; used again when the server is away.
     service_env: Option<(Instant, BTreeMap<String, String>)>,
     written: Option<files::Written>,
+    /// What the pod was given, and what its spec says.
+    given: Given,
+    wanted: Given,
+    /// The links to logs that there are.
+    log_links: Links,
     tokens: tokens::Tokens,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
@@ -189,7 +210,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         wake: Arc<Notify>,
     ) -> Self {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
-        let admission = refuse::admit(&update.pod, node.abilities);
+        let admission = refuse::admit(&update.pod, &node.abilities);
         let memory = Memory {
             refused: admission
                 .refusal
@@ -197,6 +218,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();
+        let given = resize::known(&update.pod);
+        let wanted = resize::wanted(&update.pod);
         Worker {
             place: Place {
                 node_ips,
@@ -207,11 +230,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             update,
             memory,
             containers: Vec::new(),
+            stale: true,
             wake,
             objects: None,
             seen_changes: 0,
             service_env: None,
             written: None,
+            given,
+            wanted,
+            log_links: Links::default(),
             tokens: tokens::Tokens::default(),
             gauge: None,
             image_users: BTreeMap::new(),
@@ -222,6 +249,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             awaited: BTreeSet::new(),
             notes,
         }
+    }
+
+    fn adopt(&mut self, update: PodUpdate) {
+        self.wanted = resize::wanted(&update.pod);
+        self.update = update;
     }
 
     fn uid(&self) -> &str {
@@ -263,12 +295,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     async fn step(&mut self) -> Step {
-        match self.node.runtime.containers(self.uid()).await {
-            Ok(found) => self.containers = found,
-            Err(error) => {
-                tracing::warn!(%error, "containers could not be listed");
-                return Step::Wait(Instant::now() + RETRY);
+        if self.stale {
+            match self.node.runtime.containers(self.uid()).await {
+                Ok(found) => self.containers = found,
+                Err(error) => {
+                    tracing::warn!(%error, "containers could not be listed");
+                    return Step::Wait(Instant::now() + RETRY);
+                }
             }
+            self.stale = false;
         }
         self.node
             .running
@@ -278,16 +313,20 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         }
         self.forget_the_dead();
         self.follow_objects();
+        self.link_logs().await;
         self.read_termination_messages().await;
         self.watch_probes();
         self.await_ends();
         self.report_loss().await;
         self.watch_usage();
-        let mut until = self.update_volumes().await;
+        let room = self.allocate();
+        let volumes = self.update_volumes().await;
+        let mut until = room.into_iter().chain(volumes).min();
         let actions = plan::plan(&self.view());
         let mut progress = false;
         for action in actions {
             tracing::debug!(pod = self.update.pod.metadata.name, ?action, "next");
+            self.stale |= action.changes_containers();
             match self.execute(action).await {
                 Step::Progress => progress = true,
                 Step::Wait(at) => until = Some(until.map_or(at, |until| until.min(at))),
@@ -331,6 +370,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
             Note::Probed { id, verdict } => self.probed(id, verdict),
             Note::Ended(id) => {
+                self.stale = true;
                 let probed = self.memory.probes.entry(id).or_insert(Probed {
                     started: true,
                     ready: true,
@@ -338,7 +378,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 });
                 probed.ready = false;
             }
-            Note::Hooked(id) => drop(self.memory.hooks.insert(id, true)),
+            Note::PostStarted { id, failed } => {
+                let ended = failed.map_or(PostStart::Done, PostStart::Failed);
+                self.memory.post_starts.insert(id, ended);
+            }
+            Note::PreStopped(id) => {
+                if let Some(hook) = self.memory.pre_stops.get_mut(&id) {
+                    hook.ended = true;
+                }
+            }
             Note::Outgrown(why) => self.evict(why),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {
@@ -357,7 +405,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .map(|it| &it.id)
             .collect();
         self.memory.signalled.retain(|id, _| running.contains(id));
-        self.memory.hooks.retain(|id, _| running.contains(id));
+        self.memory.pre_stops.retain(|id, _| running.contains(id));
+        self.memory.post_starts.retain(|id, _| running.contains(id));
         self.memory.probes.retain(|id, _| running.contains(id));
         let known: BTreeSet<&String> = self.containers.iter().map(|it| &it.id).collect();
         self.memory
@@ -394,8 +443,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let State::Running { pid, .. } = container.state else {
                 continue;
             };
-            let is_main = container.identity.role == Role::Main;
-            if !is_main || !self.awaited.insert(container.id.clone()) {
+            let stays = is_followed(&self.update.pod, container);
+            if !stays || !self.awaited.insert(container.id.clone()) {
                 continue;
             }
             let (node, notes) = (self.node.clone(), self.notes.clone());
@@ -416,9 +465,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let State::Running { started_at, pid: _ } = container.state else {
                 continue;
             };
-            let mains = shape::main_templates(&self.update.pod);
-            let template = mains.iter().find(|it| it.name == container.identity.name);
+            if !is_followed(&self.update.pod, container) {
+                continue;
+            }
+            let template = shape::template(&self.update.pod, &container.identity.name);
             let Some(template) = template else { continue };
+            let hook = self.memory.post_starts.get(&container.id);
+            if hook.is_some_and(|hook| *hook != PostStart::Done) {
+                continue;
+            }
             if self.probers.contains_key(&container.id) || !prober::has_probes(template) {
                 continue;
             }
@@ -454,6 +509,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             self.probers.insert(container.id.clone(), prober);
         }
     }
+}
+
+/// Whether a container is one that lives as long as its pod.
+fn is_followed(pod: &Pod, container: &Container) -> bool {
+    let Identity { role, name, .. } = &container.identity;
+    matches!(role, Role::Main | Role::Init) && shape::template(pod, name).is_some()
 }
 
 /// A container's probes, from where the last reported status of that very container left them.

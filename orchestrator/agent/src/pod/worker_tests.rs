@@ -15,6 +15,9 @@ use crate::runtime::Role;
 use crate::runtime::fake::{self, FakeRuntime};
 use datapath::{Addrs, HostPort, ObjectKey};
 
+#[path = "worker_start_tests.rs"]
+mod start;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every request that changed something: method, path, body.
@@ -173,12 +176,14 @@ impl Stage {
             name: "n1".to_owned(),
             addrs: watch::channel(IpAddr::from([172, 31, 0, 11]).into()).1,
             data_dir: dir.path().to_owned(),
+            logs_dir: dir.path().join("log"),
             netns: PathBuf::from("/proc/self/ns/net"),
             capacity: Capacity {
                 cpus: 1,
                 memory_bytes: 1 << 30,
                 disk_bytes: 1 << 30,
             },
+            allocations: Arc::default(),
             abilities: Abilities::default(),
             dns: Dns::default(),
             runtime: Arc::new(runtime),
@@ -699,7 +704,8 @@ async fn a_refused_pod_has_failed_for_good_and_never_gets_a_container() {
 #[tokio::test]
 async fn what_a_pod_runs_without_is_said_once() {
     let mut spec = one_container();
-    spec["imagePullSecrets"] = json!([{ "name": "registry" }]);
+    let limits = json!({ "limits": { "ephemeral-storage": "1Gi" } });
+    spec["containers"][0]["resources"] = limits;
     let stage = Stage::new(runtime(), spec);
     stage
         .until("running", |it| it.status()["phase"] == "Running")
@@ -711,7 +717,7 @@ async fn what_a_pod_runs_without_is_said_once() {
             .filter(|(reason, _)| reason == "Unsupported");
         ours.map(|(_, message)| message).collect::<Vec<_>>()
     };
-    let expected = "spec.imagePullSecrets: images are pulled without credentials";
+    let expected = "spec.containers[0].resources.limits: ephemeral-storage is not enforced";
     stage
         .until("told", |it| unsupported(it) == [expected])
         .await;

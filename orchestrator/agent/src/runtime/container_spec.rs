@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container as Template, Pod, PodSecurityContext, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container as Template, Pod, PodSecurityContext, SELinuxOptions,
+    SecurityContext,
+};
 
 use crate::api::sources::Sources;
 use crate::pod::downward::Facts;
@@ -13,7 +16,8 @@ use crate::pod::qos;
 use crate::pod::quantity;
 use crate::pod::shape;
 use crate::runtime::{
-    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Security,
+    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
+    Security,
 };
 use crate::volumes::{Made, Origin, SubPath};
 
@@ -25,8 +29,14 @@ const LEAST_SHARES: i64 = 2;
 /// pages of 4 KiB (`include/uapi/linux/binfmts.h`).
 const EXEC_STRING_LIMIT: usize = 128 * 1024;
 
+/// The longest host name that the kernel takes (`__NEW_UTS_LEN`).
+const HOSTNAME_LIMIT: usize = 64;
+
 /// Sandboxes are the last that the kernel kills.
 const SANDBOX_OOM_SCORE: i64 = -998;
+
+/// The beginning of an AppArmor annotation that names a profile of the node.
+const LOCALHOST: &str = "localhost/";
 
 /// The user and the group of sandboxes, which own nothing.
 const NOBODY: &str = "65534:65534";
@@ -66,6 +76,8 @@ pub struct Surroundings<'a> {
     pub termination_message: &'a Path,
     /// The user that the image says.
     pub image_user: &'a str,
+    /// The engine's runtime that the pod's class names.
+    pub handler: Option<&'a str>,
 }
 
 /// The names of a pod.
@@ -78,8 +90,25 @@ pub fn pod_ref(pod: &Pod) -> PodRef {
     }
 }
 
-/// The container that holds a pod's namespaces. `node_netns` is where the node's own lies.
-pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf) -> ContainerSpec {
+/// What a sandbox takes from its node.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    pub name: String,
+    /// Where its network namespace lies.
+    pub netns: PathBuf,
+    /// The cluster's domain.
+    pub domain: String,
+    /// The engine's runtime that the pod's class names.
+    pub handler: Option<String>,
+}
+
+/// The container that holds a pod's namespaces.
+pub fn sandbox(
+    pod: &Pod,
+    identity: Identity,
+    image: String,
+    node: Node,
+) -> Result<ContainerSpec, SpecError> {
     let spec = pod.spec.as_ref();
     let context = spec.and_then(|spec| spec.security_context.as_ref());
     let sysctls = context.and_then(|context| context.sysctls.as_ref());
@@ -88,7 +117,11 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
         .flatten()
         .map(|it| (it.name.clone(), it.value.clone()));
     let host = shape::host_network(pod);
-    ContainerSpec {
+    let hostname = match host {
+        true => node.name,
+        false => own_name(pod, &node.domain)?,
+    };
+    Ok(ContainerSpec {
         pod: pod_ref(pod),
         identity,
         image,
@@ -97,9 +130,9 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
         args: None,
         env: Vec::new(),
         working_dir: None,
-        hostname: Some(hostname(pod)),
+        hostname: Some(hostname),
         network: if host {
-            Network::Node(node_netns)
+            Network::Node(node.netns)
         } else {
             Network::Fresh
         },
@@ -115,11 +148,12 @@ pub fn sandbox(pod: &Pod, identity: Identity, image: String, node_netns: PathBuf
         },
         security: sandbox_security(host),
         sysctls: sysctls.collect(),
+        handler: node.handler,
         stop_signal: None,
         stdin: false,
         stdin_once: false,
         tty: false,
-    }
+    })
 }
 
 /// A sandbox has no rights. One of the node's network needs some to enter it, and gives them up then.
@@ -187,6 +221,7 @@ pub fn container(
         resources: resources(pod, template, around.facts.node_memory_bytes),
         security: security(pod, template, around.image_user)?,
         sysctls: BTreeMap::new(),
+        handler: around.handler.map(str::to_owned),
         stop_signal: lifecycle.and_then(|lifecycle| lifecycle.stop_signal.clone()),
         stdin: template.stdin.unwrap_or(false),
         stdin_once: template.stdin_once.unwrap_or(false),
@@ -210,6 +245,28 @@ fn executable(what: &str, parts: &[&String]) -> Result<(), SpecError> {
         )));
     }
     Ok(())
+}
+
+/// What `hostname` says in a pod with a network of its own: the whole name, where the pod asks for that and has
+/// a subdomain.
+fn own_name(pod: &Pod, domain: &str) -> Result<String, SpecError> {
+    let short = hostname(pod);
+    let spec = pod.spec.as_ref();
+    let whole = spec.and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref());
+    let Some(subdomain) = subdomain.filter(|subdomain| whole && !subdomain.is_empty()) else {
+        return Ok(short);
+    };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let name = format!("{short}.{subdomain}.{namespace}.svc.{domain}");
+    if name.len() <= HOSTNAME_LIMIT {
+        return Ok(name);
+    }
+    Err(SpecError::config(format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long \
+         ({HOSTNAME_LIMIT} characters is the max, {} characters requested)",
+        name.len()
+    )))
 }
 
 /// What `hostname` says in the pod; the kernel takes 63 characters.
@@ -354,6 +411,14 @@ pub fn in_container(path: &str) -> String {
 }
 
 fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {
+    Resources {
+        oom_score_adj: qos::oom_score_adj(pod, template, node_memory_bytes),
+        ..limits(template)
+    }
+}
+
+/// What a container may use and what it weighs, but for its OOM score.
+pub fn limits(template: &Template) -> Resources {
     let wanted = template.resources.as_ref();
     let amount = |map: Option<&BTreeMap<String, _>>, name: &str| {
         map.and_then(|map| map.get(name)).and_then(quantity::milli)
@@ -369,7 +434,7 @@ fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resource
         }),
         cpu_quota_us: quota.map_or(0, |quota| quota.max(LEAST_QUOTA_US)),
         cpu_period_us: quota.map_or(0, |_| CPU_PERIOD_US),
-        oom_score_adj: qos::oom_score_adj(pod, template, node_memory_bytes),
+        oom_score_adj: 0,
     }
 }
 
@@ -421,24 +486,63 @@ fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security
         drop_capabilities: bare(capabilities.drop),
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
-        unconfined: seccomp.is_some_and(|profile| profile.type_ == "Unconfined"),
-        app_armor_unconfined: app_armor(pod, template) == Some("Unconfined"),
+        seccomp: match seccomp.map(|profile| (profile.type_.as_str(), profile)) {
+            Some(("Unconfined", _)) => Seccomp::Unconfined,
+            Some(("Localhost", profile)) => {
+                let path = profile.localhost_profile.as_deref().unwrap_or_default();
+                Seccomp::File(path.into())
+            }
+            _ => Seccomp::RuntimeDefault,
+        },
+        app_armor: app_armor(pod, template),
+        selinux: selinux(
+            own.se_linux_options
+                .as_ref()
+                .or(of_pod.se_linux_options.as_ref()),
+        ),
+        unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }
 
-/// The type of the AppArmor profile; the annotation is the older way to ask for one.
-fn app_armor<'a>(pod: &'a Pod, template: &'a Template) -> Option<&'a str> {
+fn selinux(options: Option<&SELinuxOptions>) -> Vec<(&'static str, String)> {
+    let Some(options) = options else {
+        return Vec::new();
+    };
+    let labels = [
+        ("user", &options.user),
+        ("role", &options.role),
+        ("type", &options.type_),
+        ("level", &options.level),
+    ];
+    let labels = labels.into_iter();
+    let said = labels.filter_map(|(name, value)| Some((name, value.clone()?)));
+    said.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// The AppArmor profile in the Engine's words; the annotation is the older way to ask for one.
+fn app_armor(pod: &Pod, template: &Template) -> Option<String> {
     let own = template.security_context.as_ref();
     let own = own.and_then(|context| context.app_armor_profile.as_ref());
-    let annotations = pod.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|all| all.get(&app_armor_annotation(&template.name)));
     let spec = pod.spec.as_ref();
     let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
     let of_pod = of_pod.and_then(|context| context.app_armor_profile.as_ref());
-    let unconfined = annotated.filter(|profile| *profile == "unconfined");
-    own.map(|profile| profile.type_.as_str())
-        .or(unconfined.map(|_| "Unconfined"))
-        .or(of_pod.map(|profile| profile.type_.as_str()))
+    let name = |profile: &AppArmorProfile| match profile.type_.as_str() {
+        "Unconfined" => Some("unconfined".to_owned()),
+        "Localhost" => profile.localhost_profile.clone(),
+        _ => None,
+    };
+    if let Some(own) = own {
+        return name(own);
+    }
+    let annotations = pod.metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|all| all.get(&app_armor_annotation(&template.name)));
+    match annotated.map(String::as_str) {
+        Some("unconfined") => Some("unconfined".to_owned()),
+        Some(profile) if profile.starts_with(LOCALHOST) => {
+            Some(profile[LOCALHOST.len()..].to_owned())
+        }
+        _ => of_pod.and_then(name),
+    }
 }
 
 fn app_armor_annotation(container: &str) -> String {

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::io::ReaderStream;
 
+use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
-    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Role,
-    Runtime, RuntimeError, Sighting, State,
+    Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Resources,
+    Role, Runtime, RuntimeError, Sighting, State,
 };
 
 /// The engine; tests reach into it.
@@ -23,12 +24,16 @@ pub struct FakeRuntime {
     state: Arc<Mutex<Inner>>,
     news: broadcast::Sender<String>,
     ended: Notify,
+    /// How commands end; none: they run on.
+    held: watch::Sender<Option<i64>>,
 }
 
 #[derive(Default)]
 struct Inner {
     containers: BTreeMap<String, (ContainerSpec, Container)>,
     images: BTreeMap<String, Image>,
+    /// Images of the registry and who may have them.
+    private: BTreeMap<String, String>,
     /// By image: what a start of it answers.
     start_errors: BTreeMap<String, String>,
     /// Where links of images lead: by the image's id, then the path.
@@ -50,6 +55,7 @@ impl Default for FakeRuntime {
             state: Arc::default(),
             news: broadcast::channel(64).0,
             ended: Notify::new(),
+            held: watch::Sender::new(Some(0)),
         }
     }
 }
@@ -66,6 +72,22 @@ impl FakeRuntime {
             working_dir: String::new(),
         };
         self.inner().images.insert(reference.to_owned(), image);
+    }
+
+    /// Puts an image into the registry, for that user.
+    pub fn add_private(&self, reference: &str, user: &str) {
+        let mut inner = self.inner();
+        inner.private.insert(reference.to_owned(), user.to_owned());
+    }
+
+    /// Has commands run until they are ended.
+    pub fn hold_commands(&self) {
+        self.held.send_replace(None);
+    }
+
+    /// Ends every command that runs, and those to come, with this code.
+    pub fn end_commands(&self, code: i64) {
+        self.held.send_replace(Some(code));
     }
 
     /// Puts a link into an image of the node.
@@ -241,6 +263,8 @@ impl Runtime for FakeRuntime {
             image: spec.image.clone(),
             image_id: format!("sha256:{}", spec.image),
             created_at: Timestamp::now(),
+            log_path: None,
+            resources: Some(spec.resources),
             state: State::Created,
         };
         inner
@@ -257,6 +281,14 @@ impl Runtime for FakeRuntime {
         let inner = self.inner();
         let link = inner.links.get(&(id.to_owned(), path.to_owned()));
         Ok(link.cloned().map_or(InRoot::Other, InRoot::Link))
+    }
+
+    async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        if let Some((_, container)) = self.inner().containers.get_mut(id) {
+            container.resources = Some(*resources);
+        }
+        self.tell();
+        Ok(())
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
@@ -309,7 +341,26 @@ impl Runtime for FakeRuntime {
         Ok(self.inner().images.get(reference).cloned())
     }
 
-    async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
+    /// Gives an image of the registry to its user, who is remembered as a command.
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), RuntimeError> {
+        let mut inner = self.inner();
+        let user = credentials.map_or("", |it| &it.username);
+        inner
+            .commands
+            .push(format!("pull {reference} {user}").trim_end().to_owned());
+        if inner
+            .private
+            .get(reference)
+            .is_some_and(|owner| owner == user)
+        {
+            drop(inner);
+            self.add_image(reference);
+            return Ok(());
+        }
         Err(RuntimeError::Pull(format!("no such image: {reference}")))
     }
 
@@ -329,8 +380,12 @@ impl Runtime for FakeRuntime {
         _: Duration,
     ) -> Result<ExecOutcome, RuntimeError> {
         self.inner().commands.push(command.join(" "));
+        let mut held = self.held.subscribe();
+        // The sender lives as long as this engine.
+        let code = held.wait_for(Option::is_some).await;
+        let code = code.ok().and_then(|code| *code).unwrap_or(-1);
         Ok(ExecOutcome {
-            code: 0,
+            code,
             output: String::new(),
         })
     }

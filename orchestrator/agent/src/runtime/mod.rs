@@ -5,6 +5,7 @@
 //! must know again is on the containers, as labels.
 
 pub mod container_spec;
+pub mod credentials;
 pub mod docker;
 pub mod fake;
 pub mod image_name;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 
 use datapath::Addrs;
 
+use credentials::Credentials;
 use streams::{Process, Size, Streams, Terminal};
 
 /// One container engine, seen by one node: only this node's containers exist for it.
@@ -64,6 +66,13 @@ pub trait Runtime: Send + Sync + 'static {
         path: &str,
     ) -> impl Future<Output = Result<InRoot, RuntimeError>> + Send;
 
+    /// Gives a running container other limits and shares; its OOM score stays.
+    fn resize_container(
+        &self,
+        id: &str,
+        resources: &Resources,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Starts a created container.
     fn start(&self, id: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
@@ -80,8 +89,12 @@ pub trait Runtime: Send + Sync + 'static {
         reference: &str,
     ) -> impl Future<Output = Result<Option<Image>, RuntimeError>> + Send;
 
-    /// Fetches an image from its registry.
-    fn pull(&self, reference: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// Fetches an image from its registry, with or without credentials.
+    fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// The reference of the sandbox's image, made first when it is not there.
     fn pause_image(&self) -> impl Future<Output = Result<String, RuntimeError>> + Send;
@@ -195,6 +208,10 @@ pub struct Container {
     pub image: String,
     pub image_id: String,
     pub created_at: Timestamp,
+    /// The file in which the engine keeps what it writes.
+    pub log_path: Option<PathBuf>,
+    /// Its limits and shares as the engine has them, if it says.
+    pub resources: Option<Resources>,
     pub state: State,
 }
 
@@ -259,6 +276,8 @@ pub struct ContainerSpec {
     pub resources: Resources,
     pub security: Security,
     pub sysctls: BTreeMap<String, String>,
+    /// The engine's runtime that starts it; none: the engine's own choice.
+    pub handler: Option<String>,
     /// Replaces the image's own.
     pub stop_signal: Option<String>,
     pub stdin: bool,
@@ -299,7 +318,7 @@ pub enum Propagation {
 }
 
 /// Limits and shares, in the kernel's units. Zero means none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Resources {
     pub memory_bytes: i64,
     pub cpu_shares: i64,
@@ -318,9 +337,26 @@ pub struct Security {
     pub drop_capabilities: Vec<String>,
     pub read_only_root: bool,
     pub no_new_privileges: bool,
-    /// Without the Engine's seccomp profile.
-    pub unconfined: bool,
-    pub app_armor_unconfined: bool,
+    pub seccomp: Seccomp,
+    /// The AppArmor profile, or `unconfined`; none: the engine's own.
+    pub app_armor: Option<String>,
+    /// SELinux labels: user, role, type and level, as far as they are said.
+    pub selinux: Vec<(&'static str, String)>,
+    /// Nothing of `/proc` is hidden or made read-only.
+    pub unmasked: bool,
+}
+
+/// Which system calls a container may make.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Seccomp {
+    /// The engine's own profile.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// A profile of the node, by its path below the directory of profiles.
+    File(PathBuf),
+    /// That profile, as it was read.
+    Profile(String),
 }
 
 /// An image on the node.

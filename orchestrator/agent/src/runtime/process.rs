@@ -1,8 +1,8 @@
-//! The end of a process that is nobody's child here, from the kernel.
+//! Processes that are nobody's children here: their end, from the kernel, and how it is brought about.
 
 use std::io;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,12 +19,42 @@ pub async fn ended(pid: u32) -> io::Result<()> {
     process.readable().await.map(drop)
 }
 
+/// Kills the process of that number, if `is_it` says that the number is still that of the one that is meant.
+pub async fn kill(pid: u32, is_it: impl Future<Output = bool>) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    // From here on it is one process that is asked about and killed.
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    if is_it.await {
+        pidfd_send_signal(&process, Signal::KILL)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_killed_if_it_is_the_one_that_is_meant() {
+        let mut command = Command::new("cat");
+        let mut process = command.stdin(Stdio::piped()).spawn().expect("cat is there");
+        kill(process.id(), async { false })
+            .await
+            .expect("it is there");
+        assert!(
+            process.try_wait().expect("it is ours").is_none(),
+            "it lives"
+        );
+        kill(process.id(), async { true })
+            .await
+            .expect("it is there");
+        assert!(!process.wait().expect("it has ended").success());
+        assert!(kill(process.id(), async { true }).await.is_err());
+    }
 
     #[tokio::test]
     async fn a_process_is_waited_for_until_it_ends() {

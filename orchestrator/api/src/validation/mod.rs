@@ -74,6 +74,7 @@ pub(super) fn validate(
         Subresource::Status,
         Subresource::Approval,
         Subresource::EphemeralContainers,
+        Subresource::Resize,
     ];
     if let (Some(sub), Some(old)) = (sub.filter(|sub| parts.contains(sub)), old) {
         (resource.validate_subresource)(sub, &at, &At::root(old), &mut errors);

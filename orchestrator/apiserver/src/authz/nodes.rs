@@ -5,11 +5,11 @@
 
 use super::{Attributes, Wish};
 use crate::State;
-use crate::{applied, samples};
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
 use crate::request::{Target, Verb};
+use crate::{applied, samples};
 use api::{ApiError, Behaviour, Subresource};
 
 /// Where nodes' leases live.
@@ -51,7 +51,7 @@ const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 const CHANGE: &[Verb] = &[Verb::Update, Verb::Patch];
 
 /// Everything that an agent asks for.
-static NODE_RULES: [Rule; 18] = [
+static NODE_RULES: &[Rule] = &[
     rule("", "nodes", READ, Whose::Peers),
     rule("", "nodes", CHANGE, Whose::Own),
     status("nodes", Whose::Own),
@@ -69,6 +69,7 @@ static NODE_RULES: [Rule; 18] = [
     },
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
+    rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
     rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),

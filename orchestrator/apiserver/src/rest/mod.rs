@@ -74,7 +74,12 @@ async fn answer(call: &Call) -> Answer {
         (None, Verb::Get) if component::is_of(call) => component::get(call),
         (None, Verb::List) if component::is_of(call) => component::list(call),
         (
-            Some(Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers)
+            Some(
+                Subresource::Status
+                | Subresource::Approval
+                | Subresource::EphemeralContainers
+                | Subresource::Resize,
+            )
             | None,
             Verb::Get,
         ) => get::get(call).await,
@@ -87,6 +92,7 @@ async fn answer(call: &Call) -> Answer {
                 | Subresource::Finalize
                 | Subresource::Scale
                 | Subresource::EphemeralContainers
+                | Subresource::Resize
                 | Subresource::Approval,
             )
             | None,
@@ -97,6 +103,7 @@ async fn answer(call: &Call) -> Answer {
                 Subresource::Status
                 | Subresource::Scale
                 | Subresource::EphemeralContainers
+                | Subresource::Resize
                 | Subresource::Approval,
             )
             | None,

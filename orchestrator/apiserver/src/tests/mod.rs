@@ -8,6 +8,7 @@ mod certificates;
 mod claims;
 mod conformance;
 mod conformance_custom;
+mod conformance_node;
 mod connections;
 mod custom;
 mod discovery;

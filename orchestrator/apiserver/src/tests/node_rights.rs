@@ -323,13 +323,19 @@ async fn a_node_makes_mirrors_of_its_own_pods_and_no_others() {
         pod
     };
     let refused: [(&str, &dyn Fn(&mut Value)); 6] = [
-        ("no mirror", &|pod| pod["metadata"]["annotations"] = json!({})),
-        ("another node", &|pod| pod["spec"]["nodeName"] = "two".into()),
+        ("no mirror", &|pod| {
+            pod["metadata"]["annotations"] = json!({})
+        }),
+        ("another node", &|pod| {
+            pod["spec"]["nodeName"] = "two".into()
+        }),
         ("no node", &|pod| drop(pod["spec"]["nodeName"].take())),
         ("another owner", &|pod| {
             pod["metadata"]["ownerReferences"][0]["name"] = "two".into();
         }),
-        ("no owner", &|pod| pod["metadata"]["ownerReferences"] = json!([])),
+        ("no owner", &|pod| {
+            pod["metadata"]["ownerReferences"] = json!([])
+        }),
         ("a volume", &|pod| {
             let volume = json!([{"name": "v", "configMap": {"name": "mine"}}]);
             pod["spec"]["volumes"] = volume;
@@ -342,8 +348,12 @@ async fn a_node_makes_mirrors_of_its_own_pods_and_no_others() {
     one.post(PODS, mirror(&|_| {})).await.expect(201);
     let path = format!("{PODS}/static-one");
     let status = json!({"status": {"phase": "Running"}});
-    one.merge(&format!("{path}/status"), status).await.expect(200);
-    one.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+    one.merge(&format!("{path}/status"), status)
+        .await
+        .expect(200);
+    one.delete(&format!("{path}?gracePeriodSeconds=0"))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]

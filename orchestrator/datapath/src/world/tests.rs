@@ -375,7 +375,7 @@ fn a_host_port_is_on_this_nodes_addresses_only() {
     let rows = [
         (Some("172.31.0.1"), "172.31.0.1", false),
         (Some("169.254.169.254"), "169.254.169.254", false),
-        (Some("127.0.0.1"), "127.0.0.1", false),
+        (Some("127.0.0.1"), "127.0.0.1", true),
         (Some("172.31.0.12"), "172.31.0.12", false),
         (Some("172.31.0.11"), "172.31.0.11", true),
         (None, "0.0.0.0", true),

@@ -124,6 +124,7 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         mounts: Vec::new(),
         resources: Resources::default(),
         security: Security::default(),
+        handler: None,
         sysctls: std::collections::BTreeMap::new(),
         stop_signal: None,
         stdin: true,

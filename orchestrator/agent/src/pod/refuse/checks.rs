@@ -53,13 +53,22 @@ pub fn sysctl(name: &Value, walk: &Walk) -> Finding {
     let name = text(name);
     // Both separators are in use; the kernel's own is the slash.
     let dotted = name.replace('/', ".");
-    let known = SAFE_SYSCTLS.iter().find(|(safe, _)| *safe == dotted);
-    let why = match known {
+    let safe = SAFE_SYSCTLS.iter().find(|(safe, _)| *safe == dotted);
+    let allowed = walk.node.unsafe_sysctls.iter().any(|allowed| {
+        let allowed = allowed.replace('/', ".");
+        match allowed.strip_suffix('*') {
+            Some(beginning) => dotted.starts_with(beginning),
+            None => dotted == allowed,
+        }
+    });
+    let namespace = safe.map(|(_, namespace)| *namespace);
+    let namespace = namespace.or_else(|| namespace_of(&dotted).filter(|_| allowed));
+    let why = match namespace {
         None => format!("forbidden sysctl: {name:?} not allowlisted"),
-        Some((_, Namespace::Net)) if walk.host_network => {
+        Some(Namespace::Net) if walk.host_network => {
             format!("forbidden sysctl: {name:?} not allowed with host net enabled")
         }
-        Some((_, Namespace::Ipc)) if walk.host_ipc => {
+        Some(Namespace::Ipc) if walk.host_ipc => {
             format!("forbidden sysctl: {name:?} not allowed with host ipc enabled")
         }
         Some(_) => return Finding::Fine,
@@ -70,11 +79,24 @@ pub fn sysctl(name: &Value, walk: &Walk) -> Finding {
     }
 }
 
+/// The namespace of a sysctl that has one: others are the whole node's, and no pod's to set.
+fn namespace_of(dotted: &str) -> Option<Namespace> {
+    let rows = [
+        ("kernel.sem", Namespace::Ipc),
+        ("kernel.shm", Namespace::Ipc),
+        ("kernel.msg", Namespace::Ipc),
+        ("fs.mqueue.", Namespace::Ipc),
+        ("net.", Namespace::Net),
+    ];
+    let found = rows.iter().find(|(prefix, _)| dotted.starts_with(prefix));
+    found.map(|(_, namespace)| *namespace)
+}
+
 /// `type` of an AppArmor profile.
 pub fn app_armor(kind: &Value, walk: &Walk) -> Finding {
     match text(kind) {
         "Unconfined" => Finding::Fine,
-        "RuntimeDefault" if walk.node.app_armor => Finding::Fine,
+        "RuntimeDefault" | "Localhost" if walk.node.app_armor => Finding::Fine,
         kind if walk.node.app_armor => no_app_armor(format!("type {kind:?} is not supported")),
         _ => no_app_armor("AppArmor is not enabled on the host".to_owned()),
     }
@@ -96,13 +118,21 @@ fn no_app_armor(why: String) -> Finding {
     }
 }
 
-/// `type` of a seccomp profile: the Engine's own one, or none.
+/// `type` of a seccomp profile: the Engine's own one, one of the node's, or none.
 pub fn seccomp(kind: &Value, _: &Walk) -> Finding {
-    one_of(kind, &["RuntimeDefault", "Unconfined"])
+    one_of(kind, &["RuntimeDefault", "Localhost", "Unconfined"])
+}
+
+pub fn selinux(options: &Value, walk: &Walk) -> Finding {
+    let says_none = options.as_object().is_none_or(|options| options.is_empty());
+    match says_none || walk.node.selinux {
+        true => Finding::Fine,
+        false => unsupported("SELinux is not enabled on the host"),
+    }
 }
 
 pub fn proc_mount(kind: &Value, _: &Walk) -> Finding {
-    one_of(kind, &["", "Default"])
+    one_of(kind, &["", "Default", "Unmasked"])
 }
 
 pub fn supplemental_groups_policy(policy: &Value, _: &Walk) -> Finding {
@@ -139,15 +169,6 @@ pub fn dns_policy(policy: &Value, walk: &Walk) -> Finding {
             "the cluster has no DNS server: the pod has the node's resolv.conf".to_owned(),
         ),
         _ => Finding::Fine,
-    }
-}
-
-/// `hostPort`: only a pod in the node's own network has ports of the node.
-pub fn host_port(port: &Value, walk: &Walk) -> Finding {
-    if walk.host_network || port == 0 {
-        Finding::Fine
-    } else {
-        unsupported(&format!("{port} is not supported without hostNetwork"))
     }
 }
 
@@ -268,11 +289,17 @@ pub fn outer_path(path: &Value, _: &Walk) -> Finding {
 }
 
 pub fn is_label(text: &str) -> bool {
+    text.len() <= 63 && is_part(text)
+}
+
+/// A name of an object: Kubernetes limits it as a whole, and not its parts to 63 characters.
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_part)
+}
+
+fn is_part(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.len() <= 63
-        && text.starts_with(fits)
-        && text.ends_with(fits)
-        && text.chars().all(|c| fits(c) || c == '-')
+    text.starts_with(fits) && text.ends_with(fits) && text.chars().all(|c| fits(c) || c == '-')
 }
 
 fn one_of(value: &Value, supported: &[&str]) -> Finding {

@@ -52,10 +52,7 @@ pub const POD_SPEC: Rows = &[
     ("hostPID", Done("container_spec")),
     ("hostUsers", Only(checks::host_users)),
     ("hostname", Only(checks::hostname)),
-    (
-        "imagePullSecrets",
-        Unmet("images are pulled without credentials"),
-    ),
+    ("imagePullSecrets", Done("worker::images")),
     ("initContainers", Whole(checks::container, CONTAINER)),
     ("nodeName", Done("the watch of this node's pods")),
     ("nodeSelector", Done("scheduler::plugins::node_affinity")),
@@ -77,16 +74,13 @@ pub const POD_SPEC: Rows = &[
         Refused("resources of a pod as a whole are not supported"),
     ),
     ("restartPolicy", Done("shape::policy")),
-    (
-        "runtimeClassName",
-        Refused("runtime classes are not supported"),
-    ),
+    ("runtimeClassName", Done("worker::execute::handler")),
     ("schedulerName", Done("scheduler::pod")),
     ("schedulingGates", Done("scheduler::pod")),
     ("securityContext", In(POD_SECURITY_CONTEXT)),
     ("serviceAccount", Idle("the old name of serviceAccountName")),
     ("serviceAccountName", Done("apiserver::admission")),
-    ("setHostnameAsFQDN", Refused("true is not supported")),
+    ("setHostnameAsFQDN", Done("container_spec::sandbox")),
     ("shareProcessNamespace", Done("container_spec")),
     ("subdomain", Done("controllers::service::selection")),
     ("terminationGracePeriodSeconds", Done("shape::grace_period")),
@@ -128,10 +122,7 @@ const POD_SECURITY_CONTEXT: Rows = &[
         "seLinuxChangePolicy",
         Idle("there are no SELinux labels to change"),
     ),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::selinux)),
     ("seccompProfile", In(SECCOMP)),
     ("supplementalGroups", Done("container_spec")),
     (
@@ -143,12 +134,12 @@ const POD_SECURITY_CONTEXT: Rows = &[
 ];
 
 const APP_ARMOR: Rows = &[
-    ("localhostProfile", Idle("the type Localhost is refused")),
+    ("localhostProfile", Done("container_spec")),
     ("type", Only(checks::app_armor)),
 ];
 
 const SECCOMP: Rows = &[
-    ("localhostProfile", Idle("the type Localhost is refused")),
+    ("localhostProfile", Only(checks::inner_path)),
     ("type", Only(checks::seccomp)),
 ];
 
@@ -169,15 +160,9 @@ const CONTAINER: Rows = &[
     ("name", Only(checks::label)),
     ("ports", In(PORT)),
     ("readinessProbe", In(PROBE)),
-    (
-        "resizePolicy",
-        Idle("the resources of a pod that runs cannot be changed"),
-    ),
+    ("resizePolicy", Done("pod::resize")),
     ("resources", In(RESOURCES)),
-    (
-        "restartPolicy",
-        Refused("a restartPolicy of its own (a sidecar) is not supported"),
-    ),
+    ("restartPolicy", Done("shape::is_sidecar")),
     ("securityContext", In(SECURITY_CONTEXT)),
     ("startupProbe", In(PROBE)),
     ("stdin", Done("container_spec")),
@@ -212,7 +197,7 @@ const HOOK: Rows = &[
 const PROBE: Rows = &[
     ("exec", Text("prober")),
     ("failureThreshold", Done("probes")),
-    ("grpc", Refused("gRPC probes are not supported")),
+    ("grpc", Done("prober::grpc")),
     ("httpGet", In(HTTP_GET)),
     ("initialDelaySeconds", Done("probes")),
     ("periodSeconds", Done("probes")),
@@ -234,8 +219,11 @@ const TCP_SOCKET: Rows = &[("host", Only(checks::probe_host)), ("port", Done("pr
 
 const PORT: Rows = &[
     ("containerPort", Done("prober, drain")),
-    ("hostIP", Done("scheduler::plugins::host_ports")),
-    ("hostPort", Only(checks::host_port)),
+    (
+        "hostIP",
+        Done("datapath::view, scheduler::plugins::host_ports"),
+    ),
+    ("hostPort", Done("datapath::view, pod::pods")),
     ("name", Done("prober, controllers::service")),
     ("protocol", Done("drain, controllers::service")),
 ];
@@ -256,10 +244,7 @@ const SECURITY_CONTEXT: Rows = &[
     ("runAsGroup", Done("container_spec")),
     ("runAsNonRoot", Done("container_spec")),
     ("runAsUser", Done("container_spec")),
-    (
-        "seLinuxOptions",
-        Refused("SELinux options are not supported"),
-    ),
+    ("seLinuxOptions", Only(checks::selinux)),
     ("seccompProfile", In(SECCOMP)),
     ("windowsOptions", Refused("this is not a Windows node")),
 ];

@@ -8,6 +8,8 @@ use api::schema::{self, Type};
 const PLAIN: Abilities = Abilities {
     app_armor: false,
     cluster_dns: false,
+    selinux: false,
+    unsafe_sysctls: Vec::new(),
 };
 
 /// A pod with one container; what is given replaces fields of both.
@@ -27,7 +29,7 @@ fn pod(spec: Value, container: Value) -> Pod {
 }
 
 fn refused(spec: Value, container: Value) -> Option<(&'static str, String)> {
-    let refusal = admit(&pod(spec, container), PLAIN).refusal?;
+    let refusal = admit(&pod(spec, container), &PLAIN).refusal?;
     Some((refusal.reason, refusal.message))
 }
 
@@ -78,18 +80,6 @@ fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
             "spec.volumes[0].nfs: volumes of this type are not supported",
         ),
         (
-            none(),
-            json!({"ports": [{"containerPort": 80, "hostPort": 8080}]}),
-            "Unsupported",
-            "spec.containers[0].ports[0].hostPort: 8080 is not supported without hostNetwork",
-        ),
-        (
-            json!({"runtimeClassName": "gvisor"}),
-            none(),
-            "Unsupported",
-            "spec.runtimeClassName: runtime classes are not supported",
-        ),
-        (
             context(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]})),
             none(),
             "SysctlForbidden",
@@ -124,19 +114,6 @@ fn security_that_a_node_does_not_do_is_refused_with_its_field() {
     let none = || json!({});
     let cases = [
         (
-            context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}})),
-            none(),
-            "Unsupported",
-            "spec.securityContext.seccompProfile.type: \"Localhost\" is not supported",
-        ),
-        (
-            none(),
-            context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}})),
-            "Unsupported",
-            "spec.containers[0].securityContext.seccompProfile.type: \"Localhost\" is not \
-             supported",
-        ),
-        (
             context(json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
             none(),
             "AppArmor",
@@ -147,13 +124,7 @@ fn security_that_a_node_does_not_do_is_refused_with_its_field() {
             none(),
             context(json!({"seLinuxOptions": {"level": "s0:c1"}})),
             "Unsupported",
-            "spec.containers[0].securityContext.seLinuxOptions: SELinux options are not supported",
-        ),
-        (
-            none(),
-            context(json!({"procMount": "Unmasked"})),
-            "Unsupported",
-            "spec.containers[0].securityContext.procMount: \"Unmasked\" is not supported",
+            "spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host",
         ),
         (
             context(json!({"supplementalGroupsPolicy": "Strict"})),
@@ -183,19 +154,6 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
             none(),
             "PodOSNotSupported",
             "spec.os.name: Failed to admit pod as the OS field doesn't match node OS",
-        ),
-        (
-            json!({"setHostnameAsFQDN": true}),
-            none(),
-            "Unsupported",
-            "spec.setHostnameAsFQDN: true is not supported",
-        ),
-        (
-            json!({"initContainers": [{"name": "i", "restartPolicy": "Always"}]}),
-            none(),
-            "Unsupported",
-            "spec.initContainers[0].restartPolicy: a restartPolicy of its own (a sidecar) is not \
-             supported",
         ),
         (
             none(),
@@ -280,6 +238,12 @@ fn names_and_paths_that_would_leave_their_place_are_refused_again_here() {
             "spec.hostAliases[0].ip",
         ),
         (
+            json!({"securityContext": {"seccompProfile":
+                {"type": "Localhost", "localhostProfile": "../x"}}}),
+            json!({}),
+            "spec.securityContext.seccompProfile.localhostProfile",
+        ),
+        (
             json!({"dnsConfig": {"searches": ["a\nnameserver 10.0.0.1"]}}),
             json!({}),
             "spec.dnsConfig.searches[0]",
@@ -296,11 +260,42 @@ fn names_and_paths_that_would_leave_their_place_are_refused_again_here() {
 }
 
 #[test]
+fn the_node_says_which_sysctls_pods_may_set_besides_the_safe_ones() {
+    let node = Abilities {
+        unsafe_sysctls: ["kernel.msg*", "net.core.somaxconn", "kernel.core_pattern"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..PLAIN
+    };
+    let reason = |name: &str, spec: Value| {
+        let sysctls = json!({"sysctls": [{"name": name, "value": "1"}]});
+        let mut pod = pod(spec, json!({}));
+        let context = serde_json::from_value(sysctls).expect("a context");
+        pod.spec.as_mut().expect("a spec").security_context = Some(context);
+        admit(&pod, &node).refusal.map(|it| it.reason)
+    };
+    let none = || json!({});
+    for name in ["kernel.msgmax", "kernel/msgmax", "net.core.somaxconn"] {
+        assert_eq!(reason(name, none()), None, "{name}");
+    }
+    // One without a namespace is the whole node's, whatever the node says.
+    for name in [
+        "kernel.shmmax",
+        "net.core.somaxconnx",
+        "kernel.core_pattern",
+    ] {
+        assert_eq!(reason(name, none()), Some("SysctlForbidden"), "{name}");
+    }
+    let host = json!({"hostIPC": true});
+    assert_eq!(reason("kernel.msgmax", host), Some("SysctlForbidden"));
+}
+
+#[test]
 fn a_pod_whose_own_name_is_a_path_is_refused() {
     for name in ["../x", "a/b", "", "a\nb"] {
         let mut pod = pod(json!({}), json!({}));
         pod.metadata.name = Some(name.to_owned());
-        assert!(admit(&pod, PLAIN).refusal.is_some(), "{name:?}");
+        assert!(admit(&pod, &PLAIN).refusal.is_some(), "{name:?}");
     }
 }
 
@@ -312,17 +307,17 @@ fn the_annotation_for_app_armor_is_read_like_the_field() {
         pod.metadata.annotations = Some([(key, profile.to_owned())].into());
         pod
     };
-    let reason = |profile: &str, node: Abilities| {
+    let reason = |profile: &str, node: &Abilities| {
         admit(&annotated(profile), node).refusal.map(|it| it.reason)
     };
     let armed = Abilities {
         app_armor: true,
         ..PLAIN
     };
-    assert_eq!(reason("unconfined", PLAIN), None);
-    assert_eq!(reason("runtime/default", PLAIN), Some("AppArmor"));
-    assert_eq!(reason("runtime/default", armed), None);
-    assert_eq!(reason("localhost/mine", armed), Some("AppArmor"));
+    assert_eq!(reason("unconfined", &PLAIN), None);
+    assert_eq!(reason("runtime/default", &PLAIN), Some("AppArmor"));
+    assert_eq!(reason("runtime/default", &armed), None);
+    assert_eq!(reason("localhost/mine", &armed), None);
 }
 
 #[test]
@@ -366,7 +361,7 @@ fn an_ordinary_pod_is_taken_and_has_all_that_it_asks_for() {
         },
         "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a..b"}],
     });
-    assert_eq!(admit(&pod(spec, container), PLAIN), Admission::default());
+    assert_eq!(admit(&pod(spec, container), &PLAIN), Admission::default());
 }
 
 #[test]
@@ -380,7 +375,7 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
             [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
     });
     let container = json!({"resources": {"limits": {"ephemeral-storage": "1Gi"}}});
-    let admission = admit(&pod(spec, container), PLAIN);
+    let admission = admit(&pod(spec, container), &PLAIN);
     assert_eq!(admission.refusal, None);
     assert_eq!(
         admission.unmet,
@@ -388,7 +383,6 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
             "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution: the \
              scheduler does not consider it",
             "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
-            "spec.imagePullSecrets: images are pulled without credentials",
             "spec.topologySpreadConstraints: the scheduler does not consider ScheduleAnyway",
         ]
     );
@@ -542,4 +536,23 @@ fn memory_at_dev_shm_and_messages_at_their_usual_places_are_taken() {
         let said = refused(json!({}), json!({"terminationMessagePath": path}));
         assert_eq!(said, None, "{path}");
     }
+}
+
+#[test]
+fn a_pods_name_may_have_more_than_63_characters_in_a_row() {
+    let mut long = pod(json!({}), json!({}));
+    long.metadata.name = Some("a".repeat(253));
+    assert_eq!(admit(&long, &PLAIN).refusal, None);
+    for bad in [
+        "a".repeat(254),
+        "a..b".to_owned(),
+        "../x".to_owned(),
+        "A".to_owned(),
+    ] {
+        long.metadata.name = Some(bad.clone());
+        assert!(admit(&long, &PLAIN).refusal.is_some(), "{bad}");
+    }
+    long.metadata.name = Some("a".to_owned());
+    long.metadata.namespace = Some("a".repeat(64));
+    assert!(admit(&long, &PLAIN).refusal.is_some());
 }

@@ -3,25 +3,23 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client};
 use tokio::time::Instant;
 
-use super::Note;
 use super::RETRY;
 use super::Step;
 use super::Worker;
 use super::alarm;
-use super::is_pulling;
 use super::pod_name;
 
 use crate::api::events;
 use crate::network::wiring::PodNetwork;
-use crate::pod::plan::{Action, Attached, Failure, ImageState};
+use crate::pod::plan::{Action, Attached};
 use crate::pod::shape;
 use crate::runtime::container_spec;
-use crate::runtime::image_name;
-use crate::runtime::{Identity, Image, Role, Runtime, RuntimeError};
+use crate::runtime::{Identity, Role, Runtime, RuntimeError};
 use datapath::Addrs;
 
 /// A container that was told to die is looked at again after this, if no news comes.
@@ -46,6 +44,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             } => {
                 let identity = (role, attempt, generation, level);
                 self.start(&container, identity).await
+            }
+            Action::Resize {
+                id,
+                container,
+                resources,
+            } => self.resize(&id, &container, resources).await,
+            Action::Retire => {
+                self.memory.retired_at = Some(jiff::Timestamp::now());
+                Step::Progress
             }
             Action::Drain => self.drain(),
             Action::PreStop {
@@ -78,119 +85,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) fn later(&self, what: &str, error: &dyn std::fmt::Display) -> Step {
         tracing::warn!(pod = pod_name(&self.update.pod), %error, "could not {what}");
         Step::Wait(Instant::now() + RETRY)
-    }
-
-    async fn ensure_image(&mut self, container: String, image: String, policy: &str) -> Step {
-        if is_pulling(&self.memory, &container) {
-            return Step::Settled;
-        }
-        if !image_name::is_reference(&image) {
-            let message = format!("couldn't parse image name {image:?}: invalid reference format");
-            let about = events::container(&self.update.pod, &container);
-            let recorder = &self.node.recorder;
-            recorder.warning(about, "InspectFailed", message.clone());
-            self.image_failed(container, "InvalidImageName", message);
-            return Step::Progress;
-        }
-        let found = match self.node.runtime.image(&image).await {
-            Ok(found) => found,
-            Err(error) => return self.later("look for an image", &error),
-        };
-        let about = events::container(&self.update.pod, &container);
-        match (found, policy) {
-            (Some(found), "Always") if found.has_origin => {
-                self.image_users.insert(container.clone(), found.user);
-                self.pull(container, image)
-            }
-            (Some(Image { user, .. }), _) => {
-                let message = format!("Container image \"{image}\" already present on machine");
-                self.node.recorder.normal(about, "Pulled", message);
-                self.image_users.insert(container.clone(), user);
-                self.memory.images.insert(container, ImageState::Ready);
-                Step::Progress
-            }
-            (None, "Never") => {
-                let message =
-                    format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.node
-                    .recorder
-                    .warning(about, "ErrImageNeverPull", message.clone());
-                self.image_failed(container, "ErrImageNeverPull", message);
-                Step::Progress
-            }
-            (None, _) => self.pull(container, image),
-        }
-    }
-
-    /// Pulls in the background: a slow registry must not keep the pod from being stopped.
-    fn pull(&mut self, container: String, image: String) -> Step {
-        let about = events::container(&self.update.pod, &container);
-        self.node
-            .recorder
-            .normal(about, "Pulling", format!("Pulling image \"{image}\""));
-        self.memory
-            .images
-            .insert(container.clone(), ImageState::Pulling);
-        let (node, notes) = (self.node.clone(), self.notes.clone());
-        tokio::spawn(async move {
-            let started = Instant::now();
-            let outcome = node.runtime.pull(&image).await;
-            let took = started.elapsed();
-            // The pod may have ended meanwhile.
-            let _ = notes
-                .send(Note::Pulled {
-                    container,
-                    image,
-                    outcome,
-                    took,
-                })
-                .await;
-        });
-        Step::Settled
-    }
-
-    pub(super) fn pulled(
-        &mut self,
-        container: String,
-        image: &str,
-        outcome: Result<(), RuntimeError>,
-        took: Duration,
-    ) {
-        let about = events::container(&self.update.pod, &container);
-        match outcome {
-            Ok(()) => {
-                let message = format!("Successfully pulled image \"{image}\" in {took:.3?}");
-                self.node.recorder.normal(about, "Pulled", message);
-                self.memory
-                    .images
-                    .insert(container.clone(), ImageState::Ready);
-                self.pull_failures.remove(&container);
-            }
-            Err(error) => {
-                let message = format!("failed to pull image \"{image}\": {error}");
-                self.node
-                    .recorder
-                    .warning(about.clone(), "Failed", message.clone());
-                self.node
-                    .recorder
-                    .warning(about, "Failed", "Error: ErrImagePull");
-                self.image_failed(container, "ErrImagePull", message);
-            }
-        }
-    }
-
-    fn image_failed(&mut self, container: String, reason: &str, message: String) {
-        let count = self.pull_failures.entry(container.clone()).or_insert(0);
-        *count += 1;
-        let failure = Failure {
-            reason: reason.to_owned(),
-            message,
-            at: jiff::Timestamp::now(),
-            count: *count,
-        };
-        self.memory
-            .images
-            .insert(container, ImageState::Failed(failure));
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> Step {
@@ -233,7 +127,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let make = async {
             let image = node.runtime.pause_image().await.map_err(text)?;
             let started = Instant::now();
-            let spec = container_spec::sandbox(&pod, identity, image, node.netns.clone());
+            let of_node = container_spec::Node {
+                name: node.name.clone(),
+                netns: node.netns.clone(),
+                domain: node.dns.domain.clone(),
+                handler: handler(&node.client, &pod).await?,
+            };
+            let spec = container_spec::sandbox(&pod, identity, image, of_node);
+            let spec = spec.map_err(|error| error.to_string())?;
             let id = node.runtime.create(&spec).await.map_err(text)?;
             node.runtime.start(&id).await.map_err(text)?;
             node.metrics.sandboxes().note(started.elapsed());
@@ -279,6 +180,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             let addrs = known.ok_or("the sandbox carries no address")?;
             if !node.network.restore(&uid, addrs) {
                 // Its address is another pod's by now: only a new sandbox helps.
+                self.stale = true;
                 node.runtime
                     .remove(sandbox)
                     .await
@@ -346,6 +248,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if let Ok(Err(error)) = removed {
             return self.later("remove a pod's files", &error);
         }
+        self.unlink_logs().await;
         self.memory.cleaned = true;
         Step::Progress
     }
@@ -375,4 +278,19 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.memory.confirmed = true;
         Step::Progress
     }
+}
+
+/// The engine's runtime that a pod's class names; none for a pod without a class.
+pub(super) async fn handler(client: &Client, pod: &Pod) -> Result<Option<String>, String> {
+    let spec = pod.spec.as_ref();
+    let class = spec.and_then(|spec| spec.runtime_class_name.as_deref());
+    let Some(class) = class.filter(|class| !class.is_empty()) else {
+        return Ok(None);
+    };
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let found = classes.get_opt(class).await;
+    let found = found.map_err(|error| format!("read RuntimeClass {class:?}: {error}"))?;
+    let unknown = || format!("failed to get sandbox runtime: RuntimeClass {class:?} not found");
+    let handler = found.ok_or_else(unknown)?.handler;
+    Ok(Some(handler).filter(|handler| !handler.is_empty()))
 }

@@ -21,7 +21,7 @@ use crate::volumes;
 const FRESH: Duration = Duration::from_secs(5);
 /// How long a start waits for the server to say what the pod's objects are. They wake the pod when
 /// they come later.
-const OBJECTS_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const OBJECTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// When to write again after a volume could not be written.
 const WRITE_RETRY: Duration = Duration::from_secs(10);
 

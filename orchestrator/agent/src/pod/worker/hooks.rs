@@ -19,7 +19,8 @@ use crate::api::events;
 use crate::network::drain::nodes::Leaver;
 use crate::network::drain::{Drain, LIMIT, Progress};
 use crate::network::wiring::PodNetwork;
-use crate::pod::prober;
+use crate::pod::plan::{PostStart, PreStop, Signalled};
+use crate::pod::prober::http;
 use crate::pod::shape;
 use crate::runtime::{LogOptions, Role, Runtime, State};
 use datapath::Addrs;
@@ -30,8 +31,8 @@ const MESSAGE_LIMIT: usize = 4096;
 const MESSAGE_LOG_LIMIT: usize = 2048;
 const MESSAGE_LOG_LINES: u64 = 80;
 
-/// A hook that has no deadline of its own.
-const POST_START_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a hook may take that has no deadline of its own.
+const POST_START_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// Begins to watch the pod leave its Services; one that is in none has left.
@@ -95,9 +96,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let pod = self.update.pod.clone();
         let about = events::container(&pod, name);
         self.node.recorder.normal(about.clone(), "Killing", why);
-        self.memory.hooks.insert(id.clone(), false);
-        let mut templates = shape::main_templates(&pod).iter();
-        let template = templates.find(|it| it.name == name).cloned();
+        let begun = PreStop {
+            until,
+            ended: false,
+        };
+        self.memory.pre_stops.insert(id.clone(), begun);
+        let template = shape::template(&pod, name).cloned();
         let (node, notes) = (self.node.clone(), self.notes.clone());
         let address = self.memory.addrs.and_then(Addrs::first);
         tokio::spawn(async move {
@@ -112,19 +116,21 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 }
             }
             // The pod may have ended meanwhile.
-            drop(notes.send(Note::Hooked(id)).await);
+            drop(notes.send(Note::PreStopped(id)).await);
         });
         Step::Settled
     }
 
     /// Asks a container to stop.
     pub(super) fn stop(&mut self, id: String, name: &str, why: String, kill_at: Timestamp) -> Step {
-        if !self.memory.hooks.contains_key(&id) {
+        if !self.memory.pre_stops.contains_key(&id) {
             let about = events::container(&self.update.pod, name);
             self.node.recorder.normal(about, "Killing", why);
         }
         self.measure_wait();
-        self.memory.signalled.insert(id.clone(), kill_at);
+        let at = Timestamp::now();
+        let signalled = Signalled { at, kill_at };
+        self.memory.signalled.insert(id.clone(), signalled);
         let node = self.node.clone();
         tokio::spawn(async move {
             if let Err(error) = node.runtime.signal(&id, false).await {
@@ -164,30 +170,32 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         });
     }
 
-    /// Runs a container's `postStart`; a container whose hook fails is killed.
-    pub(super) fn post_start(&self, id: String, template: &Template) {
-        let Some(hook) = template
-            .lifecycle
-            .as_ref()
-            .and_then(|it| it.post_start.clone())
-        else {
+    /// Runs a container's `postStart`, beside the worker. The plan waits for its end, and stops a container
+    /// whose hook has failed.
+    pub(super) fn post_start(&mut self, id: String, template: &Template) {
+        let lifecycle = template.lifecycle.as_ref();
+        let Some(hook) = lifecycle.and_then(|it| it.post_start.clone()) else {
             return;
         };
+        let running = PostStart::Running;
+        self.memory.post_starts.insert(id.clone(), running);
         let about = events::container(&self.update.pod, &template.name);
-        let (node, template) = (self.node.clone(), template.clone());
+        let (node, notes) = (self.node.clone(), self.notes.clone());
+        let template = template.clone();
         let address = self.memory.addrs.and_then(Addrs::first);
         tokio::spawn(async move {
             let run = run_hook(&*node.runtime, &id, &hook, &template, address);
-            let outcome = tokio::time::timeout(POST_START_PATIENCE, run).await;
+            let outcome = tokio::time::timeout(POST_START_TIMEOUT, run).await;
             let failed = match outcome {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error,
-                Err(_) => "it did not end".to_owned(),
+                Ok(outcome) => outcome.err(),
+                Err(_) => Some("it did not end".to_owned()),
             };
-            node.recorder.warning(about, "FailedPostStartHook", failed);
-            if let Err(error) = node.runtime.signal(&id, true).await {
-                tracing::warn!(%error, id, "a container was not killed after its hook failed");
+            if let Some(why) = &failed {
+                let recorder = &node.recorder;
+                recorder.warning(about, "FailedPostStartHook", why.clone());
             }
+            // The pod may have ended meanwhile.
+            drop(notes.send(Note::PostStarted { id, failed }).await);
         });
     }
 
@@ -254,7 +262,7 @@ async fn run_hook<R: Runtime>(
     }
     if let Some(exec) = &hook.exec {
         let command = exec.command.clone().unwrap_or_default();
-        let outcome = runtime.exec(id, &command, POST_START_PATIENCE).await;
+        let outcome = runtime.exec(id, &command, POST_START_TIMEOUT).await;
         let outcome = outcome.map_err(|e| e.to_string())?;
         return match outcome.code {
             0 => Ok(()),
@@ -267,6 +275,7 @@ async fn run_hook<R: Runtime>(
     let Some(get) = &hook.http_get else {
         return Ok(());
     };
-    let done = prober::http_get(template, get, address).await;
-    done.map_err(|failure| failure.to_string())
+    // Whatever the answer's code: it was asked.
+    let answer = http::ask(template, get, address).await;
+    answer.map(drop).map_err(|failure| failure.to_string())
 }

@@ -121,7 +121,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 }
                 "ImagePullBackOff" => {
                     let message = format!("Back-off pulling image \"{}\"", container.image);
-                    self.node.recorder.normal(about, "BackOff", message);
+                    let recorder = &self.node.recorder;
+                    recorder.normal(about.clone(), "BackOff", message);
+                    recorder.warning(about, "Failed", "Error: ImagePullBackOff");
                 }
                 _ => {}
             }
@@ -178,6 +180,7 @@ fn same(known: &PodStatus, ours: &PodStatus) -> bool {
             status.host_ip.clone(),
             status.pod_ip.clone(),
             status.start_time.clone(),
+            status.observed_generation,
         )
     };
     key(known) == key(ours)

@@ -7,14 +7,21 @@ use tokio::time::Instant;
 
 use super::Step;
 use super::Worker;
+use super::execute;
 
 use crate::api::events;
 use crate::api::sources::Sources;
 use crate::network::wiring::PodNetwork;
 use crate::pod::{refuse, shape};
 use crate::runtime::container_spec::{self, SpecError, Surroundings};
-use crate::runtime::{ContainerSpec, Role, Runtime, RuntimeError};
+use crate::runtime::{ContainerSpec, Role, Runtime, RuntimeError, Seccomp};
 use crate::volumes::Made;
+use sys::beneath::Dir;
+
+/// The directory of seccomp profiles, in the agent's own.
+const SECCOMP: &str = "seccomp";
+/// The longest profile that is read, in bytes.
+const SECCOMP_LIMIT: usize = 1024 * 1024;
 
 /// Role, attempt, generation, level.
 pub(super) type Place = (Role, u32, u32, u32);
@@ -73,6 +80,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let facts = self.facts();
         let volumes = self.make_files(pod, template, attempt, &sources).await?;
         self.note_written(inputs);
+        let handler = execute::handler(&self.node.client, pod).await;
+        let handler = handler.map_err(SpecError::config)?;
         let sandbox = self.memory.attached.as_ref().map(|it| it.sandbox.clone());
         let image_user = self.image_users.get(&template.name).cloned();
         let around = Surroundings {
@@ -85,10 +94,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             target: target.as_deref(),
             termination_message: &self.dir.termination_message(&template.name, attempt),
             image_user: &image_user.unwrap_or_default(),
+            handler: handler.as_deref(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
         let (mut spec, parts) = container_spec::container(pod, template, identity, &around)?;
         self.place_mounts(pod, template, &mut spec).await?;
+        self.read_seccomp(&mut spec.security.seccomp).await?;
         let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts);
         let mount = move || {
             dir.mount_sub_paths(&name, &parts)?;
@@ -97,6 +108,26 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let mounted = tokio::task::spawn_blocking(mount).await;
         spec.mounts = mounted.map_err(|e| SpecError::config(e.to_string()))??;
         Ok(spec)
+    }
+
+    /// Reads a seccomp profile of the node: no link is followed out of the directory of profiles.
+    async fn read_seccomp(&self, seccomp: &mut Seccomp) -> Result<(), SpecError> {
+        let Seccomp::File(path) = seccomp else {
+            return Ok(());
+        };
+        let (dir, file) = (self.node.data_dir.join(SECCOMP), path.clone());
+        let read = move || {
+            let profile = Dir::open(&dir)?.read(&file, SECCOMP_LIMIT)?;
+            String::from_utf8(profile).map_err(std::io::Error::other)
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let failed = |why: String| SpecError {
+            reason: "CreateContainerError",
+            message: format!("cannot load seccomp profile {:?}: {why}", path.display()),
+        };
+        let profile = read.map_err(|error| failed(error.to_string()))?;
+        *seccomp = Seccomp::Profile(profile.map_err(|error| failed(error.to_string()))?);
+        Ok(())
     }
 
     /// Whether this node does all that an ephemeral container asks for, as was said of the pod's others before
@@ -108,7 +139,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             spec.init_containers = None;
             spec.ephemeral_containers = None;
         }
-        let admission = refuse::admit(&alone, self.node.abilities);
+        let admission = refuse::admit(&alone, &self.node.abilities);
         if let Some(refusal) = admission.refusal {
             return Err(SpecError::config(refusal.message));
         }

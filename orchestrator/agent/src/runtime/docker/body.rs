@@ -3,13 +3,17 @@
 
 use std::collections::HashMap;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountType,
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig,
+    Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
 };
 
 use super::Owner;
-use crate::runtime::{ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Role};
+use crate::runtime::credentials::Credentials;
+use crate::runtime::{
+    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
+};
 
 pub const CLUSTER: &str = "orchestrator.cluster";
 pub const NODE: &str = "orchestrator.node";
@@ -70,6 +74,18 @@ pub fn pullable(reference: &str) -> String {
         reference.to_owned()
     } else {
         format!("{reference}:latest")
+    }
+}
+
+/// What the Engine shows to a registry.
+pub fn credentials(shown: &Credentials) -> DockerCredentials {
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    DockerCredentials {
+        username: text(&shown.username),
+        password: text(&shown.password),
+        identitytoken: text(&shown.identity_token),
+        serveraddress: text(&shown.registry),
+        ..Default::default()
     }
 }
 
@@ -215,7 +231,23 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
         group_add: Some(security.groups.clone()),
         security_opt: Some(security_options(spec)),
         sysctls: Some(spec.sysctls.clone().into_iter().collect()),
+        runtime: spec.handler.clone(),
+        // None: the Engine's own lists.
+        masked_paths: security.unmasked.then(Vec::new),
+        readonly_paths: security.unmasked.then(Vec::new),
         log_config: Some(log_config()),
+        ..Default::default()
+    }
+}
+
+/// The Engine's request for other limits of a container that runs.
+pub fn limits(resources: &Resources) -> ContainerUpdateBody {
+    ContainerUpdateBody {
+        memory: positive(resources.memory_bytes),
+        memory_swap: positive(resources.memory_bytes),
+        cpu_shares: positive(resources.cpu_shares),
+        cpu_quota: positive(resources.cpu_quota_us),
+        cpu_period: positive(resources.cpu_period_us),
         ..Default::default()
     }
 }
@@ -229,11 +261,18 @@ fn security_options(spec: &ContainerSpec) -> Vec<String> {
     if spec.security.no_new_privileges {
         options.push("no-new-privileges".to_owned());
     }
-    if spec.security.unconfined {
-        options.push("seccomp=unconfined".to_owned());
+    match &spec.security.seccomp {
+        Seccomp::RuntimeDefault => {}
+        // The Engine takes a profile, and no path: what was not read is refused there.
+        Seccomp::File(path) => options.push(format!("seccomp={}", path.display())),
+        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(text) => options.push(format!("seccomp={text}")),
     }
-    if spec.security.app_armor_unconfined {
-        options.push("apparmor=unconfined".to_owned());
+    if let Some(profile) = &spec.security.app_armor {
+        options.push(format!("apparmor={profile}"));
+    }
+    for (name, value) in &spec.security.selinux {
+        options.push(format!("label={name}:{value}"));
     }
     options
 }

@@ -28,10 +28,11 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio_util::io::ReaderStream;
 
+use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
-    Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Runtime,
-    RuntimeError, Sighting, pause_image, process,
+    Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Resources,
+    Runtime, RuntimeError, Sighting, pause_image, process,
 };
 use crate::node::facts;
 
@@ -317,6 +318,12 @@ impl Runtime for DockerRuntime {
         }
     }
 
+    async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        let body = body::limits(resources);
+        let updated = self.docker.update_container(id, body).await;
+        updated.map(drop).map_err(error)
+    }
+
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
         self.docker
             .start_container(id, None::<StartContainerOptions>)
@@ -372,12 +379,17 @@ impl Runtime for DockerRuntime {
         }
     }
 
-    async fn pull(&self, reference: &str) -> Result<(), RuntimeError> {
+    async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<(), RuntimeError> {
         let options = CreateImageOptions {
             from_image: Some(body::pullable(reference)),
             ..Default::default()
         };
-        let mut progress = self.docker.create_image(Some(options), None, None);
+        let shown = credentials.map(body::credentials);
+        let mut progress = self.docker.create_image(Some(options), None, shown);
         while let Some(step) = progress.next().await {
             step.map_err(|e| match error(e) {
                 RuntimeError::Unreachable(why) => RuntimeError::Unreachable(why),
@@ -464,8 +476,11 @@ impl Runtime for DockerRuntime {
             }
             Ok(String::from_utf8_lossy(&output).into_owned())
         };
-        let output = tokio::time::timeout(timeout, run).await;
-        let output = output.map_err(|_| RuntimeError::ExecTimeout(timeout))??;
+        let Ok(output) = tokio::time::timeout(timeout, run).await else {
+            self.end_command(&exec).await;
+            return Err(RuntimeError::ExecTimeout(timeout));
+        };
+        let output = output?;
         let code = self
             .docker
             .inspect_exec(&exec)
@@ -561,6 +576,24 @@ impl DockerRuntime {
             }
         };
         resized.map_err(error)
+    }
+
+    /// The process of a command that still runs; the Engine has no way to end one.
+    async fn process_of(&self, command: &str) -> Option<u32> {
+        let found = self.docker.inspect_exec(command).await.ok()?;
+        let pid = found.pid.filter(|_| found.running == Some(true))?;
+        u32::try_from(pid).ok().filter(|pid| *pid > 0)
+    }
+
+    /// Kills a command, so that probes that do not end do not pile up.
+    async fn end_command(&self, command: &str) {
+        let Some(pid) = self.process_of(command).await else {
+            return;
+        };
+        let is_it = async { self.process_of(command).await == Some(pid) };
+        if let Err(error) = process::kill(pid, is_it).await {
+            tracing::debug!(%error, command, "a command was not killed");
+        }
     }
 
     /// A path of the version that the Engine and this client speak.

@@ -5,15 +5,16 @@
 //! the node, must be one. Whatever does not read is left out.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    EventMessage, ImageInspect,
+    EventMessage, HostConfig, ImageInspect,
 };
 use jiff::Timestamp;
 
 use super::body;
-use crate::runtime::{Container, Exit, Identity, Image, PodRef, Role, Sighting, State};
+use crate::runtime::{Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State};
 use datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
@@ -92,8 +93,25 @@ pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
         image: image.or(config.image.as_ref()).cloned().unwrap_or_default(),
         image_id: found.image.clone().unwrap_or_default(),
         created_at,
+        log_path: found
+            .log_path
+            .clone()
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
+        resources: found.host_config.as_ref().map(resources),
         state: state(found.state.as_ref()?, created_at),
     })
+}
+
+fn resources(host: &HostConfig) -> Resources {
+    let amount = |value: Option<i64>| value.unwrap_or(0).max(0);
+    Resources {
+        memory_bytes: amount(host.memory),
+        cpu_shares: amount(host.cpu_shares),
+        cpu_quota_us: amount(host.cpu_quota),
+        cpu_period_us: amount(host.cpu_period),
+        oom_score_adj: host.oom_score_adj.unwrap_or(0),
+    }
 }
 
 /// The pod's uid of an event, out of the container's labels.

@@ -32,8 +32,14 @@ fn sandbox(spec: Value) -> ContainerCreateBody {
         spec_hash: String::new(),
         addrs: None,
     };
-    let spec = container_spec::sandbox(&pod, identity, "pause".to_owned(), "/netns".into());
-    container(&spec, &owner(), LIMITS)
+    let node = container_spec::Node {
+        name: "n1".to_owned(),
+        netns: "/netns".into(),
+        domain: "cluster.local".to_owned(),
+        handler: None,
+    };
+    let spec = container_spec::sandbox(&pod, identity, "pause".to_owned(), node);
+    container(&spec.expect("a spec"), &owner(), LIMITS)
 }
 
 #[test]
@@ -109,8 +115,9 @@ fn an_ephemeral_container_sees_the_processes_of_its_target_or_of_the_whole_pod()
                 addrs: None,
             },
             "busybox".to_owned(),
-            "/netns".into(),
-        );
+            container_spec::Node::default(),
+        )
+        .expect("a spec");
         spec.sandbox = Some("s".to_owned());
         spec.processes_of = target.map(str::to_owned);
         (spec.share_pids, spec.host_pids) = (shared, host);
@@ -139,4 +146,104 @@ fn a_private_mount_leaves_the_propagation_to_the_engine_which_knows_its_own_root
     assert_eq!(propagation(Propagation::Private), None);
     let slave = Some(MountBindOptionsPropagationEnum::RSLAVE);
     assert_eq!(propagation(Propagation::HostToContainer), slave);
+}
+
+#[test]
+fn a_sandbox_has_the_host_name_that_its_pod_asks_for() {
+    let named = |spec: Value| sandbox(spec).hostname.expect("a name");
+    assert_eq!(named(json!({"containers": []})), "web");
+    assert_eq!(named(json!({"containers": [], "hostname": "db"})), "db");
+    let whole = json!({"containers": [], "subdomain": "all", "setHostnameAsFQDN": true});
+    assert_eq!(named(whole), "web.all.default.svc.cluster.local");
+    let alone = json!({"containers": [], "setHostnameAsFQDN": true});
+    assert_eq!(named(alone), "web");
+    let of_node = json!({"containers": [], "hostNetwork": true, "hostname": "db"});
+    assert_eq!(named(of_node), "n1");
+}
+
+/// What the Engine is asked for a container of a pod with these security contexts.
+fn secured(of_pod: Value, own: Value) -> HostConfig {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+        "spec": {"securityContext": of_pod,
+            "containers": [{"name": "c", "image": "i", "securityContext": own}]},
+    }))
+    .expect("a pod");
+    let template = &crate::pod::shape::main_templates(&pod)[0];
+    let identity = container_spec::identity(template, Role::Main, 0, 0, 0);
+    let nowhere = std::path::Path::new("/nowhere");
+    let around = container_spec::Surroundings {
+        sources: &crate::api::sources::Sources::default(),
+        facts: &crate::pod::downward::Facts {
+            node_name: "n1".to_owned(),
+            node_ips: Default::default(),
+            pod_ips: None,
+            node_cpus: 1,
+            node_memory_bytes: 1 << 30,
+        },
+        volumes: &Default::default(),
+        sub_paths: nowhere,
+        etc: nowhere,
+        sandbox: "s",
+        target: None,
+        termination_message: nowhere,
+        image_user: "",
+        handler: Some("kata"),
+    };
+    let made = container_spec::container(&pod, template, identity, &around);
+    let (mut spec, _) = made.expect("a spec");
+    if let Seccomp::File(path) = &spec.security.seccomp {
+        spec.security.seccomp = Seccomp::Profile(format!("{{{}}}", path.display()));
+    }
+    container(&spec, &owner(), LIMITS).host_config.expect("one")
+}
+
+#[test]
+fn profiles_and_labels_are_asked_for_in_the_engines_words() {
+    let local = |name: &str| json!({"type": "Localhost", "localhostProfile": name});
+    let cases = [
+        (json!({}), json!({}), vec![]),
+        (
+            json!({"seccompProfile": local("a.json")}),
+            json!({}),
+            vec!["seccomp={a.json}"],
+        ),
+        (
+            json!({"seccompProfile": local("a.json")}),
+            json!({"seccompProfile": {"type": "Unconfined"}}),
+            vec!["seccomp=unconfined"],
+        ),
+        (
+            json!({"appArmorProfile": local("mine")}),
+            json!({}),
+            vec!["apparmor=mine"],
+        ),
+        (
+            json!({"appArmorProfile": local("mine")}),
+            json!({"appArmorProfile": {"type": "RuntimeDefault"}}),
+            vec![],
+        ),
+        (
+            json!({"seLinuxOptions": {"type": "t"}}),
+            json!({"seLinuxOptions": {"user": "u", "role": "r", "type": "x", "level": "s0:c1"}}),
+            vec![
+                "label=user:u",
+                "label=role:r",
+                "label=type:x",
+                "label=level:s0:c1",
+            ],
+        ),
+    ];
+    for (of_pod, own, expected) in cases {
+        let host = secured(of_pod, own);
+        assert_eq!(host.security_opt.unwrap_or_default(), expected);
+        assert_eq!(host.runtime.as_deref(), Some("kata"));
+        assert_eq!((host.masked_paths, host.readonly_paths), (None, None));
+    }
+    let bare = secured(json!({}), json!({"procMount": "Unmasked"}));
+    let none = Some(Vec::new());
+    assert_eq!(
+        (bare.masked_paths, bare.readonly_paths),
+        (none.clone(), none)
+    );
 }

@@ -6,6 +6,7 @@ mod defaults;
 mod ephemeral;
 mod os;
 pub mod placement;
+pub(crate) mod resize;
 mod security;
 mod spec;
 mod update;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use crate::pod_resources::qos_class;
 use crate::prepare::keep;
 use crate::quota::Usage;
-use crate::resource::{Absent, Behaviour, Field, Resource, Subresource};
+use crate::resource::{Absent, Behaviour, Field, Generation, Resource, Subresource};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors};
 
@@ -29,6 +30,7 @@ pub fn resource() -> Resource {
     Resource {
         warn: |object| warnings::of(object, "/spec"),
         behaviour: Behaviour::Pod,
+        generation: Generation::Spec,
         usage: Usage::Pod,
         short_names: vec!["po".into()],
         answers_with_object: true,
@@ -42,6 +44,7 @@ pub fn resource() -> Resource {
             Subresource::Log,
             Subresource::PortForward,
             Subresource::Proxy,
+            Subresource::Resize,
             Subresource::Status,
         ],
         fields: fields(),
@@ -111,8 +114,10 @@ fn update_status(new: &mut Value, old: &Value) {
 }
 
 fn validate_subresource(sub: Subresource, new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
-    if sub == Subresource::EphemeralContainers {
-        ephemeral::update(new, old, errors);
+    match sub {
+        Subresource::EphemeralContainers => ephemeral::update(new, old, errors),
+        Subresource::Resize => resize::update(new, old, errors),
+        _ => {}
     }
 }
 

@@ -1,0 +1,140 @@
+//! What is done before and while containers start: images, hooks.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+
+#[tokio::test]
+async fn the_next_container_starts_when_the_post_start_of_the_one_before_has_ended() {
+    let hook = json!({ "postStart": { "exec": { "command": ["wait"] } } });
+    let spec = json!({ "containers": [
+        { "name": "proxy", "image": "i:1", "lifecycle": hook }, { "name": "app", "image": "i:1" },
+    ]});
+    let runtime = runtime();
+    runtime.hold_commands();
+    let stage = Stage::new(runtime, spec);
+    stage
+        .until("in its hook", |it| it.node.runtime.commands() == ["wait"])
+        .await;
+    let waiting = |it: &Stage| it.status()["containerStatuses"][0]["state"]["waiting"].is_object();
+    stage.until("told", waiting).await;
+    assert_eq!(stage.running(Role::Main), 1);
+    stage.node.runtime.end_commands(0);
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    assert_eq!(stage.running(Role::Main), 2);
+}
+
+#[tokio::test]
+async fn a_container_whose_post_start_fails_is_stopped_and_started_again() {
+    let hook = json!({ "postStart": { "exec": { "command": ["fail"] } } });
+    let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });
+    let runtime = runtime();
+    runtime.hold_commands();
+    let stage = Stage::new(runtime, spec);
+    stage
+        .until("in its hook", |it| it.node.runtime.commands() == ["fail"])
+        .await;
+    stage.node.runtime.end_commands(1);
+    stage
+        .until("restarted", |it| {
+            it.status()["containerStatuses"][0]["restartCount"] == 1
+        })
+        .await;
+    let told = events(&stage);
+    let reasons: Vec<&str> = told.iter().map(|(reason, _)| reason.as_str()).collect();
+    assert!(reasons.contains(&"FailedPostStartHook"), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_with_the_pods_secret() {
+    let table = json!({ "auths": { "r.example": { "username": "joe", "password": "p" } } });
+    let objects = FakeApi::default();
+    let table = STANDARD.encode(table.to_string());
+    objects.put(
+        "secrets",
+        "registry",
+        json!({ "data": { ".dockerconfigjson": table } }),
+    );
+    let spec = json!({
+        "imagePullSecrets": [{ "name": "registry" }, { "name": "absent" }],
+        "containers": [{ "name": "main", "image": "r.example/x:1" }],
+    });
+    let runtime = FakeRuntime::default();
+    runtime.add_private("r.example/x:1", "joe");
+    let stage = Stage::with_objects(runtime, spec, objects);
+    stage.list();
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    assert_eq!(stage.node.runtime.commands(), ["pull r.example/x:1 joe"]);
+    let missing = "Unable to retrieve some image pull secrets (absent); attempting to pull the \
+                   image may not succeed.";
+    let expected = (
+        "FailedToRetrieveImagePullSecret".to_owned(),
+        missing.to_owned(),
+    );
+    assert!(events(&stage).contains(&expected));
+}
+
+#[tokio::test]
+async fn a_running_container_is_given_other_limits_and_what_never_fits_waits() {
+    let spec = |cpu: &str| {
+        let resources = json!({ "requests": { "cpu": cpu }, "limits": { "cpu": cpu } });
+        json!({ "containers": [{ "name": "main", "image": "i:1", "resources": resources }] })
+    };
+    let stage = Stage::new(runtime(), spec("500m"));
+    let resize = |cpu: &str| {
+        let spec = serde_json::from_value(spec(cpu)).expect("a spec");
+        stage.updates.send_modify(|update| {
+            let mut pod = Pod::clone(&update.pod);
+            pod.spec = Some(spec);
+            update.pod = Arc::new(pod);
+        });
+    };
+    let given =
+        |it: &Stage| it.status()["containerStatuses"][0]["resources"]["limits"]["cpu"].clone();
+    stage.until("running", |it| given(it) == "500m").await;
+    let first = stage.node.runtime.all();
+    resize("250m");
+    stage.until("smaller", |it| given(it) == "250m").await;
+    let main = |it: &Stage| {
+        let all = it.node.runtime.all();
+        all.into_iter()
+            .find(|it| it.identity.role == Role::Main)
+            .expect("it runs")
+    };
+    assert_eq!(
+        main(&stage).resources.map(|it| it.cpu_quota_us),
+        Some(25_000)
+    );
+    assert_eq!(
+        first.len(),
+        stage.node.runtime.all().len(),
+        "it was not started anew"
+    );
+    // The node has one CPU.
+    resize("2");
+    let pending = |it: &Stage| {
+        let conditions = it.status()["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let found = conditions
+            .into_iter()
+            .find(|it| it["type"] == "PodResizePending");
+        found.map(|it| it["reason"].clone())
+    };
+    let infeasible = Some(json!("Infeasible"));
+    stage.until("told", |it| pending(it) == infeasible).await;
+    assert_eq!(given(&stage), "250m");
+    assert_eq!(
+        main(&stage).resources.map(|it| it.cpu_quota_us),
+        Some(25_000)
+    );
+    resize("750m");
+    stage.until("larger", |it| given(it) == "750m").await;
+    assert_eq!(pending(&stage), None);
+}
