@@ -52,6 +52,8 @@ pub const PARSERS: &[Parser] = &[
     parser("websocket", Form::WebSocket, streams::fuzzing::websocket),
     parser("certificate-request", Form::Request, certificate_request),
     parser("jwt", Form::Token, token),
+    parser("dns-query", Form::DnsQuery, agent::dns::fuzzing::query),
+    parser("dns-answer", Form::DnsAnswer, agent::dns::fuzzing::answer),
 ];
 
 const fn parser(name: &'static str, form: Form, parse: fn(&[u8]) -> bool) -> Parser {

@@ -29,6 +29,8 @@ pub enum Form {
     Request,
     /// A JWT in compact form.
     Token,
+    DnsQuery,
+    DnsAnswer,
 }
 
 /// Inputs of that form.
@@ -58,6 +60,8 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::WebSocket => streams::fuzzing::websocket_seeds(),
         Form::Request => REQUESTS.iter().map(|pem| der(pem)).collect(),
         Form::Token => tokens(),
+        Form::DnsQuery => messages(DNS_QUERIES),
+        Form::DnsAnswer => messages(DNS_ANSWERS),
     }
 }
 
@@ -393,4 +397,33 @@ fn tokens() -> Vec<Vec<u8>> {
             json!({"iss": "", "exp": 1.5, "groups": "dev"}),
         ),
     ]
+}
+
+/// Messages in hexadecimal digits: a question for a Service's address with EDNS, one for a port, one for
+/// an address's name.
+const DNS_QUERIES: &[&str] = &[
+    "123401000001000000000001037765620473686f7003737663\
+     07636c7573746572056c6f63616c0000010001000029100000000000000c000a00080102030405060708",
+    "000101000001000000000000055f68747470045f746370037765620473686f7003737663\
+     07636c7573746572056c6f63616c0000210001",
+    "00020120000100000000000002313002393602313002303107696e2d61646472046172706100000c0001",
+];
+
+/// Answers for `a.example`: an address behind an alias with its name compressed, and a denial.
+const DNS_ANSWERS: &[&str] = &[
+    "0001818000010002000000000161076578616d706c650000010001\
+     c00c000500010000003c00040162c00ec027000100010000003c0004c0000201",
+    "0001818300010000000100000161076578616d706c650000010001\
+     c00e000600010000003c001e026e73c00e04686f7374c00e0000000100000e10000003840009 3a800000003c",
+];
+
+/// The bytes of messages.
+fn messages(digits: &[&str]) -> Vec<Vec<u8>> {
+    let of = |digits: &&str| {
+        let digits: Vec<u8> = digits.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let pairs = digits.chunks_exact(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        pairs.filter_map(byte).collect()
+    };
+    digits.iter().map(of).collect()
 }

@@ -16,6 +16,7 @@ pub mod packet;
 pub mod peer;
 pub mod prog;
 pub mod scenarios;
+pub mod scheduler_load;
 pub mod sim;
 pub mod strangers;
 pub mod transcript;

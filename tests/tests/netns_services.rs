@@ -6,6 +6,8 @@
 mod affinity;
 #[path = "netns_services/cluster_ip.rs"]
 mod cluster_ip;
+#[path = "netns_services/dns.rs"]
+mod dns;
 #[path = "netns_services/external.rs"]
 mod external;
 #[path = "netns_services/node_port.rs"]

@@ -231,6 +231,42 @@ async fn make_namespace(admin: &Admin) {
     admin.wait(&root_ca, is_told).await;
 }
 
+/// A budget of the Deployment, and a CronJob whose Job is due, runs, ends and goes.
+async fn run_a_batch(admin: &Admin) {
+    let budgets = "/apis/policy/v1/namespaces/work/poddisruptionbudgets";
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let spec = json!({"maxUnavailable": 1, "selector": selector});
+    let budget = json!({"metadata": {"name": "web"}, "spec": spec});
+    admin.make(budgets, budget).await;
+    let counted =
+        |object: Option<&Value>| object.is_some_and(|it| it["status"]["expectedPods"] == 2);
+    admin.wait(&format!("{budgets}/web"), counted).await;
+
+    let batch = |plural: &str| format!("/apis/batch/v1/namespaces/work/{plural}");
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+    let job = json!({"spec": {"ttlSecondsAfterFinished": 0, "template": {"spec": pod}}});
+    let yearly = json!({"metadata": {"name": "yearly"},
+        "spec": {"schedule": "@yearly", "jobTemplate": job}});
+    admin.make(&batch("cronjobs"), yearly).await;
+    let long_ago = json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}});
+    let status = batch("cronjobs/yearly/status");
+    admin.call("PATCH", &status, &long_ago).await.expect("due");
+    let pods = core("pods?labelSelector=batch.kubernetes.io/job-name");
+    let one = |list: Option<&Value>| items(list).len() == 1;
+    admin.wait(&pods, one).await;
+    let list = admin.call("GET", &pods, &Value::Null).await;
+    let list = list.expect("a list");
+    let name = list["items"][0]["metadata"]["name"]
+        .as_str()
+        .expect("a name");
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    let status = core(&format!("pods/{name}/status"));
+    admin.call("PATCH", &status, &ended).await.expect("ended");
+    let none = |list: Option<&Value>| list.is_some() && items(list).is_empty();
+    admin.wait(&batch("jobs"), none).await;
+    admin.wait(&pods, none).await;
+}
+
 async fn shrink_workloads(admin: &Admin) {
     let one = json!({"spec": {"replicas": 1}});
     admin
@@ -272,7 +308,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     };
     tokio::spawn(controllers::run(client_of, config, Default::default()));
     let scheduler = client(&server, "system:kube-scheduler", &refused);
-    tokio::spawn(scheduler::run(scheduler, Default::default()));
+    tokio::spawn(scheduler::run(scheduler, Default::default(), Default::default()));
     let admin = Admin(server.client("test"));
 
     // Aggregated roles are put together.
@@ -302,6 +338,7 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         |object: Option<&Value>| object.is_some_and(|object| object["status"]["replicas"] == 2);
     admin.wait(&format!("{DEPLOYMENTS}/web"), deployed).await;
 
+    run_a_batch(&admin).await;
     make_sets(&admin).await;
     shrink_workloads(&admin).await;
     assert_eq!(*refused.lock().expect("whole"), Vec::<String>::new());

@@ -13,6 +13,11 @@ use tests::sim::check;
 use tests::sim::cluster::{Cluster, NAMESPACE, must};
 use tests::sim::rng::Rng;
 
+#[path = "sim/batch.rs"]
+mod batch;
+#[path = "sim/scheduling.rs"]
+mod scheduling;
+
 const FAULTS: Faults = Faults {
     before: 100,
     after: 60,

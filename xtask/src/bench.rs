@@ -16,6 +16,10 @@ pub enum Bench {
     Datapath,
     /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
     Api,
+    /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
+    Scheduler,
+    /// The cluster's DNS beside Debian's unbound
+    Dns,
     /// What clients that attack the API server cost those that use it
     Strangers,
 }
@@ -25,13 +29,26 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     packages::ensure(packages::FOR_BENCHES)?;
     build_ebpf::build(&setup::ensure()?)?;
     let mut arguments = arguments.to_vec();
-    if bench == Bench::Api {
-        arguments.extend(for_api(&arguments)?);
+    match bench {
+        Bench::Api => arguments.extend(for_api(&arguments)?),
+        Bench::Scheduler => {
+            packages::ensure(packages::FOR_CONFORMANCE)?;
+            let built = conformance::ensure_built(&Progress::new())?;
+            let peer = built.join("kube-scheduler");
+            arguments.push(format!("--peer={}", peer.display()));
+        }
+        Bench::Dns => {
+            let unbound = packages::unpacked("unbound", "usr/sbin/unbound", "unbound")?;
+            arguments.push(format!("--unbound={}", unbound.display()));
+        }
+        _ => {}
     }
     let program = match bench {
         Bench::Api => "api-bench",
+        Bench::Scheduler => "scheduler-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
+        Bench::Dns => "dns-bench",
         Bench::Strangers => "strangers-bench",
     };
     let mut cargo = command::cargo();

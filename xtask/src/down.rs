@@ -147,7 +147,10 @@ fn remove_pins(cluster: &Cluster) -> Result<()> {
     }
     for node in cluster.node_names() {
         // An agent that was killed leaves its socket.
-        let _ = fs::remove_file(PathBuf::from(SOCKETS).join(format!("{node}.drops")));
+        // Without the last two, the processes end that hold the sockets of the node's DNS.
+        for kind in ["drops", "names4", "names6"] {
+            let _ = fs::remove_file(PathBuf::from(SOCKETS).join(format!("{node}.{kind}")));
+        }
     }
     // They stay when another cluster's nodes are below them.
     let _ = fs::remove_dir(PINS);

@@ -5,6 +5,7 @@
 //! An agent that stops or dies leaves pods, links and the datapath at work; the next one adopts them.
 
 pub mod api;
+pub mod dns;
 pub mod metrics;
 pub mod network;
 pub mod node;

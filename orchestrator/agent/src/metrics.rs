@@ -22,6 +22,9 @@
 //! | `orchestrator_agent_pod_attach_seconds` | histogram | – | link, address, routes, datapath of a pod |
 //! | `orchestrator_agent_sandbox_start_seconds` | histogram | – | making and starting a sandbox |
 //! | `orchestrator_agent_container_start_seconds` | histogram | – | making and starting a container |
+//! | `orchestrator_dns_answers_total` | counter | `source`, `code` | answers to pods' questions for names |
+//! | `orchestrator_dns_unanswered_total` | counter | `reason` | queries that were not answered |
+//! | `orchestrator_dns_upstream_seconds` | histogram | – | how long other name servers took |
 //! | `orchestrator_agent_*_worst_seconds` | gauge | – | the longest of each of these three |
 
 use std::collections::BTreeSet;
@@ -37,6 +40,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::dns;
 use datapath::meter::{Meter, Reading};
 use datapath::names::Names;
 
@@ -52,6 +56,7 @@ pub struct Metrics {
     sync: Histogram,
     leaves: Histogram,
     unconfirmed: Counter,
+    names: dns::Numbers,
     datapath: Mutex<Option<(Meter, Namer)>>,
 }
 
@@ -113,6 +118,8 @@ impl Default for Metrics {
             "Pods stopped before every Ready node had said that it sends them no connections",
             unconfirmed.clone(),
         );
+        let names = dns::Numbers::default();
+        names.register(&mut registry);
         Metrics {
             registry,
             attaches,
@@ -121,6 +128,7 @@ impl Default for Metrics {
             sync,
             leaves,
             unconfirmed,
+            names,
             datapath: Mutex::default(),
         }
     }
@@ -140,6 +148,11 @@ impl Metrics {
     /// Making and starting a container.
     pub fn containers(&self) -> &Span {
         &self.containers
+    }
+
+    /// What is counted of names.
+    pub fn names(&self) -> &dns::Numbers {
+        &self.names
     }
 
     /// A watch's event is in the maps.

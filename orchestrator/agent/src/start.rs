@@ -20,6 +20,7 @@ use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
 use crate::api::watched::Watched;
+use crate::dns::{self, Directory, Site};
 use crate::network::drain::{self, Nodes};
 use crate::network::drops;
 use crate::network::feed::{self, DatapathHandle, Hearers, OwnNode, Snapshot, Told};
@@ -289,7 +290,7 @@ impl Body {
         let links = PodLinks::new()?;
         let uplink = links.uplink(self.config.node_ips).await?;
         let config = self.datapath_config(&ranges, &uplink).await?;
-        let gateways = config.families().map(FamilyConfig::gateway).collect();
+        let gateways: Addrs = config.families().map(FamilyConfig::gateway).collect();
         let mtu = config.overlay_mtu();
         let datapath = Datapath::open(config).await?;
         let dropped = datapath::drops_pinned(Path::new(PIN_ROOT), name)?;
@@ -298,10 +299,10 @@ impl Body {
         let datapath = self.own(datapath, applied, in_sync, &shutdown)?;
         ready.send_replace(Some(datapath.clone()));
         let recorder = events::recorder(self.client.clone(), name.clone());
-        let checks = self.answer_health_checks(synced, &recorder, &shutdown);
         let hearers = Hearers {
             nodes: nodes.clone(),
-            checks,
+            checks: self.answer_health_checks(synced, &recorder, &shutdown),
+            names: self.answer_names(&ranges, gateways, &datapath, &shutdown),
         };
         feed::start(&self.client, name, &hearers, &datapath, &shutdown);
         let (ipam, metrics) = (Ipam::new(ranges), self.metrics.clone());
@@ -331,11 +332,8 @@ impl Body {
             running: self.running.clone(),
         };
         self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
-        tokio::spawn(watch_health(
-            self.runtime.clone(),
-            told.health,
-            shutdown.clone(),
-        ));
+        let watched = watch_health(self.runtime.clone(), told.health, shutdown.clone());
+        tokio::spawn(watched);
         let manifests = self.static_pods(&shutdown);
         pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())
@@ -389,7 +387,7 @@ impl Body {
             app_armor: facts::app_armor(),
             selinux: facts::selinux(),
             unsafe_sysctls: self.config.unsafe_sysctls.clone(),
-            cluster_dns: self.membership.settings.cluster_dns.is_some(),
+            cluster_dns: !self.membership.settings.dns_addresses().is_empty(),
         }
     }
 
@@ -524,13 +522,34 @@ impl Body {
         })
     }
 
+    /// Starts to answer pods' questions for names.
+    fn answer_names(
+        &self,
+        shares: &[IpNetwork],
+        gateways: Addrs,
+        datapath: &DatapathHandle,
+        shutdown: &Shutdown,
+    ) -> Directory {
+        let ranges = self.membership.settings.all_ranges();
+        let site = Site {
+            node: self.config.node_name.clone(),
+            domain: self.dns().domain,
+            gateways,
+            shares: shares.to_vec(),
+            pods: ranges.iter().map(|range| range.pods).collect(),
+            services: ranges.iter().filter_map(|range| range.services).collect(),
+        };
+        let numbers = self.metrics.names().clone();
+        dns::start(site, &self.client, datapath, numbers, shutdown)
+    }
+
+    /// What pods are told of the cluster's DNS.
     fn dns(&self) -> Dns {
         let settings = &self.membership.settings;
         let domain = settings.cluster_domain.clone();
-        let domain = domain.unwrap_or_else(|| "cluster.local".to_owned());
         Dns {
-            server: settings.cluster_dns,
-            domain,
+            servers: settings.dns_addresses(),
+            domain: domain.unwrap_or_else(|| "cluster.local".to_owned()),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod columns;
 pub mod custom;
 pub mod decode;
 mod defaults;
+pub mod disruption;
 pub mod encode;
 pub mod join_token;
 pub mod jwt;

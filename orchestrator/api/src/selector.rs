@@ -12,7 +12,7 @@ use super::resource::Name;
 use super::status::ApiError;
 
 /// A conjunction of requirements on labels; without any it selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
     /// From a selector that is null: it selects nothing.
@@ -20,7 +20,7 @@ pub struct LabelSelector {
 }
 
 /// `key operator values`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
     pub key: String,
     pub operator: Operator,
@@ -29,7 +29,7 @@ pub struct Requirement {
 }
 
 /// How a requirement compares a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operator {
     In,
     NotIn,

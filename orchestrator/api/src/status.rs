@@ -190,6 +190,7 @@ impl ApiError {
                 retry_after_seconds,
                 ..
             } => Some(*retry_after_seconds),
+            Self::Given(status) => status.details.as_ref()?.retry_after_seconds,
             _ => None,
         }
     }

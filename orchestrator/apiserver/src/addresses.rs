@@ -529,6 +529,14 @@ pub fn first_of(range: IpNetwork) -> IpAddr {
     numbered(range.is_ipv6(), numbers(range).start() + 1)
 }
 
+/// The address that Service kube-system/kube-dns has in a range; `None`: the range is too small for it.
+pub fn tenth_of(range: IpNetwork) -> Option<IpAddr> {
+    let numbers = numbers(range);
+    let tenth = numbers.start().checked_add(10)?;
+    let address = || numbered(range.is_ipv6(), tenth);
+    numbers.contains(&tenth).then(address)
+}
+
 /// The addresses that Services have of a range: the network's own address and, for IPv4, the broadcast
 /// address are nobody's.
 fn of_services(range: IpNetwork) -> Allocator {

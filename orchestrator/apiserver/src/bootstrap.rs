@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::State;
+use super::addresses;
 use super::objects::{Current, WriteError};
 use super::pki::{self, Pki};
 use super::services::OWN_SERVICE;
@@ -46,6 +47,11 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         )
         .await?;
     }
+    // Its owner may have made another one of it.
+    let written = ensure(state, find("", "services")?, dns_service(state), false).await;
+    if let Err(error) = written {
+        tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
+    }
     let [service, endpoints, slice] = own_service(state)?;
     ensure(state, service.0, service.1, true).await?;
     // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
@@ -72,6 +78,34 @@ fn authentication(pki: &Pki) -> Value {
             "requestheader-uid-headers": list(&["X-Remote-Uid"]),
             "requestheader-group-headers": list(&["X-Remote-Group"]),
             "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+        },
+    })
+}
+
+/// Service kube-system/kube-dns. It has no endpoints in the API: every node leads its pods to itself. By the
+/// labels, `kubectl cluster-info` and Kubernetes' own tests find it.
+fn dns_service(state: &State) -> Value {
+    let ranges = state.config.service_cidrs.iter();
+    let addresses = ranges.filter_map(|range| addresses::tenth_of(*range));
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    let port =
+        |name, protocol| json!({"name": name, "port": 53, "targetPort": 53, "protocol": protocol});
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "KubeDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": addresses.first(),
+            "clusterIPs": addresses,
+            "ipFamilyPolicy": "PreferDualStack",
+            "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")],
         },
     })
 }

@@ -52,16 +52,30 @@ impl Kind {
         core("ReplicationController", "replicationcontrollers", true);
     pub const REPLICA_SET: Kind = grouped("apps", "ReplicaSet", "replicasets");
     pub const DEPLOYMENT: Kind = grouped("apps", "Deployment", "deployments");
+    pub const JOB: Kind = grouped("batch", "Job", "jobs");
+    pub const CRON_JOB: Kind = grouped("batch", "CronJob", "cronjobs");
+    pub const DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const STATEFUL_SET: Kind = grouped("apps", "StatefulSet", "statefulsets");
     pub const DAEMON_SET: Kind = grouped("apps", "DaemonSet", "daemonsets");
     pub const CONTROLLER_REVISION: Kind =
         grouped("apps", "ControllerRevision", "controllerrevisions");
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
+    pub const POD_DISRUPTION_BUDGET: Kind =
+        grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
     pub const LEASE: Kind = grouped("coordination.k8s.io", "Lease", "leases");
 
     pub const CLUSTER_ROLE: Kind = Kind {
         namespaced: false,
         ..grouped("rbac.authorization.k8s.io", "ClusterRole", "clusterroles")
+    };
+    pub const STORAGE_CLASS: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "StorageClass", "storageclasses")
+    };
+    pub const CSI_NODE: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "CSINode", "csinodes")
     };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
@@ -203,6 +217,9 @@ mod tests {
             Kind::REPLICATION_CONTROLLER,
             Kind::REPLICA_SET,
             Kind::DEPLOYMENT,
+            Kind::JOB,
+            Kind::CRON_JOB,
+            Kind::DISRUPTION_BUDGET,
             Kind::STATEFUL_SET,
             Kind::DAEMON_SET,
             Kind::CONTROLLER_REVISION,
@@ -210,6 +227,9 @@ mod tests {
             Kind::LEASE,
             Kind::DEFINITION,
             Kind::PERSISTENT_VOLUME,
+            Kind::STORAGE_CLASS,
+            Kind::CSI_NODE,
+            Kind::POD_DISRUPTION_BUDGET,
             Kind::PERSISTENT_VOLUME_CLAIM,
         ] {
             assert!(Kind::watched().contains(&kind), "{kind:?}");

@@ -68,6 +68,12 @@ impl Verbs {
             .await
     }
 
+    /// What is at a path, with its query.
+    pub async fn read(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(Method::GET, path.to_owned(), "", Vec::new())
+            .await
+    }
+
     /// Whether `ns` still holds an object of `kind`.
     pub async fn any(&self, kind: Kind, ns: &str) -> Result<bool, ClientError> {
         let path = format!("{}?limit=1", kind.path(ns, "", ""));

@@ -22,6 +22,8 @@ pub enum Action {
     Create(Create),
     /// Done as well if the object is gone.
     Patch(Patch),
+    /// Side by side: of different objects.
+    PatchAll(Vec<Patch>),
     /// Done as well if the object is gone or another one of its name.
     Delete(Delete),
     /// Deletes all of one kind in a namespace.
@@ -37,6 +39,7 @@ pub enum Action {
         kinds: Vec<Kind>,
     },
     Tell(Tell),
+    Ask(Ask),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,16 @@ pub struct Delete {
     pub unless_any: Vec<(Kind, Key, String)>,
     pub about: Option<About>,
 }
+
+/// A GET of what no watch brings. The controller is told what comes of it; that it fails does not end the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// With the query. What follows a `#` is the controller's own and not sent.
+    pub path: String,
+}
+
+/// What came of reading: an object, or why there is none.
+pub type Reply = Result<Value, String>;
 
 /// An event.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::action::Plan;
+use super::action::{Ask, Plan, Reply};
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, config_rollout, daemon_set, deployment, garbage, namespace,
-    node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca, service, stateful_set,
-    taint_eviction,
+    ControllersConfig, aggregation, config_rollout, cron_job, daemon_set, deployment, disruption,
+    garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca,
+    service, stateful_set, taint_eviction, ttl,
 };
 use client::Kind;
 
@@ -40,6 +40,9 @@ pub trait Controller: Send {
 
     /// What is to be done about a unit of work. None: it is nothing any more.
     fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan>;
+
+    /// What was read because a plan asked for it. The unit is planned again after that.
+    fn told(&mut self, _about: &Address, _ask: &Ask, _reply: &Reply, _now: Timestamp) {}
 
     /// How a plan ended that asked for something.
     fn ended(&mut self, _about: &Address, _ending: &Ending) {}
@@ -72,6 +75,10 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(replication::SetController::of(Kind::REPLICA_SET)),
         Box::new(replication::SetController::of(Kind::REPLICATION_CONTROLLER)),
         Box::new(deployment::DeploymentController::default()),
+        Box::new(job::JobController::default()),
+        Box::new(disruption::DisruptionController::default()),
+        Box::new(cron_job::CronJobController),
+        Box::new(ttl::TtlController),
         Box::new(stateful_set::StatefulSetController::default()),
         Box::new(daemon_set::DaemonSetController::default()),
         Box::new(config_rollout::ConfigRolloutController::default()),

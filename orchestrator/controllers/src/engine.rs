@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::ControllersConfig;
-use super::action::Plan;
+use super::action::{Ask, Plan, Reply};
 use super::controller::{self, Controller, Due};
 use super::object::{Key, Object};
 use super::queue::{Outcome, Queue};
@@ -82,6 +82,12 @@ impl Engine {
             self.queue.finish(&task, Outcome::Done, now);
         }
         None
+    }
+
+    /// Takes in what was read for a task, which is planned again.
+    pub fn told(&mut self, task: &Task, ask: &Ask, reply: &Reply, now: Timestamp) {
+        self.controllers[task.place].told(&task.about, ask, reply, now);
+        self.queue.add(task.clone());
     }
 
     /// A plan was carried out, or failed.

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use super::action::{Action, Create, Delete, Patch, Plan, Tell};
+use super::action::{Action, Ask, Create, Delete, Patch, Plan, Reply, Tell};
 use super::engine::Ending;
 use super::object::{Key, Object};
+use super::task::Task;
 use client::{About, ClientError, Kind, Recorder, Verbs};
 
 /// What the server's answers tell the engine.
@@ -18,6 +21,7 @@ use client::{About, ClientError, Kind, Recorder, Verbs};
 pub enum Answer {
     Object(Box<Object>),
     Gone { kind: Kind, key: Key, uid: String },
+    Read(Task, Ask, Reply),
 }
 
 /// One executor for all plans.
@@ -31,6 +35,7 @@ pub struct Executor {
 
 /// One plan's way to the server.
 struct Worker<'a> {
+    task: &'a Task,
     verbs: &'a Verbs,
     recorder: &'a Recorder,
     answers: &'a mpsc::UnboundedSender<Answer>,
@@ -38,6 +43,17 @@ struct Worker<'a> {
 
 /// The first batch of creates; each next one is twice as large while all succeed.
 const FIRST_BATCH: usize = 1;
+/// For an answer to what a plan asks for, which another server may have to give.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What events call an object, before its name: only Jobs have no colon there.
+fn noun(kind: Kind) -> String {
+    let word = kind.kind.to_lowercase();
+    match kind {
+        Kind::JOB => word,
+        _ => word + ":",
+    }
+}
 
 impl Executor {
     pub fn new(
@@ -52,9 +68,10 @@ impl Executor {
         }
     }
 
-    /// Carries out the plan of a controller with that account, up to its first failure. All answers are sent
+    /// Carries out the plan of a task as its controller's account, up to its first failure. All answers are sent
     /// before this returns.
-    pub async fn run(&self, account: &str, plan: Plan) -> Ending {
+    pub async fn run(&self, task: &Task, plan: Plan) -> Ending {
+        let account = task.account;
         let Some(verbs) = self.verbs.get(account) else {
             let message = format!("the account {account} has no client");
             return Ending::Failed {
@@ -63,6 +80,7 @@ impl Executor {
             };
         };
         let worker = Worker {
+            task,
             verbs,
             recorder: &self.recorder,
             answers: &self.answers,
@@ -119,6 +137,7 @@ impl Worker<'_> {
             Action::Create(create) => self.create(create).await,
             Action::Delete(delete) => self.delete(delete).await,
             Action::Patch(patch) => self.patch(patch).await,
+            Action::PatchAll(patches) => self.patch_all(patches).await,
             Action::Empty { kind, namespace } => self
                 .verbs
                 .delete(kind, &namespace, "", &json!({}))
@@ -129,6 +148,10 @@ impl Worker<'_> {
                 uid,
                 kinds,
             } => self.finalize(&namespace, &uid, kinds).await,
+            Action::Ask(ask) => {
+                self.read(ask).await;
+                Ok(())
+            }
             Action::Tell(tell) => {
                 self.tell(tell);
                 Ok(())
@@ -164,7 +187,7 @@ impl Worker<'_> {
             Ok(object) => {
                 if let Some(about) = create.about {
                     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                    let text = format!("Created {}: {name}", kind.kind.to_lowercase());
+                    let text = format!("Created {} {name}", noun(kind));
                     self.recorder.normal(about, "SuccessfulCreate", text);
                 }
                 self.answer(kind, object);
@@ -173,12 +196,22 @@ impl Worker<'_> {
             Err(ClientError::AlreadyExists(_)) if create.if_absent => Ok(()),
             Err(error) => {
                 if let Some(about) = create.about {
-                    let text = format!("Error creating: {error}");
+                    let text = match kind {
+                        Kind::JOB => format!("Error creating job: {error}"),
+                        _ => format!("Error creating: {error}"),
+                    };
                     self.recorder.warning(about, "FailedCreate", text);
                 }
                 Err(error)
             }
         }
+    }
+
+    async fn patch_all(&self, patches: Vec<Patch>) -> Result<(), ClientError> {
+        let patches: FuturesUnordered<_> =
+            patches.into_iter().map(|patch| self.patch(patch)).collect();
+        let outcomes: Vec<_> = patches.collect().await;
+        outcomes.into_iter().collect()
     }
 
     async fn patch(&self, patch: Patch) -> Result<(), ClientError> {
@@ -240,9 +273,20 @@ impl Worker<'_> {
     fn tell_deleted(&self, kind: Kind, delete: Delete) {
         let about = delete.about.filter(|about| about.kind != kind);
         if let Some(about) = about {
-            let text = format!("Deleted {}: {}", kind.kind.to_lowercase(), delete.key.name);
+            let text = format!("Deleted {} {}", noun(kind), delete.key.name);
             self.recorder.normal(about, "SuccessfulDelete", text);
         }
+    }
+
+    /// Reads, and hands back what comes of it within a bounded time.
+    async fn read(&self, ask: Ask) {
+        let path = ask.path.split('#').next().unwrap_or_default();
+        let reply = match timeout(READ_TIMEOUT, self.verbs.read(path)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", READ_TIMEOUT.as_secs())),
+        };
+        self.send(Answer::Read(self.task.clone(), ask, reply));
     }
 
     /// Asks the server itself whether anything is left, and lets the namespace go if not.

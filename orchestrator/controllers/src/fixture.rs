@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::action::Action;
+use super::action::{Action, Patch};
 use super::object::Object;
 use super::world::{Change, World};
 use client::Kind;
@@ -62,30 +62,36 @@ pub fn words(actions: &[Action]) -> Vec<String> {
             let name = name.or(prefix).unwrap_or_default();
             format!("create {} {name}", create.kind.plural)
         }
-        Action::Patch(patch) => {
-            let mut body = patch.body.clone();
-            if let Some(meta) = body["metadata"].as_object_mut() {
-                meta.remove("uid");
-                if meta.is_empty() {
-                    body.as_object_mut().unwrap().remove("metadata");
-                }
-            }
-            let part = if patch.subresource.is_empty() {
-                ""
-            } else {
-                "/status"
-            };
-            format!(
-                "patch {}{part} {} {body}",
-                patch.kind.plural, patch.key.name
-            )
+        Action::Patch(patch) => patch_words(patch),
+        Action::PatchAll(patches) => {
+            let patches: Vec<String> = patches.iter().map(patch_words).collect();
+            patches.join(" | ")
         }
         Action::Delete(delete) => {
             format!("delete {} {}", delete.kind.unwrap().plural, delete.key.name)
         }
         Action::Empty { kind, namespace } => format!("empty {} of {namespace}", kind.plural),
         Action::Finalize { namespace, .. } => format!("finalize {namespace}"),
+        Action::Ask(ask) => format!("read {}", ask.path),
         Action::Tell(tell) => format!("tell {} {}", tell.reason, tell.message),
     };
     actions.iter().map(word).collect()
+}
+
+fn patch_words(patch: &Patch) -> String {
+    let mut body = patch.body.clone();
+    if let Some(meta) = body["metadata"].as_object_mut() {
+        meta.remove("uid");
+        if meta.is_empty() {
+            body.as_object_mut().unwrap().remove("metadata");
+        }
+    }
+    let part = match patch.subresource {
+        "" => "",
+        _ => "/status",
+    };
+    format!(
+        "patch {}{part} {} {body}",
+        patch.kind.plural, patch.key.name
+    )
 }

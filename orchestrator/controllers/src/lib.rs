@@ -8,14 +8,18 @@ pub mod action;
 pub mod aggregation;
 pub mod config_rollout;
 pub mod controller;
+pub mod cron_job;
 pub mod daemon_set;
+mod definition;
 pub mod deployment;
+pub mod disruption;
 pub mod engine;
 mod execute;
 mod failures;
 #[cfg(test)]
 mod fixture;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod object;
@@ -33,6 +37,7 @@ mod shell;
 pub mod stateful_set;
 pub mod taint_eviction;
 pub mod task;
+pub mod ttl;
 pub mod world;
 
 use tokio_util::sync::CancellationToken;

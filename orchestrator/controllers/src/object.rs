@@ -8,18 +8,21 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController,
     Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::daemon_set::row::DaemonRow;
+use super::job::row::JobPod;
 use super::node_lifecycle;
 use super::replication::row::SetRow;
 use super::revisions::{self, RevisionRow};
@@ -90,6 +93,9 @@ pub enum Body {
     Slice(Arc<EndpointSlice>),
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
+    Job(Arc<Job>),
+    CronJob(Arc<CronJob>),
+    Budget(Arc<PodDisruptionBudget>),
     StatefulSet(Arc<StatefulRow>),
     DaemonSet(Arc<DaemonRow>),
     Revision(Arc<RevisionRow>),
@@ -145,6 +151,8 @@ pub struct PodRow {
     pub own_claims: Vec<String>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
+    /// Of a pod that a Job has to do with.
+    pub job: Option<Box<JobPod>>,
     /// The only node that its affinity names; empty: none, or several.
     pub target: String,
 }
@@ -203,6 +211,9 @@ impl Object {
             Kind::REPLICATION_CONTROLLER => Self::from(typed::<ReplicationController>(value)?),
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
+            Kind::JOB => Self::from(typed::<Job>(value)?),
+            Kind::CRON_JOB => Self::from(typed::<CronJob>(value)?),
+            Kind::DISRUPTION_BUDGET => Self::from(typed::<PodDisruptionBudget>(value)?),
             Kind::STATEFUL_SET => Self::from(typed::<StatefulSet>(value)?),
             Kind::DAEMON_SET => Self::from(typed::<DaemonSet>(value)?),
             Kind::CONTROLLER_REVISION => Self::from(typed::<ControllerRevision>(value)?),
@@ -360,6 +371,15 @@ impl Object {
                 let spec = deployment.spec.as_ref()?;
                 LabelSelector::from_object(Some(&spec.selector)).ok()
             }
+            Body::Budget(budget) => {
+                let selector = budget.spec.as_ref()?.selector.as_ref()?;
+                LabelSelector::from_object(Some(selector)).ok()
+            }
+            Body::Job(job) => {
+                let selector = job.spec.as_ref()?.selector.as_ref();
+                let selector = LabelSelector::from_object(selector).ok();
+                selector.filter(|selector| !selector.is_everything())
+            }
             _ => None,
         }
     }
@@ -449,6 +469,7 @@ impl From<ObjectMeta> for Meta {
 
 impl From<Pod> for Object {
     fn from(pod: Pod) -> Self {
+        let job = JobPod::of(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let ready = status
@@ -491,6 +512,7 @@ impl From<Pod> for Object {
             claims,
             own_claims,
             is_shut_down,
+            job,
             phase: match status.phase.as_deref() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded") => Phase::Succeeded,
@@ -655,33 +677,6 @@ impl From<ClusterRole> for Object {
     }
 }
 
-impl From<CustomResourceDefinition> for Object {
-    fn from(definition: CustomResourceDefinition) -> Self {
-        let served = served_kind(&definition);
-        let metadata = definition.metadata;
-        Self::new(Kind::DEFINITION, metadata, Body::Definition(served))
-    }
-}
-
-/// In the version that is stored, where that is served too: it costs no conversion.
-fn served_kind(definition: &CustomResourceDefinition) -> Option<Kind> {
-    let (spec, status) = (&definition.spec, definition.status.as_ref()?);
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.find(|it| it.type_ == "Established" && it.status == "True")?;
-    let served = || spec.versions.iter().filter(|version| version.served);
-    let version = served().find(|version| version.storage);
-    let version = version.or(served().next())?;
-    let names = &status.accepted_names.as_ref()?;
-    let namespaced = spec.scope == "Namespaced";
-    Some(Kind::custom(
-        &spec.group,
-        &version.name,
-        &names.kind,
-        &names.plural,
-        namespaced,
-    ))
-}
-
 impl From<Deployment> for Object {
     fn from(mut deployment: Deployment) -> Self {
         let metadata = slim(&mut deployment.metadata);
@@ -701,7 +696,7 @@ pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelec
 }
 
 /// The metadata for the common part; managed fields are dropped everywhere.
-fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
+pub(crate) fn slim(metadata: &mut ObjectMeta) -> ObjectMeta {
     metadata.managed_fields = None;
     metadata.clone()
 }

@@ -19,6 +19,8 @@ const RULES: &[(Kind, Kind, bool)] = &[
     (Kind::REPLICA_SET, Kind::POD, true),
     (Kind::REPLICATION_CONTROLLER, Kind::POD, true),
     (Kind::DEPLOYMENT, Kind::REPLICA_SET, true),
+    (Kind::JOB, Kind::POD, true),
+    (Kind::DISRUPTION_BUDGET, Kind::POD, false),
     (Kind::STATEFUL_SET, Kind::POD, true),
     (Kind::DAEMON_SET, Kind::POD, true),
 ];

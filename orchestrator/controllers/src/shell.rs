@@ -8,11 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
@@ -67,7 +69,7 @@ pub async fn run(
         {
             let executor = executor.clone();
             running.spawn(async move {
-                let ending = executor.run(task.account, plan).await;
+                let ending = executor.run(&task, plan).await;
                 (task, ending)
             });
         }
@@ -137,6 +139,7 @@ fn take_in(engine: &mut Engine, answer: Answer, now: Timestamp) {
     match answer {
         Answer::Object(object) => engine.answered(*object, now),
         Answer::Gone { kind, key, uid } => engine.gone(kind, &key, &uid, now),
+        Answer::Read(task, ask, reply) => engine.told(&task, &ask, &reply, now),
     }
 }
 
@@ -207,6 +210,11 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             }
             Kind::REPLICA_SET => watch::<ReplicaSet>(&mut watches, client, kind, changes),
             Kind::DEPLOYMENT => watch::<Deployment>(&mut watches, client, kind, changes),
+            Kind::DISRUPTION_BUDGET => {
+                watch::<PodDisruptionBudget>(&mut watches, client, kind, changes);
+            }
+            Kind::CRON_JOB => watch::<CronJob>(&mut watches, client, kind, changes),
+            Kind::JOB => watch::<Job>(&mut watches, client, kind, changes),
             Kind::STATEFUL_SET => watch::<StatefulSet>(&mut watches, client, kind, changes),
             Kind::DAEMON_SET => watch::<DaemonSet>(&mut watches, client, kind, changes),
             Kind::CONTROLLER_REVISION => {

@@ -1,95 +1,483 @@
 //! One decision: which node for this pod, or why none. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::plugins::{FILTERS, SCORES};
+use super::cross::{Compiled, Conflict};
+use super::demand::Demand;
+use super::index::NodeId;
+use super::local::{self, ABSENT, Answers};
+use super::plugins::{Plugin, Refusal};
 use super::pod::PodRow;
-use super::snapshot::{NodeView, Snapshot};
+use super::preempt::{self, Budgets, Preemption};
+use super::profile::{Config, DEFAULT_SCHEDULER, Profile};
+use super::snapshot::{PodId, Snapshot, draw};
+use super::volumes::{Needs, Plan, Volumes};
 
 /// The outcome for one pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
     Bind {
-        node: String,
+        node: NodeId,
+        /// What is to be written before.
+        volumes: Plan,
     },
     /// No node will do; the text says why in Kubernetes' words.
     Unschedulable {
         message: String,
+        /// The plugins that refused nodes, by their bits.
+        by: u32,
+        /// Pods to be stopped for it.
+        preemption: Option<Preemption>,
+        /// The room that is being made for it is still its own.
+        keeps_nomination: bool,
     },
 }
 
-/// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
-/// spreads.
-pub fn decide(snapshot: &Snapshot, pod: &PodRow) -> Decision {
-    if !pod.unplaceable.is_empty() {
-        let (total, fields) = (snapshot.nodes().count(), pod.unplaceable.join(", "));
-        let message =
-            format!("0/{total} nodes are available: this scheduler does not support {fields}.");
-        return Decision::Unschedulable { message };
+/// What decisions remember for the next like them.
+#[derive(Default)]
+pub struct Cycle {
+    config: Config,
+    answers: Answers,
+    compiled: BTreeMap<(usize, Arc<Demand>), Compiled>,
+    pub budgets: Budgets,
+    pub volumes: Volumes,
+}
+
+/// A pod on its way through the cycle.
+pub(super) struct Candidate {
+    pub id: PodId,
+    pub row: PodRow,
+    pub profile: usize,
+    /// Its row of answers.
+    pub answers: usize,
+    pub compiled: (usize, Arc<Demand>),
+    pub needs: Option<Needs>,
+    /// Where room is being made for it.
+    pub nomination: Option<NodeId>,
+}
+
+/// The feasible nodes, and how often which refusal was given.
+#[derive(Default)]
+pub(super) struct Filtered {
+    pub feasible: Vec<NodeId>,
+    /// By verdict of the row of answers.
+    local: Vec<usize>,
+    conflicts: [usize; Conflict::ALL.len()],
+    other: Vec<Refusal>,
+}
+
+/// Demands whose counters are remembered; more of them and all are forgotten.
+const COMPILED: usize = 512;
+
+impl Decision {
+    /// No node will do, whatever is on it.
+    fn hopeless(why: &str, by: u32, total: usize) -> Self {
+        let available = format!("0/{total} nodes are available:");
+        Decision::Unschedulable {
+            message: format!(
+                "{available} {why}. preemption: {available} {total} Preemption is not helpful for \
+                 scheduling."
+            ),
+            by,
+            preemption: None,
+            keeps_nomination: false,
+        }
     }
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut feasible: Vec<NodeView> = Vec::new();
-    let mut total = 0;
-    for view in snapshot.nodes() {
-        total += 1;
-        let refusal = FILTERS.iter().find_map(|filter| {
-            let reasons = filter(pod, view);
-            (!reasons.is_empty()).then_some(reasons)
+}
+
+impl Cycle {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            ..Self::default()
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether one of the profiles is the pod's.
+    pub fn is_ours(&self, row: &PodRow) -> bool {
+        self.profile_of(row).is_some()
+    }
+
+    /// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
+    /// spreads. If none will do, looks for pods to stop.
+    pub fn decide(&mut self, snapshot: &mut Snapshot, id: PodId) -> Decision {
+        let Some(mut pod) = self.prepare(snapshot, id) else {
+            return Decision::hopeless("no profile", 0, 0);
+        };
+        let total = snapshot.live_nodes();
+        if pod.row.demand.asks_devices {
+            return Decision::hopeless("resource claims are not supported", 0, total);
+        }
+        match self.volumes.needs(&pod.row, snapshot) {
+            Ok(needs) => pod.needs = needs,
+            Err(why) => return Decision::hopeless(&why, Plugin::VolumeBinding.bit(), total),
+        }
+        let Some(node) = pod.nomination else {
+            return self.choose(snapshot, &pod);
+        };
+        if self.check(snapshot, &pod, node).is_none() {
+            return self.bind(snapshot, &pod, node);
+        }
+        // The room that is being made for the pod itself is nobody's before it.
+        snapshot.nominate(id, None);
+        self.refresh(snapshot, &pod);
+        let decision = self.choose(snapshot, &pod);
+        snapshot.nominate(id, Some(node));
+        decision
+    }
+
+    fn choose(&mut self, snapshot: &mut Snapshot, pod: &Candidate) -> Decision {
+        let mut filtered = self.filter(snapshot, pod);
+        while let Some(at) = self.best(snapshot, pod, &filtered.feasible) {
+            let node = filtered.feasible[at];
+            match self.refused_beside_nominated(snapshot, pod, node) {
+                None => return self.bind(snapshot, pod, node),
+                Some(refusal) => {
+                    filtered.feasible.swap_remove(at);
+                    filtered.other.push(refusal);
+                }
+            }
+        }
+        let (message, by) = self.explain(snapshot, pod, &filtered);
+        let preempts = self.config.profiles[pod.profile].preempts && snapshot.live_nodes() > 0;
+        let found = preempts.then(|| preempt::preempt(self, snapshot, pod));
+        let (message, preemption, keeps_nomination) = match found {
+            Some(Err(idle)) => {
+                let message = format!("{message} preemption: {}", idle.why);
+                (message, None, idle.keeps_nomination)
+            }
+            Some(Ok(preemption)) => (message, Some(preemption), true),
+            None => (message, None, false),
+        };
+        Decision::Unschedulable {
+            message,
+            by,
+            preemption,
+            keeps_nomination,
+        }
+    }
+
+    fn bind(&self, snapshot: &Snapshot, pod: &Candidate, node: NodeId) -> Decision {
+        let row = snapshot.view(node).map(|view| view.node);
+        let needs = pod.needs.as_ref();
+        let plan = needs
+            .zip(row)
+            .and_then(|(needs, row)| self.volumes.plan(needs, row));
+        Decision::Bind {
+            node,
+            volumes: plan.unwrap_or_default(),
+        }
+    }
+
+    /// Whether the pod, which has no place, may have one on one of these nodes now.
+    pub fn may_fit(
+        &mut self,
+        snapshot: &mut Snapshot,
+        id: PodId,
+        nodes: &BTreeSet<NodeId>,
+    ) -> bool {
+        let Some(pod) = self.prepare(snapshot, id) else {
+            return false;
+        };
+        if let Some(node) = pod.nomination.filter(|node| nodes.contains(node)) {
+            let fits = self.check(snapshot, &pod, node).is_none();
+            if fits || !preempt::waits_for_victims(snapshot, &pod) {
+                return true;
+            }
+        }
+        let entries = &self.answers.row(pod.answers).entries;
+        nodes
+            .iter()
+            .any(|node| entries.get(*node).is_some_and(|entry| entry.verdict == 0))
+    }
+
+    /// What each node says, by name.
+    pub fn verdicts(
+        &mut self,
+        snapshot: &mut Snapshot,
+        id: PodId,
+    ) -> Vec<(String, Option<Refusal>)> {
+        let Some(mut pod) = self.prepare(snapshot, id) else {
+            return Vec::new();
+        };
+        let needs = self.volumes.needs(&pod.row, snapshot);
+        let hopeless = needs.as_ref().err().cloned();
+        let hopeless = hopeless.map(|why| Refusal::new(Plugin::VolumeBinding, &why, true));
+        pod.needs = needs.unwrap_or_default();
+        let nodes = (0..snapshot.width()).filter(|node| snapshot.view(*node).is_some());
+        let nodes: Vec<NodeId> = nodes.collect();
+        let said = nodes.into_iter().map(|node| {
+            let refusal = hopeless
+                .clone()
+                .or_else(|| self.check(snapshot, &pod, node));
+            (snapshot.node_name(node).to_owned(), refusal)
         });
-        match refusal {
-            None => feasible.push(view),
-            Some(why) => why
-                .into_iter()
-                .for_each(|why| *reasons.entry(why).or_insert(0) += 1),
-        }
+        let mut said: Vec<_> = said.collect();
+        said.sort_by(|a, b| a.0.cmp(&b.0));
+        said
     }
-    match best(pod, &feasible) {
-        Some(node) => Decision::Bind { node },
-        None => Decision::Unschedulable {
-            message: explain(total, reasons),
-        },
+
+    pub(super) fn profile(&self, pod: &Candidate) -> &Profile {
+        &self.config.profiles[pod.profile]
+    }
+
+    pub(super) fn answers_mut(&mut self) -> &mut Answers {
+        &mut self.answers
+    }
+
+    pub(super) fn compiled(&self, pod: &Candidate) -> &Compiled {
+        &self.compiled[&pod.compiled]
+    }
+
+    fn profile_of(&self, row: &PodRow) -> Option<usize> {
+        let name = match row.demand.scheduler.as_str() {
+            "" => DEFAULT_SCHEDULER,
+            name => name,
+        };
+        self.config
+            .profiles
+            .iter()
+            .position(|profile| profile.name == name)
+    }
+
+    /// All that is computed once for a pod, whatever the node.
+    fn prepare(&mut self, snapshot: &mut Snapshot, id: PodId) -> Option<Candidate> {
+        let row = snapshot.row(id)?.clone();
+        let number = self.profile_of(&row)?;
+        let profile = &self.config.profiles[number];
+        let answers = self
+            .answers
+            .refresh(&row.demand.local, (number, profile), snapshot);
+        if self.compiled.len() > COMPILED {
+            self.compiled.clear();
+            snapshot.index_mut().forget();
+        }
+        let key = (number, row.demand.clone());
+        let index = snapshot.index_mut();
+        match self
+            .compiled
+            .get_mut(&key)
+            .filter(|compiled| compiled.is_current(index))
+        {
+            Some(compiled) => compiled.refresh(&row.demand, index),
+            None => {
+                let compiled = Compiled::new(&row.demand, profile, index);
+                self.compiled.insert(key.clone(), compiled);
+            }
+        }
+        Some(Candidate {
+            id,
+            row,
+            profile: number,
+            answers,
+            compiled: key,
+            needs: None,
+            nomination: snapshot.nomination(id),
+        })
+    }
+
+    fn refresh(&mut self, snapshot: &Snapshot, pod: &Candidate) {
+        let profile = (pod.profile, &self.config.profiles[pod.profile]);
+        self.answers
+            .refresh(&pod.row.demand.local, profile, snapshot);
+    }
+
+    fn filter(&self, snapshot: &Snapshot, pod: &Candidate) -> Filtered {
+        let row = self.answers.row(pod.answers);
+        let compiled = self.compiled(pod);
+        let plain = compiled.is_plain(snapshot.index());
+        let checks = compiled.checks(snapshot.index());
+        let mut filtered = Filtered {
+            local: vec![0; row.refusals().len() + 1],
+            ..Filtered::default()
+        };
+        for (node, entry) in row.entries.iter().enumerate() {
+            match entry.verdict {
+                ABSENT => {}
+                0 => {
+                    let needs = pod.needs.as_ref();
+                    let refusal = needs.and_then(|it| self.volumes.refuse(it, node, snapshot));
+                    if let Some(refusal) = refusal {
+                        filtered.other.push(refusal);
+                    } else if plain {
+                        filtered.feasible.push(node);
+                    } else if let Some(conflict) = checks.conflict(node) {
+                        filtered.conflicts[conflict as usize] += 1;
+                    } else {
+                        filtered.feasible.push(node);
+                    }
+                }
+                verdict => filtered.local[usize::from(verdict)] += 1,
+            }
+        }
+        filtered
+    }
+
+    /// What this node says, asked for itself: what is promised to others on it counts.
+    pub(super) fn check(
+        &self,
+        snapshot: &mut Snapshot,
+        pod: &Candidate,
+        node: NodeId,
+    ) -> Option<Refusal> {
+        let others = promised_to(snapshot, pod, node);
+        for other in &others {
+            snapshot.put_on(*other, node);
+        }
+        let refusal = self.check_as_it_is(snapshot, pod, node);
+        for other in &others {
+            snapshot.take_off(*other);
+        }
+        if refusal.is_some() || others.is_empty() {
+            return refusal;
+        }
+        self.check_as_it_is(snapshot, pod, node)
+    }
+
+    /// What this node says with the pods that are on it.
+    pub(super) fn check_as_it_is(
+        &self,
+        snapshot: &Snapshot,
+        pod: &Candidate,
+        node: NodeId,
+    ) -> Option<Refusal> {
+        let view = snapshot.view(node)?;
+        let local = local::refuse(&pod.row.demand.local, self.profile(pod), view);
+        let needs = pod.needs.as_ref();
+        let volumes = || needs.and_then(|needs| self.volumes.refuse(needs, node, snapshot));
+        local.or_else(volumes).or_else(|| {
+            let checks = self.compiled(pod).checks(snapshot.index());
+            checks.conflict(node).map(Conflict::refusal)
+        })
+    }
+
+    /// Pods for which room is being made may forbid the pod, or take its room. The node's own part of that
+    /// is in its answer; the rest is asked only of the node that would be taken.
+    fn refused_beside_nominated(
+        &self,
+        snapshot: &mut Snapshot,
+        pod: &Candidate,
+        node: NodeId,
+    ) -> Option<Refusal> {
+        if promised_to(snapshot, pod, node).is_empty() {
+            return None;
+        }
+        self.check(snapshot, pod, node)
+    }
+
+    /// The place in `feasible` of the node with the highest sum of scores.
+    fn best(&self, snapshot: &Snapshot, pod: &Candidate, feasible: &[NodeId]) -> Option<usize> {
+        if feasible.len() < 2 {
+            return (!feasible.is_empty()).then_some(0);
+        }
+        let sums = self.rate(snapshot, pod, feasible);
+        let own = draw(&pod.row.uid);
+        let ranked = feasible.iter().zip(&sums).enumerate();
+        let mut best: Option<(i64, u64, usize)> = None;
+        for (at, (node, sum)) in ranked {
+            if best.is_some_and(|(most, _, _)| *sum < most) {
+                continue;
+            }
+            let draw = (own ^ snapshot.draw(*node)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            if best.is_none_or(|(most, drawn, _)| (*sum, draw) > (most, drawn)) {
+                best = Some((*sum, draw, at));
+            }
+        }
+        best.map(|(_, _, at)| at)
+    }
+
+    /// The weighted sums of all scores, each brought to 0 to 100 over these nodes.
+    fn rate(&self, snapshot: &Snapshot, pod: &Candidate, nodes: &[NodeId]) -> Vec<i64> {
+        let row = self.answers.row(pod.answers);
+        let (profile, compiled) = (self.profile(pod), self.compiled(pod));
+        let weights = &profile.weights;
+        let entries = || nodes.iter().map(|node| row.entries[*node]);
+        let mut sums: Vec<i64> = entries().map(|entry| i64::from(entry.base)).collect();
+        let mut add = |weight: i64, ratings: &mut dyn Iterator<Item = i64>| {
+            sums.iter_mut()
+                .zip(ratings)
+                .for_each(|(sum, rating)| *sum += weight * rating);
+        };
+        let taints = entries()
+            .map(|entry| i64::from(entry.taints))
+            .max()
+            .unwrap_or(0);
+        if taints > 0 {
+            let rated = entries().map(|entry| 100 - 100 * i64::from(entry.taints) / taints);
+            add(weights.taints, &mut rated.into_iter());
+        }
+        let wishes = entries()
+            .map(|entry| i64::from(entry.wish))
+            .max()
+            .unwrap_or(0);
+        if wishes > 0 {
+            let rated = entries().map(|entry| 100 * i64::from(entry.wish) / wishes);
+            add(weights.node_affinity, &mut rated.into_iter());
+        }
+        if let Some((weight, rated)) = compiled.rate_spread(snapshot.index(), nodes) {
+            add(weight, &mut rated.into_iter());
+        }
+        if let Some(rated) = compiled.rate_affinity(snapshot.index(), profile, nodes) {
+            add(weights.pod_affinity, &mut rated.into_iter());
+        }
+        sums
+    }
+
+    /// The message of the event, and the bits of the plugins that refused.
+    fn explain(&self, snapshot: &Snapshot, pod: &Candidate, filtered: &Filtered) -> (String, u32) {
+        let total = snapshot.live_nodes();
+        if total == 0 {
+            return ("no nodes available to schedule pods".to_owned(), u32::MAX);
+        }
+        let row = self.answers.row(pod.answers);
+        let local = row.refusals().iter().zip(&filtered.local[1..]);
+        let local = local.map(|(refusal, count)| (refusal.clone(), *count));
+        let conflicts = Conflict::ALL.iter().zip(&filtered.conflicts);
+        let conflicts = conflicts.map(|(conflict, count)| (conflict.refusal(), *count));
+        let other = filtered.other.iter().map(|refusal| (refusal.clone(), 1));
+        let given = local
+            .chain(conflicts)
+            .chain(other)
+            .filter(|(_, count)| *count > 0);
+        let given: Vec<_> = given.collect();
+        let by = given
+            .iter()
+            .fold(0, |by, (refusal, _)| by | refusal.plugin.bit());
+        (message(total, &given), by)
     }
 }
 
-/// The highest weighted sum of scores, each brought to 0..=100 over the feasible nodes.
-fn best(pod: &PodRow, feasible: &[NodeView]) -> Option<String> {
-    if let [only] = feasible {
-        return Some(only.node.name.clone());
-    }
-    let mut sums = vec![0_i64; feasible.len()];
-    for (weight, score) in SCORES {
-        let scores = score(pod, feasible);
-        debug_assert!(
-            scores.iter().all(|score| (0..=100).contains(score)),
-            "{scores:?}"
-        );
-        for (sum, score) in sums.iter_mut().zip(scores) {
-            *sum += weight * score;
-        }
-    }
-    let ranked = feasible.iter().zip(sums);
-    let best = ranked.max_by_key(|(view, sum)| (*sum, draw(&pod.uid, &view.node.name)));
-    best.map(|(view, _)| view.node.name.clone())
-}
-
-/// A number that pod and node share, evenly spread: breaks ties without favouring a node.
-fn draw(uid: &str, node: &str) -> u64 {
-    let bytes = uid.bytes().chain([0]).chain(node.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+/// The pods at least as important for which room is being made on the node, without the pod itself.
+fn promised_to(snapshot: &Snapshot, pod: &Candidate, node: NodeId) -> Vec<PodId> {
+    let nominated = snapshot.nominated_on(node).filter(|other| *other != pod.id);
+    let important = nominated.filter(|other| {
+        let row = snapshot.row(*other);
+        row.is_some_and(|row| row.priority() >= pod.row.priority())
     });
-    (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    important.collect()
 }
 
-fn explain(total: usize, reasons: BTreeMap<String, usize>) -> String {
-    if total == 0 {
-        return "no nodes available to schedule pods".to_owned();
+/// `0/3 nodes are available: 1 …, 2 ….`
+pub(super) fn message(total: usize, given: &[(Refusal, usize)]) -> String {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for (refusal, count) in given {
+        for text in &refusal.texts {
+            *reasons.entry(text).or_insert(0) += count;
+        }
     }
-    let mut texts: Vec<String> = reasons
+    let texts = reasons
         .into_iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
+        .map(|(text, count)| format!("{count} {text}"));
+    let mut texts: Vec<String> = texts.collect();
     texts.sort();
+    if texts.is_empty() {
+        return format!("0/{total} nodes are available:");
+    }
     format!("0/{total} nodes are available: {}.", texts.join(", "))
 }
 

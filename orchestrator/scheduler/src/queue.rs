@@ -12,9 +12,27 @@ use super::pod::PodKey;
 pub struct Queue {
     active: BTreeSet<(Reverse<i32>, u64, PodKey)>,
     backing_off: BTreeSet<(Timestamp, PodKey)>,
-    unschedulable: BTreeSet<PodKey>,
+    /// With the plugins that refused, by their bits.
+    unschedulable: BTreeMap<PodKey, u32>,
+    pauses: Pauses,
     entries: BTreeMap<PodKey, Entry>,
     arrivals: u64,
+}
+
+/// How long pods that have no place wait at least, in milliseconds: doubled from the first to the longest.
+#[derive(Clone, Copy)]
+pub struct Pauses {
+    pub first_ms: i64,
+    pub longest_ms: i64,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            first_ms: 10,
+            longest_ms: 10_000,
+        }
+    }
 }
 
 struct Entry {
@@ -24,10 +42,14 @@ struct Entry {
     not_before: Timestamp,
 }
 
-const FIRST_PAUSE_MS: i64 = 10;
-const LONGEST_PAUSE_MS: i64 = 10_000;
-
 impl Queue {
+    pub fn new(pauses: Pauses) -> Self {
+        Self {
+            pauses,
+            ..Self::default()
+        }
+    }
+
     /// A pod that waits; one that is known already stays where it is.
     pub fn add(&mut self, key: PodKey, priority: i32) {
         if self.entries.contains_key(&key) {
@@ -69,47 +91,51 @@ impl Queue {
     }
 
     /// There was no place; it waits for a change, and no shorter than its back-off.
-    pub fn refused(&mut self, key: &PodKey, now: Timestamp) {
+    /// `by` are the plugins that refused.
+    pub fn refused(&mut self, key: &PodKey, by: u32, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
-            let pause = FIRST_PAUSE_MS << entry.attempts.min(16);
+            let pause = self.pauses.first_ms << entry.attempts.min(16);
             entry.attempts += 1;
-            entry.not_before = now + SignedDuration::from_millis(pause.min(LONGEST_PAUSE_MS));
-            self.unschedulable.insert(key.clone());
+            let pause = pause.min(self.pauses.longest_ms);
+            entry.not_before = now + SignedDuration::from_millis(pause);
+            self.unschedulable.insert(key.clone(), by);
         }
     }
 
     /// The decision could not be carried out; it is tried again after its back-off.
     pub fn failed(&mut self, key: &PodKey, now: Timestamp) {
-        self.refused(key, now);
-        if self.unschedulable.remove(key)
+        self.refused(key, 0, now);
+        if self.unschedulable.remove(key).is_some()
             && let Some(entry) = self.entries.get(key)
         {
             self.backing_off.insert((entry.not_before, key.clone()));
         }
     }
 
-    /// Something changed that may give unschedulable pods a place.
-    pub fn wake(&mut self, now: Timestamp) {
-        for key in std::mem::take(&mut self.unschedulable) {
-            let Some(entry) = self.entries.get(&key) else {
-                continue;
-            };
-            if entry.not_before > now {
-                self.backing_off.insert((entry.not_before, key));
-            } else {
-                self.activate(key);
-            }
+    /// The pods that wait for a change that any of the plugins in `of` could answer otherwise.
+    pub fn refused_by(&self, of: u32) -> Vec<PodKey> {
+        let waiting = self.unschedulable.iter().filter(|(_, by)| *by & of != 0);
+        waiting.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Something changed that may give the pod a place; it waits for the end of its pause at least.
+    pub fn wake(&mut self, key: &PodKey, now: Timestamp) {
+        if self.unschedulable.remove(key).is_none() {
+            return;
+        }
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        if entry.not_before > now {
+            self.backing_off.insert((entry.not_before, key.clone()));
+        } else {
+            self.activate(key.clone());
         }
     }
 
-    /// The pod itself changed, perhaps so that it fits.
-    pub fn wake_one(&mut self, key: &PodKey, now: Timestamp) {
-        if self.unschedulable.remove(key)
-            && let Some(entry) = self.entries.get(key)
-        {
-            self.backing_off
-                .insert((entry.not_before.max(now), key.clone()));
-        }
+    /// Whether pods wait for a change.
+    pub fn has_refused(&self) -> bool {
+        !self.unschedulable.is_empty()
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
@@ -153,9 +179,11 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(key("a"), 0);
         queue.pop(at(0));
-        queue.refused(&key("a"), at(0));
+        queue.refused(&key("a"), 1, at(0));
         assert_eq!(queue.pop(at(1_000_000)), None);
-        queue.wake(at(5));
+        assert_eq!(queue.refused_by(2), []);
+        assert_eq!(queue.refused_by(3), [key("a")]);
+        queue.wake(&key("a"), at(5));
         assert_eq!(queue.pop(at(5)), None);
         assert_eq!(queue.next_deadline(), Some(at(10)));
         assert_eq!(queue.pop(at(10)), Some(key("a")));
@@ -168,13 +196,13 @@ mod tests {
             queue.add(key(name), 0);
         }
         let popped = queue.pop(at(0)).unwrap();
-        queue.refused(&popped, at(0));
+        queue.refused(&popped, 1, at(0));
         let popped = queue.pop(at(0)).unwrap();
         queue.failed(&popped, at(0));
         for name in ["a", "b", "c"] {
             queue.remove(&key(name));
         }
-        queue.wake(at(0));
+        assert_eq!(queue.refused_by(u32::MAX), []);
         assert_eq!(queue.pop(at(1_000_000)), None);
     }
 }

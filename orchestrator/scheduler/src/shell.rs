@@ -5,17 +5,21 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Bound, Change, Engine, Order};
+use super::engine::{Bound, Engine, Explanation, Order, Victim};
 use super::pod::{PodKey, PodRow};
-use super::snapshot::NodeRow;
+use super::profile::Config;
+use super::volumes::Plan;
+use super::volumes::objects::SELECTED_NODE;
 use api::meta::timestamp;
-use client::{About, ClientError, Delivery, Kind, PatchKind, Recorder, Verbs, list_watch};
+use client::{About, ClientError, Kind, PatchKind, Recorder, Verbs};
+
+mod watches;
 
 /// Bindings under way at a time.
 const CONCURRENT: usize = 64;
@@ -23,28 +27,14 @@ const CONCURRENT: usize = 64;
 const DRAIN: usize = 256;
 
 /// Runs until `shutdown`.
-pub async fn run(client: kube::Client, shutdown: CancellationToken) {
+pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
     let (changes, mut delivered) = mpsc::channel(DRAIN);
-    let mut watches = JoinSet::new();
-    watches.spawn(list_watch(
-        client.clone(),
-        Kind::POD,
-        "",
-        changes.clone(),
-        pod_change,
-    ));
-    watches.spawn(list_watch(
-        client.clone(),
-        Kind::NODE,
-        "",
-        changes,
-        node_change,
-    ));
+    let _watches = watches::start(&client, &changes);
     let binder = Binder {
         recorder: Recorder::start(client.clone(), "default-scheduler"),
         verbs: Verbs::new(client),
     };
-    let mut engine = Engine::default();
+    let mut engine = Engine::new(config);
     let mut running: JoinSet<Ended> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT
@@ -89,27 +79,6 @@ fn wait(engine: &Engine, running: usize) -> Duration {
     })
 }
 
-fn pod_change(delivery: Delivery<Pod>) -> Change {
-    match delivery {
-        Delivery::Snapshot { items, revision } => Change::Pods {
-            items: items.into_iter().map(PodRow::from).collect(),
-            revision,
-        },
-        Delivery::Upsert(pod) => Change::Pod(PodRow::from(pod)),
-        Delivery::Delete(pod) => Change::PodGone(PodRow::from(pod).key),
-    }
-}
-
-fn node_change(delivery: Delivery<Node>) -> Change {
-    match delivery {
-        Delivery::Snapshot { items, .. } => {
-            Change::Nodes(items.into_iter().map(NodeRow::from).collect())
-        }
-        Delivery::Upsert(node) => Change::Node(NodeRow::from(node)),
-        Delivery::Delete(node) => Change::NodeGone(NodeRow::from(node).name),
-    }
-}
-
 /// Carries out orders.
 #[derive(Clone)]
 struct Binder {
@@ -124,13 +93,21 @@ impl Binder {
                 let bound = self.bind(&key, &uid, &node).await;
                 Some((key, uid, bound))
             }
-            Order::Explain {
+            Order::Prepare {
                 key,
                 uid,
-                message,
-                changed,
-            } => {
-                self.explain(&key, &uid, message, changed).await;
+                node,
+                plan,
+            } => match self.prepare(&plan, &node).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::info!(?key, node, %error, "volumes not prepared");
+                    let found = self.look_again(&key).await;
+                    Some((key, uid, Bound::Failed(found)))
+                }
+            },
+            Order::Explain(explanation) => {
+                self.explain(explanation).await;
                 None
             }
         }
@@ -179,29 +156,123 @@ impl Binder {
         }
     }
 
-    async fn explain(&self, key: &PodKey, uid: &str, message: String, changed: bool) {
-        if changed {
+    /// Gives volumes to claims, as they were when that was decided, and says for which node others are made.
+    async fn prepare(&self, plan: &Plan, node: &str) -> Result<(), ClientError> {
+        for gift in &plan.bind {
+            let (namespace, name) = &gift.claim;
             let body = json!({
-                "metadata": {"uid": uid},
-                "status": {"conditions": [{
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": message,
-                    "lastTransitionTime": timestamp(Timestamp::now()),
-                }]},
+                "metadata": {
+                    "resourceVersion": gift.revision,
+                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+                },
+                "spec": {"claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": namespace,
+                    "name": name,
+                    "uid": gift.claim_uid,
+                }},
             });
-            let target = (key.0.as_str(), key.1.as_str(), "status");
-            let patched = self
-                .verbs
-                .patch(Kind::POD, target, PatchKind::Strategic, &body)
-                .await;
-            if let Err(error) = patched {
-                tracing::debug!(%error, "condition not written");
-            }
+            let target = ("", gift.volume.as_str(), "");
+            self.verbs
+                .patch(Kind::PERSISTENT_VOLUME, target, PatchKind::Merge, &body)
+                .await?;
+        }
+        for (namespace, name) in &plan.provision {
+            let body = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            let target = (namespace.as_str(), name.as_str(), "");
+            let kind = Kind::PERSISTENT_VOLUME_CLAIM;
+            self.verbs
+                .patch(kind, target, PatchKind::Merge, &body)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the victims first: the pod that is nominated knows then that they are on their way out.
+    async fn explain(&self, explanation: Explanation) {
+        let Explanation {
+            key,
+            uid,
+            message,
+            changed,
+            nominated,
+            victims,
+            demoted,
+        } = explanation;
+        for victim in &victims {
+            let node = nominated.as_deref().unwrap_or_default();
+            self.stop(victim, &uid, node).await;
+        }
+        for (key, uid) in &demoted {
+            let body = json!({"metadata": {"uid": uid}, "status": {"nominatedNodeName": null}});
+            self.write_status(key, &body).await;
+        }
+        let mut status = json!({});
+        if changed {
+            status["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": message,
+                "lastTransitionTime": timestamp(Timestamp::now()),
+            }]);
+        }
+        if let Some(node) = &nominated {
+            status["nominatedNodeName"] = if node.is_empty() {
+                json!(null)
+            } else {
+                json!(node)
+            };
+        }
+        if changed || nominated.is_some() {
+            let body = json!({"metadata": {"uid": uid}, "status": status});
+            self.write_status(&key, &body).await;
         }
         self.recorder
-            .warning(about(key, uid), "FailedScheduling", message);
+            .warning(about(&key, &uid), "FailedScheduling", message);
+    }
+
+    /// Says of a pod why it is stopped, and deletes it with its own grace period.
+    async fn stop(&self, victim: &Victim, preemptor: &str, node: &str) {
+        let (namespace, name) = &victim.key;
+        let scheduler = &victim.scheduler;
+        let body = json!({
+            "metadata": {"uid": victim.uid},
+            "status": {"conditions": [{
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "PreemptionByScheduler",
+                "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
+                "lastTransitionTime": timestamp(Timestamp::now()),
+            }]},
+        });
+        self.write_status(&victim.key, &body).await;
+        let options = json!({"preconditions": {"uid": victim.uid}});
+        match self
+            .verbs
+            .delete(Kind::POD, namespace, name, &options)
+            .await
+        {
+            Ok(_) => {
+                let text = format!("Preempted by pod {preemptor} on node {node}");
+                self.recorder
+                    .normal(about(&victim.key, &victim.uid), "Preempted", text);
+            }
+            // It is gone already, or is another pod now.
+            Err(ClientError::NotFound(_) | ClientError::Conflict(_)) => {}
+            Err(error) => tracing::info!(namespace, name, %error, "not preempted"),
+        }
+    }
+
+    async fn write_status(&self, key: &PodKey, body: &serde_json::Value) {
+        let target = (key.0.as_str(), key.1.as_str(), "status");
+        let patched = self
+            .verbs
+            .patch(Kind::POD, target, PatchKind::Strategic, body);
+        if let Err(error) = patched.await {
+            tracing::debug!(%error, "status not written");
+        }
     }
 }
 

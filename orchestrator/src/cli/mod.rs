@@ -6,6 +6,7 @@ mod datapath;
 mod dev;
 mod duration;
 mod encrypt;
+mod hold;
 mod pause;
 mod server;
 mod token;
@@ -36,6 +37,8 @@ enum Command {
     Token(token::Args),
     #[command(hide = true)]
     Pause(pause::Args),
+    #[command(hide = true)]
+    Hold(hold::Args),
     Datapath(datapath::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Token(args) => token::run(args),
         Command::Pause(args) => pause::run(args),
+        Command::Hold(args) => hold::run(args),
         Command::Datapath(args) => datapath::run(args),
         Command::Version(args) => version::run(args),
         Command::Completion(args) => completion::run(args),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use apiserver::{
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
+use scheduler::profile::Config as Profiles;
 use store::EmbeddedStore;
 use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
@@ -110,6 +111,10 @@ pub struct Args {
     /// File with the settings of admission plugins (AdmissionConfiguration of apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
+    /// File with the profiles of the scheduler (KubeSchedulerConfiguration of
+    /// kubescheduler.config.k8s.io/v1)
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// How long pods that do not say it stay on a node that is not ready
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     default_not_ready_toleration_seconds: i64,
@@ -216,9 +221,10 @@ async fn serve(
     let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
     let store = open_store(&args)?;
+    let profiles = profiles(args.scheduler_config.as_deref())?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, &args, &config, root_ca, &tasks);
+    start_parts(&server, &args, &config, (root_ca, profiles), &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -258,12 +264,26 @@ fn open_store(args: &Args) -> anyhow::Result<EncryptedStore> {
     Ok(EncryptedStore::new(Arc::new(store), encryption))
 }
 
+/// The scheduler's settings.
+fn profiles(file: Option<&Path>) -> anyhow::Result<Profiles> {
+    let Some(file) = file else {
+        return Ok(Profiles::default());
+    };
+    let shown = file.display();
+    let text = std::fs::read(file).with_context(|| format!("{shown} cannot be read"))?;
+    let read = api::decode::documents(&text).and_then(|all| match &all[..] {
+        [one] => scheduler::profile::file::read(one),
+        _ => Err("there must be one document".to_owned()),
+    });
+    read.map_err(|why| anyhow::anyhow!("{shown}: {why}"))
+}
+
 /// The control plane's parts are clients like any other, without a network in between.
 fn start_parts(
     server: &ApiServer,
     args: &Args,
     config: &ServerConfig,
-    root_ca: String,
+    (root_ca, profiles): (String, Profiles),
     tasks: &Tasks,
 ) {
     let token = CancellationToken::new();
@@ -291,7 +311,7 @@ fn start_parts(
         controllers::run(client_of, settings, token.clone()),
     );
     let client = server.component("system:kube-scheduler");
-    tasks.essential("scheduler", scheduler::run(client, token));
+    tasks.essential("scheduler", scheduler::run(client, profiles, token));
 }
 
 /// Certificates and kubeconfig: made at the first start.

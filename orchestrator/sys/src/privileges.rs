@@ -41,6 +41,9 @@ pub const OF_AGENT: CapabilitySet = CapabilitySet::all().difference(
         .union(CapabilitySet::WAKE_ALARM),
 );
 
+/// What only holds sockets needs nothing.
+pub const OF_HOLDER: CapabilitySet = CapabilitySet::empty();
+
 /// Bits that a set of capabilities has.
 const BITS: u32 = u64::BITS;
 

@@ -39,6 +39,8 @@ pub struct Side {
     programs: Option<Programs>,
     store: Option<Process>,
     server: Option<Process>,
+    /// Flags of our server besides those that it needs.
+    pub flags: Vec<String>,
 }
 
 /// Where the Kubernetes side's programs are.
@@ -61,6 +63,7 @@ impl Side {
             programs,
             store: None,
             server: None,
+            flags: Vec::new(),
         })
     }
 
@@ -142,7 +145,7 @@ impl Side {
         let Some(programs) = &self.programs else {
             let mut command = Command::new(env::current_exe()?);
             command.args(["server", "--bind", &self.address.to_string(), "--data-dir"]);
-            command.arg(&self.directory);
+            command.arg(&self.directory).args(&self.flags);
             return Ok(command);
         };
         let file = |name: &str| self.directory.join(name).display().to_string();
@@ -258,6 +261,20 @@ impl Drop for Process {
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// A foreign program with its log; it is asked to end when this is dropped.
+pub struct Beside {
+    _process: Process,
+}
+
+impl Beside {
+    pub fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Self> {
+        let mut command = bound(program)?;
+        command.args(arguments);
+        let _process = Process::start(command, log)?;
+        Ok(Self { _process })
     }
 }
 

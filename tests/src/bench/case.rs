@@ -188,6 +188,26 @@ impl Outcome {
         }
     }
 
+    /// Two figures that were measured in turn: what is related is of the same round.
+    pub fn ratio(
+        case: &str,
+        size: Size,
+        unit: &'static str,
+        (ours, theirs): (&[f64], &[f64]),
+        versus: &str,
+        mark: Option<Mark>,
+    ) -> Self {
+        let values: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
+        Self {
+            ours: median(ours).middle,
+            versus: versus.into(),
+            theirs: Some(median(theirs).middle),
+            relation: Relation::Ratio,
+            ..Self::alone(case, size, unit, &values, mark)
+        }
+        .with_ratio()
+    }
+
     fn with_ratio(self) -> Self {
         let ratio = (self.relation == Relation::Ratio).then_some(self.value);
         Self { ratio, ..self }

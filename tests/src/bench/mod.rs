@@ -10,6 +10,7 @@ pub mod case;
 pub mod cases;
 pub mod cluster;
 pub mod death;
+pub mod dns;
 pub mod floor;
 pub mod load;
 pub mod programs;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{self, FieldValidation, Resource, Subresource, meta, patch};
+use api::{self, FieldValidation, Resource, Subresource, disruption, meta, patch};
 use client::{ClientError, Kind, PatchKind};
 use controllers::object::Key;
 use jiff::{SignedDuration, Timestamp};
@@ -203,15 +203,37 @@ impl Api {
             self.remove(kind, &old);
             return Ok(None);
         }
+        if pod_is_shut_down(kind, grace) {
+            new["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+        }
         if !meta::is_terminating(&new) {
             let at = self.now + SignedDuration::from_secs(if runs { grace } else { 0 });
             new["metadata"]["deletionTimestamp"] = meta::timestamp(at).into();
-            new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+            new["metadata"]["deletionGracePeriodSeconds"] = if runs { grace } else { 0 }.into();
         }
         if kind == Kind::NAMESPACE {
             new["status"]["phase"] = "Terminating".into();
         }
         Ok(Some(self.update(kind, &old, new)))
+    }
+
+    /// Evicts a pod, as the server does.
+    pub fn evict(&mut self, key: &Key) -> Result<(), api::ApiError> {
+        let found = self.objects.get(&(Kind::POD, key.clone()));
+        let Some(pod) = found.cloned() else {
+            return Ok(());
+        };
+        let budgets = self.list(Kind::DISRUPTION_BUDGET).into_iter();
+        let budget = budgets.cloned().find(|it| disruption::protects(it, &pod));
+        if let Some(budget) = budget.filter(|_| !disruption::is_unprotected(&pod))
+            && !disruption::spares_unready(&budget, &pod)
+        {
+            let spent = disruption::spend(&budget, &key.name, self.now)?;
+            self.update(Kind::DISRUPTION_BUDGET, &budget, spent);
+        }
+        self.delete(Kind::POD, key, &json!({}))
+            .expect("the pod is there");
+        Ok(())
     }
 
     pub fn keys(&self, kind: Kind, namespace: &str) -> Vec<Key> {
@@ -234,7 +256,8 @@ impl Api {
                 .as_array()
                 .is_some_and(|names| !names.is_empty());
         let free = meta::finalizers(&new).is_empty() && !spec_held;
-        if meta::is_terminating(&new) && free && !pod {
+        let runs = pod && new["metadata"]["deletionGracePeriodSeconds"] != 0;
+        if meta::is_terminating(&new) && free && !runs {
             self.remove(kind, &new);
             return new;
         }
@@ -271,6 +294,11 @@ impl Api {
             object,
         });
     }
+}
+
+/// An agent is done with a pod that a finalizer still keeps.
+fn pod_is_shut_down(kind: Kind, grace: i64) -> bool {
+    kind == Kind::POD && grace == 0
 }
 
 pub fn key_of(object: &Value) -> Key {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::api::Api;
 use super::processes::{POOL_SIZE, label};
 
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+
 /// No node holds more than it has; no two nodes share addresses.
 pub fn always(api: &Api) {
     let mut cpu: BTreeMap<&str, i64> = BTreeMap::new();
@@ -28,6 +30,12 @@ pub fn always(api: &Api) {
         count.values().all(|pods| *pods <= 20),
         "too many pods: {count:?}"
     );
+    for job in api.list(Kind::JOB) {
+        let most = job["spec"]["parallelism"].as_u64().unwrap_or(1) as usize;
+        let active = active_pods(api, job).len();
+        assert!(active <= most, "{active} pods of {} are active", label(job));
+    }
+    kept_apart(api);
     let mut shares = BTreeSet::new();
     for node in api.list(Kind::NODE) {
         if let Some(share) = node["spec"]["podCIDR"].as_str() {
@@ -37,6 +45,35 @@ pub fn always(api: &Api) {
     let mut balanced = BTreeSet::new();
     for address in api.list(Kind::SERVICE).into_iter().flat_map(ingress) {
         assert!(balanced.insert(address), "{address} was given twice");
+    }
+}
+
+/// No pod is on a node with one that it must not be with.
+fn kept_apart(api: &Api) {
+    let pods = api.list(Kind::POD).into_iter();
+    let placed = pods.filter(|pod| !finished(pod) && pod["spec"]["nodeName"].is_string());
+    let placed: Vec<&Value> = placed.collect();
+    for pod in &placed {
+        let anti = &pod["spec"]["affinity"]["podAntiAffinity"];
+        let terms = anti["requiredDuringSchedulingIgnoredDuringExecution"].as_array();
+        for term in terms.into_iter().flatten() {
+            let labels = term["labelSelector"]["matchLabels"].as_object();
+            let selects = |other: &&&Value| {
+                let mut labels = labels.into_iter().flatten();
+                labels.all(|(key, value)| other["metadata"]["labels"][key] == *value)
+            };
+            let beside = placed.iter().filter(|other| {
+                other["spec"]["nodeName"] == pod["spec"]["nodeName"]
+                    && meta::uid(other) != meta::uid(pod)
+            });
+            let other = beside.filter(selects).next();
+            assert!(
+                other.is_none(),
+                "{} is beside {:?}",
+                label(pod),
+                other.map(|it| label(it))
+            );
+        }
     }
 }
 
@@ -55,6 +92,9 @@ pub fn problems(api: &Api) -> Vec<String> {
             _ => check_mirror(api, service, &mut problems),
         }
     }
+    api.list(Kind::JOB)
+        .into_iter()
+        .for_each(|job| check_job(api, job, &mut problems));
     super::sets::problems(api, &mut problems);
     check_balancers(api, &mut problems);
     check_owners(api, &mut problems);
@@ -122,6 +162,36 @@ fn check_set(api: &Api, set: &Value, problems: &mut Vec<String>) {
     let told = set["status"]["readyReplicas"].as_u64().unwrap_or(0) as usize;
     if told != ready || set["status"]["observedGeneration"] != set["metadata"]["generation"] {
         problems.push(format!("{} tells of {told} ready, {ready} are", label(set)));
+    }
+}
+
+/// The Job is over, and every pod that ended while it had the finalizer is counted once.
+fn check_job(api: &Api, job: &Value, problems: &mut Vec<String>) {
+    let mut ended = BTreeSet::new();
+    let log = api.log.iter().filter(|entry| entry.kind == Kind::POD);
+    for pod in log.map(|entry| &entry.object) {
+        let is_tracked = meta::finalizers(pod).iter().any(|it| it == TRACKING);
+        let is_over = finished(pod) || meta::is_terminating(pod);
+        if is_tracked && is_over && owned_by(pod, job) {
+            ended.insert(meta::uid(pod));
+        }
+    }
+    let status = &job["status"];
+    let number = |field: &str| status[field].as_u64().unwrap_or(0);
+    let (succeeded, failed) = (number("succeeded"), number("failed"));
+    let wanted = job["spec"]["completions"].as_u64().unwrap_or(0);
+    let is_indexed = job["spec"]["completionMode"] == "Indexed";
+    let total = (succeeded + failed) as usize;
+    if succeeded < wanted || (!is_indexed && total != ended.len()) {
+        problems.push(format!(
+            "{}: {wanted} wanted, {succeeded} succeeded, {failed} failed, of {} that ended: {status}",
+            label(job),
+            ended.len()
+        ));
+    }
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    if !conditions.into_iter().any(|it| it["type"] == "Complete") {
+        problems.push(format!("{} is not complete: {status}", label(job)));
     }
 }
 

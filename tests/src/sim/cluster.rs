@@ -137,7 +137,7 @@ impl Cluster {
 
     /// Until nothing but heartbeats has moved for a while. Panics if that takes too long.
     pub fn settle(&mut self) {
-        const ENOUGH: usize = 100_000;
+        const ENOUGH: usize = 400_000;
         let mut moved = (self.movements(), self.api.now);
         for _ in 0..ENOUGH {
             if self.step() || self.drain() {
@@ -264,6 +264,11 @@ impl Cluster {
 
     fn start(&mut self, pod: &Value) {
         if pod["status"]["phase"] == "Running" {
+            if is_of_job(pod) && check::ready(pod) {
+                let fails = self.faults.before > 0 && self.rng.chance(300);
+                let phase = if fails { "Failed" } else { "Succeeded" };
+                return self.set_pod(pod, json!({"phase": phase}), false);
+            }
             return self.set_pod(pod, json!({}), true);
         }
         self.addresses += 1;
@@ -343,7 +348,14 @@ fn wants_attention(pod: &Value) -> bool {
                 .iter()
                 .any(|c| c["type"] == "Ready" && c["status"] == "True")
         });
-    meta::is_terminating(pod) || (!finished && !ready)
+    let is_shut_down = pod["metadata"]["deletionGracePeriodSeconds"] == 0;
+    (meta::is_terminating(pod) && !is_shut_down) || (!finished && (!ready || is_of_job(pod)))
+}
+
+/// A pod that comes to an end by itself.
+fn is_of_job(pod: &Value) -> bool {
+    let owners = meta::owner_references(pod);
+    owners.iter().any(|owner| owner.kind == Kind::JOB.kind)
 }
 
 pub fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
@@ -351,4 +363,4 @@ pub fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
 }
 
 /// Longer than any pause that ends by itself.
-const QUIET: SignedDuration = SignedDuration::from_secs(150);
+const QUIET: SignedDuration = SignedDuration::from_secs(370);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use client::{ClientError, Kind};
+use client::{ClientError, Kind, PatchKind};
 use controllers::action::{Action, Delete};
 use controllers::engine::{Ending, Engine};
 use controllers::object::{Key, Object};
@@ -12,9 +12,9 @@ use controllers::world::Change;
 use controllers::{ControllersConfig, pod_cidr};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use scheduler::engine::{self as scheduling, Bound, Order};
+use scheduler::engine::{self as scheduling, Bound, Explanation, Order};
+use scheduler::node::NodeRow;
 use scheduler::pod::PodRow;
-use scheduler::snapshot::NodeRow;
 use serde_json::{Value, json};
 
 use super::api::{Api, key_of};
@@ -152,6 +152,12 @@ impl Controllers {
                     Ok(object) => self.answered(api, create.kind, &object, heard),
                 }
             }
+            Action::PatchAll(patches) => {
+                for patch in patches {
+                    self.carry_out(api, Action::Patch(patch), heard)?;
+                }
+                Ok(())
+            }
             Action::Patch(patch) => {
                 match api.patch(
                     patch.kind,
@@ -182,7 +188,7 @@ impl Controllers {
                 }
                 api.finalize(&namespace).map(drop)
             }
-            Action::Tell(_) => Ok(()),
+            Action::Tell(_) | Action::Ask(_) => Ok(()),
         }
     }
 
@@ -284,8 +290,13 @@ impl Scheduler {
             return false;
         }
         let index = rng.below(self.running.len());
-        let Order::Bind { key, uid, node } = self.running.swap_remove(index) else {
-            return true;
+        let (key, uid, node) = match self.running.swap_remove(index) {
+            Order::Bind { key, uid, node } => (key, uid, node),
+            Order::Explain(explanation) => {
+                explain(api, &explanation);
+                return true;
+            }
+            Order::Prepare { .. } => unreachable!("no pod of the simulation has claims"),
         };
         let name = Key::new(&key.0, &key.1);
         let lost = rng.chance(faults.after);
@@ -298,6 +309,33 @@ impl Scheduler {
         };
         self.engine.bound(&key, &uid, outcome, api.now);
         true
+    }
+}
+
+/// Stops the victims and writes who is nominated. What fails is done again at the next decision.
+fn explain(api: &mut Api, explanation: &Explanation) {
+    for victim in &explanation.victims {
+        let options = json!({"preconditions": {"uid": victim.uid}});
+        let key = Key::new(&victim.key.0, &victim.key.1);
+        let _ = api.delete(Kind::POD, &key, &options);
+    }
+    let mut nominations: Vec<_> = explanation
+        .demoted
+        .iter()
+        .map(|(key, _)| (key, ""))
+        .collect();
+    if let Some(node) = &explanation.nominated {
+        nominations.push((&explanation.key, node));
+    }
+    for (key, node) in nominations {
+        let node = if node.is_empty() {
+            json!(null)
+        } else {
+            json!(node)
+        };
+        let body = json!({"status": {"nominatedNodeName": node}});
+        let key = Key::new(&key.0, &key.1);
+        let _ = api.patch(Kind::POD, &key, "status", PatchKind::Strategic, &body);
     }
 }
 

@@ -283,20 +283,20 @@ fn refused(setting: &Setting) {
 
 fn pending(setting: &Setting) {
     let term = json!({"topologyKey": "kubernetes.io/hostname",
-        "labelSelector": {"matchLabels": {"app": "web"}}});
+        "labelSelector": {"matchLabels": {"app": "nobody"}}});
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    let spread = json!({"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+    let spread = json!({"maxSkew": 1, "topologyKey": "example.com/rack",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}});
     let cases = [
         (
             "alone",
-            json!({"affinity": {"podAntiAffinity": {required: [term]}}}),
-            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+            json!({"affinity": {"podAffinity": {required: [term]}}}),
+            "node(s) didn't match pod affinity rules",
         ),
         (
             "spread",
             json!({"topologySpreadConstraints": [spread]}),
-            "spec.topologySpreadConstraints[0]",
+            "node(s) didn't match pod topology spread constraints (missing required label)",
         ),
     ];
     for (name, spec, field) in cases {

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
+use crate::dns::{Directory, Part};
 use crate::metrics::Metrics;
 use datapath::names::Names;
 use datapath::object::Programs;
@@ -53,6 +54,7 @@ const ALL: [Snapshot; 5] = [
 pub struct Hearers {
     pub nodes: Nodes,
     pub checks: watch::Sender<HealthChecks>,
+    pub names: Directory,
 }
 
 /// What the API says of this node.
@@ -326,18 +328,21 @@ pub fn start(
     shutdown: &Shutdown,
 ) {
     let services = Api::<Service>::all(client.clone());
-    let checks = hearers.checks.clone();
+    let (checks, names) = (hearers.checks.clone(), hearers.names.clone());
     let to_change = move |key: ObjectKey, service: &Service, gone: bool| {
         let here = Some(service).filter(|_| !gone);
+        names.service(&key, here);
         checks.send_modify(|checks| checks.service(key.clone(), here));
         Change::Service(key, here.and_then(ServiceView::from_object))
     };
-    let checks = hearers.checks.clone();
+    let (checks, names) = (hearers.checks.clone(), hearers.names.clone());
     let forget = move |key: ObjectKey| {
+        names.service(&key, None);
         checks.send_modify(|checks| checks.service(key.clone(), None));
         Change::Service(key, None)
     };
-    let listed = (Snapshot::Services, || {});
+    let names = hearers.names.clone();
+    let listed = (Snapshot::Services, move || names.listed(Part::Services));
     let task = follow(services, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 
@@ -345,6 +350,7 @@ pub fn start(
     let slices = Api::<EndpointSlice>::all(client.clone());
     let to_change = move |key: ObjectKey, slice: &EndpointSlice, gone: bool| {
         let here = Some(slice).filter(|_| !gone);
+        heard.names.slice(&key, here);
         heard.nodes.slice(key.clone(), here, revision(slice));
         let checks = &heard.checks;
         checks.send_modify(|checks| checks.slice(key.clone(), here, &node));
@@ -355,13 +361,17 @@ pub fn start(
     };
     let heard = hearers.clone();
     let forget = move |key: ObjectKey| {
+        heard.names.slice(&key, None);
         heard.nodes.forget_slice(key.clone());
         let checks = &heard.checks;
         checks.send_modify(|checks| checks.slice(key.clone(), None, ""));
         Change::Slice(key, None)
     };
-    let nodes = hearers.nodes.clone();
-    let listed = (Snapshot::Slices, move || nodes.slices_listed());
+    let (nodes, names) = (hearers.nodes.clone(), hearers.names.clone());
+    let listed = (Snapshot::Slices, move || {
+        names.listed(Part::Slices);
+        nodes.slices_listed();
+    });
     let task = follow(slices, to_change, forget, datapath.clone(), listed);
     spawn(task, shutdown);
 }

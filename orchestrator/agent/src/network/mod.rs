@@ -6,7 +6,7 @@ pub mod drops;
 pub mod feed;
 pub mod health_checks;
 pub mod ipam;
-mod local_socket;
+pub mod local_socket;
 pub mod log;
 pub mod loopback;
 pub mod pod_net;

@@ -6,7 +6,7 @@
 //! next one. Its key is made first, and stays: the server gives the node's name to that key alone.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,9 +61,9 @@ pub struct Settings {
     pub vni: u32,
     #[serde(default = "default_vxlan_port")]
     pub vxlan_port: u16,
-    /// The cluster's DNS service, once there is one.
+    /// Where names are asked for, if it is another server than the cluster's own.
     #[serde(default)]
-    pub cluster_dns: Option<IpAddr>,
+    cluster_dns: Option<IpAddr>,
     #[serde(default)]
     pub cluster_domain: Option<String>,
 }
@@ -90,6 +90,16 @@ impl Settings {
         all
     }
 
+    /// Where pods ask for names: by custom the tenth address of each range of Services.
+    pub fn dns_addresses(&self) -> Vec<IpAddr> {
+        if let Some(address) = self.cluster_dns {
+            return vec![address];
+        }
+        let ranges = self.all_ranges();
+        let services = ranges.iter().filter_map(|range| range.services);
+        services.filter_map(tenth).collect()
+    }
+
     /// The ranges of the family that a node's share is of.
     pub fn ranges(&self, share: IpNetwork) -> Option<Ranges> {
         let like = |range: &&IpNetwork| range.is_ipv4() == share.is_ipv4();
@@ -104,6 +114,15 @@ impl Settings {
             services: services.copied().find(|range| like(&range)),
         })
     }
+}
+
+/// The tenth address of a range, if it has so many.
+fn tenth(range: IpNetwork) -> Option<IpAddr> {
+    let address = match range.network() {
+        IpAddr::V4(first) => IpAddr::V4(Ipv4Addr::from_bits(first.to_bits().checked_add(10)?)),
+        IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from_bits(first.to_bits().checked_add(10)?)),
+    };
+    range.contains(address).then_some(address)
 }
 
 /// Who asks, and whom.

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::dns;
 use crate::network::pod_net::PodLinks;
 use crate::runtime::docker::{DockerRuntime, Owner};
 use crate::start::AgentError;
@@ -34,6 +35,7 @@ pub async fn run(config: &ResetConfig) -> Result<Removed, AgentError> {
         node: config.node_name.clone(),
     };
     let runtime = DockerRuntime::connect(&config.docker_host, owner, PathBuf::new(), 0).await?;
+    dns::hold::forget(&config.node_name);
     let containers = runtime.remove_all().await?;
     let links = PodLinks::new()?.remove_others(&[]).await?.len();
     // Containers hold mounts of their pods' files: these go last.

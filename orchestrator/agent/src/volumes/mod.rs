@@ -21,12 +21,15 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use crate::api::sources::Sources;
+use crate::dns::node_resolv_conf;
 use crate::pod::downward::Facts;
 use crate::runtime::container_spec::SpecError;
 use sys::beneath::Dir;
 use sys::mounts;
 
 pub use empty_dir::{Limited, limited};
+use etc::NodeFiles;
+
 pub use etc::Dns;
 pub use sub_path::SubPath;
 
@@ -113,12 +116,13 @@ impl PodDir {
     /// Writes what every container of the pod sees under `/etc`.
     pub fn write_etc(&self, pod: &Pod, facts: &Facts, dns: &Dns) -> io::Result<()> {
         make_dir(&self.etc(), 0o755)?;
-        fs::write(self.etc().join("hosts"), etc::hosts(pod, facts))?;
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        fs::write(
-            self.etc().join("resolv.conf"),
-            etc::resolv_conf(pod, &host, dns),
-        )
+        let node = NodeFiles {
+            resolv_conf: node_resolv_conf(),
+            hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        };
+        fs::write(self.etc().join("hosts"), etc::hosts(pod, facts, dns, &node))?;
+        let resolv_conf = etc::resolv_conf(pod, facts, dns, &node);
+        fs::write(self.etc().join("resolv.conf"), resolv_conf)
     }
 
     /// Makes the pod's volumes; gives where each lies.

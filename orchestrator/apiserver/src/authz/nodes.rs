@@ -140,7 +140,9 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             let kind = Referent::of(&target.resource().plural);
             let found = kind.zip(only).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
-            let referred = |(kind, name): (_, String)| cache.refers(node, kind, namespace, &name);
+            let referred = |(kind, name): (Referent, String)| {
+                is_every_nodes(kind, namespace, &name) || cache.refers(node, kind, namespace, &name)
+            };
             (found.is_some_and(referred), unrelated())
         }
         Whose::NewLease => (
@@ -153,6 +155,11 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
         ),
     };
     if allowed { Ok(()) } else { Err(why) }
+}
+
+/// Whether an object is read by every node, whatever its pods refer to: what is said of the cluster's DNS.
+pub fn is_every_nodes(kind: Referent, namespace: &str, name: &str) -> bool {
+    (kind, namespace, name) == (Referent::ConfigMap, "kube-system", "kube-dns")
 }
 
 /// Whether a path is one of the nodes' own.

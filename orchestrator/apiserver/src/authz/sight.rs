@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::nodes;
 use crate::State;
 use crate::authn::{self, User};
 use crate::cache::{self, Cached, Referent};
@@ -81,7 +82,10 @@ impl Standing {
     /// Whether the caller may still hear of the object.
     pub fn holds(&self, name: &str) -> bool {
         let cache = &self.state.objects.cache;
-        let refers = |(node, kind)| cache.refers(node, kind, &self.namespace, name);
+        let refers = |(node, kind)| {
+            nodes::is_every_nodes(kind, &self.namespace, name)
+                || cache.refers(node, kind, &self.namespace, name)
+        };
         self.user.node().zip(self.referent).is_none_or(refers)
             && authn::still_holds(&self.state, &self.user, Timestamp::now()).is_ok()
     }

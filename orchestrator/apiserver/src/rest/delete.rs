@@ -19,7 +19,7 @@ use crate::request::Query;
 use crate::wire::ListMeta;
 use crate::write::{Part, RETRIES, Writer};
 use crate::{State, custom, negotiate, options, reply};
-use api::{self, ApiError, Behaviour, Resource, Subresource, meta};
+use api::{self, ApiError, Behaviour, Resource, meta};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -30,19 +30,19 @@ const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
 
 /// What the client asks for, from the query or the body.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Options {
+pub struct Options {
     grace_seconds: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
-    resource_version: Option<String>,
-    dry_run: bool,
+    pub resource_version: Option<String>,
+    pub dry_run: bool,
     /// The node that asks: it deletes pods that are bound to it.
     bound_to: Option<String>,
 }
 
 /// What becomes of the objects that the deleted one owns.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Propagation {
+pub enum Propagation {
     Orphan,
     Background,
     Foreground,
@@ -60,7 +60,7 @@ enum Plan {
 }
 
 /// What was done.
-enum Outcome {
+pub enum Outcome {
     Gone(Current),
     Going(Bytes),
 }
@@ -85,83 +85,6 @@ pub async fn delete(call: &Call) -> Answer {
             Ok(reply::success(&call.wanted, StatusCode::OK, details))
         }
     }
-}
-
-/// POST of an Eviction: the pod is told why it goes, and deleted. No budget stands in the way yet:
-/// PodDisruptionBudgets are kept, and no controller counts for them.
-pub async fn evict(call: &Call) -> Answer {
-    let resource = call.storage();
-    let eviction = call.decode(&api::kinds::EVICTION).or_else(|error| {
-        let old = call.decode(&api::kinds::OLD_EVICTION);
-        old.map_err(|_| error)
-    });
-    let mut eviction = eviction?;
-    let named = meta::name(&eviction);
-    if !named.is_empty() && named != call.name() {
-        return Err(ApiError::BadRequest(format!(
-            "the name of the object ({named}) does not match the name on the URL ({})",
-            call.name()
-        )));
-    }
-    call.check_namespace(&mut eviction)?;
-    let mut options = Options::from_query(&call.query)?;
-    let writer = Writer {
-        // What the client sends says it too, in its options.
-        dry_run: options.dry_run || !eviction["deleteOptions"]["dryRun"].is_null(),
-        ..call.writer(Part::Of(Subresource::Eviction))?
-    };
-    let pod = (call.namespace(), call.name());
-    writer
-        .review_body(&api::kinds::EVICTION, pod, &mut eviction)
-        .await?;
-    if eviction["deleteOptions"].is_object() {
-        let body = eviction["deleteOptions"].to_string();
-        let body = api::decode::delete_options(body.as_bytes(), api::Format::Json)?;
-        options.take(body)?;
-    }
-    let (namespace, name) = pod;
-    let writer = Writer {
-        dry_run: options.dry_run,
-        manager: None,
-        ..writer
-    };
-    writer
-        .change(namespace, name, |current| {
-            options.check(resource, current)?;
-            if meta::is_terminating(&current.value) {
-                return Ok(current.value.clone());
-            }
-            Ok(disrupted(current.value.clone(), Timestamp::now()))
-        })
-        .await?;
-    // The revision that the client named was this one; it is one older now.
-    options.resource_version = None;
-    delete_one(call, namespace, name, &options).await?;
-    Ok(reply::success(
-        &call.wanted,
-        StatusCode::CREATED,
-        Value::Null,
-    ))
-}
-
-/// The pod with the condition that says that it is to go (KEP-3329).
-fn disrupted(mut pod: Value, now: Timestamp) -> Value {
-    let condition = json!({
-        "type": "DisruptionTarget",
-        "status": "True",
-        "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting",
-        "lastTransitionTime": meta::timestamp(now),
-    });
-    let conditions = &mut pod["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    if let Some(conditions) = conditions.as_array_mut() {
-        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
-        conditions.push(condition);
-    }
-    pod
 }
 
 /// DELETE of all that a selection holds; answers what was in it.
@@ -225,7 +148,8 @@ pub async fn by_server(
     }
 }
 
-async fn delete_one(
+/// Deletes one object as the call's user.
+pub async fn delete_one(
     call: &Call,
     namespace: &str,
     name: &str,
@@ -486,7 +410,7 @@ impl Options {
     }
 
     /// What the body says counts more.
-    fn take(&mut self, body: DeleteOptions) -> Result<(), ApiError> {
+    pub fn take(&mut self, body: DeleteOptions) -> Result<(), ApiError> {
         let dry = body.dry_run.unwrap_or_default();
         let (policy, orphan) = (body.propagation_policy.as_deref(), body.orphan_dependents);
         options::check_deletion(dry.iter().map(String::as_str), policy, orphan.is_some())?;
@@ -502,7 +426,7 @@ impl Options {
         Ok(())
     }
 
-    fn from_query(query: &Query) -> Result<Self, ApiError> {
+    pub fn from_query(query: &Query) -> Result<Self, ApiError> {
         let policy = query
             .get("propagationPolicy")
             .filter(|policy| !policy.is_empty());
@@ -518,7 +442,7 @@ impl Options {
     }
 
     /// The client may say which object it means.
-    fn check(&self, resource: &Resource, current: &Current) -> Result<(), ApiError> {
+    pub fn check(&self, resource: &Resource, current: &Current) -> Result<(), ApiError> {
         let uid = meta::uid(&current.value);
         let name = meta::name(&current.value);
         // Another pod may have taken the name since the request was let pass.

@@ -3,6 +3,7 @@
 mod component;
 pub mod create;
 pub mod delete;
+mod eviction;
 pub mod get;
 pub mod list;
 pub mod review;
@@ -69,7 +70,7 @@ async fn answer(call: &Call) -> Answer {
         (Some(Subresource::Log), Verb::Get) => super::proxy::log(call).await,
         (Some(Subresource::Binding), Verb::Create) => subresource::bind(call).await,
         (Some(Subresource::Token), Verb::Create) => token::request(call).await,
-        (Some(Subresource::Eviction), Verb::Create) => delete::evict(call).await,
+        (Some(Subresource::Eviction), Verb::Create) => eviction::evict(call).await,
         (Some(Subresource::Scale), Verb::Get) => subresource::get_scale(call).await,
         (None, Verb::Get) if component::is_of(call) => component::get(call),
         (None, Verb::List) if component::is_of(call) => component::list(call),

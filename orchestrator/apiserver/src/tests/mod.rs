@@ -13,6 +13,7 @@ mod connections;
 mod custom;
 mod discovery;
 mod encryption;
+mod evictions;
 mod flows;
 // The tests of `sys` speak HTTP/2 by the same hand.
 #[path = "../../../sys/src/front/frames.rs"]

@@ -455,7 +455,7 @@ impl Dice {
 /// What all stored Services hold; no two the same.
 async fn held(cluster: &Cluster) -> Holding {
     let mut all = Holding::default();
-    let list = cluster.get(SERVICES).await.expect(200);
+    let list = cluster.get("/api/v1/services").await.expect(200);
     for service in list["items"].as_array().into_iter().flatten() {
         let holding = Holding::of(service);
         assert!(all.addresses.is_disjoint(&holding.addresses), "{service}");

@@ -4,11 +4,16 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::snapshot::NodeRow;
+
+mod affinity;
+mod preemption;
+mod reference;
+mod spread;
+use crate::node::NodeRow;
 
 fn node(name: &str, change: impl FnOnce(&mut Value)) -> NodeRow {
     let mut value = json!({
-        "metadata": {"name": name, "labels": {"zone": name}},
+        "metadata": {"name": name, "labels": {"zone": name, "kubernetes.io/hostname": name}},
         "spec": {},
         "status": {
             "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "3", "example.com/gpu": "1"},
@@ -57,23 +62,40 @@ fn on(node: &str, mut pod: PodRow) -> PodRow {
     pod
 }
 
-fn refusal(snapshot: &Snapshot, pod: &PodRow) -> String {
+fn decide(snapshot: &mut Snapshot, pod: &PodRow) -> Decision {
+    snapshot.upsert_pod(pod.clone());
+    let id = snapshot.pod_id(&pod.key).unwrap();
+    let decision = Cycle::default().decide(snapshot, id);
+    snapshot.remove_pod(&pod.key);
+    decision
+}
+
+/// The whole message, with what preemption says.
+fn said(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
-        Decision::Unschedulable { message } => message,
-        Decision::Bind { node } => panic!("bound to {node}"),
+        Decision::Unschedulable { message, .. } => message,
+        Decision::Bind { node, .. } => panic!("bound to {}", snapshot.node_name(node)),
     }
 }
 
-fn chosen(snapshot: &Snapshot, pod: &PodRow) -> String {
+fn refusal(snapshot: &mut Snapshot, pod: &PodRow) -> String {
+    let said = said(snapshot, pod);
+    said.split(" preemption:")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn chosen(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
-        Decision::Bind { node } => node,
-        Decision::Unschedulable { message } => panic!("{message}"),
+        Decision::Bind { node, .. } => snapshot.node_name(node).to_owned(),
+        Decision::Unschedulable { message, .. } => panic!("{message}"),
     }
 }
 
 #[test]
 fn without_nodes_it_says_so() {
-    let message = refusal(&Snapshot::default(), &pod("a", json!({})));
+    let message = refusal(&mut Snapshot::default(), &pod("a", json!({})));
     assert_eq!(message, "no nodes available to schedule pods");
 }
 
@@ -87,7 +109,10 @@ fn every_reason_is_counted_in_kubernetes_words() {
         node("c", |n| n["status"]["allocatable"]["cpu"] = json!("500m")),
         node("d", |n| n["status"]["allocatable"]["cpu"] = json!("900m")),
     ];
-    let message = refusal(&cluster(nodes, vec![]), &asking("p", json!({"cpu": "1"})));
+    let message = refusal(
+        &mut cluster(nodes, vec![]),
+        &asking("p", json!({"cpu": "1"})),
+    );
     let expected = "0/4 nodes are available: 1 node(s) had untolerated taint {gpu: x}, \
                     1 node(s) were unschedulable, 2 Insufficient cpu.";
     assert_eq!(message, expected);
@@ -96,7 +121,7 @@ fn every_reason_is_counted_in_kubernetes_words() {
 #[test]
 fn a_node_that_is_not_ready_takes_nothing_even_before_its_taint() {
     let late = node("a", |n| n["status"]["conditions"] = json!([]));
-    let message = refusal(&cluster(vec![late], vec![]), &pod("p", json!({})));
+    let message = refusal(&mut cluster(vec![late], vec![]), &pod("p", json!({})));
     assert!(
         message.contains("untolerated taint {node.kubernetes.io/not-ready: }"),
         "{message}"
@@ -156,10 +181,10 @@ fn resources_pods_and_ports_are_never_given_twice() {
     ];
     for (held, pod, expected) in cases {
         let held = held.into_iter().map(|pod| on("a", pod)).collect();
-        let snapshot = cluster(vec![plain("a")], held);
+        let mut snapshot = cluster(vec![plain("a")], held);
         match expected {
-            None => assert_eq!(chosen(&snapshot, &pod), "a"),
-            Some(expected) => assert_eq!(refusal(&snapshot, &pod), expected),
+            None => assert_eq!(chosen(&mut snapshot, &pod), "a"),
+            Some(expected) => assert_eq!(refusal(&mut snapshot, &pod), expected),
         }
     }
 }
@@ -180,10 +205,22 @@ fn an_init_container_counts_at_its_height_and_a_sidecar_for_good() {
     ];
     for (init, cpu) in cases {
         let mut spec = spec(init);
-        assert_eq!(pod("p", spec.clone()).requests.cpu, cpu);
+        assert_eq!(pod("p", spec.clone()).demand.local.requests.cpu, cpu);
         spec["overhead"] = json!({"cpu": "50m"});
-        assert_eq!(pod("p", spec).requests.cpu, cpu + 50);
+        assert_eq!(pod("p", spec).demand.local.requests.cpu, cpu + 50);
     }
+}
+
+#[test]
+fn a_container_counts_as_what_it_was_given_until_it_has_less() {
+    let value = json!({
+        "metadata": {"name": "p", "namespace": "ns"},
+        "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "100m"}}}]},
+        "status": {"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true,
+            "restartCount": 0, "allocatedResources": {"cpu": "700m"}}]},
+    });
+    let row = PodRow::from(serde_json::from_value::<Pod>(value).unwrap());
+    assert_eq!(row.demand.local.requests.cpu, 700);
 }
 
 #[test]
@@ -209,17 +246,17 @@ fn selectors_and_affinity_narrow_the_choice() {
             "a",
         ),
     ];
-    let snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
+    let mut snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
     for (spec, expected) in cases {
         assert_eq!(
-            chosen(&snapshot, &pod("p", spec.clone())),
+            chosen(&mut snapshot, &pod("p", spec.clone())),
             expected,
             "{spec}"
         );
     }
     let impossible = pod("p", required(expression("DoesNotExist", Value::Null)));
     let expected = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.";
-    assert_eq!(refusal(&snapshot, &impossible), expected);
+    assert_eq!(refusal(&mut snapshot, &impossible), expected);
 }
 
 #[test]
@@ -228,7 +265,10 @@ fn preferences_decide_where_the_rest_is_equal() {
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 10, "preference": {
             "matchExpressions": [{"key": "zone", "operator": "In", "values": ["c"]}]}}]}}});
     let nodes = || vec![plain("a"), plain("b"), plain("c")];
-    assert_eq!(chosen(&cluster(nodes(), vec![]), &pod("p", preferred)), "c");
+    assert_eq!(
+        chosen(&mut cluster(nodes(), vec![]), &pod("p", preferred)),
+        "c"
+    );
     let discouraged = ["a", "c"].map(|name| {
         node(name, |n| {
             n["spec"]["taints"] = json!([{"key": "x", "effect": "PreferNoSchedule"}]);
@@ -236,14 +276,20 @@ fn preferences_decide_where_the_rest_is_equal() {
     });
     let mut mixed = discouraged.to_vec();
     mixed.push(plain("b"));
-    assert_eq!(chosen(&cluster(mixed, vec![]), &pod("p", json!({}))), "b");
+    assert_eq!(
+        chosen(&mut cluster(mixed, vec![]), &pod("p", json!({}))),
+        "b"
+    );
 }
 
 #[test]
 fn the_emptier_node_is_preferred() {
     let busy = on("a", asking("1", json!({"cpu": "1", "memory": "2Gi"})));
-    let snapshot = cluster(vec![plain("a"), plain("b")], vec![busy]);
-    assert_eq!(chosen(&snapshot, &asking("p", json!({"cpu": "100m"}))), "b");
+    let mut snapshot = cluster(vec![plain("a"), plain("b")], vec![busy]);
+    assert_eq!(
+        chosen(&mut snapshot, &asking("p", json!({"cpu": "100m"}))),
+        "b"
+    );
 }
 
 #[test]
@@ -256,63 +302,18 @@ fn a_family_is_spread_even_where_another_node_is_emptier() {
         PodRow::from(serde_json::from_value::<Pod>(value).unwrap())
     };
     let busy = on("b", asking("1", json!({"cpu": "1", "memory": "2Gi"})));
-    let snapshot = cluster(
+    let mut snapshot = cluster(
         vec![plain("a"), plain("b")],
         vec![busy, on("a", family("x"))],
     );
-    assert_eq!(chosen(&snapshot, &family("y")), "b");
+    assert_eq!(chosen(&mut snapshot, &family("y")), "b");
 }
 
 #[test]
 fn ties_are_broken_by_the_pod_so_that_no_node_is_favoured() {
-    let snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
+    let mut snapshot = cluster(vec![plain("a"), plain("b"), plain("c")], vec![]);
     let chosen: BTreeSet<String> = (0..40)
-        .map(|n| chosen(&snapshot, &pod(&format!("p{n}"), json!({}))))
+        .map(|n| chosen(&mut snapshot, &pod(&format!("p{n}"), json!({}))))
         .collect();
     assert_eq!(chosen.len(), 3);
-}
-
-#[test]
-fn a_demand_that_this_scheduler_cannot_meet_keeps_the_pod_waiting_and_a_wish_does_not() {
-    let nodes = || vec![plain("a"), plain("b")];
-    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
-    let required = "requiredDuringSchedulingIgnoredDuringExecution";
-    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
-    let spread = |what: &str| {
-        json!({"topologySpreadConstraints":
-            [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": what}]})
-    };
-    let cases = [
-        (
-            json!({"affinity": {"podAffinity": {required: [term]}}}),
-            "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
-        ),
-        (
-            json!({"affinity": {"podAntiAffinity": {required: [term]}}}),
-            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
-        ),
-        (spread("DoNotSchedule"), "spec.topologySpreadConstraints[0]"),
-        (
-            json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
-            "spec.volumes[0].persistentVolumeClaim",
-        ),
-        (
-            json!({"resourceClaims": [{"name": "gpu"}]}),
-            "spec.resourceClaims",
-        ),
-    ];
-    for (spec, field) in cases {
-        assert_eq!(
-            refusal(&cluster(nodes(), vec![]), &pod("p", spec)),
-            format!("0/2 nodes are available: this scheduler does not support {field}.")
-        );
-    }
-    let wish = json!([{"weight": 1, "podAffinityTerm": term}]);
-    let wishes = [
-        json!({"affinity": {"podAntiAffinity": {preferred: wish}}}),
-        spread("ScheduleAnyway"),
-    ];
-    for wish in wishes {
-        chosen(&cluster(nodes(), vec![]), &pod("p", wish));
-    }
 }

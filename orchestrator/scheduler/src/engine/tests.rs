@@ -77,14 +77,13 @@ fn a_decided_pod_holds_its_place_before_it_is_bound() {
     let pods = vec![pod("a", 600, 1, |_| {}), pod("b", 600, 1, |_| {})];
     let mut engine = started(vec![node("n", "1")], pods);
     assert_eq!(bound_to(engine.next(at(0))), Some(("a".into(), "n".into())));
-    let Some(Order::Explain {
-        message, changed, ..
-    }) = engine.next(at(0))
-    else {
+    let Some(Order::Explain(explanation)) = engine.next(at(0)) else {
         panic!()
     };
-    assert_eq!(message, "0/1 nodes are available: 1 Insufficient cpu.");
-    assert!(changed);
+    let expected = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+                    1 No preemption victims found for incoming pod.";
+    assert_eq!(explanation.message, expected);
+    assert!(explanation.changed);
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn a_pod_that_goes_makes_room_for_one_that_waits() {
         vec![node("n", "1")],
         vec![running, pod("b", 600, 1, |_| {})],
     );
-    assert!(matches!(engine.next(at(0)), Some(Order::Explain { .. })));
+    assert!(matches!(engine.next(at(0)), Some(Order::Explain(_))));
     engine.apply(Change::PodGone(key("a")), at(50));
     assert_eq!(
         bound_to(engine.next(at(50))),
@@ -140,7 +139,7 @@ fn its_own_condition_does_not_wake_a_pod_but_a_change_of_what_it_asks_does() {
         })
     };
     let mut engine = started(vec![node("n", "1")], vec![picky(1, json!({"x": "y"}))]);
-    assert!(matches!(engine.next(at(0)), Some(Order::Explain { .. })));
+    assert!(matches!(engine.next(at(0)), Some(Order::Explain(_))));
     let mut told = picky(2, json!({"x": "y"}));
     told.told = Some("because".to_owned());
     engine.apply(Change::Pod(told), at(1000));
@@ -227,4 +226,62 @@ proptest! {
             }
         }
     }
+}
+
+fn important(name: &str, priority: i32, revision: u64, on: &str) -> PodRow {
+    pod(name, 900, revision, |pod| {
+        pod["spec"]["priority"] = json!(priority);
+        if !on.is_empty() {
+            pod["spec"]["nodeName"] = json!(on);
+        }
+    })
+}
+
+fn explained(order: Option<Order>) -> Explanation {
+    match order {
+        Some(Order::Explain(explanation)) => explanation,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_its_victims_go_a_pod_stops_no_more_and_then_takes_their_place() {
+    let low = ["a", "b"].map(|node| important(&format!("low-{node}"), 1, 1, node));
+    let mut engine = started(vec![node("a", "1"), node("b", "1")], low.to_vec());
+    engine.apply(Change::Pod(important("high", 9, 2, "")), at(0));
+    let told = explained(engine.next(at(0)));
+    assert_eq!(told.victims.len(), 1);
+    let place = told.nominated.unwrap();
+    // Something else happens before the deletion is seen: the victim is not stopped again, nor another.
+    engine.apply(Change::Node(node("c", "500m")), at(100));
+    let told = explained(engine.next(at(100)));
+    assert!(
+        told.victims.is_empty() && told.nominated.is_none(),
+        "{told:?}"
+    );
+    assert!(
+        told.message
+            .ends_with("terminating pod on the nominated node.")
+    );
+    // Another of the same importance stops the other one, not for the room that is promised.
+    engine.apply(Change::Pod(important("other", 9, 3, "")), at(100));
+    let told = explained(engine.next(at(100)));
+    assert_eq!(told.victims.len(), 1);
+    assert_ne!(told.nominated.as_deref(), Some(place.as_str()));
+    engine.apply(Change::PodGone(key(&format!("low-{place}"))), at(200));
+    assert_eq!(
+        bound_to(engine.next(at(200))),
+        Some(("high".to_owned(), place))
+    );
+    assert_eq!(engine.next(at(200)), None);
+}
+
+#[test]
+fn a_deletion_that_does_not_show_is_tried_again() {
+    let low = important("low", 1, 1, "a");
+    let mut engine = started(vec![node("a", "1")], vec![low]);
+    engine.apply(Change::Pod(important("high", 9, 2, "")), at(0));
+    assert_eq!(explained(engine.next(at(0))).victims.len(), 1);
+    assert_eq!(engine.next_deadline(), Some(at(5000)));
+    assert_eq!(explained(engine.next(at(5000))).victims.len(), 1);
 }

@@ -1,57 +1,97 @@
-//! Filters and scores, one file each. A filter gives the reasons against a node, in Kubernetes'
-//! words; a score rates all feasible nodes at once, 0 to 100 each. Pure.
+//! Filters and scores of one node at a time, one file each, and their names in Kubernetes. A filter says why
+//! a node will not do, in Kubernetes' words. Pure.
 
-mod host_ports;
-mod node_affinity;
-mod node_name;
-mod resources_fit;
-mod spreading;
-mod taints;
-mod unschedulable;
+pub mod host_ports;
+pub mod image_locality;
+pub mod node_affinity;
+pub mod resources_fit;
+pub mod taints;
+pub mod unschedulable;
 
-use super::pod::PodRow;
+use super::demand::Local;
 use super::snapshot::NodeView;
 
-/// The reasons against the node; none if it will do.
-pub type Filter = fn(&PodRow, NodeView) -> Vec<String>;
-/// The rating of each node.
-pub type Score = fn(&PodRow, &[NodeView]) -> Vec<i64>;
+/// Who refuses nodes, in the order in which they are asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Plugin {
+    NodeUnschedulable,
+    TaintToleration,
+    NodeAffinity,
+    NodePorts,
+    NodeResourcesFit,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
+    PodTopologySpread,
+    InterPodAffinity,
+}
+
+/// Why a node will not do.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Refusal {
+    pub plugin: Plugin,
+    pub texts: Vec<String>,
+    /// No pod that is stopped would change it.
+    pub lasting: bool,
+}
+
+impl Plugin {
+    pub const ALL: [Plugin; 11] = [
+        Plugin::NodeUnschedulable,
+        Plugin::TaintToleration,
+        Plugin::NodeAffinity,
+        Plugin::NodePorts,
+        Plugin::NodeResourcesFit,
+        Plugin::VolumeRestrictions,
+        Plugin::NodeVolumeLimits,
+        Plugin::VolumeBinding,
+        Plugin::VolumeZone,
+        Plugin::PodTopologySpread,
+        Plugin::InterPodAffinity,
+    ];
+
+    /// Its name in Kubernetes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plugin::NodeUnschedulable => "NodeUnschedulable",
+            Plugin::TaintToleration => "TaintToleration",
+            Plugin::NodeAffinity => "NodeAffinity",
+            Plugin::NodePorts => "NodePorts",
+            Plugin::NodeResourcesFit => "NodeResourcesFit",
+            Plugin::VolumeRestrictions => "VolumeRestrictions",
+            Plugin::NodeVolumeLimits => "NodeVolumeLimits",
+            Plugin::VolumeBinding => "VolumeBinding",
+            Plugin::VolumeZone => "VolumeZone",
+            Plugin::PodTopologySpread => "PodTopologySpread",
+            Plugin::InterPodAffinity => "InterPodAffinity",
+        }
+    }
+
+    /// Its bit in a set of plugins.
+    pub fn bit(self) -> u32 {
+        1 << (self as u32)
+    }
+}
+
+impl Refusal {
+    pub fn new(plugin: Plugin, text: &str, lasting: bool) -> Self {
+        Self {
+            plugin,
+            texts: vec![text.to_owned()],
+            lasting,
+        }
+    }
+}
+
+/// None if the node will do.
+pub type Filter = fn(&Local, NodeView) -> Option<Refusal>;
 
 /// In this order; the first that refuses a node speaks for it.
-pub const FILTERS: [Filter; 6] = [
-    unschedulable::filter,
-    node_name::filter,
-    taints::filter,
-    node_affinity::filter,
-    host_ports::filter,
-    resources_fit::filter,
+pub const FILTERS: [(Plugin, Filter); 5] = [
+    (Plugin::NodeUnschedulable, unschedulable::filter),
+    (Plugin::TaintToleration, taints::filter),
+    (Plugin::NodeAffinity, node_affinity::filter),
+    (Plugin::NodePorts, host_ports::filter),
+    (Plugin::NodeResourcesFit, resources_fit::filter),
 ];
-
-/// With their weights. Spreading outweighs what one pod more or less changes elsewhere.
-pub const SCORES: [(i64, Score); 5] = [
-    (5, spreading::score),
-    (3, taints::score),
-    (2, node_affinity::score),
-    (1, resources_fit::least_allocated),
-    (1, resources_fit::balanced),
-];
-
-/// Brings ratings of any height to 0..=100, the highest to 100.
-fn normalize(ratings: Vec<i64>) -> Vec<i64> {
-    let highest = ratings.iter().copied().max().unwrap_or(0);
-    if highest <= 0 {
-        return vec![0; ratings.len()];
-    }
-    ratings
-        .into_iter()
-        .map(|rating| rating.max(0) * 100 / highest)
-        .collect()
-}
-
-/// The same for counts of what is unwanted: the highest to 0.
-fn normalize_reverse(counts: Vec<i64>) -> Vec<i64> {
-    normalize(counts)
-        .into_iter()
-        .map(|rating| 100 - rating)
-        .collect()
-}

@@ -1,57 +1,40 @@
 //! Taints that keep pods off, or only discourage them.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
-
-use super::normalize_reverse;
-use crate::pod::PodRow;
+use super::{Plugin, Refusal};
+use crate::demand::{Local, Toleration};
+use crate::node::{NodeRow, Taint};
 use crate::snapshot::NodeView;
 
-pub fn filter(pod: &PodRow, view: NodeView) -> Vec<String> {
+pub fn filter(pod: &Local, view: NodeView) -> Option<Refusal> {
+    let taint = untolerated(&pod.tolerations, view.node)?;
+    let text = format!(
+        "node(s) had untolerated taint {{{}: {}}}",
+        taint.key, taint.value
+    );
+    Some(Refusal::new(Plugin::TaintToleration, &text, true))
+}
+
+/// The first taint that keeps a pod off.
+pub fn untolerated<'a>(tolerations: &[Toleration], node: &'a NodeRow) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
-    let mut untolerated = view
-        .node
-        .taints
+    node.taints
         .iter()
         .filter(hard)
-        .filter(|taint| !tolerated(pod, taint));
-    let Some(taint) = untolerated.next() else {
-        return Vec::new();
-    };
-    let value = taint.value.as_deref().unwrap_or_default();
-    vec![format!(
-        "node(s) had untolerated taint {{{}: {value}}}",
-        taint.key
-    )]
+        .find(|taint| !tolerated(tolerations, taint))
 }
 
-/// The fewer discouraging taints it does not tolerate, the better.
-pub fn score(pod: &PodRow, views: &[NodeView]) -> Vec<i64> {
-    let count = |view: &NodeView| {
-        let soft = view
-            .node
-            .taints
-            .iter()
-            .filter(|taint| taint.effect == "PreferNoSchedule");
-        i64::try_from(soft.filter(|taint| !tolerated(pod, taint)).count()).unwrap_or(i64::MAX)
-    };
-    normalize_reverse(views.iter().map(count).collect())
-}
-
-fn tolerated(pod: &PodRow, taint: &Taint) -> bool {
-    pod.tolerations
+/// How many discouraging taints the pod does not tolerate.
+pub fn score(pod: &Local, node: &NodeRow) -> i64 {
+    let soft = node
+        .taints
         .iter()
-        .any(|toleration| tolerates(toleration, taint))
+        .filter(|taint| taint.effect == "PreferNoSchedule");
+    let unwanted = soft.filter(|taint| !tolerated(&pod.tolerations, taint));
+    i64::try_from(unwanted.count()).unwrap_or(i64::MAX)
 }
 
-/// Kubernetes' rule: an empty key with `Exists` is every taint, an empty effect every effect.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (key, effect) = (text(&toleration.key), text(&toleration.effect));
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    if toleration.operator.as_deref() == Some("Exists") {
-        return true;
-    }
-    !key.is_empty() && text(&toleration.value) == text(&taint.value)
+fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
+    tolerations
+        .iter()
+        .any(|it| it.tolerates(&taint.key, &taint.value, &taint.effect))
 }

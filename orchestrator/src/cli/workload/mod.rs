@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod describe;
 mod exec;
+mod explain;
 mod expose;
 mod get;
 mod logs;
@@ -36,6 +37,7 @@ pub enum Verb {
     Delete(delete::Delete),
     Describe(describe::Describe),
     Logs(logs::Logs),
+    Explain(explain::Explain),
     Exec(exec::Exec),
     Attach(exec::Attach),
     PortForward(port_forward::PortForward),
@@ -62,6 +64,7 @@ pub fn run(verb: Verb) -> anyhow::Result<()> {
             Verb::Delete(verb) => verb.run().await,
             Verb::Describe(verb) => verb.run().await,
             Verb::Logs(verb) => verb.run().await,
+            Verb::Explain(verb) => verb.run().await,
             Verb::Exec(verb) => verb.run().await,
             Verb::Attach(verb) => verb.run().await,
             Verb::PortForward(verb) => verb.run().await,

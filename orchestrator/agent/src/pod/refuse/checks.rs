@@ -235,17 +235,6 @@ pub fn resources(amounts: &Value, _: &Walk) -> Finding {
     }
 }
 
-/// Hard constraints keep the pod Pending: the scheduler sees to that. What a pod that names its node
-/// wants to be near or far from is not looked at, as in Kubernetes.
-pub fn topology_spread(constraints: &Value, _: &Walk) -> Finding {
-    let soft = |constraint: &Value| constraint["whenUnsatisfiable"] == "ScheduleAnyway";
-    if constraints.as_array().into_iter().flatten().any(soft) {
-        Finding::Unmet("the scheduler does not consider ScheduleAnyway".to_owned())
-    } else {
-        Finding::Fine
-    }
-}
-
 /// Types of volumes that this agent does not make.
 pub fn volume(_: &Value, _: &Walk) -> Finding {
     unsupported("volumes of this type are not supported")

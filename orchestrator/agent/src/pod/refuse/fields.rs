@@ -57,11 +57,8 @@ pub const POD_SPEC: Rows = &[
     ("nodeName", Done("the watch of this node's pods")),
     ("nodeSelector", Done("scheduler::plugins::node_affinity")),
     ("os", In(OS)),
-    ("overhead", Done("scheduler::pod, as a request")),
-    (
-        "preemptionPolicy",
-        Idle("the scheduler preempts no pod, whatever the policy"),
-    ),
+    ("overhead", Done("scheduler::resources, as a request")),
+    ("preemptionPolicy", Done("scheduler::preempt")),
     ("priority", Done("scheduler::queue")),
     ("priorityClassName", Done("apiserver::admission")),
     ("readinessGates", Done("pod_status")),
@@ -85,7 +82,7 @@ pub const POD_SPEC: Rows = &[
     ("subdomain", Done("controllers::service::selection")),
     ("terminationGracePeriodSeconds", Done("shape::grace_period")),
     ("tolerations", Done("scheduler::plugins::taints")),
-    ("topologySpreadConstraints", Only(checks::topology_spread)),
+    ("topologySpreadConstraints", Done("scheduler::cross")),
     ("volumes", In(VOLUME)),
 ];
 
@@ -98,11 +95,11 @@ const AFFINITY: Rows = &[
 const POD_AFFINITY: Rows = &[
     (
         "preferredDuringSchedulingIgnoredDuringExecution",
-        Unmet("the scheduler does not consider it"),
+        Done("scheduler::cross"),
     ),
     (
         "requiredDuringSchedulingIgnoredDuringExecution",
-        Done("scheduler::unplaceable keeps the pod Pending"),
+        Done("scheduler::cross"),
     ),
 ];
 

@@ -6,7 +6,8 @@
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// When a CronJob is due.
 #[derive(Clone, Debug)]
@@ -64,6 +65,37 @@ const UNITS: [(&str, i128); 8] = [
 
 const fn bounds(min: i64, max: i64, names: &'static [&'static str]) -> Bounds {
     Bounds { min, max, names }
+}
+
+impl Schedule {
+    /// The first time after `after`, by the clocks of `zone`. None: there is no such day.
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Self::Every(length) => after.checked_add(*length).ok(),
+            Self::Calendar(cron) => {
+                let after = after.to_zoned(zone.clone());
+                let next = cron.find_next_occurrence(&after, false).ok()?;
+                Some(next.timestamp())
+            }
+        }
+    }
+
+    /// The last time until `now`, which counts. What is done again and again is counted from `since`.
+    pub fn last(&self, since: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Self::Every(length) => {
+                let elapsed = since.duration_until(now).as_secs();
+                let times = elapsed / length.as_secs().max(1);
+                let times = i32::try_from(times).ok().filter(|times| *times > 0)?;
+                since.checked_add(*length * times).ok()
+            }
+            Self::Calendar(cron) => {
+                let now = now.to_zoned(zone.clone());
+                let last = cron.find_previous_occurrence(&now, true).ok()?;
+                Some(last.timestamp())
+            }
+        }
+    }
 }
 
 /// The schedule, or what is wrong with the text. A time zone before it is skipped: validation

@@ -1,0 +1,94 @@
+//! Jobs and disruption budgets under chance.
+
+use super::*;
+
+fn job(name: &str, spec: Value) -> Value {
+    let container = json!({
+        "name": "main", "image": "image:1", "resources": {"requests": {"cpu": "100m"}},
+    });
+    let mut job = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "backoffLimit": 1000,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        },
+    });
+    for (field, part) in spec.as_object().expect("fields") {
+        job["spec"][field] = part.clone();
+    }
+    job
+}
+
+#[test]
+fn every_pod_of_a_job_is_counted_once_and_never_do_too_many_run() {
+    for seed in seeds(15) {
+        let mut cluster = Cluster::new(seed, 3);
+        let mut user = Rng::new(seed ^ 0xfeed);
+        let plain = json!({"parallelism": 3, "completions": 9});
+        let indexed = json!({"parallelism": 4, "completions": 8, "completionMode": "Indexed"});
+        let by_index = json!({"parallelism": 2, "completions": 4, "completionMode": "Indexed",
+            "backoffLimitPerIndex": 1000});
+        for (name, spec) in [
+            ("plain", plain),
+            ("indexed", indexed),
+            ("by-index", by_index),
+        ] {
+            must(cluster.api.create(Kind::JOB, job(name, spec)));
+        }
+        for _ in 0..6 {
+            cluster.chaos(300, FAULTS);
+            let suspend = json!({"spec": {"suspend": user.chance(300)}});
+            change(&mut cluster, Kind::JOB, "plain", suspend);
+        }
+        let go_on = json!({"spec": {"suspend": false}});
+        change(&mut cluster, Kind::JOB, "plain", go_on);
+        cluster.settle();
+        let problems = check::problems(&cluster.api);
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+    }
+}
+
+/// Pods that a budget counts.
+fn healthy(cluster: &Cluster) -> usize {
+    let pods = cluster.api.list(Kind::POD).into_iter();
+    let pods = pods.filter(|pod| check::ready(pod) && !api::meta::is_terminating(pod));
+    pods.count()
+}
+
+#[test]
+fn evictions_never_leave_fewer_pods_than_their_budget_says() {
+    for seed in seeds(20) {
+        let mut cluster = Cluster::new(seed, 3);
+        let mut user = Rng::new(seed ^ 0xfeed);
+        must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 5)));
+        let spec = json!({"maxUnavailable": "40%", "selector": {"matchLabels": {"app": "web"}}});
+        let budget = json!({
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "web", "namespace": NAMESPACE},
+            "spec": spec,
+        });
+        must(cluster.api.create(Kind::DISRUPTION_BUDGET, budget));
+        cluster.settle();
+        let mut evicted = 0;
+        for _ in 0..300 {
+            let pods = cluster.api.keys(Kind::POD, NAMESPACE);
+            if let Some(pod) = user.pick(&pods) {
+                evicted += usize::from(cluster.api.evict(pod).is_ok());
+            }
+            assert!(healthy(&cluster) >= 3, "seed {seed}: {}", healthy(&cluster));
+            for _ in 0..user.below(30) {
+                cluster.step();
+            }
+            if user.chance(20) {
+                cluster.restart_controllers();
+            }
+        }
+        assert!(evicted >= 5, "seed {seed}: {evicted} were evicted");
+        cluster.settle();
+        let problems = check::problems(&cluster.api);
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+    }
+}
