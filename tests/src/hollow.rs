@@ -36,12 +36,17 @@ impl Hollow {
             pod_ranges: Vec::new(),
             load_balancer_pool: Vec::new(),
             root_ca: "a certificate".to_owned(),
+            finished_pods_kept: 0,
         };
         let of_server = server.clone();
         let client_of = move |user: &str| of_server.component(user);
         tokio::spawn(controllers::run(client_of, config, Default::default()));
         let scheduler = server.component("system:kube-scheduler");
-        tokio::spawn(scheduler::run(scheduler, Default::default()));
+        tokio::spawn(scheduler::run(
+            scheduler,
+            Default::default(),
+            Default::default(),
+        ));
         let hollow = Self {
             client: server.client("test"),
         };

@@ -308,7 +308,11 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
     };
     tokio::spawn(controllers::run(client_of, config, Default::default()));
     let scheduler = client(&server, "system:kube-scheduler", &refused);
-    tokio::spawn(scheduler::run(scheduler, Default::default(), Default::default()));
+    tokio::spawn(scheduler::run(
+        scheduler,
+        Default::default(),
+        Default::default(),
+    ));
     let admin = Admin(server.client("test"));
 
     // Aggregated roles are put together.

@@ -44,7 +44,7 @@ use crate::node::usage::{self, Disks, Readings};
 use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
-use crate::runtime::image_root;
+use crate::runtime::{image_gc, image_root};
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use sys::{Shutdown, Tasks, files};
 
@@ -75,6 +75,8 @@ pub struct AgentConfig {
     pub pids_limit: u32,
     /// Where log shippers look for the logs of containers.
     pub logs_dir: PathBuf,
+    /// When images that nothing uses are removed.
+    pub image_gc: image_gc::Thresholds,
     /// Sysctls that pods may set besides the safe ones; a `*` at the end stands for any text.
     pub unsafe_sysctls: Vec<String>,
     /// Have the kernel count runs of programs, for the metrics.
@@ -101,6 +103,11 @@ impl AgentConfig {
             "maxPods": facts::MAX_PODS,
             "podPidsLimit": if self.pids_limit == 0 { -1 } else { i64::from(self.pids_limit) },
             "cgroupDriver": "cgroupfs",
+            "imageGCHighThresholdPercent": self.image_gc.high,
+            "imageGCLowThresholdPercent": self.image_gc.low,
+            "containerLogMaxSize": "10Mi",
+            "containerLogMaxFiles": 5,
+            "allowedUnsafeSysctls": self.unsafe_sysctls,
         })
     }
 }
@@ -357,6 +364,17 @@ impl Body {
     /// Starts to read what pods use, and to act when the node runs out.
     fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
         let disks = Disks::default();
+        let reclaim = Arc::new(Notify::new());
+        let node = self.config.node_name.clone();
+        let about = events::node(&node);
+        let collector = image_gc::run(
+            self.runtime.clone(),
+            self.config.image_gc,
+            reclaim.clone(),
+            (recorder.clone(), about),
+            shutdown.clone(),
+        );
+        tokio::spawn(collector);
         let keeper = pressure::keeper::Keeper {
             node_name: self.config.node_name.clone(),
             policy: self.config.eviction.clone(),
@@ -364,7 +382,7 @@ impl Body {
             disks: disks.clone(),
             health,
             recorder,
-            images: Arc::default(),
+            images: reclaim.clone(),
         };
         tokio::spawn(keeper.run(self.readings.clone(), shutdown.clone()));
         let data = self.config.data_dir.clone();

@@ -60,6 +60,14 @@ impl Kind {
     pub const DAEMON_SET: Kind = grouped("apps", "DaemonSet", "daemonsets");
     pub const CONTROLLER_REVISION: Kind =
         grouped("apps", "ControllerRevision", "controllerrevisions");
+    pub const AUTOSCALER: Kind = Kind {
+        version: "v2",
+        ..grouped(
+            "autoscaling",
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+        )
+    };
     pub const ENDPOINT_SLICE: Kind = grouped("discovery.k8s.io", "EndpointSlice", "endpointslices");
     pub const POD_DISRUPTION_BUDGET: Kind =
         grouped("policy", "PodDisruptionBudget", "poddisruptionbudgets");
@@ -220,6 +228,7 @@ mod tests {
             Kind::JOB,
             Kind::CRON_JOB,
             Kind::DISRUPTION_BUDGET,
+            Kind::AUTOSCALER,
             Kind::STATEFUL_SET,
             Kind::DAEMON_SET,
             Kind::CONTROLLER_REVISION,

@@ -8,9 +8,9 @@ use super::action::{Ask, Plan, Reply};
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, config_rollout, cron_job, daemon_set, deployment, disruption,
-    garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca,
-    service, stateful_set, taint_eviction, ttl,
+    ControllersConfig, aggregation, autoscaling, config_rollout, cron_job, daemon_set, deployment,
+    disruption, garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication,
+    root_ca, service, stateful_set, taint_eviction, ttl,
 };
 use client::Kind;
 
@@ -79,6 +79,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(disruption::DisruptionController::default()),
         Box::new(cron_job::CronJobController),
         Box::new(ttl::TtlController),
+        Box::new(autoscaling::AutoscalingController::default()),
         Box::new(stateful_set::StatefulSetController::default()),
         Box::new(daemon_set::DaemonSetController::default()),
         Box::new(config_rollout::ConfigRolloutController::default()),

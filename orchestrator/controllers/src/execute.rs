@@ -226,7 +226,10 @@ impl Worker<'_> {
             .await
         {
             Ok(object) => {
-                self.answer(patch.kind, object);
+                // A scale is another object than the one that it is of.
+                if patch.subresource != "scale" {
+                    self.answer(patch.kind, object);
+                }
                 Ok(())
             }
             Err(ClientError::NotFound(_)) => Ok(()),

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod aggregation;
+pub mod autoscaling;
 pub mod config_rollout;
 pub mod controller;
 pub mod cron_job;

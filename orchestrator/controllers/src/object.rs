@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -21,6 +22,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::autoscaling::row::Requests;
 use super::daemon_set::row::DaemonRow;
 use super::job::row::JobPod;
 use super::node_lifecycle;
@@ -94,6 +96,7 @@ pub enum Body {
     Set(Arc<SetRow>),
     Deployment(Arc<Deployment>),
     Job(Arc<Job>),
+    Autoscaler(Arc<HorizontalPodAutoscaler>),
     CronJob(Arc<CronJob>),
     Budget(Arc<PodDisruptionBudget>),
     StatefulSet(Arc<StatefulRow>),
@@ -153,6 +156,9 @@ pub struct PodRow {
     pub is_shut_down: bool,
     /// Of a pod that a Job has to do with.
     pub job: Option<Box<JobPod>>,
+    pub started: Option<Timestamp>,
+    /// Of each container that runs on.
+    pub requests: Vec<Requests>,
     /// The only node that its affinity names; empty: none, or several.
     pub target: String,
 }
@@ -212,6 +218,7 @@ impl Object {
             Kind::REPLICA_SET => Self::from(typed::<ReplicaSet>(value)?),
             Kind::DEPLOYMENT => Self::from(typed::<Deployment>(value)?),
             Kind::JOB => Self::from(typed::<Job>(value)?),
+            Kind::AUTOSCALER => Self::from(typed::<HorizontalPodAutoscaler>(value)?),
             Kind::CRON_JOB => Self::from(typed::<CronJob>(value)?),
             Kind::DISRUPTION_BUDGET => Self::from(typed::<PodDisruptionBudget>(value)?),
             Kind::STATEFUL_SET => Self::from(typed::<StatefulSet>(value)?),
@@ -513,6 +520,8 @@ impl From<Pod> for Object {
             own_claims,
             is_shut_down,
             job,
+            started: status.start_time.as_ref().map(|at| at.0),
+            requests: super::autoscaling::row::requests(&spec),
             phase: match status.phase.as_deref() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded") => Phase::Succeeded,

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -214,6 +215,9 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
                 watch::<PodDisruptionBudget>(&mut watches, client, kind, changes);
             }
             Kind::CRON_JOB => watch::<CronJob>(&mut watches, client, kind, changes),
+            Kind::AUTOSCALER => {
+                watch::<HorizontalPodAutoscaler>(&mut watches, client, kind, changes);
+            }
             Kind::JOB => watch::<Job>(&mut watches, client, kind, changes),
             Kind::STATEFUL_SET => watch::<StatefulSet>(&mut watches, client, kind, changes),
             Kind::DAEMON_SET => watch::<DaemonSet>(&mut watches, client, kind, changes),

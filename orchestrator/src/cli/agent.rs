@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use agent::node::join::Registration;
 use agent::node::pressure::{self, HARD_DEFAULT};
 use agent::node::reset::{self, ResetConfig};
+use agent::runtime::image_gc::Thresholds;
 use agent::{self, AgentConfig};
 use datapath::{Addrs, Xdp};
 use k8s_openapi::api::core::v1::Taint;
@@ -113,6 +114,14 @@ pub struct Args {
     /// Where log shippers look for the logs of containers: `containers` and `pods` are made in it.
     #[arg(long, value_name = "DIR", default_value = "/var/log")]
     pod_logs_dir: PathBuf,
+
+    /// From how many percent of the disk on images are removed that nothing uses; 100: never.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85)]
+    image_gc_high_threshold: u64,
+
+    /// Until how many percent of the disk they are removed.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    image_gc_low_threshold: u64,
 
     /// Sysctls that pods may set besides the safe ones, such as `kernel.msg*`: they must have a namespace.
     #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',')]
@@ -253,6 +262,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         pids_limit: args.pids_limit,
         logs_dir: args.pod_logs_dir,
         unsafe_sysctls: args.allowed_unsafe_sysctls,
+        image_gc: Thresholds {
+            high: args.image_gc_high_threshold,
+            low: args.image_gc_low_threshold,
+        },
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),

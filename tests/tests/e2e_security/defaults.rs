@@ -245,10 +245,10 @@ fn refused(setting: &Setting) {
             "spec.securityContext.sysctls[0].name: forbidden sysctl: \"kernel.msgmax\"",
         ),
         (
-            "seccomp",
-            context(json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a"}})),
+            "users",
+            json!({"hostUsers": false}),
             "Unsupported",
-            "spec.securityContext.seccompProfile.type: \"Localhost\" is not supported",
+            "spec.hostUsers: false is not supported",
         ),
         (
             "selinux",
@@ -278,7 +278,7 @@ fn refused(setting: &Setting) {
         let made = setting.cluster.docker(&["ps", "-aq", "--filter", &filter]);
         assert_eq!(made.unwrap().trim(), "", "{name} has a container");
     }
-    delete(setting, "pod sysctl seccomp selinux token");
+    delete(setting, "pod sysctl users selinux token");
 }
 
 fn pending(setting: &Setting) {

@@ -207,3 +207,15 @@ fn host_ports_with_the_same_port_on_different_host_addresses_and_protocols() -> 
     refused_tcp(pair.outside(), (v4, 4041))?;
     Ok(())
 }
+
+/// hostPort with the hostIP 127.0.0.1: the node's own sockets reach it, and the loopback of each pod stays its own.
+#[test]
+fn a_host_port_on_loopback_is_for_the_nodes_own_sockets() -> Result<()> {
+    let mut pair = pair!("a_host_port_on_loopback_is_for_the_nodes_own_sockets");
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    pair.host_port(BESIDE, loopback, 4042, false)?;
+    assert_eq!(ask_tcp(pair.node(0), (loopback, 4042), "x")?, "beside x");
+    refused_tcp(pair.pod(CLIENT), (loopback, 4042))?;
+    refused_tcp(pair.outside(), (pair.node_addrs(0, Families::V4)[0], 4042))?;
+    Ok(())
+}

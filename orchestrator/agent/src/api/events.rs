@@ -14,6 +14,17 @@ pub fn recorder(client: kube::Client, node: String) -> Recorder {
     Recorder::start_on(client, COMPONENT, node)
 }
 
+/// A node's events name it by its name alone, as kubelets' do.
+pub fn node(name: &str) -> About {
+    About {
+        kind: Kind::NODE,
+        namespace: String::new(),
+        name: name.to_owned(),
+        uid: name.to_owned(),
+        field_path: String::new(),
+    }
+}
+
 pub fn pod(pod: &Pod) -> About {
     let owned = |text: &Option<String>| text.clone().unwrap_or_default();
     About {

@@ -146,10 +146,7 @@ impl World {
             Action::Resize { .. } => panic!("nothing is resized"),
             Action::Retire => self.memory.retired_at = Some(self.now),
             Action::Stop { id, kill_at, .. } => {
-                self.check_turn(&id, kill_at);
-                let at = self.now;
-                let signalled = Signalled { at, kill_at };
-                self.memory.signalled.insert(id, signalled);
+                self.signal(id, kill_at);
                 return false;
             }
             Action::Kill { id } => self.end(&id, 137),
@@ -181,6 +178,13 @@ impl World {
             }
         }
         true
+    }
+
+    fn signal(&mut self, id: String, kill_at: Timestamp) {
+        self.check_turn(&id, kill_at);
+        let at = self.now;
+        let signalled = Signalled { at, kill_at };
+        self.memory.signalled.insert(id, signalled);
     }
 
     /// Nobody ever says that the pod has left.

@@ -44,7 +44,7 @@ use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
 use crate::node::running::Running;
 use crate::runtime::image_root;
-use crate::runtime::{Container, Identity, Role, Runtime, RuntimeError, State};
+use crate::runtime::{Container, Identity, Image, Role, Runtime, RuntimeError, State};
 use crate::volumes::{Dns, PodDir};
 use datapath::Addrs;
 
@@ -188,8 +188,8 @@ struct Worker<R, N> {
     tokens: tokens::Tokens,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
-    /// By container name.
-    image_users: BTreeMap<String, String>,
+    /// By container name: the image of its next start, if it was there when it was looked for.
+    found_images: BTreeMap<String, Image>,
     /// By container name: pulls that failed in a row.
     pull_failures: BTreeMap<String, u32>,
     reported: Option<PodStatus>,
@@ -241,7 +241,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             log_links: Links::default(),
             tokens: tokens::Tokens::default(),
             gauge: None,
-            image_users: BTreeMap::new(),
+            found_images: BTreeMap::new(),
             pull_failures: BTreeMap::new(),
             reported: None,
             unmet: admission.unmet,

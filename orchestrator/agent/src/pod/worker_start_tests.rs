@@ -1,4 +1,4 @@
-//! What is done before and while containers start: images, hooks.
+//! What is done around the start and the end of containers: images, hooks, amounts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -137,4 +137,30 @@ async fn a_running_container_is_given_other_limits_and_what_never_fits_waits() {
     resize("750m");
     stage.until("larger", |it| given(it) == "750m").await;
     assert_eq!(pending(&stage), None);
+}
+
+#[tokio::test]
+async fn the_user_of_an_image_that_was_just_pulled_is_known() {
+    let spec = json!({ "containers": [{ "name": "main", "image": "r.example/x:1",
+        "securityContext": { "runAsNonRoot": true } }] });
+    let runtime = FakeRuntime::default();
+    runtime.add_private("r.example/x:1", "");
+    runtime.set_user("r.example/x:1", "1000");
+    let stage = Stage::new(runtime, spec);
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+}
+
+#[tokio::test]
+async fn a_container_with_a_hook_is_asked_to_stop_after_it() {
+    let hook = json!({ "preStop": { "exec": { "command": ["drain"] } } });
+    let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });
+    let stage = Stage::new(runtime(), spec);
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    stage.delete(30);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert_eq!(stage.node.runtime.commands(), ["drain"]);
 }

@@ -443,19 +443,6 @@ async fn a_container_that_cannot_start_counts_as_an_attempt() {
         .await;
 }
 
-#[tokio::test]
-async fn a_container_with_a_hook_is_asked_to_stop_after_it() {
-    let hook = json!({ "preStop": { "exec": { "command": ["drain"] } } });
-    let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });
-    let stage = Stage::new(runtime(), spec);
-    stage
-        .until("running", |it| it.running(Role::Main) == 1)
-        .await;
-    stage.delete(30);
-    stage.until("confirmed", Stage::confirmed).await;
-    assert_eq!(stage.node.runtime.commands(), ["drain"]);
-}
-
 /// The slice of a Service that the stage's pod is in.
 fn slice(terminating: bool) -> EndpointSlice {
     let slice = json!({

@@ -1,6 +1,7 @@
 //! A container engine in memory, for tests: containers run until the test ends them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Exit, Image, InRoot, LogOptions, Resources,
-    Role, Runtime, RuntimeError, Sighting, State,
+    Role, Runtime, RuntimeError, Sighting, State, StoredImage,
 };
 
 /// The engine; tests reach into it.
@@ -34,6 +35,8 @@ struct Inner {
     images: BTreeMap<String, Image>,
     /// Images of the registry and who may have them.
     private: BTreeMap<String, String>,
+    /// By image: the user that it says.
+    users: BTreeMap<String, String>,
     /// By image: what a start of it answers.
     start_errors: BTreeMap<String, String>,
     /// Where links of images lead: by the image's id, then the path.
@@ -64,14 +67,28 @@ impl FakeRuntime {
     /// Puts an image on the node.
     pub fn add_image(&self, reference: &str) {
         let id = format!("sha256:{reference}");
+        let mut inner = self.inner();
         let image = Image {
             id,
             has_origin: false,
-            user: String::new(),
+            user: inner.users.get(reference).cloned().unwrap_or_default(),
             volumes: Vec::new(),
             working_dir: String::new(),
         };
-        self.inner().images.insert(reference.to_owned(), image);
+        inner.images.insert(reference.to_owned(), image);
+    }
+
+    /// Says whether an image came from a registry.
+    pub fn set_origin(&self, reference: &str, has_origin: bool) {
+        if let Some(image) = self.inner().images.get_mut(reference) {
+            image.has_origin = has_origin;
+        }
+    }
+
+    /// Says as which user an image runs that is not there yet.
+    pub fn set_user(&self, reference: &str, user: &str) {
+        let mut inner = self.inner();
+        inner.users.insert(reference.to_owned(), user.to_owned());
     }
 
     /// Puts an image into the registry, for that user.
@@ -362,6 +379,33 @@ impl Runtime for FakeRuntime {
             return Ok(());
         }
         Err(RuntimeError::Pull(format!("no such image: {reference}")))
+    }
+
+    async fn images(&self) -> Result<Vec<StoredImage>, RuntimeError> {
+        let inner = self.inner();
+        let used = |name: &String| {
+            inner
+                .containers
+                .values()
+                .any(|(spec, _)| spec.image == *name)
+        };
+        let images = inner.images.iter().map(|(name, image)| StoredImage {
+            id: image.id.clone(),
+            names: vec![name.clone()],
+            size_bytes: 1,
+            has_origin: image.has_origin,
+            is_used: used(name),
+        });
+        Ok(images.collect())
+    }
+
+    async fn remove_image(&self, image: &StoredImage) -> Result<(), RuntimeError> {
+        self.inner().images.retain(|_, it| it.id != image.id);
+        Ok(())
+    }
+
+    async fn image_root(&self) -> Result<PathBuf, RuntimeError> {
+        Ok(PathBuf::from("/"))
     }
 
     async fn pause_image(&self) -> Result<String, RuntimeError> {

@@ -8,6 +8,7 @@ pub mod container_spec;
 pub mod credentials;
 pub mod docker;
 pub mod fake;
+pub mod image_gc;
 pub mod image_name;
 pub mod image_root;
 pub mod pause_image;
@@ -95,6 +96,18 @@ pub trait Runtime: Send + Sync + 'static {
         reference: &str,
         credentials: Option<&Credentials>,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Every image on the node but the sandboxes' own.
+    fn images(&self) -> impl Future<Output = Result<Vec<StoredImage>, RuntimeError>> + Send;
+
+    /// Removes an image by all its names; one that a container is made of is refused.
+    fn remove_image(
+        &self,
+        image: &StoredImage,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// A path on the disk that holds images.
+    fn image_root(&self) -> impl Future<Output = Result<PathBuf, RuntimeError>> + Send;
 
     /// The reference of the sandbox's image, made first when it is not there.
     fn pause_image(&self) -> impl Future<Output = Result<String, RuntimeError>> + Send;
@@ -371,6 +384,19 @@ pub struct Image {
     /// Where the engine mounts a volume of its own, unless the container has a mount at that path.
     pub volumes: Vec<String>,
     pub working_dir: String,
+}
+
+/// An image as the engine lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredImage {
+    pub id: String,
+    /// With their tags.
+    pub names: Vec<String>,
+    pub size_bytes: u64,
+    /// It came from a registry.
+    pub has_origin: bool,
+    /// A container is made of it, whoever's.
+    pub is_used: bool,
 }
 
 /// What a path is in the root of an image.

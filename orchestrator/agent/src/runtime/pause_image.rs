@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-const REPOSITORY: &str = "orchestrator/pause";
+/// The name of sandboxes' images; the tag says of what they are made.
+pub const REPOSITORY: &str = "orchestrator/pause";
 const EXECUTABLE: &str = "/proc/self/exe";
 const NAME: &str = "orchestrator";
 

@@ -12,12 +12,11 @@ use tokio::sync::{Notify, watch};
 use super::{
     Action, Candidate, ContainerUse, Level, Memory, Newcomer, Observation, Policy, Signal,
 };
-use crate::api::events::{About, Recorder};
+use crate::api::events::{self, Recorder};
 use crate::node::register::Health;
 use crate::node::running::{Eviction, Running};
 use crate::node::usage::{Disks, Machine, PodReading, Reading, Readings};
 use crate::pod::{qos, quantity};
-use client::Kind;
 use sys::Shutdown;
 
 /// From one event about the same resource to the next.
@@ -56,7 +55,7 @@ impl Keeper {
             {
                 let text = format!("Attempting to reclaim {resource}");
                 self.recorder
-                    .warning(self.about(), "EvictionThresholdMet", text);
+                    .warning(events::node(&self.node_name), "EvictionThresholdMet", text);
                 told = Some((resource, tokio::time::Instant::now()));
             }
             match decision.action {
@@ -79,17 +78,6 @@ impl Keeper {
             }
             changed
         });
-    }
-
-    /// As kubelets name their node in events.
-    fn about(&self) -> About {
-        About {
-            kind: Kind::NODE,
-            namespace: String::new(),
-            name: self.node_name.clone(),
-            uid: self.node_name.clone(),
-            field_path: String::new(),
-        }
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Rule {
     Whole(Check, Rows),
 }
 
-use Rule::{Beside, Done, Idle, In, Only, Refused, Text, Unmet, Whole};
+use Rule::{Beside, Done, Idle, In, Only, Refused, Text, Whole};
 
 pub const POD_SPEC: Rows = &[
     ("activeDeadlineSeconds", Done("shape::outcome")),

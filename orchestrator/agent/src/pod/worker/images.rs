@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container as Template, Pod};
 use tokio::time::Instant;
 
 use super::files::OBJECTS_TIMEOUT;
@@ -13,6 +13,7 @@ use crate::api::events;
 use crate::api::sources::{self, Kind};
 use crate::network::wiring::PodNetwork;
 use crate::pod::plan::{Failure, ImageState};
+use crate::runtime::container_spec::SpecError;
 use crate::runtime::credentials::{Credentials, Keyring};
 use crate::runtime::image_name;
 use crate::runtime::{Image, Runtime, RuntimeError};
@@ -44,14 +45,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         };
         let about = events::container(&self.update.pod, &container);
         match (found, policy) {
-            (Some(found), "Always") if found.has_origin => {
-                self.image_users.insert(container.clone(), found.user);
-                self.pull(container, image).await
-            }
-            (Some(Image { user, .. }), _) => {
+            (Some(found), "Always") if found.has_origin => self.pull(container, image).await,
+            (Some(found), _) => {
                 let message = format!("Container image \"{image}\" already present on machine");
                 self.node.recorder.normal(about, "Pulled", message);
-                self.image_users.insert(container.clone(), user);
+                self.found_images.insert(container.clone(), found);
                 self.memory.images.insert(container, ImageState::Ready);
                 Step::Progress
             }
@@ -152,6 +150,21 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 self.image_failed(container, "ErrImagePull", message);
             }
         }
+    }
+
+    /// The image that a container is made of now: a pull may have brought another one.
+    pub(super) async fn image_for(&mut self, template: &Template) -> Result<Image, SpecError> {
+        if let Some(found) = self.found_images.remove(&template.name) {
+            return Ok(found);
+        }
+        let failed = |error: RuntimeError| SpecError {
+            reason: "CreateContainerError",
+            message: error.to_string(),
+        };
+        let name = template.image.as_deref().unwrap_or_default();
+        let found = self.node.runtime.image(name).await.map_err(failed)?;
+        let gone = || RuntimeError::NotFound(format!("No such image: {name}"));
+        found.ok_or_else(gone).map_err(failed)
     }
 
     fn image_failed(&mut self, container: String, reason: &str, message: String) {

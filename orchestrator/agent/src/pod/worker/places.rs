@@ -18,11 +18,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         &self,
         pod: &Pod,
         template: &Template,
+        image: Image,
         spec: &mut ContainerSpec,
     ) -> Result<(), SpecError> {
-        let found = self.node.runtime.image(&spec.image).await.map_err(failed)?;
-        let gone = || RuntimeError::NotFound(format!("No such image: {}", spec.image));
-        let image = found.ok_or_else(gone).map_err(failed)?;
         let targets: Vec<String> = spec.mounts.iter().map(|it| it.target.clone()).collect();
         let of_mounts = |paths: &Paths| image_root::places(&targets, paths);
         let places = self.ask(&image.id, of_mounts).await?;

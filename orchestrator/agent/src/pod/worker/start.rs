@@ -83,7 +83,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let handler = execute::handler(&self.node.client, pod).await;
         let handler = handler.map_err(SpecError::config)?;
         let sandbox = self.memory.attached.as_ref().map(|it| it.sandbox.clone());
-        let image_user = self.image_users.get(&template.name).cloned();
+        let image = self.image_for(template).await?;
         let around = Surroundings {
             sources: &sources,
             facts: &facts,
@@ -93,12 +93,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             sandbox: &sandbox.unwrap_or_default(),
             target: target.as_deref(),
             termination_message: &self.dir.termination_message(&template.name, attempt),
-            image_user: &image_user.unwrap_or_default(),
+            image_user: &image.user,
             handler: handler.as_deref(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
         let (mut spec, parts) = container_spec::container(pod, template, identity, &around)?;
-        self.place_mounts(pod, template, &mut spec).await?;
+        self.place_mounts(pod, template, image, &mut spec).await?;
         self.read_seccomp(&mut spec.security.seccomp).await?;
         let (dir, name, mounts) = (self.dir.clone(), template.name.clone(), spec.mounts);
         let mount = move || {

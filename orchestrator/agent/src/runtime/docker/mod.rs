@@ -18,8 +18,8 @@ use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, Star
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, EventsOptions,
-    InspectContainerOptions, KillContainerOptions, ListContainersOptions, RemoveContainerOptions,
-    ResizeContainerTTYOptions, StartContainerOptions,
+    InspectContainerOptions, KillContainerOptions, ListContainersOptions, ListImagesOptions,
+    RemoveContainerOptions, RemoveImageOptions, ResizeContainerTTYOptions, StartContainerOptions,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -32,7 +32,7 @@ use super::credentials::Credentials;
 use super::streams::{Output, Process, Size, Streams, Terminal};
 use super::{
     Container, ContainerSpec, Description, ExecOutcome, Image, InRoot, LogOptions, Resources,
-    Runtime, RuntimeError, Sighting, pause_image, process,
+    Runtime, RuntimeError, Sighting, StoredImage, pause_image, process,
 };
 use crate::node::facts;
 
@@ -397,6 +397,44 @@ impl Runtime for DockerRuntime {
             })?;
         }
         Ok(())
+    }
+
+    async fn images(&self) -> Result<Vec<StoredImage>, RuntimeError> {
+        let images = self.docker.list_images(None::<ListImagesOptions>).await;
+        let all = ListContainersOptions {
+            all: true,
+            ..Default::default()
+        };
+        // Listed after the images: what is made of one meanwhile counts as its user.
+        let images = images.map_err(error)?;
+        let containers = self.docker.list_containers(Some(all)).await;
+        Ok(read::images(&images, &containers.map_err(error)?))
+    }
+
+    async fn remove_image(&self, image: &StoredImage) -> Result<(), RuntimeError> {
+        let own = std::slice::from_ref(&image.id);
+        let names = match image.names.as_slice() {
+            [] => own,
+            names => names,
+        };
+        for name in names {
+            let options = None::<RemoveImageOptions>;
+            match self
+                .docker
+                .remove_image(name, options, None)
+                .await
+                .map_err(error)
+            {
+                Ok(_) | Err(RuntimeError::NotFound(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    async fn image_root(&self) -> Result<PathBuf, RuntimeError> {
+        let root = self.docker.info().await.map_err(error)?.docker_root_dir;
+        Ok(root.map_or_else(|| PathBuf::from("/var/lib/docker"), PathBuf::from))
     }
 
     async fn pause_image(&self) -> Result<String, RuntimeError> {

@@ -9,12 +9,15 @@ use std::path::PathBuf;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    EventMessage, HostConfig, ImageInspect,
+    EventMessage, HostConfig, ImageInspect, ImageSummary,
 };
 use jiff::Timestamp;
 
 use super::body;
-use crate::runtime::{Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State};
+use crate::runtime::{
+    Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State, StoredImage,
+    pause_image,
+};
 use datapath::Addrs;
 
 /// Every pod of a listing, in the order of its uid.
@@ -134,6 +137,26 @@ pub fn image(found: &ImageInspect) -> Image {
     }
 }
 
+/// What of a listing of images may be removed one day: not the image of sandboxes, which each node has made.
+pub fn images(images: &[ImageSummary], containers: &[ContainerSummary]) -> Vec<StoredImage> {
+    let used = |id: &String| containers.iter().any(|it| it.image_id.as_ref() == Some(id));
+    let ours = |image: &&ImageSummary| {
+        let mut tags = image.repo_tags.iter();
+        tags.any(|tag| pause_image::split(tag).0 == pause_image::REPOSITORY)
+    };
+    // So Engines write that there is none.
+    let named = |tag: &&String| *tag != "<none>:<none>";
+    let others = images.iter().filter(|image| !ours(image));
+    let others = others.map(|image| StoredImage {
+        id: image.id.clone(),
+        names: image.repo_tags.iter().filter(named).cloned().collect(),
+        size_bytes: u64::try_from(image.size).unwrap_or(0),
+        has_origin: !image.repo_digests.is_empty(),
+        is_used: used(&image.id),
+    });
+    others.collect()
+}
+
 /// What a container of ours is and whose, if it is one: the Engine writes its names with a slash before.
 fn ours<'a>(
     labels: &HashMap<String, String>,
@@ -235,6 +258,28 @@ mod tests {
             labels: Some(labels.map(owned).collect()),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn images_of_sandboxes_are_not_listed_and_those_that_containers_are_made_of_are_used() {
+        let image = |id: &str, tag: &str, digest: Option<&str>| ImageSummary {
+            id: id.to_owned(),
+            repo_tags: vec![tag.to_owned()],
+            repo_digests: digest.into_iter().map(str::to_owned).collect(),
+            size: 5,
+            ..Default::default()
+        };
+        let all = [
+            image("1", "orchestrator/pause:abc", None),
+            image("2", "nginx:1", Some("nginx@sha256:00")),
+            image("3", "<none>:<none>", Some("x@sha256:00")),
+        ];
+        let mut container = summary("happy_turing", &[]);
+        container.image_id = Some("2".to_owned());
+        let found = images(&all, &[container]);
+        let told = |it: &StoredImage| (it.names.len(), it.has_origin, it.is_used);
+        let told: Vec<_> = found.iter().map(told).collect();
+        assert_eq!(told, [(1, true, true), (0, true, false)]);
     }
 
     #[test]
