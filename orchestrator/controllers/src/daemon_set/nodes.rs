@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::NodeSelectorTerm;
 
 use super::row::Placement;
-use crate::taint_eviction::tolerates;
 use crate::object::Object;
+use crate::taint_eviction::tolerates;
 use api::selector::Requirement;
 
 /// What a node is to a DaemonSet.
