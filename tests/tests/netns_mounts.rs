@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent::runtime::container_spec::SpecError;
 use agent::runtime::{Mount, Propagation};
+use agent::volumes::images::{Images, Wanted};
 use agent::volumes::{Made, Origin, PodDir, SubPath};
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -47,6 +48,7 @@ impl Stage {
             volume: Made {
                 path: self.volume(),
                 origin,
+                read_only: false,
             },
             path: path.into(),
             place: self.dir.sub_paths("c", 0).join("0"),
@@ -532,4 +534,104 @@ fn mounts_below_a_directory_go_and_what_was_mounted_stays() {
         .unwrap();
     assert!(treasure.join("file").exists());
     mounts::detach_below(&root).unwrap();
+}
+
+const MIB: u64 = 1 << 20;
+
+fn wanted(bytes: u64) -> Wanted {
+    Wanted {
+        name: "pvc-1".to_owned(),
+        bytes,
+        thick: false,
+        options: Vec::new(),
+    }
+}
+
+fn loop_devices(of: &Path) -> String {
+    let mut losetup = std::process::Command::new("losetup");
+    let found = losetup.arg("--associated").arg(of.join("image"));
+    String::from_utf8(found.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_local_volume_keeps_its_size_and_its_files_until_it_is_removed() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = Images::new(temp.path());
+    let dir = temp.path().join("images/pvc-1");
+    let data = images.take(&wanted(32 * MIB), "u1").unwrap();
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    // More than the volume has cannot be written, whatever the disk has.
+    let block = vec![1; MIB as usize];
+    let mut file = fs::File::create(data.join("fill")).unwrap();
+    let full = (0..64).find_map(|_| std::io::Write::write_all(&mut file, &block).err());
+    assert_eq!(full.unwrap().kind(), std::io::ErrorKind::StorageFull);
+    drop(file);
+    fs::write(data.join("fill"), "kept").unwrap();
+    // A second pod has the same volume, and the first goes.
+    assert_eq!(images.take(&wanted(32 * MIB), "u2").unwrap(), data);
+    images.release("u1").unwrap();
+    assert!(images.remove("pvc-1").is_err());
+    assert_eq!(fs::read_to_string(data.join("fill")).unwrap(), "kept");
+    images.release("u2").unwrap();
+    assert!(!data.exists());
+    assert_eq!(loop_devices(&dir), "");
+    // As after a reboot: nothing is mounted, and the next pod finds its files.
+    images.take(&wanted(32 * MIB), "u3").unwrap();
+    assert_eq!(fs::read_to_string(data.join("fill")).unwrap(), "kept");
+    images.release("u3").unwrap();
+    images.remove("pvc-1").unwrap();
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_local_volume_grows_at_once_or_when_it_is_mounted_the_next_time() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = Images::new(temp.path());
+    assert!(images.grow("pvc-1", 64 * MIB).unwrap());
+    let data = images.take(&wanted(32 * MIB), "u1").unwrap();
+    fs::write(data.join("f"), "kept").unwrap();
+    let at_once = images.grow("pvc-1", 64 * MIB).unwrap();
+    assert_eq!(
+        images.size("pvc-1"),
+        Some(if at_once { 64 * MIB } else { 32 * MIB })
+    );
+    images.release("u1").unwrap();
+    images.take(&wanted(64 * MIB), "u2").unwrap();
+    assert_eq!(images.size("pvc-1"), Some(64 * MIB));
+    fs::write(data.join("g"), vec![1; 48 * MIB as usize]).unwrap();
+    assert_eq!(fs::read_to_string(data.join("f")).unwrap(), "kept");
+    images.release("u2").unwrap();
+    // Unmounted, it grows at once. It never shrinks.
+    assert!(images.grow("pvc-1", 96 * MIB).unwrap());
+    assert!(images.grow("pvc-1", 8 * MIB).unwrap());
+    assert_eq!(images.size("pvc-1"), Some(96 * MIB));
+    images.remove("pvc-1").unwrap();
+}
+
+#[test]
+fn a_pod_leads_nothing_out_of_its_local_volume() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = Images::new(temp.path());
+    let data = images.take(&wanted(32 * MIB), "u1").unwrap();
+    let outside = temp.path().join("outside");
+    fs::write(&outside, "of the node").unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&outside, data.join("link")).unwrap();
+    fs::create_dir(data.join("d")).unwrap();
+    symlink(temp.path(), data.join("d/up")).unwrap();
+    let root = Dir::open(&data).unwrap();
+    sys::ownership::give(&root, 4711).unwrap();
+    let found = fs::metadata(&outside).unwrap();
+    assert_eq!((found.gid(), found.mode() & 0o777), (0, 0o600));
+    assert_eq!(fs::metadata(data.join("d")).unwrap().gid(), 4711);
+    assert_eq!(fs::symlink_metadata(data.join("link")).unwrap().gid(), 4711);
+    drop(root);
+    // The next mount goes where the agent says, not where a link that was left says.
+    images.release("u1").unwrap();
+    images.take(&wanted(32 * MIB), "u2").unwrap();
+    assert!(data.join("link").symlink_metadata().is_ok());
+    images.unmount_all().unwrap();
+    fs::remove_dir_all(temp.path().join("images/pvc-1/users")).unwrap();
+    images.remove("pvc-1").unwrap();
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "of the node");
 }

@@ -271,8 +271,10 @@ impl<'a> Stage<'a> {
         let mut log = File::options().append(true).open(&self.log)?;
         writeln!(log, "== {}", moment.name())?;
         let mut child = guard::spawn_logged(&check, &log)?;
+        // Waiting would close it, and the guard would end the check.
+        let stdin = child.stdin.take();
         let status = child.wait()?;
-        drop(child.stdin.take());
+        drop(stdin);
         if !status.success() {
             let text = fs::read_to_string(&self.log)?;
             self.describe(&mut log)?;

@@ -4,9 +4,9 @@
 eventually 180 "three frontends" has_pods 3 app=frontend
 eventually 120 "two copies that follow" has_pods 2 role=follower
 
-ask() { in_pod app=frontend wget -qO- -T 5 "$@"; }
+ask() { in_pod app=frontend curl -sS --fail --max-time 5 "$@"; }
 guest="$MOMENT-$(date +%s)"
-sign() { ask --post-data="$guest" http://frontend/guests; }
+sign() { ask --data "$guest" http://frontend/guests; }
 eventually 30 "a guest signs" sign
 
 # Every copy, not only the one that answers first.

@@ -75,7 +75,7 @@ def main():
                 if pod is not None:
                     offsets[path] = ship(path, container, pod, offsets.get(path, 0))
         except (redis.RedisError, OSError, kubernetes.client.rest.ApiException) as error:
-            print("again, after", repr(error)[:200])
+            print("again, after", str(error)[:300].replace("\n", " "))
             offsets = None
         time.sleep(POLL_S)
 

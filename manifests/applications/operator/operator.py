@@ -4,6 +4,7 @@ The leader's pod is labelled role=leader. The Deployment's readiness comes back 
 """
 
 import datetime
+import json
 import os
 import threading
 import time
@@ -27,7 +28,7 @@ def apply(path, body):
     query = [("fieldManager", "operator"), ("force", "true")]
     header = {"Content-Type": "application/apply-patch+yaml", "Accept": "application/json"}
     caches.api_client.call_api(
-        f"{path}/{body['metadata']['name']}", "PATCH", {}, query, header, body=body,
+        f"{path}/{body['metadata']['name']}", "PATCH", {}, query, header, body=json.dumps(body),
         auth_settings=["BearerToken"], response_type="object",
     )
 
@@ -83,7 +84,7 @@ def follow(what, act, *arguments):
                 for cache in all_caches():
                     act(cache)
         except (ApiException, OSError, client.rest.urllib3.exceptions.HTTPError) as error:
-            print("again, after", repr(error)[:200])
+            print("again, after", str(error)[:300].replace("\n", " "))
             time.sleep(1)
 
 
@@ -137,7 +138,7 @@ def main():
                 raise SystemExit("the lease is another's")
             leads, renewed = mine, time.monotonic()
         except (ApiException, OSError, client.rest.urllib3.exceptions.HTTPError) as error:
-            print("no lease:", repr(error)[:200])
+            print("no lease:", str(error)[:300].replace("\n", " "))
             if leads and time.monotonic() - renewed > LEASE_S:
                 raise SystemExit("the lease has run out")
         time.sleep(RENEW_S)

@@ -15,16 +15,16 @@ eventually 180 "a database" has_pods 1 app=mariadb
 eventually 180 "a web server" has_pods 1 app=wordpress
 
 # The site is asked by a name of its own choice: it is made for any.
-ask() { in_pod app=wordpress wget -qO- -T 20 "$@"; }
+ask() { in_pod app=wordpress curl -sS --fail --max-time 20 "$@"; }
 rpc() {
-  ask --header='Content-Type: text/xml' --post-data="<methodCall><methodName>$1</methodName><params><param><value><int>0</int></value></param><param><value><string>admin</string></value></param><param><value><string>long-enough-1</string></value></param><param><value><struct>$2</struct></value></param></params></methodCall>" \
+  ask --header 'Content-Type: text/xml' --data "<methodCall><methodName>$1</methodName><params><param><value><int>0</int></value></param><param><value><string>admin</string></value></param><param><value><string>long-enough-1</string></value></param><param><value><struct>$2</struct></value></param></params></methodCall>" \
     http://wordpress/xmlrpc.php
 }
 member() { echo "<member><name>$1</name><value>$2</value></member>"; }
 
 if [ "$MOMENT" = fresh ]; then
   install() {
-    ask --post-data='weblog_title=Site&user_name=admin&admin_password=long-enough-1&admin_password2=long-enough-1&pw_weak=1&admin_email=a@example.com' \
+    ask --data 'weblog_title=Site&user_name=admin&admin_password=long-enough-1&admin_password2=long-enough-1&pw_weak=1&admin_email=a@example.com' \
       'http://wordpress/wp-admin/install.php?step=2' | grep -Ei 'success|already installed'
   }
   eventually 60 "the site is installed" install

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::metrics::Metrics;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
-use super::volumes::Dns;
+use super::volumes::{Dns, keeper};
 use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
@@ -341,6 +341,13 @@ impl Body {
         self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
         let watched = watch_health(self.runtime.clone(), told.health, shutdown.clone());
         tokio::spawn(watched);
+        let keeper = keeper::run(
+            self.client.clone(),
+            name.clone(),
+            self.config.data_dir.clone(),
+            shutdown.clone(),
+        );
+        tokio::spawn(keeper);
         let manifests = self.static_pods(&shutdown);
         pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())

@@ -1,5 +1,6 @@
 //! Label and field selectors: parsed from a query string or from an object, matched against maps.
 
+pub mod node;
 mod parse;
 
 use std::{collections::BTreeMap, fmt};
@@ -198,7 +199,7 @@ impl Requirement {
 }
 
 impl Operator {
-    fn named(word: &str) -> Option<Self> {
+    pub(crate) fn named(word: &str) -> Option<Self> {
         match word {
             "In" => Some(Self::In),
             "NotIn" => Some(Self::NotIn),

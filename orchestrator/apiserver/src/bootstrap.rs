@@ -14,6 +14,7 @@ use super::pki::{self, Pki};
 use super::services::OWN_SERVICE;
 use super::write::Writer;
 use api::kinds::scheduling::priority_class;
+use api::kinds::storage::{self, local, storage_class};
 use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
 use sys::Shutdown;
 
@@ -27,6 +28,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Makes sure that what every cluster has is there, and says what it should.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
+    let is_new = state
+        .objects
+        .current(find("", "namespaces")?, "", "kube-system")
+        .is_err();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
@@ -47,6 +52,11 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         )
         .await?;
     }
+    // Only once: who deletes it wants another one, or none.
+    if is_new {
+        let classes = find(storage::GROUP, "storageclasses")?;
+        ensure(state, classes, local_class(), false).await?;
+    }
     // Its owner may have made another one of it.
     let written = ensure(state, find("", "services")?, dns_service(state), false).await;
     if let Err(error) = written {
@@ -62,6 +72,17 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         ensure(state, resource, object, true).await?;
     }
     Ok(())
+}
+
+/// The class of claims that name none: volumes on the disks of the nodes.
+fn local_class() -> Value {
+    let mark = storage_class::IS_DEFAULT[0];
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": local::CLASS, "annotations": {mark: "true"}},
+        "provisioner": local::DRIVER, "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
+    })
 }
 
 /// How the servers of other groups know clients, and this server that passes clients' requests on.

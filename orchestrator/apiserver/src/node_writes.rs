@@ -13,6 +13,7 @@ use super::addresses::internal_addresses;
 use super::authn::User;
 use super::services::invalid;
 use super::{State, nodes};
+use api::kinds::storage::local;
 use api::{ApiError, Behaviour, Resource, meta};
 
 /// The labels that an agent writes on its node. Any other one could draw pods, and with them their
@@ -40,6 +41,7 @@ pub fn check(
         Behaviour::Node => node_refused(node, new, old),
         Behaviour::Pod => pod_refused(node, new, old),
         Behaviour::Event => event_refused(node, new, old),
+        Behaviour::Volume => volume_refused(node, new, old),
         Behaviour::Lease => (meta::name(new) != node).then(|| {
             "can only access node lease with the same name as the requesting node".to_owned()
         }),
@@ -193,6 +195,40 @@ fn pod_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
         .map(|field| format!("node \"{node}\" cannot update metadata.{field} through pod status"))
 }
 
+/// Of a volume on its disk, a node says how large it is, and when it is removed.
+fn volume_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    let own = old.filter(|old| local::node_of(old) == Some(node));
+    let Some(old) = own else {
+        return Some(format!(
+            "node \"{node}\" can only modify volumes on its own disk"
+        ));
+    };
+    let (mut before, mut now) = (old.clone(), new.clone());
+    let goes = meta::is_terminating(old);
+    for volume in [&mut before, &mut now] {
+        let annotations = volume["metadata"]["annotations"].as_object_mut();
+        annotations.map(|all| all.remove(local::SIZE));
+        let finalizers = volume["metadata"]["finalizers"].as_array_mut();
+        if let Some(finalizers) = finalizers.filter(|_| goes) {
+            finalizers.retain(|name| name != local::FINALIZER);
+        }
+    }
+    let metadata = different(&before["metadata"], &now["metadata"]);
+    let mut changed = metadata
+        .into_iter()
+        .filter(|field| *field != "resourceVersion")
+        .map(|field| format!("metadata.{field}"))
+        .chain(
+            different(&before["spec"], &now["spec"])
+                .into_iter()
+                .map(|it| format!("spec.{it}")),
+        );
+    let field = changed.next()?;
+    Some(format!(
+        "node \"{node}\" is not allowed to modify {field} of a volume"
+    ))
+}
+
 /// An event of a node says so: nobody takes it for another node's.
 fn event_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
     let is_own = |event: &Value| event["source"]["host"] == node;
@@ -312,6 +348,41 @@ mod tests {
             let why = refused(pointer, value.clone());
             assert!(why.contains(expected), "{pointer} {value}: {why:?}");
         }
+    }
+
+    #[test]
+    fn a_node_says_of_a_volume_on_its_disk_how_large_it_is_and_that_it_is_removed() {
+        let volume = |node: &str| {
+            json!({"metadata": {"name": "v", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                    "finalizers": ["a/b", local::FINALIZER]},
+                "spec": {"capacity": {"storage": "1Gi"}, "csi": {"driver": local::DRIVER,
+                    "volumeHandle": "v", "volumeAttributes": {"node": node}}}})
+        };
+        let refused = |pointer: &str, value: Value| {
+            let (before, mut after) = (volume("one"), volume("one"));
+            let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+            after.pointer_mut(parent).expect("a parent")[key] = value;
+            volume_refused("one", &after, Some(&before)).unwrap_or_default()
+        };
+        let size = json!({local::SIZE: "1"});
+        assert_eq!(refused("/metadata/annotations", size), "");
+        assert_eq!(refused("/metadata/finalizers", json!(["a/b"])), "");
+        for (pointer, value) in [
+            ("/metadata/annotations", json!({"other": "1"})),
+            ("/metadata/finalizers", json!([local::FINALIZER])),
+            ("/metadata/labels", json!({"a": "b"})),
+            ("/spec/claimRef", json!({"name": "c"})),
+            ("/spec/csi/volumeHandle", json!("other")),
+        ] {
+            assert!(!refused(pointer, value).is_empty(), "{pointer}");
+        }
+        let (theirs, mut kept) = (volume("two"), volume("one"));
+        assert!(volume_refused("one", &theirs, Some(&theirs)).is_some());
+        // What is not deleted keeps its finalizer.
+        kept["metadata"]["deletionTimestamp"] = Value::Null;
+        let mut freed = kept.clone();
+        freed["metadata"]["finalizers"] = json!(["a/b"]);
+        assert!(volume_refused("one", &freed, Some(&kept)).is_some());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::world::{Address, Diff, World};
 use super::{
     ControllersConfig, aggregation, autoscaling, config_rollout, cron_job, daemon_set, deployment,
     disruption, garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication,
-    root_ca, service, stateful_set, taint_eviction, ttl,
+    root_ca, service, stateful_set, taint_eviction, ttl, volumes,
 };
 use client::Kind;
 
@@ -97,6 +97,8 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(garbage::GarbageController),
         Box::new(aggregation::AggregationController),
         Box::new(protection::ProtectionController),
+        Box::new(volumes::BinderController),
+        Box::new(volumes::EphemeralController),
         Box::new(pod_gc::PodGcController::keeping(config.finished_pods_kept)),
     ]
 }

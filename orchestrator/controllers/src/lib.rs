@@ -39,6 +39,7 @@ pub mod stateful_set;
 pub mod taint_eviction;
 pub mod task;
 pub mod ttl;
+pub mod volumes;
 pub mod world;
 
 use tokio_util::sync::CancellationToken;

@@ -12,12 +12,13 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController,
-    Service, Taint, Toleration,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimTemplate, Pod, ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -105,10 +106,9 @@ pub enum Body {
     ClusterRole(Arc<ClusterRole>),
     /// The kind that a definition serves, once it does.
     Definition(Option<Kind>),
-    /// Whether a volume is bound to a claim.
-    Volume {
-        bound: bool,
-    },
+    Volume(Arc<PersistentVolume>),
+    Claim(Arc<PersistentVolumeClaim>),
+    StorageClass(Arc<StorageClass>),
     /// A ConfigMap, and a hash of what it says.
     Config {
         hash: String,
@@ -151,7 +151,7 @@ pub struct PodRow {
     /// The claims that its volumes name.
     pub claims: Vec<String>,
     /// Those that are made for it.
-    pub own_claims: Vec<String>,
+    pub own_claims: Vec<OwnClaim>,
     /// Its agent is done with it, or it was deleted by force.
     pub is_shut_down: bool,
     /// Of a pod that a Job has to do with.
@@ -161,6 +161,13 @@ pub struct PodRow {
     pub requests: Vec<Requests>,
     /// The only node that its affinity names; empty: none, or several.
     pub target: String,
+}
+
+/// A claim that is made for a pod.
+#[derive(Clone, Debug)]
+pub struct OwnClaim {
+    pub name: String,
+    pub template: PersistentVolumeClaimTemplate,
 }
 
 /// A container port that Services can name.
@@ -228,6 +235,8 @@ impl Object {
             Kind::CLUSTER_ROLE => Self::from(typed::<ClusterRole>(value)?),
             Kind::DEFINITION => Self::from(typed::<CustomResourceDefinition>(value)?),
             Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
+            Kind::PERSISTENT_VOLUME_CLAIM => Self::from(typed::<PersistentVolumeClaim>(value)?),
+            Kind::STORAGE_CLASS => Self::from(typed::<StorageClass>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
         })
     }
@@ -248,11 +257,6 @@ impl Object {
             Body::Definition(kind) => kind,
             _ => None,
         }
-    }
-
-    /// A volume that is bound to a claim.
-    pub fn is_bound_volume(&self) -> bool {
-        matches!(self.body, Body::Volume { bound: true })
     }
 
     /// The certificates in ConfigMap `kube-root-ca.crt`.
@@ -421,7 +425,8 @@ impl PodRow {
 
     /// All claims that it may use.
     pub fn claim_names(&self) -> impl Iterator<Item = &String> {
-        self.claims.iter().chain(&self.own_claims)
+        let own = self.own_claims.iter().map(|own| &own.name);
+        self.claims.iter().chain(own)
     }
 }
 
@@ -509,8 +514,13 @@ impl From<Pod> for Object {
         let claims = volumes().filter_map(|volume| volume.persistent_volume_claim.as_ref());
         let claims = claims.map(|claim| claim.claim_name.clone()).collect();
         let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-        let own_claims = volumes().filter(|volume| volume.ephemeral.is_some());
-        let own_claims = own_claims.map(|volume| format!("{pod_name}-{}", volume.name));
+        let own_claims = volumes().filter_map(|volume| {
+            let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref();
+            Some(OwnClaim {
+                name: format!("{pod_name}-{}", volume.name),
+                template: template.cloned().unwrap_or_default(),
+            })
+        });
         let own_claims = own_claims.collect();
         let is_shut_down = pod.metadata.deletion_timestamp.is_some()
             && pod.metadata.deletion_grace_period_seconds == Some(0);
@@ -604,18 +614,6 @@ impl From<Node> for Object {
             conditions: conditions.into_iter().map(|c| c.type_).collect(),
         };
         Self::new(Kind::NODE, node.metadata, Body::Node(row))
-    }
-}
-
-impl From<PersistentVolume> for Object {
-    fn from(volume: PersistentVolume) -> Self {
-        let phase = volume.status.and_then(|status| status.phase);
-        let bound = phase.as_deref() == Some("Bound");
-        Self::new(
-            Kind::PERSISTENT_VOLUME,
-            volume.metadata,
-            Body::Volume { bound },
-        )
     }
 }
 

@@ -106,7 +106,7 @@ fn uses(pod: &Object, claim: &Object) -> bool {
         owner.is_some_and(|owner| owner.uid == pod.meta.uid)
     };
     row.claims.contains(name)
-        || (row.own_claims.contains(name) && !row.is_shut_down && is_its_own())
+        || (row.own_claims.iter().any(|own| own.name == *name) && !row.is_shut_down && is_its_own())
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, Pod, ReplicationController, Service,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -232,6 +234,10 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
             Kind::PERSISTENT_VOLUME => {
                 watch::<PersistentVolume>(&mut watches, client, kind, changes);
             }
+            Kind::PERSISTENT_VOLUME_CLAIM => {
+                watch::<PersistentVolumeClaim>(&mut watches, client, kind, changes);
+            }
+            Kind::STORAGE_CLASS => watch::<StorageClass>(&mut watches, client, kind, changes),
             _ => watch_bare(&mut watches, client, kind, changes),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p scheduler --example engine [NODES]`
 
+use std::io::{Write as _, stdout};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -80,29 +81,36 @@ const CASES: [Case; 7] = [
     },
 ];
 
-fn main() {
+fn main() -> std::io::Result<()> {
     let nodes = std::env::args()
         .nth(1)
         .and_then(|it| it.parse().ok())
         .unwrap_or(5000);
-    println!(
+    writeln!(
+        stdout(),
         "{nodes} nodes\n{:36} {:>9} {:>9} {:>9} {:>9}",
-        "", "pods/s", "p50 µs", "p99 µs", "max µs"
-    );
+        "",
+        "pods/s",
+        "p50 µs",
+        "p99 µs",
+        "max µs"
+    )?;
     for case in &CASES {
         let mut costs = run(case, nodes);
         let total: f64 = costs.iter().sum();
         costs.sort_by(f64::total_cmp);
         let at = |share: f64| costs[((costs.len() - 1) as f64 * share) as usize] * 1e6;
         let rate = costs.len() as f64 / total;
-        println!(
+        writeln!(
+            stdout(),
             "{:36} {rate:>9.0} {:>9.1} {:>9.1} {:>9.1}",
             case.name,
             at(0.5),
             at(0.99),
             at(1.0)
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// The seconds that each pod took: its arrival, all decisions for it, what its victims cost, and its return.

@@ -57,7 +57,14 @@ impl From<Node> for NodeRow {
                 ..Taint::default()
             });
         }
-        let amounts = status.allocatable.or(status.capacity).unwrap_or_default();
+        let capacity = status.capacity.unwrap_or_default();
+        let mut amounts = status.allocatable.unwrap_or_else(|| capacity.clone());
+        // A kubelet copies extended resources, which others put in the capacity, with its next status.
+        for (name, amount) in capacity {
+            if name.contains('/') {
+                amounts.entry(name).or_insert(amount);
+            }
+        }
         let mut allocatable = Resources::from_quantities(&amounts);
         let max_pods = allocatable.other.remove("pods").unwrap_or(DEFAULT_PODS);
         let mut images = BTreeMap::new();

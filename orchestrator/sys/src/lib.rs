@@ -11,6 +11,7 @@ pub mod front;
 mod give_way;
 mod keep_alive;
 pub mod mounts;
+pub mod ownership;
 pub mod privileges;
 pub mod random;
 pub mod relay;

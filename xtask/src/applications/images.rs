@@ -25,7 +25,13 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         tags: &["wordpress:latest"],
-        packages: &["wordpress", "php8.2-cli", "php8.2-mysql", "php8.2-xml"],
+        packages: &[
+            "wordpress",
+            "php8.2-cli",
+            "php8.2-mysql",
+            "php8.2-xml",
+            "curl",
+        ],
         // Another web server, and the database's client programs.
         without: &[
             "apache2",
@@ -72,7 +78,7 @@ pub const RECIPES: &[Recipe] = &[
     // Programs of the applications' own: they come in a ConfigMap.
     Recipe {
         tags: &["python-kubernetes:latest"],
-        packages: &["python3", "python3-kubernetes", "python3-redis"],
+        packages: &["python3", "python3-kubernetes", "python3-redis", "curl"],
         command: &["python3"],
         ..PLAIN
     },

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccountTokenProjection};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, Pod, Secret, Service, ServiceAccountTokenProjection,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -18,6 +20,7 @@ pub struct Sources {
     pub objects: Objects,
     /// Tokens of its ServiceAccount, or why there is none.
     pub tokens: Tokens,
+    pub claimed: Claimed,
     /// Addresses of Services as environment variables have them, by name.
     pub service_env: BTreeMap<String, String>,
 }
@@ -27,6 +30,9 @@ pub type Objects = BTreeMap<(Kind, String), Arc<Contents>>;
 
 /// The tokens that a pod's volumes ask for.
 pub type Tokens = BTreeMap<TokenWish, Result<Token, String>>;
+
+/// The volumes of a pod's claims, or why there is none, by the name of the volume in the pod.
+pub type Claimed = BTreeMap<String, Result<Arc<PersistentVolume>, String>>;
 
 /// A token that a volume asks for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

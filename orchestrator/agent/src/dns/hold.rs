@@ -212,7 +212,12 @@ mod tests {
         let pair = std::iter::repeat_with(open).find_map(Result::ok).unwrap();
         let at = pair.address().unwrap();
         let _holder = holder_of(&pair, dir.path(), &file);
-        assert!(touch(&file));
+        // A process has its command line a moment after it has begun.
+        let started = Instant::now();
+        while !touch(&file) {
+            assert!(started.elapsed() < FILE_TIMEOUT, "nobody holds the sockets");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         drop(pair);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"query", at).unwrap();

@@ -7,7 +7,7 @@
 //!  ConfigMap, resolv.conf ─▶ config ────────────────────▶ │ ──▶ cache ──▶ upstream
 //! ```
 //!
-//! `rows`, `index`, `zone`, `message`, `cache`, `config` and `limits` are pure; `server`, `upstream` and this
+//! `rows`, `index`, `zone`, `message`, `cache`, `config`, `limits` and `queue` are pure; `server`, `upstream` and this
 //! file are the shell. Directory come from the watches that the datapath has anyway: an answer is right as soon
 //! as the change was heard of. Who answers is the agent's own affair, so the Service has no EndpointSlice in
 //! the API. If its owner gives it a selector, its pods answer and this node's resolver does not.
@@ -19,6 +19,7 @@ mod index;
 mod limits;
 mod message;
 mod numbers;
+mod queue;
 mod resolver;
 mod rows;
 mod server;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::message::{self, Asked, Read, Transport};
 use super::numbers::Reason;
+use super::queue::Queue;
 use super::resolver::{Resolver, Step};
 use super::upstream::framed;
 use super::zone::Answer;
@@ -19,8 +20,9 @@ use sys::Shutdown;
 
 /// A longer query is cut, and refused.
 const LARGEST_QUERY: usize = 4096;
-/// Queries that are taken in one go, before other tasks have their turn.
-const BATCH: usize = 64;
+/// Queries that are taken out of the kernel's queue in one go, and answered before it is looked into again.
+const TAKEN_AT_ONCE: usize = 1024;
+const ANSWERED_AT_ONCE: usize = 16;
 /// How long a connection may be silent, and an answer on its way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,31 +33,49 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn datagrams(socket: UdpSocket, resolver: Arc<Resolver>, shutdown: Shutdown) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; LARGEST_QUERY];
-    while let Some(ready) = shutdown.unless(socket.readable()).await {
-        if let Err(error) = ready {
-            tracing::warn!(%error, "the socket of the cluster's DNS is not readable");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        }
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, client)) => datagram(&socket, &resolver, &buffer[..length], client),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    tracing::debug!(%error, "a query was not received");
-                    break;
+    let mut queue = Queue::default();
+    while !shutdown.is_requested() {
+        if queue.is_empty() {
+            match shutdown.unless(socket.readable()).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the socket of the cluster's DNS is not readable");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+        take(&socket, &resolver, &mut buffer, &mut queue);
+        let next = std::iter::from_fn(|| queue.pop());
+        for (client, bytes) in next.take(ANSWERED_AT_ONCE) {
+            datagram(&socket, &resolver, &bytes, client);
+        }
         tokio::task::yield_now().await;
+    }
+    // What the kernel still has is the next agent's.
+    while let Some((client, bytes)) = queue.pop() {
+        datagram(&socket, &resolver, &bytes, client);
+    }
+}
+
+/// Takes out of the kernel's queue what is there.
+fn take(socket: &UdpSocket, resolver: &Resolver, buffer: &mut [u8], queue: &mut Queue) {
+    for _ in 0..TAKEN_AT_ONCE {
+        let (length, client) = match socket.try_recv_from(buffer) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => return tracing::debug!(%error, "a query was not received"),
+        };
+        if let Err(reason) = admit(resolver, client) {
+            resolver.numbers.dropped(reason);
+        } else if !queue.push(client, &buffer[..length]) {
+            resolver.numbers.dropped(Reason::Full);
+        }
     }
 }
 
 /// One query; what must be asked of other servers is a task of its own.
 fn datagram(socket: &Arc<UdpSocket>, resolver: &Arc<Resolver>, bytes: &[u8], client: SocketAddr) {
-    if let Err(reason) = admit(resolver, client) {
-        return resolver.numbers.dropped(reason);
-    }
     let asked = match message::read(bytes) {
         Read::Ignored => return resolver.numbers.dropped(Reason::Malformed),
         Read::Refused(bytes) => return send(socket, resolver, &bytes, client),

@@ -3,6 +3,7 @@
 //! Owns the pod's [`Memory`]. Decides nothing: the order of a pod's life is the plan's, how it reads
 //! the status'. A step that fails is remembered with its reason and planned again after a pause.
 
+mod claims;
 mod execute;
 mod files;
 mod hooks;
@@ -37,6 +38,7 @@ use super::resize::{self, Allocations, Given};
 use super::shape;
 use super::status::{self, Place};
 use crate::api::events::Recorder;
+use crate::api::sources::Claimed;
 use crate::api::watched::{Reference, Watched};
 use crate::metrics::Metrics;
 use crate::network::drain::{self, Progress};
@@ -186,6 +188,8 @@ struct Worker<R, N> {
     /// The links to logs that there are.
     log_links: Links,
     tokens: tokens::Tokens,
+    /// What was read of the pod's claims.
+    claimed: Claimed,
     /// Measures the volumes that have a limit.
     gauge: Option<AbortOnDropHandle<()>>,
     /// By container name: the image of its next start, if it was there when it was looked for.
@@ -240,6 +244,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             wanted,
             log_links: Links::default(),
             tokens: tokens::Tokens::default(),
+            claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),
             pull_failures: BTreeMap::new(),

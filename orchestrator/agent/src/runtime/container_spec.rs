@@ -340,7 +340,7 @@ fn mounts(
                 place
             }
         };
-        let read_only = written || wanted.read_only.unwrap_or(false);
+        let read_only = written || volume.read_only || wanted.read_only.unwrap_or(false);
         let target = in_container(&wanted.mount_path);
         mounts.push(Mount {
             source,

@@ -1,11 +1,16 @@
 //! A pod's files on the node: its directory, its volumes, its `/etc`.
 //!
-//! Owns `<data>/pods/<uid>`. Made when the pod starts, gone when it is released.
+//! Owns `<data>/pods/<uid>`, made when the pod starts, gone when it is released, and the local volumes in
+//! `<data>/images`, which outlive pods.
 
+pub mod claimed;
 mod empty_dir;
 mod etc;
 mod host_path;
+pub mod images;
+pub mod keeper;
 pub mod nested;
+mod nfs;
 mod projected;
 mod sub_path;
 mod write;
@@ -24,8 +29,10 @@ use crate::api::sources::Sources;
 use crate::dns::node_resolv_conf;
 use crate::pod::downward::Facts;
 use crate::runtime::container_spec::SpecError;
+use claimed::{Backing, Found};
+use images::Images;
 use sys::beneath::Dir;
-use sys::mounts;
+use sys::{mounts, ownership};
 
 pub use empty_dir::{Limited, limited};
 use etc::NodeFiles;
@@ -46,6 +53,7 @@ const MEMORY: &str = "memory";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodDir {
     root: PathBuf,
+    images: Images,
 }
 
 /// A volume that is there.
@@ -53,6 +61,8 @@ pub struct PodDir {
 pub struct Made {
     pub path: PathBuf,
     pub origin: Origin,
+    /// No container writes it, whatever its mount says.
+    pub read_only: bool,
 }
 
 /// What writes a volume.
@@ -70,6 +80,7 @@ impl PodDir {
     pub fn new(data_dir: &Path, uid: &str) -> PodDir {
         PodDir {
             root: data_dir.join(PODS).join(uid),
+            images: Images::new(data_dir),
         }
     }
 
@@ -174,12 +185,14 @@ impl PodDir {
     pub fn remove_all(data_dir: &Path) -> io::Result<usize> {
         let pods = PodDir::all(data_dir)?.len();
         remove_with_mounts(&data_dir.join(PODS))?;
+        Images::new(data_dir).unmount_all()?;
         Ok(pods)
     }
 
-    /// Removes the volumes of a pod that has ended; its termination messages stay.
+    /// Removes the volumes of a pod that has ended; its termination messages and its claims' volumes stay.
     pub fn remove_volumes(&self) -> io::Result<()> {
         mounts::detach_below(&self.root)?;
+        self.images.release(self.uid())?;
         let root = match Dir::open(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             root => root?,
@@ -193,7 +206,14 @@ impl PodDir {
     /// Removes everything of the pod; an absent directory is a success. What containers mounted inside is
     /// detached first, and what stays mounted is not touched.
     pub fn remove(&self) -> io::Result<()> {
+        mounts::detach_below(&self.root)?;
+        self.images.release(self.uid())?;
         remove_with_mounts(&self.root)
+    }
+
+    fn uid(&self) -> &str {
+        let name = self.root.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
     }
 
     fn make_volume(
@@ -203,16 +223,12 @@ impl PodDir {
         sources: &Sources,
         facts: &Facts,
     ) -> Result<Made, SpecError> {
-        if let Some(wanted) = &volume.host_path {
-            let path = host_path::find_or_make(wanted)?;
-            return Ok(Made {
-                path,
-                origin: Origin::Host,
-            });
-        }
         if !is_label(&volume.name) {
             let message = format!("{:?} is not a name of a volume", volume.name);
             return Err(failed_mount(message));
+        }
+        if let Some(found) = claimed::find(volume, sources, &facts.node_name)? {
+            return self.make_backing(pod, &volume.name, found);
         }
         let (path, origin) = match &volume.empty_dir {
             Some(wanted) => {
@@ -224,7 +240,67 @@ impl PodDir {
                 (path, Origin::Written)
             }
         };
-        Ok(Made { path, origin })
+        Ok(Made {
+            path,
+            origin,
+            read_only: false,
+        })
+    }
+
+    /// Mounts what is not the pod's own.
+    fn make_backing(&self, pod: &Pod, name: &str, found: Found) -> Result<Made, SpecError> {
+        let (path, origin) = match &found.backing {
+            Backing::HostPath(wanted) => (host_path::find_or_make(wanted)?, Origin::Host),
+            Backing::Directory(path) => {
+                if !path.is_dir() {
+                    let why = format!("path {:?} is not a directory of this node", path.display());
+                    return Err(failed_mount(why));
+                }
+                (path.clone(), Origin::Shared)
+            }
+            Backing::Image(wanted) => {
+                let path = self.images.take(wanted, self.uid()).map_err(io_failed)?;
+                (path, Origin::Shared)
+            }
+            Backing::Nfs(export) => {
+                let path = self.volumes().join(name);
+                make_dir(&path, 0o755).map_err(io_failed)?;
+                if !is_mounted(&path).map_err(io_failed)? {
+                    nfs::mount_at(export, &path).map_err(io_failed)?;
+                }
+                (path, Origin::Shared)
+            }
+        };
+        let owned = matches!(found.backing, Backing::Directory(_) | Backing::Image(_));
+        if owned && !found.read_only {
+            self.give_to_group(pod, name, &path)?;
+        }
+        Ok(Made {
+            path,
+            origin,
+            read_only: found.read_only,
+        })
+    }
+
+    /// Gives a volume's files to the pod's group, once for the pod.
+    fn give_to_group(&self, pod: &Pod, name: &str, path: &Path) -> Result<(), SpecError> {
+        let Some(group) = fs_group(pod)? else {
+            return Ok(());
+        };
+        let marks = self.root.join(MADE);
+        let given = marks.join(name);
+        if given.exists() {
+            return Ok(());
+        }
+        let give = || -> io::Result<()> {
+            let root = Dir::open(path)?;
+            if !(on_root_mismatch(pod) && ownership::is_given(&root, group)?) {
+                ownership::give(&root, group)?;
+            }
+            make_dir(&marks, 0o755)?;
+            fs::File::create(&given).map(drop)
+        };
+        give().map_err(|error| failed_mount(format!("applyFSGroup failed for vol {name}: {error}")))
     }
 
     /// Where volumes lie that may be on a disk.
@@ -252,6 +328,16 @@ fn fs_group(pod: &Pod) -> Result<Option<u32>, SpecError> {
     let group = context.and_then(|context| context.fs_group);
     let number = group.map(u32::try_from).transpose();
     number.map_err(|_| failed_mount(format!("invalid fsGroup {}", group.unwrap_or_default())))
+}
+
+/// Whether a volume whose root has the group is taken to have it everywhere (KEP-695).
+fn on_root_mismatch(pod: &Pod) -> bool {
+    let context = pod
+        .spec
+        .as_ref()
+        .and_then(|it| it.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    policy == Some("OnRootMismatch")
 }
 
 /// A DNS label, as validation wants it: it is one name of a path.

@@ -36,6 +36,7 @@ fn sources() -> Sources {
     ];
     Sources {
         objects: objects.into(),
+        claimed: Default::default(),
         service_env: BTreeMap::new(),
         tokens: Tokens::from([
             (wish("", 3607), Ok(Token("a.b.c".into()))),

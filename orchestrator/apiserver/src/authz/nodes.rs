@@ -8,8 +8,10 @@ use crate::State;
 use crate::authn::User;
 use crate::cache::{Cached, Referent};
 use crate::registry::Snapshot;
+use crate::reply;
 use crate::request::{Target, Verb};
 use crate::{applied, samples};
+use api::kinds::storage::local;
 use api::{ApiError, Behaviour, Subresource};
 
 /// Where nodes' leases live.
@@ -41,6 +43,10 @@ enum Whose {
     AllBound,
     /// The one that a bound pod refers to.
     Referred,
+    /// A volume whose claim a bound pod refers to, or that is on the node's own disk.
+    Volume,
+    /// A volume that is on the node's own disk: `node_writes` looks at what changes.
+    OwnVolume,
     /// The node's own lease.
     OwnLease,
     /// A new one in that namespace.
@@ -67,6 +73,9 @@ static NODE_RULES: &[Rule] = &[
         subresource: Some(Subresource::Token),
         ..rule("", "serviceaccounts", &[Verb::Create], Whose::Referred)
     },
+    rule("", "persistentvolumeclaims", &[Verb::Get], Whose::Referred),
+    rule("", "persistentvolumes", READ, Whose::Volume),
+    rule("", "persistentvolumes", &[Verb::Patch], Whose::OwnVolume),
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
@@ -144,6 +153,18 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
                 is_every_nodes(kind, namespace, &name) || cache.refers(node, kind, namespace, &name)
             };
             (found.is_some_and(referred), unrelated())
+        }
+        Whose::Volume | Whose::OwnVolume => {
+            let only = match name {
+                Some(name) => Some(name.to_owned()),
+                None => wish.required("metadata.name"),
+            };
+            let reads = matches!(rule.whose, Whose::Volume);
+            let allowed = match only {
+                Some(name) => may_volume(state, node, target, &name, reads),
+                None => reads && selects_own_volumes(wish, node),
+            };
+            (allowed, unrelated())
         }
         Whose::NewLease => (
             namespace == LEASE_NAMESPACE,
@@ -255,6 +276,28 @@ pub fn absent_pod<'a>(state: &State, target: &'a Target) -> Option<&'a str> {
     let (namespace, name) = (target.namespace.as_ref()?, target.name.as_deref()?);
     let found = state.objects.cache.get(target.storage(), namespace, name);
     (is_pod && found.is_none()).then_some(name)
+}
+
+/// By the label that says whose disk a volume is on, and nothing else.
+fn selects_own_volumes(wish: Wish<'_>, node: &str) -> bool {
+    let selector = wish.query.and_then(|query| query.get("labelSelector"));
+    selector.is_some_and(|selector| *selector == format!("{}={node}", local::NODE_LABEL))
+}
+
+/// Whether a volume is the node's own, or its pods'. Of one that is not there, a node that reads its name
+/// hears so.
+fn may_volume(state: &State, node: &str, target: &Target, name: &str, reads: bool) -> bool {
+    let cache = &state.objects.cache;
+    let Some(found) = cache.get(target.storage(), "", name) else {
+        return reads && target.name.is_some();
+    };
+    let Ok(volume) = reply::parse(&found.bytes()) else {
+        return false;
+    };
+    let claim = &volume["spec"]["claimRef"];
+    let text = |field: &str| claim[field].as_str().unwrap_or_default();
+    let used = || cache.refers(node, Referent::Claim, text("namespace"), text("name"));
+    local::node_of(&volume) == Some(node) || (reads && used())
 }
 
 fn own_pod(state: &State, node: &str, target: &Target) -> bool {

@@ -1,4 +1,4 @@
-//! Which Secrets, ConfigMaps and ServiceAccounts the pods of a node refer to: what its agent may
+//! Which Secrets, ConfigMaps, ServiceAccounts and claims the pods of a node refer to: what its agent may
 //! read. Kept by the cache, so it is never older than the pod that the agent was told of.
 
 use std::borrow::Cow;
@@ -16,6 +16,7 @@ pub enum Referent {
     ConfigMap,
     Secret,
     ServiceAccount,
+    Claim,
 }
 
 impl Referent {
@@ -25,6 +26,7 @@ impl Referent {
             "configmaps" => Some(Self::ConfigMap),
             "secrets" => Some(Self::Secret),
             "serviceaccounts" => Some(Self::ServiceAccount),
+            "persistentvolumeclaims" => Some(Self::Claim),
             _ => None,
         }
     }
@@ -78,7 +80,7 @@ impl References {
 
 /// The node that a pod is bound to, and what it refers to.
 fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
-    let spec = serde_json::from_slice::<Pod<'_>>(pod)?.spec;
+    let Pod { metadata, spec } = serde_json::from_slice::<Pod<'_>>(pod)?;
     let mut named = vec![(Referent::ServiceAccount, spec.service_account_name)];
     let pull = spec.image_pull_secrets.into_iter();
     named.extend(pull.map(|secret| (Referent::Secret, secret.name)));
@@ -94,6 +96,13 @@ fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
         }
     }
     for volume in spec.volumes {
+        let claim = volume.persistent_volume_claim;
+        named.extend(claim.map(|it| (Referent::Claim, it.name)));
+        // Made for the pod (KEP-1698).
+        let made = volume
+            .ephemeral
+            .map(|_| format!("{}-{}", metadata.name, volume.name));
+        named.extend(made.map(|it| (Referent::Claim, it.into())));
         let own = Source {
             config_map: volume.config_map,
             secret: volume.secret,
@@ -115,6 +124,8 @@ fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
 /// The part of a pod that names others.
 #[derive(Deserialize)]
 struct Pod<'a> {
+    #[serde(borrow, default)]
+    metadata: Name<'a>,
     #[serde(borrow)]
     spec: Spec<'a>,
 }
@@ -158,6 +169,11 @@ struct Env<'a> {
 #[serde(default, rename_all = "camelCase")]
 struct Volume<'a> {
     #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    persistent_volume_claim: Option<Name<'a>>,
+    ephemeral: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
     config_map: Option<Name<'a>>,
     #[serde(borrow)]
     secret: Option<Name<'a>>,
@@ -190,7 +206,7 @@ struct Source<'a> {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Name<'a> {
-    #[serde(borrow, alias = "secretName")]
+    #[serde(borrow, alias = "secretName", alias = "claimName")]
     name: Cow<'a, str>,
 }
 
@@ -227,6 +243,8 @@ mod tests {
                 {"name": "d", "projected": {"sources": [
                     from("secret", "part"), from("configMap", "map-part"),
                     {"serviceAccountToken": {"path": "token"}}]}},
+                {"name": "e", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "f", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
             ],
         }});
         let (node, named) = read(pod.to_string().as_bytes()).expect("it reads");
@@ -248,6 +266,7 @@ mod tests {
         let maps = ["map-all", "map-key", "map-part", "map-volume"];
         assert_eq!(of(Referent::ConfigMap), maps);
         assert_eq!(of(Referent::ServiceAccount), ["account"]);
+        assert_eq!(of(Referent::Claim), ["data", "p-f"]);
     }
 
     #[test]

@@ -36,6 +36,9 @@ const ALLOWED: &[&str] = &[
     "get nodes other",
     "get nodes own",
     "get nodes/status own",
+    // None is there: the node hears so.
+    "get persistentvolumes other",
+    "get persistentvolumes own",
     "get pods own",
     "get pods/status own",
     "get runtimeclasses other",

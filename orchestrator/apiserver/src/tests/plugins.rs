@@ -56,6 +56,10 @@ async fn pods_are_given_five_minutes_on_a_node_that_is_away() {
 #[tokio::test]
 async fn claims_get_the_newest_default_class_unless_they_name_one() {
     let cluster = Cluster::start().await;
+    let made = cluster.post(CLAIMS, claim("first")).await.expect(201);
+    assert_eq!(made["spec"]["storageClassName"], "local");
+    let local = format!("{STORAGE_CLASSES}/local");
+    cluster.delete(&local).await.expect(200);
     let made = cluster.post(CLAIMS, claim("none")).await.expect(201);
     assert_eq!(made["spec"]["storageClassName"], Value::Null);
     for (name, is_default) in [("slow", false), ("b", true), ("a", true)] {

@@ -211,6 +211,19 @@ fn an_init_container_counts_at_its_height_and_a_sidecar_for_good() {
     }
 }
 
+/// Kubernetes' own tests of preemption give nodes a resource by their capacity alone.
+#[test]
+fn an_extended_resource_of_the_capacity_is_allocatable_and_nothing_else_is() {
+    let row = node("a", |node| {
+        node["status"]["capacity"] =
+            json!({"cpu": "64", "hugepages-2Mi": "1Gi", "example.com/x": "3"});
+    });
+    let amounts = [("example.com/x", 3), ("hugepages-2Mi", 0), ("cpu", 2000)];
+    for (name, amount) in amounts {
+        assert_eq!(row.allocatable.amount(name), amount, "{name}");
+    }
+}
+
 #[test]
 fn a_container_counts_as_what_it_was_given_until_it_has_less() {
     let value = json!({

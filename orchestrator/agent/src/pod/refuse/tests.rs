@@ -74,10 +74,10 @@ fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
     let none = || json!({});
     let cases = [
         (
-            volume(json!({"name": "v", "nfs": {"server": "s", "path": "/"}})),
+            volume(json!({"name": "v", "iscsi": {"lun": 1}})),
             none(),
             "Unsupported",
-            "spec.volumes[0].nfs: volumes of this type are not supported",
+            "spec.volumes[0].iscsi: volumes of this type are not supported",
         ),
         (
             context(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]})),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::api::events;
-use crate::api::sources::{self, Objects, Sources, Tokens};
+use crate::api::sources::{self, Claimed, Objects, Sources, Tokens};
 use crate::network::wiring::PodNetwork;
 use crate::pod::downward::Facts;
 use crate::pod::shape::{self, Outcome};
@@ -95,6 +95,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let sources = Sources {
             objects,
             tokens,
+            claimed: Claimed::new(),
             service_env: BTreeMap::new(),
         };
         let (dir, pod, facts) = (self.dir.clone(), self.update.pod.clone(), self.facts());
@@ -144,6 +145,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Ok(Sources {
             objects,
             tokens,
+            claimed: self.claimed(pod).await,
             service_env: service_env?,
         })
     }

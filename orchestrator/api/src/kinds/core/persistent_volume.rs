@@ -72,6 +72,9 @@ const SOURCE_DEFAULTS: [(&str, &str, &str); 10] = [
     ("hostPath", "type", ""),
 ];
 
+/// The annotation that names what has made a volume for its claim.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
 /// The finalizer that keeps a volume while it is bound to a claim.
 pub const PROTECTION: &str = "kubernetes.io/pv-protection";
 

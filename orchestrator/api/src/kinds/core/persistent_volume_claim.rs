@@ -15,10 +15,25 @@ use crate::validation::selector::label_selector;
 use crate::validation::{At, Errors, names};
 
 /// Where claims named their class before there was a field for it.
-pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 const IMMUTABLE: &str = "spec is immutable after creation except resources.requests and \
     volumeAttributesClassName for bound claims";
+
+/// The annotation by which the scheduler names the node that a claim's volume shall be for.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// The annotation of a claim whose binding is complete on both sides.
+pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+
+/// The annotation of a claim or a volume whose partner the binder has chosen.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+
+/// The annotations by which a claim names its external provisioner: as it is now, and as it was once.
+pub const PROVISIONER: [&str; 2] = [
+    "volume.kubernetes.io/storage-provisioner",
+    "volume.beta.kubernetes.io/storage-provisioner",
+];
 
 /// The finalizer that keeps a claim while a pod uses it.
 pub const PROTECTION: &str = "kubernetes.io/pvc-protection";

@@ -13,7 +13,7 @@ use crate::resource::{Resource, Scope};
 use crate::validation::{At, Errors, names};
 
 /// Marks the class of claims that name none.
-const IS_DEFAULT: [&str; 2] = [
+pub const IS_DEFAULT: [&str; 2] = [
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
 ];

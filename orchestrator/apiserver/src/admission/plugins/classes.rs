@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::is_whole;
 use crate::admission::Attributes;
 use crate::reply;
+use api::kinds::core::persistent_volume_claim;
+use api::kinds::storage::storage_class;
 use api::{ApiError, Behaviour, meta};
 
 /// Which objects get a class, and where it is named.
@@ -20,13 +22,10 @@ struct Classed {
 const STORAGE: Classed = Classed {
     behaviour: Behaviour::Claim,
     field: "storageClassName",
-    annotation: "volume.beta.kubernetes.io/storage-class",
+    annotation: persistent_volume_claim::CLASS_ANNOTATION,
     classes: "storageclasses",
     class_group: "storage.k8s.io",
-    marks: &[
-        "storageclass.kubernetes.io/is-default-class",
-        "storageclass.beta.kubernetes.io/is-default-class",
-    ],
+    marks: &storage_class::IS_DEFAULT,
 };
 
 const INGRESS: Classed = Classed {
