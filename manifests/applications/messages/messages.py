@@ -16,6 +16,7 @@ TIMEOUT_S = 5
 COPIES = 3
 # Seconds after which an order whose worker is gone is another's.
 WORK_S = 10
+ACKNOWLEDGE = "$JS.ACK."
 
 
 class Connection:
@@ -55,8 +56,9 @@ class Connection:
             elif words[0] in (b"MSG", b"HMSG"):
                 data = self.file.read(int(words[-1]) + 2)[:-2]
                 head = int(words[-2]) if words[0] == b"HMSG" else 0
-                if words[1].decode() == reply or words[1].decode().startswith("$JS.ACK"):
-                    back = words[3].decode() if len(words) == (6 if head else 5) else None
+                back = words[3].decode() if len(words) == (6 if head else 5) else ""
+                # A message of a stream keeps its own subject; it says where it is to be acknowledged.
+                if words[1].decode() == reply or back.startswith(ACKNOWLEDGE):
                     return data[head:], data[:head], back
 
     def call(self, name, request=None):
@@ -106,7 +108,7 @@ def work(connection):
     while True:
         wanted = json.dumps({"batch": 1, "expires": 2 * 10**9}).encode()
         order, status, back = connection.ask("$JS.API.CONSUMER.MSG.NEXT.orders.workers", wanted)
-        if back is None or not back.startswith("$JS.ACK"):
+        if not back.startswith(ACKNOWLEDGE):
             # No order for two seconds, or a server that does not lead.
             if b" 408" not in status and b" 404" not in status:
                 raise ConnectionError(repr(status))

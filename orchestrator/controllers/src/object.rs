@@ -12,9 +12,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume,
-    PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, PodTemplateSpec,
-    ReplicationController, Service, Taint, Toleration,
+    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, ReplicationController, Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -28,7 +26,8 @@ use super::autoscaling::row::Requests;
 use super::daemon_set::row::DaemonRow;
 use super::job::row::JobPod;
 use super::node_lifecycle;
-use super::revisions::RevisionRow;
+use super::replication::row::SetRow;
+use super::revisions::{self, RevisionRow};
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
 use api::annotations::{FAILOVER, FAILOVER_FAST};
@@ -109,6 +108,10 @@ pub enum Body {
     Volume(Arc<PersistentVolume>),
     Claim(Arc<PersistentVolumeClaim>),
     StorageClass(Arc<StorageClass>),
+    /// A ConfigMap, and a hash of what it says.
+    Config {
+        hash: String,
+    },
     /// What the ConfigMap with the cluster's certificates says.
     RootCa(Option<String>),
     Bare,
@@ -201,29 +204,6 @@ pub struct NamespaceRow {
     pub spec_finalizers: Vec<String>,
     /// Type, status and message of each condition.
     pub conditions: Vec<[String; 3]>,
-}
-
-/// A ReplicaSet or a ReplicationController: they differ only in how they write their selector.
-#[derive(Clone, Debug)]
-pub struct SetRow {
-    pub annotations: BTreeMap<String, String>,
-    pub replicas: i32,
-    pub selector: LabelSelector,
-    pub template: Option<PodTemplateSpec>,
-    pub min_ready_seconds: i32,
-    pub status: SetStatus,
-}
-
-/// The status of a set.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SetStatus {
-    pub replicas: i32,
-    pub fully_labeled: i32,
-    pub ready: i32,
-    pub available: i32,
-    pub observed_generation: i64,
-    /// The message of the condition ReplicaFailure, if it is true: reason and text.
-    pub failure: Option<(String, String)>,
 }
 
 impl Object {
@@ -456,7 +436,11 @@ impl From<ConfigMap> for Object {
                 let bundle = map.data.and_then(|mut data| data.remove("ca.crt"));
                 Body::RootCa(bundle)
             }
-            _ => Body::Bare,
+            _ => {
+                let says = serde_json::json!([map.data, map.binary_data]);
+                let hash = revisions::hash(&says, 0);
+                Body::Config { hash }
+            }
         };
         Self::new(Kind::CONFIG_MAP, map.metadata, body)
     }
@@ -716,67 +700,6 @@ impl From<Deployment> for Object {
         )
     }
 }
-
-impl From<ReplicaSet> for Object {
-    fn from(set: ReplicaSet) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(LabelSelector::from_object(Some(&spec.selector)).ok()),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(Kind::REPLICA_SET, metadata, Body::Set(Arc::new(row)))
-    }
-}
-
-impl From<ReplicationController> for Object {
-    fn from(set: ReplicationController) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty());
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(selector.map(LabelSelector::from_map)),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(
-            Kind::REPLICATION_CONTROLLER,
-            metadata,
-            Body::Set(Arc::new(row)),
-        )
-    }
-}
-
-const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
 pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {
