@@ -1,6 +1,9 @@
 //! What Kubernetes' conformance tests after 1.20 ask of workloads: each test has the name of one of theirs
 //! (`conformance-since-1.20.txt`), and does what it does against a hollow cluster.
 
+#[path = "conformance_since/batch.rs"]
+mod batch;
+
 use serde_json::{Value, json};
 use tests::hollow::{Hollow, items, path};
 

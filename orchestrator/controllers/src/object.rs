@@ -12,7 +12,9 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, ReplicationController, Service, Taint, Toleration,
+    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, ReplicationController,
+    Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
