@@ -406,16 +406,17 @@ impl Body {
             running: self.running.clone(),
         };
         self.measure(told.health, context.recorder.clone(), &shutdown);
-        let keeper = keeper::run(
-            self.client.clone(),
-            name.clone(),
-            self.config.data_dir.clone(),
-            shutdown.clone(),
-        );
-        tokio::spawn(keeper);
+        self.keep_local_volumes(&shutdown);
         let manifests = self.static_pods(&shutdown);
         pods::run(Arc::new(context), manifests, shutdown).await;
         Ok(())
+    }
+
+    /// Starts to make, grow and remove the volumes on this node's disk.
+    fn keep_local_volumes(&self, shutdown: &Shutdown) {
+        let (client, name) = (self.client.clone(), self.config.node_name.clone());
+        let data_dir = self.config.data_dir.clone();
+        tokio::spawn(keeper::run(client, name, data_dir, shutdown.clone()));
     }
 
     /// Starts to read the directory of manifests, if there is one.

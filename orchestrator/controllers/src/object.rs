@@ -12,9 +12,9 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume,
-    PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, ReplicationController,
-    Service, Taint, Toleration,
+    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimTemplate, Pod, PodCondition, PodSpec, ReplicationController, Service,
+    Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -496,10 +496,6 @@ impl From<Pod> for Object {
         let fails_over_fast = annotations.any(|(k, v)| k == FAILOVER && v == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
-        // Init containers that go on running serve as well (KEP-753).
-        let sidecars = spec.init_containers.iter().flatten();
-        let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let ports = named_ports(spec.containers.iter().chain(sidecars));
         let mut ips: Vec<String> = status
             .pod_ips
             .into_iter()
@@ -544,7 +540,7 @@ impl From<Pod> for Object {
                 .sum(),
             deletion_cost: cost.map(|(_, v)| v.parse().unwrap_or(0)).sum(),
             ips,
-            ports,
+            ports: named_ports(&spec),
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -569,7 +565,11 @@ fn since(condition: Option<&PodCondition>) -> Option<Timestamp> {
     Some(time.0)
 }
 
-fn named_ports<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<NamedPort> {
+fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
+    // Init containers that go on running serve as well (KEP-753).
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     let named = ports.map(|port| NamedPort {
         name: port.name.clone().unwrap_or_default(),
