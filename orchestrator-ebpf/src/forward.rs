@@ -102,7 +102,10 @@ pub fn deliver(packet: &mut Packet, endpoint: &Endpoint, rule: Rule) -> Result<T
         return Err(DropReason::Hairpin);
     }
     let rule = admit(packet, endpoint, rule)?;
-    let verdict = if endpoint.is_host() {
+    if endpoint.is_queued() {
+        packet.mark_queued();
+    }
+    let verdict = if endpoint.is_redirected() {
         Verdict::Node
     } else {
         Verdict::Peer

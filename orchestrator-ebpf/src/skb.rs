@@ -16,6 +16,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_change_tail, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
     bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
+use orchestrator_common::maps::endpoints::Endpoint;
 use orchestrator_common::{Addr, DropReason, Mac, Scope, Tuple, csum};
 
 use crate::packet::{self, ETHERNET, Fragment, Headers, Icmp, Unparsed};
@@ -394,6 +395,20 @@ impl Packet {
             let rest = bytes::load::<u16>(start + 10) ^ bytes::load::<u16>(mac + 4);
             first | u32::from(rest) == 0
         }
+    }
+
+    /// Says to the hook behind the queue of a limited endpoint that the packet was delivered.
+    #[inline(always)]
+    pub fn mark_queued(&self) {
+        // SAFETY: the context that the kernel called the program with.
+        unsafe { (*self.skb).mark = Endpoint::QUEUED_MARK };
+    }
+
+    /// Whether that was said.
+    #[inline(always)]
+    pub fn is_queued(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark == Endpoint::QUEUED_MARK }
     }
 
     /// Writes destination and source of the frame, as `Mac::frame` puts them in words.

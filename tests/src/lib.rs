@@ -7,6 +7,7 @@ pub mod clients;
 pub mod cluster;
 pub mod control_plane;
 pub mod fuzz;
+pub mod hollow;
 pub mod http_load;
 pub mod kernel_log;
 pub mod netns;

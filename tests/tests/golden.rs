@@ -238,6 +238,7 @@ fn local_pod(addrs: Addrs, serial: u8, host_network: bool) -> LocalPod {
         host_mac: [2, 0, 0, 0, 2, serial],
         netns_cookie: 100 + u64::from(serial),
         host_network,
+        is_queued: false,
     }
 }
 

@@ -98,6 +98,7 @@ impl Server {
             node_name: NODE.to_owned(),
             node_ips: ADDRESS.parse().expect("an address"),
             data_dir: self.file("agent"),
+            registration: Default::default(),
         };
         let member = join::join(&applicant).await.expect("the node joins");
         (applicant, member)
@@ -237,7 +238,11 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let (client, stale) = (asks(&renewed, false), asks(&first, false));
     let shared = asks(&renewed, true);
     let port = free_port();
-    let served = Served::new(Arc::new(FakeRuntime::default()), Arc::default());
+    let served = Served::new(
+        Arc::new(FakeRuntime::default()),
+        Arc::default(),
+        Default::default(),
+    );
     let agent = serve::run(port, renewed.subscribe(), served, shutdown.clone());
     let agent = tokio::spawn(agent);
     server.place_node(port).await;
@@ -308,6 +313,8 @@ impl Agent {
             membership: renewed.subscribe(),
             listed: listed.subscribe(),
             health: health.subscribe(),
+            running: Arc::default(),
+            fence: Default::default(),
         };
         let facts = NodeFacts {
             name: NODE.to_owned(),
@@ -318,6 +325,7 @@ impl Agent {
                 disk_bytes: 1 << 30,
             },
             system: Default::default(),
+            reserved: Default::default(),
         };
         let refused = Arc::new(Notify::new());
         let renewing = renewal::run(

@@ -462,13 +462,17 @@ fn a_pod_that_one_service_drops_and_another_takes_is_stopped_when_the_other_know
     }
 }
 
-/// So many seeds, or the one of SIM_SEED.
+/// So many seeds, or the one of `SIM_SEED`, or those of `SIM_SEEDS=FROM..TO` for a long run in parts.
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("SIM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-    {
-        Some(seed) => vec![seed],
-        None => (0..count).collect(),
+    let asked = |name: &str| std::env::var(name).ok();
+    let one = asked("SIM_SEED").and_then(|text| text.parse().ok());
+    let many = asked("SIM_SEEDS").and_then(|text| {
+        let (from, to) = text.split_once("..")?;
+        Some((from.parse().ok()?, to.parse().ok()?))
+    });
+    match (one, many) {
+        (Some(seed), _) => vec![seed],
+        (None, Some((from, to))) => (from..to).collect(),
+        (None, None) => (0..count).collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: each is a program of the crate `tests`; results are a table on the
 //! screen and JSON in `target/bench/`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -56,12 +57,22 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
         .args(["run", "--quiet", "--release", "--package", "tests"])
         .args(["--bin", program, "--"])
         .args(&arguments);
+    if bench == Bench::Dns {
+        cargo.env("LD_LIBRARY_PATH", libraries_of_unbound()?);
+    }
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Where the one of unbound's libraries is that no other package here needs.
+fn libraries_of_unbound() -> Result<PathBuf> {
+    const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libprotobuf-c.so.1.0.0";
+    let library = packages::unpacked("libprotobuf-c1", LIBRARY, "libprotobuf-c.so.1")?;
+    Ok(library.with_file_name(""))
 }
 
 /// The other side's programs, when they are needed, and what the page says of this run.

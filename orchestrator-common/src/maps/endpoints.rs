@@ -25,7 +25,7 @@ layout! {
     pub struct Endpoint {
         /// The pod's veth on the host's side; `orch-net` for the node.
         pub ifindex: u32,
-        /// `Endpoint::HOST`.
+        /// `Endpoint::HOST`, `Endpoint::QUEUED`.
         pub flags: u32,
         /// Destination of delivered frames: the pod's `eth0`; `orch-host` for the node.
         pub mac: Mac,
@@ -40,10 +40,26 @@ layout! {
 impl Endpoint {
     /// The endpoint is the node itself: delivery is a plain redirect to `orch-net`.
     pub const HOST: u32 = 1;
+    /// What is delivered goes through the queue of the host's end of its link, which holds it to its rate.
+    pub const QUEUED: u32 = 2;
+    /// On a packet that was redirected to that queue: the hook behind it has nothing to do. The link's other end
+    /// is in another namespace, where the kernel takes it off.
+    pub const QUEUED_MARK: u32 = 0x6f72_6371;
 
     #[inline(always)]
     pub const fn is_host(&self) -> bool {
         self.flags & Endpoint::HOST != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_queued(&self) -> bool {
+        self.flags & Endpoint::QUEUED != 0
+    }
+
+    /// Whether delivery is a plain redirect, and not one past the link to its peer.
+    #[inline(always)]
+    pub const fn is_redirected(&self) -> bool {
+        self.flags & (Endpoint::HOST | Endpoint::QUEUED) != 0
     }
 
     /// The addresses of frames delivered to it.

@@ -25,7 +25,8 @@ pub fn from_container(ctx: TcContext) -> i32 {
     })
 }
 
-/// tcx egress: what reaches an endpoint through the node's own stack, not by `deliver`.
+/// tcx egress: what reaches an endpoint through the node's own stack, not by `deliver`; and what `deliver` has sent
+/// through a limited endpoint's queue.
 #[classifier]
 pub fn to_container(ctx: TcContext) -> i32 {
     exit(ctx.skb.skb, Hook::ToContainer, decide_to_container)
@@ -33,6 +34,9 @@ pub fn to_container(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn decide_to_container(packet: &mut Packet) -> Result<Trace, DropReason> {
+    if packet.is_queued() {
+        return Ok(forward::pass(Rule::LocalEndpoint));
+    }
     packet.parse()?;
     let endpoint = maps::endpoint(&packet.headers.tuple.dst).ok_or(DropReason::NoEndpoint)?;
     if endpoint.ifindex != packet.ifindex() {

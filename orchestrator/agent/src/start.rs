@@ -30,11 +30,12 @@ use crate::network::log;
 use crate::network::pod_net::uplink::{self, Uplink};
 use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
-use crate::node::facts;
+use crate::node::facts::{self, Capacity, Reserved};
+use crate::node::farewell::Farewell;
 use crate::node::fence::Fence;
 use crate::node::heartbeat::{self, News};
 use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
-use crate::node::pressure;
+use crate::node::pressure::{self, Signal};
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
 use crate::node::renewal;
 use crate::node::running::Running;
@@ -45,6 +46,8 @@ use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
 use crate::runtime::{image_gc, image_root};
+use api::amounts::{self, Amounts};
+use api::quantity::Quantity;
 use datapath::{self, Addrs, Datapath, DatapathError, FamilyConfig, NodeConfig, Xdp, mount};
 use sys::{Shutdown, Tasks, files};
 
@@ -86,13 +89,41 @@ pub struct AgentConfig {
     /// XDP on the uplink.
     pub xdp: Xdp,
     pub registration: Registration,
+    /// How long pods have when the machine goes down.
+    pub farewell: Farewell,
     /// Where manifests of static pods lie.
     pub manifests: Option<PathBuf>,
+    /// For the system and the agent, not for pods; and how many pods there may be.
+    pub reserved: Reserved,
     /// What the node does when it runs out.
     pub eviction: pressure::Policy,
 }
 
 impl AgentConfig {
+    /// What is not for pods: what was told, and what hard evictions keep free.
+    fn reserved(&self, capacity: &Capacity) -> Reserved {
+        let mut reserved = self.reserved.clone();
+        let memory = u64::try_from(capacity.memory_bytes).unwrap_or(0);
+        for (signal, name, all) in [
+            (Signal::MemoryAvailable, "memory", memory),
+            (
+                Signal::NodefsAvailable,
+                "ephemeral-storage",
+                capacity.disk_bytes,
+            ),
+        ] {
+            let thresholds = self.eviction.thresholds.iter();
+            let mut hard = thresholds.filter(|it| it.grace.is_none() && it.signal == signal);
+            let Some(threshold) = hard.next() else {
+                continue;
+            };
+            let bytes = i64::try_from(threshold.at.of(all)).unwrap_or(i64::MAX);
+            let more = Amounts::from([(name.to_owned(), Quantity::from_units(bytes))]);
+            amounts::add(&mut reserved.amounts, &more);
+        }
+        reserved
+    }
+
     /// What of it a `KubeletConfiguration` has a field for.
     fn shown(&self) -> Value {
         json!({
@@ -100,7 +131,7 @@ impl AgentConfig {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "port": KUBELET_PORT,
             "readOnlyPort": 0,
-            "maxPods": facts::MAX_PODS,
+            "maxPods": self.reserved.max_pods,
             "podPidsLimit": if self.pids_limit == 0 { -1 } else { i64::from(self.pids_limit) },
             "cgroupDriver": "cgroupfs",
             "imageGCHighThresholdPercent": self.image_gc.high,
@@ -139,7 +170,14 @@ pub enum AgentError {
 }
 
 /// Runs the node until shutdown; pods are left running.
-pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentError> {
+pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentError> {
+    let (shutdown, leaving) = (Shutdown::new(), Leaving::default());
+    tokio::spawn(leave(
+        config.farewell,
+        leaving.subscribe(),
+        signalled,
+        shutdown.clone(),
+    ));
     files::create_private_dir(&config.data_dir).map_err(io("make the data directory"))?;
     let Some(membership) = membership(&config, &shutdown).await? else {
         return Ok(());
@@ -157,19 +195,14 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
     let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
-    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
-    let node = NodeFacts {
-        name: config.node_name.clone(),
-        addrs: config.node_ips,
-        capacity,
-        system: facts::system(&runtime.describe().await?.version),
-    };
+    let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
     let (running, readings) = (seen.running.clone(), seen.readings.clone());
     let served = Served::new(runtime.clone(), metrics.clone(), seen);
     let server = serve::run(KUBELET_PORT, renewed.subscribe(), served, shutdown.clone());
     let (told, news) = Telling::channels(&config, certificates.clone(), running.clone());
+    leaving.send_replace(Some((running.clone(), told.health.clone())));
     let fence = news.fence.clone();
     tokio::spawn(fence.keep(running.clone(), shutdown.clone()));
     let refused = Arc::new(Notify::new());
@@ -200,6 +233,40 @@ pub async fn run(config: AgentConfig, shutdown: Shutdown) -> Result<(), AgentErr
     shutdown.trigger();
     tasks.finish(END_TIMEOUT).await;
     ended
+}
+
+async fn node_facts(
+    config: &AgentConfig,
+    runtime: &DockerRuntime,
+) -> Result<NodeFacts, AgentError> {
+    let capacity = facts::capacity(&config.data_dir).map_err(io("read the node's capacity"))?;
+    Ok(NodeFacts {
+        name: config.node_name.clone(),
+        addrs: config.node_ips,
+        reserved: config.reserved(&capacity),
+        capacity,
+        system: facts::system(&runtime.describe().await?.version),
+    })
+}
+
+/// Whose pods end with the machine, once there are some.
+type Leaving = watch::Sender<Option<(Arc<Running>, watch::Sender<Health>)>>;
+
+/// Waits for the signal to stop, ends pods if the machine goes down, and has the agent end.
+async fn leave(
+    farewell: Farewell,
+    leaving: watch::Receiver<Option<(Arc<Running>, watch::Sender<Health>)>>,
+    signalled: Shutdown,
+    shutdown: Shutdown,
+) {
+    signalled.requested().await;
+    let pods = leaving.borrow().clone();
+    if let Some((running, health)) = pods
+        && farewell.is_due().await
+    {
+        farewell.say(&running, &health).await;
+    }
+    shutdown.trigger();
 }
 
 /// What the node's server shows of its pods.
@@ -338,9 +405,7 @@ impl Body {
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),
         };
-        self.measure(told.health.clone(), context.recorder.clone(), &shutdown);
-        let watched = watch_health(self.runtime.clone(), told.health, shutdown.clone());
-        tokio::spawn(watched);
+        self.measure(told.health, context.recorder.clone(), &shutdown);
         let keeper = keeper::run(
             self.client.clone(),
             name.clone(),
@@ -368,8 +433,10 @@ impl Body {
         Some(Manifests { given, mirrors })
     }
 
-    /// Starts to read what pods use, and to act when the node runs out.
+    /// Starts to watch the Engine and what pods use, and to act when the node runs out.
     fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
+        let engine = self.runtime.clone();
+        tokio::spawn(watch_health(engine, health.clone(), shutdown.clone()));
         let disks = Disks::default();
         let reclaim = Arc::new(Notify::new());
         let node = self.config.node_name.clone();

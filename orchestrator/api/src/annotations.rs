@@ -8,3 +8,9 @@ pub const NODE_KEY: &str = "orchestrator/key-sha256";
 /// kills it before that, so that it never runs twice.
 pub const FAILOVER: &str = "orchestrator/failover";
 pub const FAILOVER_FAST: &str = "fast";
+
+/// On a Pod: bits a second that it may receive and send (Kubernetes' annotations since 1.3).
+pub const INGRESS_BANDWIDTH: &str = "kubernetes.io/ingress-bandwidth";
+pub const EGRESS_BANDWIDTH: &str = "kubernetes.io/egress-bandwidth";
+/// On a Pod: bytes a second that each of its containers may read from a disk, and write to it.
+pub const DISK_BANDWIDTH: &str = "orchestrator.io/disk-bandwidth";

@@ -8,9 +8,9 @@ use super::action::{Ask, Plan, Reply};
 use super::object::Key;
 use super::world::{Address, Diff, World};
 use super::{
-    ControllersConfig, aggregation, autoscaling, cron_job, daemon_set, deployment, disruption,
-    garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication, root_ca,
-    service, stateful_set, taint_eviction, ttl, volumes,
+    ControllersConfig, aggregation, autoscaling, config_rollout, cron_job, daemon_set, deployment,
+    disruption, garbage, job, namespace, node_lifecycle, pod_cidr, pod_gc, protection, replication,
+    root_ca, service, stateful_set, taint_eviction, ttl, volumes,
 };
 use client::Kind;
 
@@ -74,7 +74,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(service::slices::SliceController),
         Box::new(replication::SetController::of(Kind::REPLICA_SET)),
         Box::new(replication::SetController::of(Kind::REPLICATION_CONTROLLER)),
-        Box::new(deployment::DeploymentController),
+        Box::new(deployment::DeploymentController::default()),
         Box::new(job::JobController::default()),
         Box::new(disruption::DisruptionController::default()),
         Box::new(cron_job::CronJobController),
@@ -82,6 +82,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(autoscaling::AutoscalingController::default()),
         Box::new(stateful_set::StatefulSetController::default()),
         Box::new(daemon_set::DaemonSetController::default()),
+        Box::new(config_rollout::ConfigRolloutController::default()),
         Box::new(service::endpoints::EndpointsController),
         Box::new(service::mirror::MirrorController),
         Box::new(service::sctp::SctpController),

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod aggregation;
 pub mod autoscaling;
+pub mod config_rollout;
 pub mod controller;
 pub mod cron_job;
 pub mod daemon_set;

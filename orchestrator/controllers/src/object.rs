@@ -12,9 +12,9 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    Affinity, ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimTemplate, Pod, PodTemplateSpec, ReplicationController, Service, Taint,
-    Toleration,
+    Affinity, ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod, PodCondition, ReplicationController,
+    Service, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -28,7 +28,8 @@ use super::autoscaling::row::Requests;
 use super::daemon_set::row::DaemonRow;
 use super::job::row::JobPod;
 use super::node_lifecycle;
-use super::revisions::RevisionRow;
+use super::replication::row::SetRow;
+use super::revisions::{self, RevisionRow};
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
 use api::annotations::{FAILOVER, FAILOVER_FAST};
@@ -109,6 +110,10 @@ pub enum Body {
     Volume(Arc<PersistentVolume>),
     Claim(Arc<PersistentVolumeClaim>),
     StorageClass(Arc<StorageClass>),
+    /// A ConfigMap, and a hash of what it says.
+    Config {
+        hash: String,
+    },
     /// What the ConfigMap with the cluster's certificates says.
     RootCa(Option<String>),
     Bare,
@@ -201,29 +206,6 @@ pub struct NamespaceRow {
     pub spec_finalizers: Vec<String>,
     /// Type, status and message of each condition.
     pub conditions: Vec<[String; 3]>,
-}
-
-/// A ReplicaSet or a ReplicationController: they differ only in how they write their selector.
-#[derive(Clone, Debug)]
-pub struct SetRow {
-    pub annotations: BTreeMap<String, String>,
-    pub replicas: i32,
-    pub selector: LabelSelector,
-    pub template: Option<PodTemplateSpec>,
-    pub min_ready_seconds: i32,
-    pub status: SetStatus,
-}
-
-/// The status of a set.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SetStatus {
-    pub replicas: i32,
-    pub fully_labeled: i32,
-    pub ready: i32,
-    pub available: i32,
-    pub observed_generation: i64,
-    /// The message of the condition ReplicaFailure, if it is true: reason and text.
-    pub failure: Option<(String, String)>,
 }
 
 impl Object {
@@ -456,7 +438,11 @@ impl From<ConfigMap> for Object {
                 let bundle = map.data.and_then(|mut data| data.remove("ca.crt"));
                 Body::RootCa(bundle)
             }
-            _ => Body::Bare,
+            _ => {
+                let says = serde_json::json!([map.data, map.binary_data]);
+                let hash = revisions::hash(&says, 0);
+                Body::Config { hash }
+            }
         };
         Self::new(Kind::CONFIG_MAP, map.metadata, body)
     }
@@ -506,16 +492,14 @@ impl From<Pod> for Object {
             .find(|c| c.type_ == "Ready");
         let mut conditions = status.conditions.iter().flatten();
         let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
-        let annotations = pod.metadata.annotations.as_ref();
-        let failover = annotations.and_then(|all| all.get(FAILOVER));
-        let fails_over_fast = failover.is_some_and(|it| it == FAILOVER_FAST);
+        let mut annotations = pod.metadata.annotations.iter().flatten();
+        let fails_over_fast = annotations.any(|(k, v)| k == FAILOVER && v == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
         let cost = cost.filter(|(k, _)| k.as_str() == "controller.kubernetes.io/pod-deletion-cost");
         // Init containers that go on running serve as well (KEP-753).
         let sidecars = spec.init_containers.iter().flatten();
         let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let containers = spec.containers.iter().chain(sidecars);
-        let ports = containers.flat_map(|c| c.ports.iter().flatten());
+        let ports = named_ports(spec.containers.iter().chain(sidecars));
         let mut ips: Vec<String> = status
             .pod_ips
             .into_iter()
@@ -547,21 +531,11 @@ impl From<Pod> for Object {
             job,
             started: status.start_time.as_ref().map(|at| at.0),
             requests: super::autoscaling::row::requests(&spec),
-            phase: match status.phase.as_deref() {
-                Some("Running") => Phase::Running,
-                Some("Succeeded") => Phase::Succeeded,
-                Some("Failed") => Phase::Failed,
-                Some("Unknown") => Phase::Unknown,
-                _ => Phase::Pending,
-            },
+            phase: phase(status.phase.as_deref()),
             ready: ready.is_some_and(|c| c.status == "True"),
             fails_over_fast,
-            scheduled: scheduled
-                .and_then(|c| c.last_transition_time.as_ref())
-                .map(|t| t.0),
-            ready_since: ready
-                .and_then(|c| c.last_transition_time.as_ref())
-                .map(|t| t.0),
+            scheduled: since(scheduled),
+            ready_since: since(ready),
             restarts: status
                 .container_statuses
                 .iter()
@@ -570,13 +544,7 @@ impl From<Pod> for Object {
                 .sum(),
             deletion_cost: cost.map(|(_, v)| v.parse().unwrap_or(0)).sum(),
             ips,
-            ports: ports
-                .map(|p| NamedPort {
-                    name: p.name.clone().unwrap_or_default(),
-                    protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                    port: p.container_port,
-                })
-                .collect(),
+            ports,
             node: spec.node_name.unwrap_or_default(),
             hostname: spec.hostname.unwrap_or_default(),
             subdomain: spec.subdomain.unwrap_or_default(),
@@ -584,6 +552,31 @@ impl From<Pod> for Object {
         };
         Self::new(Kind::POD, pod.metadata, Body::Pod(Box::new(row)))
     }
+}
+
+fn phase(text: Option<&str>) -> Phase {
+    match text {
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        _ => Phase::Pending,
+    }
+}
+
+fn since(condition: Option<&PodCondition>) -> Option<Timestamp> {
+    let time = condition?.last_transition_time.as_ref()?;
+    Some(time.0)
+}
+
+fn named_ports<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<NamedPort> {
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let named = ports.map(|port| NamedPort {
+        name: port.name.clone().unwrap_or_default(),
+        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+        port: port.container_port,
+    });
+    named.collect()
 }
 
 /// The node whose name each term of the required affinity demands, which is how pods of DaemonSets are led.
@@ -709,67 +702,6 @@ impl From<Deployment> for Object {
         )
     }
 }
-
-impl From<ReplicaSet> for Object {
-    fn from(set: ReplicaSet) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(LabelSelector::from_object(Some(&spec.selector)).ok()),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(Kind::REPLICA_SET, metadata, Body::Set(Arc::new(row)))
-    }
-}
-
-impl From<ReplicationController> for Object {
-    fn from(set: ReplicationController) -> Self {
-        let mut metadata = set.metadata;
-        let spec = set.spec.unwrap_or_default();
-        let status = set.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
-        let failure = conditions.find(|c| c.type_ == FAILURE && c.status == "True");
-        let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty());
-        let row = SetRow {
-            annotations: metadata.annotations.take().unwrap_or_default(),
-            replicas: spec.replicas.unwrap_or(1),
-            selector: selector_or_nothing(selector.map(LabelSelector::from_map)),
-            template: spec.template,
-            min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            status: SetStatus {
-                replicas: status.replicas,
-                fully_labeled: status.fully_labeled_replicas.unwrap_or(0),
-                ready: status.ready_replicas.unwrap_or(0),
-                available: status.available_replicas.unwrap_or(0),
-                observed_generation: status.observed_generation.unwrap_or(0),
-                failure: failure
-                    .map(|c| (c.reason.unwrap_or_default(), c.message.unwrap_or_default())),
-            },
-        };
-        Self::new(
-            Kind::REPLICATION_CONTROLLER,
-            metadata,
-            Body::Set(Arc::new(row)),
-        )
-    }
-}
-
-const FAILURE: &str = "ReplicaFailure";
 
 /// A set with an unreadable or empty selector manages nothing.
 pub(crate) fn selector_or_nothing(selector: Option<LabelSelector>) -> LabelSelector {

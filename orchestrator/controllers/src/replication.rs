@@ -3,15 +3,18 @@
 //! A stale cache never makes too many pods: a task runs once at a time, and the answers to its
 //! creates are in the world before it runs again.
 
+pub mod row;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use self::row::{SetRow, SetStatus};
 use super::action::{self, Action, Create, Delete, Plan};
 use super::controller::{Controller, Due, Ending, Watches};
-use super::object::{Key, Object, Phase, PodRow, SetRow, SetStatus};
+use super::object::{Key, Object, Phase, PodRow};
 use super::world::{Address, Diff, World};
 use client::Kind;
 
@@ -291,25 +294,27 @@ fn status(view: &View, active: &[PodRef]) -> (SetStatus, Option<SignedDuration>)
 
 fn write_status(view: &View, status: &SetStatus) -> Action {
     let some = |n: i32| if n == 0 { Value::Null } else { json!(n) };
-    let conditions = match &status.failure {
-        None => Value::Null,
-        Some((reason, message)) => json!([{
-            "type": "ReplicaFailure",
-            "status": "True",
-            "reason": reason,
-            "message": message,
-            "lastTransitionTime": api::meta::timestamp(view.now),
-        }]),
-    };
-    let body = json!({"status": {
+    let mut body = json!({"status": {
         "replicas": status.replicas,
         "fullyLabeledReplicas": some(status.fully_labeled),
         "readyReplicas": some(status.ready),
         "availableReplicas": some(status.available),
         "observedGeneration": status.observed_generation,
-        "conditions": conditions,
     }});
-    Action::merge(view.set, "status", body)
+    if status.failure != view.row.status.failure {
+        // Conditions of others stay.
+        body["status"]["conditions"] = match &status.failure {
+            None => json!([{"type": "ReplicaFailure", "$patch": "delete"}]),
+            Some((reason, message)) => json!([{
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": api::meta::timestamp(view.now),
+            }]),
+        };
+    }
+    Action::strategic(view.set, "status", body)
 }
 
 fn create(view: &View) -> Action {

@@ -174,7 +174,11 @@ fn admitted(row: &Admitted) -> Row {
 }
 
 fn endpoint((addr, row): (&Addr, &Endpoint)) -> Row {
-    let kind = if row.is_host() { "node" } else { "pod" };
+    let kind = match (row.is_host(), row.is_queued()) {
+        (true, _) => "node",
+        (false, true) => "limited pod",
+        (false, false) => "pod",
+    };
     let Endpoint {
         ifindex,
         mac,

@@ -480,7 +480,7 @@ impl World<'_> {
         if by != By::Service {
             left = self.flow(packet, &left, true)?.unwrap_or(left);
         }
-        let verdict = if endpoint.is_host() {
+        let verdict = if endpoint.is_redirected() {
             Verdict::Node
         } else {
             Verdict::Peer

@@ -614,5 +614,6 @@ fn pod(name: u8, addr: u8) -> LocalPod {
         host_mac: [2, 0, 0, 0, 2, name],
         netns_cookie: 100 + u64::from(name),
         host_network: false,
+        is_queued: false,
     }
 }

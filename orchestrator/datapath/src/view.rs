@@ -510,6 +510,8 @@ pub struct LocalPod {
     pub netns_cookie: u64,
     /// It lives in the node's own namespace and has no row of its own.
     pub host_network: bool,
+    /// What it receives goes through the queue of its link.
+    pub is_queued: bool,
 }
 
 /// A port of the node that leads to a pod (`hostPort`).
@@ -536,6 +538,15 @@ impl HostPort {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+
+    /// Whether a node can give only one of the two.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let shares_address = match (self.host_ip, other.host_ip) {
+            (Some(one), Some(another)) => one == another,
+            _ => true,
+        };
+        shares_address && (self.host_port, self.protocol) == (other.host_port, other.protocol)
     }
 
     fn from_object(port: &core::ContainerPort) -> Option<Self> {

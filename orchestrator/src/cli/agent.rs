@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use agent::node::facts::Reserved;
+use agent::node::farewell::Farewell;
 use agent::node::join::Registration;
 use agent::node::pressure::{self, HARD_DEFAULT};
 use agent::node::reset::{self, ResetConfig};
 use agent::runtime::image_gc::Thresholds;
 use agent::{self, AgentConfig};
+use api::amounts::Amounts;
 use datapath::{Addrs, Xdp};
 use k8s_openapi::api::core::v1::Taint;
 use sys::{Shutdown, descriptors, privileges, telemetry};
@@ -69,6 +72,35 @@ pub struct Args {
     /// Example: --register-with-taints=gpu=yes:NoSchedule,dedicated:NoExecute
     #[arg(long, value_name = "KEY[=VALUE]:EFFECT[,…]", value_delimiter = ',', value_parser = taint)]
     register_with_taints: Vec<Taint>,
+
+    /// What of the machine is for its system and not for pods: cpu, memory, ephemeral-storage.
+    ///
+    /// Example: --system-reserved=cpu=500m,memory=1Gi
+    #[arg(long, value_name = "RESOURCE=AMOUNT[,…]", default_value = "", value_parser = Reserved::parse)]
+    system_reserved: Amounts,
+
+    /// The same for the agent and the container engine.
+    ///
+    /// Example: --kube-reserved=cpu=100m,memory=256Mi
+    #[arg(long, value_name = "RESOURCE=AMOUNT[,…]", default_value = "", value_parser = Reserved::parse)]
+    kube_reserved: Amounts,
+
+    /// How many pods the node runs.
+    ///
+    /// Example: --max-pods=250
+    #[arg(long, value_name = "N", default_value_t = agent::node::facts::MAX_PODS)]
+    max_pods: u32,
+
+    /// How long pods have to end when the machine goes down (systemd says so); 0s: they are left as they are.
+    /// The unit's TimeoutStopSec has to be longer.
+    ///
+    /// Example: --shutdown-grace-period=60s --shutdown-grace-period-critical-pods=10s
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
+    shutdown_grace_period: Duration,
+
+    /// The part of it that is for critical pods alone.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
+    shutdown_grace_period_critical_pods: Duration,
 
     /// A directory of manifests (YAML or JSON) of pods that this node runs by itself, whether or not there is
     /// an API server. It is read every two seconds.
@@ -207,7 +239,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("an agent makes containers, links and eBPF maps: run it as root");
     }
-    let node_name = match args.node_name {
+    let node_name = match args.node_name.clone() {
         Some(name) => name,
         None => host_name()?,
     };
@@ -230,6 +262,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
              CONFIG_DEBUG_INFO_BTF=y, as every current distribution ships"
         );
     }
+    let config = agent_config(args, node_name)?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    agent::run(config, shutdown).await?;
+    Ok(())
+}
+
+fn agent_config(args: Args, node_name: String) -> anyhow::Result<AgentConfig> {
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(path)) => {
@@ -251,7 +291,12 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .context("--eviction-…")?,
         transition: args.eviction_pressure_transition_period.try_into()?,
     };
-    let config = AgentConfig {
+    let mut reserved = Reserved {
+        amounts: args.system_reserved,
+        max_pods: args.max_pods,
+    };
+    api::amounts::add(&mut reserved.amounts, &args.kube_reserved);
+    Ok(AgentConfig {
         server: args.server.context("--server is missing")?,
         token,
         node_name,
@@ -269,17 +314,18 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         program_stats: args.program_stats,
         dsr: args.dsr,
         xdp: args.xdp.into(),
+        reserved,
+        farewell: Farewell {
+            grace: args.shutdown_grace_period,
+            critical_grace: args.shutdown_grace_period_critical_pods,
+        },
         manifests: args.pod_manifest_path,
         eviction,
         registration: Registration {
             labels: args.node_labels.into_iter().collect(),
             taints: args.register_with_taints,
         },
-    };
-    let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
-    agent::run(config, shutdown).await?;
-    Ok(())
+    })
 }
 
 /// One address, or one of each family.

@@ -231,6 +231,7 @@ impl Node {
             host_mac,
             netns_cookie,
             host_network: false,
+            is_queued: false,
         };
         self.pods.push(Pod {
             netns,

@@ -391,6 +391,7 @@ fn tables(world: &World, node: usize) -> Result<Tables> {
             host_mac: [2, 0, 0, number, 2, octet],
             netns_cookie: 100 + u64::from(octet),
             host_network: false,
+            is_queued: false,
         };
         reconciler.change(Change::Pod(format!("pod-{octet}"), Some(pod)))?;
     }

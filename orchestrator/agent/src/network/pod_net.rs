@@ -5,6 +5,7 @@
 //! leaves it alone, so a restarted agent may attach again at any time. What a packet does on the
 //! wire is the datapath's.
 
+pub mod shaping;
 pub mod uplink;
 
 use std::fs::File;
@@ -22,6 +23,7 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use sha2::{Digest, Sha256};
 
 use datapath::{Addrs, LocalPod, syscall};
+use shaping::Bandwidth;
 
 const PREFIX: &str = "orch";
 const POD_SIDE: &str = "eth0";
@@ -106,7 +108,30 @@ impl PodLinks {
             host_mac,
             netns_cookie,
             host_network,
+            is_queued: false,
         })
+    }
+
+    /// Holds a pod to its bandwidth, at both ends of its wire.
+    pub async fn shape(&self, wire: &Wire, ifindex: u32, limit: Bandwidth) -> Result<(), NetError> {
+        if limit.ingress.is_some() {
+            shaping::shape(&self.netlink.handle, ifindex, limit.ingress).await?;
+        }
+        if limit.egress.is_none() {
+            return Ok(());
+        }
+        let path = format!("/proc/{}/ns/net", wire.pid);
+        let namespace = File::open(&path).map_err(|source| NetError::Io {
+            what: format!("open {path}"),
+            source,
+        })?;
+        let inside = async move || {
+            let netlink = Netlink::connect()?;
+            let link = netlink.find(POD_SIDE).await?;
+            let link = link.ok_or_else(|| NetError::Unexpected("a pod lost its link".into()))?;
+            shaping::shape(&netlink.handle, link.header.index, limit.egress).await
+        };
+        in_namespace(&namespace, inside).await
     }
 
     /// Removes a pod's wire; an absent one is a success.

@@ -3,12 +3,14 @@
 //! Owns the node's address book. What a wire is made of is `pod_net`'s, what happens to packets
 //! the datapath's.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::feed::{DatapathHandle, Snapshot};
 use super::ipam::{Ipam, IpamError};
+use super::pod_net::shaping::Bandwidth;
 use super::pod_net::{self, NetError, PodLinks, Wire};
 use crate::metrics::Metrics;
 use datapath::{Addrs, Change, HostPort};
@@ -20,6 +22,9 @@ pub trait PodNetwork: Send + Sync + 'static {
 
     /// Notes the addresses that a running sandbox has; false when they cannot be kept.
     fn restore(&self, uid: &str, addrs: Addrs) -> bool;
+
+    /// Notes what the pod may carry, for the wires that are made from now on.
+    fn limit(&self, _uid: &str, _bandwidth: Bandwidth) {}
 
     /// Wires the pod whose sandbox runs as `pid`, or finds it wired.
     fn attach(
@@ -61,6 +66,8 @@ pub struct Wiring {
     gateways: Addrs,
     mtu: u32,
     metrics: Arc<Metrics>,
+    /// By uid: of pods whose bandwidth is limited.
+    limits: Mutex<BTreeMap<String, Bandwidth>>,
 }
 
 impl Wiring {
@@ -80,7 +87,12 @@ impl Wiring {
             gateways,
             mtu,
             metrics,
+            limits: Mutex::default(),
         }
+    }
+
+    fn limits(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Bandwidth>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the wires of all pods but these.
@@ -112,6 +124,13 @@ impl PodNetwork for Wiring {
         ipam.restore(uid, addrs)
     }
 
+    fn limit(&self, uid: &str, bandwidth: Bandwidth) {
+        match bandwidth == Bandwidth::default() {
+            true => self.limits().remove(uid),
+            false => self.limits().insert(uid.to_owned(), bandwidth),
+        };
+    }
+
     async fn attach(&self, uid: &str, pid: u32, addrs: Addrs) -> Result<(), WiringError> {
         let wire = Wire {
             uid: uid.to_owned(),
@@ -121,7 +140,12 @@ impl PodNetwork for Wiring {
             mtu: self.mtu,
         };
         let started = Instant::now();
-        let pod = self.links.attach(&wire).await?;
+        let mut pod = self.links.attach(&wire).await?;
+        let limit = self.limits().get(uid).copied();
+        if let Some(limit) = limit {
+            self.links.shape(&wire, pod.ifindex, limit).await?;
+            pod.is_queued = limit.ingress.is_some();
+        }
         let wired = started.elapsed();
         self.hand_over(Change::Pod(uid.to_owned(), Some(pod)))
             .await?;
@@ -152,6 +176,7 @@ impl PodNetwork for Wiring {
 
     async fn release(&self, uid: &str) -> Result<(), WiringError> {
         self.detach(uid).await?;
+        self.limits().remove(uid);
         self.ipam().release(uid);
         Ok(())
     }

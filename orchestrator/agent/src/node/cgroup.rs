@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the machine's cgroups are mounted.
@@ -27,6 +28,8 @@ pub struct Cgroup {
     cpu: Place,
     memory: Place,
     pids: Place,
+    /// None: the kernel does not limit disks by cgroup.
+    disks: Option<Place>,
 }
 
 /// One of them, and whether its files are those of version 2.
@@ -100,6 +103,7 @@ impl Hierarchies {
             cpu: self.place(text, "cpuacct")?,
             memory: self.place(text, "memory")?,
             pids: self.place(text, "pids")?,
+            disks: self.place(text, "blkio"),
         })
     }
 
@@ -155,6 +159,54 @@ impl Cgroup {
             page_faults: faults,
             major_page_faults: major,
             processes: self.pids.number("pids.current").unwrap_or(0),
+        })
+    }
+}
+
+impl Cgroup {
+    /// Holds what it reads from a disk, and what it writes to it, to so many bytes a second each. Version 1 counts
+    /// direct I/O alone: what is written from the page cache is nobody's there.
+    pub fn throttle(&self, disk: Disk, bytes: u64) -> io::Result<()> {
+        let missing = || io::Error::other("this kernel does not limit disks by cgroup");
+        let place = self.disks.as_ref().ok_or_else(missing)?;
+        let Disk { major, minor } = disk;
+        let write = |file: &str, text: String| std::fs::write(place.dir.join(file), text);
+        if place.is_unified {
+            return write(
+                "io.max",
+                format!("{major}:{minor} rbps={bytes} wbps={bytes}"),
+            );
+        }
+        let text = format!("{major}:{minor} {bytes}");
+        write("blkio.throttle.read_bps_device", text.clone())?;
+        write("blkio.throttle.write_bps_device", text)
+    }
+}
+
+/// A whole disk, by the numbers of its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Disk {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl Disk {
+    /// On which a directory lies; None for what is no disk of its own, such as btrfs or memory.
+    pub fn of(path: &Path) -> Option<Self> {
+        let device = std::fs::metadata(path).ok()?.dev();
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        let place = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+        let is_part = place.join("partition").exists();
+        let whole = if is_part {
+            place.join("../dev")
+        } else {
+            place.join("dev")
+        };
+        let text = std::fs::read_to_string(whole).ok()?;
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(Self {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
         })
     }
 }
@@ -269,7 +321,15 @@ mod tests {
                 is_unified,
             };
             let (cpu, memory, pids) = (place.clone(), place.clone(), place);
-            Cgroup { cpu, memory, pids }.read().expect("read")
+            let disks = None;
+            Cgroup {
+                cpu,
+                memory,
+                pids,
+                disks,
+            }
+            .read()
+            .expect("read")
         };
         let (first, second) = (read(false), read(true));
         assert_eq!(
@@ -280,6 +340,34 @@ mod tests {
             (second.cpu_ns, second.working_set_bytes, second.rss_bytes),
             (7000, 4992, 4)
         );
+    }
+
+    #[test]
+    fn a_disk_is_throttled_in_the_words_of_each_version() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = |is_unified: bool| Place {
+            dir: dir.path().to_owned(),
+            is_unified,
+        };
+        let disk = Disk {
+            major: 254,
+            minor: 0,
+        };
+        for is_unified in [false, true] {
+            let (cpu, memory, pids) = (place(is_unified), place(is_unified), place(is_unified));
+            let disks = Some(place(is_unified));
+            let cgroup = Cgroup {
+                cpu,
+                memory,
+                pids,
+                disks,
+            };
+            cgroup.throttle(disk, 1000).expect("written");
+        }
+        let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).expect("written");
+        assert_eq!(read("io.max"), "254:0 rbps=1000 wbps=1000");
+        assert_eq!(read("blkio.throttle.read_bps_device"), "254:0 1000");
+        assert_eq!(read("blkio.throttle.write_bps_device"), "254:0 1000");
     }
 
     #[test]

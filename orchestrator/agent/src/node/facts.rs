@@ -7,6 +7,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use api::amounts::Amounts;
+
 /// Pods that a node runs, unless it is told otherwise.
 pub const MAX_PODS: u32 = 110;
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -37,12 +39,12 @@ pub fn capacity(data: &Path) -> io::Result<Capacity> {
 
 impl Capacity {
     /// As a node's status has it.
-    pub fn quantities(&self) -> BTreeMap<String, Quantity> {
+    pub fn quantities(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
         let entries = [
             ("cpu", self.cpus.to_string()),
             ("memory", format!("{}Ki", self.memory_bytes / 1024)),
             ("ephemeral-storage", format!("{}Ki", self.disk_bytes / 1024)),
-            ("pods", MAX_PODS.to_string()),
+            ("pods", max_pods.to_string()),
         ];
         entries
             .into_iter()
@@ -50,6 +52,93 @@ impl Capacity {
             .collect()
     }
 }
+
+/// What of a node is not for pods.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reserved {
+    /// For the system, the agent and what evictions keep free.
+    pub amounts: Amounts,
+    pub max_pods: u32,
+}
+
+impl Default for Reserved {
+    fn default() -> Self {
+        Self {
+            amounts: Amounts::new(),
+            max_pods: MAX_PODS,
+        }
+    }
+}
+
+impl Reserved {
+    /// Reads `cpu=200m,memory=500Mi`; other resources are not reserved.
+    pub fn parse(text: &str) -> Result<Amounts, String> {
+        const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        let read = parts.map(|part| {
+            let (name, amount) = part
+                .split_once('=')
+                .ok_or_else(|| format!("{part:?} is not RESOURCE=AMOUNT"))?;
+            if !KNOWN.contains(&name) {
+                return Err(format!("{name:?} is none of {}", KNOWN.join(", ")));
+            }
+            let amount = api::quantity::Quantity::parse(amount);
+            let amount = amount.map_err(|error| format!("{part:?}: {error}"))?;
+            match amount.is_negative() {
+                true => Err(format!("{part:?} is negative")),
+                false => Ok((name.to_owned(), amount)),
+            }
+        });
+        read.collect()
+    }
+
+    /// What is left of a capacity; never less than nothing.
+    pub fn left(&self, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
+        let left = |(name, all): (&String, &Quantity)| {
+            let reserved = self.amounts.get(name);
+            let whole = api::quantity::Quantity::parse(&all.0).ok();
+            let text = match (whole, reserved) {
+                (Some(whole), Some(reserved)) if *reserved < whole => {
+                    (whole - *reserved).to_string()
+                }
+                (_, None) => all.0.clone(),
+                _ => "0".to_owned(),
+            };
+            (name.clone(), Quantity(text))
+        };
+        capacity.iter().map(left).collect()
+    }
+}
+
+/// The machine's huge pages, by size: `hugepages-2Mi`.
+pub fn huge_pages(root: &Path) -> BTreeMap<String, Quantity> {
+    let sizes = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let pages = sizes.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kib: u64 = name
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
+        let count = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+        let count: u64 = count.trim().parse().ok()?;
+        let text = |kib: u64| {
+            let bytes = i64::try_from(kib.checked_mul(1024)?).ok()?;
+            Some(match kib {
+                0 => "0".to_owned(),
+                kib if kib.is_multiple_of(1 << 20) => format!("{}Gi", kib >> 20),
+                kib if kib.is_multiple_of(1 << 10) => format!("{}Mi", kib >> 10),
+                _ => api::quantity::Quantity::from_units(bytes).to_string(),
+            })
+        };
+        let all = text(kib.checked_mul(count)?)?;
+        Some((format!("hugepages-{}", text(kib)?), Quantity(all)))
+    });
+    pages.collect()
+}
+
+/// Where the kernel says how many huge pages there are.
+pub const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
 /// `status.nodeInfo`.
 pub fn system(runtime_version: &str) -> NodeSystemInfo {
@@ -129,6 +218,42 @@ mod tests {
     fn the_capability_to_lower_scores_is_read_from_the_effective_set() {
         assert!(has_sys_resource("CapPrm:\t0\nCapEff:\t000001ffffffffff\n"));
         assert!(!has_sys_resource("CapEff:\t000001fffeffffff\n"));
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_for_pods() {
+        let capacity = Capacity {
+            cpus: 2,
+            memory_bytes: 1 << 30,
+            disk_bytes: 1 << 30,
+        };
+        let reserved = Reserved {
+            amounts: Reserved::parse("cpu=200m,memory=24Mi,ephemeral-storage=2Gi")
+                .expect("amounts"),
+            max_pods: 250,
+        };
+        let all = capacity.quantities(reserved.max_pods);
+        let left = reserved.left(&all);
+        let of = |name: &str| left[name].0.as_str();
+        assert_eq!((of("cpu"), of("memory")), ("1800m", "1000Mi"));
+        assert_eq!((of("ephemeral-storage"), of("pods")), ("0", "250"));
+        for wrong in ["cpu", "gpu=1", "cpu=x", "cpu=-1"] {
+            assert!(Reserved::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_their_size() {
+        let root = tempfile::tempdir().expect("a directory");
+        for (name, count) in [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0\n")] {
+            let dir = root.path().join(name);
+            std::fs::create_dir(&dir).expect("made");
+            std::fs::write(dir.join("nr_hugepages"), count).expect("written");
+        }
+        let pages = huge_pages(root.path());
+        let of = |name: &str| pages[name].0.as_str();
+        assert_eq!((of("hugepages-2Mi"), of("hugepages-1Gi")), ("6Mi", "0"));
+        assert!(huge_pages(Path::new("/absent")).is_empty());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::running::{Eviction, Running, RunningContainer, RunningPod};
+use super::static_pods::is_static;
 use sys::Shutdown;
 
 pub use api::annotations::{FAILOVER, FAILOVER_FAST};
@@ -90,7 +91,8 @@ impl Fence {
             match verdict(contact, Instant::now()) {
                 Verdict::Nothing => {}
                 Verdict::KillFast => end(&running, &running.pods(), is_fast),
-                Verdict::EndAll => end(&running, &running.pods(), |_| true),
+                // Those of the node's own manifests are nobody else's.
+                Verdict::EndAll => end(&running, &running.pods(), |pod| !is_static(pod)),
             }
         }
     }

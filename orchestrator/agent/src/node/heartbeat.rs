@@ -67,14 +67,8 @@ pub async fn run(
         fence,
     } = news;
     let uid = watch::Sender::new(None);
-    let keeper = Keeper {
-        api: Api::namespaced(client.clone(), NAMESPACE),
-        name: facts.name.clone(),
-        uid: uid.subscribe(),
-        running,
-        fence,
-        refused: refused.clone(),
-    };
+    let keeper = Keeper::new(&client, &facts.name, &uid, (running, fence), &refused);
+    let returned = keeper.returned.clone();
     let lease = tokio::spawn(keeper.run(shutdown.clone()));
     let mut node: Option<Node> = None;
     let mut retry = FIRST_RETRY;
@@ -82,6 +76,8 @@ pub async fn run(
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
+            // It was given up meanwhile, perhaps: its conditions say that nobody knows.
+            () = returned.notified() => node = None,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
             changed = membership.changed() => {
@@ -91,19 +87,15 @@ pub async fn run(
             }
             changed = listed.changed() => {
                 if changed.is_err() { break }
-                let listed = *listed.borrow_and_update();
-                if listed.is_some_and(|listed| listed != facts.addrs) {
-                    due = due.min(Instant::now() + CORRECTION_PAUSE);
-                }
+                let is_wrong = listed.borrow_and_update().is_some_and(|it| it != facts.addrs);
+                due = if is_wrong { due.min(Instant::now() + CORRECTION_PAUSE) } else { due };
                 continue;
             }
             () = tokio::time::sleep_until(due) => {}
         }
         let now = health.borrow_and_update().clone();
-        let named = membership
-            .borrow_and_update()
-            .named(*addrs.borrow_and_update());
-        facts.addrs = named;
+        let member = membership.borrow_and_update().clone();
+        facts.addrs = member.named(*addrs.borrow_and_update());
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
@@ -114,8 +106,10 @@ pub async fn run(
                 if is_unauthorized(&outcome) {
                     refused.notify_one();
                 }
-                let why = why(outcome);
-                tracing::warn!(why, "the node's status was not written; trying again");
+                tracing::warn!(
+                    why = why(outcome),
+                    "the node's status was not written; trying again"
+                );
                 node = None;
                 due = Instant::now() + retry;
                 retry = (retry * 2).min(LAST_RETRY);
@@ -165,11 +159,31 @@ struct Keeper {
     running: Arc<Running>,
     fence: Fence,
     refused: Arc<Notify>,
+    /// The lease is renewed again after it was not.
+    returned: Arc<Notify>,
 }
 
 impl Keeper {
+    fn new(
+        client: &Client,
+        name: &str,
+        uid: &watch::Sender<Option<String>>,
+        (running, fence): (Arc<Running>, Fence),
+        refused: &Arc<Notify>,
+    ) -> Self {
+        Self {
+            api: Api::namespaced(client.clone(), NAMESPACE),
+            name: name.to_owned(),
+            uid: uid.subscribe(),
+            running,
+            fence,
+            refused: refused.clone(),
+            returned: Arc::default(),
+        }
+    }
+
     async fn run(self, shutdown: Shutdown) {
-        let mut retry = FIRST_RETRY;
+        let (mut retry, mut has_failed) = (FIRST_RETRY, false);
         loop {
             let asked = Instant::now();
             let is_fast = self.running.pods().values().any(|pod| is_fast(&pod.pod));
@@ -184,9 +198,13 @@ impl Keeper {
             }
             let pause = if matches!(renewed, Ok(Ok(()))) {
                 self.fence.renewed(asked);
+                if std::mem::take(&mut has_failed) {
+                    self.returned.notify_one();
+                }
                 retry = FIRST_RETRY;
                 every
             } else {
+                has_failed = true;
                 let pause = retry.min(every);
                 retry = (retry * 2).min(LAST_RETRY);
                 pause

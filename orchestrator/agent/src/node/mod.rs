@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod facts;
+pub mod farewell;
 pub mod fence;
 pub mod heartbeat;
 pub mod join;

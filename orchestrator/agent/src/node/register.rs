@@ -1,6 +1,7 @@
 //! The node's own object, which joining has made: its labels and its status are kept true.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
@@ -8,7 +9,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::facts::{self, Capacity};
+use super::facts::{self, Capacity, Reserved};
 use super::pressure::Pressure;
 use crate::pod::status::seconds;
 use datapath::Addrs;
@@ -23,6 +24,7 @@ pub struct NodeFacts {
     pub addrs: Addrs,
     pub capacity: Capacity,
     pub system: NodeSystemInfo,
+    pub reserved: Reserved,
 }
 
 /// Whether the node can run pods, and why not.
@@ -64,14 +66,16 @@ pub async fn write_status(
     now: Timestamp,
 ) -> Result<Node, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
-    let amounts = facts.capacity.quantities();
+    let mut amounts = facts.capacity.quantities(facts.reserved.max_pods);
+    amounts.extend(facts::huge_pages(Path::new(facts::HUGE_PAGES)));
+    let allocatable = facts.reserved.left(&amounts);
     let internal = facts.addrs.iter();
     let internal = internal.map(|ip| json!({ "type": "InternalIP", "address": ip }));
     let hostname = json!({ "type": "Hostname", "address": facts.name });
     let addresses: Vec<Value> = internal.chain([hostname]).collect();
     let status = json!({ "status": {
         "capacity": amounts,
-        "allocatable": amounts,
+        "allocatable": allocatable,
         "addresses": addresses,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": KUBELET_PORT } },
         "nodeInfo": facts.system,

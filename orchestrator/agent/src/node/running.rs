@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::pressure::{self, Newcomer, Pressure};
 use crate::pod::refuse::Refusal;
 use crate::runtime::{Container, Role, State};
+use datapath::HostPort;
 
 /// All pods that have a worker.
 #[derive(Default)]
@@ -55,7 +56,11 @@ pub struct Eviction {
 impl Running {
     /// Says how a pod stands.
     pub fn set(&self, uid: &str, pod: &Arc<Pod>, containers: &[Container], wake: &Arc<Notify>) {
-        let pod = RunningPod::of(pod, containers);
+        self.put(uid, RunningPod::of(pod, containers), wake);
+    }
+
+    /// The same of what is known already.
+    pub fn put(&self, uid: &str, pod: RunningPod, wake: &Arc<Notify>) {
         let mut all = self.all();
         match all.get_mut(uid) {
             Some(entry) => entry.pod = pod,
@@ -96,13 +101,35 @@ impl Running {
         self.pressures().clone_from(pressures);
     }
 
-    /// Why a pod may not begin on this node now.
+    /// Why a pod may not begin on this node now: what the node is short of, or a pod that has what this one asks
+    /// for. Pods come here past the scheduler too, by their `nodeName`.
     pub fn refusal(&self, pod: &Pod) -> Option<Refusal> {
-        let message = pressure::refusal(&self.pressures(), &Newcomer::of(pod))?;
-        Some(Refusal {
-            reason: "Evicted",
-            message,
+        if let Some(message) = pressure::refusal(&self.pressures(), &Newcomer::of(pod)) {
+            return Some(Refusal {
+                reason: "Evicted",
+                message,
+            });
+        }
+        self.ports_are_taken(pod).then(|| Refusal {
+            reason: "NodePorts",
+            message:
+                "Predicate NodePorts failed: node(s) didn't have free ports for the requested \
+                      pod ports"
+                    .to_owned(),
         })
+    }
+
+    /// Whether a pod of the node that has not ended has a port of the node that this one wants.
+    fn ports_are_taken(&self, pod: &Pod) -> bool {
+        let wanted = HostPort::of(pod);
+        if wanted.is_empty() {
+            return false;
+        }
+        let all = self.all();
+        let others = all.values().map(|entry| &*entry.pod.pod);
+        let others = others.filter(|it| it.metadata.uid != pod.metadata.uid && !has_ended(it));
+        let mut taken = others.flat_map(HostPort::of);
+        taken.any(|taken| wanted.iter().any(|port| port.conflicts_with(&taken)))
     }
 
     fn pressures(&self) -> MutexGuard<'_, BTreeSet<Pressure>> {
@@ -122,6 +149,12 @@ impl Running {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 impl RunningPod {
@@ -151,5 +184,43 @@ impl RunningPod {
             network: network.filter(|_| !is_on_node),
             containers: containers.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(uid: &str, port: Value, phase: &str) -> Arc<Pod> {
+        let pod = json!({
+            "metadata": {"name": uid, "namespace": "default", "uid": uid},
+            "spec": {"containers": [{"name": "c", "ports": [port]}]},
+            "status": {"phase": phase},
+        });
+        Arc::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn a_pod_whose_port_another_pod_of_the_node_has_is_refused_until_that_one_has_ended() {
+        let running = Running::default();
+        let wake = Arc::new(Notify::new());
+        let holder = |phase| pod("a", json!({"containerPort": 80, "hostPort": 8080}), phase);
+        running.set("a", &holder("Running"), &[], &wake);
+        let reason = |port: Value| {
+            let refusal = running.refusal(&pod("b", port, "Pending"));
+            refusal.map(|refusal| refusal.reason)
+        };
+        let same = json!({"containerPort": 1, "hostPort": 8080});
+        assert_eq!(reason(same.clone()), Some("NodePorts"));
+        let on_one = json!({"containerPort": 1, "hostPort": 8080, "hostIP": "192.0.2.1"});
+        assert_eq!(reason(on_one), Some("NodePorts"));
+        let udp = json!({"containerPort": 1, "hostPort": 8080, "protocol": "UDP"});
+        assert_eq!(reason(udp), None);
+        assert_eq!(reason(json!({"containerPort": 8080})), None);
+        assert_eq!(running.refusal(&holder("Running")), None);
+        running.set("a", &holder("Failed"), &[], &wake);
+        assert_eq!(reason(same), None);
     }
 }

@@ -10,8 +10,8 @@ mod disk;
 mod history;
 mod machine;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cgroup::{Cgroup, Counters, Hierarchies};
+use super::cgroup::{Cgroup, Counters, Disk, Hierarchies};
 use super::running::{Running, RunningContainer, RunningPod};
+use api::annotations::DISK_BANDWIDTH;
 use api::samples::{self, ContainerSample, NodeSample, PodSample, Taken, Usage};
 use sys::Shutdown;
 
@@ -154,6 +155,10 @@ pub async fn run(
         hierarchies,
         cgroups: BTreeMap::new(),
         history: History::default(),
+        disks: [&*data, Path::new(ENGINE_DATA)]
+            .into_iter()
+            .filter_map(Disk::of)
+            .collect(),
         data,
     };
     let (mut interval, mut push_at) = (FIRST_INTERVAL, Instant::now());
@@ -206,6 +211,18 @@ struct Sampler {
     cgroups: BTreeMap<String, Cgroup>,
     history: History,
     data: PathBuf,
+    /// Those that containers write to.
+    disks: BTreeSet<Disk>,
+}
+
+/// Where the Engine keeps what containers write, unless it was told otherwise.
+const ENGINE_DATA: &str = "/var/lib/docker";
+
+/// Bytes a second that a pod's annotation gives each of its containers; what does not read was refused.
+fn disk_limit(pod: &Pod) -> Option<u64> {
+    let text = pod.metadata.annotations.as_ref()?.get(DISK_BANDWIDTH)?;
+    let bytes = api::quantity::Quantity::parse(text).ok()?.units();
+    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
 /// The key of the node in the history, which is no container's id.
@@ -217,7 +234,8 @@ impl Sampler {
         let rate = self.history.rate(NODE, now, machine.cpu_ns, None);
         let pods = pods.into_iter().map(|(uid, pod)| {
             let containers = pod.containers.into_iter();
-            let containers = containers.filter_map(|it| self.container(it, now));
+            let limit = disk_limit(&pod.pod);
+            let containers = containers.filter_map(|it| self.container(it, limit, now));
             let reading = PodReading {
                 containers: containers.collect(),
                 interface: pod.network.and_then(Interface::of_process),
@@ -227,8 +245,7 @@ impl Sampler {
         });
         let pods: BTreeMap<String, PodReading> = pods.collect();
         let ids = pods.values().flat_map(|pod| &pod.containers);
-        let ids: std::collections::BTreeSet<&str> =
-            ids.map(|it| &*it.running.id).chain([NODE]).collect();
+        let ids: BTreeSet<&str> = ids.map(|it| &*it.running.id).chain([NODE]).collect();
         self.cgroups.retain(|id, _| ids.contains(&**id));
         self.history.retain(&ids);
         Reading {
@@ -240,9 +257,19 @@ impl Sampler {
     }
 
     /// None: it has ended meanwhile.
-    fn container(&mut self, running: RunningContainer, now: Timestamp) -> Option<ContainerReading> {
+    fn container(
+        &mut self,
+        running: RunningContainer,
+        limit: Option<u64>,
+        now: Timestamp,
+    ) -> Option<ContainerReading> {
         if !self.cgroups.contains_key(&running.id) {
             let found = self.hierarchies.of_process(running.pid).ok()?;
+            for disk in limit.iter().flat_map(|_| &self.disks) {
+                if let Err(error) = found.throttle(*disk, limit.unwrap_or_default()) {
+                    tracing::warn!(%error, name = running.name, "a container's disk is not limited");
+                }
+            }
             self.cgroups.insert(running.id.clone(), found);
         }
         let counters = self.cgroups.get(&running.id)?.read().ok()?;
@@ -278,6 +305,7 @@ mod tests {
             hierarchies: Hierarchies::read().expect("mounts"),
             cgroups: BTreeMap::new(),
             history: History::default(),
+            disks: BTreeSet::new(),
             data: "/".into(),
         };
         let now = Timestamp::from_second(2000).expect("in range");

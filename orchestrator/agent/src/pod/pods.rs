@@ -29,6 +29,8 @@ use sys::Shutdown;
 /// The safety net under the engine's events.
 const RELIST_EVERY: Duration = Duration::from_secs(10);
 const EVENTS_RETRY: Duration = Duration::from_secs(1);
+/// From one static pod to the next at start; then all have been told.
+const MANIFESTS_TIMEOUT: Duration = Duration::from_millis(500);
 
 struct Handle {
     updates: watch::Sender<PodUpdate>,
@@ -99,6 +101,13 @@ pub async fn run<R: Runtime, N: PodNetwork>(
         complete: false,
         mirrors,
     };
+    // What runs of the node's own manifests is known before anything is ended.
+    while given.is_some()
+        && let Ok(Some((pod, gone))) =
+            tokio::time::timeout(MANIFESTS_TIMEOUT, next_given(&mut given)).await
+    {
+        pods.update(Pod::clone(&pod), gone).await;
+    }
     loop {
         tokio::select! {
             () = shutdown.requested() => return,

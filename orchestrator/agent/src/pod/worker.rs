@@ -42,6 +42,7 @@ use crate::api::sources::Claimed;
 use crate::api::watched::{Reference, Watched};
 use crate::metrics::Metrics;
 use crate::network::drain::{self, Progress};
+use crate::network::pod_net::shaping::Bandwidth;
 use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
 use crate::node::running::Running;
@@ -218,7 +219,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let memory = Memory {
             refused: admission
                 .refusal
-                .or_else(|| node.running.refusal(&update.pod)),
+                .or_else(|| node.running.refusal(&update.pod))
+                .or_else(|| Bandwidth::refusal(&update.pod)),
             ..Default::default()
         };
         let node_ips = *node.addrs.borrow();
@@ -310,9 +312,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
             self.stale = false;
         }
-        self.node
-            .running
-            .set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        // What was refused holds nothing of the node.
+        if self.memory.refused.is_none() || !self.containers.is_empty() {
+            let running = &self.node.running;
+            running.set(self.uid(), &self.update.pod, &self.containers, &self.wake);
+        }
         if let Some(eviction) = self.node.running.take_eviction(self.uid()) {
             self.evict(eviction.message);
         }

@@ -266,3 +266,33 @@ fn a_count_of_an_unknown_kind_is_not_counted() {
             "gold.storageclass.storage.k8s.io/requests.storage": "0"})
     );
 }
+
+#[test]
+fn a_quota_of_bandwidth_counts_annotations_and_refuses_pods_without() {
+    let egress = "requests.orchestrator.io/egress-bandwidth";
+    let quota = quota(json!({"hard": {egress: "10M"}}), json!({egress: "4M"}));
+    let limited = |rate: &str| {
+        let mut pod = pod(json!({}), json!({}));
+        pod["metadata"]["annotations"]["kubernetes.io/egress-bandwidth"] = rate.into();
+        pod
+    };
+    let (fits, exceeds) = (limited("6M"), limited("7M"));
+    let charged = quota
+        .charged(&measured("pods", &fits), None)
+        .unwrap()
+        .unwrap();
+    assert_eq!(charged[egress].to_string(), "10M");
+    let refused = quota
+        .charged(&measured("pods", &exceeds), None)
+        .unwrap_err();
+    assert!(matches!(refused, Refusal::Exceeded { .. }), "{refused}");
+    for unlimited in [pod(json!({}), json!({})), limited("fast"), limited("0")] {
+        let refused = quota
+            .charged(&measured("pods", &unlimited), None)
+            .unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("failed quota: q: must specify {egress}")
+        );
+    }
+}

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Measured, Usage};
 use crate::amounts::{self, Amounts};
+use crate::annotations::{DISK_BANDWIDTH, EGRESS_BANDWIDTH, INGRESS_BANDWIDTH};
 use crate::pod_resources;
 use crate::quantity::Quantity;
 use crate::resource::Resource;
@@ -34,6 +35,19 @@ const MUST_SPECIFY: [&str; 6] = [
     "memory",
     "requests.cpu",
     "requests.memory",
+];
+
+/// What a pod is held to by an annotation, and under which name quotas limit the sum of it.
+const SHAPED: [(&str, &str); 3] = [
+    (
+        INGRESS_BANDWIDTH,
+        "requests.orchestrator.io/ingress-bandwidth",
+    ),
+    (
+        EGRESS_BANDWIDTH,
+        "requests.orchestrator.io/egress-bandwidth",
+    ),
+    (DISK_BANDWIDTH, "requests.orchestrator.io/disk-bandwidth"),
 ];
 
 const REQUESTS: &str = "requests.";
@@ -116,7 +130,11 @@ pub fn of(measured: &Measured<'_>) -> Amounts {
         Usage::Count => Amounts::new(),
         Usage::CountAs(alias) => Amounts::from([(alias.to_owned(), one)]),
         Usage::Pod if !counts(object, measured.now) => Amounts::new(),
-        Usage::Pod => of_pod(&object["spec"]),
+        Usage::Pod => {
+            let mut used = of_pod(&object["spec"]);
+            used.extend(shaped(object));
+            used
+        }
         Usage::Service => of_service(&object["spec"]),
         Usage::Claim => of_claim(object),
     };
@@ -129,15 +147,30 @@ pub fn missing<'a>(measured: &Measured<'_>, names: &BTreeSet<&'a str>) -> BTreeS
     if measured.resource.usage != Usage::Pod {
         return BTreeSet::new();
     }
+    let shaped = shaped(measured.object);
+    let unshaped = SHAPED
+        .iter()
+        .filter(|(_, name)| !shaped.contains_key(*name));
+    let unshaped: BTreeSet<&str> = unshaped.map(|(_, name)| *name).collect();
     let spec = &measured.object["spec"];
     let of_pod = said(&spec["resources"]);
-    let mut missing = BTreeSet::new();
+    let mut missing: BTreeSet<&str> = names.intersection(&unshaped).copied().collect();
     for container in pod_resources::containers(spec) {
         let said = said(&container["resources"]);
         let must = names.iter().filter(|name| MUST_SPECIFY.contains(name));
         missing.extend(must.filter(|name| !said.contains(*name) && !of_pod.contains(*name)));
     }
     missing
+}
+
+/// What a pod is held to: without a limit it could take all that there is.
+fn shaped(pod: &Value) -> Amounts {
+    let annotations = &pod["metadata"]["annotations"];
+    let amounts = SHAPED.iter().filter_map(|(annotation, name)| {
+        let amount = Quantity::parse(annotations[*annotation].as_str()?).ok()?;
+        (amount > Quantity::ZERO).then(|| ((*name).to_owned(), amount))
+    });
+    amounts.collect()
 }
 
 /// The names of which requests and limits say something.

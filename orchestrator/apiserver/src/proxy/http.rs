@@ -30,7 +30,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What of an agent's own server may be read through a node. Streams to its containers are no part of it: who may
 /// open those is said by the rights to the pods.
-const OF_AGENTS: [&str; 3] = ["/healthz", "/metrics", "/containerLogs"];
+const OF_AGENTS: [&str; 6] = [
+    "/healthz",
+    "/metrics",
+    "/containerLogs",
+    "/stats",
+    "/pods",
+    "/configz",
+];
 
 const NOT_ALLOWED: &str = "address not allowed";
 

@@ -24,6 +24,7 @@ mod joining;
 mod lists;
 mod machinery;
 mod node_rights;
+mod nodes;
 mod objects;
 mod oidc;
 mod old_versions;

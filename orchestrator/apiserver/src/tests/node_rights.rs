@@ -309,6 +309,34 @@ async fn a_node_does_what_the_table_says_and_is_refused_everything_else() {
 }
 
 #[tokio::test]
+async fn every_node_reads_what_is_said_of_the_clusters_dns_and_nothing_beside_it() {
+    let admin = two_nodes().await;
+    let at = "/api/v1/namespaces/kube-system/configmaps";
+    admin.post(at, config_map("kube-dns")).await.expect(201);
+    admin.post(at, config_map("kube-dns-x")).await.expect(201);
+    let one = admin.as_user(node("one"));
+    let code = async |method: &str, path: &str| {
+        let body = json!({"metadata": {"name": "kube-dns"}});
+        one.code(method, &format!("{at}{path}"), &body)
+            .await
+            .as_u16()
+    };
+    assert_eq!(code("GET", "/kube-dns").await, 200);
+    assert_eq!(
+        code("GET", "?fieldSelector=metadata.name=kube-dns").await,
+        200
+    );
+    let watch = "?fieldSelector=metadata.name=kube-dns&watch=1";
+    assert_eq!(code("GET", watch).await, 200);
+    assert_eq!(code("GET", "/kube-dns-x").await, 403);
+    assert_eq!(code("GET", "").await, 403);
+    assert_eq!(code("PUT", "/kube-dns").await, 403);
+    assert_eq!(code("PATCH", "/kube-dns").await, 403);
+    let other = "/api/v1/namespaces/default/configmaps/kube-dns";
+    assert_eq!(one.code("GET", other, &Value::Null).await.as_u16(), 403);
+}
+
+#[tokio::test]
 async fn a_refusal_says_why_in_kubernetes_words() {
     let one = two_nodes().await.as_user(node("one"));
     let refused = one.get(&format!("{SECRETS}/other")).await;

@@ -237,6 +237,11 @@ async fn of_a_node_s_agent_the_proxy_shows_what_is_read_and_opens_nothing() {
     assert_eq!(answer.expect(200), "ok");
     let asked = seen.lock().expect("whole").pop().expect("asked");
     assert_eq!(asked.uri().to_string(), "/metrics?a=b");
+    for path in ["/stats/summary", "/pods", "/configz", "/metrics/resource"] {
+        let answer = setting.cluster.get(&format!("{base}{path}")).await;
+        assert_eq!(answer.expect(200), "ok", "{path}");
+        seen.lock().expect("whole").clear();
+    }
     for (method, path) in [
         ("POST", "/exec/default/web/c?command=sh"),
         ("GET", "/exec/default/web/c?command=sh"),

@@ -229,21 +229,7 @@ fn by_metrics(
         tolerance: rules.tolerance(),
         now: view.now,
     };
-    let mut proposals: Vec<Proposal> = Vec::new();
-    let mut failures: Vec<Failure> = Vec::new();
-    let metrics = view.spec.metrics.iter().flatten();
-    for metric in metrics.clone() {
-        let (reason, _) = proposal::source(metric);
-        let reply = view.path_of(metric, scale).map_err(|why| (reason, why));
-        let proposed = reply.and_then(|path| {
-            let missing = Err("it was not read".to_owned());
-            proposal::of(&context, metric, read.get(&path).unwrap_or(&missing))
-        });
-        match proposed {
-            Ok(proposal) => proposals.push(proposal),
-            Err(failure) => failures.push(failure),
-        }
-    }
+    let (proposals, failures) = ask_metrics(view, scale, read, &context);
     for (reason, why) in &failures {
         let event = Action::warning(view.object, *reason, why.clone());
         decision.events.push(event);
@@ -256,18 +242,7 @@ fn by_metrics(
     let wanted = best.map(|best| (best.replicas.min(f64::from(i32::MAX)) as i64, best));
     let Some((wanted, best)) = wanted.filter(|(it, _)| failures.is_empty() || *it >= current)
     else {
-        let (reason, first) = failures
-            .first()
-            .cloned()
-            .unwrap_or(("InvalidMetricSourceType", "there is no metric".to_owned()));
-        let text = format!("the HPA was unable to compute the replica count: {first}");
-        decision
-            .conditions
-            .push(("ScalingActive", false, reason, text));
-        let (bad, all) = (failures.len(), metrics.count());
-        let text = format!("invalid metrics ({bad} invalid out of {all}), first error is: {first}");
-        let event = Action::warning(view.object, "FailedComputeMetricsReplicas", text);
-        decision.events.push(event);
+        refuse(view, &failures, decision);
         return;
     };
     let name = &best.name;
@@ -297,6 +272,43 @@ fn by_metrics(
         };
         decision.change = Some((to, why));
     }
+}
+
+/// What each metric proposes, and why others do not.
+fn ask_metrics(
+    view: &View,
+    scale: &Scale,
+    read: &Read,
+    context: &Context,
+) -> (Vec<Proposal>, Vec<Failure>) {
+    let (mut proposals, mut failures) = (Vec::new(), Vec::new());
+    for metric in view.spec.metrics.iter().flatten() {
+        let (reason, _) = proposal::source(metric);
+        let path = view.path_of(metric, scale).map_err(|why| (reason, why));
+        let proposed = path.and_then(|path| {
+            let missing = Err("it was not read".to_owned());
+            proposal::of(context, metric, read.get(&path).unwrap_or(&missing))
+        });
+        match proposed {
+            Ok(proposal) => proposals.push(proposal),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    (proposals, failures)
+}
+
+/// Says that metrics do not tell how many replicas are right.
+fn refuse(view: &View, failures: &[Failure], decision: &mut Decision) {
+    let none = ("InvalidMetricSourceType", "there is no metric".to_owned());
+    let (reason, first) = failures.first().cloned().unwrap_or(none);
+    let text = format!("the HPA was unable to compute the replica count: {first}");
+    let condition = ("ScalingActive", false, reason, text);
+    decision.conditions.push(condition);
+    let all = view.spec.metrics.iter().flatten().count();
+    let bad = failures.len();
+    let text = format!("invalid metrics ({bad} invalid out of {all}), first error is: {first}");
+    let event = Action::warning(view.object, "FailedComputeMetricsReplicas", text);
+    decision.events.push(event);
 }
 
 fn pods<'a>(view: &View<'a>, scale: &Scale) -> Vec<(&'a Object, &'a PodRow)> {

@@ -1,9 +1,12 @@
 //! Deployments: a set for each template, rolled from the old ones to the new one. Pure.
 
 pub mod revision;
+pub mod rollback;
 pub mod rollout;
 mod scale;
 pub mod status;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
@@ -13,14 +16,19 @@ use self::revision::{DESIRED, HASH_LABEL, MAX};
 use self::rollout::{Bounds, Size};
 use self::status::Step;
 use super::action::{self, Action, Create, Plan};
-use super::controller::{Controller, Due, Watches};
-use super::object::{Key, Object, Owner, SetRow};
+use super::controller::{Controller, Due, Ending, Watches};
+use super::object::{Key, Object, Owner};
+use super::replication::row::SetRow;
 use super::world::{Address, Diff, World};
 use api::selector::LabelSelector;
 use client::Kind;
 
 /// Rolls Deployments. Its work is about a Deployment.
-pub struct DeploymentController;
+#[derive(Default)]
+pub struct DeploymentController {
+    /// By Deployment: why its new set could not be made, until that is told.
+    refused: BTreeMap<Address, String>,
+}
 
 impl Controller for DeploymentController {
     fn name(&self) -> &'static str {
@@ -45,8 +53,27 @@ impl Controller for DeploymentController {
         }
     }
 
-    fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
-        gather(world, key, now).map(|view| plan(&view))
+    fn hear(&mut self, diff: &Diff, _now: Timestamp) {
+        if diff.new.is_none() {
+            let object = diff.object();
+            self.refused.remove(&(object.kind, object.key.clone()));
+        }
+    }
+
+    fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan> {
+        let mut view = gather(world, &about.1, now)?;
+        view.refused = self.refused.remove(about);
+        Some(plan(&view))
+    }
+
+    fn ended(&mut self, about: &Address, ending: &Ending) {
+        if let Ending::Failed {
+            creating: true,
+            message,
+        } = ending
+        {
+            self.refused.insert(about.clone(), message.clone());
+        }
     }
 }
 
@@ -95,6 +122,8 @@ pub struct View<'a> {
     /// The name of the new set is taken by another one.
     pub collision: bool,
     pub namespace_ending: bool,
+    /// Why the new set could not be made.
+    pub refused: Option<String>,
     pub now: Timestamp,
 }
 
@@ -173,6 +202,7 @@ pub fn gather<'a>(world: &'a World, key: &Key, now: Timestamp) -> Option<View<'a
         old_pods_left,
         collision: false,
         namespace_ending: namespace.is_some_and(|namespace| namespace.meta.deleting.is_some()),
+        refused: None,
         now,
     };
     let name = Key::new(&key.namespace, &view.new_name());
@@ -187,11 +217,21 @@ pub fn plan(view: &View) -> Plan {
     if view.object.meta.deleting.is_some() || view.namespace_ending {
         return finish(view, actions, new, &Step::Nothing);
     }
+    if let Some(back) = rollback::due(view, new) {
+        actions.extend(back);
+        return Plan {
+            actions,
+            again: None,
+        };
+    }
     if let Some(step) = pause_step(view) {
         return finish(view, actions, new, &step);
     }
     if view.spec().paused == Some(true) || scale::is_scaling(view) {
         actions.extend(scale::scale(view, new));
+        if view.spec().paused == Some(true) {
+            clean_up(view, new, &mut actions);
+        }
         return finish(view, actions, new, &Step::Nothing);
     }
     if view.recreates() && shrink_all_old(view, new, &mut actions) {
@@ -202,12 +242,22 @@ pub fn plan(view: &View) -> Plan {
             return finish(view, actions, None, &Step::Nothing);
         }
         let (name, create) = create_new(view);
-        actions.extend(create);
-        return finish(view, actions, None, &Step::Created(name));
+        let refused = view.refused.clone();
+        let refused = refused.filter(|why| !why.contains("already exists"));
+        let Some(why) = refused else {
+            actions.extend(create);
+            return finish(view, actions, None, &Step::Created(name));
+        };
+        // It is told before it is tried again.
+        let text = format!("Failed to create new replica set \"{name}\": {why}");
+        actions.push(Action::warning(view.object, status::REFUSED, text));
+        let mut plan = finish(view, actions, None, &Step::Refused(name, why));
+        plan.actions.extend(create);
+        return plan;
     };
     let step = adopt_revision(view, new, &mut actions);
     roll(view, new, &mut actions);
-    clean_up(view, new, &mut actions);
+    clean_up(view, Some(new), &mut actions);
     finish(view, actions, Some(new), &step)
 }
 
@@ -336,7 +386,7 @@ fn old_sets<'a>(view: &View<'a>, new: Option<SetRef>) -> Vec<SetRef<'a>> {
         .collect()
 }
 
-fn create_new(view: &View) -> (String, [Action; 2]) {
+fn create_new(view: &View) -> (String, Vec<Action>) {
     let spec = view.spec();
     let (name, hash) = (view.new_name(), view.hash());
     let bounds = view.bounds();
@@ -387,8 +437,11 @@ fn create_new(view: &View) -> (String, [Action; 2]) {
         about: None,
     });
     let text = format!("Scaled up replica set {name} from 0 to {replicas}");
-    let told = Action::normal(view.object, "ScalingReplicaSet", text);
-    (name, [create, told])
+    let mut actions = vec![create];
+    if replicas > 0 {
+        actions.push(Action::normal(view.object, "ScalingReplicaSet", text));
+    }
+    (name, actions)
 }
 
 /// One step towards the new set: grow it, or else shrink the old ones.
@@ -417,16 +470,18 @@ fn size(row: &SetRow) -> Size {
     }
 }
 
-/// Deletes the oldest empty sets beyond the history limit, once the rollout is complete.
-fn clean_up(view: &View, new: SetRef, actions: &mut Vec<Action>) {
+/// Deletes the oldest empty sets beyond the history limit, once the rollout is complete or while it is paused.
+fn clean_up(view: &View, new: Option<SetRef>, actions: &mut Vec<Action>) {
     let Some(limit) = view.spec().revision_history_limit.or(Some(10)) else {
         return;
     };
-    let (next, _) = status::status(view, view.bounds(), Some(new), &Step::Nothing);
-    if !status::complete(view.spec().replicas.unwrap_or(1), &next) {
+    let (next, _) = status::status(view, view.bounds(), new, &Step::Nothing);
+    let complete = status::complete(view.spec().replicas.unwrap_or(1), &next);
+    if !complete && view.spec().paused != Some(true) {
         return;
     }
-    let mut old = old_sets(view, Some(new));
+    actions.extend(new.filter(|_| complete).and_then(rollback::forgive));
+    let mut old = old_sets(view, new);
     old.retain(|(set, _)| set.meta.deleting.is_none());
     old.sort_by_key(|(set, row)| (revision::revision(&row.annotations), set.meta.created));
     let excess = old

@@ -15,7 +15,12 @@ pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+pub const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+/// What begins so is for this orchestrator and about the Deployment.
+const OURS: &str = "orchestrator.io/";
+/// Of a revision's history so much is kept.
+const LONGEST_HISTORY_CHARS: usize = 2000;
 
 /// Annotations of the Deployment that its sets do not inherit.
 const NOT_INHERITED: [&str; 6] = [
@@ -64,7 +69,7 @@ pub fn new_set_annotations(
 ) -> BTreeMap<String, String> {
     let mut wanted = current.clone();
     let inherited = deployment.metadata.annotations.iter().flatten();
-    for (key, value) in inherited.filter(|(key, _)| !NOT_INHERITED.contains(&key.as_str())) {
+    for (key, value) in inherited.filter(|(key, _)| is_inherited(key)) {
         wanted.insert(key.clone(), value.clone());
     }
     let old = revision(current);
@@ -76,9 +81,18 @@ pub fn new_set_annotations(
                 history.push(',');
             }
             history.push_str(&old.to_string());
+            while history.len() > LONGEST_HISTORY_CHARS {
+                let rest = history.split_once(',').map(|(_, rest)| rest.to_owned());
+                *history = rest.unwrap_or_default();
+            }
         }
     }
     wanted
+}
+
+/// Whether a set gets this annotation of its Deployment.
+pub fn is_inherited(key: &str) -> bool {
+    !NOT_INHERITED.contains(&key) && !key.starts_with(OURS)
 }
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {

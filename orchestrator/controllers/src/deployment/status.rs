@@ -14,6 +14,8 @@ pub enum Step {
     Nothing,
     Created(String),
     Found(String),
+    /// The set could not be made: its name, and why.
+    Refused(String, String),
     Paused,
     Resumed,
 }
@@ -68,8 +70,17 @@ pub fn status(
 /// The write of `next`, if it says anything new.
 pub fn write(view: &View, next: &DeploymentStatus) -> Option<Action> {
     let old = view.deployment.status.clone().unwrap_or_default();
-    let (was, is) = (to_json(&old), to_json(next));
-    (was != is).then(|| Action::merge(view.object, "status", json!({"status": is})))
+    let (was, mut is) = (to_json(&old), to_json(next));
+    if was == is {
+        return None;
+    }
+    if was["conditions"] == is["conditions"]
+        && let Some(fields) = is.as_object_mut()
+    {
+        // What others write there meanwhile stays.
+        fields.remove("conditions");
+    }
+    Some(Action::merge(view.object, "status", json!({"status": is})))
 }
 
 fn to_json(status: &DeploymentStatus) -> Value {
@@ -107,7 +118,7 @@ fn progress(
         _ => format!("Deployment \"{}\"", view.object.key.name),
     };
     tell_step(next, step, view.now);
-    if spec.paused == Some(true) {
+    if spec.paused == Some(true) || matches!(step, Step::Refused(..)) {
         return None;
     }
     let wanted = spec.replicas.unwrap_or(1);
@@ -155,6 +166,10 @@ fn tell_step(next: &mut DeploymentStatus, step: &Step, now: Timestamp) {
                 now,
                 true,
             );
+        }
+        Step::Refused(set_name, why) => {
+            let text = format!("Failed to create new replica set \"{set_name}\": {why}");
+            set(next, (PROGRESSING, "False", REFUSED, &text), now, false);
         }
         Step::Paused => {
             let text = "Deployment is paused";
@@ -296,5 +311,7 @@ fn some(n: i32) -> Option<i32> {
 }
 
 const PROGRESSING: &str = "Progressing";
+/// The reason, of the condition and of the event, that a set could not be made.
+pub const REFUSED: &str = "ReplicaSetCreateError";
 const COMPLETE: &str = "NewReplicaSetAvailable";
-const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+pub const TIMED_OUT: &str = "ProgressDeadlineExceeded";

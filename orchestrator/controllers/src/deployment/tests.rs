@@ -358,3 +358,159 @@ fn what_is_as_it_should_be_is_not_written() {
     let written = status(&settled(json!({})));
     assert_eq!(settled(written).actions, Vec::new());
 }
+
+/// The Deployment in the middle of a rollout from revision 1 to 2 that has missed its deadline.
+fn overdue(annotations: Value) -> Vec<(Kind, Value)> {
+    let condition = json!({"type": "Progressing", "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "message": "ReplicaSet \"web-2\" has timed out progressing."});
+    let status = json!({"observedGeneration": 1, "replicas": 4, "updatedReplicas": 1,
+        "conditions": [condition]});
+    let web = with(deployment("nginx:2", 3), "/status", status);
+    let web = with(web, "/metadata/annotations", annotations);
+    let broken = set("web-2", "nginx:2", 1, 2);
+    let broken = with(broken, "/status/availableReplicas", json!(0));
+    vec![web, set("web-1", "nginx:1", 3, 1), broken]
+}
+
+fn rolled_back(plan: &Plan) -> Option<Value> {
+    plan.actions.iter().find_map(|action| match action {
+        Action::Patch(patch) if patch.kind == Kind::DEPLOYMENT && patch.subresource.is_empty() => {
+            Some(patch.body["spec"]["template"].clone())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_rollout_that_misses_its_deadline_is_rolled_back_where_that_is_asked_for() {
+    assert_eq!(rolled_back(&planned(overdue(json!({})))), None);
+    let asks = || json!({rollback::ON_DEADLINE: "true"});
+    let plan = planned(overdue(asks()));
+    let back = rolled_back(&plan).expect("it goes back");
+    assert_eq!(back["spec"]["containers"][0]["image"], "nginx:1");
+    assert_eq!(back["$patch"], "replace");
+    assert_eq!(back["metadata"]["labels"], json!({"app": "web"}));
+    let words = words(&plan.actions);
+    assert!(
+        words[0].starts_with("patch replicasets web-2") && words[0].contains("rollout-failed"),
+        "it is marked first: {words:?}"
+    );
+    let text = "tell DeploymentRollback Rolled back deployment \"web\" to revision 1: revision 2 \
+                has missed its deadline";
+    assert_eq!(words[2], text);
+}
+
+#[test]
+fn it_is_not_rolled_back_to_what_failed_or_does_not_serve_nor_for_another_sets_deadline() {
+    let asks = || json!({rollback::ON_DEADLINE: "true"});
+    let with_first = |path: &str, value: Value| {
+        let mut objects = overdue(asks());
+        objects[1] = with(objects[1].clone(), path, value);
+        rolled_back(&planned(objects))
+    };
+    let failed = json!({"deployment.kubernetes.io/revision": "1",
+        "orchestrator.io/rollout-failed": "true"});
+    assert_eq!(with_first("/metadata/annotations", failed), None);
+    assert_eq!(with_first("/status/availableReplicas", json!(0)), None);
+    let mut stale = overdue(asks());
+    stale[0] = with(stale[0].clone(), "/metadata/generation", json!(2));
+    assert_eq!(
+        rolled_back(&planned(stale)),
+        None,
+        "the condition is of the template before"
+    );
+    let mut other = overdue(asks());
+    let text = json!("ReplicaSet \"web-0\" has timed out progressing.");
+    other[0] = with(other[0].clone(), "/status/conditions/0/message", text);
+    assert_eq!(rolled_back(&planned(other)), None);
+}
+
+#[test]
+fn the_old_annotation_asks_for_a_rollback_and_is_taken_off() {
+    let asked = |revision: &str| {
+        let annotations = json!({"deprecated.deployment.rollback.to": revision});
+        let web = with(
+            deployment("nginx:2", 3),
+            "/metadata/annotations",
+            annotations,
+        );
+        planned(vec![
+            web,
+            set("web-1", "nginx:1", 0, 1),
+            set("web-2", "nginx:2", 3, 2),
+        ])
+    };
+    for revision in ["0", "1"] {
+        let plan = asked(revision);
+        let back = rolled_back(&plan).unwrap();
+        assert_eq!(back["spec"]["containers"][0]["image"], "nginx:1");
+        let words = words(&plan.actions);
+        assert!(
+            words[0].contains("\"deprecated.deployment.rollback.to\":null"),
+            "{words:?}"
+        );
+        let text = "tell DeploymentRollback Rolled back deployment \"web\" to revision 1";
+        assert_eq!(words[1], text);
+    }
+    let why = |revision: &str| words(&asked(revision).actions)[0].clone();
+    assert!(why("7").starts_with("tell DeploymentRollbackRevisionNotFound"));
+    assert!(why("2").starts_with("tell DeploymentRollbackTemplateUnchanged"));
+}
+
+#[test]
+fn a_set_that_cannot_be_made_is_told_of_and_tried_again() {
+    let world = world(vec![deployment("nginx:1", 3)]);
+    let mut controller = DeploymentController::default();
+    let about = (Kind::DEPLOYMENT, Key::new("ns", "web"));
+    let failed = Ending::Failed {
+        creating: true,
+        message: "over quota".to_owned(),
+    };
+    controller.ended(&about, &failed);
+    let plan = controller.plan(&world, &about, now()).unwrap();
+    let words = words(&plan.actions);
+    assert!(words[0].starts_with("tell ReplicaSetCreateError Failed to create new replica set"));
+    assert!(
+        words
+            .iter()
+            .any(|word| word.starts_with("create replicasets web-"))
+    );
+    let told = condition(&status(&plan), "Progressing");
+    assert_eq!(
+        told,
+        ("False".to_owned(), "ReplicaSetCreateError".to_owned())
+    );
+}
+
+#[test]
+fn a_new_set_of_no_pods_is_not_told_of() {
+    assert_eq!(
+        scaled(&planned(vec![deployment("nginx:1", 0)])),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_paused_deployment_forgets_revisions_too() {
+    let paused = with(deployment("nginx:9", 3), "/spec/paused", json!(true));
+    let paused = with(paused, "/spec/revisionHistoryLimit", json!(1));
+    let progressing = json!({"conditions": [{"type": "Progressing", "status": "Unknown",
+        "reason": "DeploymentPaused"}]});
+    let paused = with(paused, "/status", progressing);
+    let plan = planned(vec![
+        paused,
+        set("web-1", "nginx:1", 0, 1),
+        set("web-2", "nginx:2", 0, 2),
+        set("web-3", "nginx:3", 3, 3),
+    ]);
+    let words = words(&plan.actions);
+    assert!(
+        words.contains(&"delete replicasets web-1".to_owned()),
+        "{words:?}"
+    );
+    assert!(
+        words.contains(&"delete replicasets web-2".to_owned()),
+        "{words:?}"
+    );
+}

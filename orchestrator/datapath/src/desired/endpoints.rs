@@ -20,7 +20,10 @@ pub fn endpoint(addr: Addr, world: &World, facts: &Facts) -> Option<Endpoint> {
     let pod = world.endpoint(&addr)?;
     Some(Endpoint {
         ifindex: pod.ifindex,
-        flags: 0,
+        flags: match pod.is_queued {
+            true => Endpoint::QUEUED,
+            false => 0,
+        },
         mac: Mac::new(pod.mac),
         gateway_mac: Mac::new(pod.host_mac),
         identity: 0,

@@ -52,7 +52,7 @@ impl World<'_> {
         if !needs_none {
             left.opened = self.answerer(packet)?;
         }
-        let verdict = if endpoint.is_host() {
+        let verdict = if endpoint.is_redirected() {
             Verdict::Node
         } else {
             Verdict::Peer

@@ -353,10 +353,8 @@ fn an_address_of_pods_of_services_of_the_api_server_or_of_an_older_node_is_no_no
     assert_eq!(world.holder(ip("10.100.9.7")), Some("0"));
 }
 
-#[test]
-fn a_host_port_is_on_this_nodes_addresses_only() {
-    let mut world = world(&[]);
-    let pod = LocalPod {
+fn local_pod(is_queued: bool) -> LocalPod {
+    LocalPod {
         addrs: "10.100.1.7".parse().unwrap(),
         ifindex: 10,
         ifname: "orch1".into(),
@@ -364,8 +362,29 @@ fn a_host_port_is_on_this_nodes_addresses_only() {
         host_mac: [0; 6],
         netns_cookie: 7,
         host_network: false,
-    };
-    world.change(Change::Pod("uid".into(), Some(pod)));
+        is_queued,
+    }
+}
+
+#[test]
+fn a_pod_whose_rate_is_limited_is_reached_through_its_queue() {
+    for is_queued in [false, true] {
+        let mut world = world(&[]);
+        world.change(Change::Pod("uid".into(), Some(local_pod(is_queued))));
+        let row = crate::desired::endpoints::endpoint(ip("10.100.1.7").into(), &world, &facts());
+        let row = row.expect("a row");
+        assert_eq!(
+            (row.is_queued(), row.is_redirected()),
+            (is_queued, is_queued)
+        );
+        assert!(!row.is_host());
+    }
+}
+
+#[test]
+fn a_host_port_is_on_this_nodes_addresses_only() {
+    let mut world = world(&[]);
+    world.change(Change::Pod("uid".into(), Some(local_pod(false))));
     let port = |host_ip: Option<&str>| HostPort {
         host_ip: host_ip.map(ip),
         host_port: 6443,

@@ -121,12 +121,6 @@ fn security_that_a_node_does_not_do_is_refused_with_its_field() {
              enabled on the host",
         ),
         (
-            none(),
-            context(json!({"seLinuxOptions": {"level": "s0:c1"}})),
-            "Unsupported",
-            "spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host",
-        ),
-        (
             context(json!({"supplementalGroupsPolicy": "Strict"})),
             none(),
             "SupplementalGroupsPolicyNotSupported",
@@ -376,12 +370,18 @@ fn an_ordinary_pod_is_taken_and_has_all_that_it_asks_for() {
 #[test]
 fn what_is_only_wished_for_is_named_and_the_pod_runs() {
     let spec = json!({"imagePullSecrets": [{"name": "registry"}]});
-    let container = json!({"resources": {"limits": {"ephemeral-storage": "1Gi"}}});
+    let container = json!({
+        "resources": {"limits": {"ephemeral-storage": "1Gi"}},
+        "securityContext": {"seLinuxOptions": {"level": "s0:c1"}},
+    });
     let admission = admit(&pod(spec, container), &PLAIN);
     assert_eq!(admission.refusal, None);
     assert_eq!(
         admission.unmet,
-        ["spec.containers[0].resources.limits: ephemeral-storage is not enforced",]
+        [
+            "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
+            "spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host",
+        ]
     );
 }
 

@@ -15,6 +15,7 @@ use super::alarm;
 use super::pod_name;
 
 use crate::api::events;
+use crate::network::pod_net::shaping::Bandwidth;
 use crate::network::wiring::PodNetwork;
 use crate::pod::plan::{Action, Attached};
 use crate::pod::shape;
@@ -187,6 +188,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     .map_err(|e| e.to_string())?;
                 return Err(format!("address {addrs} is taken; making a new sandbox"));
             }
+            // What does not read was refused before.
+            let bandwidth = Bandwidth::of(&self.update.pod).unwrap_or_default();
+            node.network.limit(&uid, bandwidth);
             node.network
                 .attach(&uid, pid, addrs)
                 .await
