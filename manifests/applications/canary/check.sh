@@ -17,7 +17,7 @@ eventually 120 "one request of three goes to the canary" share 22 45
 
 measured() { k get hpa shop -o jsonpath='{.status.currentMetrics[0].resource.current.averageUtilization}' | grep -q .; }
 eventually 90 "the autoscaler sees the pods' CPU" measured
-k set env deployment/load RATE=30
+k set env deployment/load RATE=90
 more() { [ "$(pods app=shop,track=stable | wc -l)" -ge 3 ]; }
 eventually 150 "load brings more stable pods" more
 k set env deployment/load RATE=0
