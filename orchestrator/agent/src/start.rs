@@ -55,10 +55,8 @@ const PIN_ROOT: &str = "/sys/fs/bpf/orchestrator";
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the volumes of running pods are measured that have a limit.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
-
 /// News of static pods that wait to be heard.
 const MANIFESTS_ROOM: usize = 8 * static_pods::FILES;
-
 /// How long a stopping agent waits for what ends in order.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
