@@ -20,6 +20,10 @@ const SCENARIOS: &[Scenario<Cluster>] = &[
         let ends = [all.first(), all.last()].map(|it| it.expect("a kubectl").clone());
         transcript(cluster, "streams", &ends);
     }),
+    ("kubectl_and_orchestrator_show_what_pods_use", |cluster| {
+        let newest = versions().pop().expect("a kubectl is on this machine");
+        transcript(cluster, "top", &[newest]);
+    }),
     ("helm_waits_for_a_web_application", |cluster| {
         helm(cluster, "helm_web");
     }),

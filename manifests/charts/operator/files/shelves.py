@@ -2,6 +2,8 @@
 
 A client of the API from inside a pod, with nothing but Python: the token and the authority that every pod is
 given, and the address in its environment.
+
+The file must not be named operator.py: it would hide the module of that name from Python's own library.
 """
 
 import http.server
