@@ -11,6 +11,16 @@ const RULES: &[(&str, &str)] = &[
         r"(?m)^([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+\] ",
         "$1 KLOG] ",
     ),
+    // kubectl reads before it has made its streams, now and then, and the server's first message is empty.
+    (
+        r"(?m)^E KLOG\] Unknown stream id \d, discarding message\n",
+        "",
+    ),
+    // A reflector that its own client ends, now and then, says so.
+    (
+        r#"(?m)^[IW] KLOG\] "Warning: watch ended with error" .*context canceled.*\n"#,
+        "",
+    ),
     (
         r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
         "UID",
@@ -100,6 +110,10 @@ mod tests {
             (
                 "E1129 21:26:00.123456   99 memcache.go:26] no",
                 "E KLOG] no",
+            ),
+            (
+                "E1129 21:26:00.123456   99 websocket.go:1] Unknown stream id 1, discarding message\ncontent",
+                "content",
             ),
             ("uid: 0f5bd35f-12e5-4ee9-a6ab-3a9e8c1c4b54", "uid: UID"),
             (
