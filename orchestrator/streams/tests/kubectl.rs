@@ -352,7 +352,9 @@ async fn a_kubectl_that_is_killed_is_gone() {
     let home = tempfile::tempdir().unwrap();
     for client in clients(server, home.path()) {
         let name = client.name();
-        let mut command = client.command(&["exec", "-i", "web", "--", "cat"]);
+        // It does not end with its stdin: only the client's end ends it.
+        let mut command =
+            client.command(&["exec", "-i", "web", "--", "sh", "-c", "cat; sleep 1000"]);
         let mut child = command.spawn().unwrap();
         child.stdin.as_mut().unwrap().write_all(b"a").await.unwrap();
         let mut read = [0];

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use serde_json::json;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio_util::io::ReaderStream;
 
 use super::credentials::Credentials;
@@ -61,7 +61,8 @@ pub struct DockerRuntime {
     host: String,
     owner: Owner,
     scratch: PathBuf,
-    pause: Arc<OnceCell<String>>,
+    /// The id of the image of sandboxes, once it is made.
+    pause: Arc<Mutex<Option<String>>>,
     limits: body::Limits,
 }
 
@@ -152,12 +153,13 @@ impl DockerRuntime {
             ..Default::default()
         };
         let body = body::container(spec, &self.owner, self.limits);
-        let made = self
-            .docker
-            .create_container(Some(options), body)
-            .await
-            .map_err(error)?;
-        Ok(made.id)
+        let made = self.docker.create_container(Some(options), body).await;
+        let made = made.map_err(error);
+        if let Err(RuntimeError::NotFound(_)) = made {
+            // Somebody may have removed the image of sandboxes: the next one is made of a new one.
+            self.pause.lock().await.take_if(|id| *id == spec.image);
+        }
+        Ok(made?.id)
     }
 
     async fn make_pause_image(&self) -> Result<String, RuntimeError> {
@@ -438,10 +440,12 @@ impl Runtime for DockerRuntime {
     }
 
     async fn pause_image(&self) -> Result<String, RuntimeError> {
-        self.pause
-            .get_or_try_init(|| self.make_pause_image())
-            .await
-            .cloned()
+        let mut pause = self.pause.lock().await;
+        if let Some(id) = &*pause {
+            return Ok(id.clone());
+        }
+        let made = self.make_pause_image().await?;
+        Ok(pause.insert(made).clone())
     }
 
     fn logs(

@@ -146,12 +146,13 @@ pub fn images(images: &[ImageSummary], containers: &[ContainerSummary]) -> Vec<S
     };
     // So Engines write that there is none.
     let named = |tag: &&String| *tag != "<none>:<none>";
+    let pulled = |digest: &String| digest != "<none>@<none>";
     let others = images.iter().filter(|image| !ours(image));
     let others = others.map(|image| StoredImage {
         id: image.id.clone(),
         names: image.repo_tags.iter().filter(named).cloned().collect(),
         size_bytes: u64::try_from(image.size).unwrap_or(0),
-        has_origin: !image.repo_digests.is_empty(),
+        has_origin: image.repo_digests.iter().any(pulled),
         is_used: used(&image.id),
     });
     others.collect()
@@ -273,13 +274,15 @@ mod tests {
             image("1", "orchestrator/pause:abc", None),
             image("2", "nginx:1", Some("nginx@sha256:00")),
             image("3", "<none>:<none>", Some("x@sha256:00")),
+            // Of a name that another image has now, such as another node's sandboxes.
+            image("4", "<none>:<none>", Some("<none>@<none>")),
         ];
         let mut container = summary("happy_turing", &[]);
         container.image_id = Some("2".to_owned());
         let found = images(&all, &[container]);
         let told = |it: &StoredImage| (it.names.len(), it.has_origin, it.is_used);
         let told: Vec<_> = found.iter().map(told).collect();
-        assert_eq!(told, [(1, true, true), (0, true, false)]);
+        assert_eq!(told, [(1, true, true), (0, true, false), (0, false, false)]);
     }
 
     #[test]
