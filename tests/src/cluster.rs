@@ -188,7 +188,7 @@ impl Cluster {
             .to_owned())
     }
 
-    /// Every running container with the time of its start, sorted.
+    /// Every running container of its nodes with the time of its start, sorted. Other clusters may share the Engine.
     pub fn containers(&self) -> Result<Vec<String>> {
         let ids = self.docker(&[
             "ps",
@@ -200,10 +200,13 @@ impl Cluster {
         let mut inspect = vec![
             "inspect",
             "--format",
-            "{{.Id}} {{.Name}} {{.State.StartedAt}}",
+            "{{index .Config.Labels \"orchestrator.node\"}} {{.Id}} {{.Name}} {{.State.StartedAt}}",
         ];
         inspect.extend(ids.lines());
-        let mut lines: Vec<String> = self.docker(&inspect)?.lines().map(str::to_owned).collect();
+        let ours = format!("{}-node-", self.name);
+        let listed = self.docker(&inspect)?;
+        let lines = listed.lines().filter(|line| line.starts_with(&ours));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
         lines.sort();
         Ok(lines)
     }

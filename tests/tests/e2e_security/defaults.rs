@@ -251,10 +251,10 @@ fn refused(setting: &Setting) {
             "spec.hostUsers: false is not supported",
         ),
         (
-            "selinux",
-            context(json!({"seLinuxOptions": {"level": "s0"}})),
-            "Unsupported",
-            "spec.securityContext.seLinuxOptions: ",
+            "groups",
+            context(json!({"supplementalGroupsPolicy": "Strict"})),
+            "SupplementalGroupsPolicyNotSupported",
+            "spec.securityContext.supplementalGroupsPolicy: ",
         ),
         (
             "token",
@@ -278,7 +278,7 @@ fn refused(setting: &Setting) {
         let made = setting.cluster.docker(&["ps", "-aq", "--filter", &filter]);
         assert_eq!(made.unwrap().trim(), "", "{name} has a container");
     }
-    delete(setting, "pod sysctl users selinux token");
+    delete(setting, "pod sysctl users groups token");
 }
 
 fn pending(setting: &Setting) {
@@ -343,7 +343,7 @@ fn replaced(setting: &Setting) {
     let labels = json!({"app": "never"});
     let template = pod(
         "x",
-        json!({"securityContext": {"seLinuxOptions": {"level": "s0"}}}),
+        json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}),
     );
     let set = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "never"},
@@ -435,12 +435,13 @@ fn ports(setting: &Setting) {
     assert_eq!(listening(setting), table);
     let addresses = node_addresses(setting);
     assert!(!addresses.is_empty());
-    let expected: Vec<u16> = NODE_PORTS
-        .iter()
-        .filter(|row| row.protocol == "tcp")
-        .map(|row| row.port)
-        .collect();
     for address in addresses {
+        let is_gateway = address.starts_with("10.100.");
+        let expected: Vec<u16> = NODE_PORTS
+            .iter()
+            .filter(|row| row.protocol == "tcp" && (is_gateway || !row.on_gateway))
+            .map(|row| row.port)
+            .collect();
         let address: IpAddr = address.parse().unwrap();
         let enter = setting.cluster.enter_pod("visitor", "main").unwrap();
         let scan = std::thread::spawn(move || {

@@ -58,6 +58,8 @@ pub const PIDS_LIMIT: u32 = 4096;
 pub struct NodePort {
     pub protocol: &'static str,
     pub port: u16,
+    /// Only at the first addresses of the node's pod ranges.
+    pub on_gateway: bool,
     pub what: &'static str,
     /// What a pod without credentials gets there.
     pub answer: &'static str,
@@ -65,10 +67,25 @@ pub struct NodePort {
 
 /// The ports on which a node of ours listens in its network namespace. What else listens there (sshd, pods
 /// with hostNetwork, health checks of Services) is reachable as well: a firewall of the node is not ours.
-pub const NODE_PORTS: [NodePort; 2] = [
+pub const NODE_PORTS: [NodePort; 4] = [
+    NodePort {
+        protocol: "tcp",
+        port: 53,
+        on_gateway: true,
+        what: "the cluster's DNS",
+        answer: "answers to the pods of this node and to the node; others are refused",
+    },
+    NodePort {
+        protocol: "udp",
+        port: 53,
+        on_gateway: true,
+        what: "the cluster's DNS",
+        answer: "answers to the pods of this node and to the node; others are refused",
+    },
     NodePort {
         protocol: "tcp",
         port: 10250,
+        on_gateway: false,
         what: "the agent: logs and metrics",
         answer: "no handshake without a certificate of the cluster, 403 with one that is not the API \
                  server's or an administrator's",
@@ -76,6 +93,7 @@ pub const NODE_PORTS: [NodePort; 2] = [
     NodePort {
         protocol: "udp",
         port: 4789,
+        on_gateway: false,
         what: "the overlay",
         answer: "nothing: a pod's packets to the port of the overlay are dropped at its link",
     },
