@@ -14,8 +14,9 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use serde_json::{Value, json};
 
 use super::action::{self, Action, Create};
+use super::controller::Due;
 use super::object::{Body, Key, Object};
-use super::world::World;
+use super::world::{Diff, World};
 use api::selector::LabelSelector;
 use client::Kind;
 
@@ -51,6 +52,29 @@ pub enum Standing<'a> {
     Missing(Box<Action>),
     /// Another object has its name.
     Taken,
+}
+
+/// Adds the sets of a kind that a change of a set, of its pods or of its revisions makes due. What has no owner
+/// concerns the sets that may adopt it.
+pub fn due(kind: Kind, world: &World, diff: &Diff, due: &mut Due) {
+    for object in diff.versions() {
+        if object.kind == kind {
+            due.insert((object.kind, object.key.clone()));
+            continue;
+        }
+        match object.controller() {
+            Some(owner) => {
+                let set = world.by_uid(&owner.uid);
+                due.extend(set.map(|set| (set.kind, set.key.clone())));
+            }
+            None if object.kind == Kind::POD => due.extend(world.selecting(object)),
+            None => {
+                let sets = world.within(kind, &object.key.namespace);
+                due.extend(sets.map(|set| (set.kind, set.key.clone())));
+            }
+        }
+    }
+    due.retain(|(due, _)| *due == kind);
 }
 
 /// Names are cut so that the hash fits.

@@ -67,24 +67,7 @@ impl Controller for DaemonSetController {
         if diff.object().kind == Kind::NODE {
             return due.extend(of_node(world, diff));
         }
-        for object in diff.versions() {
-            if object.kind == Kind::DAEMON_SET {
-                due.insert((object.kind, object.key.clone()));
-                continue;
-            }
-            match object.controller() {
-                Some(owner) => {
-                    let set = world.by_uid(&owner.uid);
-                    due.extend(set.map(|set| (set.kind, set.key.clone())));
-                }
-                None if object.kind == Kind::POD => due.extend(world.selecting(object)),
-                None => {
-                    let sets = world.within(Kind::DAEMON_SET, &object.key.namespace);
-                    due.extend(sets.map(|set| (set.kind, set.key.clone())));
-                }
-            }
-        }
-        due.retain(|(kind, _)| *kind == Kind::DAEMON_SET);
+        revisions::due(Kind::DAEMON_SET, world, diff, due);
     }
 
     fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan> {

@@ -68,24 +68,7 @@ impl Controller for StatefulSetController {
         if diff.object().kind == Kind::PERSISTENT_VOLUME_CLAIM {
             return due.extend(of_claim(world, diff));
         }
-        for object in diff.versions() {
-            if object.kind == Kind::STATEFUL_SET {
-                due.insert((object.kind, object.key.clone()));
-                continue;
-            }
-            match object.controller() {
-                Some(owner) => {
-                    let set = world.by_uid(&owner.uid);
-                    due.extend(set.map(|set| (set.kind, set.key.clone())));
-                }
-                None if object.kind == Kind::POD => due.extend(world.selecting(object)),
-                None => {
-                    let sets = world.within(Kind::STATEFUL_SET, &object.key.namespace);
-                    due.extend(sets.map(|set| (set.kind, set.key.clone())));
-                }
-            }
-        }
-        due.retain(|(kind, _)| *kind == Kind::STATEFUL_SET);
+        revisions::due(Kind::STATEFUL_SET, world, diff, due);
     }
 
     fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan> {
