@@ -691,8 +691,8 @@ async fn a_refused_pod_has_failed_for_good_and_never_gets_a_container() {
 #[tokio::test]
 async fn what_a_pod_runs_without_is_said_once() {
     let mut spec = one_container();
-    let limits = json!({ "limits": { "ephemeral-storage": "1Gi" } });
-    spec["containers"][0]["resources"] = limits;
+    let context = json!({ "seLinuxOptions": { "level": "s0" } });
+    spec["containers"][0]["securityContext"] = context;
     let stage = Stage::new(runtime(), spec);
     stage
         .until("running", |it| it.status()["phase"] == "Running")
@@ -704,7 +704,8 @@ async fn what_a_pod_runs_without_is_said_once() {
             .filter(|(reason, _)| reason == "Unsupported");
         ours.map(|(_, message)| message).collect::<Vec<_>>()
     };
-    let expected = "spec.containers[0].resources.limits: ephemeral-storage is not enforced";
+    let expected =
+        "spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host";
     stage
         .until("told", |it| unsupported(it) == [expected])
         .await;

@@ -219,21 +219,13 @@ pub fn empty_dir_medium(medium: &Value, _: &Walk) -> Finding {
     one_of(medium, &["", "Memory"])
 }
 
-/// CPU and memory are the kernel's to enforce, extended resources the scheduler's to count.
+/// CPU and memory are the kernel's to enforce, `ephemeral-storage` the agent's (`node::pressure`), extended
+/// resources the scheduler's to count.
 pub fn resources(amounts: &Value, _: &Walk) -> Finding {
-    let mut names = amounts
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name);
-    if let Some(name) = names.clone().find(|name| name.starts_with("hugepages-")) {
-        return unsupported(&format!("{name} is not supported"));
-    }
-    let disk = names.any(|name| name == "ephemeral-storage");
-    if disk {
-        Finding::Unmet("ephemeral-storage is not enforced".to_owned())
-    } else {
-        Finding::Fine
+    let mut names = amounts.as_object().into_iter().flatten();
+    match names.find(|(name, _)| name.starts_with("hugepages-")) {
+        Some((name, _)) => unsupported(&format!("{name} is not supported")),
+        None => Finding::Fine,
     }
 }
 

@@ -378,10 +378,7 @@ fn what_is_only_wished_for_is_named_and_the_pod_runs() {
     assert_eq!(admission.refusal, None);
     assert_eq!(
         admission.unmet,
-        [
-            "spec.containers[0].resources.limits: ephemeral-storage is not enforced",
-            "spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host",
-        ]
+        ["spec.containers[0].securityContext.seLinuxOptions: SELinux is not enabled on the host"]
     );
 }
 
