@@ -135,6 +135,8 @@ pub enum Behaviour {
     Service,
     /// Written by the node of its object.
     Event,
+    /// The storage drivers of a node, written by it.
+    NodeDrivers,
     /// A node's heartbeat.
     Lease,
     /// Gives pods their priority; one of them is the default.

@@ -85,6 +85,14 @@ impl Kind {
         namespaced: false,
         ..grouped("storage.k8s.io", "CSINode", "csinodes")
     };
+    pub const CSI_DRIVER: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "CSIDriver", "csidrivers")
+    };
+    pub const VOLUME_ATTACHMENT: Kind = Kind {
+        namespaced: false,
+        ..grouped("storage.k8s.io", "VolumeAttachment", "volumeattachments")
+    };
     pub const DEFINITION: Kind = Kind {
         namespaced: false,
         ..grouped(
@@ -238,6 +246,8 @@ mod tests {
             Kind::PERSISTENT_VOLUME,
             Kind::STORAGE_CLASS,
             Kind::CSI_NODE,
+            Kind::CSI_DRIVER,
+            Kind::VOLUME_ATTACHMENT,
             Kind::POD_DISRUPTION_BUDGET,
             Kind::PERSISTENT_VOLUME_CLAIM,
         ] {

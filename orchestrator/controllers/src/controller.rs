@@ -99,6 +99,7 @@ pub fn all(config: &ControllersConfig, started: Timestamp) -> Vec<Box<dyn Contro
         Box::new(protection::ProtectionController),
         Box::new(volumes::BinderController),
         Box::new(volumes::EphemeralController),
+        Box::new(volumes::AttachController::default()),
         Box::new(pod_gc::PodGcController::keeping(config.finished_pods_kept)),
     ]
 }

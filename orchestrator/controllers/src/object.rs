@@ -1,7 +1,7 @@
 //! Objects as controllers see them: metadata plus the few fields of a kind that a plan reads. Pods,
 //! nodes and leases come in the largest numbers and are kept as small rows. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -32,6 +32,7 @@ use super::replication::row::SetRow;
 use super::revisions::{self, RevisionRow};
 use super::root_ca;
 use super::stateful_set::row::StatefulRow;
+use super::volumes::AttachmentRow;
 use api::annotations::{FAILOVER, FAILOVER_FAST};
 use api::selector::LabelSelector;
 use client::Kind;
@@ -110,6 +111,11 @@ pub enum Body {
     Volume(Arc<PersistentVolume>),
     Claim(Arc<PersistentVolumeClaim>),
     StorageClass(Arc<StorageClass>),
+    Attachment(Arc<AttachmentRow>),
+    /// Whether volumes of the CSI driver are attached before they are mounted.
+    Driver {
+        attaches: bool,
+    },
     /// A ConfigMap, and a hash of what it says.
     Config {
         hash: String,
@@ -190,6 +196,15 @@ pub struct NodeRow {
     pub conditions: Vec<String>,
     /// The keys of the taints that keep new pods away while its conditions are so, or it is cordoned.
     pub closed_by: Vec<&'static str>,
+    pub volumes: Option<Box<NodeVolumes>>,
+}
+
+/// The volumes that a node's status names; most nodes have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeVolumes {
+    /// What its agent has mounted or is about to.
+    pub used: BTreeSet<String>,
+    pub attached: BTreeSet<String>,
 }
 
 /// What controllers read of a node's lease.
@@ -238,6 +253,8 @@ impl Object {
             Kind::PERSISTENT_VOLUME => Self::from(typed::<PersistentVolume>(value)?),
             Kind::PERSISTENT_VOLUME_CLAIM => Self::from(typed::<PersistentVolumeClaim>(value)?),
             Kind::STORAGE_CLASS => Self::from(typed::<StorageClass>(value)?),
+            Kind::VOLUME_ATTACHMENT => Self::from(typed::<VolumeAttachment>(value)?),
+            Kind::CSI_DRIVER => Self::from(typed::<CSIDriver>(value)?),
             other => Self::bare(other, typed(value["metadata"].clone())?),
         })
     }
@@ -602,12 +619,15 @@ fn target(affinity: Option<&Affinity>) -> String {
 impl From<Node> for Object {
     fn from(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
-        let conditions = node
-            .status
-            .unwrap_or_default()
-            .conditions
-            .unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let attached = status.volumes_attached.into_iter().flatten();
+        let volumes = NodeVolumes {
+            used: status.volumes_in_use.into_iter().flatten().collect(),
+            attached: attached.map(|volume| volume.name).collect(),
+        };
+        let conditions = status.conditions.unwrap_or_default();
         let row = NodeRow {
+            volumes: (volumes != NodeVolumes::default()).then(|| Box::new(volumes)),
             pod_cidrs: match spec.pod_cidrs {
                 Some(ranges) if !ranges.is_empty() => ranges,
                 _ => spec.pod_cidr.into_iter().collect(),

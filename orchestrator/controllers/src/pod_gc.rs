@@ -175,7 +175,7 @@ fn plan_out_of_service(world: &World, node: &str, now: Timestamp) -> Plan {
 }
 
 /// Not ready, and an administrator says that it is off.
-fn is_out_of_service(node: &NodeRow) -> bool {
+pub(crate) fn is_out_of_service(node: &NodeRow) -> bool {
     let is_off = node.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
     is_off && node.ready != "True"
 }

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -238,6 +238,10 @@ fn start_watches(client: &kube::Client, changes: &mpsc::Sender<Change>) -> JoinS
                 watch::<PersistentVolumeClaim>(&mut watches, client, kind, changes);
             }
             Kind::STORAGE_CLASS => watch::<StorageClass>(&mut watches, client, kind, changes),
+            Kind::VOLUME_ATTACHMENT => {
+                watch::<VolumeAttachment>(&mut watches, client, kind, changes);
+            }
+            Kind::CSI_DRIVER => watch::<CSIDriver>(&mut watches, client, kind, changes),
             _ => watch_bare(&mut watches, client, kind, changes),
         }
     }

@@ -1,5 +1,6 @@
 //! The kinds of the group storage.k8s.io.
 
+pub mod attach;
 pub mod csi_driver;
 pub mod csi_node;
 pub mod csi_storage_capacity;

@@ -14,6 +14,7 @@
 //!
 //! Each write names the revision that its plan saw: two claims cannot get one volume.
 
+mod attach;
 mod binder;
 mod claim;
 mod ephemeral;
@@ -24,5 +25,6 @@ mod provision;
 mod tests;
 mod volume;
 
+pub use attach::{AttachController, AttachmentRow};
 pub use binder::BinderController;
 pub use ephemeral::EphemeralController;

@@ -6,7 +6,7 @@ use k8s_openapi::api::storage::v1::CSINode;
 
 use super::{GROUP, parameters::csi_driver};
 use crate::columns::{AGE, Column, NAME, Printer, age, list, name};
-use crate::resource::{Resource, Scope};
+use crate::resource::{Behaviour, Resource, Scope};
 use crate::validation::{At, Errors, names};
 
 const MAX_NODE_ID_BYTES: usize = 256;
@@ -15,6 +15,7 @@ pub fn resource() -> Resource {
     Resource {
         scope: Scope::Cluster,
         answers_with_object: true,
+        behaviour: Behaviour::NodeDrivers,
         validate,
         validate_update,
         printer: COLUMNS,
