@@ -42,6 +42,10 @@ pub fn check(
         Behaviour::Pod => pod_refused(node, new, old),
         Behaviour::Event => event_refused(node, new, old),
         Behaviour::Volume => volume_refused(node, new, old),
+        Behaviour::NodeDrivers => (meta::name(new) != node).then(|| {
+            "can only access CSINode with the same name as the requesting node".to_owned()
+        }),
+        Behaviour::Claim => claim_refused(node, new, old),
         Behaviour::Lease => (meta::name(new) != node).then(|| {
             "can only access node lease with the same name as the requesting node".to_owned()
         }),
@@ -91,7 +95,12 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
     let foreign: Vec<&str> = labels
         .into_iter()
         .filter(|label| {
-            !OWN_LABELS.contains(label) || (*label == HOSTNAME && now["labels"][HOSTNAME] != node)
+            let is_own = match *label {
+                HOSTNAME => now["labels"][HOSTNAME] == node,
+                label => OWN_LABELS.contains(&label),
+            };
+            let is_new = before["labels"][*label].is_null();
+            !is_own && !(is_new && is_topology(label))
         })
         .collect();
     if !foreign.is_empty() {
@@ -118,6 +127,36 @@ fn node_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> 
         "taints" => format!("node \"{node}\" is not allowed to modify taints"),
         field => format!("node \"{node}\" is not allowed to modify spec.{field}"),
     })
+}
+
+/// Whether a label says where a node is in the eyes of a CSI driver: `topology.<driver>/…`. The node's agent writes
+/// it for the driver, once; it cannot be one of Kubernetes' own.
+fn is_topology(label: &str) -> bool {
+    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
+    let driver = domain.strip_prefix("topology.").unwrap_or_default();
+    let is_reserved = ["kubernetes.io", "k8s.io"]
+        .iter()
+        .any(|reserved| driver == *reserved || driver.ends_with(&format!(".{reserved}")));
+    !driver.is_empty() && !is_reserved
+}
+
+/// Of a claim, a node says how large its volume has become there.
+fn claim_refused(node: &str, new: &Value, old: Option<&Value>) -> Option<String> {
+    let old = old?;
+    let metadata = different(&old["metadata"], &new["metadata"]);
+    let metadata = metadata
+        .into_iter()
+        .filter(|field| *field != "resourceVersion")
+        .map(|field| format!("metadata.{field}"));
+    let status = different(&old["status"], &new["status"]);
+    let status = status
+        .into_iter()
+        .filter(|field| !["capacity", "conditions"].contains(field))
+        .map(|field| format!("status.{field}"));
+    let field = metadata.chain(status).next()?;
+    Some(format!(
+        "node \"{node}\" is not allowed to modify {field} of a claim"
+    ))
 }
 
 /// A node takes no more of the network between nodes: what it has, nobody else can be given.
@@ -383,6 +422,47 @@ mod tests {
         let mut freed = kept.clone();
         freed["metadata"]["finalizers"] = json!(["a/b"]);
         assert!(volume_refused("one", &freed, Some(&kept)).is_some());
+    }
+
+    #[test]
+    fn a_node_says_once_where_csi_drivers_find_it_and_nothing_of_kubernetes_own() {
+        let mut labels = own()["metadata"]["labels"].clone();
+        labels["topology.ebs.example.com/zone"] = json!("a");
+        assert_eq!(refused("/metadata/labels", labels), "");
+        for (label, is) in [
+            ("topology.hostpath.csi/node", true),
+            ("topology.kubernetes.io/zone", false),
+            ("topology.gke.k8s.io/zone", false),
+            ("topology./zone", false),
+            ("topology.x", false),
+            ("zone", false),
+        ] {
+            assert_eq!(is_topology(label), is, "{label}");
+        }
+        let labelled = |value: &str| {
+            let mut node = own();
+            node["metadata"]["labels"]["topology.d.example.com/zone"] = json!(value);
+            node
+        };
+        let changed = node_refused("one", &labelled("b"), Some(&labelled("a")));
+        assert!(changed.is_some_and(|why| why.contains("topology.d.example.com/zone")));
+        assert!(node_refused("one", &own(), Some(&labelled("a"))).is_some());
+    }
+
+    #[test]
+    fn of_a_claim_a_node_says_nothing_but_its_size() {
+        let claim = json!({"metadata": {"name": "c"}, "status": {"phase": "Bound",
+            "capacity": {"storage": "1Gi"}}});
+        let refused = |pointer: &str, value: Value| {
+            let mut after = claim.clone();
+            let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+            after.pointer_mut(parent).expect("a parent")[key] = value;
+            claim_refused("one", &after, Some(&claim))
+        };
+        assert_eq!(refused("/status/capacity", json!({"storage": "2Gi"})), None);
+        assert_eq!(refused("/status/conditions", json!([])), None);
+        assert!(refused("/status/phase", json!("Lost")).is_some());
+        assert!(refused("/metadata/labels", json!({"a": "b"})).is_some());
     }
 
     #[test]

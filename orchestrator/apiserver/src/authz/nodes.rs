@@ -43,6 +43,10 @@ enum Whose {
     AllBound,
     /// The one that a bound pod refers to.
     Referred,
+    /// A Secret that a bound pod refers to, or that the volume of one of its claims does.
+    Secret,
+    /// The attachment of a volume to the node.
+    Attached,
     /// A volume whose claim a bound pod refers to, or that is on the node's own disk.
     Volume,
     /// A volume that is on the node's own disk: `node_writes` looks at what changes.
@@ -67,7 +71,7 @@ static NODE_RULES: &[Rule] = &[
     rule("", "pods", &[Verb::List, Verb::Watch], Whose::AllBound),
     status("pods", Whose::Bound),
     rule("", "configmaps", READ, Whose::Referred),
-    rule("", "secrets", READ, Whose::Referred),
+    rule("", "secrets", READ, Whose::Secret),
     rule("", "serviceaccounts", READ, Whose::Referred),
     Rule {
         subresource: Some(Subresource::Token),
@@ -76,6 +80,18 @@ static NODE_RULES: &[Rule] = &[
     rule("", "persistentvolumeclaims", &[Verb::Get], Whose::Referred),
     rule("", "persistentvolumes", READ, Whose::Volume),
     rule("", "persistentvolumes", &[Verb::Patch], Whose::OwnVolume),
+    // A volume of a CSI driver has become larger.
+    status("persistentvolumeclaims", Whose::Referred),
+    rule(STORAGE_GROUP, "csidrivers", &[Verb::Get], Whose::All),
+    rule(STORAGE_GROUP, "csinodes", &[Verb::Create], Whose::New),
+    rule(STORAGE_GROUP, "csinodes", &[Verb::Get], Whose::Own),
+    rule(STORAGE_GROUP, "csinodes", CHANGE, Whose::Own),
+    rule(
+        STORAGE_GROUP,
+        "volumeattachments",
+        &[Verb::Get],
+        Whose::Attached,
+    ),
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
@@ -90,6 +106,7 @@ static NODE_RULES: &[Rule] = &[
 const NODE_PATHS: [&str; 2] = [applied::PREFIX, samples::PATH];
 
 const LEASE_GROUP: &str = "coordination.k8s.io";
+const STORAGE_GROUP: &str = "storage.k8s.io";
 
 const fn rule(
     group: &'static str,
@@ -134,14 +151,20 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
         ),
         Whose::Own => (
             name == Some(node),
-            format!("node '{node}' cannot access other nodes, only its own Node object"),
+            match target.resource().behaviour {
+                Behaviour::Node => {
+                    format!("node '{node}' cannot access other nodes, only its own Node object")
+                }
+                _ => "can only access CSINode with the same name as the requesting node".to_owned(),
+            },
         ),
+        Whose::Attached => (is_attached(state, node, target), unrelated()),
         Whose::Bound => (own_pod(state, node, target), unrelated()),
         Whose::AllBound => (
             name.is_none() && wish.required("spec.nodeName").as_deref() == Some(node),
             "can only list/watch pods with spec.nodeName field selector".to_owned(),
         ),
-        Whose::Referred => {
+        Whose::Referred | Whose::Secret => {
             let only = match name {
                 Some(name) => Some(name.to_owned()),
                 None => wish.required("metadata.name"),
@@ -150,7 +173,9 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             let found = kind.zip(only).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
             let referred = |(kind, name): (Referent, String)| {
-                is_every_nodes(kind, namespace, &name) || cache.refers(node, kind, namespace, &name)
+                is_every_nodes(kind, namespace, &name)
+                    || cache.refers(node, kind, namespace, &name)
+                    || (kind == Referent::Secret && of_volume(state, node, namespace, &name))
             };
             (found.is_some_and(referred), unrelated())
         }
@@ -298,6 +323,46 @@ fn may_volume(state: &State, node: &str, target: &Target, name: &str, reads: boo
     let text = |field: &str| claim[field].as_str().unwrap_or_default();
     let used = || cache.refers(node, Referent::Claim, text("namespace"), text("name"));
     local::node_of(&volume) == Some(node) || (reads && used())
+}
+
+/// Whether the volume of a claim that a bound pod refers to names the Secret for the node's part of its driver.
+fn of_volume(state: &State, node: &str, namespace: &str, name: &str) -> bool {
+    let cache = &state.objects.cache;
+    let kinds = ["persistentvolumeclaims", "persistentvolumes"].map(|it| api::find("", "v1", it));
+    let [Some(claims), Some(volumes)] = kinds else {
+        return false;
+    };
+    let read = |kind, namespace: &str, name: &str| {
+        let found = cache.get(kind, namespace, name)?;
+        reply::parse(&found.bytes()).ok()
+    };
+    cache.claims_of(node).into_iter().any(|(of, claim)| {
+        let claim = read(claims, &of, &claim);
+        let volume = claim.and_then(|claim| {
+            let volume = read(volumes, "", claim["spec"]["volumeName"].as_str()?)?;
+            (volume["spec"]["claimRef"]["uid"] == claim["metadata"]["uid"]).then_some(volume)
+        });
+        volume.is_some_and(|volume| {
+            NODE_SECRETS.iter().any(|field| {
+                let secret = &volume["spec"]["csi"][*field];
+                secret["namespace"] == namespace && secret["name"] == name
+            })
+        })
+    })
+}
+
+/// The Secrets of a volume that its node hands to the driver.
+const NODE_SECRETS: [&str; 3] = [
+    "nodeStageSecretRef",
+    "nodePublishSecretRef",
+    "nodeExpandSecretRef",
+];
+
+fn is_attached(state: &State, node: &str, target: &Target) -> bool {
+    let name = target.name.as_deref().unwrap_or_default();
+    let found = state.objects.cache.get(target.storage(), "", name);
+    let found = found.and_then(|found| reply::parse(&found.bytes()).ok());
+    found.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
 }
 
 fn own_pod(state: &State, node: &str, target: &Target) -> bool {

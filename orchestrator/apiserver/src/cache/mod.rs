@@ -271,6 +271,12 @@ impl Cache {
         of_kind.state().references.has(node, &prefix, kind, name)
     }
 
+    /// The claims that pods which are bound to the node refer to: namespaces and names.
+    pub fn claims_of(&self, node: &str) -> Vec<(String, String)> {
+        let pods = api::find("", "v1", "pods").and_then(|pods| self.kind(pods));
+        pods.map_or_else(Vec::new, |pods| pods.state().references.claims_of(node))
+    }
+
     /// Who has which role, as of now.
     pub fn rbac(&self) -> &Rbac {
         &self.0.rbac

@@ -76,6 +76,18 @@ impl References {
             .take_while(|(key, _)| key.starts_with(prefix))
             .any(|(_, named)| named.iter().any(|(is, of)| *is == kind && &**of == name))
     }
+
+    /// The namespaces and names of the claims that pods of that node refer to.
+    pub fn claims_of(&self, node: &str) -> Vec<(String, String)> {
+        let pods = self.0.get(node).into_iter().flatten();
+        let claims = pods.flat_map(|(key, named)| {
+            // A pod's key ends with its namespace and its name.
+            let namespace = key.rsplit('/').nth(1).unwrap_or_default();
+            let claims = named.iter().filter(|(is, _)| *is == Referent::Claim);
+            claims.map(|(_, name)| (namespace.to_owned(), name.to_string()))
+        });
+        claims.collect()
+    }
 }
 
 /// The node that a pod is bound to, and what it refers to.
@@ -103,6 +115,8 @@ fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
             .ephemeral
             .map(|_| format!("{}-{}", metadata.name, volume.name));
         named.extend(made.map(|it| (Referent::Claim, it.into())));
+        let secret = volume.csi.and_then(|csi| csi.node_publish_secret_ref);
+        named.extend(secret.map(|it| (Referent::Secret, it.name)));
         let own = Source {
             config_map: volume.config_map,
             secret: volume.secret,
@@ -179,6 +193,15 @@ struct Volume<'a> {
     secret: Option<Name<'a>>,
     #[serde(borrow)]
     projected: Option<Projected<'a>>,
+    #[serde(borrow)]
+    csi: Option<Csi<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Csi<'a> {
+    #[serde(borrow)]
+    node_publish_secret_ref: Option<Name<'a>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -245,6 +268,7 @@ mod tests {
                     {"serviceAccountToken": {"path": "token"}}]}},
                 {"name": "e", "persistentVolumeClaim": {"claimName": "data"}},
                 {"name": "f", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+                {"name": "g", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "mount"}}},
             ],
         }});
         let (node, named) = read(pod.to_string().as_bytes()).expect("it reads");
@@ -258,6 +282,7 @@ mod tests {
             "init",
             "key",
             "late",
+            "mount",
             "part",
             "pull",
             "\u{e9}\"volume",

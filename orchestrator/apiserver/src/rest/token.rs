@@ -1,5 +1,7 @@
 //! Tokens of ServiceAccounts for whoever may have one, and whose a token is.
 
+use std::collections::BTreeSet;
+
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -249,7 +251,9 @@ fn check_node(call: &Call, request: &Value, audiences: &[String]) -> Result<(), 
         );
     }
     let own = &call.state.authentication.audiences;
-    let wanted = wanted_audiences(&pod);
+    let of_drivers = driver_audiences(call, &pod);
+    let mut wanted = wanted_audiences(&pod);
+    wanted.extend(of_drivers.iter().map(String::as_str));
     // A projection without an audience is for the API server.
     let is_wanted = |audience: &String| match own.contains(audience) {
         true => wanted.contains(&"") || wanted.contains(&audience.as_str()),
@@ -261,6 +265,50 @@ fn check_node(call: &Call, request: &Value, audiences: &[String]) -> Result<(), 
         )),
         None => Ok(()),
     }
+}
+
+/// The audiences of the tokens that the CSI drivers of a pod's volumes are given (KEP-1855).
+fn driver_audiences(call: &Call, pod: &Value) -> Vec<String> {
+    let read = |group: &str, plural: &str, namespace: &str, name: &str| {
+        let kind = api::find(group, "v1", plural)?;
+        let found = call.state.objects.cache.get(kind, namespace, name)?;
+        reply::parse(&found.bytes()).ok()
+    };
+    let driver_of = |volume: &Value| {
+        if let Some(driver) = volume["csi"]["driver"].as_str() {
+            return Some(driver.to_owned());
+        }
+        let own = format!(
+            "{}-{}",
+            meta::name(pod),
+            volume["name"].as_str().unwrap_or_default()
+        );
+        let claim = match volume["ephemeral"].is_null() {
+            true => volume["persistentVolumeClaim"]["claimName"].as_str()?,
+            false => &own,
+        };
+        let claim = read("", "persistentvolumeclaims", call.namespace(), claim)?;
+        let volume = read(
+            "",
+            "persistentvolumes",
+            "",
+            claim["spec"]["volumeName"].as_str()?,
+        )?;
+        let is_bound = volume["spec"]["claimRef"]["uid"] == claim["metadata"]["uid"];
+        let driver = volume["spec"]["csi"]["driver"]
+            .as_str()
+            .filter(|_| is_bound);
+        driver.map(str::to_owned)
+    };
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let drivers: BTreeSet<String> = volumes.filter_map(driver_of).collect();
+    let audiences = drivers.iter().filter_map(|driver| {
+        let driver = read("storage.k8s.io", "csidrivers", "", driver)?;
+        let requests = driver["spec"]["tokenRequests"].as_array()?.iter();
+        let texts = requests.filter_map(|it| Some(it["audience"].as_str()?.to_owned()));
+        Some(texts.collect::<Vec<_>>())
+    });
+    audiences.flatten().collect()
 }
 
 /// The audiences of the tokens that are projected into a pod; an empty one is the API server's.

@@ -20,6 +20,7 @@ const KEY: &str = "orchestrator/key-sha256";
 /// Everything that node `one` may do, as `verb resource whose`. `own` is the node itself, its lease,
 /// its pod, what that pod refers to, an event that it wrote; `other` what is another node's.
 const ALLOWED: &[&str] = &[
+    "create csinodes own",
     "create events own",
     "create leases own",
     "create selfsubjectaccessreviews other",
@@ -30,6 +31,9 @@ const ALLOWED: &[&str] = &[
     "create selfsubjectrulesreviews own",
     "delete pods own",
     "get configmaps own",
+    "get csidrivers other",
+    "get csidrivers own",
+    "get csinodes own",
     "get endpointslices other",
     "get endpointslices own",
     "get leases own",
@@ -65,10 +69,12 @@ const ALLOWED: &[&str] = &[
     "list services other",
     "list services own",
     "patch events own",
+    "patch csinodes own",
     "patch leases own",
     "patch nodes own",
     "patch nodes/status own",
     "patch pods/status own",
+    "update csinodes own",
     "update leases own",
     "update nodes own",
     "update nodes/status own",
@@ -201,7 +207,7 @@ fn tries(resource: &Resource) -> Vec<Try> {
         let pick = |ours: &'static str, theirs| if own { ours } else { theirs };
         let host = pick("one", "two");
         let name = match plural {
-            "nodes" | "leases" | "events" => host,
+            "nodes" | "leases" | "events" | "csinodes" => host,
             "pods" => pick("mine", "theirs"),
             _ => pick("used", "other"),
         };

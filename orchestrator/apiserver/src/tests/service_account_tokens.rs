@@ -516,6 +516,49 @@ async fn a_node_gets_tokens_for_its_pods_alone() {
 }
 
 #[tokio::test]
+async fn a_node_gets_tokens_that_the_csi_drivers_of_its_pods_ask_for_and_no_others() {
+    let cluster = Cluster::start().await;
+    let (drivers, volumes) = (
+        "/apis/storage.k8s.io/v1/csidrivers",
+        "/api/v1/persistentvolumes",
+    );
+    for (driver, audience) in [
+        ("a.example.com", "a"),
+        ("b.example.com", "b"),
+        ("c.example.com", "c"),
+    ] {
+        let spec = json!({"tokenRequests": [{"audience": audience}]});
+        let object = json!({"metadata": {"name": driver}, "spec": spec});
+        cluster.post(drivers, object).await.expect(201);
+    }
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let resources = json!({"requests": {"storage": "1Gi"}});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": resources, "volumeName": "v", "storageClassName": ""}});
+    let claim = cluster.post(claims, claim).await.expect(201);
+    let reference = json!({"namespace": "default", "name": "data",
+        "uid": claim["metadata"]["uid"]});
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "1Gi"}, "claimRef": reference,
+        "csi": {"driver": "b.example.com", "volumeHandle": "h"}}});
+    cluster.post(volumes, volume).await.expect(201);
+    let mut pod = bound_pod("p", "default", "vault");
+    let more = [
+        json!({"name": "own", "csi": {"driver": "a.example.com"}}),
+        json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}}),
+    ];
+    pod["spec"]["volumes"].as_array_mut().unwrap().extend(more);
+    let made = cluster.post(PODS, pod).await.expect(201);
+    let one = cluster.as_user(node("one"));
+    let path = format!("{ACCOUNTS}/default/token");
+    for (audience, code) in [("vault", 201), ("a", 201), ("b", 201), ("c", 403)] {
+        let reference = of_pod("p", &made["metadata"]["uid"]);
+        let body = json!({"audiences": [audience], "boundObjectRef": reference});
+        one.post(&path, request(body)).await.expect(code);
+    }
+}
+
+#[tokio::test]
 async fn a_node_gets_no_token_for_a_pod_on_another_node() {
     let cluster = Cluster::start().await;
     for (name, node) in [("p", "one"), ("q", "two")] {
