@@ -305,6 +305,8 @@ fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
                 "--node-ip", list(&cluster.node_addresses(number)),
                 "--data-dir", text(&cluster.dir().join("agents").join(&name)),
                 "--docker-host", engine.host,
+                // Each node has drivers of its own.
+                "--kubelet-dir", text(&cluster.dir().join("agents").join(&name).join("kubelet")),
                 // All nodes share one machine, and its disk with those who build on it.
                 "--eviction-hard", "memory.available<100Mi,nodefs.available<1%",
             ],

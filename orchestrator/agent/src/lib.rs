@@ -12,6 +12,7 @@ pub mod node;
 pub mod pod;
 pub mod runtime;
 pub mod start;
+mod telling;
 pub mod volumes;
 
 pub use start::{AgentConfig, AgentError, run};

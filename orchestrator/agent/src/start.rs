@@ -1,5 +1,6 @@
 //! Puts the parts of an agent together and runs them until shutdown.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::metrics::Metrics;
 use super::runtime::docker::{DockerRuntime, Owner};
 use super::runtime::{Runtime, RuntimeError, State};
+use super::telling::Telling;
+use super::volumes::csi::{self, Csi, InUse};
 use super::volumes::{Dns, keeper};
 use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
@@ -32,8 +35,7 @@ use crate::network::pod_net::{NetError, PodLinks};
 use crate::network::wiring::{PodNetwork, Wiring};
 use crate::node::facts::{self, Capacity, Reserved};
 use crate::node::farewell::Farewell;
-use crate::node::fence::Fence;
-use crate::node::heartbeat::{self, News};
+use crate::node::heartbeat;
 use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
 use crate::node::pressure::{self, Signal};
 use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
@@ -76,6 +78,8 @@ pub struct AgentConfig {
     pub pids_limit: u32,
     /// Where log shippers look for the logs of containers.
     pub logs_dir: PathBuf,
+    /// Where storage drivers look for a kubelet's directories.
+    pub kubelet_dir: PathBuf,
     /// When images that nothing uses are removed.
     pub image_gc: image_gc::Thresholds,
     /// Sysctls that pods may set besides the safe ones; a `*` at the end stands for any text.
@@ -120,6 +124,14 @@ impl AgentConfig {
             amounts::add(&mut reserved.amounts, &more);
         }
         reserved
+    }
+
+    /// Where storage drivers and their notes are.
+    pub(crate) fn places(&self) -> csi::Places {
+        csi::Places {
+            kubelet: self.kubelet_dir.clone(),
+            data: self.data_dir.clone(),
+        }
     }
 
     /// What of it a `KubeletConfiguration` has a field for.
@@ -244,6 +256,7 @@ async fn node_facts(
         reserved: config.reserved(&capacity),
         capacity,
         system: facts::system(&runtime.describe().await?.version),
+        volumes_in_use: BTreeSet::new(),
     })
 }
 
@@ -284,44 +297,6 @@ fn make_pause_image(runtime: Arc<DockerRuntime>) {
             tracing::warn!(%error, "the sandbox image is not there yet");
         }
     });
-}
-
-/// What the parts that need the node's network tell the others.
-struct Telling {
-    health: watch::Sender<Health>,
-    node_ips: watch::Sender<Addrs>,
-    listed: watch::Sender<Option<Addrs>>,
-}
-
-impl Telling {
-    /// With what the heartbeat hears of it.
-    fn channels(
-        config: &AgentConfig,
-        membership: watch::Receiver<Membership>,
-        running: Arc<Running>,
-    ) -> (Self, News) {
-        let waiting = Health {
-            problems: vec!["the network is being set up".to_owned()],
-            ..Health::default()
-        };
-        let (health, healthy) = watch::channel(waiting);
-        let (node_ips, addrs) = watch::channel(config.node_ips);
-        let (listed, seen) = watch::channel(None);
-        let telling = Self {
-            health,
-            node_ips,
-            listed,
-        };
-        let news = News {
-            addrs,
-            membership,
-            listed: seen,
-            health: healthy,
-            running,
-            fence: Fence::default(),
-        };
-        (telling, news)
-    }
 }
 
 /// The parts that need the node's network.
@@ -402,6 +377,7 @@ impl Body {
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),
+            csi: self.keep_driver_volumes(told.in_use, &shutdown),
         };
         self.measure(told.health, context.recorder.clone(), &shutdown);
         self.keep_local_volumes(&shutdown);
@@ -415,6 +391,20 @@ impl Body {
         let (client, name) = (self.client.clone(), self.config.node_name.clone());
         let data_dir = self.config.data_dir.clone();
         tokio::spawn(keeper::run(client, name, data_dir, shutdown.clone()));
+    }
+
+    /// Starts to register storage drivers, and to look after what they mount.
+    fn keep_driver_volumes(&self, in_use: InUse, shutdown: &Shutdown) -> Csi {
+        let name = &self.config.node_name;
+        let recorder = events::recorder(self.client.clone(), name.clone());
+        let places = self.config.places();
+        let csi = Csi::new(name, self.client.clone(), recorder, places, in_use);
+        tokio::spawn(csi::run(
+            csi.clone(),
+            self.running.clone(),
+            shutdown.clone(),
+        ));
+        csi
     }
 
     /// Starts to read the directory of manifests, if there is one.

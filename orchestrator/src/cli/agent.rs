@@ -147,6 +147,11 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/var/log")]
     pod_logs_dir: PathBuf,
 
+    /// A kubelet's directory, for drivers of the Container Storage Interface: they register in `plugins_registry`
+    /// and mount below `pods` and `plugins`. Their manifests name it.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+
     /// From how many percent of the disk on images are removed that nothing uses; 100: never.
     #[arg(long, value_name = "PERCENT", default_value_t = 85)]
     image_gc_high_threshold: u64,
@@ -306,6 +311,7 @@ fn agent_config(args: Args, node_name: String) -> anyhow::Result<AgentConfig> {
         docker_host: args.docker_host,
         pids_limit: args.pids_limit,
         logs_dir: args.pod_logs_dir,
+        kubelet_dir: args.kubelet_dir,
         unsafe_sysctls: args.allowed_unsafe_sysctls,
         image_gc: Thresholds {
             high: args.image_gc_high_threshold,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -21,6 +22,7 @@ pub struct Sources {
     /// Tokens of its ServiceAccount, or why there is none.
     pub tokens: Tokens,
     pub claimed: Claimed,
+    pub mounted: BTreeMap<String, Mounted>,
     /// Addresses of Services as environment variables have them, by name.
     pub service_env: BTreeMap<String, String>,
 }
@@ -33,6 +35,17 @@ pub type Tokens = BTreeMap<TokenWish, Result<Token, String>>;
 
 /// The volumes of a pod's claims, or why there is none, by the name of the volume in the pod.
 pub type Claimed = BTreeMap<String, Result<Arc<PersistentVolume>, String>>;
+
+/// What a CSI driver has mounted for a pod, by the name of the volume in the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    pub path: PathBuf,
+    /// The agent gives its files to the pod's group.
+    pub is_given: bool,
+    pub read_only: bool,
+    /// It is a device.
+    pub is_block: bool,
+}
 
 /// A token that a volume asks for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

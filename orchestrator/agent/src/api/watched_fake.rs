@@ -68,6 +68,12 @@ impl FakeApi {
         state.tell(&key, "DELETED", &object);
     }
 
+    /// What is there of that name.
+    pub fn find(&self, plural: &str, name: &str) -> Option<Value> {
+        let key = (plural.to_owned(), name.to_owned());
+        self.state().objects.get(&key).cloned()
+    }
+
     /// Ends every watch and answers nothing until it is back.
     pub fn be_away(&self, away: bool) {
         let mut state = self.state();

@@ -1,5 +1,6 @@
 //! Tells the cluster that the node lives: its lease every ten seconds (every second while `fence` asks for it), its status when it changes and every five minutes. A server that is away is tried again, for ever.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub struct News {
     /// Which pods run: some want more of the lease.
     pub running: Arc<Running>,
     pub fence: Fence,
+    /// The attached volumes that the node uses.
+    pub in_use: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Registers the node and keeps it alive until shutdown. `refused` hears when the server does not take the
@@ -65,6 +68,7 @@ pub async fn run(
         mut health,
         running,
         fence,
+        mut in_use,
     } = news;
     let uid = watch::Sender::new(None);
     let keeper = Keeper::new(&client, &facts.name, &uid, (running, fence), &refused);
@@ -80,6 +84,7 @@ pub async fn run(
             () = returned.notified() => node = None,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
+            changed = in_use.changed() => if changed.is_err() { break },
             changed = membership.changed() => {
                 if changed.is_err() { break }
                 // After a join the node's object may be a new one.
@@ -95,6 +100,7 @@ pub async fn run(
         }
         let now = health.borrow_and_update().clone();
         let member = membership.borrow_and_update().clone();
+        facts.volumes_in_use.clone_from(&in_use.borrow_and_update());
         facts.addrs = member.named(*addrs.borrow_and_update());
         match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
             Ok(Ok(())) => {

@@ -25,6 +25,8 @@ pub struct NodeFacts {
     pub capacity: Capacity,
     pub system: NodeSystemInfo,
     pub reserved: Reserved,
+    /// The attached volumes that it uses.
+    pub volumes_in_use: BTreeSet<String>,
 }
 
 /// Whether the node can run pods, and why not.
@@ -79,6 +81,7 @@ pub async fn write_status(
         "addresses": addresses,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": KUBELET_PORT } },
         "nodeInfo": facts.system,
+        "volumesInUse": facts.volumes_in_use,
         "conditions": conditions(health, known, now),
     }});
     api.patch_status(&facts.name, &PatchParams::default(), &Patch::Merge(status))

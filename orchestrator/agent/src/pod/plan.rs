@@ -524,7 +524,9 @@ fn ensure_image(view: &View, template: &Template, actions: &mut Vec<Action>) -> 
 
 fn still_waiting(view: &View, name: &str) -> Option<Action> {
     let failure = view.memory.failures.get(name)?;
+    // What a mount waits for comes of itself: a driver, an attachment, a claim.
     let retry_at = match name {
+        _ if failure.reason == "FailedMount" => failure.at + backoff::short_delay(failure.count),
         "" => failure.at + backoff::short_delay(failure.count),
         _ => failure.retry_at(),
     };

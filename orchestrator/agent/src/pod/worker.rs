@@ -48,9 +48,11 @@ use crate::node::facts::Capacity;
 use crate::node::running::Running;
 use crate::runtime::image_root;
 use crate::runtime::{Container, Identity, Image, Role, Runtime, RuntimeError, State};
+use crate::volumes::csi::Csi;
 use crate::volumes::{Dns, PodDir};
 use datapath::Addrs;
 
+pub use tokens::request as ask_for_token;
 pub use usage::Measuring;
 
 /// How often one wake-up may plan again before it lets others run: a plan that never settles is a
@@ -89,6 +91,7 @@ pub struct NodeContext<R, N> {
     pub measuring: Measuring,
     /// What runs, for what measures and shows it.
     pub running: Arc<Running>,
+    pub csi: Csi,
 }
 
 /// What the API says of a pod.

@@ -13,8 +13,11 @@ use crate::api::watched::fake::FakeApi;
 use crate::network::wiring::WiringError;
 use crate::runtime::Role;
 use crate::runtime::fake::{self, FakeRuntime};
+use crate::volumes::csi::{self, Places};
 use datapath::{Addrs, HostPort, ObjectKey};
 
+#[path = "worker_csi_tests.rs"]
+mod csi_volumes;
 #[path = "worker_start_tests.rs"]
 mod start;
 
@@ -96,10 +99,17 @@ fn token_status(told: &Told, request: &Value) -> Value {
     json!({ "token": token, "expirationTimestamp": ends.to_string() })
 }
 
-/// A client whose server says yes to everything and has no objects.
-fn client(told: Told, heard: Heard) -> Client {
+/// The object that a path ends with, if there is one.
+fn found(objects: &FakeApi, path: &str) -> Option<Value> {
+    let mut parts = path.rsplit('/');
+    let (name, plural) = (parts.next()?, parts.next()?);
+    objects.find(plural, name)
+}
+
+/// A client whose server says yes to everything and has these objects.
+fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let (told, heard) = (told.clone(), heard.clone());
+        let (told, heard, objects) = (told.clone(), heard.clone(), objects.clone());
         async move {
             let (head, body) = request.into_parts();
             let bytes = body.collect().await?.to_bytes();
@@ -109,6 +119,10 @@ fn client(told: Told, heard: Heard) -> Client {
                 all_applied(heard, &head.uri).await
             } else if head.method == http::Method::GET && path.ends_with("/services") {
                 json!({ "apiVersion": "v1", "kind": "ServiceList", "metadata": {}, "items": [] })
+            } else if head.method == http::Method::GET
+                && let Some(object) = found(&objects, &path)
+            {
+                object
             } else if head.method == http::Method::GET {
                 let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound",
                     "message": "not found", "code": 404 });
@@ -171,7 +185,13 @@ impl Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
         let heard = Heard::default();
-        let client = client(told.clone(), heard.clone());
+        let client = client(told.clone(), heard.clone(), objects.clone());
+        let recorder = crate::api::events::recorder(client.clone(), "n1".to_owned());
+        let places = Places {
+            kubelet: dir.path().join("kubelet"),
+            data: dir.path().to_owned(),
+        };
+        let in_use = csi::restored(&places);
         let node = Arc::new(NodeContext {
             name: "n1".to_owned(),
             addrs: watch::channel(IpAddr::from([172, 31, 0, 11]).into()).1,
@@ -189,8 +209,9 @@ impl Stage {
             runtime: Arc::new(runtime),
             image_roots: image_root::Known::default(),
             network: FakeNetwork::default(),
-            recorder: crate::api::events::recorder(client.clone(), "n1".to_owned()),
+            recorder: recorder.clone(),
             nodes: drain::Nodes::new("n1", client.clone()),
+            csi: Csi::new("n1", client.clone(), recorder, places, in_use),
             client,
             metrics: Arc::default(),
             watched: Watched::new(objects.client(), Box::new(move || objects.client())),

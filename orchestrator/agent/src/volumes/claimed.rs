@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::images::Wanted;
 use super::nfs::Export;
-use crate::api::sources::Sources;
+use crate::api::sources::{Mounted, Sources};
 use crate::pod::quantity;
 use crate::runtime::container_spec::SpecError;
 use api::kinds::storage::local;
@@ -33,6 +33,8 @@ pub enum Backing {
     Directory(PathBuf),
     Image(Wanted),
     Nfs(Export),
+    /// A CSI driver has it mounted.
+    Driver(Mounted),
 }
 
 /// What a volume of a pod is.
@@ -115,6 +117,15 @@ pub fn find(volume: &Volume, sources: &Sources, node: &str) -> Result<Option<Fou
         let backing = Backing::Nfs(export(source, Vec::new()));
         let read_only = source.read_only == Some(true);
         return Ok(Some(Found { backing, read_only }));
+    }
+    // Also of claims: what their drivers have mounted.
+    if let Some(mounted) = sources.mounted.get(&volume.name) {
+        let backing = Backing::Driver(mounted.clone());
+        let read_only = mounted.read_only;
+        return Ok(Some(Found { backing, read_only }));
+    }
+    if volume.csi.is_some() {
+        return Err(unmountable("its driver was not asked".to_owned()));
     }
     let asked = volume.persistent_volume_claim.as_ref();
     if asked.is_none() && volume.ephemeral.is_none() {

@@ -4,6 +4,7 @@
 //! `<data>/images`, which outlive pods.
 
 pub mod claimed;
+pub mod csi;
 mod empty_dir;
 mod etc;
 mod host_path;
@@ -184,6 +185,7 @@ impl PodDir {
     /// and no container of theirs may run.
     pub fn remove_all(data_dir: &Path) -> io::Result<usize> {
         let pods = PodDir::all(data_dir)?.len();
+        csi::detach_all(data_dir)?;
         remove_with_mounts(&data_dir.join(PODS))?;
         Images::new(data_dir).unmount_all()?;
         Ok(pods)
@@ -261,6 +263,12 @@ impl PodDir {
             Backing::Image(wanted) => {
                 let path = self.images.take(wanted, self.uid()).map_err(io_failed)?;
                 (path, Origin::Shared)
+            }
+            Backing::Driver(mounted) => {
+                if mounted.is_given {
+                    self.give_to_group(pod, name, &mounted.path)?;
+                }
+                (mounted.path.clone(), Origin::Shared)
             }
             Backing::Nfs(export) => {
                 let path = self.volumes().join(name);

@@ -37,6 +37,7 @@ fn sources() -> Sources {
     Sources {
         objects: objects.into(),
         claimed: Default::default(),
+        mounted: BTreeMap::new(),
         service_env: BTreeMap::new(),
         tokens: Tokens::from([
             (wish("", 3607), Ok(Token("a.b.c".into()))),

@@ -260,7 +260,7 @@ const VOLUME: Rows = &[
     ("cephfs", Only(checks::volume)),
     ("cinder", Only(checks::volume)),
     ("configMap", In(CONFIG_MAP)),
-    ("csi", Only(checks::volume)),
+    ("csi", Done("volumes::csi")),
     ("downwardAPI", In(DOWNWARD_API)),
     ("emptyDir", In(EMPTY_DIR)),
     ("ephemeral", Done("controllers::volumes, volumes::claimed")),

@@ -237,6 +237,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return self.later("release a pod's address", &error);
         }
         self.memory.attached = None;
+        if let Err(error) = self.node.csi.release(self.uid()).await {
+            return self.later("release a pod's volumes", &error);
+        }
         let dir = self.dir.clone();
         let removed = tokio::task::spawn_blocking(move || dir.remove_volumes()).await;
         if let Ok(Err(error)) = removed {
@@ -247,6 +250,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     async fn clean_up(&mut self) -> Step {
+        // Of a pod that never had a sandbox, or that an agent before this one has left.
+        if let Err(error) = self.node.csi.release(self.uid()).await {
+            return self.later("release a pod's volumes", &error);
+        }
         let dir = self.dir.clone();
         let removed = tokio::task::spawn_blocking(move || dir.remove()).await;
         if let Ok(Err(error)) = removed {
@@ -258,6 +265,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     async fn confirm(&mut self) -> Step {
+        // Another pod of its name must not meet what is left of it.
+        if !self.memory.released || !self.memory.cleaned {
+            return Step::Settled;
+        }
         let meta = &self.update.pod.metadata;
         let namespace = meta.namespace.as_deref().unwrap_or("default");
         let api: Api<Pod> = Api::namespaced(self.node.client.clone(), namespace);

@@ -96,6 +96,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             objects,
             tokens,
             claimed: Claimed::new(),
+            mounted: BTreeMap::new(),
             service_env: BTreeMap::new(),
         };
         let (dir, pod, facts) = (self.dir.clone(), self.update.pod.clone(), self.facts());
@@ -146,6 +147,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             objects,
             tokens,
             claimed: self.claimed(pod).await,
+            mounted: BTreeMap::new(),
             service_env: service_env?,
         })
     }

@@ -76,7 +76,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         };
         // What changes from here on is written by an update.
         let inputs = self.inputs();
-        let sources = self.sources(pod).await?;
+        let mut sources = self.sources(pod).await?;
+        sources.mounted = self.node.csi.mount(pod, &sources.claimed).await?;
         let facts = self.facts();
         let volumes = self.make_files(pod, template, attempt, &sources).await?;
         self.note_written(inputs);

@@ -104,8 +104,31 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 }
 
-/// Asks for a token that is bound to the pod. The error names no part of one.
 async fn ask(client: &Client, pod: &Pod, wish: &TokenWish) -> Result<Held, String> {
+    let (token, ends, seconds) = answered(client, pod, wish).await?;
+    Ok(Held {
+        token,
+        renew_at: renewal(Timestamp::now(), ends, seconds, random()),
+        ends,
+    })
+}
+
+/// Asks for a token that is bound to the pod; gives it with its end. The error names no part of one.
+pub async fn request(
+    client: &Client,
+    pod: &Pod,
+    wish: &TokenWish,
+) -> Result<(Token, Timestamp), String> {
+    let (token, ends, _) = answered(client, pod, wish).await?;
+    Ok((token, ends))
+}
+
+/// A token, its end, and how many seconds it was given.
+async fn answered(
+    client: &Client,
+    pod: &Pod,
+    wish: &TokenWish,
+) -> Result<(Token, Timestamp, i64), String> {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or("default");
     let spec = pod.spec.as_ref();
@@ -135,11 +158,7 @@ async fn ask(client: &Client, pod: &Pod, wish: &TokenWish) -> Result<Held, Strin
     let ends = status.expiration_timestamp.0;
     // The server may have given less than was asked for.
     let seconds = answer.spec.expiration_seconds.unwrap_or(wish.seconds);
-    Ok(Held {
-        token: Token(status.token.into()),
-        renew_at: renewal(Timestamp::now(), ends, seconds, random()),
-        ends,
-    })
+    Ok((Token(status.token.into()), ends, seconds))
 }
 
 /// When to exchange a token that lives for so many seconds: with a fifth of its life left, or after a day;
