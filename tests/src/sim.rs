@@ -10,3 +10,4 @@ mod processes;
 pub use processes::Faults;
 pub mod rng;
 pub mod sets;
+pub mod storage;

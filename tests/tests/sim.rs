@@ -17,6 +17,8 @@ use tests::sim::rng::Rng;
 mod batch;
 #[path = "sim/scheduling.rs"]
 mod scheduling;
+#[path = "sim/volumes.rs"]
+mod volumes;
 
 const FAULTS: Faults = Faults {
     before: 100,

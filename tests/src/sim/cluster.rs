@@ -12,6 +12,7 @@ use super::check;
 use super::node::{self, Agent, Stopped, Turn};
 use super::processes::{Controllers, Faults, Scheduler};
 use super::rng::Rng;
+use super::storage::{Mounts, Storage};
 
 /// The cluster.
 pub struct Cluster {
@@ -21,6 +22,7 @@ pub struct Cluster {
     scheduler: Scheduler,
     nodes: Vec<Agent>,
     faults: Faults,
+    pub storage: Storage,
     addresses: u32,
     /// Every pod of a Service, or without one, that was asked to stop.
     pub stops: Vec<Stopped>,
@@ -47,6 +49,7 @@ impl Cluster {
             scheduler: Scheduler::start(),
             nodes: Vec::new(),
             faults: Faults::default(),
+            storage: Storage::default(),
             addresses: 1,
             stops: Vec::new(),
         };
@@ -129,7 +132,7 @@ impl Cluster {
                 self.disturb();
             }
             if self.api.log.len() != before {
-                check::always(&self.api);
+                self.check();
             }
         }
         self.faults = Faults::default();
@@ -142,7 +145,7 @@ impl Cluster {
         for _ in 0..ENOUGH {
             if self.step() || self.drain() {
                 if moved.0 != self.movements() {
-                    check::always(&self.api);
+                    self.check();
                     moved = (self.movements(), self.api.now);
                 }
                 continue;
@@ -153,6 +156,11 @@ impl Cluster {
             self.api.now = self.deadline();
         }
         panic!("nothing settles: {:?}", check::problems(&self.api));
+    }
+
+    fn check(&self) {
+        check::always(&self.api);
+        self.storage.check(&self.api);
     }
 
     /// How much has happened but heartbeats.
@@ -189,6 +197,7 @@ impl Cluster {
         let kind = Kind::watched()[self.rng.below(Kind::watched().len())];
         let relist = self.rng.chance(self.faults.before / 20);
         match self.rng.below(8) {
+            7 if self.rng.chance(300) => self.storage.attach(&mut self.api, &mut self.rng),
             0..=2 => self.controllers.deliver(&self.api, kind, relist),
             3 | 4 => self
                 .controllers
@@ -229,7 +238,7 @@ impl Cluster {
         for index in 0..self.nodes.len() {
             busy |= self.agent(index);
         }
-        busy
+        busy | self.storage.attach(&mut self.api, &mut self.rng)
     }
 
     /// The agent hears of a slice, writes its lease, or starts or ends one of its pods.
@@ -241,13 +250,18 @@ impl Cluster {
         if agent.renew(&mut self.api) || (self.rng.chance(500) && agent.deliver(&self.api)) {
             return true;
         }
-        let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(agent.name);
+        let name = agent.name.clone();
+        let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(name);
         let todo = self.api.list(Kind::POD).into_iter().filter(own);
         let todo: Vec<Value> = todo.filter(|pod| wants_attention(pod)).cloned().collect();
         let first = self.rng.below(todo.len().max(1));
         for pod in todo.iter().cycle().skip(first).take(todo.len()) {
             if !meta::is_terminating(pod) {
-                self.start(pod);
+                match self.storage.mount(&mut self.api, &name, pod) {
+                    Mounts::Done => self.start(pod),
+                    Mounts::Busy => {}
+                    Mounts::Waiting => continue,
+                }
                 return true;
             }
             match self.nodes[index].end(&mut self.api, pod) {
@@ -259,7 +273,7 @@ impl Cluster {
                 }
             }
         }
-        self.nodes[index].deliver(&self.api)
+        self.nodes[index].deliver(&self.api) || self.storage.unmount(&mut self.api, &name)
     }
 
     fn start(&mut self, pod: &Value) {
