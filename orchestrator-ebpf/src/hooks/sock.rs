@@ -197,7 +197,7 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     if !netns.is_host() || !is_node(netns, &addr) {
         return ALLOW;
     }
-    let Some((by, by_port)) = receiver(netns, addr, port) else {
+    let Some((by, by_port)) = receiver(addr, port) else {
         return ALLOW;
     };
     set_peer::<V6>(ctx.sock_addr, &by, by_port);
@@ -219,13 +219,11 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
 /// to directly. A port of every address may have many backends: the datagram goes to the address of the
 /// Services, where each flow gets one.
 #[inline(always)]
-fn receiver(netns: &Netns, addr: Addr, port: Port) -> Option<(Addr, Port)> {
+fn receiver(addr: Addr, port: Port) -> Option<(Addr, Port)> {
     let key = ServiceKey::new(addr, port, Proto::UDP);
     if let Some(service) = maps::service(&key) {
-        if service.count != 1 {
-            return None;
-        }
-        let pod = choose(&service, netns, &addr).ok()?;
+        let is_plain = service.count == 1 && service.flags & Service::SOURCE_RANGES == 0;
+        let pod = maps::backend(service.id, 0).filter(|_| is_plain)?;
         return Some((pod.addr, pod.port));
     }
     maps::service(&key.node_port())?;
