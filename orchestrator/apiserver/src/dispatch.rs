@@ -225,8 +225,7 @@ fn offer(target: &Target, verb: Verb) -> Offer {
 
 async fn answer(state: Arc<State>, request: Request) -> Answer {
     let path = request.uri().path();
-    let trail = request.extensions().get::<Trail>().cloned();
-    let trail = trail.unwrap_or_default();
+    let trail = trail(&request);
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
@@ -274,9 +273,6 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
         wanted.format = Format::Json;
     }
     let upload = read(verb, &parts, body).await?;
-    if wants_newest(verb, &query) {
-        state.objects.refresh().await?;
-    }
     let fence = parts.extensions.get::<Fence>().cloned();
     let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
@@ -322,6 +318,9 @@ async fn serve(
     room: Option<OwnedSemaphorePermit>,
 ) -> Answer {
     let (verb, trail) = (call.verb, call.trail.clone());
+    if wants_newest(verb, &call.query) {
+        call.state.objects.refresh().await?;
+    }
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         return rest::serve(call).await;
     }
@@ -366,6 +365,12 @@ fn unserved(state: &State, trail: &Trail, request: &Request) -> Result<(), ApiEr
     let allowed = allowed.map(|()| None);
     trail.decided(&allowed);
     allowed.map(drop)
+}
+
+/// What the audit log is told of the request.
+fn trail(request: &Request) -> Trail {
+    let trail = request.extensions().get::<Trail>().cloned();
+    trail.unwrap_or_default()
 }
 
 /// Whoever `authenticate` has found to be asking.
