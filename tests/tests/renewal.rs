@@ -93,7 +93,7 @@ impl Server {
     async fn join(&self) -> (Applicant, Membership) {
         let token = std::fs::read_to_string(self.file("node-token")).expect("a token");
         let applicant = Applicant {
-            server: format!("https://{}", self.address).parse().expect("a URL"),
+            servers: vec![format!("https://{}", self.address).parse().expect("a URL")],
             token: Some(token),
             node_name: NODE.to_owned(),
             node_ips: ADDRESS.parse().expect("an address"),
@@ -232,7 +232,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let shutdown = server.shutdown.clone();
     let asks = |of: &watch::Sender<Membership>, multiplexed: bool| {
         let multiplexed = Multiplexed(multiplexed);
-        let client = client::start(&applicant.server, of.subscribe(), multiplexed, &shutdown);
+        let client = client::start(&applicant.servers, of.subscribe(), multiplexed, &shutdown);
         client.expect("a client")
     };
     let (client, stale) = (asks(&renewed, false), asks(&first, false));
@@ -302,7 +302,7 @@ impl Agent {
     fn start(applicant: Applicant, member: Membership, shutdown: &Shutdown) -> Self {
         let renewed = watch::Sender::new(member);
         let own = Multiplexed(false);
-        let client = client::start(&applicant.server, renewed.subscribe(), own, shutdown);
+        let client = client::start(&applicant.servers, renewed.subscribe(), own, shutdown);
         let (addrs, listed) = (
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),

@@ -63,7 +63,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    pub server: http::Uri,
+    /// The API servers of the cluster; at least one.
+    pub servers: Vec<http::Uri>,
     pub token: Option<String>,
     pub node_name: String,
     /// The node's addresses on its uplink.
@@ -192,7 +193,7 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     let renewed = watch::Sender::new(membership.clone());
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
-    let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
+    let client = client::start(&config.servers, certificates.clone(), own, &shutdown)?;
     let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
@@ -531,11 +532,11 @@ impl Body {
     /// The objects that pods refer to. Their watches have connections of their own: they may not
     /// keep the node's lease waiting.
     fn watched(&self, shutdown: &Shutdown) -> Watched {
-        let (server, spare) = (self.config.server.clone(), self.client.clone());
+        let (servers, spare) = (self.config.servers.clone(), self.client.clone());
         let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
         let own = move || {
             let certificates = certificates.clone();
-            client::start(&server, certificates, Multiplexed(true), &shutdown)
+            client::start(&servers, certificates, Multiplexed(true), &shutdown)
         };
         let connect = move || match own() {
             Ok(client) => client,
@@ -605,7 +606,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: server_addresses(&self.config.server).await,
+            servers: server_addresses(&self.config.servers).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -662,7 +663,7 @@ impl Body {
 
 fn applicant(config: &AgentConfig) -> Applicant {
     Applicant {
-        server: config.server.clone(),
+        servers: config.servers.clone(),
         token: config.token.clone(),
         node_name: config.node_name.clone(),
         node_ips: config.node_ips,
@@ -712,18 +713,21 @@ async fn membership(
     }
 }
 
-/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
-async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
-    let host = server.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = server.port_u16().unwrap_or(443);
-    match tokio::net::lookup_host((host, port)).await {
-        Ok(found) => found.map(|address| address.ip()).collect(),
-        Err(error) => {
-            tracing::warn!(%error, host, "the API server's address is not kept from Services");
-            Vec::new()
+/// Where the agent reaches the API servers. A name that nobody knows now is the agent's to look up again.
+async fn server_addresses(servers: &[http::Uri]) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for server in servers {
+        let host = server.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = server.port_u16().unwrap_or(443);
+        match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => all.extend(found.map(|address| address.ip())),
+            Err(error) => {
+                tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            }
         }
     }
+    all
 }
 
 /// The first value that is there. None: shutdown came first.
