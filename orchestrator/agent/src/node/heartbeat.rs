@@ -15,7 +15,7 @@ use tokio::time::error::Elapsed;
 
 use super::fence::{FAST_LEASE, FAST_RENEWAL, Fence, is_fast};
 use super::join::Membership;
-use super::register::{self, Health, NodeFacts};
+use super::register::{self, Health, Listed, NodeFacts, Uncopied};
 use super::running::Running;
 use datapath::Addrs;
 use sys::Shutdown;
@@ -41,8 +41,8 @@ pub struct News {
     /// Its addresses; of these it tells those that its certificate names.
     pub addrs: watch::Receiver<Addrs>,
     pub membership: watch::Receiver<Membership>,
-    /// Its addresses as the API lists them: what others have written there is put right.
-    pub listed: watch::Receiver<Option<Addrs>>,
+    /// What the API lists of it: addresses that others have written are put right, extended resources copied.
+    pub listed: watch::Receiver<Option<Listed>>,
     pub health: watch::Receiver<Health>,
     /// Which pods run: some want more of the lease.
     pub running: Arc<Running>,
@@ -87,7 +87,9 @@ pub async fn run(
             }
             changed = listed.changed() => {
                 if changed.is_err() { break }
-                let is_wrong = listed.borrow_and_update().is_some_and(|it| it != facts.addrs);
+                let is_wrong = listed.borrow_and_update().as_ref().is_some_and(|it| {
+                    it.addrs != facts.addrs || !it.uncopied.is_empty()
+                });
                 due = if is_wrong { due.min(Instant::now() + CORRECTION_PAUSE) } else { due };
                 continue;
             }
@@ -96,7 +98,10 @@ pub async fn run(
         let now = health.borrow_and_update().clone();
         let member = membership.borrow_and_update().clone();
         facts.addrs = member.named(*addrs.borrow_and_update());
-        match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
+        let uncopied = listed.borrow().as_ref().map(|it| it.uncopied.clone());
+        let uncopied = uncopied.unwrap_or_default();
+        let told = tell(&client, &facts, (&now, &uncopied), &mut node);
+        match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
                 retry = FIRST_RETRY;
@@ -134,7 +139,7 @@ fn is_unauthorized<T>(outcome: &Result<Result<T, kube::Error>, Elapsed>) -> bool
 async fn tell(
     client: &Client,
     facts: &NodeFacts,
-    health: &Health,
+    (health, uncopied): (&Health, &Uncopied),
     node: &mut Option<Node>,
 ) -> Result<(), kube::Error> {
     if node.is_none() {
@@ -145,7 +150,7 @@ async fn tell(
         .and_then(|status| status.conditions.clone())
         .unwrap_or_default();
     let now = Timestamp::now();
-    let written = register::write_status(client, facts, health, &known, now).await?;
+    let written = register::write_status(client, facts, health, (&known, uncopied), now).await?;
     *node = Some(written);
     Ok(())
 }
