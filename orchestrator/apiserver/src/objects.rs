@@ -49,6 +49,17 @@ impl Objects {
         Self { store, cache }
     }
 
+    /// Returns when the cache shows what any server of the store answered before.
+    pub async fn refresh(&self) -> Result<(), ApiError> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let newest = self.store.fresh().await;
+        let newest = newest.map_err(|error| store_error(&error))?;
+        self.cache.wait_for(newest).await;
+        Ok(())
+    }
+
     /// The object as clients get it.
     pub fn get(
         &self,
@@ -192,6 +203,11 @@ pub fn store_error(error: &StoreError) -> ApiError {
         StoreError::Future { current } => {
             ApiError::Timeout(format!("Too large resource version, current: {current}"))
         }
+        StoreError::TooLarge(_) => ApiError::TooLarge(error.to_string()),
+        StoreError::Unavailable(_) | StoreError::Fenced => {
+            ApiError::ServiceUnavailable(error.to_string())
+        }
+        StoreError::Uncertain(_) => ApiError::Timeout(error.to_string()),
         StoreError::Closed => ApiError::ServiceUnavailable("the server is stopping".to_owned()),
         other => internal(other),
     }
