@@ -87,9 +87,8 @@ pub async fn run(
             }
             changed = listed.changed() => {
                 if changed.is_err() { break }
-                let is_wrong = listed.borrow_and_update().as_ref().is_some_and(|it| {
-                    it.addrs != facts.addrs || !it.uncopied.is_empty()
-                });
+                let seen = listed.borrow_and_update().clone();
+                let is_wrong = seen.is_some_and(|it| it.is_wrong(facts.addrs));
                 due = if is_wrong { due.min(Instant::now() + CORRECTION_PAUSE) } else { due };
                 continue;
             }
@@ -98,9 +97,8 @@ pub async fn run(
         let now = health.borrow_and_update().clone();
         let member = membership.borrow_and_update().clone();
         facts.addrs = member.named(*addrs.borrow_and_update());
-        let uncopied = listed.borrow().as_ref().map(|it| it.uncopied.clone());
-        let uncopied = uncopied.unwrap_or_default();
-        let told = tell(&client, &facts, (&now, &uncopied), &mut node);
+        let said = (&now, &uncopied(&listed));
+        let told = tell(&client, &facts, said, &mut node);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
@@ -122,6 +120,14 @@ pub async fn run(
         }
     }
     lease.abort();
+}
+
+/// What of the capacity is to be copied.
+fn uncopied(listed: &watch::Receiver<Option<Listed>>) -> Uncopied {
+    let seen = listed.borrow();
+    seen.as_ref()
+        .map(|it| it.uncopied.clone())
+        .unwrap_or_default()
 }
 
 fn why<T>(outcome: Result<Result<T, kube::Error>, Elapsed>) -> String {

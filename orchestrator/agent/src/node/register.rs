@@ -59,6 +59,11 @@ impl Listed {
             uncopied: uncopied(capacity, allocatable),
         }
     }
+
+    /// Whether there is anything to put right, of a node that has these addresses.
+    pub fn is_wrong(&self, addrs: Addrs) -> bool {
+        self.addrs != addrs || !self.uncopied.is_empty()
+    }
 }
 
 fn uncopied(
