@@ -606,7 +606,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: server_addresses(&self.config.servers).await,
+            servers: crate::api::servers::addresses(&self.config.servers).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -711,23 +711,6 @@ async fn membership(
         }
         pause = (pause * 2).min(Duration::from_secs(2));
     }
-}
-
-/// Where the agent reaches the API servers. A name that nobody knows now is the agent's to look up again.
-async fn server_addresses(servers: &[http::Uri]) -> Vec<IpAddr> {
-    let mut all = Vec::new();
-    for server in servers {
-        let host = server.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = server.port_u16().unwrap_or(443);
-        match tokio::net::lookup_host((host, port)).await {
-            Ok(found) => all.extend(found.map(|address| address.ip())),
-            Err(error) => {
-                tracing::warn!(%error, host, "the API server's address is not kept from Services");
-            }
-        }
-    }
-    all
 }
 
 /// The first value that is there. None: shutdown came first.

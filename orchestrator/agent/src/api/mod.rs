@@ -3,6 +3,6 @@
 pub mod client;
 pub mod events;
 pub mod serve;
-mod servers;
+pub mod servers;
 pub mod sources;
 pub mod watched;

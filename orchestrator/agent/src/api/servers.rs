@@ -1,6 +1,7 @@
 //! Connections to whichever API server answers.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,6 +72,23 @@ impl Service<Uri> for AnyServer {
             Err(failed)
         })
     }
+}
+
+/// Where the agent reaches the API servers. A name that nobody knows now is the agent's to look up again.
+pub async fn addresses(servers: &[http::Uri]) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for server in servers {
+        let host = server.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = server.port_u16().unwrap_or(443);
+        match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => all.extend(found.map(|address| address.ip())),
+            Err(error) => {
+                tracing::warn!(%error, host, "the API server's address is not kept from Services");
+            }
+        }
+    }
+    all
 }
 
 #[cfg(test)]
