@@ -2,7 +2,7 @@
 //! conditions. One task owns the engine; it decides one pod at a time while earlier bindings are
 //! under way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Bound, Engine, Explanation, Order, Victim};
+use super::numbers::{Ending, Numbers};
 use super::pod::{PodKey, PodRow};
 use super::profile::Config;
 use super::volumes::Plan;
@@ -27,7 +28,12 @@ const CONCURRENT: usize = 64;
 const DRAIN: usize = 256;
 
 /// Runs until `shutdown`.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
+pub async fn run(
+    client: kube::Client,
+    config: Config,
+    numbers: Numbers,
+    shutdown: CancellationToken,
+) {
     let (changes, mut delivered) = mpsc::channel(DRAIN);
     let _watches = watches::start(&client, &changes);
     let binder = Binder {
@@ -38,11 +44,19 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let mut running: JoinSet<Ended> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT
-            && let Some(order) = engine.next(Timestamp::now())
+            && let Some((began, order)) = decide(&mut engine)
         {
-            let binder = binder.clone();
-            running.spawn(async move { binder.carry_out(order).await });
+            let (binder, numbers) = (binder.clone(), numbers.clone());
+            running.spawn(async move {
+                let explains = matches!(order, Order::Explain(_));
+                let ended = binder.carry_out(order).await;
+                if let Some(result) = result(explains, &ended) {
+                    numbers.attempted(result, began.elapsed());
+                }
+                ended
+            });
         }
+        numbers.waiting(engine.waiting());
         let wait = wait(&engine, running.len());
         tokio::select! {
             biased;
@@ -62,6 +76,21 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
             },
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// The next order, and when its decision began.
+fn decide(engine: &mut Engine) -> Option<(Instant, Order)> {
+    let began = Instant::now();
+    Some((began, engine.next(Timestamp::now())?))
+}
+
+/// What came of a decision. Volumes that are being made leave it open.
+fn result(explains: bool, ended: &Ended) -> Option<Ending> {
+    match ended {
+        Some((_, _, Bound::Done)) => Some(Ending::Scheduled),
+        Some((_, _, Bound::Failed(_))) => Some(Ending::Error),
+        None => explains.then_some(Ending::Unschedulable),
     }
 }
 

@@ -306,12 +306,19 @@ fn start_parts(
         root_ca,
         finished_pods_kept: args.terminated_pod_gc_threshold,
     };
+    let work = controllers::numbers::Numbers::default();
+    let decisions = scheduler::numbers::Numbers::default();
+    server.measure(|registry| {
+        work.register(registry);
+        decisions.register(registry);
+    });
     tasks.essential(
         "controllers",
-        controllers::run(client_of, settings, token.clone()),
+        controllers::run(client_of, settings, work, token.clone()),
     );
     let client = server.component("system:kube-scheduler");
-    tasks.essential("scheduler", scheduler::run(client, profiles, token));
+    let scheduler = scheduler::run(client, profiles, decisions, token);
+    tasks.essential("scheduler", scheduler);
 }
 
 /// Certificates and kubeconfig: made at the first start.
