@@ -124,6 +124,13 @@ impl Cluster {
         }
     }
 
+    /// The product's own client, which is the program that the cluster runs.
+    pub fn orchestrator(&self) -> Result<Kubectl> {
+        let processes = self.processes()?;
+        let program = processes.iter().find_map(|it| it["program"].as_str());
+        Ok(self.kubectl(Path::new(program.context("the cluster has no process")?)))
+    }
+
     /// The newest kubectl of the machine.
     pub fn client(&self) -> Result<Kubectl> {
         let (_, program) = kubectls().pop().context("no kubectl is on this machine")?;
@@ -260,6 +267,7 @@ impl Drop for Cluster {
     }
 }
 
+/// A client with commands as kubectl has them.
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
@@ -272,14 +280,15 @@ impl Kubectl {
     }
 
     pub fn args(&self, arguments: &[&str]) -> Result<String> {
-        // A client that hangs must not hang the test.
+        output(&mut self.command(arguments))
+    }
+
+    /// What `args` runs. A client that hangs must not hang the test.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
+        command.arg("90").arg(&self.program).args(arguments);
+        command.env("KUBECONFIG", &self.kubeconfig);
         command
-            .arg("90")
-            .arg(&self.program)
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig);
-        output(command.args(arguments))
     }
 
     /// Runs a verb on a file that says this: `apply`, `create`.

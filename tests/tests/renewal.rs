@@ -13,7 +13,7 @@ use agent::api::{client, serve};
 use agent::node::facts::Capacity;
 use agent::node::heartbeat::{self, News};
 use agent::node::join::{self, Applicant, Membership};
-use agent::node::register::{Health, NodeFacts};
+use agent::node::register::{Health, Listed, NodeFacts};
 use agent::node::renewal;
 use agent::runtime::fake::FakeRuntime;
 use apiserver::cache::object_key;
@@ -293,7 +293,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
 
 /// The parts of an agent that keep its Node and its certificate.
 struct Agent {
-    listed: watch::Sender<Option<Addrs>>,
+    listed: watch::Sender<Option<Listed>>,
     // The heartbeat ends with those that tell it something.
     _others: (watch::Sender<Addrs>, watch::Sender<Health>),
 }
@@ -395,7 +395,11 @@ async fn an_agent_writes_its_addresses_back_and_a_token_makes_it_a_node_again() 
     let written = nodes.patch_status(NODE, &parameters, &other).await;
     written.expect("an administrator may");
     let other: Addrs = "172.31.0.99".parse().expect("an address");
-    agent.listed.send_replace(Some(other));
+    let listed = Listed {
+        addrs: other,
+        uncopied: Default::default(),
+    };
+    agent.listed.send_replace(Some(listed));
     node_that(&nodes, own).await;
 
     let deleted = nodes.delete(NODE, &Default::default()).await;

@@ -123,6 +123,8 @@ impl Level {
             Self::Unit => {
                 // The tests of crate `streams` talk with it.
                 kubectl::debian()?;
+                // Those of crate `store` start it.
+                packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
                 self.cargo(summary)
             }
             Self::Sim | Self::E2e => {

@@ -197,17 +197,15 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
     if !netns.is_host() || !is_node(netns, &addr) {
         return ALLOW;
     }
-    let key = ServiceKey::new(addr, port, Proto::UDP).node_port();
-    let (Some(_), Ok(config)) = (maps::service(&key), maps::config()) else {
+    let Some((by, by_port)) = receiver(addr, port) else {
         return ALLOW;
     };
-    let by = config.family(&addr).services.addr;
-    set_peer::<V6>(ctx.sock_addr, &by, port);
+    set_peer::<V6>(ctx.sock_addr, &by, by_port);
     let mut asked = SocketService {
         service: addr,
         backend: by,
         service_port: port,
-        backend_port: port,
+        backend_port: by_port,
     };
     // Who sends datagrams sends many.
     let cookie = cookie(ctx);
@@ -215,6 +213,22 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> i32 {
         maps::set_socket_service(ctx, cookie, &mut asked);
     }
     ALLOW
+}
+
+/// Who is given a datagram for a port of the node. A host port of one address has one pod, which is sent
+/// to directly. A port of every address may have many backends: the datagram goes to the address of the
+/// Services, where each flow gets one.
+#[inline(always)]
+fn receiver(addr: Addr, port: Port) -> Option<(Addr, Port)> {
+    let key = ServiceKey::new(addr, port, Proto::UDP);
+    if let Some(service) = maps::service(&key) {
+        let is_plain = service.count == 1 && service.flags & Service::SOURCE_RANGES == 0;
+        let pod = maps::backend(service.id, 0).filter(|_| is_plain)?;
+        return Some((pod.addr, pod.port));
+    }
+    maps::service(&key.node_port())?;
+    let config = maps::config().ok()?;
+    Some((config.family(&addr).services.addr, port))
 }
 
 /// Shows what was asked for in the place of what was given, while that is still the peer.

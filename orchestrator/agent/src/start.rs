@@ -36,12 +36,12 @@ use crate::node::fence::Fence;
 use crate::node::heartbeat::{self, News};
 use crate::node::join::{self, Applicant, JoinError, Membership, Registration};
 use crate::node::pressure::{self, Signal};
-use crate::node::register::{Health, KUBELET_PORT, NodeFacts};
+use crate::node::register::{Health, KUBELET_PORT, Listed, NodeFacts};
 use crate::node::renewal;
 use crate::node::running::Running;
 use crate::node::static_pods;
 use crate::node::static_pods::shell::StaticPods;
-use crate::node::usage::{self, Disks, Readings};
+use crate::node::usage::{self, Readings};
 use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
@@ -290,7 +290,7 @@ fn make_pause_image(runtime: Arc<DockerRuntime>) {
 struct Telling {
     health: watch::Sender<Health>,
     node_ips: watch::Sender<Addrs>,
-    listed: watch::Sender<Option<Addrs>>,
+    listed: watch::Sender<Option<Listed>>,
 }
 
 impl Telling {
@@ -349,7 +349,7 @@ impl Body {
         drain::report(client.clone(), told_applied, &shutdown);
         let own = OwnNode {
             range: own_range,
-            addrs: told.listed,
+            listed: told.listed,
         };
         feed::start_nodes(client, name, own, datapath_known, &shutdown);
         let Some(range) = first(range, &shutdown).await else {
@@ -436,7 +436,7 @@ impl Body {
     fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
         let engine = self.runtime.clone();
         tokio::spawn(watch_health(engine, health.clone(), shutdown.clone()));
-        let disks = Disks::default();
+        let disks = self.readings.disks();
         let reclaim = Arc::new(Notify::new());
         let node = self.config.node_name.clone();
         let about = events::node(&node);

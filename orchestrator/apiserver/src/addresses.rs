@@ -1,22 +1,30 @@
 //! Service addresses and node ports, nodes' pod ranges and addresses, and the addresses outside at which
 //! Services answer: who has which, and the next free one.
 //!
-//! Held in memory and rebuilt from the Services and nodes at start, so it cannot disagree with them for
-//! longer than a request lasts. A claim that is not kept is given back when it is dropped.
+//! ```text
+//!  watch cache ─▶ note: what each stored object has ─┐
+//!                                                    ├─▶ held, by how many ─▶ is it free?
+//!  claims of writes that are under way ──────────────┘
+//! ```
+//!
+//! What is stored is noted from the cache, whichever server wrote it, before the write is answered. A claim
+//! counts as long as its write is under way. Where several servers share the store, a commit that takes
+//! something also writes one key, `CLAIMS`, at the revision at which this server knew it: two servers
+//! cannot give away the same thing, since the second commit fails and claims anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::ServerConfig;
 use super::objects::Objects;
-use super::reply;
 use api::address::{number, numbered, numbers, parse_ip, parse_range};
 use api::allocator::Allocator;
+use store::{Revision, StoreError};
 
 /// A node port with its protocol: TCP and UDP may share a number.
 pub type NodePort = (u16, String);
@@ -43,19 +51,35 @@ pub struct Addresses {
     /// Given to Services of type LoadBalancer, so no node's.
     pool: Vec<RangeInclusive<IpAddr>>,
     taken: Mutex<Taken>,
+    /// Held from a claim to its commit where others share the store.
+    turn: tokio::sync::Mutex<()>,
 }
+
+/// The key that every commit writes which takes something, where several servers share the store.
+pub const CLAIMS: &str = "/registry/claims";
+/// What the keys of those begin with that have something.
+const HOLDERS: [&str; 2] = ["/registry/core/services/", "/registry/core/nodes/"];
 
 struct Taken {
     /// Services' addresses of each family, as numbers.
-    addresses: BTreeMap<Family, Allocator>,
-    ports: BTreeSet<NodePort>,
-    /// The numbers of those, for any protocol.
+    numbers: BTreeMap<Family, Allocator>,
+    /// The numbers of node ports, for any protocol.
     port_numbers: Allocator,
-    pod_ranges: BTreeSet<IpNetwork>,
-    node_addresses: BTreeSet<IpAddr>,
-    /// How many Services answer at an external or load balancer address; they may share one.
-    outside: BTreeMap<IpAddr, usize>,
+    addresses: Counts<IpAddr>,
+    ports: Counts<NodePort>,
+    pod_ranges: Counts<IpNetwork>,
+    node_addresses: Counts<IpAddr>,
+    /// External and load balancer addresses, which Services may share.
+    outside: Counts<IpAddr>,
+    /// What each stored object has, by its key.
+    stored: BTreeMap<Box<str>, Holding>,
+    /// The revision of `CLAIMS`.
+    claims: Revision,
 }
+
+/// How many have each of these: stored objects, and writes that are under way.
+#[derive(Debug)]
+struct Counts<T>(BTreeMap<T, usize>);
 
 /// Why an address or a port was not given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,10 +148,10 @@ pub struct Holding {
 }
 
 impl Addresses {
-    /// Counts what the stored Services and nodes have.
-    pub fn load(config: &ServerConfig, objects: &Objects) -> Self {
+    /// Counts what the stored Services and nodes have, now and from now on.
+    pub async fn load(config: &ServerConfig, objects: &Objects) -> Result<Arc<Self>, StoreError> {
         let bits = config.node_mask_bits.iter().copied();
-        let addresses = Self {
+        let addresses = Arc::new(Self {
             ranges: config.service_cidrs.clone(),
             ports: config.node_ports.clone(),
             own: config.own_service_address(),
@@ -135,20 +159,50 @@ impl Addresses {
             server: server_addresses(config),
             pool: config.load_balancer_pool.clone(),
             taken: Mutex::new(Taken::none(&config.service_cidrs, &config.node_ports)),
-        };
+            turn: tokio::sync::Mutex::default(),
+        });
         // Kept for the server's own Service also while somebody has deleted it.
-        addresses.lock().take_address(addresses.own());
-        for plural in ["services", "nodes"] {
-            let Some(resource) = api::find("", "v1", plural) else {
-                continue;
-            };
+        let own = Holding {
+            addresses: [addresses.own()].into(),
+            ..Holding::default()
+        };
+        addresses.lock().hold(&own);
+        if let Some(claims) = objects.store.get(CLAIMS).await? {
+            addresses.note(CLAIMS, None, claims.modified);
+        }
+        objects.cache.observe(addresses.clone());
+        // Changes wait for the lock, so that none is overwritten by what was read before it.
+        let mut taken = addresses.lock();
+        for resource in ["services", "nodes"]
+            .into_iter()
+            .filter_map(|it| api::find("", "v1", it))
+        {
             for object in objects.cache.list(resource, None).1 {
-                if let Ok(value) = reply::parse(&object.bytes()) {
-                    addresses.lock().add(Holding::of(&value));
-                }
+                taken.note(&object.key, Some(&object.bytes()));
             }
         }
-        addresses
+        drop(taken);
+        Ok(addresses)
+    }
+
+    /// Is told of every change of the store, in order.
+    pub fn note(&self, key: &str, value: Option<&[u8]>, revision: Revision) {
+        if key == CLAIMS {
+            let mut taken = self.lock();
+            taken.claims = taken.claims.max(revision);
+        } else if HOLDERS.iter().any(|prefix| key.starts_with(prefix)) {
+            self.lock().note(key, value);
+        }
+    }
+
+    /// The revision up to which all claims of all servers are known.
+    pub fn claims(&self) -> Revision {
+        self.lock().claims
+    }
+
+    /// Keeps other claims of this server waiting.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// The one of Service default/kubernetes.
@@ -168,14 +222,15 @@ impl Addresses {
     pub fn claim_address(&self, address: IpAddr) -> Result<(), Refusal> {
         let range = self.range(Family::of(address))?;
         let mut taken = self.lock();
-        let numbers = taken.addresses.get(&Family::of(address));
+        let numbers = taken.numbers.get(&Family::of(address));
         if !numbers.is_some_and(|numbers| numbers.contains(number(address))) {
             return Err(Refusal::AddressOutside { address, range });
         }
-        match taken.take_address(address) {
-            true => Ok(()),
-            false => Err(Refusal::AddressTaken),
+        if taken.addresses.has(&address) {
+            return Err(Refusal::AddressTaken);
         }
+        taken.hold_address(address);
+        Ok(())
     }
 
     /// Takes the next free address of a family.
@@ -183,11 +238,13 @@ impl Addresses {
         self.range(family)?;
         let mut taken = self.lock();
         let next = taken
-            .addresses
+            .numbers
             .get_mut(&family)
             .and_then(Allocator::take_next);
         let next = next.ok_or(Refusal::NoAddress)?;
-        Ok(numbered(family == Family::V6, next))
+        let next = numbered(family == Family::V6, next);
+        taken.addresses.add(&next);
+        Ok(next)
     }
 
     /// Takes a given port.
@@ -195,10 +252,12 @@ impl Addresses {
         if !self.ports.contains(&port.0) {
             return Err(Refusal::PortOutside(*self.ports.start(), *self.ports.end()));
         }
-        match self.lock().take_port(port) {
-            true => Ok(()),
-            false => Err(Refusal::PortTaken),
+        let mut taken = self.lock();
+        if taken.ports.has(&port) {
+            return Err(Refusal::PortTaken);
         }
+        taken.hold_port(&port);
+        Ok(())
     }
 
     /// Takes the next port that no protocol uses.
@@ -207,7 +266,7 @@ impl Addresses {
         let next = taken.port_numbers.take_next();
         let port = next.and_then(|number| u16::try_from(number).ok());
         let port = port.ok_or(Refusal::NoPort)?;
-        taken.ports.insert((port, protocol.to_owned()));
+        taken.ports.add(&(port, protocol.to_owned()));
         Ok(port)
     }
 
@@ -230,7 +289,7 @@ impl Addresses {
         if taken.pod_ranges.iter().any(overlaps) {
             return Err(Refusal::ShareTaken);
         }
-        taken.pod_ranges.insert(range);
+        taken.pod_ranges.add(&range);
         Ok(())
     }
 
@@ -241,23 +300,24 @@ impl Addresses {
             return Err(Refusal::InPool(block.clone()));
         }
         let mut taken = self.lock();
-        if taken.outside.contains_key(&address) {
+        if taken.outside.has(&address) {
             return Err(Refusal::Outside);
         }
-        match taken.node_addresses.insert(address) {
-            true => Ok(()),
-            false => Err(Refusal::NodeAddressTaken),
+        if taken.node_addresses.has(&address) {
+            return Err(Refusal::NodeAddressTaken);
         }
+        taken.node_addresses.add(&address);
+        Ok(())
     }
 
     /// Takes an address outside the cluster for a Service, which may share it with others.
     pub fn claim_outside(&self, address: IpAddr) -> Result<(), Refusal> {
         self.check_foreign(address)?;
         let mut taken = self.lock();
-        if taken.node_addresses.contains(&address) {
+        if taken.node_addresses.has(&address) {
             return Err(Refusal::NodeAddress);
         }
-        *taken.outside.entry(address).or_default() += 1;
+        taken.outside.add(&address);
         Ok(())
     }
 
@@ -269,7 +329,7 @@ impl Addresses {
             Place::Services
         } else if self.server.contains(&address) {
             Place::Server
-        } else if self.lock().node_addresses.contains(&address) {
+        } else if self.lock().node_addresses.has(&address) {
             Place::Node
         } else {
             Place::Outside
@@ -289,45 +349,25 @@ impl Addresses {
         Ok(())
     }
 
-    /// Gives back what a Service or node held.
-    pub fn release(&self, holding: &Holding) {
-        let (mut taken, own) = (self.lock(), self.own());
-        for address in holding.addresses.iter().filter(|it| **it != own) {
-            if let Some(numbers) = taken.addresses.get_mut(&Family::of(*address)) {
-                numbers.free(number(*address));
-            }
-        }
-        for port in &holding.ports {
-            taken.free_port(port);
-        }
-        for range in &holding.pod_ranges {
-            taken.pod_ranges.remove(range);
-        }
-        for address in &holding.node_addresses {
-            taken.node_addresses.remove(address);
-        }
-        for address in &holding.outside {
-            if let Some(count) = taken.outside.get_mut(address) {
-                *count -= 1;
-            }
-        }
-        taken.outside.retain(|_, count| *count > 0);
+    /// The write that claimed it is over.
+    pub fn release(&self, claimed: &Holding) {
+        self.lock().let_go(claimed);
     }
 
     /// All that is taken, the server's own address too.
     #[cfg(test)]
     pub fn taken(&self) -> Holding {
         let taken = self.lock();
-        let addresses = taken.addresses.iter().flat_map(|(family, numbers)| {
+        let addresses = taken.numbers.iter().flat_map(|(family, numbers)| {
             let v6 = *family == Family::V6;
             numbers.taken().map(move |number| numbered(v6, number))
         });
         Holding {
             addresses: addresses.collect(),
-            ports: taken.ports.clone(),
-            outside: taken.outside.keys().copied().collect(),
-            pod_ranges: taken.pod_ranges.clone(),
-            node_addresses: taken.node_addresses.clone(),
+            ports: taken.ports.iter().cloned().collect(),
+            outside: taken.outside.iter().copied().collect(),
+            pod_ranges: taken.pod_ranges.iter().copied().collect(),
+            node_addresses: taken.node_addresses.iter().copied().collect(),
         }
     }
 
@@ -354,47 +394,109 @@ impl Taken {
             size => (size / 32).clamp(16, 128),
         };
         Self {
-            addresses: ranges.iter().map(numbers).collect(),
-            ports: BTreeSet::new(),
+            numbers: ranges.iter().map(numbers).collect(),
             port_numbers: Allocator::new(first..=last).sparing_below(first + spared),
-            pod_ranges: BTreeSet::new(),
-            node_addresses: BTreeSet::new(),
-            outside: BTreeMap::new(),
+            addresses: Counts::none(),
+            ports: Counts::none(),
+            pod_ranges: Counts::none(),
+            node_addresses: Counts::none(),
+            outside: Counts::none(),
+            stored: BTreeMap::new(),
+            claims: 0,
         }
     }
 
-    /// False: another one has it, or it is of no range.
-    fn take_address(&mut self, address: IpAddr) -> bool {
-        let numbers = self.addresses.get_mut(&Family::of(address));
-        numbers.is_some_and(|numbers| numbers.take(number(address)))
+    /// What a stored object has from now on.
+    fn note(&mut self, key: &str, value: Option<&[u8]>) {
+        // One that nobody can read has nothing.
+        let object = value.and_then(|value| serde_json::from_slice::<Value>(value).ok());
+        let has = object
+            .map(|object| Holding::of(&object))
+            .unwrap_or_default();
+        self.hold(&has);
+        let had = match value {
+            Some(_) => self.stored.insert(key.into(), has),
+            None => self.stored.remove(key),
+        };
+        self.let_go(&had.unwrap_or_default());
     }
 
-    /// False: another one has it.
-    fn take_port(&mut self, port: NodePort) -> bool {
+    fn hold_address(&mut self, address: IpAddr) {
+        self.addresses.add(&address);
+        if let Some(numbers) = self.numbers.get_mut(&Family::of(address)) {
+            numbers.take(number(address));
+        }
+    }
+
+    fn hold_port(&mut self, port: &NodePort) {
+        self.ports.add(port);
         self.port_numbers.take(port.0.into());
-        self.ports.insert(port)
     }
 
-    fn free_port(&mut self, port: &NodePort) {
-        self.ports.remove(port);
-        let mut others = self.ports.range((port.0, String::new())..);
-        if others.next().is_none_or(|other| other.0 != port.0) {
-            self.port_numbers.free(port.0.into());
+    fn hold(&mut self, holding: &Holding) {
+        for address in &holding.addresses {
+            self.hold_address(*address);
+        }
+        for port in &holding.ports {
+            self.hold_port(port);
+        }
+        holding
+            .pod_ranges
+            .iter()
+            .for_each(|it| self.pod_ranges.add(it));
+        let addresses = holding.node_addresses.iter();
+        addresses.for_each(|it| self.node_addresses.add(it));
+        holding.outside.iter().for_each(|it| self.outside.add(it));
+    }
+
+    fn let_go(&mut self, holding: &Holding) {
+        for address in &holding.addresses {
+            self.addresses.remove(address);
+            let numbers = self.numbers.get_mut(&Family::of(*address));
+            if let Some(numbers) = numbers.filter(|_| !self.addresses.has(address)) {
+                numbers.free(number(*address));
+            }
+        }
+        for port in &holding.ports {
+            self.ports.remove(port);
+            let mut others = self.ports.0.range((port.0, String::new())..);
+            if others.next().is_none_or(|(other, _)| other.0 != port.0) {
+                self.port_numbers.free(port.0.into());
+            }
+        }
+        let ranges = holding.pod_ranges.iter();
+        ranges.for_each(|it| self.pod_ranges.remove(it));
+        let addresses = holding.node_addresses.iter();
+        addresses.for_each(|it| self.node_addresses.remove(it));
+        holding
+            .outside
+            .iter()
+            .for_each(|it| self.outside.remove(it));
+    }
+}
+
+impl<T: Ord + Clone> Counts<T> {
+    fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn has(&self, item: &T) -> bool {
+        self.0.contains_key(item)
+    }
+
+    fn add(&mut self, item: &T) {
+        *self.0.entry(item.clone()).or_default() += 1;
+    }
+
+    fn remove(&mut self, item: &T) {
+        match self.0.get_mut(item) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.0.remove(item)),
         }
     }
 
-    fn add(&mut self, holding: Holding) {
-        for address in holding.addresses {
-            self.take_address(address);
-        }
-        for port in holding.ports {
-            self.take_port(port);
-        }
-        self.pod_ranges.extend(holding.pod_ranges);
-        self.node_addresses.extend(holding.node_addresses);
-        for address in holding.outside {
-            *self.outside.entry(address).or_default() += 1;
-        }
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.keys()
     }
 }
 
@@ -440,20 +542,6 @@ impl Holding {
             pod_ranges: ranges.collect(),
             node_addresses: internal_addresses(node).map(|(_, it)| it).collect(),
             ..Self::default()
-        }
-    }
-
-    /// What is held here and not there.
-    pub fn without(&self, other: &Self) -> Self {
-        fn rest<T: Ord + Clone>(here: &BTreeSet<T>, there: &BTreeSet<T>) -> BTreeSet<T> {
-            here.difference(there).cloned().collect()
-        }
-        Self {
-            addresses: rest(&self.addresses, &other.addresses),
-            ports: rest(&self.ports, &other.ports),
-            outside: rest(&self.outside, &other.outside),
-            pod_ranges: rest(&self.pod_ranges, &other.pod_ranges),
-            node_addresses: rest(&self.node_addresses, &other.node_addresses),
         }
     }
 }
@@ -576,6 +664,7 @@ mod tests {
             pods: vec![("10.100.0.0/16".parse().expect("a range"), 24)],
             server: ["172.31.0.1".parse().expect("an address")].into(),
             pool: Vec::new(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 

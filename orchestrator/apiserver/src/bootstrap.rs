@@ -11,6 +11,7 @@ use super::State;
 use super::addresses;
 use super::objects::{Current, WriteError};
 use super::pki::{self, Pki};
+use super::servers;
 use super::services::OWN_SERVICE;
 use super::write::Writer;
 use api::kinds::scheduling::priority_class;
@@ -62,6 +63,7 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
     if let Err(error) = written {
         tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
     }
+    servers::renew(state).await?;
     let [service, endpoints, slice] = own_service(state)?;
     ensure(state, service.0, service.1, true).await?;
     // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
@@ -131,7 +133,7 @@ fn dns_service(state: &State) -> Value {
     })
 }
 
-/// Service default/kubernetes and where it leads: this server.
+/// Service default/kubernetes and where it leads: the servers that are alive.
 fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> {
     let config = &state.config;
     let (namespace, name) = OWN_SERVICE;
@@ -148,11 +150,13 @@ fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> 
                 "targetPort": advertise.port()}],
         },
     });
+    let servers = servers::alive(state)?;
+    let ips: Vec<String> = servers.iter().map(|it| it.ip().to_string()).collect();
     let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata(mirrored),
         "subsets": [{
-            "addresses": [{"ip": advertise.ip().to_string()}],
+            "addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
             "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
         }],
     });
@@ -160,7 +164,10 @@ fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> 
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": metadata(json!({"kubernetes.io/service-name": name})),
         "addressType": family,
-        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "endpoints": ips
+            .iter()
+            .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
+            .collect::<Vec<_>>(),
         "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
     });
     Ok([
@@ -231,7 +238,7 @@ async fn look_after(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiErro
     {
         first_objects(&state).await?;
     }
-    Ok(())
+    servers::leave(&state).await
 }
 
 /// Removes events that nobody has repeated for an hour.

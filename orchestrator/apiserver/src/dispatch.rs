@@ -32,6 +32,7 @@ use super::{
     proxy, samples,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
+use store::Fence;
 use streams::Shape;
 use sys::front::Known;
 
@@ -246,8 +247,7 @@ fn offer(target: &Target, verb: Verb) -> Offer {
 /// `row` is where the request is counted, once that is known.
 async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>) -> Answer {
     let path = request.uri().path();
-    let trail = request.extensions().get::<Trail>().cloned();
-    let trail = trail.unwrap_or_default();
+    let trail = trail(&request);
     if path == "/" {
         return Ok(discovery::paths(&state.registry.snapshot()));
     }
@@ -298,6 +298,7 @@ async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>)
         wanted.format = Format::Json;
     }
     let upload = read(verb, &parts, body).await?;
+    let fence = parts.extensions.get::<Fence>().cloned();
     let (large, room) = (upload.is_large(), upload.room);
     let call = Call {
         state,
@@ -311,11 +312,18 @@ async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>)
         warnings: Warnings::default(),
         trail: trail.clone(),
     };
-    let answer = serve(call, large, room).await?;
+    let answer = serve(call, fence, large, room).await?;
     match upgrade {
         Some(upgrade) => upgrade.carry(answer),
         None => Ok(answer),
     }
+}
+
+/// Whether the answer must know what any server answered before: all but reads that name a revision of
+/// their own, or continue with one.
+fn wants_newest(verb: Verb, query: &Query) -> bool {
+    let names = |key| query.get(key).is_some_and(|value| !value.is_empty());
+    !verb.reads() || !(names("resourceVersion") || names("continue"))
 }
 
 /// What makes a message of the answer, if it can be had over WebSocket.
@@ -328,19 +336,27 @@ fn messages_of(verb: Verb, target: &Target) -> Option<Shape> {
 }
 
 /// Serves a request in the time that its kind has, on the threads that are for it.
-async fn serve(call: Call, large: bool, room: Option<OwnedSemaphorePermit>) -> Answer {
+async fn serve(
+    call: Call,
+    fence: Option<Fence>,
+    large: bool,
+    room: Option<OwnedSemaphorePermit>,
+) -> Answer {
     let (verb, trail) = (call.verb, call.trail.clone());
+    if wants_newest(verb, &call.query) {
+        call.state.objects.refresh().await?;
+    }
     if verb == Verb::Watch || call.target.subresource == Some(Subresource::Log) {
         return rest::serve(call).await;
     }
     let answer = if verb.reads() {
         in_time(rest::serve(call)).await
     } else if large {
-        in_time(write_large(call, room)).await
+        in_time(write_large(call, fence, room)).await
     } else {
         let work = async move {
             let _room = room;
-            rest::serve(call).await
+            Fence::keep(fence, rest::serve(call)).await
         };
         in_time(to_the_end(tokio::spawn(work))).await
     };
@@ -376,6 +392,12 @@ fn unserved(state: &State, trail: &Trail, request: &Request) -> Result<(), ApiEr
     allowed.map(drop)
 }
 
+/// What the audit log is told of the request.
+fn trail(request: &Request) -> Trail {
+    let trail = request.extensions().get::<Trail>().cloned();
+    trail.unwrap_or_default()
+}
+
 /// Whoever `authenticate` has found to be asking.
 fn who(request: &Request) -> User {
     let user = request.extensions().get::<User>().cloned();
@@ -408,11 +430,15 @@ async fn in_time(serve: impl Future<Output = Answer>) -> Answer {
 
 /// A write that keeps a processor busy: in its turn, and on a thread that gives way to those that
 /// answer others.
-async fn write_large(call: Call, uploaded: Option<OwnedSemaphorePermit>) -> Answer {
+async fn write_large(
+    call: Call,
+    fence: Option<Fence>,
+    uploaded: Option<OwnedSemaphorePermit>,
+) -> Answer {
     let room = (call.state.shares.large_body(&call.user).await, uploaded);
     let runtime = Handle::current();
     let work = sys::give_way(move || {
-        let answer = runtime.block_on(rest::serve(call));
+        let answer = runtime.block_on(Fence::keep(fence, rest::serve(call)));
         drop(room);
         answer
     });

@@ -46,6 +46,7 @@ mod request_info;
 mod rest;
 mod samples;
 mod serve;
+mod servers;
 mod services;
 mod shares;
 mod tables;
@@ -70,7 +71,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use api::ApiError;
-use store::{Store, StoreError};
+use store::{Fence, Leadership, Store, StoreError};
 use sys::Tasks;
 
 pub use admission::{AdmissionConfig, AdmissionConfigError, TolerationSeconds};
@@ -172,7 +173,7 @@ struct State {
     objects: objects::Objects,
     registry: registry::Registry,
     converters: custom::Converters,
-    addresses: addresses::Addresses,
+    addresses: Arc<addresses::Addresses>,
     documents: openapi::Documents,
     /// None in process without a network: no joining, no logs.
     pki: Option<Pki>,
@@ -194,6 +195,7 @@ struct State {
     applied: applied::Applied,
     samples: samples::Samples,
     metrics: metrics::Metrics,
+    servers: servers::Servers,
     authentication: authn::Authentication,
 }
 
@@ -210,7 +212,7 @@ impl ApiServer {
         let cache = cache::Cache::start(store.clone(), &tasks).await?;
         let metrics = metrics::Metrics::new(&config.commit);
         let objects = objects::Objects::new(store, cache, metrics.commits().clone());
-        let addresses = addresses::Addresses::load(&config, &objects);
+        let addresses = addresses::Addresses::load(&config, &objects).await?;
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
         let plugins = admission::Plugins::new(&config.admission);
@@ -242,6 +244,7 @@ impl ApiServer {
             applied: applied::Applied::default(),
             samples: samples::Samples::default(),
             metrics,
+            servers: servers::Servers::default(),
             authentication,
         });
         if let Some((log, outlets)) = audited {
@@ -274,9 +277,20 @@ impl ApiServer {
         kube::Client::new(self.router().layer(axum::Extension(user)), "default")
     }
 
+    /// Returns when this server leads in an office: one of all servers of the store.
+    pub async fn campaign(&self, office: &str) -> Result<Leadership, StoreError> {
+        let holder = self.state.config.advertise.to_string();
+        self.state.objects.store.campaign(office, &holder).await
+    }
+
     /// The client of a part of the control plane, which may do what the roles of this user say: the
     /// scheduler, a controller's account.
     pub fn component(&self, user: &str) -> kube::Client {
+        self.component_of_leader(user, None)
+    }
+
+    /// The same one, whose writes are refused as soon as the leadership of `fence` is over.
+    pub fn component_of_leader(&self, user: &str, fence: Option<Fence>) -> kube::Client {
         // The manager of the fields that it writes, by the names of Kubernetes' programs.
         let program = match user {
             "system:kube-scheduler" => "kube-scheduler",
@@ -287,6 +301,9 @@ impl ApiServer {
             .map_request(move |mut request: Request<kube::client::Body>| {
                 let agent = HeaderValue::from_static(program);
                 request.headers_mut().insert(header::USER_AGENT, agent);
+                if let Some(fence) = &fence {
+                    request.extensions_mut().insert(fence.clone());
+                }
                 request
             })
             .service(router);

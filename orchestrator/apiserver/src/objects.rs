@@ -57,6 +57,17 @@ impl Objects {
         }
     }
 
+    /// Returns when the cache shows what any server of the store answered before.
+    pub async fn refresh(&self) -> Result<(), ApiError> {
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let newest = self.store.fresh().await;
+        let newest = newest.map_err(|error| store_error(&error))?;
+        self.cache.wait_for(newest).await;
+        Ok(())
+    }
+
     /// The object as clients get it.
     pub fn get(
         &self,
@@ -203,6 +214,11 @@ pub fn store_error(error: &StoreError) -> ApiError {
         StoreError::Future { current } => {
             ApiError::Timeout(format!("Too large resource version, current: {current}"))
         }
+        StoreError::TooLarge(_) => ApiError::TooLarge(error.to_string()),
+        StoreError::Unavailable(_) | StoreError::Fenced => {
+            ApiError::ServiceUnavailable(error.to_string())
+        }
+        StoreError::Uncertain(_) => ApiError::Timeout(error.to_string()),
         StoreError::Closed => ApiError::ServiceUnavailable("the server is stopping".to_owned()),
         other => internal(other),
     }

@@ -5,22 +5,25 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::State;
 use super::addresses::{self, Addresses, Family, Holding, NodePort, Refusal};
 use super::{families, nodes};
 use api::{ApiError, Behaviour, Cause, CauseKind, Resource, meta};
+use store::{Expect, Revision, Write};
 
 /// Namespace and name of the Service that leads to the API server; its address is kept for it.
 pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
 
-/// Addresses, ports and ranges taken for a Service or node whose write is not answered yet; given back unless kept.
+/// Addresses, ports and ranges taken for a Service or node whose write is under way. Once that is answered
+/// the stored object has them, or nobody.
 pub struct Claim<'a> {
     addresses: &'a Addresses,
     taken: Holding,
-    /// What the object held before and does not any more.
-    freed: Holding,
+    /// The claims that were known when it was made; `None`: this server makes all of them.
+    known: Option<Revision>,
 }
 
 impl<'a> Claim<'a> {
@@ -33,10 +36,11 @@ impl<'a> Claim<'a> {
         old: Option<&Value>,
     ) -> Result<Self, ApiError> {
         let none = Holding::default();
+        let is_shared = state.objects.store.is_shared();
         let mut claim = Self {
             addresses: &state.addresses,
             taken: none.clone(),
-            freed: none.clone(),
+            known: is_shared.then(|| state.addresses.claims()),
         };
         let had = old.map_or(none, Holding::of);
         let claimed = match resource.behaviour {
@@ -45,13 +49,22 @@ impl<'a> Claim<'a> {
             _ => return Ok(claim),
         };
         claimed.map_err(|causes| ApiError::invalid(resource, meta::name(new), causes))?;
-        claim.freed = had.without(&Holding::of(new));
         Ok(claim)
     }
 
-    /// The write happened: the new ones stay, the old ones are free.
-    pub fn keep(mut self) {
-        self.taken = std::mem::take(&mut self.freed);
+    /// What the commit must write besides, for no other server to have given the same away.
+    pub fn guard(&self) -> Option<Write> {
+        let known = self.known.filter(|_| self.taken != Holding::default())?;
+        let expect = match known {
+            0 => Expect::Absent,
+            known => Expect::At(known),
+        };
+        Some(Write::put(addresses::CLAIMS, Bytes::new(), expect))
+    }
+
+    /// Whether another server has claimed something since.
+    pub fn is_outdated(&self) -> bool {
+        self.guard().is_some() && self.known != Some(self.addresses.claims())
     }
 
     fn service(
@@ -233,11 +246,6 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.addresses.release(&self.taken);
     }
-}
-
-/// A Service or node that is gone holds nothing.
-pub fn release(state: &State, object: &Value) {
-    state.addresses.release(&Holding::of(object));
 }
 
 /// A port that is given. One that cannot be a port is refused as outside the range.

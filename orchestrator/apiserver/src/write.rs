@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 
 use super::admission::plugins::QUOTA;
 use super::admission::quota::Charge;
@@ -22,7 +23,7 @@ use super::authn::User;
 use super::certificates::given;
 use super::objects::{Current, WriteError};
 use super::reply::Warnings;
-use super::services::{self, Claim};
+use super::services::Claim;
 use super::{State, node_writes, rbac, wire};
 use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
 use store::Expect;
@@ -107,14 +108,36 @@ impl<'a> Writer<'a> {
             return Err(WriteError::Changed);
         }
         self.admit(Operation::Create, None, Some(&object)).await?;
-        let claim = Claim::make(state, resource, &mut object, None)?;
+        let turn = self.claims_turn().await;
+        let unclaimed = turn.as_ref().map(|_| object.clone());
+        let mut claim = Claim::make(state, resource, &mut object, None)?;
         if self.dry_run {
             self.charge(Operation::Create, None, &object).await?;
             return Ok(resource.serialize(&object).into());
         }
-        let bytes = self.commit(Operation::Create, None, &object).await?;
-        claim.keep();
-        Ok(bytes)
+        loop {
+            let written = self.commit(Operation::Create, None, &object, &claim).await;
+            match (written, &unclaimed) {
+                (Err(WriteError::Changed), Some(unclaimed)) if claim.is_outdated() => {
+                    drop(claim);
+                    object.clone_from(unclaimed);
+                    claim = Claim::make(state, resource, &mut object, None)?;
+                }
+                (written, _) => return written,
+            }
+        }
+    }
+
+    /// Where several servers give addresses away, those of one do it one after the other.
+    async fn claims_turn(&self) -> Option<MutexGuard<'a, ()>> {
+        let claims = matches!(
+            self.resource.behaviour,
+            Behaviour::Service | Behaviour::Node
+        );
+        match claims && self.state.objects.store.is_shared() {
+            true => Some(self.state.addresses.turn().await),
+            false => None,
+        }
     }
 
     /// Nobody gives rights that they do not have. Asked when everybody has changed the object who may.
@@ -157,7 +180,9 @@ impl<'a> Writer<'a> {
         if self.part != Part::Deletion {
             self.admit(Operation::Update, Some(old), Some(&new)).await?;
         }
-        let claim = Claim::make(state, resource, &mut new, Some(old))?;
+        let turn = self.claims_turn().await;
+        let unclaimed = turn.as_ref().map(|_| new.clone());
+        let mut claim = Claim::make(state, resource, &mut new, Some(old))?;
         apply::keep_times(&mut new, old);
         if new == *old {
             return Ok(current.bytes.clone());
@@ -169,13 +194,21 @@ impl<'a> Writer<'a> {
         }
         if self.part != Part::Deletion && is_finished(resource, &new) {
             self.remove(current).await?;
-            drop(claim);
             let bytes = resource.serialize(&new);
             return Ok(wire::with_revision(&bytes, current.revision));
         }
-        let bytes = self.commit(Operation::Update, Some(current), &new).await?;
-        claim.keep();
-        Ok(bytes)
+        loop {
+            let written = self.commit(Operation::Update, Some(current), &new, &claim);
+            match (written.await, &unclaimed) {
+                (Err(WriteError::Changed), Some(unclaimed)) if claim.is_outdated() => {
+                    drop(claim);
+                    new.clone_from(unclaimed);
+                    claim = Claim::make(state, resource, &mut new, Some(old))?;
+                    apply::keep_times(&mut new, old);
+                }
+                (written, _) => return written,
+            }
+        }
     }
 
     /// Writes the object together with what it is charged and what comes with it. `Changed`: the object
@@ -185,6 +218,7 @@ impl<'a> Writer<'a> {
         operation: Operation,
         current: Option<&Current>,
         object: &Value,
+        claim: &Claim<'_>,
     ) -> Result<Bytes, WriteError> {
         let objects = &self.state.objects;
         let expect = current.map_or(Expect::Absent, |current| Expect::At(current.revision));
@@ -192,6 +226,7 @@ impl<'a> Writer<'a> {
             let old = current.map(|current| &current.value);
             let charge = self.charge(operation, old, object).await?;
             let mut with = charge.writes();
+            with.extend(claim.guard());
             if current.is_none() {
                 with.extend(admission::companions(self.state, self.resource, object)?);
             }
@@ -222,15 +257,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Removes an object that nobody has changed meanwhile; what it claimed is free.
+    /// Removes an object that nobody has changed meanwhile.
     pub async fn remove(&self, current: &Current) -> Result<(), WriteError> {
         let (namespace, name) = (meta::namespace(&current.value), meta::name(&current.value));
         let objects = &self.state.objects;
         objects
             .remove(self.resource, namespace, name, current.revision)
-            .await?;
-        services::release(self.state, &current.value);
-        Ok(())
+            .await
     }
 
     /// Whether everybody who has a say in it lets the object go. Asked once a deletion, before its

@@ -21,6 +21,7 @@ mod failures;
 mod fixture;
 pub mod garbage;
 pub mod job;
+mod names;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod numbers;

@@ -10,12 +10,15 @@
 //!    ▲                                                  │ no node
 //!    └── hints: which change may help whom ◀── Explain ◀┴── preempt: whom to stop
 //! ```
+//!
+//! Extenders, which are servers outside, are asked by the shell between two decisions for one pod (`extender`).
 
 pub mod cross;
 pub mod cycle;
 pub mod demand;
 pub mod engine;
 pub mod explain;
+pub mod extender;
 pub mod hints;
 pub mod index;
 pub mod local;

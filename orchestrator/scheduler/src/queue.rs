@@ -133,6 +133,11 @@ impl Queue {
         }
     }
 
+    /// The pod was popped, and is to be decided about anew at once.
+    pub fn again(&mut self, key: &PodKey) {
+        self.activate(key.clone());
+    }
+
     /// Whether pods wait for a change.
     pub fn has_refused(&self) -> bool {
         !self.unschedulable.is_empty()

@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
 
-use apiserver::encryption::upkeep::Place;
-use apiserver::encryption::{EncryptedStore, Encryption};
 use apiserver::{
     AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, AuthenticationConfig, Pki,
     ServerConfig, TolerationSeconds, server_names,
@@ -21,11 +18,12 @@ use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
 use scheduler::profile::Config as Profiles;
-use store::EmbeddedStore;
 use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
 use super::{duration, encrypt};
 
+mod leading;
+mod stores;
 mod users;
 
 /// How long the parts may take to end after a signal.
@@ -134,6 +132,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
     #[command(flatten)]
+    store: stores::StoreArgs,
+    #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -220,7 +220,8 @@ async fn serve(
     let pki = prepare(&args, &config)?;
     let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
-    let store = open_store(&args)?;
+    let given = args.encryption_provider_config.as_deref();
+    let store = args.store.open(&args.data_dir, given, &root_ca).await?;
     let profiles = profiles(args.scheduler_config.as_deref())?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
@@ -240,28 +241,6 @@ async fn serve(
         return Ok(());
     }
     bail!("a part of the server failed or did not stop in time; the log above says which")
-}
-
-/// The store, with Secrets encrypted in it.
-fn open_store(args: &Args) -> anyhow::Result<EncryptedStore> {
-    let given = args.encryption_provider_config.as_deref();
-    let place = Place::in_directory(&args.data_dir, given);
-    let is_new = !place.store.exists();
-    let encryption = match given {
-        Some(file) => Encryption::read(file)?
-            .with_context(|| format!("there is no file {}", file.display()))?,
-        None => Encryption::load_or_create(&place.file, is_new)?,
-    };
-    if !encryption.is_on() {
-        tracing::warn!(
-            "Secrets are stored without encryption: stop the server and run `orchestrator server \
-             encrypt rewrite`"
-        );
-    }
-    let path = &place.store;
-    let store = EmbeddedStore::open(path)
-        .with_context(|| format!("the store {} cannot be opened", path.display()))?;
-    Ok(EncryptedStore::new(Arc::new(store), encryption))
 }
 
 /// The scheduler's settings.
@@ -286,14 +265,6 @@ fn start_parts(
     (root_ca, profiles): (String, Profiles),
     tasks: &Tasks,
 ) {
-    let token = CancellationToken::new();
-    let (stopping, stop) = (tasks.shutdown().clone(), token.clone());
-    tokio::spawn(async move {
-        stopping.requested().await;
-        stop.cancel();
-    });
-    let of_server = server.clone();
-    let client_of = move |user: &str| of_server.component(user);
     let ranges = config.pod_cidrs.iter().zip(&config.node_mask_bits);
     let settings = ControllersConfig {
         pod_ranges: ranges
@@ -306,19 +277,8 @@ fn start_parts(
         root_ca,
         finished_pods_kept: args.terminated_pod_gc_threshold,
     };
-    let work = controllers::numbers::Numbers::default();
-    let decisions = scheduler::numbers::Numbers::default();
-    server.measure(|registry| {
-        work.register(registry);
-        decisions.register(registry);
-    });
-    tasks.essential(
-        "controllers",
-        controllers::run(client_of, settings, work, token.clone()),
-    );
-    let client = server.component("system:kube-scheduler");
-    let scheduler = scheduler::run(client, profiles, decisions, token);
-    tasks.essential("scheduler", scheduler);
+    let leading = leading::run(server.clone(), settings, profiles, tasks.shutdown().clone());
+    tasks.essential("controllers and scheduler", leading);
 }
 
 /// Certificates and kubeconfig: made at the first start.

@@ -2,12 +2,14 @@
 //! operations are compared with the reference.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 
 use super::embedded::{EmbeddedStore, HistoryLimits};
+use super::etcd::testing::Etcd;
 use super::*;
 
 macro_rules! conformance {
@@ -24,6 +26,13 @@ macro_rules! conformance {
                 let directory = tempfile::tempdir().unwrap();
                 let store = super::EmbeddedStore::open(&directory.path().join("db")).unwrap();
                 super::$name(std::sync::Arc::new(store)).await;
+            })*
+        }
+        mod etcd {
+            $(#[tokio::test]
+            async fn $name() {
+                let etcd = super::Etcd::start();
+                super::$name(std::sync::Arc::new(etcd.open().await)).await;
             })*
         }
     };
@@ -67,8 +76,19 @@ fn text(value: &Bytes) -> &str {
     std::str::from_utf8(value).unwrap()
 }
 
+/// The next commits of a watch; it has no more to tell.
+async fn told(stream: &mut CommitStream, count: usize) -> Vec<Arc<Commit>> {
+    let mut commits = Vec::new();
+    while commits.len() < count {
+        let next = tokio::time::timeout(Duration::from_secs(20), stream.next()).await;
+        commits.push(next.expect("in time").unwrap().unwrap());
+    }
+    commits.extend(told_at_once(stream));
+    commits
+}
+
 /// Everything that a watch has to tell without waiting.
-fn told(stream: &mut CommitStream) -> Vec<Arc<Commit>> {
+fn told_at_once(stream: &mut CommitStream) -> Vec<Arc<Commit>> {
     std::iter::from_fn(|| stream.next().now_or_never().flatten())
         .map(|item| item.unwrap())
         .collect()
@@ -154,7 +174,7 @@ async fn a_delete_of_what_is_absent_takes_no_revision(store: Any) {
         .unwrap();
     assert_eq!((revision, store.revision()), (before, before));
     assert_eq!(store.commit(Vec::new()).await.unwrap(), before);
-    assert!(told(&mut watch).is_empty());
+    assert!(told(&mut watch, 0).await.is_empty());
 }
 
 async fn a_range_is_read_in_pages_and_in_key_order(store: Any) {
@@ -219,7 +239,7 @@ async fn a_watch_tells_the_past_and_then_the_present(store: Any) {
     ];
     store.commit(writes).await.unwrap();
     let mut watch = store.watch("/", start).unwrap();
-    let past = told(&mut watch);
+    let past = told(&mut watch, 2).await;
     assert_eq!(lines(&past), ["/a ->1", "/a 1>2", "/b ->1"]);
     assert_eq!(
         past.iter().map(|c| c.revision).collect::<Vec<_>>(),
@@ -234,7 +254,7 @@ async fn a_watch_tells_the_past_and_then_the_present(store: Any) {
         (commit.revision, lines(&[commit])),
         (start + 3, vec!["/a 2>-".to_owned()])
     );
-    assert!(told(&mut watch).is_empty());
+    assert!(told(&mut watch, 0).await.is_empty());
 }
 
 async fn a_watch_sees_only_its_prefix(store: Any) {
@@ -245,7 +265,7 @@ async fn a_watch_sees_only_its_prefix(store: Any) {
         Write::put("/ab", "1", Expect::Any),
     ];
     store.commit(writes).await.unwrap();
-    assert_eq!(lines(&told(&mut watch)), ["/a/x ->1"]);
+    assert_eq!(lines(&told(&mut watch, 1).await), ["/a/x ->1"]);
 }
 
 async fn a_slow_watch_misses_nothing(store: Any) {
@@ -260,7 +280,7 @@ async fn a_slow_watch_misses_nothing(store: Any) {
             .await
             .unwrap();
     }
-    let told = told(&mut watch);
+    let told = told(&mut watch, values.len()).await;
     assert_eq!(told.len(), values.len());
     let (first, reached) = store.history("/", told[9].revision, 5).await.unwrap();
     assert_eq!(
@@ -294,7 +314,7 @@ async fn compaction_forgets_the_past_and_nothing_else(store: Any) {
     ));
     assert_eq!(keys(&store, range(at)).await, ["/a=2"]);
     assert_eq!(
-        lines(&told(&mut store.watch("/", at).unwrap())),
+        lines(&told(&mut store.watch("/", at).unwrap(), 2).await),
         ["/a 2>3", "/a 3>4"]
     );
     assert_eq!(keys(&store, Range::all("/")).await, ["/a=4"]);
@@ -366,7 +386,7 @@ async fn volatile_keys_are_read_and_watched_like_others(store: Any) {
         .await
         .unwrap();
     assert_eq!(keys(&store, Range::all("/l/")).await, ["/l/b=durable"]);
-    let all = lines(&told(&mut store.watch("/l/", start).unwrap()));
+    let all = lines(&told(&mut store.watch("/l/", start).unwrap(), 4).await);
     assert_eq!(all, ["/l/b ->durable", "/l/a ->1", "/l/a 1>2", "/l/a 2>-"]);
 }
 
@@ -528,7 +548,7 @@ impl Pair {
             let told_by = |store: &dyn Store| {
                 store
                     .watch(prefix, revision)
-                    .map(|mut watch| told(&mut watch))
+                    .map(|mut watch| told_at_once(&mut watch))
             };
             let (ours, theirs) = (told_by(self.embedded()), told_by(&self.memory));
             assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));

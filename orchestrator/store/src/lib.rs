@@ -8,20 +8,28 @@
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+pub mod etcd;
+mod lead;
 pub mod memory;
 mod tail;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use embedded::{EmbeddedStore, OpenError, renew};
+pub use etcd::{EtcdConfig, EtcdStore};
+pub use lead::{Fence, Leadership};
 pub use memory::MemoryStore;
 
 /// Some commits in the order of revisions, and the revision up to which they are all.
 pub type Chunk = (Vec<Arc<Commit>>, Revision);
+
+/// So many writes of one commit every backend takes (etcd's default limit).
+pub const MOST_WRITES: usize = 128;
 
 /// Counts commits. 0 is before the first one.
 pub type Revision = u64;
@@ -78,7 +86,7 @@ pub struct Write {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     pub revision: Revision,
-    /// Never empty.
+    /// Empty: the store took the revision for itself. Every watch is told, so that it knows where it is.
     pub events: Vec<Event>,
 }
 
@@ -136,6 +144,24 @@ pub enum StoreError {
     /// nothing is written.
     #[error("the store cannot write: {0}; restart the server when the disk is well again")]
     Io(Arc<str>),
+    /// A commit is larger than the store takes, in bytes or in writes.
+    #[error("the store cannot take it: {0}")]
+    TooLarge(String),
+    /// The store does not answer; nothing was written.
+    #[error("the store does not answer: {0}")]
+    Unavailable(Arc<str>),
+    /// The store did not answer; whether the commit happened shows only by reading.
+    #[error("the store did not say whether it was written: {0}")]
+    Uncertain(Arc<str>),
+    /// The store takes no writes until somebody has made room.
+    #[error(
+        "etcd has no space left ({0}): compact and defragment it or raise its --quota-backend-bytes, \
+         then `etcdctl alarm disarm`"
+    )]
+    Full(Arc<str>),
+    /// The leadership that the commit was to happen under is over; nothing was written.
+    #[error("another server leads now")]
+    Fenced,
     /// A value is there that whoever gave it to the store cannot read back.
     #[error("the value of {key} cannot be read: {why}")]
     Unreadable { key: String, why: Arc<str> },
@@ -153,6 +179,17 @@ pub enum StoreError {
 pub trait Store: Send + Sync + 'static {
     /// The newest revision that is answered.
     fn revision(&self) -> Revision;
+
+    /// Whether other servers write to it too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// A revision that holds every commit that was answered before the call, whichever server made it;
+    /// reads and watches of this store show it. Where there is one server that is `revision`.
+    fn fresh(&self) -> BoxFuture<'_, Result<Revision>> {
+        futures::future::ready(Ok(self.revision())).boxed()
+    }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>>>;
 
@@ -183,6 +220,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets the history up to `upto`: ranges and watches from `upto` on still work.
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns when `holder` leads in what `name` stands for: one at a time among all servers. Where there
+    /// is one server it always leads.
+    fn campaign<'a>(
+        &'a self,
+        _name: &'a str,
+        _holder: &'a str,
+    ) -> BoxFuture<'a, Result<Leadership>> {
+        futures::future::ready(Ok(Leadership::always())).boxed()
+    }
 }
 
 impl<'a> Range<'a> {

@@ -21,6 +21,7 @@ pub struct MemoryStore(Arc<Inner>);
 struct Inner {
     tail: Tail,
     state: Mutex<State>,
+    is_shared: bool,
 }
 
 #[derive(Default)]
@@ -47,17 +48,24 @@ impl Default for MemoryStore {
 
 impl MemoryStore {
     pub fn new() -> Self {
+        Self::with(0, State::default(), false)
+    }
+
+    /// One whose clones are the stores of several servers.
+    pub fn shared() -> Self {
+        Self::with(0, State::default(), true)
+    }
+
+    fn with(revision: Revision, state: State, is_shared: bool) -> Self {
         // A short tail: the way through the history is walked in tests too.
-        let tail = Tail::new(
-            0,
-            Limits {
-                commits: 16,
-                bytes: 1 << 20,
-            },
-        );
+        let limits = Limits {
+            commits: 16,
+            bytes: 1 << 20,
+        };
         Self(Arc::new(Inner {
-            tail,
-            state: Mutex::default(),
+            tail: Tail::new(revision, limits),
+            state: Mutex::new(state),
+            is_shared,
         }))
     }
 
@@ -65,23 +73,17 @@ impl MemoryStore {
     #[cfg(test)]
     pub fn restarted(&self, revision: Revision) -> Self {
         let state = self.0.state().restarted(revision);
-        let tail = Tail::new(
-            revision,
-            Limits {
-                commits: 16,
-                bytes: 1 << 20,
-            },
-        );
-        Self(Arc::new(Inner {
-            tail,
-            state: Mutex::new(state),
-        }))
+        Self::with(revision, state, self.0.is_shared)
     }
 }
 
 impl Store for MemoryStore {
     fn revision(&self) -> Revision {
         self.0.state().revision
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.is_shared
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>>> {
@@ -137,7 +139,7 @@ impl Store for MemoryStore {
         from: Revision,
         limit: usize,
     ) -> BoxFuture<'a, Result<Chunk>> {
-        async move { self.0.replay(prefix, from, limit) }.boxed()
+        self.0.replay(prefix, from, limit)
     }
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
@@ -158,7 +160,19 @@ impl History for Inner {
         &self.tail
     }
 
-    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
+    fn replay<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>> {
+        let chunk = self.replayed(prefix, from, limit);
+        async move { chunk }.boxed()
+    }
+}
+
+impl Inner {
+    fn replayed(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
         let state = self.state();
         check_window(from, state.compacted, state.revision)?;
         let later = state.commits.iter().filter(|commit| commit.revision > from);

@@ -1,10 +1,11 @@
-//! The recent commits in memory: what live watches read. Both backends publish here; a watch is a
+//! The recent commits in memory: what live watches read. Every backend publishes here; a watch is a
 //! place in it, and one that falls off is served from the backend's history.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 
@@ -16,7 +17,12 @@ pub(super) trait History: Send + Sync + 'static {
 
     /// The first `limit` commits behind `from` (their events with the prefix; commits without any
     /// are left out), and the revision that this reaches to.
-    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk>;
+    fn replay<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>>;
 }
 
 /// The newest commits, bounded by number and by bytes.
@@ -68,6 +74,20 @@ impl Tail {
     /// Ends every watch once it has read what is here.
     pub fn close(&self) {
         self.head.send_replace(CLOSED);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.head.borrow() == CLOSED
+    }
+
+    /// The revision that was published last.
+    pub fn reached(&self) -> Revision {
+        self.ring().head
+    }
+
+    /// Each revision that is published; one above all when the store closes.
+    pub fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.head.subscribe()
     }
 
     /// What is newer than `from` and the revision that it reaches to; `None` if part of it has
@@ -133,12 +153,12 @@ pub(super) fn give_way<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// What of a commit has the prefix; the commit itself if all of it has.
+/// What of a commit has the prefix; the commit itself if all of it has, as one without events has.
 pub(super) fn filter(commit: &Arc<Commit>, prefix: &str) -> Option<Arc<Commit>> {
     let has = |event: &&Event| event.key.starts_with(prefix);
     match commit.events.iter().filter(has).count() {
-        0 => None,
         n if n == commit.events.len() => Some(commit.clone()),
+        0 => None,
         _ => {
             let events = commit.events.iter().filter(has).cloned().collect();
             Some(Arc::new(Commit {
@@ -201,7 +221,10 @@ impl Follower {
             let head = *self.head.borrow_and_update();
             let (commits, reached) = match self.history.tail().after(self.reached, CHUNK) {
                 Some(found) => found,
-                None => give_way(|| self.history.replay(&self.prefix, self.reached, CHUNK))?,
+                None => {
+                    let replay = self.history.replay(&self.prefix, self.reached, CHUNK);
+                    replay.await?
+                }
             };
             let progressed = reached > self.reached;
             self.reached = reached;
@@ -217,6 +240,8 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     struct Past(Tail);
@@ -226,8 +251,14 @@ mod tests {
             &self.0
         }
 
-        fn replay(&self, _: &str, from: Revision, _: usize) -> Result<Chunk> {
-            Ok((vec![commit(from + 1, "/a/from-history")], from + 1))
+        fn replay<'a>(
+            &'a self,
+            _: &'a str,
+            from: Revision,
+            _: usize,
+        ) -> BoxFuture<'a, Result<Chunk>> {
+            let chunk = (vec![commit(from + 1, "/a/from-history")], from + 1);
+            futures::future::ready(Ok(chunk)).boxed()
         }
     }
 

@@ -1,24 +1,39 @@
-//! The walkthrough that newcomers are shown everywhere, by every kubectl of this machine.
+//! The walkthrough that newcomers are shown everywhere, by every kubectl of this machine and by the
+//! product's own client.
 
-use anyhow::Context as _;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{sys::signal, unistd::Pid};
 use tests::cluster::{Cluster, Kubectl, kubectls, manifest, output, wait};
 
 #[test]
-fn every_kubectl_does_the_walkthrough() {
-    let clients = kubectls();
-    let versions: Vec<String> = clients
-        .iter()
-        .map(|(minor, _)| format!("1.{minor}"))
-        .collect();
-    println!("kubectl on this machine: {}", versions.join(", "));
-    assert!(!clients.is_empty(), "no kubectl is on this machine");
+fn every_client_does_the_walkthrough() {
+    let kubectls = kubectls();
+    assert!(!kubectls.is_empty(), "no kubectl is on this machine");
     let cluster = Cluster::up("e2e", 3).unwrap();
-    for (minor, program) in clients.iter().filter(|(minor, _)| WANTED.contains(minor)) {
-        println!("kubectl 1.{minor}");
+    let wanted = kubectls.iter().filter(|(minor, _)| WANTED.contains(minor));
+    let mut clients: Vec<Client> = wanted
+        .map(|(minor, program)| Client {
+            name: format!("kubectl 1.{minor}"),
+            program: cluster.kubectl(program),
+            since: Some(*minor),
+        })
+        .collect();
+    clients.push(Client {
+        name: "orchestrator".into(),
+        program: cluster.orchestrator().unwrap(),
+        since: None,
+    });
+    for client in &clients {
+        println!("{}", client.name);
         Walk {
             cluster: &cluster,
-            kubectl: cluster.kubectl(program),
-            minor: *minor,
+            client,
+            kubectl: cluster.client().unwrap(),
         }
         .all();
     }
@@ -30,10 +45,24 @@ fn every_kubectl_does_the_walkthrough() {
 /// The oldest, the newest, and between them where clients changed their ways.
 const WANTED: [u32; 4] = [20, 27, 30, 33];
 
+struct Client {
+    name: String,
+    program: Kubectl,
+    /// The minor version of kubectl.
+    since: Option<u32>,
+}
+
+impl Client {
+    fn is_older_than(&self, minor: u32) -> bool {
+        self.since.is_some_and(|own| own < minor)
+    }
+}
+
+/// One client's walk. What it did is looked at with the newest kubectl.
 struct Walk<'a> {
     cluster: &'a Cluster,
+    client: &'a Client,
     kubectl: Kubectl,
-    minor: u32,
 }
 
 impl Walk<'_> {
@@ -44,14 +73,19 @@ impl Walk<'_> {
         self.keeps_replicas();
         self.reaches_a_service();
         self.rolls_out_and_back();
+        self.reaches_a_node_port();
         self.creates_without_manifests();
+        self.uses_a_pod();
         self.selects();
         self.is_told_what_is_wrong();
         self.cleans_up();
     }
 
     fn looks_around(&self) {
-        self.says("cluster-info", &["is running at", "https://127.0.0.1:"]);
+        self.says(
+            "cluster-info",
+            &["is running at", "https://127.0.0.1:", "DNS"],
+        );
         let nodes: Vec<String> = (1..=3).map(|n| self.cluster.node(n)).collect();
         let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
         self.says(
@@ -100,7 +134,12 @@ impl Walk<'_> {
         }
         self.says("logs nginx", &["GET / HTTP/1.1"]);
         self.says("delete pod nginx", &["deleted"]);
-        let gone = self.kubectl.run("get pod nginx").unwrap_err().to_string();
+        let gone = self
+            .client
+            .program
+            .run("get pod nginx")
+            .unwrap_err()
+            .to_string();
         assert!(gone.contains("NotFound"), "{gone}");
     }
 
@@ -157,7 +196,7 @@ impl Walk<'_> {
 
     fn rolls_out_and_back(&self) {
         let file = manifest("nginx-deployment.yaml");
-        self.kubectl.args(&["apply", "-f", &file]).unwrap();
+        self.client.program.args(&["apply", "-f", &file]).unwrap();
         let rollout = "rollout status deployment/nginx-deployment";
         self.says(rollout, &["successfully rolled out"]);
         self.says(
@@ -188,7 +227,7 @@ impl Walk<'_> {
             "get deployments,rs -o wide",
             &["4/4", "nginx:1.7.9", "nginx:latest"],
         );
-        let again = self.kubectl.args(&["apply", "-f", &file]).unwrap();
+        let again = self.client.program.args(&["apply", "-f", &file]).unwrap();
         assert!(
             again.contains("configured"),
             "apply brings back three replicas: {again}"
@@ -198,11 +237,14 @@ impl Walk<'_> {
 
     fn creates_without_manifests(&self) {
         self.says("run web --image=nginx", &["pod/web created"]);
-        // The option --port came with 1.21.
-        let port = if self.minor > 20 { "--port=80" } else { "" };
+        let port = if self.client.is_older_than(21) {
+            ""
+        } else {
+            "--port=80"
+        };
         let create = format!("create deployment mydeploy --image=nginx {port}");
         self.says(&create, &["mydeploy created"]);
-        let expose = "expose deployment mydeploy --port=8080 --target-port=80";
+        let expose = "expose deployment mydeploy --port=8080 --target-port=80 --type=LoadBalancer";
         self.says(expose, &["mydeploy exposed"]);
         self.ready("pod/web");
         self.pods("app=mydeploy", 1);
@@ -214,26 +256,99 @@ impl Walk<'_> {
             let page = self.curl(&self.cluster.node(3), &format!("http://{address}:8080/"));
             Ok(page.contains("Welcome to nginx!").then_some(()))
         });
+        let outside = self.cluster.namespace("outside").name.clone();
+        wait("its external address answers from outside", || {
+            let external = "/status/loadBalancer/ingress/0/ip";
+            let address = self.kubectl.field("service mydeploy", external)?;
+            let page = self.curl(&outside, &format!("http://{address}:8080/"));
+            Ok(page.contains("Welcome to nginx!").then_some(()))
+        });
+    }
+
+    fn reaches_a_node_port(&self) {
+        let labels = "--labels=app=webapp,environment=production";
+        let serve = "-- python3 -m http.server 8000";
+        self.says(
+            &format!("run webapp --image=tools {labels} {serve}"),
+            &["pod/webapp created"],
+        );
+        let file = manifest("webapp-nodeport.yaml");
+        let applied = self.client.program.args(&["apply", "-f", &file]).unwrap();
+        assert!(applied.contains("created"), "{applied}");
+        self.says("get svc webapp-service", &["NodePort", "80:"]);
+        let port = self
+            .kubectl
+            .field("service webapp-service", "/spec/ports/0/nodePort")
+            .unwrap();
+        let outside = self.cluster.namespace("outside").name.clone();
+        for number in 1..=3 {
+            let node = format!("node {}", self.cluster.node(number));
+            let address = self.kubectl.field(&node, "/status/addresses/0/address");
+            let url = format!("http://{}:{port}/", address.unwrap());
+            wait("the node's port answers from outside", || {
+                let page = self.curl(&outside, &url);
+                Ok(page.contains("Directory listing").then_some(()))
+            });
+        }
+        self.says("delete svc webapp-service", &["deleted"]);
+        self.says("delete pod webapp --grace-period=1", &["deleted"]);
+    }
+
+    fn uses_a_pod(&self) {
+        self.says("exec web -- cat /etc/hostname", &["web"]);
+        let failed = self.client.program.run("exec web -- sh -c false");
+        assert!(failed.is_err(), "the command's exit code is the client's");
+        self.forwards_a_port().unwrap();
+        self.says("logs web --tail=1", &["GET / HTTP/1.1"]);
+        for (what, heads) in [
+            ("nodes", ["CPU(cores)", "MEMORY%"]),
+            ("pods", ["CPU(cores)", "MEMORY(bytes)"]),
+        ] {
+            wait("agents have told what nodes and pods use", || {
+                let said = self.client.program.run(&format!("top {what}"))?;
+                let is_whole = heads.iter().all(|head| said.contains(head));
+                Ok(is_whole.then_some(()))
+            });
+        }
+    }
+
+    fn forwards_a_port(&self) -> Result<()> {
+        let mut command = self
+            .client
+            .program
+            .command(&["port-forward", "pod/web", ":80"]);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let line = lines.next().context("it says where it listens")??;
+        let port = line.split_once("127.0.0.1:").map(|(_, rest)| rest);
+        let port = port.and_then(|rest| rest.split(' ').next());
+        let url = format!("http://127.0.0.1:{}/", port.with_context(|| line.clone())?);
+        let page = output(std::process::Command::new("curl").args(["-s", "-m", "5", &url]));
+        // `timeout` hands the signal on.
+        signal::kill(Pid::from_raw(i32::try_from(child.id())?), signal::SIGTERM)?;
+        child.wait()?;
+        let page = page?;
+        anyhow::ensure!(page.contains("Welcome to nginx!"), "{page}");
+        Ok(())
     }
 
     fn selects(&self) {
-        self.says(
-            "label pod web environment=production tier=backend",
-            &["labeled"],
-        );
+        let label = "label pod web environment=production tier=backend";
+        self.kubectl.run(label).unwrap();
         let select = |selector: &str| {
-            self.kubectl
+            self.client
+                .program
                 .args(&["get", "pods", "-o", "name", "-l", selector])
                 .unwrap()
         };
         let rule = "environment in (production, qa),tier!=frontend,!partition";
         assert_eq!(select(rule).trim(), "pod/web");
-        self.says("label pod web partition=a", &["labeled"]);
+        self.kubectl.run("label pod web partition=a").unwrap();
         assert_eq!(select(rule).trim(), "");
     }
 
     fn is_told_what_is_wrong(&self) {
-        if self.minor < 27 {
+        if self.client.is_older_than(27) {
             // Older clients check by themselves, in words of their own.
             return;
         }
@@ -242,7 +357,8 @@ impl Walk<'_> {
         let text = std::fs::read_to_string(manifest("nginx-deployment.yaml")).unwrap();
         std::fs::write(&file, text.replace("replicas:", "replicsa:")).unwrap();
         let error = self
-            .kubectl
+            .client
+            .program
             .args(&["create", "-f", &file.to_string_lossy()])
             .unwrap_err();
         std::fs::remove_file(&file).unwrap();
@@ -269,15 +385,15 @@ impl Walk<'_> {
     /// Runs a command; its output has all of these words.
     #[track_caller]
     fn says(&self, words: &str, wanted: &[&str]) {
-        let said = match self.kubectl.run(words) {
+        let name = &self.client.name;
+        let said = match self.client.program.run(words) {
             Ok(said) => said,
-            Err(error) => panic!("kubectl 1.{}: {error:#}", self.minor),
+            Err(error) => panic!("{name}: {error:#}"),
         };
         for word in wanted {
             assert!(
                 said.contains(word),
-                "kubectl 1.{} {words}: no {word:?} in\n{said}",
-                self.minor
+                "{name} {words}: no {word:?} in\n{said}"
             );
         }
     }
@@ -285,7 +401,8 @@ impl Walk<'_> {
     #[track_caller]
     fn create(&self, file: &str) {
         let created = self
-            .kubectl
+            .client
+            .program
             .args(&["create", "-f", &manifest(file)])
             .unwrap();
         assert!(created.contains("created"), "{created}");
@@ -293,10 +410,8 @@ impl Walk<'_> {
 
     #[track_caller]
     fn ready(&self, what: &str) {
-        self.says(
-            &format!("wait --for=condition=Ready {what} --timeout=60s"),
-            &["condition met"],
-        );
+        let waits = format!("wait --for=condition=Ready {what} --timeout=60s");
+        self.kubectl.run(&waits).unwrap();
     }
 
     /// The names of the Ready pods, as soon as there are so many and no others.

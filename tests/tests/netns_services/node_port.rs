@@ -204,6 +204,14 @@ fn host_ports_with_the_same_port_on_different_host_addresses_and_protocols() -> 
             asker.name
         );
     }
+    // The node itself: its datagrams pass no device.
+    let own = pair.node(0);
+    assert_eq!(ask_tcp(own, (v4, 4040), "x")?, "beside x");
+    assert_eq!(ask_tcp(own, (v6, 4040), "x")?, "client x");
+    assert_eq!(ask_udp(own, (v4, 4040), "x")?, "client x");
+    pair.host_port(BESIDE, v6, 4040, true)?;
+    assert_eq!(ask_udp(pair.node(0), (v6, 4040), "x")?, "beside x");
+    assert_eq!(ask_udp(pair.node(0), (v4, 4040), "x")?, "client x");
     refused_tcp(pair.outside(), (v4, 4041))?;
     Ok(())
 }
@@ -214,7 +222,9 @@ fn a_host_port_on_loopback_is_for_the_nodes_own_sockets() -> Result<()> {
     let mut pair = pair!("a_host_port_on_loopback_is_for_the_nodes_own_sockets");
     let loopback = IpAddr::from([127, 0, 0, 1]);
     pair.host_port(BESIDE, loopback, 4042, false)?;
+    pair.host_port(BESIDE, loopback, 4042, true)?;
     assert_eq!(ask_tcp(pair.node(0), (loopback, 4042), "x")?, "beside x");
+    assert_eq!(ask_udp(pair.node(0), (loopback, 4042), "x")?, "beside x");
     refused_tcp(pair.pod(CLIENT), (loopback, 4042))?;
     refused_tcp(pair.outside(), (pair.node_addrs(0, Families::V4)[0], 4042))?;
     Ok(())

@@ -48,6 +48,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("bollard", &["agent::runtime::docker"]),
     ("axum", &["apiserver", "agent::api::serve"]),
     ("redb", &["store"]),
+    ("tonic", &["store::etcd"]),
 ];
 
 /// Modules that only compute: no I/O, no clock, no chance. A name stands for all below it.

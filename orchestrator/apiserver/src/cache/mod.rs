@@ -21,10 +21,11 @@ mod tests;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt;
 
+use super::addresses::Addresses;
 use super::rbac::Rbac;
 use api::{self, Resource};
 use store::{Commit, CommitStream, Revision, Store, StoreError};
@@ -93,6 +94,8 @@ struct Inner {
     joining: RwLock<Kinds>,
     /// Who has which role; written with the roles and bindings themselves.
     rbac: Rbac,
+    /// Who has which address; told after the objects and before the revision.
+    addresses: OnceLock<Arc<Addresses>>,
     /// Everything up to this is visible.
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
@@ -149,6 +152,7 @@ impl Cache {
             kinds: RwLock::new(kinds),
             joining: RwLock::default(),
             rbac,
+            addresses: OnceLock::new(),
             revision,
             loaded,
             shutdown: shutdown.clone(),
@@ -294,6 +298,12 @@ impl Cache {
         of_kind.state().references.has(node, &prefix, kind, name)
     }
 
+    /// Tells it of every change from now on.
+    pub fn observe(&self, addresses: Arc<Addresses>) {
+        // A cache has one server.
+        let _ = self.0.addresses.set(addresses);
+    }
+
     /// Who has which role, as of now.
     pub fn rbac(&self) -> &Rbac {
         &self.0.rbac
@@ -369,6 +379,11 @@ impl Inner {
                 let of_kind = events.filter(|event| event.key.starts_with(prefix));
                 kind.apply(commit.revision, of_kind);
                 changed.push(kind);
+            }
+        }
+        if let Some(addresses) = self.addresses.get() {
+            for event in &commit.events {
+                addresses.note(&event.key, event.value.as_deref(), commit.revision);
             }
         }
         self.revision.send_replace(commit.revision);

@@ -236,6 +236,8 @@ impl Watch {
                 self.place = Place::Past { read, ready };
             }
             Err(StoreError::Compacted { oldest }) => self.end(oldest),
+            // The client lists again, as after compaction.
+            Err(StoreError::Unavailable(_)) => self.end(self.delivered),
             Err(error) => {
                 // The store is closed or broken: the server is about to stop.
                 tracing::debug!(%error, "a watch cannot go on");

@@ -21,8 +21,8 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
 use store::{
-    Chunk, Commit, CommitStream, Entry, Event, Page, Range, Revision, Store, StoreError, Visitor,
-    Write,
+    Chunk, Commit, CommitStream, Entry, Event, Leadership, Page, Range, Revision, Store,
+    StoreError, Visitor, Write,
 };
 
 pub use config::{Encryption, EncryptionError};
@@ -122,6 +122,14 @@ impl Store for EncryptedStore {
         self.inner.revision()
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    fn fresh(&self) -> BoxFuture<'_, store::Result<Revision>> {
+        self.inner.fresh()
+    }
+
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, store::Result<Option<Entry>>> {
         async move {
             let entry = self.inner.get(key).await?;
@@ -201,5 +209,13 @@ impl Store for EncryptedStore {
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, store::Result<()>> {
         self.inner.compact(upto)
+    }
+
+    fn campaign<'a>(
+        &'a self,
+        name: &'a str,
+        holder: &'a str,
+    ) -> BoxFuture<'a, store::Result<Leadership>> {
+        self.inner.campaign(name, holder)
     }
 }

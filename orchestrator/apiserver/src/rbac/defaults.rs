@@ -24,17 +24,22 @@ const AGGREGATE: &str = "rbac.authorization.k8s.io/aggregate-to-";
 /// How often a start tries that meets another server's.
 const RETRIES: usize = 5;
 
-/// Makes what is missing of the defaults and mends what lacks something, in one commit.
+/// Makes what is missing of the defaults and mends what lacks something, in as few commits as every store
+/// takes.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
-    for _ in 0..RETRIES {
+    let mut tries = 0;
+    while tries < RETRIES {
         let mut writes = Vec::new();
         for wanted in defaults() {
             writes.extend(write(state, wanted)?);
         }
+        let is_last = writes.len() <= store::MOST_WRITES;
+        writes.truncate(store::MOST_WRITES);
         match state.objects.write_all(writes).await {
-            Ok(()) => return Ok(()),
+            Ok(()) if is_last => return Ok(()),
+            Ok(()) => continue,
             // Another server starts beside this one.
-            Err(WriteError::Changed) => {}
+            Err(WriteError::Changed) => tries += 1,
             Err(WriteError::Failed(error)) => return Err(error),
         }
     }

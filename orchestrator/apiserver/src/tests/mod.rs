@@ -41,6 +41,7 @@ mod reviews;
 mod rights;
 mod samples;
 mod scale;
+mod servers;
 mod service_account_pods;
 mod service_account_tokens;
 mod services;
@@ -93,9 +94,12 @@ impl Cluster {
     }
 
     async fn build(config: ServerConfig, pki: Option<Pki>) -> Self {
+        Self::over(MemoryStore::default(), config, pki).await
+    }
+
+    async fn over(store: MemoryStore, config: ServerConfig, pki: Option<Pki>) -> Self {
         let tasks = Tasks::new(Shutdown::new());
-        let store = Arc::new(MemoryStore::default());
-        let server = ApiServer::build(config, store, pki, tasks);
+        let server = ApiServer::build(config, Arc::new(store), pki, tasks);
         let server = server.await.expect("a server");
         Self {
             server,

@@ -19,7 +19,7 @@ fn asking(name: &str, resources: Value) -> Value {
 
 impl Cluster {
     /// Makes the quota and waits until what it finds is counted.
-    async fn limit(&self, quota: Value) {
+    pub(super) async fn limit(&self, quota: Value) {
         let hard = quota["spec"]["hard"].clone();
         let path = format!(
             "{QUOTAS}/{}",

@@ -183,7 +183,7 @@ impl Store for EmbeddedStore {
         from: Revision,
         limit: usize,
     ) -> BoxFuture<'a, Result<Chunk>> {
-        async move { give_way(|| self.shared.replay(prefix, from, limit)) }.boxed()
+        self.shared.replay(prefix, from, limit)
     }
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>> {
@@ -324,7 +324,18 @@ impl History for Shared {
         &self.tail
     }
 
-    fn replay(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
+    fn replay<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Revision,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Chunk>> {
+        async move { give_way(|| self.replayed(prefix, from, limit)) }.boxed()
+    }
+}
+
+impl Shared {
+    fn replayed(&self, prefix: &str, from: Revision, limit: usize) -> Result<Chunk> {
         let snapshot = self
             .snapshot(|view| (view.revision, view.volatile.replay(prefix, from)))
             .map_err(unreadable)?;

@@ -1,0 +1,114 @@
+//! Several servers over one store.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+
+use super::*;
+
+async fn two_servers() -> [Cluster; 2] {
+    let store = MemoryStore::shared();
+    let start = |last: u8| {
+        let config = ServerConfig {
+            advertise: ([172, 31, 0, last], 6443).into(),
+            ..ServerConfig::default()
+        };
+        Cluster::over(store.clone(), config, None)
+    };
+    [start(1).await, start(2).await]
+}
+
+#[tokio::test]
+async fn the_servers_own_service_leads_to_all_of_them() {
+    let [one, _other] = two_servers().await;
+    let endpoints = one
+        .get("/api/v1/namespaces/default/endpoints/kubernetes")
+        .await
+        .expect(200);
+    let expected = json!([{"ip": "172.31.0.1"}, {"ip": "172.31.0.2"}]);
+    assert_eq!(endpoints["subsets"][0]["addresses"], expected);
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let slice = one.get(path).await.expect(200);
+    let endpoints = slice["endpoints"].as_array().map_or(0, Vec::len);
+    assert_eq!(endpoints, 2, "{slice}");
+}
+
+#[tokio::test]
+async fn a_read_after_a_write_through_another_server_sees_it() {
+    let [one, other] = two_servers().await;
+    for name in ["a", "b", "c"] {
+        let path = format!("{CONFIG_MAPS}/{name}");
+        let made = one.post(CONFIG_MAPS, config_map(name)).await.expect(201);
+        let found = other.get(&path).await.expect(200);
+        assert_eq!(found["metadata"]["uid"], made["metadata"]["uid"]);
+        let listed = other.get(CONFIG_MAPS).await.expect(200);
+        assert!(listed["items"].to_string().contains(&format!("\"{name}\"")));
+        // A precondition of the newest revision holds there at once.
+        other.put(&path, made).await.expect(200);
+        one.delete(&path).await.expect(200);
+        other.get(&path).await.expect(404);
+    }
+}
+
+#[tokio::test]
+async fn servers_never_give_the_same_address_or_node_port_away() {
+    let servers = two_servers().await;
+    let names: Vec<String> = (0..24).map(|n| format!("s{n}")).collect();
+    let make = |(n, name): (usize, &String)| {
+        let spec = json!({"type": "NodePort", "ports": [{"port": 80}]});
+        let server = &servers[n % 2];
+        let (body, name) = (service(name, spec), name.clone());
+        async move { (name, server.post(SERVICES, body).await.expect(201)) }
+    };
+    let made = join_all(names.iter().enumerate().map(make)).await;
+    let distinct = |pointer: &str| {
+        let values = made.iter().filter_map(|(_, it)| it.pointer(pointer));
+        values.map(Value::to_string).collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(distinct("/spec/clusterIP"), names.len());
+    assert_eq!(distinct("/spec/ports/0/nodePort"), names.len());
+}
+
+#[tokio::test]
+async fn an_address_that_another_server_gave_away_is_refused_until_it_is_free() {
+    let [one, other] = two_servers().await;
+    let spec = json!({"clusterIP": "10.96.0.77", "ports": [{"port": 80}]});
+    let both = [(&one, "a"), (&other, "b")].map(|(server, name)| {
+        let body = service(name, spec.clone());
+        server.post(SERVICES, body)
+    });
+    let answers = join_all(both).await;
+    let mut codes: Vec<u16> = answers.iter().map(|it| it.code.as_u16()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [201, 422], "{answers:?}");
+    let refused = answers.iter().find(|it| it.code == 422).expect("refused");
+    assert!(
+        refused.message().contains("already allocated"),
+        "{refused:?}"
+    );
+    let (kept, free) = match answers[0].code.as_u16() {
+        201 => ("a", "b"),
+        _ => ("b", "a"),
+    };
+    one.delete(&format!("{SERVICES}/{kept}")).await.expect(200);
+    let again = service(free, spec);
+    other.post(SERVICES, again).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_quota_holds_over_all_servers() {
+    let servers = two_servers().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"count/configmaps": "5"}}});
+    servers[0].limit(quota).await;
+    let names: Vec<String> = (0..16).map(|n| format!("c{n}")).collect();
+    let make = |(n, name): (usize, &String)| {
+        let server: &Cluster = &servers[n % 2];
+        server.post(CONFIG_MAPS, config_map(name))
+    };
+    let answers = join_all(names.iter().enumerate().map(make)).await;
+    let made = answers.iter().filter(|it| it.code == 201).count();
+    let listed = servers[1].get(CONFIG_MAPS).await.expect(200);
+    let listed = listed["items"].as_array().map_or(0, Vec::len);
+    assert_eq!((made, listed), (5, 5));
+}

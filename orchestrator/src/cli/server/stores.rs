@@ -1,0 +1,221 @@
+//! The flags of `orchestrator server` that say where the cluster's state is kept, and opening that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use apiserver::encryption::upkeep::Place;
+use apiserver::encryption::{EncryptedStore, Encryption};
+use store::etcd::{EtcdTls, EtcdUser};
+use store::{EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Store, StoreError, Write};
+
+#[derive(clap::Args)]
+pub struct StoreArgs {
+    /// Where the state of the cluster is kept: "embedded" is a file in the data directory, for one server;
+    /// etcd://HOST[:PORT],…[/PREFIX] are the members of an etcd, for one server or several. Each of
+    /// several servers has a copy of the first one's directory pki
+    ///
+    /// Example: --store etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 --etcd-cafile ca.crt
+    /// --etcd-certfile client.crt --etcd-keyfile client.key
+    #[arg(long, value_name = "STORE", default_value = EMBEDDED)]
+    store: String,
+    /// Authority of etcd's certificates (PEM). Without it etcd is reached without TLS
+    #[arg(long, value_name = "FILE")]
+    etcd_cafile: Option<PathBuf>,
+    /// Certificate that is shown to etcd (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "etcd_keyfile",
+        requires = "etcd_cafile"
+    )]
+    etcd_certfile: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    etcd_keyfile: Option<PathBuf>,
+    /// User of etcd's own authentication
+    #[arg(long, value_name = "NAME", requires = "etcd_password_file")]
+    etcd_user: Option<String>,
+    /// File with the user's password
+    #[arg(long, value_name = "FILE", requires = "etcd_user")]
+    etcd_password_file: Option<PathBuf>,
+}
+
+const EMBEDDED: &str = "embedded";
+
+/// Where every object's key begins.
+const OBJECTS: &str = "/registry/";
+
+/// Holds the certificate of the cluster's authority: servers that share a store share that.
+const AUTHORITY: &str = "/cluster/authority";
+
+impl StoreArgs {
+    /// None: the embedded store.
+    pub fn etcd(&self) -> Result<Option<EtcdConfig>> {
+        if self.store == EMBEDDED {
+            if self.etcd_cafile.is_some() || self.etcd_user.is_some() {
+                bail!("--etcd-… are for --store etcd://…");
+            }
+            return Ok(None);
+        }
+        let mut config = EtcdConfig::parse(&self.store).map_err(|why| {
+            anyhow::anyhow!(
+                "--store {why}: write it as {EMBEDDED} or etcd://HOST[:PORT],…[/PREFIX]"
+            )
+        })?;
+        let read = |path: &PathBuf| {
+            let shown = path.display();
+            std::fs::read(path).with_context(|| format!("{shown} cannot be read"))
+        };
+        let pair = self.etcd_certfile.as_ref().zip(self.etcd_keyfile.as_ref());
+        let identity = pair.map(|(certificate, key)| anyhow::Ok((read(certificate)?, read(key)?)));
+        let identity = identity.transpose()?;
+        let authority = self.etcd_cafile.as_ref().map(read).transpose()?;
+        config.tls = authority.map(|authority| EtcdTls {
+            authority,
+            identity,
+        });
+        if let Some((name, file)) = self
+            .etcd_user
+            .as_ref()
+            .zip(self.etcd_password_file.as_ref())
+        {
+            let password = String::from_utf8(read(file)?);
+            let password = password
+                .map_err(|_| anyhow::anyhow!("{} is not text", file.display()))?
+                .trim_end_matches(['\r', '\n'])
+                .to_owned();
+            if config.is_exposed() {
+                bail!("--etcd-user without --etcd-cafile would send the password in the clear");
+            }
+            let name = name.clone();
+            config.user = Some(EtcdUser { name, password });
+        }
+        Ok(Some(config))
+    }
+
+    /// Opens the store, with Secrets encrypted in it. `authority` is the certificate of the cluster's own.
+    pub async fn open(
+        &self,
+        data_dir: &Path,
+        encryption_file: Option<&Path>,
+        authority: &str,
+    ) -> Result<EncryptedStore> {
+        let place = Place::in_directory(data_dir, encryption_file);
+        let (store, is_new): (Arc<dyn Store>, bool) = match self.etcd()? {
+            Some(config) => {
+                let store = open_etcd(&config, authority).await?;
+                let first = Range {
+                    limit: 1,
+                    ..Range::all(OBJECTS)
+                };
+                let is_new = store.range(first).await?.entries.is_empty();
+                (Arc::new(store), is_new)
+            }
+            None => {
+                let (path, is_new) = (&place.store, !place.store.exists());
+                let store = EmbeddedStore::open(path)
+                    .with_context(|| format!("the store {} cannot be opened", path.display()))?;
+                (Arc::new(store), is_new)
+            }
+        };
+        let encryption = match encryption_file {
+            Some(file) => Encryption::read(file)?
+                .with_context(|| format!("there is no file {}", file.display()))?,
+            None => Encryption::load_or_create(&place.file, is_new)?,
+        };
+        if !encryption.is_on() {
+            tracing::warn!(
+                "Secrets are stored without encryption: stop the server and run `orchestrator \
+                 server encrypt rewrite`"
+            );
+        }
+        Ok(EncryptedStore::new(store, encryption))
+    }
+}
+
+async fn open_etcd(config: &EtcdConfig, authority: &str) -> Result<EtcdStore> {
+    let members = config.members.join(", ");
+    if config.is_exposed() {
+        tracing::warn!(
+            "{members}: without --etcd-cafile whoever is on the way to etcd can read and change \
+             everything in the cluster"
+        );
+    }
+    let store = EtcdStore::open(config)
+        .await
+        .with_context(|| format!("etcd at {members} cannot be used"))?;
+    check_authority(&store, authority).await?;
+    Ok(store)
+}
+
+/// A store belongs to one authority: a server with another one would sign certificates and tokens that the
+/// others refuse.
+async fn check_authority(store: &EtcdStore, authority: &str) -> Result<()> {
+    let write = Write::put(AUTHORITY, authority.to_owned(), Expect::Absent);
+    match store.commit(vec![write]).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Conflict {
+            current: Some(current),
+            ..
+        }) if current.value == authority.as_bytes() => Ok(()),
+        Err(StoreError::Conflict { .. }) => bail!(
+            "this etcd holds a cluster of another authority: copy the directory pki of one of its servers \
+             into this server's --data-dir, or name another prefix in --store"
+        ),
+        Err(error) => Err(error).context("etcd cannot be used"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[&str]) -> Result<Option<EtcdConfig>, String> {
+        use clap::Args as _;
+        let command = StoreArgs::augment_args(clap::Command::new("server"));
+        let line = ["server"].iter().chain(line);
+        let matches = command.try_get_matches_from(line);
+        let matches = matches.map_err(|error| error.to_string())?;
+        let args = <StoreArgs as clap::FromArgMatches>::from_arg_matches(&matches);
+        let args = args.map_err(|error| error.to_string())?;
+        args.etcd().map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn the_store_is_embedded_unless_etcd_is_named() {
+        assert!(read(&[]).expect("embedded").is_none());
+        let etcd = read(&["--store", "etcd://a,b:1/c"])
+            .expect("etcd")
+            .expect("etcd");
+        assert_eq!(etcd.members, ["a:2379", "b:1"]);
+        let why = |line: &[&str]| read(line).err().unwrap_or_default();
+        assert!(why(&["--store", "http://a"]).starts_with("--store must begin with etcd://"));
+        assert!(why(&["--store", "etcd://u:p@a"]).contains("--etcd-user"));
+        assert!(why(&["--etcd-cafile", "/x"]).contains("are for --store etcd://"));
+        assert!(why(&["--store", "etcd://a", "--etcd-certfile", "/x"]).contains("--etcd-keyfile"));
+    }
+
+    #[test]
+    fn a_password_is_read_from_a_file_and_never_sent_in_the_clear() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("password");
+        std::fs::write(&file, "hunter2\n").expect("a file");
+        let file = file.to_string_lossy();
+        let with = |store| {
+            read(&[
+                "--store",
+                store,
+                "--etcd-user",
+                "root",
+                "--etcd-password-file",
+                &file,
+            ])
+        };
+        let local = with("etcd://127.0.0.1").expect("etcd").expect("etcd");
+        let user = local.user.expect("a user");
+        assert_eq!((&*user.name, &*user.password), ("root", "hunter2"));
+        let why = with("etcd://10.0.0.1").err().unwrap_or_default();
+        assert!(why.contains("in the clear") && !why.contains("hunter2"));
+    }
+}

@@ -1,0 +1,165 @@
+//! A real etcd for a test, gone with it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+use super::{EtcdConfig, EtcdStore, EtcdTls};
+
+/// One member, on ports of its own, with its data in memory.
+pub(crate) struct Etcd {
+    child: Child,
+    directory: tempfile::TempDir,
+    /// For clients and for other members.
+    ports: [u16; 2],
+}
+
+impl Etcd {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With flags besides its own.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = match memory.is_dir() {
+            true => tempfile::tempdir_in(memory),
+            false => tempfile::tempdir(),
+        };
+        Self::start_in(directory.expect("a directory"), "http", flags)
+    }
+
+    /// Reached by TLS alone, and by clients of the same authority.
+    pub fn start_with_certificates() -> (Self, EtcdTls) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (authority, [server, client]) = certificates();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        std::fs::write(at("ca"), &authority).expect("a file");
+        std::fs::write(at("cert"), &server.0).expect("a file");
+        std::fs::write(at("key"), &server.1).expect("a file");
+        let (ca, cert, key) = (at("ca"), at("cert"), at("key"));
+        let flags = [
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            &ca,
+            "--cert-file",
+            &cert,
+            "--key-file",
+            &key,
+        ];
+        let tls = EtcdTls {
+            authority: authority.into(),
+            identity: Some((client.0.into(), client.1.into())),
+        };
+        (Self::start_in(directory, "https", &flags), tls)
+    }
+
+    fn start_in(directory: tempfile::TempDir, scheme: &'static str, flags: &[&str]) -> Self {
+        let ports = [free_port(), free_port()];
+        let child = run(directory.path(), scheme, ports, flags);
+        Self {
+            child,
+            directory,
+            ports,
+        }
+    }
+
+    pub fn config(&self) -> EtcdConfig {
+        EtcdConfig::parse(&format!("etcd://127.0.0.1:{}/t", self.ports[0])).expect("an address")
+    }
+
+    pub async fn open(&self) -> EtcdStore {
+        EtcdStore::open(&self.config()).await.expect("a store")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// As a machine that loses its power.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a signal");
+        self.child.wait().expect("an end");
+    }
+
+    pub fn start_again(&mut self) {
+        self.child = run(self.directory.path(), "http", self.ports, &[]);
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(directory: &Path, scheme: &str, [client, peer]: [u16; 2], flags: &[&str]) -> Child {
+    let client = format!("{scheme}://127.0.0.1:{client}");
+    let peer = format!("http://127.0.0.1:{peer}");
+    let log = std::fs::File::create(directory.join("log")).expect("a log");
+    // The kernel ends it when the test does, however that ends.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program())
+        .args(["--data-dir"])
+        .arg(directory.join("data"))
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+        .args(["--logger", "zap", "--log-level", "error"])
+        .args(flags)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("setpriv and etcd")
+}
+
+/// Debian's, as `cargo xtask test unit` unpacks it.
+fn program() -> PathBuf {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.dev/cache/etcd-server/etcd");
+    let installed = Path::new("/usr/bin/etcd");
+    let found = [cache, installed.to_owned()]
+        .into_iter()
+        .find(|it| it.exists());
+    found.expect(
+        "no etcd on this machine: `cargo xtask test unit` unpacks it, or install etcd-server",
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// An authority, and certificates of a server and a client with their keys, as PEM.
+fn certificates() -> (String, [(String, String); 2]) {
+    let params = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        CertificateParams::new(names).expect("names")
+    };
+    let key = KeyPair::generate().expect("a key");
+    let mut of_authority = params(&[]);
+    of_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = of_authority.self_signed(&key).expect("a certificate").pem();
+    let issuer = Issuer::new(of_authority, key);
+    let sign = |names: &[&str]| {
+        let key = KeyPair::generate().expect("a key");
+        let signed = params(names).signed_by(&key, &issuer);
+        (signed.expect("a certificate").pem(), key.serialize_pem())
+    };
+    (authority, [sign(&["127.0.0.1"]), sign(&["a server"])])
+}

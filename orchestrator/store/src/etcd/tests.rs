@@ -1,0 +1,308 @@
+//! What only etcd does: it dies and comes back, forgets by itself, is full, is shared; and several
+//! stores on one etcd.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tokio::time::timeout;
+
+use super::testing::Etcd;
+use super::*;
+use crate::{Commit, Expect};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn put(key: &str, value: &str) -> Vec<Write> {
+    vec![Write::put(key, value.to_owned(), Expect::Any)]
+}
+
+async fn next(watch: &mut CommitStream) -> Arc<Commit> {
+    let next = timeout(PATIENCE, watch.next()).await;
+    next.expect("in time").expect("a commit").expect("no error")
+}
+
+#[tokio::test]
+async fn a_read_after_a_write_through_another_server_sees_it() {
+    let etcd = Etcd::start();
+    let (one, other) = (etcd.open().await, etcd.open().await);
+    for value in ["1", "2", "3"] {
+        let written = one.commit(put("/a", value)).await.unwrap();
+        let fresh = other.fresh().await.unwrap();
+        assert!(fresh >= written && other.revision() >= written);
+        let (commits, _) = other.history("/", written - 1, 9).await.unwrap();
+        assert_eq!(commits[0].revision, written);
+    }
+}
+
+#[tokio::test]
+async fn others_in_the_same_etcd_do_not_hold_reads_up() {
+    let etcd = Etcd::start();
+    let mut neighbour = etcd.config();
+    neighbour.prefix = "/neighbour".to_owned();
+    let (ours, theirs) = (
+        etcd.open().await,
+        EtcdStore::open(&neighbour).await.unwrap(),
+    );
+    for value in ["1", "2", "3"] {
+        theirs.commit(put("/a", value)).await.unwrap();
+        ours.fresh().await.unwrap();
+    }
+    assert_eq!(ours.get("/a").await.unwrap(), None);
+    assert!(ours.inner.has_neighbours.load(Ordering::Relaxed));
+    // What has no effect answers a revision that no key of ours has.
+    let absent = vec![Write::delete("/b", Expect::Any)];
+    theirs.commit(put("/a", "4")).await.unwrap();
+    ours.commit(absent).await.unwrap();
+}
+
+/// Until it is known to have happened.
+async fn surely_put(store: &EtcdStore, value: &str) {
+    let written = async {
+        while let Err(error) = store.commit(put("/a", value)).await {
+            assert!(matches!(error, StoreError::Uncertain(_)), "{error:?}");
+        }
+    };
+    timeout(PATIENCE, written).await.expect("in time");
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_when_etcd_was_killed() {
+    let mut etcd = Etcd::start();
+    let store = etcd.open().await;
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    surely_put(&store, "1").await;
+    etcd.kill();
+    tokio::join!(surely_put(&store, "2"), async { etcd.start_again() });
+    surely_put(&store, "3").await;
+    let mut seen = Vec::new();
+    let mut reached = 0;
+    while seen.last().is_none_or(|last| *last != "3") {
+        let commit = next(&mut watch).await;
+        assert!(commit.revision > reached);
+        reached = commit.revision;
+        seen.extend(commit.events.iter().filter_map(|event| event.value.clone()));
+    }
+    // One that was not known to have happened may have happened as well.
+    seen.dedup();
+    assert_eq!(seen, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn an_etcd_that_lost_what_it_answered_closes_the_store() {
+    let mut etcd = Etcd::start();
+    let store = etcd.open().await;
+    for value in ["1", "2", "3"] {
+        store.commit(put("/a", value)).await.unwrap();
+    }
+    etcd.kill();
+    std::fs::remove_dir_all(etcd.data()).unwrap();
+    etcd.start_again();
+    let refused = store.fresh().await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+    assert!(matches!(
+        store.commit(put("/a", "4")).await,
+        Err(StoreError::Closed)
+    ));
+}
+
+#[tokio::test]
+async fn a_history_that_another_server_compacted_is_told_as_compacted() {
+    let etcd = Etcd::start();
+    let (one, other) = (etcd.open().await, etcd.open().await);
+    let start = one.commit(put("/a", "0")).await.unwrap();
+    // More than any tail holds.
+    for value in 0..300 {
+        one.commit(put("/a", &value.to_string())).await.unwrap();
+    }
+    other.fresh().await.unwrap();
+    one.compact(start + 10).await.unwrap();
+    let gone = other.history("/", start, 5).await;
+    assert!(
+        matches!(gone, Err(StoreError::Compacted { .. })),
+        "{gone:?}"
+    );
+    let at = Range {
+        at: Some(start),
+        ..Range::all("/")
+    };
+    let gone = other.range(at).await;
+    assert!(
+        matches!(gone, Err(StoreError::Compacted { .. })),
+        "{gone:?}"
+    );
+    let (held, _) = other.history("/", start + 10, 5).await.unwrap();
+    assert_eq!(held.len(), 5);
+}
+
+#[tokio::test]
+async fn a_full_etcd_is_a_clear_error_and_still_read() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "524288"]);
+    let store = etcd.open().await;
+    let large = "x".repeat(60_000);
+    let mut refused = None;
+    for _ in 0..400 {
+        if let Err(error) = store.commit(put("/a", &large)).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = refused.expect("no room");
+    assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+    assert!(refused.to_string().contains("alarm disarm"));
+    assert!(store.get("/a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_commit_that_is_too_large_is_refused_and_changes_nothing() {
+    let etcd = Etcd::start();
+    let store = etcd.open().await;
+    let large = "x".repeat(2 << 20);
+    for size in [large.len(), 5 << 20] {
+        let refused = store
+            .commit(put("/a", &large.repeat(size / large.len())))
+            .await;
+        assert!(
+            matches!(refused, Err(StoreError::TooLarge(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(store.get("/a").await.unwrap(), None);
+    store.commit(put("/a", "small")).await.unwrap();
+}
+
+#[tokio::test]
+async fn large_values_are_watched_and_read_whole() {
+    let etcd = Etcd::start();
+    let store = etcd.open().await;
+    let start = store.revision();
+    let large = "x".repeat(1 << 20);
+    for _ in 0..4 {
+        store.commit(put("/a", &large)).await.unwrap();
+    }
+    let other = etcd.open().await;
+    let mut watch = other.watch("/", start).unwrap();
+    for _ in 0..4 {
+        assert_eq!(
+            next(&mut watch).await.events[0]
+                .value
+                .as_ref()
+                .unwrap()
+                .len(),
+            1 << 20
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_commit_goes_on_when_nobody_waits_for_it() {
+    let etcd = Etcd::start();
+    let store = etcd.open().await;
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    drop(store.commit(put("/a", "1")));
+    assert_eq!(&*next(&mut watch).await.events[0].key, "/a");
+}
+
+#[tokio::test]
+async fn a_leader_that_resigns_is_followed_at_once_and_cannot_write() {
+    let etcd = Etcd::start();
+    let (one, other) = (etcd.open().await, etcd.open().await);
+    let first = one.campaign("work", "one").await.unwrap();
+    let fence = first.fence();
+    Fence::keep(fence.clone(), async { one.commit(put("/a", "1")).await })
+        .await
+        .unwrap();
+    let waiting = tokio::spawn(async move {
+        let second = other.campaign("work", "other").await.unwrap();
+        (Instant::now(), second, other)
+    });
+    let resigned = Instant::now();
+    first.resign().await;
+    let (began, second, other) = waiting.await.unwrap();
+    let took = began.duration_since(resigned);
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    let refused = Fence::keep(fence, async { one.commit(put("/a", "2")).await }).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+    Fence::keep(second.fence(), async { other.commit(put("/a", "3")).await })
+        .await
+        .unwrap();
+    assert_eq!(one.get("/a").await.unwrap().unwrap().value, "3");
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_is_followed_in_five_seconds() {
+    let etcd = Etcd::start();
+    let (one, other) = (etcd.open().await, etcd.open().await);
+    let first = one.campaign("work", "one").await.unwrap();
+    let fence = first.fence();
+    let died = Instant::now();
+    drop(first);
+    let _second = other.campaign("work", "other").await.unwrap();
+    assert!(
+        died.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        died.elapsed()
+    );
+    let refused = Fence::keep(fence, async { one.commit(put("/a", "2")).await }).await;
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn etcd_is_reached_by_certificates_of_its_authority() {
+    let (etcd, tls) = Etcd::start_with_certificates();
+    let with = |tls: Option<EtcdTls>| {
+        let mut config = etcd.config();
+        config.tls = tls;
+        config
+    };
+    let store = EtcdStore::open(&with(Some(tls.clone()))).await.unwrap();
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    store.commit(put("/a", "1")).await.unwrap();
+    assert_eq!(&*next(&mut watch).await.events[0].key, "/a");
+    let nameless = EtcdTls {
+        identity: None,
+        ..tls
+    };
+    let wrong = [with(None), with(Some(nameless))];
+    let refused = wrong.each_ref().map(EtcdStore::open);
+    for refused in futures::future::join_all(refused).await {
+        let refused = refused.err().expect("refused");
+        assert!(refused.to_string().contains("127.0.0.1:"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_of_etcd_is_asked_for_its_password_and_no_error_says_it() {
+    let etcd = Etcd::start();
+    let rpc = Rpc::new(&etcd.config()).unwrap();
+    let pair = |name: &str, password: &str| wire::AuthenticateRequest {
+        name: name.to_owned(),
+        password: password.to_owned(),
+    };
+    // Name and password, a role, user and role: all are two strings.
+    for (what, request) in [
+        ("/etcdserverpb.Auth/UserAdd", pair("root", "hunter2")),
+        ("/etcdserverpb.Auth/RoleAdd", pair("root", "")),
+        ("/etcdserverpb.Auth/UserGrantRole", pair("root", "root")),
+        ("/etcdserverpb.Auth/AuthEnable", pair("", "")),
+    ] {
+        let asked = rpc.ask::<_, wire::HeaderOnly>(what, &request, Repeat::Safe);
+        asked.await.unwrap();
+    }
+    let open = async |password: Option<&str>| {
+        let mut config = etcd.config();
+        config.user = password.map(|password| EtcdUser {
+            name: "root".to_owned(),
+            password: password.to_owned(),
+        });
+        EtcdStore::open(&config).await
+    };
+    let store = open(Some("hunter2")).await.unwrap();
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    store.commit(put("/a", "1")).await.unwrap();
+    assert_eq!(&*next(&mut watch).await.events[0].key, "/a");
+    for wrong in [None, Some("hunter3")] {
+        let refused = open(wrong).await.err().expect("refused").to_string();
+        assert!(!refused.contains("hunter3"), "{refused}");
+    }
+}
