@@ -125,14 +125,14 @@ async fn nothing_that_a_client_says_makes_a_series() {
         }
         text(&cluster).await
     };
-    let first = ask("secret-one").await;
-    let before = series(&ask("secret-two").await);
+    let first = ask("marked-one").await;
+    let before = series(&ask("marked-two").await);
     for round in 0..20 {
-        ask(&format!("secret-{round}")).await;
+        ask(&format!("marked-{round}")).await;
     }
-    let last = ask("secret-last").await;
+    let last = ask("marked-last").await;
     assert_eq!(series(&last), before, "{last}");
-    assert!(!first.contains("secret") && !last.contains("secret"));
+    assert!(!first.contains("marked") && !last.contains("marked"));
 }
 
 #[tokio::test]
