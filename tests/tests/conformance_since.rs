@@ -3,6 +3,8 @@
 
 #[path = "conformance_since/batch.rs"]
 mod batch;
+#[path = "conformance_since/node.rs"]
+mod node;
 
 use serde_json::{Value, json};
 use tests::hollow::{Hollow, items, path};
