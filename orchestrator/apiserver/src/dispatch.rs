@@ -273,10 +273,7 @@ async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>)
     let applies = negotiate::is_apply(request.headers());
     *row = Some(state.metrics.requests().row(&target, verb, applies));
     let wish = authz::Wish::of(verb, &target, &query);
-    let allowed = authz::objects(&state, &user, wish);
-    state.metrics.requests().authorized(allowed.is_ok());
-    trail.decided(&allowed);
-    allowed?;
+    may(&state, &user, wish, &trail)?;
     if target.subresource.is_some_and(Subresource::connects) {
         return proxy::connect(state, &user, target, &query, request).await;
     }
@@ -324,6 +321,14 @@ async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>)
 fn wants_newest(verb: Verb, query: &Query) -> bool {
     let names = |key| query.get(key).is_some_and(|value| !value.is_empty());
     !verb.reads() || !(names("resourceVersion") || names("continue"))
+}
+
+/// Lets a request for objects pass; the decision is noted.
+fn may(state: &State, user: &User, wish: authz::Wish<'_>, trail: &Trail) -> Result<(), ApiError> {
+    let allowed = authz::objects(state, user, wish);
+    state.metrics.requests().authorized(allowed.is_ok());
+    trail.decided(&allowed);
+    allowed.map(drop)
 }
 
 /// What makes a message of the answer, if it can be had over WebSocket.

@@ -272,13 +272,15 @@ impl Cache {
 
     /// What there is of each kind now.
     pub fn figures(&self) -> Vec<Figures> {
-        let kinds: Vec<Arc<Kind>> = {
+        let mut kinds: Vec<(Box<str>, Arc<Kind>)> = {
             let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
-            kinds.values().cloned().collect()
+            let kinds = kinds.iter();
+            kinds
+                .map(|(prefix, kind)| (prefix.clone(), kind.clone()))
+                .collect()
         };
-        let mut all: Vec<Figures> = kinds.iter().map(|kind| kind.figures()).collect();
-        all.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
-        all
+        kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
+        kinds.iter().map(|(_, kind)| kind.figures()).collect()
     }
 
     /// What the past of all kinds takes, in bytes.
