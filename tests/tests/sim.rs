@@ -232,7 +232,8 @@ fn three_replicas_land_on_three_nodes() {
 
 #[test]
 fn stale_watches_never_make_too_many_pods() {
-    for seed in seeds(20) {
+    // Seed 46 is one in which a lost answer made a pod too many before sets drew names.
+    for seed in seeds(60) {
         let mut cluster = Cluster::new(seed, 3);
         must(cluster.api.create(
             Kind::REPLICATION_CONTROLLER,

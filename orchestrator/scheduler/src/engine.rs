@@ -289,6 +289,11 @@ impl Engine {
         }
     }
 
+    /// How many pods wait in each queue.
+    pub fn waiting(&self) -> [(&'static str, usize); 3] {
+        self.queue.lengths()
+    }
+
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let volumes = self.preparing.values().map(|it| it.deadline).min();
         let stopping = self.stopping.values().map(|(_, at)| *at).min();

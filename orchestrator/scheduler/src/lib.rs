@@ -23,6 +23,7 @@ pub mod hints;
 pub mod index;
 pub mod local;
 pub mod node;
+pub mod numbers;
 pub mod plugins;
 pub mod pod;
 pub mod preempt;
@@ -39,8 +40,9 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(
     client: kube::Client,
     config: profile::Config,
+    numbers: numbers::Numbers,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shell::run(client, config, shutdown).await;
+    shell::run(client, config, numbers, shutdown).await;
     Ok(())
 }

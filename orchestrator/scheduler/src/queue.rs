@@ -143,6 +143,15 @@ impl Queue {
         !self.unschedulable.is_empty()
     }
 
+    /// How many pods are in each queue, by Kubernetes' names of them.
+    pub fn lengths(&self) -> [(&'static str, usize); 3] {
+        [
+            ("active", self.active.len()),
+            ("backoff", self.backing_off.len()),
+            ("unschedulable", self.unschedulable.len()),
+        ]
+    }
+
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.backing_off.first().map(|(at, _)| *at)
     }

@@ -2,7 +2,7 @@
 //! conditions. One task owns the engine; it decides one pod at a time while earlier bindings are
 //! under way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{Bound, Engine, Explanation, Order, Victim};
 use super::extender::Said;
+use super::numbers::{Ending, Numbers};
 use super::pod::{PodKey, PodRow};
 use super::profile::Config;
 use super::volumes::Plan;
@@ -30,7 +31,12 @@ const CONCURRENT: usize = 64;
 const DRAIN: usize = 256;
 
 /// Runs until `shutdown`.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
+pub async fn run(
+    client: kube::Client,
+    config: Config,
+    numbers: Numbers,
+    shutdown: CancellationToken,
+) {
     let (changes, mut delivered) = mpsc::channel(DRAIN);
     let _watches = watches::start(&client, &changes);
     let binder = Binder {
@@ -42,11 +48,19 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let mut running: JoinSet<Ended> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT
-            && let Some(order) = engine.next(Timestamp::now())
+            && let Some((began, order)) = decide(&mut engine)
         {
-            let binder = binder.clone();
-            running.spawn(async move { binder.carry_out(order).await });
+            let (binder, numbers) = (binder.clone(), numbers.clone());
+            running.spawn(async move {
+                let explains = matches!(order, Order::Explain(_));
+                let ended = binder.carry_out(order).await;
+                if let Some(result) = result(explains, &ended.outcome) {
+                    numbers.attempted(result, began.elapsed());
+                }
+                ended
+            });
         }
+        numbers.waiting(engine.waiting());
         let wait = wait(&engine, running.len());
         tokio::select! {
             biased;
@@ -81,6 +95,21 @@ enum Outcome {
     Bound(Bound),
     Consulted(Result<Said, String>),
     Agreed(Result<Option<Vec<String>>, String>),
+}
+
+/// The next order, and when its decision began.
+fn decide(engine: &mut Engine) -> Option<(Instant, Order)> {
+    let began = Instant::now();
+    Some((began, engine.next(Timestamp::now())?))
+}
+
+/// What came of a decision. Volumes that are being made, and extenders that are asked, leave it open.
+fn result(explains: bool, outcome: &Outcome) -> Option<Ending> {
+    match outcome {
+        Outcome::Bound(Bound::Done) => Some(Ending::Scheduled),
+        Outcome::Bound(Bound::Failed(_)) => Some(Ending::Error),
+        _ => explains.then_some(Ending::Unschedulable),
+    }
 }
 
 fn take_in(engine: &mut Engine, ended: Ended, now: Timestamp) {
