@@ -1,13 +1,17 @@
 //! `cargo xtask fuzz [PARSER] [--seconds N]`: each parser for so long, with an input that it does not bear
-//! written to `target/fuzz`.
+//! written to `target/fuzz`, and what was seen written to the page `fuzz/RUNS.md`.
+
+mod record;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use fuzz::{PARSERS, Parser, Until, run};
+use jiff::Timestamp;
+use record::{Commit, Row};
 
 /// The long form, for each parser.
 const SECONDS: u64 = 600;
@@ -42,19 +46,35 @@ fn fuzz_all() -> Result<bool> {
     fs::create_dir_all(&directory)?;
     // A stack that overflows ends the process: the input that did it is in this file then.
     let mut good = true;
+    let commit = Commit::of_worktree();
     for parser in parsers {
-        good &= fuzz(parser, Duration::from_secs(seconds), &directory)?;
+        good &= fuzz(parser, Duration::from_secs(seconds), &directory, &commit)?;
     }
     Ok(good)
 }
 
-fn fuzz(parser: &Parser, lasts: Duration, directory: &Path) -> Result<bool> {
+fn fuzz(parser: &Parser, lasts: Duration, directory: &Path, commit: &Commit) -> Result<bool> {
     let current = directory.join(format!("{}.current", parser.name));
     let seed = SystemTime::UNIX_EPOCH.elapsed()?.as_nanos() as u64;
+    let began = Instant::now();
+    let mut inputs = 0;
     let result = run(parser, seed, Until::Elapsed(lasts), |input| {
+        inputs += 1;
         let _ = fs::write(&current, input);
     });
     fs::remove_file(&current)?;
+    record::note(
+        Path::new(record::PAGE),
+        &Row {
+            parser: parser.name,
+            inputs,
+            seconds: began.elapsed().as_secs(),
+            seen: result.as_ref().ok(),
+            found: result.as_ref().err().map(|found| found.why.as_str()),
+            at: Timestamp::now(),
+            commit,
+        },
+    )?;
     match result {
         Ok(seen) => {
             println!(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::apply::{self, Writer};
 use api::jwt::Unverified;
+use api::kinds::batch::schedule;
 use api::kinds::certificates::request::Request;
 use api::kinds::certificates::signers;
 use api::oidc::Rules;
@@ -13,6 +14,7 @@ use api::schema::structural::{Part, Schema};
 use api::selector::{FieldSelector, LabelSelector};
 use api::{FieldValidation, Format, Resource, decode, meta, patch};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::seeds::{self, Form};
@@ -52,6 +54,14 @@ pub const PARSERS: &[Parser] = &[
     parser("websocket", Form::WebSocket, streams::fuzzing::websocket),
     parser("certificate-request", Form::Request, certificate_request),
     parser("jwt", Form::Token, token),
+    parser("request-path", Form::Path, apiserver::fuzzing::path),
+    parser("accept", Form::Accept, apiserver::fuzzing::accept),
+    parser(
+        "log-options",
+        Form::LogOptions,
+        apiserver::fuzzing::log_options,
+    ),
+    parser("cron", Form::Cron, cron),
     parser("dns-query", Form::DnsQuery, agent::dns::fuzzing::query),
     parser("dns-answer", Form::DnsAnswer, agent::dns::fuzzing::answer),
 ];
@@ -304,6 +314,27 @@ fn certificate_request(input: &[u8]) -> bool {
             &["client auth"],
         );
     }
+    true
+}
+
+/// A schedule and its time zone, with the times of some years.
+fn cron(input: &[u8]) -> bool {
+    let Some(text) = text(input) else {
+        return false;
+    };
+    let (schedule, zone) = text.split_once('\n').unwrap_or((text, "UTC"));
+    let (Ok(schedule), Ok(zone)) = (schedule::parse(schedule), TimeZone::get(zone)) else {
+        return false;
+    };
+    let mut at = Timestamp::UNIX_EPOCH;
+    for _ in 0..3 {
+        let Some(next) = schedule.next(at, &zone) else {
+            break;
+        };
+        assert!(next > at, "{next} does not come after {at}");
+        at = next;
+    }
+    let _ = schedule.last(Timestamp::UNIX_EPOCH, at, &zone);
     true
 }
 

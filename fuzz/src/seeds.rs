@@ -29,6 +29,14 @@ pub enum Form {
     Request,
     /// A JWT in compact form.
     Token,
+    /// A method, a space, a path with its query.
+    Path,
+    /// The value of `Accept`.
+    Accept,
+    /// The query of a request for a log.
+    LogOptions,
+    /// A schedule, and a time zone behind a line's end.
+    Cron,
     DnsQuery,
     DnsAnswer,
 }
@@ -44,6 +52,7 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Yaml => objects()
             .iter()
             .map(|it| yaml(it, 0).into_bytes())
+            .chain([MERGES.as_bytes().to_vec()])
             .collect(),
         Form::Protobuf => vec![protobuf_namespace(), protobuf_pod()],
         Form::DeleteOptions => texts(DELETE_OPTIONS),
@@ -60,6 +69,10 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::WebSocket => streams::fuzzing::websocket_seeds(),
         Form::Request => REQUESTS.iter().map(|pem| der(pem)).collect(),
         Form::Token => tokens(),
+        Form::Path => texts(PATHS),
+        Form::Accept => texts(ACCEPTS),
+        Form::LogOptions => texts(LOG_OPTIONS),
+        Form::Cron => texts(CRONS),
         Form::DnsQuery => messages(DNS_QUERIES),
         Form::DnsAnswer => messages(DNS_ANSWERS),
     }
@@ -361,6 +374,38 @@ const RULES: &[&str] = &[
     "'%s is %d'.format([self.a, self.n]) != r\"raw\\n\" + 'a'.split(',').join('-')",
     "ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')",
     "self.l.sum() == 0 || optional.of(1).orValue(2) == 1",
+];
+
+/// Anchors, aliases and merge keys.
+const MERGES: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: &m {name: a, labels: &l {app: web, b: c}}\n\
+data:\n  <<: [*l, {d: e}]\n  <<: &n {f: g, <<: *l}\n  app: h\nimmutable: &x false\n";
+
+const PATHS: &[&str] = &[
+    "GET /api/v1/namespaces/a/pods?limit=500&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEifQ&labelSelector=a%3Db",
+    "GET /apis/apps/v1/watch/deployments?resourceVersion=7&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+    "DELETE /api/v1/namespaces/a/configmaps?dryRun=All&propagationPolicy=Foreground&gracePeriodSeconds=0",
+    "PATCH /api/v1/nodes/n/status?fieldManager=m&force=true&fieldValidation=Strict",
+    "GET /api/v1/namespaces/a/services/https:b:c/proxy/d/%2e%2e/e%2Ff/?g=h",
+    "POST /api/v1/namespaces/a/pods/b/exec?command=sh&command=-c&stdin=1&tty=true&container=c",
+    "PUT /apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+];
+const ACCEPTS: &[&str] = &[
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+    "application/vnd.kubernetes.protobuf;q=0.9, application/yaml ; q=1, */*;q=0.1",
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+];
+const LOG_OPTIONS: &[&str] = &[
+    "container=a&follow=true&tailLines=10&timestamps=true&sinceTime=2026-01-02T03%3A04%3A05Z",
+    "previous=true&limitBytes=100&sinceSeconds=60",
+    "stream=Stderr",
+];
+const CRONS: &[&str] = &[
+    "*/5 * * * *\nEurope/Berlin",
+    "0 0 1-7,15 JAN-DEC/2 MON\nUTC",
+    "@hourly",
+    "30 2 29 2 ?\nAmerica/New_York",
+    "TZ=UTC 1 2 3 4 5",
 ];
 
 /// Requests of the tests of `api`, with groups and with names.

@@ -40,10 +40,16 @@ impl Hollow {
         };
         let of_server = server.clone();
         let client_of = move |user: &str| of_server.component(user);
-        tokio::spawn(controllers::run(client_of, config, Default::default()));
+        tokio::spawn(controllers::run(
+            client_of,
+            config,
+            Default::default(),
+            Default::default(),
+        ));
         let scheduler = server.component("system:kube-scheduler");
         tokio::spawn(scheduler::run(
             scheduler,
+            Default::default(),
             Default::default(),
             Default::default(),
         ));

@@ -3,6 +3,8 @@
 
 #[path = "conformance_since/batch.rs"]
 mod batch;
+#[path = "conformance_since/node.rs"]
+mod node;
 #[path = "conformance_since/storage.rs"]
 mod storage;
 

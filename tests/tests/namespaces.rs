@@ -43,7 +43,7 @@ impl Cluster {
         let stop = shutdown.clone();
         let of_server = server.clone();
         let client_of = move |user: &str| of_server.component(user);
-        let running = controllers::run(client_of, config, Default::default());
+        let running = controllers::run(client_of, config, Default::default(), Default::default());
         tokio::spawn(async move { stop.unless(running).await });
         Self {
             server,

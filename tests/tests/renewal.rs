@@ -13,7 +13,7 @@ use agent::api::{client, serve};
 use agent::node::facts::Capacity;
 use agent::node::heartbeat::{self, News};
 use agent::node::join::{self, Applicant, Membership};
-use agent::node::register::{Health, NodeFacts};
+use agent::node::register::{Health, Listed, NodeFacts};
 use agent::node::renewal;
 use agent::runtime::fake::FakeRuntime;
 use apiserver::cache::object_key;
@@ -93,7 +93,7 @@ impl Server {
     async fn join(&self) -> (Applicant, Membership) {
         let token = std::fs::read_to_string(self.file("node-token")).expect("a token");
         let applicant = Applicant {
-            server: format!("https://{}", self.address).parse().expect("a URL"),
+            servers: vec![format!("https://{}", self.address).parse().expect("a URL")],
             token: Some(token),
             node_name: NODE.to_owned(),
             node_ips: ADDRESS.parse().expect("an address"),
@@ -232,7 +232,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let shutdown = server.shutdown.clone();
     let asks = |of: &watch::Sender<Membership>, multiplexed: bool| {
         let multiplexed = Multiplexed(multiplexed);
-        let client = client::start(&applicant.server, of.subscribe(), multiplexed, &shutdown);
+        let client = client::start(&applicant.servers, of.subscribe(), multiplexed, &shutdown);
         client.expect("a client")
     };
     let (client, stale) = (asks(&renewed, false), asks(&first, false));
@@ -293,7 +293,7 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
 
 /// The parts of an agent that keep its Node and its certificate.
 struct Agent {
-    listed: watch::Sender<Option<Addrs>>,
+    listed: watch::Sender<Option<Listed>>,
     // The heartbeat ends with those that tell it something.
     _others: (watch::Sender<Addrs>, watch::Sender<Health>),
 }
@@ -302,7 +302,7 @@ impl Agent {
     fn start(applicant: Applicant, member: Membership, shutdown: &Shutdown) -> Self {
         let renewed = watch::Sender::new(member);
         let own = Multiplexed(false);
-        let client = client::start(&applicant.server, renewed.subscribe(), own, shutdown);
+        let client = client::start(&applicant.servers, renewed.subscribe(), own, shutdown);
         let (addrs, listed) = (
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),
@@ -395,7 +395,11 @@ async fn an_agent_writes_its_addresses_back_and_a_token_makes_it_a_node_again() 
     let written = nodes.patch_status(NODE, &parameters, &other).await;
     written.expect("an administrator may");
     let other: Addrs = "172.31.0.99".parse().expect("an address");
-    agent.listed.send_replace(Some(other));
+    let listed = Listed {
+        addrs: other,
+        uncopied: Default::default(),
+    };
+    agent.listed.send_replace(Some(listed));
     node_that(&nodes, own).await;
 
     let deleted = nodes.delete(NODE, &Default::default()).await;

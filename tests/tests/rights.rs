@@ -306,10 +306,16 @@ async fn no_part_of_the_control_plane_is_refused_what_it_does() {
         root_ca: "a certificate".to_owned(),
         finished_pods_kept: 12_500,
     };
-    tokio::spawn(controllers::run(client_of, config, Default::default()));
+    tokio::spawn(controllers::run(
+        client_of,
+        config,
+        Default::default(),
+        Default::default(),
+    ));
     let scheduler = client(&server, "system:kube-scheduler", &refused);
     tokio::spawn(scheduler::run(
         scheduler,
+        Default::default(),
         Default::default(),
         Default::default(),
     ));

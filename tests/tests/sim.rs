@@ -234,21 +234,16 @@ fn three_replicas_land_on_three_nodes() {
 
 #[test]
 fn stale_watches_never_make_too_many_pods() {
-    for seed in seeds(20) {
+    // Seed 46 is one in which a lost answer made a pod too many before sets drew names.
+    for seed in seeds(60) {
         let mut cluster = Cluster::new(seed, 3);
         must(cluster.api.create(
             Kind::REPLICATION_CONTROLLER,
             replication_controller("old", 5),
         ));
         for _ in 0..600 {
-            // Writes may be refused, but what the server says it did it did.
-            cluster.chaos(
-                1,
-                Faults {
-                    before: 100,
-                    after: 0,
-                },
-            );
+            // Writes may be refused, and answers to writes that were done may be lost.
+            cluster.chaos(1, FAULTS);
             for set in check::sets(&cluster.api) {
                 let pods = check::active_pods(&cluster.api, set);
                 assert!(pods.len() <= 5, "seed {seed}: {} pods", pods.len());

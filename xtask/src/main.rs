@@ -20,6 +20,7 @@ mod progress;
 mod python;
 mod schemathesis;
 mod setup;
+mod simulate;
 mod stack;
 mod test;
 mod tidy;
@@ -107,6 +108,8 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         examples: u32,
     },
+    /// Run the simulation over many seeds; goes on where the last run ended
+    Simulate(simulate::Arguments),
     /// Put known bugs into the datapath, one at a time, and see which tests notice (as root)
     Mutate {
         /// Only bugs whose name or file has one of these in it
@@ -178,6 +181,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Conformance(arguments) => return conformance::run(&arguments),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
         Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
+        Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Mutate { parts } => return mutate::run(&parts),
         Command::Tidy => return tidy::run(),
         Command::Guard { program } => return guard::run(&program),

@@ -12,9 +12,9 @@ eventually 120 "an exporter on each of $nodes nodes" has_pods "$nodes" app=node-
 series() { in_pod app=victoria-metrics timeout 10 wget -qO- "http://127.0.0.1:8428/federate?max_lookback=10s&match%5B%5D=$1"; }
 # up JOB NUMBER MATCH: so many targets of the job are scraped.
 up() { found=$(series up) && [ "$(echo "$found" | grep "job=\"$1\"" | grep -E "$3" | grep -c '} 1 ')" -eq "$2" ] || { echo "$found"; return 1; }; }
-# The API server is found, but serves no /metrics yet.
-found() { series up | grep -q 'job="apiservers"'; }
-eventually 60 "the API server is found" found
+eventually 60 "the API server is scraped" up apiservers 1 .
+lists() { series apiserver_request_total | grep 'resource="pods"' | grep 'verb="LIST"' | grep -q '} [1-9]'; }
+eventually 30 "its answers are counted" lists
 eventually 90 "$nodes nodes are scraped through it" up nodes "$nodes" .
 eventually 60 "$nodes exporters are scraped" up services "$nodes" 'service="node-exporter"'
 eventually 60 "three pods are scraped" up pods 3 'app="shop"'

@@ -43,7 +43,7 @@ use crate::node::renewal;
 use crate::node::running::Running;
 use crate::node::static_pods;
 use crate::node::static_pods::shell::StaticPods;
-use crate::node::usage::{self, Disks, Readings};
+use crate::node::usage::{self, Readings};
 use crate::pod::pods::{self, Manifests};
 use crate::pod::refuse::Abilities;
 use crate::pod::worker::{Measuring, NodeContext};
@@ -65,7 +65,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything that an agent is told.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
-    pub server: http::Uri,
+    /// The API servers of the cluster; at least one.
+    pub servers: Vec<http::Uri>,
     pub token: Option<String>,
     pub node_name: String,
     /// The node's addresses on its uplink.
@@ -204,7 +205,7 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     let renewed = watch::Sender::new(membership.clone());
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
-    let client = client::start(&config.server, certificates.clone(), own, &shutdown)?;
+    let client = client::start(&config.servers, certificates.clone(), own, &shutdown)?;
     let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
@@ -324,7 +325,7 @@ impl Body {
         drain::report(client.clone(), told_applied, &shutdown);
         let own = OwnNode {
             range: own_range,
-            addrs: told.listed,
+            listed: told.listed,
         };
         feed::start_nodes(client, name, own, datapath_known, &shutdown);
         let Some(range) = first(range, &shutdown).await else {
@@ -426,7 +427,7 @@ impl Body {
     fn measure(&self, health: watch::Sender<Health>, recorder: Recorder, shutdown: &Shutdown) {
         let engine = self.runtime.clone();
         tokio::spawn(watch_health(engine, health.clone(), shutdown.clone()));
-        let disks = Disks::default();
+        let disks = self.readings.disks();
         let reclaim = Arc::new(Notify::new());
         let node = self.config.node_name.clone();
         let about = events::node(&node);
@@ -521,11 +522,11 @@ impl Body {
     /// The objects that pods refer to. Their watches have connections of their own: they may not
     /// keep the node's lease waiting.
     fn watched(&self, shutdown: &Shutdown) -> Watched {
-        let (server, spare) = (self.config.server.clone(), self.client.clone());
+        let (servers, spare) = (self.config.servers.clone(), self.client.clone());
         let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
         let own = move || {
             let certificates = certificates.clone();
-            client::start(&server, certificates, Multiplexed(true), &shutdown)
+            client::start(&servers, certificates, Multiplexed(true), &shutdown)
         };
         let connect = move || match own() {
             Ok(client) => client,
@@ -595,7 +596,7 @@ impl Body {
             mtu: uplink.mtu,
             vni: settings.vni,
             vxlan_port: settings.vxlan_port,
-            servers: server_addresses(&self.config.server).await,
+            servers: crate::api::servers::addresses(&self.config.servers).await,
             dsr: self.config.dsr,
             xdp: self.config.xdp,
             pin_root: PathBuf::from(PIN_ROOT),
@@ -652,7 +653,7 @@ impl Body {
 
 fn applicant(config: &AgentConfig) -> Applicant {
     Applicant {
-        server: config.server.clone(),
+        servers: config.servers.clone(),
         token: config.token.clone(),
         node_name: config.node_name.clone(),
         node_ips: config.node_ips,
@@ -699,20 +700,6 @@ async fn membership(
             return Ok(None);
         }
         pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
-/// Where the agent reaches the API server. A name that nobody knows now is the agent's to look up again.
-async fn server_addresses(server: &http::Uri) -> Vec<IpAddr> {
-    let host = server.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = server.port_u16().unwrap_or(443);
-    match tokio::net::lookup_host((host, port)).await {
-        Ok(found) => found.map(|address| address.ip()).collect(),
-        Err(error) => {
-            tracing::warn!(%error, host, "the API server's address is not kept from Services");
-            Vec::new()
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::node::fence::Fence;
 use crate::node::heartbeat::News;
 use crate::node::join::Membership;
-use crate::node::register::Health;
+use crate::node::register::{Health, Listed};
 use crate::node::running::Running;
 use crate::start::AgentConfig;
 use crate::volumes::csi::{self, InUse};
@@ -17,7 +17,7 @@ use datapath::Addrs;
 pub struct Telling {
     pub health: watch::Sender<Health>,
     pub node_ips: watch::Sender<Addrs>,
-    pub listed: watch::Sender<Option<Addrs>>,
+    pub listed: watch::Sender<Option<Listed>>,
     pub in_use: InUse,
 }
 

@@ -186,7 +186,7 @@ impl Question {
 }
 
 /// What may follow an object's name in a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subresource {
     Status,
     Scale,

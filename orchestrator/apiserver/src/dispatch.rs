@@ -20,6 +20,7 @@ use super::audit::{self, Level, Trail};
 use super::authn::impersonation;
 use super::authn::service_account::discovery as discovery_of_keys;
 use super::authn::{self, User};
+use super::metrics::{self, Row, Span};
 use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
@@ -45,6 +46,7 @@ pub fn router(state: Arc<State>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/healthz", get(health::livez))
         .route("/version", get(health::version))
+        .route(metrics::PATH, get(metrics::serve))
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::v3_index))
         .route("/openapi/v3/{*path}", get(openapi::v3))
@@ -68,6 +70,8 @@ async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
+    let mut span = Span::begin();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     // The join endpoint has a credential of its own kind, and takes a node's certificate too.
     let user = match request.uri().path() == join::PATH {
         true => {
@@ -76,16 +80,20 @@ async fn authenticate(
         }
         false => authenticated(&state, &mut request).await,
     };
+    state.metrics.requests().authenticated(user.as_ref().ok());
     let head = (request.method(), request.uri(), request.headers());
     let peer = request.extensions().get::<Peer>().copied();
     let trail = match audit::follow(&state, user.as_ref(), head, peer).await {
         Ok(trail) => trail,
         Err(error) => return reply::error(&error),
     };
-    let answer = match user {
-        Ok(user) => enter(&state, user, &trail, request, next).await,
+    let mut answer = match user {
+        Ok(user) => enter(&state, user, &trail, request, next, &mut span).await,
         Err(error) => reply::error(&error),
     };
+    let row = answer.extensions_mut().remove::<Arc<Row>>();
+    let row = row.unwrap_or_else(|| state.row_of(&method, &uri));
+    row.answered(answer.status().as_u16(), &span);
     trail.answered(answer)
 }
 
@@ -96,6 +104,7 @@ async fn enter(
     trail: &Trail,
     mut request: Request,
     next: Next,
+    span: &mut Span,
 ) -> Response<Body> {
     let joins = request.uri().path() == join::PATH;
     let Caller { user, real } = match caller(state, user, trail, &mut request) {
@@ -125,6 +134,11 @@ async fn enter(
         Ok(seat) => seat,
         Err(error) => return reply::error(&error),
     };
+    span.seated();
+    let requests = state.metrics.requests();
+    let working = (!lasts).then(|| requests.work(request.method()));
+    let lasting = lasts.then(|| state.row_of(request.method(), request.uri()).lasts());
+    let ticket = ticket.with(lasting);
     if !joins {
         // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
         request.headers_mut().remove(header::AUTHORIZATION);
@@ -135,6 +149,7 @@ async fn enter(
     }
     request.extensions_mut().insert(ticket.clone());
     let mut answer = next.run(request).await;
+    drop(working);
     for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
         answer.headers_mut().insert(name, value);
     }
@@ -168,6 +183,7 @@ fn caller(
     if allowed.is_err() || !authz::is_for_resource(path) {
         // Objects are judged with their verb, later.
         trail.decided(&allowed);
+        state.metrics.requests().authorized(allowed.is_ok());
     }
     allowed.map(|_| caller)
 }
@@ -200,12 +216,17 @@ async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Res
     let headers = request.headers();
     let (compress, protobuf) = (gzip::is_accepted(headers), prefers_protobuf(headers));
     let is_read = request.method() == Method::GET && !request::lasts(request.uri());
-    match answer(state, request).await {
+    let mut row = None;
+    let mut answer = match answer(state, request, &mut row).await {
         Ok(answer) if compress && is_read => gzip::if_large(answer),
         Ok(answer) => answer,
         Err(error) if protobuf => reply::error_as(Format::Protobuf, &error),
         Err(error) => reply::error(&error),
+    };
+    if let Some(row) = row {
+        answer.extensions_mut().insert::<Arc<Row>>(row);
     }
+    answer
 }
 
 /// In which forms the answer to a request could be.
@@ -223,7 +244,8 @@ fn offer(target: &Target, verb: Verb) -> Offer {
     }
 }
 
-async fn answer(state: Arc<State>, request: Request) -> Answer {
+/// `row` is where the request is counted, once that is known.
+async fn answer(state: Arc<State>, request: Request, row: &mut Option<Arc<Row>>) -> Answer {
     let path = request.uri().path();
     let trail = trail(&request);
     if path == "/" {
@@ -248,10 +270,10 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
     let user = who(&request);
     let query = Query::of(request.uri());
     let verb = verb(&target, request.method(), &query)?;
+    let applies = negotiate::is_apply(request.headers());
+    *row = Some(state.metrics.requests().row(&target, verb, applies));
     let wish = authz::Wish::of(verb, &target, &query);
-    let allowed = authz::objects(&state, &user, wish);
-    trail.decided(&allowed);
-    allowed?;
+    may(&state, &user, wish, &trail)?;
     if target.subresource.is_some_and(Subresource::connects) {
         return proxy::connect(state, &user, target, &query, request).await;
     }
@@ -299,6 +321,14 @@ async fn answer(state: Arc<State>, request: Request) -> Answer {
 fn wants_newest(verb: Verb, query: &Query) -> bool {
     let names = |key| query.get(key).is_some_and(|value| !value.is_empty());
     !verb.reads() || !(names("resourceVersion") || names("continue"))
+}
+
+/// Lets a request for objects pass; the decision is noted.
+fn may(state: &State, user: &User, wish: authz::Wish<'_>, trail: &Trail) -> Result<(), ApiError> {
+    let allowed = authz::objects(state, user, wish);
+    state.metrics.requests().authorized(allowed.is_ok());
+    trail.decided(&allowed);
+    allowed.map(drop)
 }
 
 /// What makes a message of the answer, if it can be had over WebSocket.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{State, reply};
 
 /// The Kubernetes version whose API is served, as clients compare it.
-const MINOR: &str = "33";
+pub const MINOR: &str = "33";
 pub const KUBERNETES: &str = "v1.33.0";
 
 /// The process answers.

@@ -21,10 +21,13 @@ mod dispatch;
 pub mod encryption;
 mod families;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gzip;
 mod health;
 mod hops;
 mod join;
+mod metrics;
 mod negotiate;
 mod node_writes;
 mod nodes;
@@ -191,6 +194,7 @@ struct State {
     connections: proxy::Room,
     applied: applied::Applied,
     samples: samples::Samples,
+    metrics: metrics::Metrics,
     servers: servers::Servers,
     authentication: authn::Authentication,
 }
@@ -206,7 +210,8 @@ impl ApiServer {
     ) -> Result<Self, BuildError> {
         let audited = audit::Log::open(&config.audit).map_err(BuildError::Audit)?;
         let cache = cache::Cache::start(store.clone(), &tasks).await?;
-        let objects = objects::Objects::new(store, cache);
+        let metrics = metrics::Metrics::new(&config.commit);
+        let objects = objects::Objects::new(store, cache, metrics.commits().clone());
         let addresses = addresses::Addresses::load(&config, &objects).await?;
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
@@ -238,6 +243,7 @@ impl ApiServer {
             connections: proxy::Room::default(),
             applied: applied::Applied::default(),
             samples: samples::Samples::default(),
+            metrics,
             servers: servers::Servers::default(),
             authentication,
         });
@@ -302,6 +308,11 @@ impl ApiServer {
             })
             .service(router);
         kube::Client::new(service, "default")
+    }
+
+    /// What is counted of other parts of the process is shown with the server's own numbers.
+    pub fn measure(&self, register: impl FnOnce(&mut prometheus_client::registry::Registry)) {
+        self.state.metrics.register(register);
     }
 
     /// Answers on these addresses until the server's tasks are told to stop; then open requests

@@ -197,6 +197,12 @@ impl MediaRange {
     }
 }
 
+/// Whether the body is a server-side apply.
+pub fn is_apply(headers: &HeaderMap) -> bool {
+    let sent = headers.get(header::CONTENT_TYPE);
+    sent.is_some_and(|value| value.as_bytes().starts_with(b"application/apply-patch"))
+}
+
 /// The format of a request's body; Kubernetes reads a body without a type as JSON.
 pub fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match content_type(headers).as_str() {

@@ -2,11 +2,13 @@
 //! to every reader before the write is answered.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::cache::{Cache, Cached, object_key};
+use super::metrics::Timer;
 use super::reply::{self, internal};
 use super::{upload, wire};
 use api::{ApiError, Lifetime, Resource};
@@ -16,6 +18,8 @@ use store::{self, Expect, Revision, Store, StoreError, Write};
 pub struct Objects {
     pub store: Arc<dyn Store>,
     pub cache: Cache,
+    /// How long commits take.
+    commits: Arc<Timer>,
 }
 
 /// An object as it is now, to be changed.
@@ -45,8 +49,12 @@ impl From<ApiError> for WriteError {
 }
 
 impl Objects {
-    pub fn new(store: Arc<dyn Store>, cache: Cache) -> Self {
-        Self { store, cache }
+    pub fn new(store: Arc<dyn Store>, cache: Cache, commits: Arc<Timer>) -> Self {
+        Self {
+            store,
+            cache,
+            commits,
+        }
     }
 
     /// Returns when the cache shows what any server of the store answered before.
@@ -132,7 +140,10 @@ impl Objects {
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, WriteError> {
-        let revision = match self.store.commit(writes).await {
+        let began = Instant::now();
+        let committed = self.store.commit(writes).await;
+        self.commits.observe(began.elapsed());
+        let revision = match committed {
             Ok(revision) => revision,
             Err(StoreError::Conflict { .. }) => {
                 // Whoever tries again must see what was in the way.

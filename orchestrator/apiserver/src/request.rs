@@ -55,7 +55,7 @@ impl PartialEq for Target {
 }
 
 /// What is done to a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     Get,
     List,

@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::authn::{MASTERS, User};
+use super::metrics::Lasting;
 use api::ApiError;
 use sys::turns::Turn;
 use sys::{Turns, connections};
@@ -74,7 +75,11 @@ pub struct Share {
 /// A request that is being answered. It counts until the last clone is dropped, which goes with the
 /// last byte of its answer.
 #[derive(Clone, Default)]
-pub struct Ticket(Option<Arc<Held>>);
+pub struct Ticket {
+    held: Option<Arc<Held>>,
+    /// A watch, log or stream is counted as long.
+    lasting: Option<Arc<Lasting>>,
+}
 
 struct Held {
     share: Arc<Share>,
@@ -120,10 +125,13 @@ impl Shares {
             };
             permits.push(in_turn(semaphore, self.turn_timeout).await?);
         }
-        Ok(Ticket(Some(Arc::new(Held {
-            share,
-            _permits: permits,
-        }))))
+        Ok(Ticket {
+            held: Some(Arc::new(Held {
+                share,
+                _permits: permits,
+            })),
+            lasting: None,
+        })
     }
 
     /// A stranger that waits holds nothing but its connection.
@@ -206,6 +214,14 @@ impl Share {
 }
 
 impl Ticket {
+    /// Counts what lasts with the ticket.
+    pub fn with(self, lasting: Option<Lasting>) -> Self {
+        Self {
+            lasting: lasting.map(Arc::new),
+            ..self
+        }
+    }
+
     /// Room to read a large body; None is room without a limit.
     pub async fn large_body(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         self.room(|share| &share.large_bodies).await
@@ -220,7 +236,7 @@ impl Ticket {
         &self,
         of: impl Fn(&Share) -> &Arc<Semaphore>,
     ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-        match &self.0 {
+        match &self.held {
             Some(held) => in_turn(of(&held.share), TURN_TIMEOUT).await.map(Some),
             None => Ok(None),
         }
@@ -228,7 +244,7 @@ impl Ticket {
 
     /// Keeps the ticket until the answer has been sent, or its client is gone.
     pub fn until_sent(self, answer: Response<Body>) -> Response<Body> {
-        if self.0.is_none() {
+        if self.held.is_none() && self.lasting.is_none() {
             return answer;
         }
         answer.map(|body| {

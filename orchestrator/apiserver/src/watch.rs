@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::authn::User;
 use super::authz::{Sight, Standing};
 use super::cache::{Cached, Change, Gone, Watch, WatchEvent};
+use super::metrics::Row;
 use super::request::Query;
 use super::rest::list::{Selection, catch_up, revision};
 use super::rest::{Answer, Call};
@@ -74,6 +75,11 @@ pub async fn watch(call: &Call) -> Answer {
     let stream = Stream {
         state: call.state.clone(),
         served: call.target.served.clone(),
+        row: call
+            .state
+            .metrics
+            .requests()
+            .row(&call.target, call.verb, false),
         changes,
         sight: call.sight(),
         standing: Standing::of(&call.state, &call.user, &call.target),
@@ -194,6 +200,8 @@ impl Selection {
 struct Stream {
     state: Arc<State>,
     served: Arc<Served>,
+    /// Counts the events.
+    row: Arc<Row>,
     /// Tells that kinds have come, gone or changed.
     changes: tokio::sync::watch::Receiver<u64>,
     sight: Sight,
@@ -309,6 +317,7 @@ impl Stream {
 
     /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
     async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
+        self.row.sent(events.kinds.len() as u64);
         match versions::all_shown(&self.state, &self.served, events.objects).await {
             Ok(objects) => {
                 for (kind, object) in events.kinds.into_iter().zip(&objects) {

@@ -64,6 +64,8 @@ pub enum Ending {
     /// An action failed; what it was and why.
     Failed {
         creating: bool,
+        /// The object had changed: what was planned was for another state of it.
+        conflict: bool,
         message: String,
     },
 }

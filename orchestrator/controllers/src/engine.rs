@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::ControllersConfig;
 use super::action::{Ask, Plan, Reply};
 use super::controller::{self, Controller, Due};
+use super::numbers::Numbers;
 use super::object::{Key, Object};
 use super::queue::{Outcome, Queue};
 use super::task::Task;
@@ -30,6 +31,12 @@ impl Engine {
             controllers: controller::all(&config, now),
             in_sync: false,
         }
+    }
+
+    /// Counts what the queue does from now on.
+    pub fn count(&mut self, numbers: Numbers) {
+        self.queue
+            .observe(move |task, step| numbers.note(task, step));
     }
 
     /// Takes in what a watch delivered.

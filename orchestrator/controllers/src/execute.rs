@@ -76,6 +76,7 @@ impl Executor {
             let message = format!("the account {account} has no client");
             return Ending::Failed {
                 creating: false,
+                conflict: false,
                 message,
             };
         };
@@ -125,6 +126,7 @@ impl Worker<'_> {
                 }
                 return Ending::Failed {
                     creating,
+                    conflict: matches!(error, ClientError::Conflict(_)),
                     message: error.to_string(),
                 };
             }

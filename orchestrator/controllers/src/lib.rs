@@ -21,8 +21,10 @@ mod failures;
 mod fixture;
 pub mod garbage;
 pub mod job;
+mod names;
 pub mod namespace;
 pub mod node_lifecycle;
+pub mod numbers;
 pub mod object;
 pub mod pod_cidr;
 pub mod pod_gc;
@@ -44,6 +46,8 @@ pub mod world;
 
 use tokio_util::sync::CancellationToken;
 
+use numbers::Numbers;
+
 /// What the controllers are told at start.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
@@ -62,8 +66,9 @@ pub struct ControllersConfig {
 pub async fn run(
     client_of: impl Fn(&str) -> kube::Client,
     config: ControllersConfig,
+    numbers: Numbers,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shell::run(client_of, config, shutdown).await;
+    shell::run(client_of, config, numbers, shutdown).await;
     Ok(())
 }

@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use super::autoscaling::row::Requests;
 use super::daemon_set::row::DaemonRow;
+use super::disruption;
 use super::job::row::JobPod;
 use super::node_lifecycle;
 use super::replication::row::SetRow;
@@ -164,6 +165,8 @@ pub struct PodRow {
     /// Of a pod that a Job has to do with.
     pub job: Option<Box<JobPod>>,
     pub started: Option<Timestamp>,
+    /// Since when somebody but its node says that it is to be ended (KEP-3329).
+    pub disrupted: Option<Timestamp>,
     /// Of each container that runs on.
     pub requests: Vec<Requests>,
     /// The only node that its affinity names; empty: none, or several.
@@ -509,6 +512,7 @@ impl From<Pod> for Object {
             .find(|c| c.type_ == "Ready");
         let mut conditions = status.conditions.iter().flatten();
         let scheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "True");
+        let disrupted = disruption::announced(&status);
         let mut annotations = pod.metadata.annotations.iter().flatten();
         let fails_over_fast = annotations.any(|(k, v)| k == FAILOVER && v == FAILOVER_FAST);
         let cost = pod.metadata.annotations.iter().flatten();
@@ -543,6 +547,7 @@ impl From<Pod> for Object {
             is_shut_down,
             job,
             started: status.start_time.as_ref().map(|at| at.0),
+            disrupted,
             requests: super::autoscaling::row::requests(&spec),
             phase: phase(status.phase.as_deref()),
             ready: ready.is_some_and(|c| c.status == "True"),

@@ -14,6 +14,18 @@ pub struct Queue<T> {
     deadline: BTreeMap<T, Timestamp>,
     running: BTreeSet<T>,
     failures: BTreeMap<T, u32>,
+    observer: Option<Observer<T>>,
+}
+
+/// Is told of each step of a task.
+type Observer<T> = Box<dyn Fn(&T, Step) + Send>;
+
+/// What happens to a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    Due,
+    Taken,
+    Failed,
 }
 
 /// How a task ended.
@@ -33,15 +45,31 @@ impl<T: Ord + Clone> Default for Queue<T> {
             deadline: BTreeMap::new(),
             running: BTreeSet::new(),
             failures: BTreeMap::new(),
+            observer: None,
         }
     }
 }
 
 impl<T: Ord + Clone> Queue<T> {
+    /// Tells of each step from now on.
+    pub fn observe(&mut self, observer: impl Fn(&T, Step) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
     /// The task is due now.
     pub fn add(&mut self, task: T) {
-        if self.queued.insert(task.clone()) && !self.running.contains(&task) {
+        if !self.queued.insert(task.clone()) {
+            return;
+        }
+        self.tell(&task, Step::Due);
+        if !self.running.contains(&task) {
             self.due.push_back(task);
+        }
+    }
+
+    fn tell(&self, task: &T, step: Step) {
+        if let Some(observer) = &self.observer {
+            observer(task, step);
         }
     }
 
@@ -70,6 +98,7 @@ impl<T: Ord + Clone> Queue<T> {
         }
         let task = self.due.pop_front()?;
         self.queued.remove(&task);
+        self.tell(&task, Step::Taken);
         self.running.insert(task.clone());
         Some(task)
     }
@@ -85,6 +114,7 @@ impl<T: Ord + Clone> Queue<T> {
                 self.failures.remove(task);
             }
             Outcome::Failed => {
+                self.tell(task, Step::Failed);
                 let failures = self.failures.entry(task.clone()).or_insert(0);
                 let pause = FIRST_PAUSE_MS << (*failures).min(LONGEST_SHIFT);
                 *failures += 1;

@@ -1,7 +1,8 @@
 //! ReplicaSets and ReplicationControllers: as many active pods as they say. Pure.
 //!
 //! A stale cache never makes too many pods: a task runs once at a time, and the answers to its
-//! creates are in the world before it runs again.
+//! creates are in the world before it runs again. An answer that is lost makes none either: the next plan asks
+//! for the same names.
 
 pub mod row;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use self::row::{SetRow, SetStatus};
 use super::action::{self, Action, Create, Delete, Plan};
 use super::controller::{Controller, Due, Ending, Watches};
+use super::names::Names;
 use super::object::{Key, Object, Phase, PodRow};
 use super::world::{Address, Diff, World};
 use client::Kind;
@@ -24,6 +26,8 @@ pub struct SetController {
     watches: &'static [Kind],
     /// By set: why its last create failed.
     refused: BTreeMap<Address, String>,
+    /// By set: the names of pods whose creation is under way.
+    names: BTreeMap<Address, Names>,
 }
 
 impl SetController {
@@ -36,6 +40,7 @@ impl SetController {
             kind,
             watches,
             refused: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 }
@@ -59,7 +64,9 @@ impl Controller for SetController {
     fn hear(&mut self, diff: &Diff, _now: Timestamp) {
         if diff.new.is_none() {
             let object = diff.object();
-            self.refused.remove(&(object.kind, object.key.clone()));
+            let about = (object.kind, object.key.clone());
+            self.refused.remove(&about);
+            self.names.remove(&about);
         }
     }
 
@@ -83,7 +90,12 @@ impl Controller for SetController {
 
     fn plan(&mut self, world: &World, about: &Address, now: Timestamp) -> Option<Plan> {
         let refused = self.refused.get(about).map(String::as_str);
-        gather(world, self.kind, &about.1, refused, now).map(|view| plan(&view))
+        let view = gather(world, self.kind, &about.1, refused, now)?;
+        let names = self.names.entry(about.clone());
+        let names = names.or_insert_with(|| Names::new(now));
+        names.settle(|name| is_pod(world, &about.1.namespace, name));
+        let is_taken = |name: &str| is_pod(world, &about.1.namespace, name);
+        Some(plan(&view, names, &is_taken))
     }
 
     fn ended(&mut self, about: &Address, ending: &Ending) {
@@ -92,10 +104,16 @@ impl Controller for SetController {
             Ending::Failed {
                 creating: true,
                 message,
+                ..
             } => drop(self.refused.insert(about.clone(), message.clone())),
             Ending::Failed { .. } => {}
         }
     }
+}
+
+fn is_pod(world: &World, namespace: &str, name: &str) -> bool {
+    let key = Key::new(namespace, name);
+    world.get(Kind::POD, &key).is_some()
 }
 
 /// What a plan for one set is made from.
@@ -158,8 +176,8 @@ pub fn gather<'a>(
     })
 }
 
-/// Claims pods, writes the status, and creates or deletes the difference.
-pub fn plan(view: &View) -> Plan {
+/// Claims pods, writes the status, and creates or deletes the difference. `names` are for new pods.
+pub fn plan(view: &View, names: &mut Names, is_taken: &dyn Fn(&str) -> bool) -> Plan {
     let (mut actions, mine) = claim(view);
     let hold = hold(view, &mine);
     let active: Vec<_> = mine
@@ -178,7 +196,9 @@ pub fn plan(view: &View) -> Plan {
             again = Some(again.map_or(wait, |other| other.min(wait)));
         } else if active.len() < wanted && !view.namespace_ending {
             let count = (wanted - active.len()).min(BURST);
-            actions.extend((0..count).map(|_| create(view)));
+            let set = (view.set.key.name.as_str(), view.set.meta.uid.as_str());
+            let names = names.draw(set, &vec![None; count], is_taken);
+            actions.extend(names.iter().map(|name| create(view, name)));
         } else if active.len() > wanted {
             let victims = choose_victims(view, active, wanted);
             actions.extend(victims.into_iter().map(|pod| {
@@ -317,10 +337,11 @@ fn write_status(view: &View, status: &SetStatus) -> Action {
     Action::strategic(view.set, "status", body)
 }
 
-fn create(view: &View) -> Action {
+fn create(view: &View, name: &str) -> Action {
     let template = view.row.template.clone().unwrap_or_default();
     let metadata = template.metadata.unwrap_or_default();
     let mut meta = json!({
+        "name": name,
         "generateName": format!("{}-", view.set.key.name),
         "namespace": view.set.key.namespace,
         "labels": metadata.labels,
@@ -341,7 +362,7 @@ fn create(view: &View) -> Action {
         kind: Kind::POD,
         namespace: view.set.key.namespace.clone(),
         object,
-        if_absent: false,
+        if_absent: true,
         about: Some(action::about(view.set)),
     })
 }

@@ -67,11 +67,8 @@ pub fn due(kind: Kind, world: &World, diff: &Diff, due: &mut Due) {
                 let set = world.by_uid(&owner.uid);
                 due.extend(set.map(|set| (set.kind, set.key.clone())));
             }
-            None if object.kind == Kind::POD => due.extend(world.selecting(object)),
-            None => {
-                let sets = world.within(kind, &object.key.namespace);
-                due.extend(sets.map(|set| (set.kind, set.key.clone())));
-            }
+            // A revision has the labels of the pods of its template.
+            None => due.extend(world.selecting_as(object, Kind::POD)),
         }
     }
     due.retain(|(due, _)| *due == kind);

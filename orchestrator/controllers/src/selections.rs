@@ -113,6 +113,11 @@ impl Selections {
 
     /// The objects that select this one.
     pub fn selecting(&self, object: &Object) -> BTreeSet<Address> {
+        self.selecting_as(object, object.kind)
+    }
+
+    /// The same, of an object that is selected like one of another kind.
+    pub fn selecting_as(&self, object: &Object, what: Kind) -> BTreeSet<Address> {
         let Key { namespace, .. } = &object.key;
         let labels = object.meta.labels.iter();
         let pairs = labels.map(|(key, value)| (namespace.clone(), key.clone(), value.clone()));
@@ -121,7 +126,7 @@ impl Selections {
         let selects = |address: &&Address| {
             let rule = RULES
                 .iter()
-                .find(|(by, what, _)| *by == address.0 && *what == object.kind);
+                .find(|(by, of, _)| *by == address.0 && *of == what);
             let selector = self.selectors.get(*address);
             rule.is_some_and(|(.., orphans)| !orphans || object.controller().is_none())
                 && selector.is_some_and(|it| it.selector.matches(&object.meta.labels))

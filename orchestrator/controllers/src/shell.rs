@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::ControllersConfig;
 use super::engine::{Ending, Engine};
 use super::execute::{Answer, Executor};
+use super::numbers::Numbers;
 use super::object::Object;
 use super::task::Task;
 use super::world::Change;
@@ -47,6 +48,7 @@ const DRAIN: usize = 256;
 pub async fn run(
     client_of: impl Fn(&str) -> kube::Client,
     config: ControllersConfig,
+    numbers: Numbers,
     shutdown: CancellationToken,
 ) {
     let client = client_of(MANAGER);
@@ -60,6 +62,7 @@ pub async fn run(
     }
     let clock = Clock::start();
     let mut engine = Engine::new(config, clock.now());
+    engine.count(numbers.clone());
     let accounts = engine.accounts().map(|account| {
         let user = format!("system:serviceaccount:kube-system:{account}");
         (account, Verbs::new(client_of(&user)))
@@ -70,9 +73,11 @@ pub async fn run(
         while running.len() < CONCURRENT
             && let Some((task, plan)) = engine.next(clock.now())
         {
-            let executor = executor.clone();
+            let (executor, numbers) = (executor.clone(), numbers.clone());
             running.spawn(async move {
+                let began = Instant::now();
                 let ending = executor.run(&task, plan).await;
+                numbers.worked(&task, began.elapsed());
                 (task, ending)
             });
         }

@@ -217,6 +217,11 @@ impl World {
         self.selections.selecting(object)
     }
 
+    /// What would select the object if it were of another kind.
+    pub fn selecting_as(&self, object: &Object, what: Kind) -> BTreeSet<Address> {
+        self.selections.selecting_as(object, what)
+    }
+
     /// What the object controls and what it may come to control, in the order of keys.
     pub fn claimable<'a>(&'a self, object: &Object) -> Vec<&'a Object> {
         let what = Selections::selected_by(object.kind);

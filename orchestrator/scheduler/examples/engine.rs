@@ -178,7 +178,7 @@ fn place(engine: &mut Engine, mut pod: PodRow, revision: &mut u64, mut now: Time
                     engine.apply(Change::PodGone(victim.key), now);
                 }
             }
-            Some(Order::Prepare { .. }) => unreachable!("no claims"),
+            Some(other) => unreachable!("no claims and no extenders: {other:?}"),
         }
     }
 }

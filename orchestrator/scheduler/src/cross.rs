@@ -1,6 +1,8 @@
 //! What depends on the pods of other nodes: pod affinity and anti-affinity, both ways, and topology spread.
 //! A demand is compiled to counters of the index; a node's answer is a look at its domains' counts. Pure.
 
+use std::borrow::Cow;
+
 use super::demand::{Demand, Scope, Spread, Term};
 use super::index::{
     Counter, CounterId, Effect, Eligibility, Holder, HolderId, Index, NO_DOMAIN, NodeId, Selection,
@@ -119,19 +121,12 @@ impl Compiled {
                 .map(|term| counter_of(std::slice::from_ref(term), term, index))
                 .collect();
         }
+        let spread = own_or_default(demand, profile);
         if filters(Plugin::PodTopologySpread) {
-            let hard = demand
-                .spread
-                .iter()
-                .filter(|it| it.hard)
-                .collect::<Vec<_>>();
+            let hard = spread.iter().filter(|it| it.hard).collect::<Vec<_>>();
             compiled.hard = constraints(demand, &hard, index);
         }
-        let soft = demand
-            .spread
-            .iter()
-            .filter(|it| !it.hard)
-            .collect::<Vec<_>>();
+        let soft = spread.iter().filter(|it| !it.hard).collect::<Vec<_>>();
         compiled.soft = constraints(demand, &soft, index);
         compiled.soft_weight = profile.weights.spread;
         if demand.spread.is_empty() && profile.weights.default_spread > 0 {
@@ -395,6 +390,29 @@ fn counter_of(terms: &[Term], by: &Term, index: &mut Index) -> CounterId {
     )
 }
 
+/// What the pod asks for; else what its profile says for such pods, for those that are like it.
+fn own_or_default<'a>(demand: &'a Demand, profile: &'a Profile) -> Cow<'a, [Spread]> {
+    let is_alone = demand.owner.is_empty() && demand.labels.is_empty();
+    if !demand.spread.is_empty() || profile.constraints.is_empty() || is_alone {
+        return Cow::Borrowed(&demand.spread);
+    }
+    let defaults = profile.constraints.iter().cloned();
+    let defaults = defaults.map(|it| Spread {
+        selector: siblings(demand),
+        ..it
+    });
+    Cow::Owned(defaults.collect())
+}
+
+/// Selects pods of the same controller, together with its uid, or else of the same labels.
+fn siblings(demand: &Demand) -> LabelSelector {
+    if demand.owner.is_empty() {
+        LabelSelector::from_map(&demand.labels)
+    } else {
+        LabelSelector::everything()
+    }
+}
+
 fn constraints(demand: &Demand, spread: &[&Spread], index: &mut Index) -> Vec<Constraint> {
     let keys: Vec<String> = spread.iter().map(|it| it.topology_key.clone()).collect();
     let made = spread.iter().map(|it| {
@@ -403,7 +421,12 @@ fn constraints(demand: &Demand, spread: &[&Spread], index: &mut Index) -> Vec<Co
             tolerated_by: it.honors_taints.then(|| demand.local.tolerations.clone()),
             keys: keys.clone(),
         };
-        let selection = own_namespace(demand, it.selector.clone(), String::new());
+        // Of defaults, which select whatever the controller has.
+        let owner = match demand.spread.is_empty() {
+            true => demand.owner.clone(),
+            false => String::new(),
+        };
+        let selection = own_namespace(demand, it.selector.clone(), owner);
         Constraint {
             counter: index.counter(&selection, &it.topology_key, &on),
             max_skew: it.max_skew,
@@ -420,12 +443,7 @@ fn spread_by_default(demand: &Demand, index: &mut Index) -> Vec<Constraint> {
     if demand.owner.is_empty() && demand.labels.is_empty() {
         return Vec::new();
     }
-    let selector = if demand.owner.is_empty() {
-        LabelSelector::from_map(&demand.labels)
-    } else {
-        LabelSelector::everything()
-    };
-    let selection = own_namespace(demand, selector, demand.owner.clone());
+    let selection = own_namespace(demand, siblings(demand), demand.owner.clone());
     let on = Eligibility {
         admitted_by: Some(demand.local.nodes.clone()),
         ..Eligibility::default()

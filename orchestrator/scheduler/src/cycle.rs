@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::cross::{Compiled, Conflict};
 use super::demand::Demand;
+use super::extender::{Heard, Said};
 use super::index::NodeId;
 use super::local::{self, ABSENT, Answers};
 use super::plugins::{Plugin, Refusal};
 use super::pod::PodRow;
 use super::preempt::{self, Budgets, Preemption};
+use super::profile::extenders::Extender;
 use super::profile::{Config, DEFAULT_SCHEDULER, Profile};
 use super::snapshot::{PodId, Snapshot, draw};
 use super::volumes::{Needs, Plan, Volumes};
@@ -22,6 +24,8 @@ pub enum Decision {
         /// What is to be written before.
         volumes: Plan,
     },
+    /// These nodes would do; extenders are to be heard first.
+    Consult { nodes: Vec<NodeId> },
     /// No node will do; the text says why in Kubernetes' words.
     Unschedulable {
         message: String,
@@ -55,6 +59,12 @@ pub(super) struct Candidate {
     pub needs: Option<Needs>,
     /// Where room is being made for it.
     pub nomination: Option<NodeId>,
+    /// Extenders are to be heard before a node is taken.
+    pub consults: bool,
+    /// What they have said.
+    pub said: Option<Said>,
+    /// Nodes on which no pod is to be stopped for it.
+    pub spared: BTreeSet<NodeId>,
 }
 
 /// The feasible nodes, and how often which refusal was given.
@@ -69,6 +79,27 @@ pub(super) struct Filtered {
 
 /// Demands whose counters are remembered; more of them and all are forgotten.
 const COMPILED: usize = 512;
+
+/// However small the share of nodes that are to be rated is, so many are: Kubernetes' `minFeasibleNodesToFind`.
+const RATED_LEAST: usize = 100;
+
+impl Filtered {
+    /// Takes off the nodes that extenders refuse, and those that they were not asked about.
+    fn heed(&mut self, said: &Said, snapshot: &Snapshot) {
+        let other = &mut self.other;
+        self.feasible.retain(|node| {
+            let name = snapshot.node_name(*node);
+            let will_do = said.nodes.contains_key(name);
+            if !will_do {
+                let unasked =
+                    || Refusal::new(Plugin::Extender, "node(s) were not known yet", false);
+                let refusal = said.failed.get(name).cloned();
+                other.push(refusal.unwrap_or_else(unasked));
+            }
+            will_do
+        });
+    }
+}
 
 impl Decision {
     /// No node will do, whatever is on it.
@@ -103,12 +134,46 @@ impl Cycle {
         self.profile_of(row).is_some()
     }
 
-    /// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
-    /// spreads. If none will do, looks for pods to stop.
+    /// Decides without extenders.
     pub fn decide(&mut self, snapshot: &mut Snapshot, id: PodId) -> Decision {
+        let Some(pod) = self.prepare(snapshot, id) else {
+            return Decision::hopeless("no profile", 0, 0);
+        };
+        self.decide_for(snapshot, pod)
+    }
+
+    /// Filters, scores, and takes the best; among equals one that depends on the pod, so that load
+    /// spreads. If none will do, looks for pods to stop. `heard` is what extenders have said of this pod.
+    pub fn decide_hearing(
+        &mut self,
+        snapshot: &mut Snapshot,
+        id: PodId,
+        heard: Option<&Heard>,
+    ) -> Decision {
         let Some(mut pod) = self.prepare(snapshot, id) else {
             return Decision::hopeless("no profile", 0, 0);
         };
+        pod.consults = heard.is_none()
+            && self.asks(&pod.row, |it| {
+                !it.filter.is_empty() || !it.prioritize.is_empty()
+            });
+        if let Some(heard) = heard {
+            let spared = heard.spared.iter();
+            pod.spared = spared.filter_map(|name| snapshot.node_id(name)).collect();
+            pod.said = heard.said.clone();
+        }
+        self.decide_for(snapshot, pod)
+    }
+
+    /// Whether an extender with such verbs has a say about the pod.
+    pub fn asks(&self, row: &PodRow, has_verbs: impl Fn(&Extender) -> bool) -> bool {
+        let requests = &row.demand.local.requests;
+        let mut extenders = self.config.extenders.iter();
+        extenders.any(|it| has_verbs(it) && it.concerns(requests))
+    }
+
+    fn decide_for(&mut self, snapshot: &mut Snapshot, mut pod: Candidate) -> Decision {
+        let id = pod.id;
         let total = snapshot.live_nodes();
         if pod.row.demand.asks_devices {
             return Decision::hopeless("resource claims are not supported", 0, total);
@@ -120,7 +185,13 @@ impl Cycle {
         let Some(node) = pod.nomination else {
             return self.choose(snapshot, &pod);
         };
-        if self.check(snapshot, &pod, node).is_none() {
+        let name = snapshot.node_name(node);
+        let is_said = pod
+            .said
+            .as_ref()
+            .is_none_or(|said| said.nodes.contains_key(name));
+        let may = !pod.consults && is_said;
+        if may && self.check(snapshot, &pod, node).is_none() {
             return self.bind(snapshot, &pod, node);
         }
         // The room that is being made for the pod itself is nobody's before it.
@@ -133,6 +204,14 @@ impl Cycle {
 
     fn choose(&mut self, snapshot: &mut Snapshot, pod: &Candidate) -> Decision {
         let mut filtered = self.filter(snapshot, pod);
+        if let Some(said) = &pod.said {
+            filtered.heed(said, snapshot);
+        }
+        if pod.consults && !filtered.feasible.is_empty() {
+            let nodes = filtered.feasible;
+            return Decision::Consult { nodes };
+        }
+        self.spare_ratings(snapshot, pod, &mut filtered.feasible);
         while let Some(at) = self.best(snapshot, pod, &filtered.feasible) {
             let node = filtered.feasible[at];
             match self.refused_beside_nominated(snapshot, pod, node) {
@@ -160,6 +239,18 @@ impl Cycle {
             preemption,
             keeps_nomination,
         }
+    }
+
+    /// Leaves no more nodes to be rated than the profile says, beginning at one that depends on the pod.
+    fn spare_ratings(&self, snapshot: &Snapshot, pod: &Candidate, feasible: &mut Vec<NodeId>) {
+        let percent = self.profile(pod).rated_percent;
+        if percent == 0 || feasible.is_empty() {
+            return;
+        }
+        let most = RATED_LEAST.max(snapshot.live_nodes() * percent / 100);
+        let start = draw(&pod.row.uid) % feasible.len() as u64;
+        feasible.rotate_left(usize::try_from(start).unwrap_or(0));
+        feasible.truncate(most);
     }
 
     fn bind(&self, snapshot: &Snapshot, pod: &Candidate, node: NodeId) -> Decision {
@@ -234,6 +325,13 @@ impl Cycle {
         &self.compiled[&pod.compiled]
     }
 
+    /// How long the pod's volumes may take, in seconds.
+    pub fn volumes_timeout_seconds(&self, row: &PodRow) -> i64 {
+        let profile = self.profile_of(row).unwrap_or_default();
+        let profile = self.config.profiles.get(profile);
+        profile.map_or(0, |profile| profile.volumes_timeout_seconds)
+    }
+
     fn profile_of(&self, row: &PodRow) -> Option<usize> {
         let name = match row.demand.scheduler.as_str() {
             "" => DEFAULT_SCHEDULER,
@@ -278,6 +376,9 @@ impl Cycle {
             compiled: key,
             needs: None,
             nomination: snapshot.nomination(id),
+            consults: false,
+            said: None,
+            spared: BTreeSet::new(),
         })
     }
 
@@ -424,6 +525,13 @@ impl Cycle {
         }
         if let Some(rated) = compiled.rate_affinity(snapshot.index(), profile, nodes) {
             add(weights.pod_affinity, &mut rated.into_iter());
+        }
+        if let Some(said) = &pod.said {
+            let name = |node: &NodeId| snapshot.node_name(*node);
+            let rated = nodes
+                .iter()
+                .map(|node| said.nodes.get(name(node)).copied().unwrap_or(0));
+            add(1, &mut rated.into_iter());
         }
         sums
     }

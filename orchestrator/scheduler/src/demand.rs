@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::collections::BTreeMap;
 
 use super::resources::Resources;
-use api::selector::{LabelSelector, Operator, Requirement};
+pub use api::selector::node::Term as NodeTerm;
+use api::selector::{LabelSelector, Operator};
 
 /// All of a pod that a decision depends on. Ordered, so that equal ones are found.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -58,13 +59,6 @@ pub struct NodeFilter {
     pub labels: Vec<(String, String)>,
     /// One of these must match, if there are any demands.
     pub terms: Option<Vec<NodeTerm>>,
-}
-
-/// Expressions over labels, and over the node's name. Without any it matches no node.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct NodeTerm {
-    pub labels: Vec<Requirement>,
-    pub fields: Vec<Requirement>,
 }
 
 /// A toleration; its seconds matter to others.
@@ -136,39 +130,6 @@ impl NodeFilter {
         selected && self.terms.as_ref().is_none_or(matches)
     }
 }
-
-impl NodeTerm {
-    pub fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        if self.labels.is_empty() && self.fields.is_empty() {
-            return false;
-        }
-        let named = || BTreeMap::from([(NAME_FIELD.to_owned(), name.to_owned())]);
-        self.labels.iter().all(|rule| rule.matches(labels))
-            && (self.fields.is_empty() || {
-                let named = named();
-                self.fields.iter().all(|rule| rule.matches(&named))
-            })
-    }
-
-    /// A term that cannot be read matches no node.
-    pub fn from_object(term: &core::NodeSelectorTerm) -> Self {
-        let read = |rules: &Option<Vec<core::NodeSelectorRequirement>>| {
-            let rules = rules.iter().flatten();
-            rules
-                .map(Requirement::from_node)
-                .collect::<Result<Vec<_>, _>>()
-        };
-        match (read(&term.match_expressions), read(&term.match_fields)) {
-            (Ok(labels), Ok(fields)) => Self { labels, fields },
-            _ => Self {
-                labels: Vec::new(),
-                fields: Vec::new(),
-            },
-        }
-    }
-}
-
-const NAME_FIELD: &str = "metadata.name";
 
 impl Toleration {
     /// Kubernetes' rule: an empty key with `Exists` is every taint, an empty effect every effect.
@@ -353,7 +314,10 @@ fn read_term(
     }
 }
 
-fn read_spread(labels: &BTreeMap<String, String>, it: &core::TopologySpreadConstraint) -> Spread {
+pub fn read_spread(
+    labels: &BTreeMap<String, String>,
+    it: &core::TopologySpreadConstraint,
+) -> Spread {
     let keys = it.match_label_keys.as_deref().unwrap_or_default();
     Spread {
         max_skew: i64::from(it.max_skew),

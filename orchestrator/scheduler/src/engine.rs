@@ -14,6 +14,9 @@ use super::profile::Config;
 use super::queue::{Pauses, Queue};
 use super::snapshot::Snapshot;
 use super::volumes::{ClaimRow, ClassRow, Plan, VolumeRow};
+use consultation::{Consultations, Proposal};
+
+mod consultation;
 
 /// One delivery of a watch.
 #[derive(Debug)]
@@ -67,6 +70,20 @@ pub enum Order {
         plan: Plan,
     },
     Explain(Explanation),
+    /// Ask extenders about these nodes; the answer comes by `consulted`.
+    Consult {
+        key: PodKey,
+        uid: String,
+        nodes: Vec<String>,
+    },
+    /// Ask extenders whether these pods may be stopped; the answer comes by `agreed`.
+    ConsultPreemption {
+        key: PodKey,
+        uid: String,
+        node: String,
+        victims: Vec<(PodKey, String)>,
+        violations: usize,
+    },
 }
 
 /// Why a pod waits, and what is done about it.
@@ -75,6 +92,8 @@ pub struct Explanation {
     pub key: PodKey,
     pub uid: String,
     pub message: String,
+    /// No node was looked at: something failed.
+    pub is_error: bool,
     /// Its condition does not say so yet.
     pub changed: bool,
     /// The node for which it is nominated from now on; empty: for none any more.
@@ -114,6 +133,7 @@ pub struct Engine {
     stopping: BTreeMap<PodKey, (String, Timestamp)>,
     /// What has happened since pods were last woken.
     news: News,
+    consultations: Consultations,
     pods_listed: bool,
     nodes_listed: bool,
 }
@@ -140,8 +160,6 @@ struct News {
 
 /// A deletion that has not shown by then has failed.
 const STOPPING_TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
-/// How long volumes may take, as in Kubernetes.
-const VOLUMES_TIMEOUT: SignedDuration = SignedDuration::from_secs(600);
 
 impl Engine {
     pub fn new(config: Config) -> Self {
@@ -189,6 +207,9 @@ impl Engine {
             return None;
         }
         self.wake(now);
+        if let Some(explanation) = self.consultations.told.pop_front() {
+            return Some(Order::Explain(explanation));
+        }
         if let Some(order) = self.prepared(now) {
             return Some(order);
         }
@@ -202,8 +223,15 @@ impl Engine {
                 self.queue.remove(&key);
                 continue;
             };
-            match self.cycle.decide(&mut self.snapshot, id) {
+            let heard = self.consultations.heard(&key, &uid);
+            match self.cycle.decide_hearing(&mut self.snapshot, id, heard) {
+                Decision::Consult { nodes } => {
+                    let names = nodes.iter().map(|node| self.snapshot.node_name(*node));
+                    let nodes = names.map(str::to_owned).collect();
+                    return Some(Order::Consult { key, uid, nodes });
+                }
                 Decision::Bind { node, volumes } => {
+                    self.consultations.end(&key);
                     self.snapshot.assume(id, node);
                     self.note(Event::PodPlaced, Some(node));
                     let node = self.snapshot.node_name(node).to_owned();
@@ -215,6 +243,19 @@ impl Engine {
                     preemption,
                     keeps_nomination,
                 } => {
+                    if let Some(preemption) = &preemption
+                        && let Some(order) = self.ask_before(&key, &uid, preemption)
+                    {
+                        let proposal = Proposal {
+                            uid,
+                            message,
+                            by,
+                            preemption: preemption.clone(),
+                        };
+                        self.consultations.propose(key, proposal);
+                        return Some(order);
+                    }
+                    self.consultations.end(&key);
                     self.queue.refused(&key, by, now);
                     let explanation = self.explain(key, message, preemption, keeps_nomination, now);
                     return Some(Order::Explain(explanation));
@@ -246,6 +287,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// How many pods wait in each queue.
+    pub fn waiting(&self) -> [(&'static str, usize); 3] {
+        self.queue.lengths()
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
@@ -282,6 +328,7 @@ impl Engine {
             uid: row.uid,
             key,
             message,
+            is_error: false,
             nominated: None,
             victims: Vec::new(),
             demoted: Vec::new(),
@@ -340,12 +387,14 @@ impl Engine {
             return Order::Bind { key, uid, node };
         }
         self.cycle.volumes.assume(&plan);
+        let row = self.snapshot.pod(&key);
+        let timeout = row.map_or(0, |row| self.cycle.volumes_timeout_seconds(row));
         let waiting = Preparing {
             uid: uid.clone(),
             node: node.clone(),
             asked: plan.provision.clone(),
             seen: BTreeSet::new(),
-            deadline: now + VOLUMES_TIMEOUT,
+            deadline: now + SignedDuration::from_secs(timeout),
         };
         self.preparing.insert(key.clone(), waiting);
         Order::Prepare {
@@ -461,6 +510,7 @@ impl Engine {
 
     fn remove_pod(&mut self, key: &PodKey) {
         self.queue.remove(key);
+        self.consultations.end(key);
         self.forget_volumes(key);
         let id = self.snapshot.pod_id(key);
         let nominated = id.and_then(|id| self.snapshot.nomination(id));

@@ -34,6 +34,8 @@ pub fn explain(config: Config, changes: Vec<Change>, key: &PodKey) -> Option<Exp
     let nodes = cycle.verdicts(&mut snapshot, id);
     let (outcome, victims) = match cycle.decide(&mut snapshot, id) {
         Decision::Bind { node, .. } => (Ok(snapshot.node_name(node).to_owned()), Vec::new()),
+        // Only decisions that hear extenders ask for them.
+        Decision::Consult { .. } => (Err("extenders are not asked".to_owned()), Vec::new()),
         Decision::Unschedulable {
             message,
             preemption,

@@ -26,7 +26,7 @@ pub enum Event {
 use Event as E;
 
 /// The plugins with what may change their answers from no to yes (beside a new node, which is in all).
-const HINTS: [(Plugin, &[Event]); 11] = [
+const HINTS: [(Plugin, &[Event]); 12] = [
     (Plugin::NodeUnschedulable, &[E::NodeTaints]),
     (Plugin::TaintToleration, &[E::NodeTaints]),
     (Plugin::NodeAffinity, &[E::NodeLabels]),
@@ -69,6 +69,24 @@ const HINTS: [(Plugin, &[Event]); 11] = [
             E::NodeLabels,
             E::NamespaceLabels,
             E::NominationGone,
+        ],
+    ),
+    // What it looks at is not known.
+    (
+        Plugin::Extender,
+        &[
+            E::NodeGone,
+            E::NodeLabels,
+            E::NodeTaints,
+            E::NodeAmounts,
+            E::PodGone,
+            E::PodPlaced,
+            E::NominationGone,
+            E::NamespaceLabels,
+            E::Claims,
+            E::Volumes,
+            E::StorageClasses,
+            E::VolumeLimits,
         ],
     ),
 ];

@@ -10,16 +10,20 @@
 //!    ▲                                                  │ no node
 //!    └── hints: which change may help whom ◀── Explain ◀┴── preempt: whom to stop
 //! ```
+//!
+//! Extenders, which are servers outside, are asked by the shell between two decisions for one pod (`extender`).
 
 pub mod cross;
 pub mod cycle;
 pub mod demand;
 pub mod engine;
 pub mod explain;
+pub mod extender;
 pub mod hints;
 pub mod index;
 pub mod local;
 pub mod node;
+pub mod numbers;
 pub mod plugins;
 pub mod pod;
 pub mod preempt;
@@ -36,8 +40,9 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(
     client: kube::Client,
     config: profile::Config,
+    numbers: numbers::Numbers,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shell::run(client, config, shutdown).await;
+    shell::run(client, config, numbers, shutdown).await;
     Ok(())
 }

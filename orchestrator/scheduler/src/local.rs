@@ -168,8 +168,15 @@ impl Row {
     }
 }
 
-/// Why the node will not do, by itself.
+/// Why the node will not do, by itself. What the profile does not count is not asked of it.
 pub fn refuse(demand: &Local, profile: &Profile, view: NodeView) -> Option<Refusal> {
+    let asked = &demand.requests.other;
+    if asked.keys().any(|name| profile.uncounted.has(name)) {
+        let mut counted = demand.clone();
+        let other = &mut counted.requests.other;
+        other.retain(|name, _| !profile.uncounted.has(name));
+        return refuse(&counted, profile, view);
+    }
     let on = FILTERS
         .iter()
         .filter(|(plugin, _)| profile.filters(*plugin));

@@ -9,7 +9,7 @@ use super::index::NodeId;
 use super::local;
 use super::plugins::{Plugin, Refusal};
 use super::pod::{PodKey, PodRow};
-use super::profile::Profile;
+use super::profile::{Candidates, Profile};
 use super::snapshot::{NodeView, PodId, Snapshot, Usage, draw};
 use api::selector::LabelSelector;
 
@@ -65,11 +65,6 @@ struct Cost {
     started: Reverse<i64>,
 }
 
-/// At least so many nodes are tried, where each trial costs much, …
-const TRIED_LEAST: usize = 100;
-/// … and this share of the nodes, in percent.
-const TRIED_PERCENT: usize = 10;
-
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
@@ -103,6 +98,12 @@ impl Budgets {
             .collect();
         gone.iter().for_each(|key| self.remove(key));
         budgets.into_iter().for_each(|budget| self.set(budget));
+    }
+
+    /// How many budgets are violated when these pods are stopped.
+    pub fn violations(&self, pods: &[&PodRow]) -> usize {
+        let (violating, _) = self.violating(pods);
+        violating.into_iter().filter(|violates| *violates).count()
     }
 
     /// Which of `pods`, in their order, would violate a budget; and whether any has one.
@@ -140,7 +141,7 @@ pub(super) struct Idle {
     pub keeps_nomination: bool,
 }
 
-/// The pods to stop, or why stopping any would not help.
+/// The pods to stop, or why stopping any would not help. Nodes that an extender has spared are not looked at.
 pub(super) fn preempt(
     cycle: &mut Cycle,
     snapshot: &mut Snapshot,
@@ -211,7 +212,7 @@ fn cheapest(
     let mut given: BTreeMap<Refusal, usize> = BTreeMap::new();
     for node in 0..row.entries.len() {
         let lasting = row.refusal(row.entries[node].verdict);
-        if snapshot.view(node).is_none() {
+        if snapshot.view(node).is_none() || pod.spared.contains(&node) {
             continue;
         }
         if lasting.is_none_or(|refusal| refusal.lasting) {
@@ -294,13 +295,14 @@ fn cheapest_of_some(
     pod: &Candidate,
 ) -> Result<(NodeId, Vec<PodId>), Given> {
     let width = snapshot.width();
-    let most = TRIED_LEAST.max(snapshot.live_nodes() * TRIED_PERCENT / 100);
+    let Candidates { percent, least } = cycle.profile(pod).candidates;
+    let most = least.max(snapshot.live_nodes() * percent / 100);
     let start = usize::try_from(draw(&pod.row.uid) % width.max(1) as u64).unwrap_or(0);
     let mut best: Option<(Cost, NodeId, Vec<PodId>)> = None;
     let mut given: BTreeMap<Refusal, usize> = BTreeMap::new();
     let mut found = 0;
     for node in (start..width).chain(0..start) {
-        if snapshot.view(node).is_none() {
+        if snapshot.view(node).is_none() || pod.spared.contains(&node) {
             continue;
         }
         if found >= most {

@@ -1,8 +1,11 @@
 //! Profiles: how pods of one `schedulerName` are placed. Pure.
 
+pub mod extenders;
 pub mod file;
 
+use super::demand::Spread;
 use super::plugins::Plugin;
+use extenders::Extender;
 
 /// The scheduler's settings.
 #[derive(Clone, Debug)]
@@ -12,6 +15,8 @@ pub struct Config {
     pub first_pause_ms: i64,
     /// The longest, in milliseconds.
     pub longest_pause_ms: i64,
+    /// Servers that have a say as well.
+    pub extenders: Vec<Extender>,
 }
 
 /// One profile.
@@ -29,6 +34,38 @@ pub struct Profile {
     pub hard_affinity_weight: i64,
     /// Wishes of pods that are placed do not count for those that come.
     pub ignores_wishes_of_placed: bool,
+    /// Of the nodes that will do, at most this share of all nodes is rated, in percent; zero: all are.
+    pub rated_percent: usize,
+    pub candidates: Candidates,
+    /// How long volumes may take, in seconds.
+    pub volumes_timeout_seconds: i64,
+    pub uncounted: Uncounted,
+    /// Of pods that have no constraints of their own; their selectors are not used.
+    pub constraints: Vec<Spread>,
+}
+
+/// Where stopping pods is tried, if each trial costs much: on so many nodes at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// Of all nodes.
+    pub percent: usize,
+    pub least: usize,
+}
+
+/// Resources that a node need not have: others count them.
+#[derive(Clone, Debug, Default)]
+pub struct Uncounted {
+    pub names: Vec<String>,
+    /// What names begin with, before the slash.
+    pub groups: Vec<String>,
+}
+
+impl Uncounted {
+    pub fn has(&self, name: &str) -> bool {
+        let group = name.split_once('/').map(|(group, _)| group);
+        self.names.iter().any(|it| it == name)
+            || group.is_some_and(|group| self.groups.iter().any(|it| it == group))
+    }
 }
 
 /// How much each score counts; 0 is off.
@@ -71,6 +108,7 @@ impl Default for Config {
             profiles: vec![Profile::named(DEFAULT_SCHEDULER)],
             first_pause_ms: 10,
             longest_pause_ms: 10_000,
+            extenders: Vec::new(),
         }
     }
 }
@@ -98,6 +136,14 @@ impl Profile {
             balanced: vec!["cpu".to_owned(), "memory".to_owned()],
             hard_affinity_weight: 1,
             ignores_wishes_of_placed: false,
+            rated_percent: 0,
+            candidates: Candidates {
+                percent: 10,
+                least: 100,
+            },
+            volumes_timeout_seconds: 600,
+            uncounted: Uncounted::default(),
+            constraints: Vec::new(),
         }
     }
 

@@ -133,9 +133,23 @@ impl Queue {
         }
     }
 
+    /// The pod was popped, and is to be decided about anew at once.
+    pub fn again(&mut self, key: &PodKey) {
+        self.activate(key.clone());
+    }
+
     /// Whether pods wait for a change.
     pub fn has_refused(&self) -> bool {
         !self.unschedulable.is_empty()
+    }
+
+    /// How many pods are in each queue, by Kubernetes' names of them.
+    pub fn lengths(&self) -> [(&'static str, usize); 3] {
+        [
+            ("active", self.active.len()),
+            ("backoff", self.backing_off.len()),
+            ("unschedulable", self.unschedulable.len()),
+        ]
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {

@@ -2,7 +2,7 @@
 //! conditions. One task owns the engine; it decides one pod at a time while earlier bindings are
 //! under way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,13 +12,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Bound, Engine, Explanation, Order, Victim};
+use super::extender::Said;
+use super::numbers::{Ending, Numbers};
 use super::pod::{PodKey, PodRow};
 use super::profile::Config;
 use super::volumes::Plan;
 use super::volumes::objects::SELECTED_NODE;
 use api::meta::timestamp;
 use client::{About, ClientError, Kind, PatchKind, Recorder, Verbs};
+use extend::Extenders;
 
+mod extend;
 mod watches;
 
 /// Bindings under way at a time.
@@ -27,22 +31,36 @@ const CONCURRENT: usize = 64;
 const DRAIN: usize = 256;
 
 /// Runs until `shutdown`.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
+pub async fn run(
+    client: kube::Client,
+    config: Config,
+    numbers: Numbers,
+    shutdown: CancellationToken,
+) {
     let (changes, mut delivered) = mpsc::channel(DRAIN);
     let _watches = watches::start(&client, &changes);
     let binder = Binder {
         recorder: Recorder::start(client.clone(), "default-scheduler"),
         verbs: Verbs::new(client),
+        extenders: Extenders::new(&config.extenders).await,
     };
     let mut engine = Engine::new(config);
     let mut running: JoinSet<Ended> = JoinSet::new();
     loop {
         while running.len() < CONCURRENT
-            && let Some(order) = engine.next(Timestamp::now())
+            && let Some((began, order)) = decide(&mut engine)
         {
-            let binder = binder.clone();
-            running.spawn(async move { binder.carry_out(order).await });
+            let (binder, numbers) = (binder.clone(), numbers.clone());
+            running.spawn(async move {
+                let explains = matches!(order, Order::Explain(_));
+                let ended = binder.carry_out(order).await;
+                if let Some(result) = result(explains, &ended.outcome) {
+                    numbers.attempted(result, began.elapsed());
+                }
+                ended
+            });
         }
+        numbers.waiting(engine.waiting());
         let wait = wait(&engine, running.len());
         tokio::select! {
             biased;
@@ -55,8 +73,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
                 }
             }
             Some(ended) = running.join_next() => match ended {
-                Ok(Some((key, uid, bound))) => engine.bound(&key, &uid, bound, Timestamp::now()),
-                Ok(None) => {}
+                Ok(ended) => take_in(&mut engine, ended, Timestamp::now()),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
@@ -65,8 +82,45 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     }
 }
 
-/// What a binding came to; nothing for an explanation.
-type Ended = Option<(PodKey, String, Bound)>;
+/// What an order came to, for that pod and uid.
+struct Ended {
+    key: PodKey,
+    uid: String,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// There is nothing to be taken in.
+    Told,
+    Bound(Bound),
+    Consulted(Result<Said, String>),
+    Agreed(Result<Option<Vec<String>>, String>),
+}
+
+/// The next order, and when its decision began.
+fn decide(engine: &mut Engine) -> Option<(Instant, Order)> {
+    let began = Instant::now();
+    Some((began, engine.next(Timestamp::now())?))
+}
+
+/// What came of a decision. Volumes that are being made, and extenders that are asked, leave it open.
+fn result(explains: bool, outcome: &Outcome) -> Option<Ending> {
+    match outcome {
+        Outcome::Bound(Bound::Done) => Some(Ending::Scheduled),
+        Outcome::Bound(Bound::Failed(_)) => Some(Ending::Error),
+        _ => explains.then_some(Ending::Unschedulable),
+    }
+}
+
+fn take_in(engine: &mut Engine, ended: Ended, now: Timestamp) {
+    let Ended { key, uid, outcome } = ended;
+    match outcome {
+        Outcome::Told => {}
+        Outcome::Bound(bound) => engine.bound(&key, &uid, bound, now),
+        Outcome::Consulted(said) => engine.consulted(&key, &uid, said, now),
+        Outcome::Agreed(agreed) => engine.agreed(&key, &uid, agreed, now),
+    }
+}
 
 fn wait(engine: &Engine, running: usize) -> Duration {
     const LONGEST: Duration = Duration::from_secs(3600);
@@ -84,36 +138,75 @@ fn wait(engine: &Engine, running: usize) -> Duration {
 struct Binder {
     verbs: Verbs,
     recorder: Recorder,
+    extenders: Extenders,
 }
 
 impl Binder {
     async fn carry_out(&self, order: Order) -> Ended {
-        match order {
+        let (key, uid, outcome) = match order {
             Order::Bind { key, uid, node } => {
                 let bound = self.bind(&key, &uid, &node).await;
-                Some((key, uid, bound))
+                (key, uid, Outcome::Bound(bound))
             }
             Order::Prepare {
                 key,
                 uid,
                 node,
                 plan,
-            } => match self.prepare(&plan, &node).await {
-                Ok(()) => None,
-                Err(error) => {
-                    tracing::info!(?key, node, %error, "volumes not prepared");
-                    let found = self.look_again(&key).await;
-                    Some((key, uid, Bound::Failed(found)))
-                }
-            },
+            } => {
+                let outcome = match self.prepare(&plan, &node).await {
+                    Ok(()) => Outcome::Told,
+                    Err(error) => {
+                        tracing::info!(?key, node, %error, "volumes not prepared");
+                        Outcome::Bound(Bound::Failed(self.look_again(&key).await))
+                    }
+                };
+                (key, uid, outcome)
+            }
             Order::Explain(explanation) => {
+                let (key, uid) = (explanation.key.clone(), explanation.uid.clone());
                 self.explain(explanation).await;
-                None
+                (key, uid, Outcome::Told)
+            }
+            Order::Consult { key, uid, nodes } => {
+                let said = self.extenders.consult(&self.verbs, &key, &uid, nodes).await;
+                (key, uid, Outcome::Consulted(said))
+            }
+            Order::ConsultPreemption {
+                key,
+                uid,
+                node,
+                victims,
+                violations,
+            } => {
+                let (pod, victims) = ((&key, &*uid), (&*victims, violations));
+                let agreed = self.extenders.agree(&self.verbs, pod, &node, victims).await;
+                (key, uid, Outcome::Agreed(agreed))
+            }
+        };
+        Ended { key, uid, outcome }
+    }
+
+    async fn bind(&self, key: &PodKey, uid: &str, node: &str) -> Bound {
+        let (namespace, name) = key;
+        let bound = match self.extenders.bind(&self.verbs, key, uid, node).await {
+            Some(bound) => bound,
+            None => self.bind_here(key, uid, node).await,
+        };
+        match bound {
+            Ok(()) => {
+                let text = format!("Successfully assigned {namespace}/{name} to {node}");
+                self.recorder.normal(about(key, uid), "Scheduled", text);
+                Bound::Done
+            }
+            Err(error) => {
+                tracing::info!(namespace, name, node, error, "not bound");
+                Bound::Failed(self.look_again(key).await)
             }
         }
     }
 
-    async fn bind(&self, key: &PodKey, uid: &str, node: &str) -> Bound {
+    async fn bind_here(&self, key: &PodKey, uid: &str, node: &str) -> Result<(), String> {
         let (namespace, name) = key;
         let binding = json!({
             "apiVersion": "v1",
@@ -121,21 +214,10 @@ impl Binder {
             "metadata": {"namespace": namespace, "name": name, "uid": uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
-        match self
+        let created = self
             .verbs
-            .create(Kind::POD, namespace, (name, "binding"), &binding)
-            .await
-        {
-            Ok(_) => {
-                let text = format!("Successfully assigned {namespace}/{name} to {node}");
-                self.recorder.normal(about(key, uid), "Scheduled", text);
-                Bound::Done
-            }
-            Err(error) => {
-                tracing::info!(namespace, name, node, %error, "not bound");
-                Bound::Failed(self.look_again(key).await)
-            }
-        }
+            .create(Kind::POD, namespace, (name, "binding"), &binding);
+        created.await.map(drop).map_err(|error| error.to_string())
     }
 
     /// The pod as the server has it. Until it is known, the pod keeps its place: it may be bound.
@@ -195,6 +277,7 @@ impl Binder {
             key,
             uid,
             message,
+            is_error,
             changed,
             nominated,
             victims,
@@ -213,7 +296,7 @@ impl Binder {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
                 "status": "False",
-                "reason": "Unschedulable",
+                "reason": if is_error { "SchedulerError" } else { "Unschedulable" },
                 "message": message,
                 "lastTransitionTime": timestamp(Timestamp::now()),
             }]);

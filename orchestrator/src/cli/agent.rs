@@ -29,9 +29,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Run this machine as a node of a cluster.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The API server, for example https://10.0.0.1:6443.
-    #[arg(long, required_unless_present = "reset")]
-    server: Option<http::Uri>,
+    /// The API server, for example https://10.0.0.1:6443; of several servers all, with commas between
+    /// them: one is asked, and the next one when that does not answer.
+    #[arg(
+        long,
+        value_name = "URL[,URL]",
+        value_delimiter = ',',
+        required_unless_present = "reset"
+    )]
+    server: Vec<http::Uri>,
 
     /// What `orchestrator token create` printed, or the server keeps in <data-dir>/node-token; needed
     /// until the node has joined, and again if its certificate has ended while it was off.
@@ -302,7 +308,7 @@ fn agent_config(args: Args, node_name: String) -> anyhow::Result<AgentConfig> {
     };
     api::amounts::add(&mut reserved.amounts, &args.kube_reserved);
     Ok(AgentConfig {
-        server: args.server.context("--server is missing")?,
+        servers: args.server,
         token,
         node_name,
         node_ips: node_ips(&args.node_ip)?,

@@ -71,7 +71,12 @@ const TIMES: Times = Times {
 const HEAD_BYTES: u32 = 64 * 1024;
 /// HTTP/2: requests at once on one connection. Watches of one client share a connection.
 const STREAMS: u32 = 1000;
-const STRANGER_STREAMS: u32 = 16;
+/// Holders of tokens come without a certificate too, and a client such as kube-rs, which keeps to one
+/// connection, waits for ever with a watch that is one too many. All heads of a connection together may take
+/// no more than sixteen long ones.
+const STRANGER_STREAMS: u32 = 50;
+const STRANGER_HEAD_BYTES: u32 = 20 * 1024;
+const _: () = assert!(STRANGER_STREAMS * STRANGER_HEAD_BYTES <= 16 * HEAD_BYTES);
 /// HTTP/2: bytes of bodies that a client may send before the server has asked for them.
 const WINDOW_BYTES: u32 = 256 * 1024;
 const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
@@ -463,9 +468,9 @@ where
     B::Data: Send,
     B::Error: Into<Failure>,
 {
-    let (streams, window) = match ends.stranger {
-        true => (STRANGER_STREAMS, STRANGER_WINDOW_BYTES),
-        false => (STREAMS, WINDOW_BYTES),
+    let (streams, window, head) = match ends.stranger {
+        true => (STRANGER_STREAMS, STRANGER_WINDOW_BYTES, STRANGER_HEAD_BYTES),
+        false => (STREAMS, WINDOW_BYTES, HEAD_BYTES),
     };
     // Streams that are opened and reset at once are counted by h2 itself, which ends a connection
     // that has too many of them.
@@ -475,7 +480,7 @@ where
         .max_concurrent_streams(streams)
         .initial_stream_window_size(window)
         .initial_connection_window_size(window)
-        .max_header_list_size(HEAD_BYTES)
+        .max_header_list_size(head)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);

@@ -134,6 +134,7 @@ impl Controllers {
             let (task, _) = self.running.swap_remove(index);
             let ending = Ending::Failed {
                 creating,
+                conflict: matches!(error, ClientError::Conflict(_)),
                 message: error.to_string(),
             };
             self.engine.finished(&task, ending, api.now);
@@ -297,6 +298,9 @@ impl Scheduler {
                 return true;
             }
             Order::Prepare { .. } => unreachable!("no pod of the simulation has claims"),
+            Order::Consult { .. } | Order::ConsultPreemption { .. } => {
+                unreachable!("the simulation has no extenders")
+            }
         };
         let name = Key::new(&key.0, &key.1);
         let lost = rng.chance(faults.after);

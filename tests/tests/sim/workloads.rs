@@ -199,7 +199,8 @@ fn an_update_never_takes_more_stateful_pods_away_than_it_may() {
                 with_image("image:2"),
             );
             let mut updated = 0;
-            for _ in 0..20_000 {
+            // 20,000 steps are half a minute: a pause after failures may be longer.
+            for _ in 0..200_000 {
                 cluster.trouble(1, HONEST);
                 let members = members(&cluster);
                 let serving = members.iter().filter(|(_, serves)| *serves).count();

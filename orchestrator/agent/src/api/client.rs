@@ -18,9 +18,11 @@ use hyper_util::client::legacy::{self, ResponseFuture, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
+use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tower::{Service, ServiceBuilder};
 
+use super::servers::AnyServer;
 use crate::node::join::Membership;
 use sys::Shutdown;
 use sys::certificates::{self, CertificateError};
@@ -43,16 +45,17 @@ pub enum ClientError {
 #[derive(Debug, Clone, Copy)]
 pub struct Multiplexed(pub bool);
 
-/// A client of the server; until shutdown it takes over the certificates that `renewed` brings.
+/// A client of the servers, of which one is asked until it does not answer; there is at least one. Until
+/// shutdown it takes over the certificates that `renewed` brings.
 pub fn start(
-    server: &http::Uri,
+    servers: &[http::Uri],
     mut renewed: watch::Receiver<Membership>,
     multiplexed: Multiplexed,
     shutdown: &Shutdown,
 ) -> Result<Client, ClientError> {
-    let first = connections(server, &renewed.borrow_and_update(), multiplexed)?;
+    let first = connections(servers, &renewed.borrow_and_update(), multiplexed)?;
     let (sender, current) = watch::channel(first);
-    let (own, shutdown) = (server.clone(), shutdown.clone());
+    let (own, shutdown) = (servers.to_vec(), shutdown.clone());
     tokio::spawn(async move {
         let renewing = async {
             while renewed.changed().await.is_ok() {
@@ -70,7 +73,7 @@ pub fn start(
             () = shutdown.requested() => {}
         }
     });
-    let settings = Config::new(server.clone());
+    let settings = Config::new(servers.first().cloned().unwrap_or_default());
     let service = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
         .map_request(|mut request: Request<Body>| {
@@ -79,6 +82,11 @@ pub fn start(
         })
         .service(Newest { current });
     Ok(ClientBuilder::new(service, settings.default_namespace).build())
+}
+
+/// The name of the servers' own Service, whichever of them it is.
+fn service_name(_: &http::Uri) -> Result<ServerName<'static>, tower::BoxError> {
+    Ok(ServerName::try_from("kubernetes.default.svc")?)
 }
 
 /// What an agent calls itself: the manager of the fields that it writes, by the name that Kubernetes' has.
@@ -109,11 +117,11 @@ impl Service<Request<Body>> for Newest {
 
 /// Connections that show the member's certificate.
 fn connections(
-    server: &http::Uri,
+    servers: &[http::Uri],
     member: &Membership,
     Multiplexed(multiplexed): Multiplexed,
 ) -> Result<Connections, ClientError> {
-    let mut settings = Config::new(server.clone());
+    let mut settings = Config::new(servers.first().cloned().unwrap_or_default());
     settings.root_cert = Some(vec![certificates::der_of(&member.authority)?]);
     let credentials = &member.credentials;
     settings.auth_info.client_certificate_data = Some(STANDARD.encode(&credentials.certificate));
@@ -126,9 +134,15 @@ fn connections(
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
+    let connector = AnyServer::new(connector, servers);
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)
         .https_or_http();
+    let tls = match servers {
+        [_] => tls,
+        // Every server's certificate has this name, and each its own address.
+        _ => tls.with_server_name_resolver(service_name),
+    };
     let connector = match multiplexed {
         true => tls.enable_http2().wrap_connector(connector),
         false => tls.enable_http1().wrap_connector(connector),

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod events;
 pub mod serve;
+pub mod servers;
 pub mod sources;
 pub mod watched;

@@ -23,6 +23,7 @@ use super::drain::Nodes;
 use super::health_checks::HealthChecks;
 use crate::dns::{Directory, Part};
 use crate::metrics::Metrics;
+use crate::node::register::Listed;
 use datapath::names::Names;
 use datapath::object::Programs;
 use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
@@ -61,8 +62,8 @@ pub struct Hearers {
 pub struct OwnNode {
     /// The pod range that the control plane gives it; first what an earlier run was given.
     pub range: watch::Sender<Option<String>>,
-    /// Its addresses; None while it has no Node.
-    pub addrs: watch::Sender<Option<Addrs>>,
+    /// What its Node says; None while it has none.
+    pub listed: watch::Sender<Option<Listed>>,
 }
 
 /// What the owner of the datapath tells others.
@@ -402,9 +403,9 @@ pub fn start_nodes(
             let other = key.name().to_owned();
             let view = NodeView::from_object(node).filter(|_| !gone);
             if other == name {
-                let addrs = view.as_ref().map(|view| view.addrs);
-                own.addrs
-                    .send_replace((!gone).then(|| addrs.unwrap_or_default()));
+                let addrs = view.as_ref().map(|view| view.addrs).unwrap_or_default();
+                own.listed
+                    .send_replace((!gone).then(|| Listed::of(node, addrs)));
             }
             Change::Node(other, view)
         };

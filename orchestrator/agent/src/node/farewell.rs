@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ impl Farewell {
         let end = Instant::now() + self.grace;
         let ordinary = end.checked_sub(self.critical_grace).unwrap_or(end);
         for (critical, until) in [(false, ordinary), (true, end)] {
-            ask(running, critical);
+            ask(running, critical, until - Instant::now());
             while Instant::now() < until && is_any(running, critical) {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -56,11 +57,11 @@ impl Farewell {
     }
 }
 
-fn ask(running: &Running, critical: bool) {
+fn ask(running: &Running, critical: bool, grace: Duration) {
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
     for (uid, pod) in running.pods() {
         if !pod.containers.is_empty() && is_critical(&pod.pod) == critical {
-            let message = MESSAGE.to_owned();
-            running.evict(&uid, Eviction { message });
+            running.evict(&uid, Eviction::shut_down(MESSAGE.to_owned(), grace));
         }
     }
 }
@@ -128,7 +129,13 @@ mod tests {
         );
         running.forget("web");
         wake.notified().await;
-        assert_eq!(running.take_eviction("dns").expect("now").message, MESSAGE);
+        let eviction = running.take_eviction("dns").expect("now");
+        assert_eq!(
+            (eviction.reason, &*eviction.message),
+            ("Terminated", MESSAGE)
+        );
+        let grace = eviction.most_grace.as_secs();
+        assert!(grace > 20, "its own and what the others left: {grace}");
         running.forget("dns");
         saying.await.expect("it ends when nothing runs any more");
     }

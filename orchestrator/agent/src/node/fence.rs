@@ -127,12 +127,7 @@ fn end(running: &Running, pods: &BTreeMap<String, RunningPod>, which: impl Fn(&P
         let name = pod.pod.metadata.name.as_deref().unwrap_or_default();
         tracing::warn!(name, uid, "this node is cut off: the pod is ended here");
         let message = "The node was cut off from the API server, and the pod may run elsewhere.";
-        running.evict(
-            uid,
-            Eviction {
-                message: message.to_owned(),
-            },
-        );
+        running.evict(uid, Eviction::under_pressure(message.to_owned()));
         for container in &pod.containers {
             if let Err(error) = kill(container) {
                 tracing::debug!(%error, uid, "a container had ended already");

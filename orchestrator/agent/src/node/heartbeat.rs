@@ -16,7 +16,7 @@ use tokio::time::error::Elapsed;
 
 use super::fence::{FAST_LEASE, FAST_RENEWAL, Fence, is_fast};
 use super::join::Membership;
-use super::register::{self, Health, NodeFacts};
+use super::register::{self, Health, Listed, NodeFacts, Uncopied};
 use super::running::Running;
 use datapath::Addrs;
 use sys::Shutdown;
@@ -42,8 +42,8 @@ pub struct News {
     /// Its addresses; of these it tells those that its certificate names.
     pub addrs: watch::Receiver<Addrs>,
     pub membership: watch::Receiver<Membership>,
-    /// Its addresses as the API lists them: what others have written there is put right.
-    pub listed: watch::Receiver<Option<Addrs>>,
+    /// What the API lists of it: addresses that others have written are put right, extended resources copied.
+    pub listed: watch::Receiver<Option<Listed>>,
     pub health: watch::Receiver<Health>,
     /// Which pods run: some want more of the lease.
     pub running: Arc<Running>,
@@ -92,7 +92,8 @@ pub async fn run(
             }
             changed = listed.changed() => {
                 if changed.is_err() { break }
-                let is_wrong = listed.borrow_and_update().is_some_and(|it| it != facts.addrs);
+                let seen = listed.borrow_and_update().clone();
+                let is_wrong = seen.is_some_and(|it| it.is_wrong(facts.addrs));
                 due = if is_wrong { due.min(Instant::now() + CORRECTION_PAUSE) } else { due };
                 continue;
             }
@@ -102,7 +103,9 @@ pub async fn run(
         let member = membership.borrow_and_update().clone();
         facts.volumes_in_use.clone_from(&in_use.borrow_and_update());
         facts.addrs = member.named(*addrs.borrow_and_update());
-        match tokio::time::timeout(PATIENCE, tell(&client, &facts, &now, &mut node)).await {
+        let said = (&now, &uncopied(&listed));
+        let told = tell(&client, &facts, said, &mut node);
+        match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
                 retry = FIRST_RETRY;
@@ -125,6 +128,14 @@ pub async fn run(
     lease.abort();
 }
 
+/// What of the capacity is to be copied.
+fn uncopied(listed: &watch::Receiver<Option<Listed>>) -> Uncopied {
+    let seen = listed.borrow();
+    seen.as_ref()
+        .map(|it| it.uncopied.clone())
+        .unwrap_or_default()
+}
+
 fn why<T>(outcome: Result<Result<T, kube::Error>, Elapsed>) -> String {
     match outcome {
         Ok(Err(error)) => error.to_string(),
@@ -140,7 +151,7 @@ fn is_unauthorized<T>(outcome: &Result<Result<T, kube::Error>, Elapsed>) -> bool
 async fn tell(
     client: &Client,
     facts: &NodeFacts,
-    health: &Health,
+    (health, uncopied): (&Health, &Uncopied),
     node: &mut Option<Node>,
 ) -> Result<(), kube::Error> {
     if node.is_none() {
@@ -151,7 +162,7 @@ async fn tell(
         .and_then(|status| status.conditions.clone())
         .unwrap_or_default();
     let now = Timestamp::now();
-    let written = register::write_status(client, facts, health, &known, now).await?;
+    let written = register::write_status(client, facts, health, (&known, uncopied), now).await?;
     *node = Some(written);
     Ok(())
 }

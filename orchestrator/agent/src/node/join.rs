@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use api::join_token::JoinToken;
@@ -128,7 +130,8 @@ fn tenth(range: IpNetwork) -> Option<IpAddr> {
 /// Who asks, and whom.
 #[derive(Debug, Clone)]
 pub struct Applicant {
-    pub server: http::Uri,
+    /// Asked in turn until one answers; at least one.
+    pub servers: Vec<http::Uri>,
     pub token: Option<String>,
     pub node_name: String,
     pub node_ips: Addrs,
@@ -316,7 +319,7 @@ async fn ask(applicant: &Applicant, proof: Proof<'_>) -> Result<Membership, Join
     let Registration { labels, taints } = &applicant.registration;
     let body = serde_json::json!({ "nodeName": applicant.node_name, "csr": request,
         "labels": labels, "taints": taints });
-    let answer = post(&applicant.server, proof, body.to_string()).await?;
+    let answer = post_to_any(&applicant.servers, proof, &body.to_string()).await?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|e| JoinError::Refused(format!("its answer does not read: {e}")))?;
     let membership = Membership {
@@ -366,6 +369,34 @@ fn keep(membership: &Membership, data_dir: &Path) -> Result<(), JoinError> {
 
 fn read_token(token: &str) -> Result<JoinToken, JoinError> {
     JoinToken::parse(token).ok_or(JoinError::BadToken)
+}
+
+/// A server that does not answer for so long is left for the next one.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The answer of the first server that can be reached.
+async fn post_to_any(
+    servers: &[http::Uri],
+    proof: Proof<'_>,
+    body: &str,
+) -> Result<bytes::Bytes, JoinError> {
+    if let [only] = servers {
+        return post(only, proof, body.to_owned()).await;
+    }
+    let mut away = None;
+    for server in servers {
+        match timeout(ANSWER_TIMEOUT, post(server, proof, body.to_owned())).await {
+            Ok(Err(unreachable @ JoinError::Unreachable { .. })) => away = Some(unreachable),
+            Ok(answered) => return answered,
+            Err(_) => {
+                away = Some(JoinError::Unreachable {
+                    server: server.clone(),
+                    why: "it does not answer in time".to_owned(),
+                });
+            }
+        }
+    }
+    Err(away.unwrap_or_else(|| JoinError::BadServer(http::Uri::default())))
 }
 
 /// One request over a connection that trusts only the cluster's authority.
@@ -547,7 +578,7 @@ mod tests {
         let now = jiff::Timestamp::now();
         let authority = certificates::Authority::create("test", now).expect("an authority");
         let applicant = |ips: &str| Applicant {
-            server: http::Uri::from_static("https://172.31.0.1:6443"),
+            servers: vec![http::Uri::from_static("https://172.31.0.1:6443")],
             token: None,
             node_name: "node-1".into(),
             node_ips: ips.parse().expect("addresses"),

@@ -1,10 +1,11 @@
 //! The node's own object, which joining has made: its labels and its status are kept true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSystemInfo};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -29,6 +30,17 @@ pub struct NodeFacts {
     pub volumes_in_use: BTreeSet<String>,
 }
 
+/// Extended resources whose allocatable amount is not that of the capacity, and what it is to be; none: it is to
+/// go. Others put them in a node's capacity, and its agent copies them, as kubelets do.
+pub type Uncopied = BTreeMap<String, Option<Quantity>>;
+
+/// What the API lists of this node that the agent has to put right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    pub addrs: Addrs,
+    pub uncopied: Uncopied,
+}
+
 /// Whether the node can run pods, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
@@ -36,6 +48,52 @@ pub struct Health {
     pub problems: Vec<String>,
     /// What the node is short of.
     pub pressures: BTreeSet<Pressure>,
+}
+
+impl Listed {
+    /// `addrs` are the addresses that the object says.
+    pub fn of(node: &Node, addrs: Addrs) -> Self {
+        let status = node.status.as_ref();
+        let capacity = status.and_then(|status| status.capacity.as_ref());
+        let allocatable = status.and_then(|status| status.allocatable.as_ref());
+        Self {
+            addrs,
+            uncopied: uncopied(capacity, allocatable),
+        }
+    }
+
+    /// Whether there is anything to put right, of a node that has these addresses.
+    pub fn is_wrong(&self, addrs: Addrs) -> bool {
+        self.addrs != addrs || !self.uncopied.is_empty()
+    }
+}
+
+fn uncopied(
+    capacity: Option<&BTreeMap<String, Quantity>>,
+    allocatable: Option<&BTreeMap<String, Quantity>>,
+) -> Uncopied {
+    let extended = |all: Option<&BTreeMap<String, Quantity>>| {
+        let all = all.into_iter().flatten();
+        let extended = all.filter(|(name, _)| is_extended(name));
+        let owned = extended.map(|(name, amount)| (name.clone(), amount.clone()));
+        owned.collect::<BTreeMap<_, _>>()
+    };
+    let (capacity, allocatable) = (extended(capacity), extended(allocatable));
+    let gone = allocatable
+        .keys()
+        .filter(|name| !capacity.contains_key(*name));
+    let gone = gone.map(|name| (name.clone(), None));
+    let other = capacity
+        .iter()
+        .filter(|(name, amount)| allocatable.get(*name) != Some(amount));
+    let other = other.map(|(name, amount)| (name.clone(), Some(amount.clone())));
+    gone.chain(other).collect()
+}
+
+/// A resource of a domain that is not Kubernetes' own.
+fn is_extended(name: &str) -> bool {
+    name.split_once('/')
+        .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
 }
 
 impl NodeFacts {
@@ -59,18 +117,21 @@ pub async fn register(client: &Client, facts: &NodeFacts) -> Result<Node, kube::
         .await
 }
 
-/// Writes the node's whole status; `known` are the conditions as the server has them.
+/// Writes the node's whole status; `known` are the conditions as the server has them, `uncopied` what others have
+/// put in the capacity.
 pub async fn write_status(
     client: &Client,
     facts: &NodeFacts,
     health: &Health,
-    known: &[NodeCondition],
+    (known, uncopied): (&[NodeCondition], &Uncopied),
     now: Timestamp,
 ) -> Result<Node, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let mut amounts = facts.capacity.quantities(facts.reserved.max_pods);
     amounts.extend(facts::huge_pages(Path::new(facts::HUGE_PAGES)));
-    let allocatable = facts.reserved.left(&amounts);
+    let left = facts.reserved.left(&amounts).into_iter();
+    let left = left.map(|(name, amount)| (name, Some(amount)));
+    let allocatable: Uncopied = uncopied.clone().into_iter().chain(left).collect();
     let internal = facts.addrs.iter();
     let internal = internal.map(|ip| json!({ "type": "InternalIP", "address": ip }));
     let hostname = json!({ "type": "Hostname", "address": facts.name });
@@ -221,6 +282,22 @@ mod tests {
         let second = conditions(&Health::default(), &first, at(9));
         assert_eq!(ready(&second).last_transition_time, Some(seconds(at(5))));
         assert_eq!(ready(&second).last_heartbeat_time, Some(seconds(at(9))));
+    }
+
+    #[test]
+    fn extended_resources_of_the_capacity_are_to_be_allocatable_and_go_with_it() {
+        let node = json!({"metadata": {"name": "n"}, "status": {
+            "capacity": {"cpu": "2", "example.com/dongle": "3", "example.com/same": "1"},
+            "allocatable": {"cpu": "1", "example.com/old": "5", "example.com/same": "1"},
+        }});
+        let node: Node = serde_json::from_value(node).expect("a node");
+        let listed = Listed::of(&node, Addrs::default());
+        let expected = [
+            ("example.com/dongle".to_owned(), Some(Quantity("3".into()))),
+            ("example.com/old".to_owned(), None),
+        ];
+        assert_eq!(listed.uncopied, expected.into());
+        assert!(!is_extended("attachable.kubernetes.io/x") && !is_extended("hugepages-2Mi"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
 
@@ -47,10 +47,49 @@ pub struct RunningContainer {
     pub started_at: Timestamp,
 }
 
-/// Why a pod must leave the node.
+/// Why a pod must leave the node, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
+    /// The reason in the pod's status.
+    pub reason: &'static str,
     pub message: String,
+    /// The node ends it, through no fault of the pod's: its condition DisruptionTarget says so (KEP-3329).
+    pub is_disruption: bool,
+    /// How long its containers have to end, at most.
+    pub most_grace: SignedDuration,
+}
+
+/// How long the containers of an evicted pod have to end: they take more than there is.
+const EVICTION_GRACE: SignedDuration = SignedDuration::from_secs(1);
+
+impl Eviction {
+    /// The node runs out of something.
+    pub fn under_pressure(message: String) -> Self {
+        Self {
+            is_disruption: true,
+            ..Self::over_limit(message)
+        }
+    }
+
+    /// The pod takes more than it may.
+    pub fn over_limit(message: String) -> Self {
+        Self {
+            reason: "Evicted",
+            message,
+            is_disruption: false,
+            most_grace: EVICTION_GRACE,
+        }
+    }
+
+    /// The node goes down.
+    pub fn shut_down(message: String, most_grace: SignedDuration) -> Self {
+        Self {
+            reason: "Terminated",
+            message,
+            is_disruption: true,
+            most_grace,
+        }
+    }
 }
 
 impl Running {

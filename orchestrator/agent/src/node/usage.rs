@@ -27,7 +27,7 @@ use api::annotations::DISK_BANDWIDTH;
 use api::samples::{self, ContainerSample, NodeSample, PodSample, Taken, Usage};
 use sys::Shutdown;
 
-pub use disk::{Disks, PodDisk, run as measure_disks};
+pub use disk::{ContainerDisk, Disks, PodDisk, VolumeDisk, run as measure_disks};
 pub use history::Rate;
 pub use machine::{Filesystem, INTERFACE, Interface, Machine};
 
@@ -42,9 +42,12 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Readings between two tries of a server that is away.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
-/// The newest reading; clones share it.
+/// The newest reading, and what was measured of disks; clones share them.
 #[derive(Clone)]
-pub struct Readings(watch::Sender<Arc<Reading>>);
+pub struct Readings {
+    newest: watch::Sender<Arc<Reading>>,
+    disks: Disks,
+}
 
 /// The node at one moment.
 #[derive(Debug, Default)]
@@ -75,22 +78,30 @@ pub struct ContainerReading {
 
 impl Default for Readings {
     fn default() -> Self {
-        Self(watch::Sender::new(Arc::default()))
+        Self {
+            newest: watch::Sender::new(Arc::default()),
+            disks: Disks::default(),
+        }
     }
 }
 
 impl Readings {
     pub fn newest(&self) -> Arc<Reading> {
-        self.0.borrow().clone()
+        self.newest.borrow().clone()
+    }
+
+    /// What pods take of disks, which is measured more rarely.
+    pub fn disks(&self) -> Disks {
+        self.disks.clone()
     }
 
     /// Makes this the newest one.
     pub fn show(&self, reading: Reading) {
-        self.0.send_replace(Arc::new(reading));
+        self.newest.send_replace(Arc::new(reading));
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Reading>> {
-        self.0.subscribe()
+        self.newest.subscribe()
     }
 }
 
@@ -230,7 +241,7 @@ const NODE: &str = "node";
 
 impl Sampler {
     fn read(&mut self, pods: BTreeMap<String, RunningPod>, now: Timestamp) -> Reading {
-        let machine = Machine::read(&self.data);
+        let machine = Machine::read(&self.data, Path::new(ENGINE_DATA));
         let rate = self.history.rate(NODE, now, machine.cpu_ns, None);
         let pods = pods.into_iter().map(|(uid, pod)| {
             let containers = pod.containers.into_iter();

@@ -16,6 +16,7 @@ use super::refuse::Refusal;
 use super::resize::{self, Pending};
 use super::shape::{self, Outcome};
 use crate::network::drain::{Drain, Progress};
+use crate::node::running::Eviction;
 use crate::runtime::{Container, Resources, Role, State};
 use datapath::Addrs;
 use end::Ending;
@@ -58,7 +59,7 @@ pub struct Memory {
     /// Why this node does not run the pod at all.
     pub refused: Option<Refusal>,
     /// Why the pod may not run on, though it could.
-    pub evicted: Option<String>,
+    pub evicted: Option<Eviction>,
     /// Why the pod does not get the amounts that its spec says.
     pub resize: Option<Pending>,
     /// When what still ran of a pod that has run to its end was told to end.

@@ -55,10 +55,10 @@ pub fn outcome(view: &View) -> Outcome {
             message: Some(format!("Pod was rejected: {}", refusal.message)),
         };
     }
-    if let Some(why) = &view.memory.evicted {
+    if let Some(eviction) = &view.memory.evicted {
         return Outcome::Failed {
-            reason: Some("Evicted".to_owned()),
-            message: Some(why.clone()),
+            reason: Some(eviction.reason.to_owned()),
+            message: Some(eviction.message.clone()),
         };
     }
     if active_deadline(view.pod).is_some_and(|deadline| deadline <= view.now) {

@@ -26,6 +26,9 @@ use datapath::Addrs;
 /// Conditions that are there only while a pod's amounts change.
 const RESIZE_CONDITIONS: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
+/// What a kubelet says of a container whose end it did not see: killed.
+const LOST_EXIT_CODE: i32 = 137;
+
 /// Where the pod is: facts of the node and of the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -47,6 +50,9 @@ pub fn status(view: &View, place: &Place) -> PodStatus {
     }
     let outcome = shape::outcome(view);
     let phase = phase(view, &outcome, &init, &main);
+    if matches!(phase, "Failed" | "Succeeded") {
+        end_the_lost(&mut init, &mut main);
+    }
     let (reason, message) = match &outcome {
         Outcome::Failed { reason, message } if phase == "Failed" => {
             (reason.clone(), message.clone())
@@ -91,6 +97,39 @@ fn pod_addrs(view: &View, place: &Place) -> Option<Addrs> {
     };
     let host = shape::host_network(view.pod).then_some(place.node_ips);
     host.or(view.memory.addrs).or_else(known)
+}
+
+/// What of a pod that has ended did not end by its own state was lost, as a kubelet says it: all containers of a
+/// pod that was initialized, and the init containers before the last one that began.
+fn end_the_lost(init: &mut [ContainerStatus], main: &mut [ContainerStatus]) {
+    let is_initialized = main.iter().any(has_run)
+        || init.last().is_none_or(|last| {
+            let state = last.state.as_ref();
+            let ended = state.and_then(|state| state.terminated.as_ref());
+            ended.is_some_and(|ended| ended.exit_code == 0) || last.started == Some(true)
+        });
+    let begun = init.iter().rposition(has_run).map_or(0, |last| last + 1);
+    let mains = main.iter_mut().filter(|_| is_initialized);
+    for status in init[..begun].iter_mut().chain(mains) {
+        let state = status.state.as_ref();
+        if state.is_some_and(|state| state.terminated.is_some()) {
+            continue;
+        }
+        let lost = ContainerStateTerminated {
+            container_id: status.container_id.clone(),
+            exit_code: LOST_EXIT_CODE,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some(
+                "The container could not be located when the pod was terminated".to_owned(),
+            ),
+            ..Default::default()
+        };
+        status.state = Some(ContainerState {
+            terminated: Some(lost),
+            ..Default::default()
+        });
+        (status.ready, status.started) = (false, Some(false));
+    }
 }
 
 fn statuses(view: &View, templates: &[Template], role: Role) -> Vec<ContainerStatus> {
@@ -450,6 +489,7 @@ fn conditions(
         .map(|(kind, problem)| condition(view, kind, problem.is_none(), problem))
         .collect();
     conditions.extend(resize_conditions(view));
+    conditions.extend(disruption(view));
     let known = view
         .pod
         .status
@@ -462,6 +502,14 @@ fn conditions(
         }
     }
     conditions
+}
+
+/// That the node ends the pod (KEP-3329).
+fn disruption(view: &View) -> Option<PodCondition> {
+    let eviction = view.memory.evicted.as_ref();
+    let eviction = eviction.filter(|eviction| eviction.is_disruption)?;
+    let why = Some(("TerminationByKubelet", eviction.message.clone()));
+    Some(condition(view, "DisruptionTarget", true, why))
 }
 
 /// What is said while a pod's amounts change.

@@ -1,8 +1,10 @@
 //! Statuses of hand-made views, in the words that `kubectl` shows.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::node::running::Eviction;
 use crate::pod::plan::{Attached, Failure, Memory, Probed};
 use crate::runtime::Identity;
 
@@ -429,4 +431,65 @@ fn a_container_is_not_said_to_run_before_its_post_start_has_ended() {
     assert_eq!(reason(&status), "PostStartHookError");
     let status = told(PostStart::Done);
     assert_eq!(condition(&status, "Ready"), "True");
+}
+
+#[test]
+fn a_pod_that_leaves_under_pressure_says_so_and_one_that_took_too_much_does_not() {
+    let status = |eviction: Eviction, containers| {
+        let memory = Memory {
+            evicted: Some(eviction),
+            ..wired()
+        };
+        status_of("Always", containers, &memory, 3)
+    };
+    let main = |state| vec![container(Role::Main, "main", 0, state)];
+    let target = |status: &Value| {
+        let conditions = status["conditions"].as_array().expect("conditions");
+        let found = conditions
+            .iter()
+            .find(|it| it["type"] == "DisruptionTarget");
+        found.map(|it| (it["reason"].clone(), it["message"].clone()))
+    };
+    let why = "The node was low on resource: memory. ";
+    let said = Some(("TerminationByKubelet".into(), why.into()));
+    let ending = status(Eviction::under_pressure(why.to_owned()), main(running()));
+    assert_eq!(
+        (&ending["phase"], target(&ending)),
+        (&"Running".into(), said.clone())
+    );
+    let ended = status(Eviction::under_pressure(why.to_owned()), main(exited(137)));
+    assert_eq!((&ended["phase"], target(&ended)), (&"Failed".into(), said));
+    assert_eq!(
+        (&ended["reason"], &ended["message"]),
+        (&"Evicted".into(), &why.into())
+    );
+    let greedy = status(
+        Eviction::over_limit("too much".to_owned()),
+        main(exited(137)),
+    );
+    assert_eq!(
+        (&greedy["reason"], target(&greedy)),
+        (&"Evicted".into(), None)
+    );
+    let grace = SignedDuration::from_secs(9);
+    let down = status(
+        Eviction::shut_down("down".to_owned(), grace),
+        main(exited(0)),
+    );
+    assert_eq!(down["reason"], "Terminated");
+    assert!(target(&down).is_some());
+}
+
+#[test]
+fn a_container_whose_end_nobody_saw_is_unknown_once_its_pod_has_ended() {
+    let memory = Memory {
+        evicted: Some(Eviction::under_pressure("low".to_owned())),
+        ..wired()
+    };
+    let status = status_of("Always", vec![], &memory, 3);
+    assert_eq!(status["phase"], "Failed");
+    let ended = &status["containerStatuses"][0]["state"]["terminated"];
+    let expected = json!({"exitCode": 137, "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was terminated"});
+    assert_eq!(*ended, expected);
 }

@@ -45,7 +45,7 @@ use crate::network::drain::{self, Progress};
 use crate::network::pod_net::shaping::Bandwidth;
 use crate::network::wiring::PodNetwork;
 use crate::node::facts::Capacity;
-use crate::node::running::Running;
+use crate::node::running::{Eviction, Running};
 use crate::runtime::image_root;
 use crate::runtime::{Container, Identity, Image, Role, Runtime, RuntimeError, State};
 use crate::volumes::csi::Csi;
@@ -321,7 +321,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             running.set(self.uid(), &self.update.pod, &self.containers, &self.wake);
         }
         if let Some(eviction) = self.node.running.take_eviction(self.uid()) {
-            self.evict(eviction.message);
+            self.evict(eviction);
         }
         self.forget_the_dead();
         self.follow_objects();
@@ -399,7 +399,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     hook.ended = true;
                 }
             }
-            Note::Outgrown(why) => self.evict(why),
+            Note::Outgrown(why) => self.evict(Eviction::over_limit(why)),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {
                     drain.seen = progress;

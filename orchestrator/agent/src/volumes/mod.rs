@@ -46,9 +46,9 @@ const PODS: &str = "pods";
 // Below a pod's directory.
 /// Which emptyDirs are complete.
 const MADE: &str = "made";
-const VOLUMES: &str = "volumes";
+pub const VOLUMES: &str = "volumes";
 /// Where the pod's own file system in memory is mounted.
-const MEMORY: &str = "memory";
+pub const MEMORY: &str = "memory";
 
 /// Where a pod's files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //!
 //! Nothing here builds a value: the visitor does, and it counts what aliases make of the text.
 
+mod merge;
 mod plain;
 pub mod writer;
 
@@ -16,14 +17,12 @@ use granit_parser::{
     ErrorKind, Event as Parsed, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag,
 };
 use k8s_openapi::serde::{
-    de::{
-        DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor,
-        value::Error,
-    },
+    de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Unexpected, Visitor, value::Error},
     forward_to_deserialize_any,
 };
 
 use super::limits::{self, Limits, MAX_DEPTH};
+use merge::Mapping;
 use plain::Plain;
 
 const CORE_TAGS: &str = "tag:yaml.org,2002:";
@@ -153,6 +152,7 @@ impl Document<'_> {
         let mut reader = Reader {
             document: self,
             next: 0,
+            merged: 0,
         };
         seed.deserialize(&mut reader).map_err(|e| {
             let read = self.events.get(reader.next.saturating_sub(1));
@@ -209,6 +209,7 @@ fn type_of(style: ScalarStyle, tag: Option<&Tag>) -> Result<Type, String> {
         "bool" => Ok(Type::Bool),
         "int" => Ok(Type::Int),
         "float" => Ok(Type::Float),
+        "merge" => Ok(Type::Plain),
         _ => Ok(Type::Text),
     }
 }
@@ -226,6 +227,8 @@ fn unknown(tag: &Tag) -> String {
 struct Reader<'e> {
     document: &'e Document<'e>,
     next: usize,
+    /// How many maps were merged into others.
+    merged: usize,
 }
 
 impl<'e> Reader<'e> {
@@ -252,7 +255,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'_> {
             None => visitor.visit_unit(),
             Some(What::Scalar(text, as_type)) => scalar(text, *as_type, visitor),
             Some(What::List) => visitor.visit_seq(self),
-            Some(What::Map) => visitor.visit_map(self),
+            Some(What::Map) => visitor.visit_map(Mapping::new(self)),
             Some(What::End) => Err(Error::custom("a node is missing")),
             Some(What::Alias(anchor)) => {
                 // An anchor inside its own node never ends: the visitor counts levels.
@@ -284,21 +287,6 @@ impl<'de> SeqAccess<'de> for &mut Reader<'_> {
             return Ok(None);
         }
         seed.deserialize(&mut **self).map(Some)
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Reader<'_> {
-    type Error = Error;
-
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Error> {
-        self.next_element_seed(seed)
-    }
-
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        seed.deserialize(&mut **self)
     }
 }
 

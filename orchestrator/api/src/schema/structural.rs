@@ -19,7 +19,8 @@ use serde_json::Value;
 use crate::{re2::Pattern, status::Cause};
 
 use formats::Format;
-pub(crate) use formats::{go_duration, is_of_format};
+pub use formats::go_duration;
+pub(crate) use formats::is_of_format;
 pub(crate) use numbers::go_double;
 pub(crate) use rules::env as rule_env;
 

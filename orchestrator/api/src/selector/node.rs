@@ -4,7 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 
-use super::{Operator, Requirement};
+use super::Requirement;
+
+const NAME_FIELD: &str = "metadata.name";
+
+/// A term of a node selector, read once and matched often: all of its rules hold, and there is at least one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Term {
+    pub labels: Vec<Requirement>,
+    /// Of `metadata.name`, the only field that nodes are selected by.
+    pub fields: Vec<Requirement>,
+}
 
 /// Whether any term of a selector holds for the node of this name with these labels.
 pub fn matches(selector: &NodeSelector, name: &str, labels: &BTreeMap<String, String>) -> bool {
@@ -12,36 +22,41 @@ pub fn matches(selector: &NodeSelector, name: &str, labels: &BTreeMap<String, St
     terms.any(|term| term_matches(term, name, labels))
 }
 
-/// All of a term's expressions hold. A term without any matches no node.
+/// Whether this one does.
 pub fn term_matches(
     term: &NodeSelectorTerm,
     name: &str,
     labels: &BTreeMap<String, String>,
 ) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let of_node = BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
-    expressions.iter().all(|it| holds(it, labels)) && fields.iter().all(|it| holds(it, &of_node))
+    Term::from_object(term).matches(name, labels)
 }
 
-/// An operator that is not known holds for nothing.
-fn holds(expression: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
-    let Some(operator) = Operator::named(&expression.operator) else {
-        return false;
-    };
-    let mut values = expression.values.clone().unwrap_or_default();
-    values.sort();
-    values.dedup();
-    let key = expression.key.clone();
-    let requirement = Requirement {
-        key,
-        operator,
-        values,
-    };
-    requirement.matches(labels)
+impl Term {
+    /// A term that cannot be read has no rules, and so matches no node.
+    pub fn from_object(term: &NodeSelectorTerm) -> Self {
+        let read = |rules: &Option<Vec<NodeSelectorRequirement>>| {
+            let rules = rules.iter().flatten();
+            rules
+                .map(Requirement::from_node)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        match (read(&term.match_expressions), read(&term.match_fields)) {
+            (Ok(labels), Ok(fields)) => Self { labels, fields },
+            _ => Self::default(),
+        }
+    }
+
+    pub fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        if self.labels.is_empty() && self.fields.is_empty() {
+            return false;
+        }
+        let of_fields = || BTreeMap::from([(NAME_FIELD.to_owned(), name.to_owned())]);
+        self.labels.iter().all(|rule| rule.matches(labels))
+            && (self.fields.is_empty() || {
+                let node = of_fields();
+                self.fields.iter().all(|rule| rule.matches(&node))
+            })
+    }
 }
 
 #[cfg(test)]

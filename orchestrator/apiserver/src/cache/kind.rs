@@ -11,7 +11,7 @@ use super::ordered::Ordered;
 use super::packed::Packer;
 use super::references::References;
 use super::snapshots::Snapshots;
-use super::{Change, WatchEvent};
+use super::{Change, Figures, WatchEvent};
 use api::Behaviour;
 use api::Resource;
 use store::{Event, Revision};
@@ -166,6 +166,19 @@ impl Kind {
         let state = self.state();
         let snapshots = usize::try_from(state.snapshots.bytes()).unwrap_or(usize::MAX);
         state.history.packed_bytes().saturating_add(snapshots)
+    }
+
+    /// In numbers.
+    pub fn figures(&self) -> Figures {
+        let past_bytes = self.past_bytes() as u64;
+        let state = self.state();
+        Figures {
+            group: state.resource.group.clone(),
+            plural: state.resource.plural.clone(),
+            objects: state.objects.len() as u64,
+            revision: state.applied,
+            past_bytes,
+        }
     }
 
     /// Forgets the older part of it.

@@ -40,6 +40,18 @@ pub use watch::Watch;
 
 use kind::Kind;
 
+/// What there is of a kind.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    pub group: api::resource::Name,
+    pub plural: api::resource::Name,
+    pub objects: u64,
+    /// The revision of its last change.
+    pub revision: Revision,
+    /// What watches and pages of the past take.
+    pub past_bytes: u64,
+}
+
 /// What happened to an object of a resource (before any selector).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -256,6 +268,19 @@ impl Cache {
     /// The revision of the last change of any object of a resource.
     pub fn last_change(&self, resource: &Resource) -> Revision {
         self.kind(resource).map_or(0, |kind| kind.state().applied)
+    }
+
+    /// What there is of each kind now.
+    pub fn figures(&self) -> Vec<Figures> {
+        let mut kinds: Vec<(Box<str>, Arc<Kind>)> = {
+            let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
+            let kinds = kinds.iter();
+            kinds
+                .map(|(prefix, kind)| (prefix.clone(), kind.clone()))
+                .collect()
+        };
+        kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
+        kinds.iter().map(|(_, kind)| kind.figures()).collect()
     }
 
     /// What the past of all kinds takes, in bytes.

@@ -14,7 +14,7 @@
 mod http;
 mod log;
 pub mod messages;
-mod options;
+pub mod options;
 mod rewrite;
 mod streams;
 

@@ -41,7 +41,7 @@ pub enum Freshness {
 
 /// The place between two pages.
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub struct Token {
     v: String,
     /// The revision that all pages show; `LATEST` goes on with the present state, after a token has
     /// expired.
@@ -342,7 +342,8 @@ impl Token {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    fn decode(text: &str) -> Result<Self, ApiError> {
+    /// A token that a client sends back.
+    pub fn decode(text: &str) -> Result<Self, ApiError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let token = token.filter(|token: &Self| token.rv > 0 || token.rv == LATEST);

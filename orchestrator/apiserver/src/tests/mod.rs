@@ -23,6 +23,7 @@ mod image_policy;
 mod joining;
 mod lists;
 mod machinery;
+mod metrics;
 mod node_rights;
 mod nodes;
 mod objects;

@@ -127,6 +127,9 @@ impl Controller for AutoscalingController {
         };
         match ending {
             Ending::Done => memory.history.note(from, to, at),
+            // What is scaled has changed since it was read, be it only in its status: nothing was refused, and
+            // the round is made anew at once.
+            Ending::Failed { conflict: true, .. } => memory.next = None,
             Ending::Failed { message, .. } => memory.refused = Some(message.clone()),
         }
     }

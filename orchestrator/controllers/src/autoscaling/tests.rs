@@ -74,15 +74,15 @@ impl Bench {
         }
     }
 
-    /// A round after `seconds`, in which everything that is asked for is answered as `answers` say.
-    fn round(&mut self, seconds: i64, answers: &[(&str, Reply)]) -> Vec<Action> {
+    /// A round whose writes end so.
+    fn ends(&mut self, seconds: i64, answers: &[(&str, Reply)], ending: &Ending) -> Vec<Action> {
         let at = now() + SignedDuration::from_secs(seconds);
         let about = (Kind::AUTOSCALER, Key::new("ns", "web"));
         for _ in 0..4 {
             let plan = self.controller.plan(&self.world, &about, at).unwrap();
             let asks: Vec<Ask> = plan.actions.iter().filter_map(ask).collect();
             if asks.is_empty() {
-                self.controller.ended(&about, &Ending::Done);
+                self.controller.ended(&about, ending);
                 return plan.actions;
             }
             for ask in asks {
@@ -92,6 +92,11 @@ impl Bench {
             }
         }
         panic!("it asks on and on")
+    }
+
+    /// A round after `seconds`, in which everything that is asked for is answered as `answers` say.
+    fn round(&mut self, seconds: i64, answers: &[(&str, Reply)]) -> Vec<Action> {
+        self.ends(seconds, answers, &Ending::Done)
     }
 }
 
@@ -344,4 +349,30 @@ fn a_path_cannot_be_left_by_a_name() {
     let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/ns/..%2F..%2Fpods%3Fx%3D%23?";
     let reply = Ok(json!({"items": [{"value": "1"}]}));
     Bench::new(objects).round(0, &[(SCALE, Ok(scale(1))), (path, reply)]);
+}
+
+#[test]
+fn a_target_that_changed_meanwhile_is_scaled_by_a_new_round_at_once_and_nothing_is_called_refused()
+{
+    let mut bench = Bench::new(vec![autoscaler(json!([cpu(50)]), json!({})), pod("a")]);
+    let answers = [(SCALE, Ok(scale(1))), (PODS, Ok(usage(&[("a", 100)])))];
+    let conflict = Ending::Failed {
+        creating: false,
+        conflict: true,
+        message: "the object has been modified".to_owned(),
+    };
+    let first = bench.ends(0, &answers, &conflict);
+    assert_eq!(target(&first), Some(2));
+    let second = bench.round(0, &answers);
+    assert_eq!(
+        target(&second),
+        Some(2),
+        "the first write did not take place"
+    );
+    let told = words(&second);
+    assert!(
+        !told.iter().any(|it| it.contains("FailedRescale")),
+        "{told:?}"
+    );
+    assert_eq!(condition(&second, "AbleToScale"), "True SucceededRescale");
 }

@@ -1,13 +1,9 @@
 //! On which nodes a DaemonSet's pods are. Pure.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::NodeSelectorTerm;
-
 use super::row::Placement;
 use crate::object::Object;
 use crate::taint_eviction::tolerates;
-use api::selector::Requirement;
+use api::selector::node;
 
 /// What a node is to a DaemonSet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,21 +16,18 @@ pub enum Fit {
     Never,
 }
 
-pub fn fit(placement: &Placement, node: &Object) -> Fit {
-    let Some(row) = node.as_node() else {
+pub fn fit(placement: &Placement, object: &Object) -> Fit {
+    let Some(row) = object.as_node() else {
         return Fit::Never;
     };
-    let (name, labels) = (&node.key.name, &node.meta.labels);
+    let (name, labels) = (&object.key.name, &object.meta.labels);
     let named = placement.node.is_empty() || placement.node == *name;
     let selected = placement
         .selector
         .iter()
         .all(|(key, value)| labels.get(key) == Some(value));
     let required = placement.required.as_ref();
-    let admitted = required.is_none_or(|selector| {
-        let mut terms = selector.node_selector_terms.iter();
-        terms.any(|term| matches(term, name, labels))
-    });
+    let admitted = required.is_none_or(|selector| node::matches(selector, name, labels));
     if !(named && selected && admitted) {
         return Fit::Never;
     }
@@ -47,19 +40,4 @@ pub fn fit(placement: &Placement, node: &Object) -> Fit {
         (false, true) => Fit::Stays,
         (false, false) => Fit::Runs,
     }
-}
-
-/// All of a term's expressions hold. A term without any matches no node.
-fn matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let of_name = BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
-    let holds = |of: &BTreeMap<String, String>, term| {
-        Requirement::from_node(term).is_ok_and(|requirement| requirement.matches(of))
-    };
-    expressions.iter().all(|term| holds(labels, term))
-        && fields.iter().all(|term| holds(&of_name, term))
 }

@@ -70,6 +70,7 @@ impl Controller for DeploymentController {
         if let Ending::Failed {
             creating: true,
             message,
+            ..
         } = ending
         {
             self.refused.insert(about.clone(), message.clone());

@@ -465,6 +465,7 @@ fn a_set_that_cannot_be_made_is_told_of_and_tried_again() {
     let about = (Kind::DEPLOYMENT, Key::new("ns", "web"));
     let failed = Ending::Failed {
         creating: true,
+        conflict: false,
         message: "over quota".to_owned(),
     };
     controller.ended(&about, &failed);

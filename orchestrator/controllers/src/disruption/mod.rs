@@ -4,6 +4,7 @@
 //! plan anew, so that nothing is given twice.
 
 mod scale;
+mod stale;
 mod status;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,10 @@ use crate::object::{Body, Object, PodRow};
 use crate::world::{Address, Diff, World};
 use client::Kind;
 use scale::Scales;
+pub use stale::announced;
 
-/// Keeps the status of budgets. Its work is about a budget.
+/// Keeps the status of budgets, and takes back what was said of pods that were not ended. Its work is about a budget
+/// or a pod.
 #[derive(Default)]
 pub struct DisruptionController {
     /// How many pods those want of which no row says it, by uid.
@@ -54,6 +57,12 @@ impl Controller for DisruptionController {
                 for pod in diff.versions() {
                     due.extend(world.selecting(pod));
                 }
+                due.retain(|(kind, _)| *kind == Kind::DISRUPTION_BUDGET);
+                let new = diff.new.as_deref().and_then(Object::as_pod);
+                if new.is_some_and(|row| row.disrupted.is_some()) {
+                    due.insert((object.kind, object.key.clone()));
+                }
+                return;
             }
             _ if scale::has_changed(diff) => {
                 let own = world.dependents(&object.meta.uid);
@@ -69,6 +78,9 @@ impl Controller for DisruptionController {
     }
 
     fn plan(&mut self, world: &World, (kind, key): &Address, now: Timestamp) -> Option<Plan> {
+        if *kind == Kind::POD {
+            return stale::plan(world.get(*kind, key)?, now);
+        }
         let budget = world.get(*kind, key)?;
         let typed = budget.as_budget()?;
         let pods: Vec<_> = world

@@ -209,3 +209,65 @@ fn another_scale_makes_the_budgets_of_the_pods_due() {
     };
     assert_eq!([due(3), due(4)], [0, 1]);
 }
+
+/// What comes of a pod of which this was said at the given time.
+fn disrupted(status: &str, reason: &str, since: &str, more: Value) -> Plan {
+    let condition = json!({"type": "DisruptionTarget", "status": status, "reason": reason,
+        "lastTransitionTime": since});
+    let mut pod = pod("a", true, json!([])).1;
+    pod["status"]["conditions"] = json!([condition]);
+    for (path, part) in more.as_object().unwrap() {
+        pod[path.split('.').next().unwrap()][path.split('.').nth(1).unwrap()] = part.clone();
+    }
+    let world = world([(Kind::POD, pod)]);
+    let about = (Kind::POD, Key::new("ns", "a"));
+    let plan = DisruptionController::default().plan(&world, &about, now());
+    plan.unwrap_or_default()
+}
+
+#[test]
+fn what_was_said_of_a_pod_that_is_not_ended_is_taken_back_after_two_minutes() {
+    let reason = "EvictionByEvictionAPI";
+    let late = disrupted("True", reason, "2026-01-01T00:08:00Z", json!({}));
+    let expected = "patch pods/status a {\"metadata\":{\"resourceVersion\":\"1\"},\"status\":\
+        {\"conditions\":[{\"lastTransitionTime\":\"2026-01-01T00:10:00Z\",\"message\":null,\
+        \"reason\":null,\"status\":\"False\",\"type\":\"DisruptionTarget\"}]}}";
+    assert_eq!(words(&late.actions), [expected]);
+    let soon = disrupted("True", reason, "2026-01-01T00:09:00Z", json!({}));
+    assert_eq!(soon.again, Some(SignedDuration::from_secs(60)));
+    assert!(soon.actions.is_empty());
+    let early = "2026-01-01T00:00:00Z";
+    let stays = [
+        disrupted("True", "TerminationByKubelet", early, json!({})),
+        disrupted("False", reason, early, json!({})),
+        disrupted(
+            "True",
+            reason,
+            early,
+            json!({"metadata.deletionTimestamp": early}),
+        ),
+        disrupted("True", reason, early, json!({"status.phase": "Failed"})),
+    ];
+    for plan in stays {
+        assert_eq!(plan, Plan::default());
+    }
+}
+
+#[test]
+fn a_pod_of_which_nothing_was_said_makes_no_work_for_it() {
+    let world = World::default();
+    let said = |value: Value| {
+        let diff = Diff {
+            old: None,
+            new: Some(object(Kind::POD, value).into()),
+        };
+        let mut due = Due::new();
+        DisruptionController::default().due(&world, &diff, &mut due);
+        due.len()
+    };
+    assert_eq!(said(pod("a", true, json!([])).1), 0);
+    let mut told = pod("a", true, json!([])).1;
+    told["status"]["conditions"] = json!([{"type": "DisruptionTarget", "status": "True",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    assert_eq!(said(told), 1);
+}

@@ -141,6 +141,7 @@ fn a_failed_plan_is_made_anew_after_its_pause_and_its_reason_is_known() {
     let (task, _) = engine.next(now()).unwrap();
     let ending = Ending::Failed {
         creating: true,
+        conflict: false,
         message: "over quota".to_owned(),
     };
     engine.finished(&task, ending, now());

@@ -1,7 +1,6 @@
 //! Jobs: pods that run to their end, as often as is wanted, each counted once. Pure.
 
 pub mod indexes;
-mod names;
 mod plan;
 mod pods;
 mod policy;
@@ -16,10 +15,10 @@ use jiff::Timestamp;
 
 use crate::action::Plan;
 use crate::controller::{Controller, Due, Watches};
+use crate::names::Names;
 use crate::object::{Key, Object};
 use crate::world::{Address, Diff, World};
 use client::Kind;
-use names::Names;
 use row::TRACKING;
 
 /// Runs Jobs. Its work is about a Job, or about a pod that waits to be counted and that no Job counts.

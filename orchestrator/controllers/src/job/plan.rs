@@ -11,13 +11,13 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::names::Names;
 use super::pods::{self, Change};
 use super::row::TRACKING;
 use super::status;
 use super::verdict::{self, Verdict};
 use super::view::{Pod, Tally, View};
 use crate::action::{self, Action, Delete, Patch, Plan};
+use crate::names::Names;
 use client::PatchKind;
 
 /// The name of this controller in `spec.managedBy`.

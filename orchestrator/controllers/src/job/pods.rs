@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::names::Names;
 use super::plan::sooner;
 use super::row::{FAILURES, IGNORED, INDEX, TRACKING};
 use super::view::{Pod, Tally, View, pause};
 use crate::action::{self, Action, Create};
+use crate::names::Names;
 use crate::object::Phase;
 use api::selector::LabelSelector;
 use client::Kind;

@@ -50,14 +50,18 @@ fn with(mut pod: (Kind, Value), path: &str, value: Value) -> (Kind, Value) {
 fn planned(objects: Vec<(Kind, Value)>) -> Plan {
     let world = world(objects);
     let view = gather(&world, RC, &Key::new("ns", "web"), None, now()).unwrap();
-    plan(&view)
+    plan(&view, &mut Names::new(now()), &|_| false)
 }
 
 fn pod_words(plan: &Plan) -> Vec<String> {
-    words(&plan.actions)
-        .into_iter()
-        .filter(|word| !word.contains("/status"))
-        .collect()
+    let words = words(&plan.actions).into_iter();
+    let words = words.filter(|word| !word.contains("/status"));
+    // What is drawn of a name differs from run to run.
+    let cut = |word: String| match word.strip_prefix("create pods web-") {
+        Some(_) => "create pods web-".to_owned(),
+        None => word,
+    };
+    words.map(cut).collect()
 }
 
 #[test]
@@ -73,6 +77,35 @@ fn missing_pods_are_created_from_the_template() {
         controlled_by(RC, "web")
     );
     assert_eq!(create.object["spec"]["containers"][0]["image"], "nginx");
+}
+
+/// The names of the pods that a plan creates.
+fn created(plan: &Plan) -> Vec<&str> {
+    let mut names = Vec::new();
+    for action in &plan.actions {
+        if let Action::Create(create) = action {
+            assert!(create.if_absent, "a pod that is there is as good");
+            names.extend(create.object["metadata"]["name"].as_str());
+        }
+    }
+    names
+}
+
+#[test]
+fn a_create_whose_answer_is_lost_is_asked_for_by_the_same_name() {
+    let mut controller_of_sets = SetController::of(RC);
+    let about = (RC, Key::new("ns", "web"));
+    let before = world([controller(2)]);
+    let first = controller_of_sets.plan(&before, &about, now()).unwrap();
+    let again = controller_of_sets.plan(&before, &about, now()).unwrap();
+    assert_eq!(created(&first), created(&again));
+    // One of them is seen, and then wanted no more: the other name is kept, a new one is drawn for a third.
+    let seen = created(&first)[0].to_owned();
+    let after = world([controller(3), pod(&seen, ready("2026-01-01T00:00:00Z"))]);
+    let last = controller_of_sets.plan(&after, &about, now()).unwrap();
+    let names = created(&last);
+    assert_eq!((names.len(), names[0]), (2, created(&first)[1]));
+    assert!(!created(&first).contains(&names[1]));
 }
 
 #[test]
@@ -244,7 +277,7 @@ fn a_refused_create_is_told_in_the_status() {
     let world = world([controller(1)]);
     let key = Key::new("ns", "web");
     let view = gather(&world, RC, &key, Some("over quota"), now()).unwrap();
-    let plan = plan(&view);
+    let plan = plan(&view, &mut Names::new(now()), &|_| false);
     let Some(Action::Patch(patch)) = plan.actions.first() else {
         panic!("no status")
     };

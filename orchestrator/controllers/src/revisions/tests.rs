@@ -183,3 +183,24 @@ fn a_long_name_leaves_room_for_the_hash() {
     assert_eq!(prefix(&long).len(), LONGEST_PREFIX);
     assert_eq!(prefix("web"), "web");
 }
+
+#[test]
+fn an_orphaned_revision_concerns_only_the_sets_that_may_adopt_it() {
+    let other = json!({"metadata": {"name": "other"}, "spec": {
+        "selector": {"matchLabels": {"app": "other"}}, "template": template("image:1")}});
+    let world = world([set(), (Kind::STATEFUL_SET, other)]);
+    let (kind, mut value) = revision("web-1", "image:1", 1);
+    value["metadata"]["ownerReferences"] = json!([]);
+    let diff = Diff {
+        old: None,
+        new: Some(Arc::new(object(kind, value))),
+    };
+    let concerned = |kind: Kind| {
+        let mut all = Due::new();
+        due(kind, &world, &diff, &mut all);
+        let names = all.into_iter().map(|(_, key)| key.name);
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(concerned(Kind::STATEFUL_SET), ["web"]);
+    assert!(concerned(Kind::DAEMON_SET).is_empty());
+}

@@ -82,6 +82,7 @@ impl Controller for StatefulSetController {
         if let Ending::Failed {
             creating: true,
             message,
+            ..
         } = ending
         {
             self.refused.insert(about.clone(), message.clone());

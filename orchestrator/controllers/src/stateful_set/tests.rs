@@ -640,6 +640,7 @@ fn a_refused_pod_is_told_of_once_with_the_reason() {
     let about = (SET, Key::new("ns", "db"));
     let failed = |message: &str| Ending::Failed {
         creating: true,
+        conflict: false,
         message: message.to_owned(),
     };
     let told = |controller: &mut StatefulSetController| {

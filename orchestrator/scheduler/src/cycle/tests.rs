@@ -75,6 +75,7 @@ fn said(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
         Decision::Unschedulable { message, .. } => message,
         Decision::Bind { node, .. } => panic!("bound to {}", snapshot.node_name(node)),
+        Decision::Consult { .. } => panic!("there are no extenders"),
     }
 }
 
@@ -89,7 +90,7 @@ fn refusal(snapshot: &mut Snapshot, pod: &PodRow) -> String {
 fn chosen(snapshot: &mut Snapshot, pod: &PodRow) -> String {
     match decide(snapshot, pod) {
         Decision::Bind { node, .. } => snapshot.node_name(node).to_owned(),
-        Decision::Unschedulable { message, .. } => panic!("{message}"),
+        other => panic!("{other:?}"),
     }
 }
 

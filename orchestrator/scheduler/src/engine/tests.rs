@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn node(name: &str, cpu: &str) -> NodeRow {
+pub fn node(name: &str, cpu: &str) -> NodeRow {
     let value = json!({
         "metadata": {"name": name},
         "status": {
@@ -17,7 +17,7 @@ fn node(name: &str, cpu: &str) -> NodeRow {
     NodeRow::from(serde_json::from_value::<Node>(value).unwrap())
 }
 
-fn pod(name: &str, cpu: i64, revision: u64, change: impl FnOnce(&mut Value)) -> PodRow {
+pub fn pod(name: &str, cpu: i64, revision: u64, change: impl FnOnce(&mut Value)) -> PodRow {
     let mut value = json!({
         "metadata": {
             "name": name, "namespace": "ns", "uid": format!("uid-{name}"),
@@ -29,11 +29,11 @@ fn pod(name: &str, cpu: i64, revision: u64, change: impl FnOnce(&mut Value)) -> 
     PodRow::from(serde_json::from_value::<Pod>(value).unwrap())
 }
 
-fn key(name: &str) -> PodKey {
+pub fn key(name: &str) -> PodKey {
     ("ns".to_owned(), name.to_owned())
 }
 
-fn at(ms: i64) -> Timestamp {
+pub fn at(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap()
 }
 

@@ -25,6 +25,8 @@ pub enum Plugin {
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    /// No plugin of a profile: servers outside.
+    Extender,
 }
 
 /// Why a node will not do.
@@ -65,6 +67,7 @@ impl Plugin {
             Plugin::VolumeZone => "VolumeZone",
             Plugin::PodTopologySpread => "PodTopologySpread",
             Plugin::InterPodAffinity => "InterPodAffinity",
+            Plugin::Extender => "extender",
         }
     }
 

@@ -1,15 +1,15 @@
 //! Settings as KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1) has them. What is not known is
 //! refused by its path, so that nothing that is asked for is missed in silence. Pure.
 
+mod arguments;
+
 use serde_json::Value;
 
-use super::{Config, Profile, Strategy, Weights};
+use super::{Config, Profile, Weights, extenders};
 use crate::plugins::Plugin;
 
-/// Kubernetes rates by requested-to-capacity shapes of 0 to 10.
-const SHAPE_SCALE: i64 = 10;
 /// The fields at the top that mean something to other processes only: there is one scheduler in this server.
-const IDLE: [&str; 9] = [
+const IDLE: [&str; 8] = [
     "apiVersion",
     "kind",
     "clientConnection",
@@ -17,7 +17,6 @@ const IDLE: [&str; 9] = [
     "enableProfiling",
     "enableContentionProfiling",
     "parallelism",
-    "percentageOfNodesToScore",
     "delayCacheUntilActive",
 ];
 
@@ -27,6 +26,7 @@ pub fn read(file: &Value) -> Result<Config, String> {
     if file["kind"] != "KubeSchedulerConfiguration" {
         return Err("kind: must be KubeSchedulerConfiguration".to_owned());
     }
+    let (mut rated, mut uncounted) = (0, Vec::new());
     for (field, value) in fields(file, "")? {
         match field.as_str() {
             "podInitialBackoffSeconds" => config.first_pause_ms = seconds(value, field)?,
@@ -36,9 +36,17 @@ pub fn read(file: &Value) -> Result<Config, String> {
                 let profiles = profiles.map(|(n, it)| profile(it, &format!("profiles[{n}]")));
                 config.profiles = profiles.collect::<Result<_, _>>()?;
             }
+            "percentageOfNodesToScore" => rated = percentage(value, field)?,
+            "extenders" => (config.extenders, uncounted) = extenders::read(value, field)?,
             known if IDLE.contains(&known) => {}
             other => return Err(format!("{other}: not supported")),
         }
+    }
+    for profile in &mut config.profiles {
+        if profile.rated_percent == 0 {
+            profile.rated_percent = rated;
+        }
+        profile.uncounted.names.extend(uncounted.iter().cloned());
     }
     let mut names: Vec<&str> = config.profiles.iter().map(|it| it.name.as_str()).collect();
     names.sort_unstable();
@@ -59,6 +67,7 @@ fn profile(value: &Value, at: &str) -> Result<Profile, String> {
         let at = format!("{at}.{field}");
         match field.as_str() {
             "schedulerName" => {}
+            "percentageOfNodesToScore" => profile.rated_percent = percentage(value, &at)?,
             "plugins" => {
                 for (point, set) in fields(value, &at)? {
                     plugins(&mut profile, point, set, &format!("{at}.{point}"))?;
@@ -68,7 +77,7 @@ fn profile(value: &Value, at: &str) -> Result<Profile, String> {
                 for (n, it) in items(value, &at)?.iter().enumerate() {
                     let at = format!("{at}[{n}].args");
                     let name = it["name"].as_str().unwrap_or_default();
-                    arguments(&mut profile, name, &it["args"], &at)?;
+                    arguments::read(&mut profile, name, &it["args"], &at)?;
                 }
             }
             _ => return Err(format!("{at}: not supported")),
@@ -154,89 +163,12 @@ fn weigh(profile: &mut Profile, name: &str, on: bool, weight: Option<i64>) -> bo
     true
 }
 
-fn arguments(profile: &mut Profile, plugin: &str, args: &Value, at: &str) -> Result<(), String> {
-    match plugin {
-        "NodeResourcesFit" => {
-            let strategy = &args["scoringStrategy"];
-            if strategy.is_null() {
-                return Ok(());
-            }
-            profile.fit.strategy = match strategy["type"].as_str() {
-                None | Some("LeastAllocated") => Strategy::LeastAllocated,
-                Some("MostAllocated") => Strategy::MostAllocated,
-                Some("RequestedToCapacityRatio") => {
-                    let shape = &strategy["requestedToCapacityRatio"]["shape"];
-                    let at = format!("{at}.scoringStrategy.requestedToCapacityRatio.shape");
-                    Strategy::RequestedToCapacityRatio(points(shape, &at)?)
-                }
-                Some(_) => return Err(format!("{at}.scoringStrategy.type: not supported")),
-            };
-            if let Some(resources) = strategy["resources"].as_array() {
-                profile.fit.resources = resources.iter().map(resource).collect();
-            }
-        }
-        "NodeResourcesBalancedAllocation" => {
-            if let Some(resources) = args["resources"].as_array() {
-                profile.balanced = resources.iter().map(|it| resource(it).0).collect();
-            }
-        }
-        "InterPodAffinity" => {
-            if let Some(weight) = args["hardPodAffinityWeight"].as_i64() {
-                profile.hard_affinity_weight = weight.clamp(0, 100);
-            }
-            profile.ignores_wishes_of_placed = args["ignorePreferredTermsOfExistingPods"] == true;
-        }
-        "PodTopologySpread" => {
-            let own = args["defaultConstraints"]
-                .as_array()
-                .is_some_and(|it| !it.is_empty());
-            if own {
-                return Err(format!("{at}.defaultConstraints: not supported"));
-            }
-            if args["defaultingType"] == "List" {
-                profile.weights.default_spread = 0;
-            }
-        }
-        "DefaultPreemption" | "VolumeBinding" => {}
-        _ => {
-            return Err(format!(
-                "{at}: there is nothing to set of \"{plugin}\" here"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn points(shape: &Value, at: &str) -> Result<Vec<(i64, i64)>, String> {
-    let points = items(shape, at)?.iter().map(|point| {
-        let use_percent = point["utilization"].as_i64().unwrap_or(0);
-        (
-            use_percent,
-            point["score"].as_i64().unwrap_or(0) * SHAPE_SCALE,
-        )
-    });
-    let points: Vec<(i64, i64)> = points.collect();
-    let rises = points.windows(2).all(|two| two[0].0 < two[1].0);
-    let within = points
-        .iter()
-        .all(|(x, y)| (0..=100).contains(x) && (0..=100).contains(y));
-    if points.is_empty() || !rises || !within {
-        return Err(format!(
-            "{at}: utilizations must rise from 0 to 100, scores be 0 to 10"
-        ));
-    }
-    Ok(points)
-}
-
-fn resource(value: &Value) -> (String, i64) {
-    let name = value["name"].as_str().unwrap_or_default();
-    (
-        name.to_owned(),
-        value["weight"]
-            .as_i64()
-            .filter(|weight| *weight > 0)
-            .unwrap_or(1),
-    )
+/// Zero, which in Kubernetes is a share of its own choice, is all here: rating costs little.
+fn percentage(value: &Value, at: &str) -> Result<usize, String> {
+    let given = value.as_u64().and_then(|it| usize::try_from(it).ok());
+    given
+        .filter(|percent| *percent <= 100)
+        .ok_or_else(|| format!("{at}: not in valid range [0-100]"))
 }
 
 fn seconds(value: &Value, at: &str) -> Result<i64, String> {
@@ -248,13 +180,16 @@ fn seconds(value: &Value, at: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("{at}: must be 1 to 3600 seconds"))
 }
 
-fn fields<'a>(value: &'a Value, at: &str) -> Result<&'a serde_json::Map<String, Value>, String> {
+pub(super) fn fields<'a>(
+    value: &'a Value,
+    at: &str,
+) -> Result<&'a serde_json::Map<String, Value>, String> {
     value
         .as_object()
         .ok_or_else(|| format!("{at}: must be an object"))
 }
 
-fn items<'a>(value: &'a Value, at: &str) -> Result<&'a Vec<Value>, String> {
+pub(super) fn items<'a>(value: &'a Value, at: &str) -> Result<&'a Vec<Value>, String> {
     value
         .as_array()
         .ok_or_else(|| format!("{at}: must be a list"))
@@ -293,8 +228,27 @@ mod tests {
             (7, 0, 0, 3)
         );
         assert!(!read.preempts);
-        assert!(matches!(read.fit.strategy, Strategy::MostAllocated));
+        assert!(matches!(
+            read.fit.strategy,
+            crate::profile::Strategy::MostAllocated
+        ));
         assert_eq!(read.fit.resources, [("cpu".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn what_holds_for_all_profiles_holds_where_a_profile_says_nothing() {
+        let file = json!({
+            "kind": "KubeSchedulerConfiguration",
+            "percentageOfNodesToScore": 30,
+            "profiles": [{"percentageOfNodesToScore": 5}, {"schedulerName": "other"}],
+            "extenders": [{"urlPrefix": "http://a", "managedResources": [
+                {"name": "example.com/fpga", "ignoredByScheduler": true}]}],
+        });
+        let config = read(&file).unwrap();
+        let rated: Vec<usize> = config.profiles.iter().map(|it| it.rated_percent).collect();
+        assert_eq!(rated, [5, 30]);
+        assert!(config.profiles[1].uncounted.has("example.com/fpga"));
+        assert_eq!(config.extenders.len(), 1);
     }
 
     #[test]
@@ -319,7 +273,11 @@ mod tests {
                 .unwrap_err()
                 .contains("schedulerName of its own")
         );
-        let extended = json!({"kind": "KubeSchedulerConfiguration", "extenders": []});
-        assert_eq!(read(&extended).unwrap_err(), "extenders: not supported");
+        let file =
+            |field: &str, value: Value| json!({"kind": "KubeSchedulerConfiguration", field: value});
+        let why = read(&file("extenders", json!([{"more": 1}]))).unwrap_err();
+        assert_eq!(why, "extenders[0].more: not supported");
+        let why = read(&file("percentageOfNodesToScore", json!(101))).unwrap_err();
+        assert_eq!(why, "percentageOfNodesToScore: not in valid range [0-100]");
     }
 }

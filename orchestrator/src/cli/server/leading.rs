@@ -14,6 +14,13 @@ const OFFICE: &str = "control-plane";
 /// Between two tries while the store does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What is counted of the parts, over all leaderships of this server.
+#[derive(Clone, Default)]
+struct Numbers {
+    work: controllers::numbers::Numbers,
+    decisions: scheduler::numbers::Numbers,
+}
+
 /// Runs controllers and scheduler whenever this server leads, until it stops. They are clients of the server
 /// without a network in between; what a former leader still sends is refused by the store.
 pub async fn run(
@@ -22,6 +29,11 @@ pub async fn run(
     profiles: Profiles,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
+    let numbers = Numbers::default();
+    server.measure(|registry| {
+        numbers.work.register(registry);
+        numbers.decisions.register(registry);
+    });
     loop {
         let campaign = shutdown.unless(server.campaign(OFFICE)).await;
         let leadership = match campaign {
@@ -34,8 +46,8 @@ pub async fn run(
                 continue;
             }
         };
-        let (settings, profiles) = (settings.clone(), profiles.clone());
-        if lead(&server, settings, profiles, leadership, &shutdown).await {
+        let parts = (settings.clone(), profiles.clone(), numbers.clone());
+        if lead(&server, parts, leadership, &shutdown).await {
             return Ok(());
         }
     }
@@ -44,8 +56,7 @@ pub async fn run(
 /// One leadership. Whether the server stops.
 async fn lead(
     server: &ApiServer,
-    settings: ControllersConfig,
-    profiles: Profiles,
+    (settings, profiles, numbers): (ControllersConfig, Profiles, Numbers),
     mut leadership: Leadership,
     shutdown: &Shutdown,
 ) -> bool {
@@ -58,8 +69,8 @@ async fn lead(
         tracing::info!("this server leads: controllers and scheduler run here");
     }
     let parts = futures::future::join(
-        controllers::run(client_of, settings, token.clone()),
-        scheduler::run(scheduler, profiles, token.clone()),
+        controllers::run(client_of, settings, numbers.work, token.clone()),
+        scheduler::run(scheduler, profiles, numbers.decisions, token.clone()),
     );
     tokio::pin!(parts);
     let stops = tokio::select! {

@@ -1,9 +1,13 @@
 //! Where etcd is and who asks it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What the store keys begin with where the address names nothing.
 const PREFIX: &str = "/orchestrator";
+
+/// Longer than an election, shorter than clients of the API wait.
+const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The members of one etcd, how they are reached, and where in it the store lies. Holds secrets, so
 /// it is never printed.
@@ -16,6 +20,8 @@ pub struct EtcdConfig {
     /// None: connections are neither encrypted nor authenticated.
     pub tls: Option<EtcdTls>,
     pub user: Option<EtcdUser>,
+    /// How long a request may take with all its attempts.
+    pub timeout: Duration,
 }
 
 /// PEM texts.
@@ -62,6 +68,7 @@ impl EtcdConfig {
             prefix: prefix.to_owned(),
             tls: None,
             user: None,
+            timeout: TIMEOUT,
         })
     }
 

@@ -39,6 +39,7 @@ pub(super) struct Rpc {
     /// The one that answered last.
     current: AtomicUsize,
     user: Option<EtcdUser>,
+    timeout: Duration,
     token: RwLock<Option<MetadataValue<Ascii>>>,
 }
 
@@ -47,8 +48,6 @@ struct Member {
     channel: Channel,
 }
 
-/// How long all attempts of a request may take together.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 /// After that, a request that may happen twice is given to another member.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +71,7 @@ impl Rpc {
             members: members.collect::<Result<_, String>>()?,
             current: AtomicUsize::new(0),
             user: config.user.clone(),
+            timeout: config.timeout,
             token: RwLock::default(),
         })
     }
@@ -88,7 +88,7 @@ impl Rpc {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let mut authenticated = false;
         loop {
             let index = self.current.load(Ordering::Relaxed) % self.members.len();

@@ -14,6 +14,7 @@ pub(crate) struct Etcd {
     directory: tempfile::TempDir,
     /// For clients and for other members.
     ports: [u16; 2],
+    flags: Vec<String>,
 }
 
 impl Etcd {
@@ -56,18 +57,45 @@ impl Etcd {
         (Self::start_in(directory, "https", &flags), tls)
     }
 
-    fn start_in(directory: tempfile::TempDir, scheme: &'static str, flags: &[&str]) -> Self {
-        let ports = [free_port(), free_port()];
-        let child = run(directory.path(), scheme, ports, flags);
+    /// Three members of one etcd.
+    pub fn start_three() -> [Self; 3] {
+        let ports = [1, 2, 3].map(|member| (member, [free_port(), free_port()]));
+        let peers = ports.map(|(member, [_, peer])| format!("m{member}=http://127.0.0.1:{peer}"));
+        ports.map(|(member, ports)| {
+            let (name, cluster) = (format!("m{member}"), peers.join(","));
+            let flags = ["--name", &name, "--initial-cluster", &cluster];
+            let directory = tempfile::tempdir().expect("a directory");
+            Self::start_at(ports, directory, "http", &flags)
+        })
+    }
+
+    fn start_in(directory: tempfile::TempDir, scheme: &str, flags: &[&str]) -> Self {
+        Self::start_at([free_port(), free_port()], directory, scheme, flags)
+    }
+
+    fn start_at(
+        ports: [u16; 2],
+        directory: tempfile::TempDir,
+        scheme: &str,
+        flags: &[&str],
+    ) -> Self {
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let child = run(directory.path(), scheme, ports, &flags);
         Self {
             child,
             directory,
             ports,
+            flags,
         }
     }
 
+    /// `host:port` for clients.
+    pub fn member(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
     pub fn config(&self) -> EtcdConfig {
-        EtcdConfig::parse(&format!("etcd://127.0.0.1:{}/t", self.ports[0])).expect("an address")
+        EtcdConfig::parse(&format!("etcd://{}/t", self.member())).expect("an address")
     }
 
     pub async fn open(&self) -> EtcdStore {
@@ -85,7 +113,7 @@ impl Etcd {
     }
 
     pub fn start_again(&mut self) {
-        self.child = run(self.directory.path(), "http", self.ports, &[]);
+        self.child = run(self.directory.path(), "http", self.ports, &self.flags);
     }
 }
 
@@ -96,7 +124,7 @@ impl Drop for Etcd {
     }
 }
 
-fn run(directory: &Path, scheme: &str, [client, peer]: [u16; 2], flags: &[&str]) -> Child {
+fn run(directory: &Path, scheme: &str, [client, peer]: [u16; 2], flags: &[String]) -> Child {
     let client = format!("{scheme}://127.0.0.1:{client}");
     let peer = format!("http://127.0.0.1:{peer}");
     let log = std::fs::File::create(directory.join("log")).expect("a log");

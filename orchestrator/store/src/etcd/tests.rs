@@ -253,6 +253,7 @@ async fn etcd_is_reached_by_certificates_of_its_authority() {
     let with = |tls: Option<EtcdTls>| {
         let mut config = etcd.config();
         config.tls = tls;
+        config.timeout = Duration::from_secs(2);
         config
     };
     let store = EtcdStore::open(&with(Some(tls.clone()))).await.unwrap();
@@ -304,5 +305,32 @@ async fn a_user_of_etcd_is_asked_for_its_password_and_no_error_says_it() {
     for wrong in [None, Some("hunter3")] {
         let refused = open(wrong).await.err().expect("refused").to_string();
         assert!(!refused.contains("hunter3"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn any_of_three_members_may_die_and_come_back() {
+    let mut members = Etcd::start_three();
+    let mut config = members[0].config();
+    config.members = members.iter().map(Etcd::member).collect();
+    let (one, other) = tokio::join!(EtcdStore::open(&config), EtcdStore::open(&config));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let mut watch = other.watch("/", other.revision()).unwrap();
+    for (index, member) in members.iter_mut().enumerate() {
+        member.kill();
+        let value = index.to_string();
+        surely_put(&one, &value).await;
+        let fresh = other.fresh().await.unwrap();
+        assert!(fresh >= one.revision());
+        let mut seen = None;
+        while seen.as_deref() != Some(value.as_bytes()) {
+            let commit = next(&mut watch).await;
+            seen = commit.events.last().and_then(|event| event.value.clone());
+        }
+        member.start_again();
+        // Two of three are enough for the next one to die.
+        let mut alone = config.clone();
+        alone.members = vec![member.member()];
+        EtcdStore::open(&alone).await.unwrap();
     }
 }

@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use super::Served;
 use crate::node::cgroup::Counters;
 use crate::node::running::Running;
-use crate::node::usage::{ContainerReading, Filesystem, Interface, PodReading, Reading, Readings};
+use crate::node::usage::{
+    ContainerDisk, ContainerReading, Disks, Filesystem, Interface, Machine, PodDisk, PodReading,
+    Reading, Readings,
+};
 use crate::runtime::Runtime;
 
 /// What kubelets call the text form of Prometheus.
@@ -49,7 +52,9 @@ pub async fn config<R: Runtime>(State(served): State<Served<R>>) -> Response {
 pub async fn summary<R: Runtime>(State(served): State<Served<R>>) -> Response {
     let seen = &served.seen;
     let reading = seen.readings.newest();
-    Json(summary_of(&seen.node_name, seen.started_at, &reading)).into_response()
+    let disks = seen.readings.disks();
+    let node = (&*seen.node_name, seen.started_at);
+    Json(summary_of(node, &reading, &disks)).into_response()
 }
 
 /// GET `/metrics/resource`.
@@ -65,14 +70,19 @@ pub async fn cadvisor<R: Runtime>(State(served): State<Served<R>>) -> Response {
 }
 
 /// The `Summary` of stats/v1alpha1.
-fn summary_of(node_name: &str, started_at: Timestamp, reading: &Reading) -> Value {
+fn summary_of(
+    (node_name, started_at): (&str, Timestamp),
+    reading: &Reading,
+    disks: &Disks,
+) -> Value {
     let (machine, at) = (&reading.machine, reading.at);
     let pods: Vec<Value> = reading
         .pods
         .iter()
-        .map(|(uid, it)| pod(uid, it, at))
+        .map(|(uid, it)| pod(uid, it, &disks.of(uid).unwrap_or_default(), (machine, at)))
         .collect();
     let disk = filesystem(&machine.filesystem, at);
+    let images = filesystem(&machine.images, at);
     json!({
         "node": {
             "nodeName": node_name,
@@ -84,7 +94,7 @@ fn summary_of(node_name: &str, started_at: Timestamp, reading: &Reading) -> Valu
                 "workingSetBytes": machine.working_set_bytes(),
                 "rssBytes": machine.anonymous_bytes, "pageFaults": 0, "majorPageFaults": 0},
             "fs": disk,
-            "runtime": {"imageFs": disk, "containerFs": disk},
+            "runtime": {"imageFs": images, "containerFs": images},
             "rlimit": {"time": at, "maxpid": machine.most_processes,
                 "curproc": machine.processes},
         },
@@ -92,9 +102,13 @@ fn summary_of(node_name: &str, started_at: Timestamp, reading: &Reading) -> Valu
     })
 }
 
-fn pod(uid: &str, of: &PodReading, at: Timestamp) -> Value {
+fn pod(uid: &str, of: &PodReading, disk: &PodDisk, (machine, at): (&Machine, Timestamp)) -> Value {
     let (name, namespace) = names(&of.pod);
-    let containers: Vec<Value> = of.containers.iter().map(|it| container(it, at)).collect();
+    let containers = of.containers.iter().map(|it| {
+        let disk = disk.containers.get(&it.running.name).copied();
+        container(it, &disk.unwrap_or_default(), (machine, at))
+    });
+    let containers: Vec<Value> = containers.collect();
     let counters = of.counters();
     let status = of.pod.status.as_ref();
     let started = status.and_then(|status| status.start_time.clone());
@@ -106,20 +120,53 @@ fn pod(uid: &str, of: &PodReading, at: Timestamp) -> Value {
             "usageCoreNanoSeconds": counters.cpu_ns},
         "memory": memory(&counters, at),
         "process_stats": {"process_count": counters.processes},
+        "ephemeral-storage": taken(&machine.filesystem, disk.bytes(), disk.inodes(), at),
     });
+    let volumes: Vec<Value> = volumes(&of.pod, disk, at);
+    if !volumes.is_empty() {
+        shown["volume"] = volumes.into();
+    }
     if let Some(interface) = &of.interface {
         shown["network"] = network(interface, at);
     }
     shown
 }
 
-fn container(of: &ContainerReading, at: Timestamp) -> Value {
+/// Each volume that was measured, with the claim that it is of.
+fn volumes(pod: &Pod, disk: &PodDisk, at: Timestamp) -> Vec<Value> {
+    let (name, namespace) = names(pod);
+    let spec = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let measured = spec.into_iter().flatten().filter_map(|volume| {
+        let found = disk.by_volume.get(&volume.name)?;
+        let (bytes, inodes) = (found.used_bytes, found.inodes_used);
+        let mut shown = taken(&found.filesystem, bytes, inodes, at);
+        shown["name"] = volume.name.clone().into();
+        let claim = volume.persistent_volume_claim.as_ref();
+        let claim = claim.map(|claim| claim.claim_name.clone());
+        let own = volume.ephemeral.as_ref();
+        let own = own.map(|_| format!("{name}-{}", volume.name));
+        if let Some(claim) = claim.or(own) {
+            shown["pvcRef"] = json!({"name": claim, "namespace": namespace});
+        }
+        Some(shown)
+    });
+    measured.collect()
+}
+
+fn container(
+    of: &ContainerReading,
+    disk: &ContainerDisk,
+    (machine, at): (&Machine, Timestamp),
+) -> Value {
+    let images = &machine.images;
     json!({
         "name": of.running.name,
         "startTime": of.running.started_at,
         "cpu": {"time": at, "usageNanoCores": of.rate.nanocores,
             "usageCoreNanoSeconds": of.counters.cpu_ns},
         "memory": memory(&of.counters, at),
+        "rootfs": taken(images, disk.layer.bytes, disk.layer.inodes, at),
+        "logs": taken(images, disk.log_bytes, 0, at),
     })
 }
 
@@ -155,6 +202,14 @@ fn filesystem(of: &Filesystem, at: Timestamp) -> Value {
     })
 }
 
+/// What somebody takes of a filesystem.
+fn taken(of: &Filesystem, used_bytes: u64, inodes_used: u64, at: Timestamp) -> Value {
+    let mut shown = filesystem(of, at);
+    shown["usedBytes"] = used_bytes.into();
+    shown["inodesUsed"] = inodes_used.into();
+    shown
+}
+
 fn names(pod: &Pod) -> (&str, &str) {
     let meta = &pod.metadata;
     (
@@ -169,7 +224,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::node::running::RunningContainer;
-    use crate::node::usage::{Machine, Rate};
+    use crate::node::usage::{Rate, VolumeDisk};
 
     pub fn reading() -> Reading {
         let pod = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u1"},
@@ -217,7 +272,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_summary_has_the_node_its_pods_and_when_each_container_started() {
-        let summary = summary_of("n1", Timestamp::UNIX_EPOCH, &reading());
+        let summary = summary_of(("n1", Timestamp::UNIX_EPOCH), &reading(), &Disks::default());
         assert_eq!(summary["node"]["memory"]["workingSetBytes"], 50);
         assert_eq!(summary["node"]["memory"]["availableBytes"], 50);
         let pod = &summary["pods"][0];
@@ -227,5 +282,52 @@ pub(super) mod tests {
         );
         assert_eq!(pod["containers"][0]["startTime"], "1970-01-01T00:16:40Z");
         assert_eq!(pod["network"]["interfaces"][0]["txBytes"], 22);
+        assert!(pod.get("volume").is_none(), "nothing was measured yet");
+    }
+
+    #[test]
+    fn a_summary_has_what_containers_and_volumes_take_of_disks() {
+        let mut reading = reading();
+        reading.machine.images.capacity_bytes = 5000;
+        let pod = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {
+        "containers": [], "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": "db"}},
+            {"name": "own", "ephemeral": {}},
+            {"name": "late", "emptyDir": {}},
+        ]}});
+        let known = reading.pods.get_mut("u1").expect("a pod");
+        known.pod = Arc::new(serde_json::from_value(pod).expect("a pod"));
+        let volume = VolumeDisk {
+            used_bytes: 700,
+            inodes_used: 7,
+            filesystem: Filesystem {
+                capacity_bytes: 1000,
+                ..Filesystem::default()
+            },
+        };
+        let mut disk = PodDisk::default();
+        let container = disk.containers.entry("ma\"in".to_owned()).or_default();
+        (container.layer.bytes, container.log_bytes) = (30, 4);
+        for name in ["data", "own"] {
+            disk.by_volume.insert(name.to_owned(), volume);
+        }
+        let shown = super::pod(
+            "u1",
+            &reading.pods["u1"],
+            &disk,
+            (&reading.machine, reading.at),
+        );
+        let container = &shown["containers"][0];
+        let bytes = |of: &str| container[of]["usedBytes"].as_u64();
+        assert_eq!((bytes("rootfs"), bytes("logs")), (Some(30), Some(4)));
+        assert_eq!(container["rootfs"]["capacityBytes"], 5000);
+        assert_eq!(shown["ephemeral-storage"]["usedBytes"], 34);
+        let volumes = shown["volume"].as_array().expect("volumes");
+        let claims: Vec<&Value> = volumes.iter().map(|it| &it["pvcRef"]["name"]).collect();
+        assert_eq!(claims, ["db", "web-own"]);
+        assert_eq!(
+            (&volumes[0]["usedBytes"], &volumes[0]["capacityBytes"]),
+            (&700.into(), &1000.into())
+        );
     }
 }

@@ -63,7 +63,7 @@ impl Keeper {
                 Some(Action::RemoveImages) => self.images.notify_one(),
                 Some(Action::Evict { uid, message }) => {
                     tracing::warn!(uid, message, "a pod leaves this node");
-                    self.running.evict(&uid, Eviction { message });
+                    self.running.evict(&uid, Eviction::under_pressure(message));
                 }
             }
         }

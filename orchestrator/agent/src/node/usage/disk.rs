@@ -1,6 +1,8 @@
 //! What pods take of the node's disk: their files, the writable layers of their containers and their logs. Measured
 //! one pod at a time, with pauses, since it is work for the disk; a pod over its limit is evicted.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container as Template, Pod};
 
+use super::Filesystem;
 use crate::node::running::{Eviction, Running, RunningContainer, RunningPod};
 use crate::pod::quantity;
 use crate::volumes::PodDir;
@@ -35,6 +38,16 @@ pub struct PodDisk {
     pub volumes: Taken,
     /// By container name.
     pub containers: BTreeMap<String, ContainerDisk>,
+    /// By volume name.
+    pub by_volume: BTreeMap<String, VolumeDisk>,
+}
+
+/// What a volume holds, and the filesystem that it is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeDisk {
+    pub used_bytes: u64,
+    pub inodes_used: u64,
+    pub filesystem: Filesystem,
 }
 
 /// What a container takes.
@@ -106,7 +119,7 @@ pub async fn run(running: Arc<Running>, disks: Disks, data_dir: PathBuf, shutdow
                 continue;
             };
             if let Some(message) = over_limit(&pod.pod, &disk) {
-                running.evict(&uid, Eviction { message });
+                running.evict(&uid, Eviction::over_limit(message));
             }
             disks.all(|all| all.insert(uid, disk));
             let pause = tokio::time::sleep(took * PAUSE_FACTOR);
@@ -126,6 +139,7 @@ fn measure(root: &Path, pod: &RunningPod) -> PodDisk {
     PodDisk {
         volumes: Taken::below(root),
         containers: pod.containers.iter().map(container).collect(),
+        by_volume: volumes::measure(root, pod),
     }
 }
 
@@ -280,6 +294,7 @@ mod tests {
         PodDisk {
             volumes: taken(volumes),
             containers: containers.collect(),
+            by_volume: BTreeMap::new(),
         }
     }
 

@@ -17,8 +17,10 @@ pub struct Machine {
     /// The file cache that the kernel can take back at once.
     pub inactive_file_bytes: u64,
     pub anonymous_bytes: u64,
-    /// That of the node's data and of its containers.
+    /// That of the node's data.
     pub filesystem: Filesystem,
+    /// That of images and containers.
+    pub images: Filesystem,
     /// Processes and threads, now and at most.
     pub processes: u64,
     pub most_processes: u64,
@@ -47,17 +49,20 @@ pub struct Interface {
 pub const INTERFACE: &str = "eth0";
 
 impl Machine {
-    pub fn read(data: &Path) -> Self {
+    /// The Engine may keep its data elsewhere than where it is looked for; then the node's own disk is said.
+    pub fn read(data: &Path, images: &Path) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = read("/proc/meminfo");
         let bytes = |name: &str| field(&memory, name).unwrap_or_default() * 1024;
+        let filesystem = Filesystem::at(data).unwrap_or_default();
         Self {
             cpu_ns: cpu_ns(&read("/proc/stat")).unwrap_or_default(),
             memory_total_bytes: bytes("MemTotal:"),
             memory_free_bytes: bytes("MemFree:"),
             inactive_file_bytes: bytes("Inactive(file):"),
             anonymous_bytes: bytes("AnonPages:"),
-            filesystem: Filesystem::at(data).unwrap_or_default(),
+            filesystem,
+            images: Filesystem::at(images).unwrap_or(filesystem),
             processes: processes(&read("/proc/loadavg")).unwrap_or_default(),
             most_processes: read("/proc/sys/kernel/pid_max").trim().parse().unwrap_or(0),
         }

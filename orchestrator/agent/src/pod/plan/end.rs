@@ -9,9 +9,6 @@ use crate::network::drain::{self, Progress};
 use crate::pod::shape;
 use crate::runtime::{Container, Role};
 
-/// How long the containers of an evicted pod have to end: they take more than is theirs.
-const EVICTION_GRACE: SignedDuration = SignedDuration::from_secs(1);
-
 /// What every container has between its stop signal and SIGKILL, however late it was asked: a kubelet's
 /// `minimumGracePeriodInSeconds`.
 const LEAST_GRACE: SignedDuration = SignedDuration::from_secs(2);
@@ -33,10 +30,9 @@ pub fn retire(view: &View) -> Vec<Action> {
     let Some(since) = view.memory.retired_at.or((!runs).then_some(view.now)) else {
         return vec![Action::Retire];
     };
-    let grace = match view.memory.evicted {
-        Some(_) => EVICTION_GRACE.min(shape::grace_period(view.pod)),
-        None => shape::grace_period(view.pod),
-    };
+    let own = shape::grace_period(view.pod);
+    let evicted = view.memory.evicted.as_ref();
+    let grace = evicted.map_or(own, |eviction| eviction.most_grace.min(own));
     let why = "Stopping container of a pod that has ended";
     if stop_all(view, why, since + grace, Progress::DONE, &mut actions) {
         return actions;

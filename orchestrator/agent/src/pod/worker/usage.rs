@@ -12,6 +12,7 @@ use super::Worker;
 
 use crate::api::events;
 use crate::network::wiring::PodNetwork;
+use crate::node::running::Eviction;
 use crate::pod::shape;
 use crate::runtime::{Container, Runtime};
 use crate::volumes;
@@ -77,13 +78,16 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.gauge = Some(AbortOnDropHandle::new(tokio::spawn(gauge)));
     }
 
-    pub(super) fn evict(&mut self, why: String) {
+    pub(super) fn evict(&mut self, eviction: Eviction) {
         if self.objects.is_none() {
             // It ends already.
             return;
         }
-        let about = events::pod(&self.update.pod);
-        self.node.recorder.warning(about, "Evicted", why.clone());
-        self.memory.evicted = Some(why);
+        if eviction.reason == "Evicted" {
+            let about = events::pod(&self.update.pod);
+            let message = eviction.message.clone();
+            self.node.recorder.warning(about, "Evicted", message);
+        }
+        self.memory.evicted = Some(eviction);
     }
 }

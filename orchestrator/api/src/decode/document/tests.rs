@@ -345,3 +345,54 @@ fn what_is_wrong_in_yaml_is_said_with_its_place() {
         assert!(line >= 1 && column >= 1, "{text}: {error}");
     }
 }
+
+#[test]
+fn a_map_takes_in_what_its_merge_keys_name_and_the_last_that_is_said_counts() {
+    let base = "base: &b {a: 1, o: {x: 1}}\nmore: &m {a: 2, c: 3}\n";
+    let merged = |text: &str| yaml(&format!("{base}out:\n{text}"))["out"].clone();
+    for (text, expected) in [
+        ("  <<: *b\n  d: 4\n", json!({"a": 1, "o": {"x": 1}, "d": 4})),
+        // What stands behind replaces, on either side.
+        ("  <<: *b\n  a: 9\n", json!({"a": 9, "o": {"x": 1}})),
+        ("  a: 9\n  <<: *b\n", json!({"a": 1, "o": {"x": 1}})),
+        // Of several the first counts.
+        ("  <<: [*m, *b]\n", json!({"a": 2, "c": 3, "o": {"x": 1}})),
+        (
+            "  <<: {a: 5, <<: *m}\n  e: {<<: *m, a: 6}\n",
+            json!({"a": 2, "c": 3, "e": {"a": 6, "c": 3}}),
+        ),
+        ("  <<: []\n  a: 7\n", json!({"a": 7})),
+        ("  o: {p: 2}\n  <<: {o: {z: 3}}\n", json!({"o": {"z": 3}})),
+        ("  !!merge <<: *m\n", json!({"a": 2, "c": 3})),
+        // A text in quotes is a key.
+        ("  \"<<\": 1\n  '<<': 2\n", json!({"<<": 2})),
+    ] {
+        assert_eq!(merged(text), expected, "{text}");
+    }
+    let duplicates = parse(
+        format!("{base}out:\n  <<: *b\n  a: 9\n").as_bytes(),
+        Format::Yaml,
+    );
+    assert_eq!(duplicates.unwrap().duplicates, ["out.a"]);
+}
+
+#[test]
+fn a_merge_of_what_is_no_map_or_has_no_end_is_refused() {
+    for text in [
+        "<<: 1",
+        "<<: [1]",
+        "l: &l [{a: 1}]\nm: {<<: *l}",
+        "<<: *nothing",
+        "a: {<<: [{a: 1}, [b]]}",
+    ] {
+        refused(text.as_bytes());
+    }
+    let endless = "m: &m {<<: *m}";
+    assert!(refused(endless.as_bytes()).contains("max depth"));
+    let endless = "m: &m {a: 1, <<: [*m, *m]}";
+    refused(endless.as_bytes());
+    // Maps of nothing, in numbers that double with each line.
+    let lines = (1..40).map(|n| format!("m{n}: &m{n} {{<<: [*m{0}, *m{0}]}}\n", n - 1));
+    let text = format!("m0: &m0 {{}}\n{}", lines.collect::<String>());
+    assert!(refused(text.as_bytes()).contains("are merged"));
+}

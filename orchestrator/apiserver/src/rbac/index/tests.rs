@@ -181,6 +181,43 @@ fn what_does_not_read_allows_nothing() {
 }
 
 #[test]
+fn what_a_decision_has_looked_at_may_change_before_the_next_one() {
+    let mut index = Index::default();
+    let view = "clusterroles/view";
+    bind(
+        &mut index,
+        "rolebindings/x/b",
+        "ClusterRole/view",
+        &["User/ann", "Group/dev"],
+    );
+    let may_get = |index: &Index, what: &str| {
+        let of_user = may(index, "ann", &[], get(what, "x"));
+        let of_group = may(index, "bob", &["dev"], get(what, "x"));
+        assert_eq!(of_user, of_group);
+        of_user
+    };
+    assert!(!may_get(&index, "pods"));
+    assert_eq!(index.missing(user("ann", &[]), "x").len(), 1);
+    role(&mut index, view, "get", "pods");
+    assert!(may_get(&index, "pods") && !may_get(&index, "secrets"));
+    assert!(index.missing(user("ann", &[]), "x").is_empty());
+    role(&mut index, view, "get", "secrets");
+    assert!(!may_get(&index, "pods") && may_get(&index, "secrets"));
+    role(&mut index, "roles/x/own", "get", "pods");
+    bind(
+        &mut index,
+        "rolebindings/x/c",
+        "Role/own",
+        &["User/ann", "Group/dev"],
+    );
+    assert!(may_get(&index, "pods") && may_get(&index, "secrets"));
+    index.note(view, None).expect("it is gone");
+    assert!(may_get(&index, "pods") && !may_get(&index, "secrets"));
+    index.note("rolebindings/x/c", None).expect("it is gone");
+    assert!(!may_get(&index, "pods"));
+}
+
+#[test]
 fn the_reason_names_binding_role_and_subject() {
     let mut index = Index::default();
     role(&mut index, "clusterroles/view", "get", "pods");

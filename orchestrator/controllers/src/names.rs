@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::Timestamp;
 
-/// The names that one Job has drawn and of which no pod has been seen yet.
+/// The names that one Job or one set has drawn and of which no pod has been seen yet.
 #[derive(Debug)]
 pub struct Names {
     since: Timestamp,
@@ -34,10 +34,11 @@ impl Names {
         self.open.retain(|_, names| !names.is_empty());
     }
 
-    /// Names for the next pods, one for each of `indexes`: those asked for before come first.
+    /// Names for the next pods of an owner (its name and uid), one for each of `indexes`: those asked for before
+    /// come first.
     pub fn draw(
         &mut self,
-        job: (&str, &str),
+        owner: (&str, &str),
         indexes: &[Option<u32>],
         is_taken: impl Fn(&str) -> bool,
     ) -> Vec<String> {
@@ -48,7 +49,7 @@ impl Names {
             let open = self.open.entry(*index).or_default();
             while open.len() <= *place {
                 self.drawn += 1;
-                let name = name(job, *index, self.since, self.drawn);
+                let name = name(owner, *index, self.since, self.drawn);
                 if !is_taken(&name) && !open.contains(&name) {
                     open.push(name);
                 }
@@ -60,12 +61,12 @@ impl Names {
     }
 }
 
-fn name((job, uid): (&str, &str), index: Option<u32>, since: Timestamp, drawn: u64) -> String {
+fn name((owner, uid): (&str, &str), index: Option<u32>, since: Timestamp, drawn: u64) -> String {
     let mut hasher = DefaultHasher::new();
     (uid, since.as_nanosecond(), drawn).hash(&mut hasher);
     let prefix = match index {
-        None => format!("{job}-"),
-        Some(index) => format!("{job}-{index}-"),
+        None => format!("{owner}-"),
+        Some(index) => format!("{owner}-{index}-"),
     };
     api::meta::generated_name(&prefix, hasher.finish())
 }
