@@ -315,6 +315,7 @@ impl Agent {
             health: health.subscribe(),
             running: Arc::default(),
             fence: Default::default(),
+            in_use: watch::channel(Default::default()).1,
         };
         let facts = NodeFacts {
             name: NODE.to_owned(),
@@ -326,6 +327,7 @@ impl Agent {
             },
             system: Default::default(),
             reserved: Default::default(),
+            volumes_in_use: Default::default(),
         };
         let refused = Arc::new(Notify::new());
         let renewing = renewal::run(

@@ -84,7 +84,7 @@ pub async fn run(
             () = returned.notified() => node = None,
             changed = health.changed() => if changed.is_err() { break },
             changed = addrs.changed() => if changed.is_err() { break },
-            changed = in_use.changed() => if changed.is_err() { break },
+            Ok(()) = in_use.changed() => {}
             changed = membership.changed() => {
                 if changed.is_err() { break }
                 // After a join the node's object may be a new one.
@@ -103,8 +103,8 @@ pub async fn run(
         let member = membership.borrow_and_update().clone();
         facts.volumes_in_use.clone_from(&in_use.borrow_and_update());
         facts.addrs = member.named(*addrs.borrow_and_update());
-        let said = (&now, &uncopied(&listed));
-        let told = tell(&client, &facts, said, &mut node);
+        let lacks = uncopied(&listed);
+        let told = tell(&client, &facts, (&now, &lacks), &mut node);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {
                 uid.send_replace(node.as_ref().and_then(|node| node.metadata.uid.clone()));
@@ -115,10 +115,7 @@ pub async fn run(
                 if is_unauthorized(&outcome) {
                     refused.notify_one();
                 }
-                tracing::warn!(
-                    why = why(outcome),
-                    "the node's status was not written; trying again"
-                );
+                tracing::warn!(why = why(outcome), "the node's status was not written");
                 node = None;
                 due = Instant::now() + retry;
                 retry = (retry * 2).min(LAST_RETRY);

@@ -142,6 +142,7 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
     let rule = NODE_RULES.iter().find(is_about).ok_or_else(String::new)?;
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let name = target.name.as_deref();
+    let only = || name.map_or_else(|| wish.required("metadata.name"), |it| Some(it.to_owned()));
     let unrelated = || format!("no relationship found between node '{node}' and this object");
     let (allowed, why) = match rule.whose {
         Whose::All | Whose::New => (true, String::new()),
@@ -165,12 +166,8 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             "can only list/watch pods with spec.nodeName field selector".to_owned(),
         ),
         Whose::Referred | Whose::Secret => {
-            let only = match name {
-                Some(name) => Some(name.to_owned()),
-                None => wish.required("metadata.name"),
-            };
             let kind = Referent::of(&target.resource().plural);
-            let found = kind.zip(only).filter(|_| !namespace.is_empty());
+            let found = kind.zip(only()).filter(|_| !namespace.is_empty());
             let cache = &state.objects.cache;
             let referred = |(kind, name): (Referent, String)| {
                 is_every_nodes(kind, namespace, &name)
@@ -180,12 +177,8 @@ pub fn may(state: &State, node: &str, wish: Wish<'_>) -> Result<(), String> {
             (found.is_some_and(referred), unrelated())
         }
         Whose::Volume | Whose::OwnVolume => {
-            let only = match name {
-                Some(name) => Some(name.to_owned()),
-                None => wish.required("metadata.name"),
-            };
             let reads = matches!(rule.whose, Whose::Volume);
-            let allowed = match only {
+            let allowed = match only() {
                 Some(name) => may_volume(state, node, target, &name, reads),
                 None => reads && selects_own_volumes(wish, node),
             };
