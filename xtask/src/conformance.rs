@@ -104,7 +104,8 @@ fn test(progress: &Progress, arguments: &Arguments, name: &str, built: &Path) ->
     let suite = Suite::new(arguments, built, &cluster, &engine)?;
     let expected = suite.names()?;
     println!("{} tests, logs in {}", expected.len(), suite.logs.display());
-    let started = Instant::now();
+    // Before the tests: work may go on while they run.
+    let (started, stamp) = (Instant::now(), record::stamp()?);
     let mut outcomes = Vec::new();
     for phase in [Phase::Parallel, Phase::Serial] {
         if expected.iter().any(|name| phase.has(name)) {
@@ -119,7 +120,7 @@ fn test(progress: &Progress, arguments: &Arguments, name: &str, built: &Path) ->
     }
     outcomes.extend(missing);
     let summary = record::Summary::of(&outcomes, started.elapsed());
-    record::write(&workspace().join(RECORD), &suite.title(), &summary)?;
+    record::write(&workspace().join(RECORD), &suite.title(), &stamp, &summary)?;
     println!("{}, written to {RECORD}", summary.line());
     if outcomes.is_empty() {
         bail!("no test has a name that matches {:?}", arguments.focus);

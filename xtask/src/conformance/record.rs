@@ -60,9 +60,9 @@ impl Summary {
 }
 
 /// Puts the section of this focus in the place of the former one.
-pub fn write(path: &Path, title: &str, summary: &Summary) -> Result<()> {
+pub fn write(path: &Path, title: &str, stamp: &str, summary: &Summary) -> Result<()> {
     let old = fs::read_to_string(path).unwrap_or_default();
-    let new = replaced(&old, title, &summary.section(title, &stamp()?));
+    let new = replaced(&old, title, &summary.section(title, stamp));
     fs::write(path, new).with_context(|| format!("cannot write {}", path.display()))
 }
 
