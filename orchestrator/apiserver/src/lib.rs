@@ -25,6 +25,7 @@ mod flow;
 pub mod fuzzing;
 mod gzip;
 mod health;
+mod held_body;
 mod hops;
 mod join;
 mod metrics;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Response;
-use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::authn::{MASTERS, User};
+use super::held_body::keeping;
 use super::metrics::Lasting;
 use api::ApiError;
 use sys::turns::Turn;
@@ -247,12 +247,7 @@ impl Ticket {
         if self.held.is_none() && self.lasting.is_none() {
             return answer;
         }
-        answer.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _kept = &self;
-                frame
-            }))
-        })
+        answer.map(|body| keeping(body, self))
     }
 }
 
@@ -277,6 +272,8 @@ fn too_many(whose: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use futures::FutureExt as _;
 
     use super::*;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::rewrite::{Html, Rewriter};
 use super::{Connecting, Held, switch};
 use crate::addresses::Place;
+use crate::held_body::keeping;
 use crate::hops;
 use crate::outgoing::agents::Agent;
 use crate::outgoing::{self, Destination, Endpoint, PortRef, Unready};
@@ -351,9 +352,9 @@ fn give_back(
     } else if is_page(&parts.headers) {
         parts.headers.remove(header::CONTENT_LENGTH);
         let body = Body::from_stream(Html::new(rewriter).rewrite(body.into_data_stream()));
-        return Ok(Response::from_parts(parts, holding(body, held)));
+        return Ok(Response::from_parts(parts, keeping(body, held)));
     }
-    Ok(Response::from_parts(parts, holding(Body::new(body), held)))
+    Ok(Response::from_parts(parts, keeping(Body::new(body), held)))
 }
 
 fn is_page(headers: &HeaderMap) -> bool {
@@ -361,14 +362,6 @@ fn is_page(headers: &HeaderMap) -> bool {
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("text/html") && !headers.contains_key(header::CONTENT_ENCODING)
-}
-
-/// A body that counts until it was sent.
-fn holding(body: Body, held: Held) -> Body {
-    Body::new(body.map_frame(move |frame| {
-        let _held = &held;
-        frame
-    }))
 }
 
 #[cfg(test)]
