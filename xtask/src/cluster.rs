@@ -172,6 +172,14 @@ impl Cluster {
         self.ip_family.ranges("10.96.0.0/16", "fd00:96::/112")
     }
 
+    /// Addresses of the underlay for Services of type LoadBalancer; its nodes announce them.
+    pub fn load_balancer_pool(&self) -> String {
+        let [first, last] = [self.addresses(230), self.addresses(249)];
+        let ranges = first.iter().zip(&last);
+        let ranges: Vec<String> = ranges.map(|(from, to)| format!("{from}-{to}")).collect();
+        ranges.join(",")
+    }
+
     /// The underlay's own IPv4 range, of which every cluster has one.
     pub fn underlay_net(&self) -> String {
         format!("172.31.{}.0/24", self.index)
@@ -251,6 +259,8 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(texts, ["172.31.0.11", "fd00:31::11"]);
+        let pool = "172.31.0.230-172.31.0.249,fd00:31::230-fd00:31::249";
+        assert_eq!(cluster.load_balancer_pool(), pool);
         assert_eq!(cluster.outside_addresses()[1].to_string(), "fd00:31::250");
         assert_eq!(cluster.api_port(), 6443);
     }

@@ -293,6 +293,8 @@ fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
     arguments.extend(["--advertise-address".into(), gateway.to_string()]);
     arguments.extend(["--pod-cidr".into(), cluster.pod_cidr()]);
     arguments.extend(["--service-cidr".into(), cluster.service_cidr()]);
+    let pool = cluster.load_balancer_pool();
+    arguments.extend(["--load-balancer-pool".into(), pool]);
     let server = json!({ "name": "server", "program": binary, "args": arguments });
     let agent = |number: u8| {
         let name = cluster.node(number);

@@ -257,10 +257,12 @@ fn refused(setting: &Setting) {
             "spec.securityContext.supplementalGroupsPolicy: ",
         ),
         (
-            "token",
-            json!({"volumes": [{"name": "t", "csi": {"driver": "d"}}]}),
+            "disk",
+            json!({"volumes": [{"name": "t", "iscsi": {
+                "targetPortal": "127.0.0.1:3260", "iqn": "iqn.2001-04.org.example:disk", "lun": 0,
+            }}]}),
             "Unsupported",
-            "spec.volumes[0].csi: volumes of this type are not supported",
+            "spec.volumes[0].iscsi: volumes of this type are not supported",
         ),
     ];
     for (name, spec, ..) in &cases {
@@ -278,7 +280,7 @@ fn refused(setting: &Setting) {
         let made = setting.cluster.docker(&["ps", "-aq", "--filter", &filter]);
         assert_eq!(made.unwrap().trim(), "", "{name} has a container");
     }
-    delete(setting, "pod sysctl users groups token");
+    delete(setting, "pod sysctl users groups disk");
 }
 
 fn pending(setting: &Setting) {
