@@ -337,6 +337,20 @@ impl ClusterInfo {
             "Kubernetes control plane is running at {} ({version})",
             cluster.url
         );
+        // What the cluster itself has there, as kubectl finds it: the DNS for one.
+        let services = "/api/v1/namespaces/kube-system/services";
+        let own = "labelSelector=kubernetes.io%2Fcluster-service%3Dtrue";
+        let list = cluster.get(&format!("{services}?{own}")).await?;
+        for service in list["items"].as_array().into_iter().flatten() {
+            let labels = &service["metadata"]["labels"];
+            let name = service["metadata"]["name"].as_str().unwrap_or_default();
+            let title = labels["kubernetes.io/name"].as_str().unwrap_or(name);
+            let port = service["spec"]["ports"][0]["name"].as_str();
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            let url = cluster.url.to_string();
+            let url = url.trim_end_matches('/');
+            println!("{title} is running at {url}{services}/{name}{port}/proxy");
+        }
         Ok(())
     }
 }
