@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod etcd;
 mod lead;
 pub mod memory;
+pub mod snapshot;
 mod tail;
 
 use std::sync::Arc;
@@ -220,6 +221,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets the history up to `upto`: ranges and watches from `upto` on still work.
     fn compact(&self, upto: Revision) -> BoxFuture<'_, Result<()>>;
+
+    /// The members of the etcd that it lies in; `None`: it lies in none.
+    fn members(&self) -> Option<etcd::Members> {
+        None
+    }
+
+    /// What lies below: the same keys with their values as they are kept, where those are encrypted.
+    fn kept(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
 
     /// Returns when `holder` leads in what `name` stands for: one at a time among all servers. Where there
     /// is one server it always leads.

@@ -123,6 +123,32 @@ impl EmbeddedStore {
         })
     }
 
+    /// Makes the file of a store whose revisions begin behind `base`; what is at or below it is compacted. There
+    /// must be no file yet.
+    pub fn create(path: &Path, base: Revision) -> Result<Self, OpenError> {
+        if path.exists() {
+            let there = std::io::ErrorKind::AlreadyExists;
+            return Err(OpenError::io(path, there.into()));
+        }
+        create(path)?;
+        let opened = builder().open(path);
+        let database = opened.map_err(|error| OpenError::database(path, error.into()))?;
+        let begun = || -> Result<(), Failure> {
+            let writing = database.begin_write()?;
+            let meta = Meta {
+                revision: base,
+                ceiling: base,
+                compacted: base,
+                log_bytes: 0,
+            };
+            writer::put_meta(&writing, meta)?;
+            Ok(writing.commit()?)
+        };
+        begun().map_err(|failure| OpenError::failure(path, failure))?;
+        drop(database);
+        Self::open(path)
+    }
+
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;

@@ -24,7 +24,12 @@ pub(super) enum Failure {
 }
 
 /// What etcd 3.4 says before it has begun with a request.
-const NOT_BEGUN: &[&str] = &["etcdserver: no leader", "etcdserver: too many requests"];
+const NOT_BEGUN: &[&str] = &[
+    "etcdserver: no leader",
+    "etcdserver: too many requests",
+    // A member that has just joined answers nothing yet.
+    "etcdserver: rpc not supported for learner",
+];
 
 /// What it says to a user who has to authenticate first, or again.
 const WITHOUT_TOKEN: &[&str] = &["user name is empty", "auth: revision in header is old"];

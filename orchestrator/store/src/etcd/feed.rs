@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::events::{Assembly, Broken, Delivered};
@@ -69,7 +70,7 @@ impl Inner {
         let mut assembly = Assembly::new(self.keys.data(), from);
         loop {
             let message = tokio::select! {
-                message = stream.message() => message,
+                message = stream.next() => message.transpose(),
                 () = self.stalled.notified() => {
                     self.rpc.turn_from(member);
                     return Ended::Lost("it delivers nothing".to_owned());
@@ -138,7 +139,7 @@ impl Inner {
         let mut assembly = Assembly::new(self.keys.data(), from);
         let (mut commits, mut reached) = (Vec::new(), from);
         while reached < now && commits.len() < limit {
-            let message = stream.message().await;
+            let message = stream.next().await.transpose();
             let message = message.map_err(|status| unavailable(status.message().to_owned()))?;
             let message = message.ok_or_else(|| unavailable("etcd closed a watch".to_owned()))?;
             match assembly.take(message) {

@@ -24,6 +24,8 @@ pub(super) struct Keys {
 pub(super) const SYNC: &str = "sync";
 /// Up to which revision the history is, or is about to be, compacted.
 pub(super) const COMPACTED: &str = "compacted";
+/// The last revision of before this etcd, where there is one: written once, before anything else.
+pub(super) const BASE: &str = "base";
 
 impl Keys {
     pub fn new(prefix: &str) -> Self {

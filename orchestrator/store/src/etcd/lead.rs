@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -82,7 +83,7 @@ impl Inner {
             tokio::time::sleep(PAUSE).await;
             return;
         };
-        while let Ok(Some(response)) = stream.message().await {
+        while let Some(Ok(response)) = stream.next().await {
             if response.canceled || !response.events.is_empty() {
                 return;
             }

@@ -17,6 +17,7 @@
 //! Volatile writes are written like others, since etcd has no memory of its own; compaction keeps
 //! what they leave behind small (`compaction`).
 
+mod base;
 mod commit;
 mod compaction;
 mod config;
@@ -25,6 +26,7 @@ mod failure;
 mod feed;
 mod keys;
 mod lead;
+mod members;
 mod rpc;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -43,6 +45,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 pub use config::{EtcdConfig, EtcdTls, EtcdUser};
+pub use members::{Member, Members};
 
 use super::lead::{Fence, Leadership};
 use super::tail::{self, History, Limits, Tail};
@@ -50,7 +53,7 @@ use super::{
     Chunk, CommitStream, Entry, Page, Range, Result, Revision, Store, StoreError, Visitor, Write,
     check_window,
 };
-use keys::{Keys, SYNC};
+use keys::{BASE, Keys, SYNC};
 use rpc::{RANGE, Repeat, Rpc, TXN};
 
 /// A store in etcd. Dropping it ends its tasks; what was answered stays in etcd.
@@ -60,7 +63,7 @@ pub struct EtcdStore {
 }
 
 struct Inner {
-    rpc: Rpc,
+    rpc: Arc<Rpc>,
     keys: Keys,
     tail: Tail,
     /// The history up to here is known to be gone.
@@ -96,8 +99,10 @@ impl EtcdStore {
     /// was asked last.
     pub async fn open(config: &EtcdConfig) -> Result<Self> {
         let invalid = |why: String| StoreError::Unavailable(why.into());
-        let rpc = Rpc::new(config).map_err(invalid)?;
+        let rpc = Arc::new(Rpc::new(config).map_err(invalid)?);
         let keys = Keys::new(&config.prefix);
+        let base = base_of(&rpc, &keys).await?;
+        rpc.count_from(i64::try_from(base).unwrap_or_default());
         // A revision of its own for the start: the newest revision of the store is always one of its keys'.
         let answer = mark(&rpc, &keys).await.map_err(unread)?;
         let header = answer.header.unwrap_or_default();
@@ -105,7 +110,7 @@ impl EtcdStore {
             rpc,
             keys,
             tail: Tail::new(header.revision.unsigned_abs(), TAIL),
-            compacted: AtomicU64::new(0),
+            compacted: AtomicU64::new(base),
             has_neighbours: AtomicBool::new(false),
             stalled: Notify::new(),
             cluster: AtomicU64::new(header.cluster_id),
@@ -121,6 +126,38 @@ impl EtcdStore {
             inner,
             tasks: tasks.iter().map(JoinHandle::abort_handle).collect(),
         })
+    }
+}
+
+impl EtcdStore {
+    /// Opens an etcd that holds nothing below the prefix yet, as a store whose revisions begin behind `base`.
+    pub async fn create(config: &EtcdConfig, base: Revision) -> Result<Self> {
+        let invalid = |why: String| StoreError::Unavailable(why.into());
+        let rpc = Rpc::new(config).map_err(invalid)?;
+        let keys = Keys::new(&config.prefix);
+        let (key, range_end) = keys.all();
+        let first = wire::RangeRequest {
+            key,
+            range_end,
+            limit: 1,
+            keys_only: true,
+            ..wire::RangeRequest::default()
+        };
+        let found = rpc.ask::<_, wire::RangeResponse>(RANGE, &first, Repeat::Safe);
+        if found.await.map_err(unread)?.count > 0 {
+            return Err(StoreError::Invalid(format!(
+                "etcd holds something below {} already",
+                config.prefix
+            )));
+        }
+        let request = commit::control(keys.control(BASE), base.to_string().into(), Some(0), 0);
+        let answer = rpc.ask::<_, wire::TxnResponse>(TXN, &request, Repeat::Unsent);
+        if !answer.await.map_err(failure::Failure::of_commit)?.succeeded {
+            return Err(StoreError::Invalid(
+                "another store begins in this etcd".to_owned(),
+            ));
+        }
+        Self::open(config).await
     }
 }
 
@@ -235,6 +272,10 @@ impl Store for EtcdStore {
         self.inner.compact(upto).boxed()
     }
 
+    fn members(&self) -> Option<Members> {
+        Some(Members::of(self.inner.rpc.clone()))
+    }
+
     fn campaign<'a>(&'a self, name: &'a str, holder: &'a str) -> BoxFuture<'a, Result<Leadership>> {
         self.inner.clone().campaign(name, holder).boxed()
     }
@@ -270,13 +311,19 @@ impl Inner {
         request: &wire::RangeRequest,
     ) -> Result<(Vec<wire::KeyValue>, usize, Revision)> {
         let before = self.tail.reached();
+        let (at, base) = (request.revision, self.rpc.base());
+        if at > 0 && at <= base {
+            return Err(StoreError::Compacted {
+                oldest: self.compacted(),
+            });
+        }
         let asked = self
             .rpc
             .ask::<_, wire::RangeResponse>(RANGE, request, Repeat::Safe);
         let answer = match asked.await {
             Ok(answer) => answer,
             Err(failure) => {
-                let at = request.revision.unsigned_abs();
+                let at = at.unsigned_abs();
                 let oldest = (at + 1).max(self.compacted());
                 return Err(failure.of_read(oldest, self.tail.reached()));
             }
@@ -456,6 +503,25 @@ fn behind(key: &[u8]) -> bytes::Bytes {
 async fn mark(rpc: &Rpc, keys: &Keys) -> std::result::Result<wire::TxnResponse, failure::Failure> {
     let request = commit::control(keys.control(SYNC), bytes::Bytes::new(), None, 0);
     rpc.ask(TXN, &request, Repeat::Safe).await
+}
+
+/// Where the revisions of a store begin that was restored or moved; 0 elsewhere.
+async fn base_of(rpc: &Rpc, keys: &Keys) -> Result<Revision> {
+    let request = wire::RangeRequest {
+        key: keys.control(BASE),
+        ..wire::RangeRequest::default()
+    };
+    let asked = rpc.ask::<_, wire::RangeResponse>(RANGE, &request, Repeat::Safe);
+    let answer = asked.await.map_err(unread)?;
+    let Some(kv) = answer.kvs.into_iter().next() else {
+        return Ok(0);
+    };
+    let text = std::str::from_utf8(&kv.value).unwrap_or_default();
+    let unreadable = || StoreError::Unreadable {
+        key: String::from_utf8_lossy(&kv.key).into_owned(),
+        why: "it is no revision".into(),
+    };
+    text.parse().map_err(|_| unreadable())
 }
 
 fn unread(failure: failure::Failure) -> StoreError {

@@ -1,9 +1,10 @@
 //! Requests to etcd: which member is asked, for how long, and as whom.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -14,6 +15,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::base::Shift;
 use super::config::{EtcdConfig, EtcdUser};
 use super::failure::Failure;
 use super::wire;
@@ -41,7 +43,12 @@ pub(super) struct Rpc {
     user: Option<EtcdUser>,
     timeout: Duration,
     token: RwLock<Option<MetadataValue<Ascii>>>,
+    /// How far the store's revisions are above etcd's (`base`).
+    base: AtomicI64,
 }
+
+/// What a watch delivers, until it ends.
+pub(super) type Watching = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 
 struct Member {
     name: String,
@@ -73,7 +80,18 @@ impl Rpc {
             user: config.user.clone(),
             timeout: config.timeout,
             token: RwLock::default(),
+            base: AtomicI64::new(0),
         })
+    }
+
+    /// From now on revisions are the store's, whose first one is behind `base`.
+    pub fn count_from(&self, base: i64) {
+        self.base.store(base, Ordering::Relaxed);
+    }
+
+    /// The last revision of before this etcd.
+    pub fn base(&self) -> i64 {
+        self.base.load(Ordering::Relaxed)
     }
 
     /// One request and its answer. Members that cannot be reached are tried again in turn until
@@ -85,8 +103,8 @@ impl Rpc {
         repeat: Repeat,
     ) -> Result<A, Failure>
     where
-        Q: Message + Clone + 'static,
-        A: Message + Default + 'static,
+        Q: Message + Clone + Shift + 'static,
+        A: Message + Default + Shift + 'static,
     {
         let deadline = Instant::now() + self.timeout;
         let mut authenticated = false;
@@ -112,6 +130,10 @@ impl Rpc {
                 Failure::Refused(_) => false,
             };
             if !again || Instant::now() + PAUSE >= deadline {
+                // A member that stands still would keep the next request, too.
+                if matches!(failure, Failure::Lost(_) | Failure::Unsent(_)) {
+                    self.turn_from(index);
+                }
                 return Err(failure);
             }
             if matches!(failure, Failure::Unauthenticated(_)) {
@@ -140,17 +162,27 @@ impl Rpc {
     pub async fn watch(
         &self,
         create: wire::WatchCreateRequest,
-    ) -> Result<(Streaming<wire::WatchResponse>, usize), (Failure, usize)> {
+    ) -> Result<(Watching, usize), (Failure, usize)> {
         let index = self.current.load(Ordering::Relaxed) % self.members.len();
         let mut authenticated = false;
         loop {
-            let ask = wire::WatchRequest {
+            let mut ask = wire::WatchRequest {
                 create: Some(create.clone()),
             };
+            ask.shift(-self.base());
             // The stream of requests stays open as long as the watch is wanted.
             let requests = stream::once(async { ask }).chain(stream::pending());
             match timeout(ATTEMPT_TIMEOUT, self.streaming(index, WATCH, requests)).await {
-                Ok(Ok(stream)) => return Ok((stream, index)),
+                Ok(Ok(stream)) => {
+                    let base = self.base();
+                    let shifted = stream.map(move |response| {
+                        response.map(|mut response| {
+                            response.shift(base);
+                            response
+                        })
+                    });
+                    return Ok((shifted.boxed(), index));
+                }
                 Ok(Err(Failure::Unauthenticated(_))) if self.user.is_some() && !authenticated => {
                     authenticated = true;
                     self.authenticate(index).await.map_err(|it| (it, index))?;
@@ -172,18 +204,21 @@ impl Rpc {
         request: &Q,
     ) -> Result<A, Failure>
     where
-        Q: Message + Clone + 'static,
-        A: Message + Default + 'static,
+        Q: Message + Clone + Shift + 'static,
+        A: Message + Default + Shift + 'static,
     {
-        let member = &self.members[index];
+        let (member, base) = (&self.members[index], self.base());
         let mut grpc = member.grpc().await?;
-        let mut request = Request::new(request.clone());
+        let mut request = request.clone();
+        request.shift(-base);
+        let mut request = Request::new(request);
         self.show_token(&mut request);
         let path = PathAndQuery::from_static(path);
         let answer = grpc.unary(request, path, ProstCodec::default()).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|status| member.failure(&status))
+        let answer = answer.map_err(|status| member.failure(&status))?;
+        let mut answer: A = answer.into_inner();
+        answer.shift(base);
+        Ok(answer)
     }
 
     async fn streaming<S>(

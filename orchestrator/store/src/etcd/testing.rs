@@ -112,6 +112,48 @@ impl Etcd {
         self.child.wait().expect("an end");
     }
 
+    /// It stands still, as a machine that is out of breath, until `go_on`.
+    pub fn stand_still(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// Where other members reach it.
+    pub fn peer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1])
+    }
+
+    /// A port for a member that is to join.
+    pub fn ports_to_join() -> [u16; 2] {
+        [free_port(), free_port()]
+    }
+
+    /// A member more of the etcd of `first`, which has heard of it already.
+    pub fn join(first: &Self, ports: [u16; 2]) -> Self {
+        let cluster = format!(
+            "default={},more=http://127.0.0.1:{}",
+            first.peer(),
+            ports[1]
+        );
+        let flags = ["--name", "more", "--initial-cluster", &cluster];
+        let flags = [&flags[..], &["--initial-cluster-state", "existing"]].concat();
+        Self::start_at(
+            ports,
+            tempfile::tempdir().expect("a directory"),
+            "http",
+            &flags,
+        )
+    }
+
     pub fn start_again(&mut self) {
         self.child = run(self.directory.path(), "http", self.ports, &self.flags);
     }

@@ -334,3 +334,136 @@ async fn any_of_three_members_may_die_and_come_back() {
         EtcdStore::open(&alone).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_restored_store_counts_from_its_base_on_every_server() {
+    let etcd = Etcd::start();
+    let base = 5_000_000_000;
+    let one = EtcdStore::create(&etcd.config(), base).await.unwrap();
+    let first = one.commit(put("/a", "1")).await.unwrap();
+    assert!(first > base && first < base + 100, "{first}");
+    let other = etcd.open().await;
+    let found = other.get("/a").await.unwrap().expect("there");
+    assert_eq!((found.created, found.modified), (first, first));
+    let mut watch = other.watch("/", first).unwrap();
+    let second = vec![Write::put("/a", "2", Expect::At(first))];
+    let second = one.commit(second).await.unwrap();
+    let seen = next(&mut watch).await;
+    assert_eq!((seen.revision, seen.events.len()), (second, 1));
+    let (past, _) = other.history("/", base, 10).await.unwrap();
+    assert!(past.iter().any(|commit| commit.revision == first));
+    let old = Range {
+        at: Some(first),
+        ..Range::all("/")
+    };
+    assert_eq!(other.range(old).await.unwrap().entries[0].value, "1");
+    // Whatever clients have from before the base is answered as compacted, and is no key of now.
+    for before in [1, 3, base - 1] {
+        let watch = other.watch("/", before).err();
+        assert!(
+            matches!(watch, Some(StoreError::Compacted { .. })),
+            "{watch:?}"
+        );
+        let old = Range {
+            at: Some(before),
+            ..Range::all("/")
+        };
+        let read = other.range(old).await;
+        assert!(
+            matches!(read, Err(StoreError::Compacted { .. })),
+            "{read:?}"
+        );
+        for key in ["/a", "/absent"] {
+            let write = vec![Write::put(key, "x", Expect::At(before))];
+            let refused = other.commit(write).await;
+            assert!(
+                matches!(refused, Err(StoreError::Conflict { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+    one.compact(second).await.unwrap();
+    let twice = EtcdStore::create(&etcd.config(), base).await.err();
+    assert!(matches!(twice, Some(StoreError::Invalid(_))), "{twice:?}");
+}
+
+#[tokio::test]
+async fn a_member_joins_without_a_vote_and_gets_it_when_it_has_caught_up() {
+    let first = Etcd::start();
+    let store = first.open().await;
+    surely_put(&store, "1").await;
+    let members = store.members().expect("etcd's");
+    let ports = Etcd::ports_to_join();
+    let peer = format!("http://127.0.0.1:{}", ports[1]);
+    let (added, all) = members.add_learner(&peer).await.unwrap();
+    assert!(added.is_learner && added.name.is_empty() && all.len() == 2);
+    // It is not there: neither has it a vote, nor does anybody wait for it.
+    assert!(!members.promote(added.id).await.unwrap_or(false));
+    surely_put(&store, "2").await;
+    let more = Etcd::join(&first, ports);
+    let promoted = async {
+        while !members.promote(added.id).await.unwrap_or(false) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, promoted).await.expect("in time");
+    let joined = more.open().await;
+    assert_eq!(joined.get("/a").await.unwrap().expect("there").value, "2");
+    let all = members.list().await.unwrap();
+    assert!(
+        all.iter()
+            .all(|member| !member.is_learner && member.client.is_some())
+    );
+    members.remove(added.id).await.unwrap();
+    surely_put(&store, "3").await;
+    assert_eq!(members.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_etcd_takes_writes_again_when_room_was_made() {
+    let etcd = Etcd::start_with(&["--quota-backend-bytes", "2000000"]);
+    let store = etcd.open().await;
+    let large = "x".repeat(100_000);
+    let mut last = 0;
+    let full = loop {
+        match store.commit(put("/a", &large)).await {
+            Ok(revision) => last = revision,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    store.compact(last).await.unwrap();
+    let members = store.members().expect("etcd's");
+    members.defragment().await.unwrap();
+    assert_eq!(members.disarm().await.unwrap(), 1);
+    surely_put(&store, "1").await;
+    assert_eq!(members.disarm().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_member_that_stood_still_and_comes_back_sends_nothing_twice() {
+    let three = Etcd::start_three();
+    let mut config = three[0].config();
+    config.members = three.iter().map(Etcd::member).collect();
+    let store = EtcdStore::open(&config).await.unwrap();
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    surely_put(&store, "1").await;
+    // The one that is watched.
+    three[0].stand_still();
+    surely_put(&store, "2").await;
+    three[0].go_on();
+    surely_put(&store, "3").await;
+    let (mut reached, mut seen) = (0, Vec::new());
+    while seen.last().is_none_or(|last| *last != "3") {
+        let commit = next(&mut watch).await;
+        assert!(
+            commit.revision > reached,
+            "{} after {reached}",
+            commit.revision
+        );
+        reached = commit.revision;
+        seen.extend(commit.events.iter().filter_map(|event| event.value.clone()));
+    }
+    seen.dedup();
+    assert_eq!(seen, ["1", "2", "3"]);
+}
