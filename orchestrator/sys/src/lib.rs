@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod files;
 pub mod front;
 mod give_way;
+pub mod https;
 mod keep_alive;
 pub mod mounts;
 pub mod ownership;

@@ -8,22 +8,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use api::join_token::JoinToken;
 use datapath::Addrs;
 use sys::certificates::{self, Credentials};
+use sys::https::{Post, PostError};
 use sys::{files, tls};
 
 const PATH: &str = "/orchestrator/v1/join";
@@ -405,54 +401,30 @@ async fn post(
     proof: Proof<'_>,
     body: String,
 ) -> Result<bytes::Bytes, JoinError> {
-    let bad = || JoinError::BadServer(server.clone());
-    let host = server
-        .host()
-        .ok_or_else(bad)?
-        .trim_matches(['[', ']'])
-        .to_owned();
-    let port = server.port_u16().unwrap_or(443);
-    let name = rustls::pki_types::ServerName::try_from(host.clone()).map_err(|_| bad())?;
-    let away = |why: &dyn std::fmt::Display| JoinError::Unreachable {
-        server: server.clone(),
-        why: why.to_string(),
-    };
     let config = match proof {
         Proof::Token(token) => tls::pinned_client_config(&token.authority),
         Proof::Certificate(of) => tls::client_config(&of.authority, Some(&of.credentials)),
     };
-    let mut config = config.map_err(local("set up TLS"))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect((host.as_str(), port))
-        .await
-        .map_err(|e| away(&e))?;
-    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let stream = connecting.await.map_err(|e| away(&e))?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|e| away(&e))?;
-    let connection = tokio::spawn(connection);
-    let mut request = http::Request::post(PATH)
-        .header(
-            http::header::HOST,
-            server.authority().map_or("", |it| it.as_str()),
-        )
-        .header(http::header::CONTENT_TYPE, "application/json");
-    if let Proof::Token(token) = proof {
-        let bearer = format!("Bearer {}", token.text());
-        request = request.header(http::header::AUTHORIZATION, bearer);
-    }
-    let request = request
-        .body(Full::new(bytes::Bytes::from(body)))
-        .map_err(local("ask the server"))?;
-    let response = sender.send_request(request).await.map_err(|e| away(&e))?;
-    let status = response.status();
-    let answer = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(|e| away(&e))?
-        .to_bytes();
-    connection.abort();
+    let config = config.map_err(local("set up TLS"))?;
+    let bearer = match proof {
+        Proof::Token(token) => Some(token.text()),
+        Proof::Certificate(_) => None,
+    };
+    let post = Post {
+        server,
+        path: PATH,
+        bearer: bearer.as_deref(),
+        body,
+    };
+    let away = |why: &dyn std::fmt::Display| JoinError::Unreachable {
+        server: server.clone(),
+        why: why.to_string(),
+    };
+    let (status, answer) = post.send(config).await.map_err(|error| match error {
+        PostError::BadServer(server) => JoinError::BadServer(server),
+        PostError::Unreachable { server, why } => JoinError::Unreachable { server, why },
+        PostError::Request(_) => local("ask the server")(error),
+    })?;
     if status.is_success() {
         Ok(answer)
     } else if status.is_server_error() {
