@@ -6,23 +6,26 @@
 //!  agent whose pod ends ──GET applied/9────────┘ held until all Ready nodes have said 9 ◀─────┘
 //! ```
 //!
+//! With several servers each agent speaks to one of them, and the one that is asked asks the others
+//! (`?peer=true`), which answer for the agents that speak to them.
+//!
 //! A pod that ends costs each node one exchange, and nothing is written: while no pod ends, each agent has one
 //! silent request. A node that says nothing is told by its name when the one that waits has no more time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{Response, StatusCode};
 use axum::{Extension, extract};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
 use super::authn::{MASTERS, User};
-use super::{State, authz, bootstrap, reply};
+use super::{State, authz, bootstrap, peers, reply};
 use api::ApiError;
 
 /// What both paths begin with; the revision follows.
@@ -35,6 +38,11 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(50);
 /// Nobody waits longer for the others.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// A node that was here so short ago is on its way back.
+const RETURN_TIME: Duration = Duration::from_secs(2);
+/// What another server says of its nodes.
+const PEER_BYTES: usize = 1 << 20;
+
 /// What the nodes have said since this server started.
 #[derive(Default)]
 pub struct Applied {
@@ -46,7 +54,31 @@ pub struct Applied {
 #[derive(Default)]
 struct Said {
     by_node: HashMap<String, u64>,
+    present: HashMap<String, Presence>,
     waits: Vec<Wait>,
+}
+
+/// Whether a node speaks to this server, and not to another one.
+struct Presence {
+    /// Its requests that wait here.
+    open: usize,
+    last: Instant,
+}
+
+/// A node's request, while it waits.
+struct Visit<'a> {
+    applied: &'a Applied,
+    node: &'a str,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let mut said = self.applied.said();
+        if let Some(presence) = said.present.get_mut(self.node) {
+            presence.open = presence.open.saturating_sub(1);
+            presence.last = Instant::now();
+        }
+    }
 }
 
 /// One that waits until all nodes have applied a revision.
@@ -74,6 +106,35 @@ impl Applied {
             // It may have gone meanwhile.
             let _ = wait.done.send(());
         }
+    }
+
+    /// Another server has heard so.
+    fn hear(&self, node: &str, revision: u64) {
+        let known = self.said().by_node.get(node).copied();
+        if known.is_none_or(|known| known < revision) {
+            self.report(node, revision);
+        }
+    }
+
+    fn enter<'a>(&'a self, node: &'a str) -> Visit<'a> {
+        let (mut said, now) = (self.said(), Instant::now());
+        let came = Presence { open: 0, last: now };
+        let presence = said.present.entry(node.to_owned()).or_insert(came);
+        presence.open += 1;
+        presence.last = now;
+        Visit {
+            applied: self,
+            node,
+        }
+    }
+
+    /// The nodes that speak to this server.
+    fn present(&self) -> Vec<String> {
+        let (mut said, now) = (self.said(), Instant::now());
+        said.present.retain(|_, presence| {
+            presence.open > 0 || now.duration_since(presence.last) < RETURN_TIME
+        });
+        said.present.keys().cloned().collect()
     }
 
     /// Ends when all these nodes have applied the revision. None: they have already.
@@ -123,6 +184,7 @@ pub async fn report(
         Err(error) => return reply::error(&error),
     };
     let mut awaited = state.applied.awaited.subscribe();
+    let _visit = state.applied.enter(&node);
     state.applied.report(&node, revision);
     let newer = tokio::time::timeout(
         REPORT_TIMEOUT,
@@ -141,6 +203,9 @@ pub async fn report(
 pub struct Patience {
     /// How long it waits at most.
     timeout_ms: u64,
+    /// Another server asks: it is answered with the nodes that speak to this one and have applied the revision.
+    #[serde(default)]
+    peer: bool,
 }
 
 /// GET: answered with the Ready nodes that have not applied the revision, as soon as there is none, or when the
@@ -152,7 +217,7 @@ pub async fn all(
     patience: Result<Query<Patience>, extract::rejection::QueryRejection>,
 ) -> Response<Body> {
     match wait_for_all(&state, user, revision, patience.ok()).await {
-        Ok(behind) => reply::json(StatusCode::OK, &json!({ "behind": behind })),
+        Ok(answer) => reply::json(StatusCode::OK, &answer),
         Err(error) => reply::error(&error),
     }
 }
@@ -162,25 +227,64 @@ async fn wait_for_all(
     user: Option<Extension<User>>,
     revision: u64,
     patience: Option<Query<Patience>>,
-) -> Result<BTreeSet<String>, ApiError> {
+) -> Result<Value, ApiError> {
     caller(state, user)?;
     let Some(Query(patience)) = patience else {
         let wrong = "timeoutMs: how many milliseconds to wait, at most 5000";
         return Err(ApiError::BadRequest(wrong.to_owned()));
     };
     let slices = bootstrap::find("discovery.k8s.io", "endpointslices")?;
+    if state.objects.store.is_shared() {
+        // Who asks may have heard of the revision from another server.
+        state.objects.refresh().await?;
+    }
     // INVARIANT: every node comes to each revision that is waited for.
     if revision > state.objects.cache.last_change(slices) {
         let wrong = format!("no EndpointSlice has changed at revision {revision} or later");
         return Err(ApiError::BadRequest(wrong));
     }
-    let nodes = ready_nodes(state)?;
+    let nodes = match patience.peer {
+        true => state.applied.present(),
+        false => ready_nodes(state)?,
+    };
     if let Some(all) = state.applied.wait(revision, nodes.clone()) {
-        let patience = Duration::from_millis(patience.timeout_ms).min(LONGEST_WAIT);
-        // Who is behind is looked up below.
-        let _ = tokio::time::timeout(patience, all).await;
+        let time = Duration::from_millis(patience.timeout_ms).min(LONGEST_WAIT);
+        let others = async {
+            if !patience.peer {
+                ask_others(state, revision, time).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // Who is behind is looked up below.
+            _ = all => {}
+            () = others => {}
+            () = tokio::time::sleep(time) => {}
+        }
     }
-    Ok(state.applied.said().behind(revision, nodes))
+    let behind = state.applied.said().behind(revision, nodes.clone());
+    Ok(match patience.peer {
+        true => {
+            let applied = nodes.into_iter().filter(|node| !behind.contains(node));
+            json!({ "applied": applied.collect::<Vec<_>>() })
+        }
+        false => json!({ "behind": behind }),
+    })
+}
+
+/// Has the other servers wait for the agents that speak to them.
+async fn ask_others(state: &State, revision: u64, time: Duration) {
+    let path = format!(
+        "{PREFIX}{revision}?timeoutMs={}&peer=true",
+        time.as_millis()
+    );
+    peers::ask_each(state, &path, (PEER_BYTES, time), |answer| {
+        let applied = answer["applied"].as_array().into_iter().flatten();
+        for node in applied.filter_map(Value::as_str) {
+            state.applied.hear(node, revision);
+        }
+    })
+    .await;
 }
 
 /// The node that asks: nobody else may.
@@ -189,7 +293,7 @@ pub fn node_of(state: &State, user: Option<Extension<User>>) -> Result<String, A
 }
 
 /// The node that asks; None for an administrator.
-fn caller(state: &State, user: Option<Extension<User>>) -> Result<Option<String>, ApiError> {
+pub fn caller(state: &State, user: Option<Extension<User>>) -> Result<Option<String>, ApiError> {
     let user = user.map_or_else(User::anonymous, |Extension(user)| user);
     authz::holds_name(state, &user)?;
     match user.node() {
@@ -244,6 +348,34 @@ mod tests {
         drop(applied.wait(9, nodes(&["a", "b"])));
         applied.report("a", 3);
         assert!(applied.said().waits.is_empty());
+    }
+
+    #[test]
+    fn a_server_answers_for_the_nodes_that_speak_to_it() {
+        let applied = Applied::default();
+        let visit = applied.enter("a");
+        assert_eq!(applied.present(), nodes(&["a"]));
+        drop(visit);
+        assert_eq!(applied.present(), nodes(&["a"]), "it is on its way back");
+        let long_ago = Instant::now()
+            .checked_sub(RETURN_TIME * 2)
+            .expect("a machine that is up");
+        applied.said().present.get_mut("a").expect("known").last = long_ago;
+        assert!(applied.present().is_empty(), "it speaks to another one");
+    }
+
+    #[test]
+    fn what_another_server_has_heard_counts() {
+        let applied = Applied::default();
+        let mut all = applied.wait(9, nodes(&["a", "b"])).expect("nobody has");
+        applied.report("a", 9);
+        applied.hear("b", 9);
+        assert!(all.try_recv().is_ok());
+        applied.hear("a", 3);
+        assert!(
+            applied.said().behind(9, nodes(&["a"])).is_empty(),
+            "nothing is taken back"
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{
     State, aggregation, applied, authz, discovery, gzip, health, hops, join, openapi, options,
-    proxy, samples,
+    proxy, samples, server_join, snapshots,
 };
 use api::{ApiError, Behaviour, Format, Subresource, encode};
 use store::Fence;
@@ -56,8 +56,10 @@ pub fn router(state: Arc<State>) -> Router {
         )
         .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
         .route(join::PATH, post(join::join))
+        .route(server_join::PATH, post(server_join::join))
+        .route(snapshots::PATH, get(snapshots::get).post(snapshots::post))
         .route(applied::PATH, get(applied::all).post(applied::report))
-        .route(samples::PATH, post(samples::take))
+        .route(samples::PATH, get(samples::pass).post(samples::take))
         .fallback(resources)
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
@@ -72,8 +74,8 @@ async fn authenticate(
 ) -> Response<Body> {
     let mut span = Span::begin();
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    // The join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let user = match request.uri().path() == join::PATH {
+    // A join endpoint has a credential of its own kind, and takes a node's certificate too.
+    let user = match joins(request.uri().path()) {
         true => {
             let known = request.extensions().get::<User>();
             Ok(known.cloned().unwrap_or_else(User::anonymous))
@@ -106,7 +108,7 @@ async fn enter(
     next: Next,
     span: &mut Span,
 ) -> Response<Body> {
-    let joins = request.uri().path() == join::PATH;
+    let is_joining = joins(request.uri().path());
     let Caller { user, real } = match caller(state, user, trail, &mut request) {
         Ok(caller) => caller,
         Err(error) => return reply::error(&error),
@@ -139,7 +141,7 @@ async fn enter(
     let working = (!lasts).then(|| requests.work(request.method()));
     let lasting = lasts.then(|| state.row_of(request.method(), request.uri()).lasts());
     let ticket = ticket.with(lasting);
-    if !joins {
+    if !is_joining {
         // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
         request.headers_mut().remove(header::AUTHORIZATION);
     }
@@ -154,6 +156,11 @@ async fn enter(
         answer.headers_mut().insert(name, value);
     }
     ticket.until_sent(answer)
+}
+
+/// Whether a path is one that a machine joins by: it is asked with a credential of its own kind.
+pub fn joins(path: &str) -> bool {
+    path == join::PATH || path == server_join::PATH
 }
 
 /// Who asks.
@@ -171,8 +178,8 @@ fn caller(
     request: &mut Request,
 ) -> Result<Caller, ApiError> {
     let mut caller = Caller { user, real: None };
-    let joins = request.uri().path() == join::PATH;
-    if !joins
+    let is_joining = joins(request.uri().path());
+    if !is_joining
         && let Some(other) = impersonation::acting_as(state, &caller.user, request.headers_mut())?
     {
         trail.impersonates(&other);

@@ -36,6 +36,7 @@ mod objects;
 mod openapi;
 mod options;
 mod outgoing;
+mod peers;
 mod pki;
 mod port_owner;
 mod proxy;
@@ -47,9 +48,12 @@ mod request_info;
 mod rest;
 mod samples;
 mod serve;
+mod server_join;
+pub mod server_token;
 mod servers;
 mod services;
 mod shares;
+pub mod snapshots;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -80,8 +84,12 @@ pub use audit::{FileOptions as AuditFileOptions, Options as AuditOptions};
 pub use authn::service_account::KeyError;
 pub use authn::{AuthenticationConfig, OidcConfig, Sources, TokenWebhook, User};
 pub use health::KUBERNETES as KUBERNETES_VERSION;
-pub use pki::{Pki, PkiError, server_names};
+pub use pki::{EtcdPki, Pki, PkiError, etcd_pki, server_names};
 pub use serve::ServeError;
+pub use server_join::{
+    PATH as SERVER_JOIN_PATH, ServerJoin, ServerJoined, is_shared_file, member_name,
+};
+pub use snapshots::SnapshotConfig;
 
 /// What the server is told at start.
 #[derive(Clone, Debug)]
@@ -111,6 +119,8 @@ pub struct ServerConfig {
     pub admission: AdmissionConfig,
     /// Of which commit the binary was built: 40 hexadecimal digits, which are zeros where nobody knows.
     pub commit: String,
+    /// None: this server takes no snapshots.
+    pub snapshots: Option<SnapshotConfig>,
 }
 
 impl ServerConfig {
@@ -141,6 +151,7 @@ impl Default for ServerConfig {
             authentication: AuthenticationConfig::default(),
             admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
+            snapshots: None,
         }
     }
 }
@@ -197,6 +208,7 @@ struct State {
     samples: samples::Samples,
     metrics: metrics::Metrics,
     servers: servers::Servers,
+    snapshot_turn: snapshots::Turn,
     authentication: authn::Authentication,
 }
 
@@ -212,15 +224,21 @@ impl ApiServer {
         let audited = audit::Log::open(&config.audit).map_err(BuildError::Audit)?;
         let cache = cache::Cache::start(store.clone(), &tasks).await?;
         let metrics = metrics::Metrics::new(&config.commit);
+        let shared = store.clone();
         let objects = objects::Objects::new(store, cache, metrics.commits().clone());
         let addresses = addresses::Addresses::load(&config, &objects).await?;
         let documents = openapi::Documents::default();
         let token_file = config.token_file.clone();
         let plugins = admission::Plugins::new(&config.admission);
         let directory = pki.as_ref().map(Pki::directory);
-        let authentication =
-            authn::Authentication::load(&config.authentication, directory, Timestamp::now())?
-                .with(&config.users)?;
+        let authentication = authn::Authentication::load(
+            &config.authentication,
+            shared,
+            directory,
+            Timestamp::now(),
+        )
+        .await?
+        .with(&config.users)?;
         let state = Arc::new_cyclic(|me| State {
             me: me.clone(),
             config,
@@ -246,6 +264,7 @@ impl ApiServer {
             samples: samples::Samples::default(),
             metrics,
             servers: servers::Servers::default(),
+            snapshot_turn: snapshots::Turn::default(),
             authentication,
         });
         if let Some((log, outlets)) = audited {
@@ -263,6 +282,7 @@ impl ApiServer {
         authn::service_account::start_rotation(&state);
         authn::service_account::legacy::start(&state);
         certificates::start(&state);
+        snapshots::start(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }

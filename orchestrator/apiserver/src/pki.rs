@@ -1,6 +1,8 @@
 //! The cluster's certificates: made at the first start, kept in files, and renewed while the server
 //! runs. The authority lasts ten years and is not renewed.
 
+mod etcd;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use sys::certificates::{
     renewal_due,
 };
 use sys::files;
+
+pub use etcd::{EtcdPki, etcd_pki};
 
 /// How often the server looks whether a certificate is due, at least.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);

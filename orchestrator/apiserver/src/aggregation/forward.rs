@@ -32,6 +32,7 @@ pub async fn forward(
     request: Request<Body>,
 ) -> Answer {
     if server.is_own {
+        samples::gather(state).await;
         return samples::answer(state, &request);
     }
     if !server.probed().available {

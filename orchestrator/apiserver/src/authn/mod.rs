@@ -24,6 +24,7 @@ mod user;
 pub mod webhook;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use futures::future::BoxFuture;
@@ -32,6 +33,7 @@ use jiff::Timestamp;
 use super::{State, authz};
 use api::ApiError;
 use service_account::{Accounts, KeyError};
+use store::Store;
 
 pub use oidc::OidcConfig;
 pub use sources::{AuthenticationError, Sources};
@@ -73,9 +75,10 @@ pub struct Authentication {
 }
 
 impl Authentication {
-    /// Keys are kept below `directory`; without one they are as short-lived as the process.
-    pub fn load(
+    /// Keys are those of the store; a server of before kept them below `directory`.
+    pub async fn load(
         config: &AuthenticationConfig,
+        store: Arc<dyn Store>,
         directory: Option<&Path>,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
@@ -87,7 +90,7 @@ impl Authentication {
         let keys = directory.map(|directory| directory.join("service-account"));
         Ok(Self {
             audiences: audiences.clone(),
-            accounts: Accounts::load(issuers, keys.as_deref(), now)?,
+            accounts: Accounts::load(issuers, store, keys.as_deref(), now).await?,
             static_tokens: static_file::StaticTokens::default(),
             oidc: None,
             webhook: None,

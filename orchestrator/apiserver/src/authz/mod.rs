@@ -200,7 +200,7 @@ pub fn objects(state: &State, user: &User, wish: Wish<'_>) -> Allowed {
 /// Lets a request for something else (discovery, schemas, health) pass, or says why not. Requests for
 /// objects pass here: they are judged when it is known what they are.
 pub fn path(state: &State, user: &User, method: &str, path: &str) -> Allowed {
-    if user.is_in(MASTERS) || path == super::join::PATH || is_for_resource(path) {
+    if user.is_in(MASTERS) || super::dispatch::joins(path) || is_for_resource(path) {
         return Ok(None);
     }
     if user.node().is_some() && nodes::is_own_path(path) {

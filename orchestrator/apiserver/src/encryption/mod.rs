@@ -30,6 +30,9 @@ pub use config::{Encryption, EncryptionError};
 use config::Rule;
 use seal::Unsealed;
 
+/// Where the servers keep secrets of their own that all of them need: they are encrypted as Secrets are.
+pub const OWN_SECRETS: &str = "/cluster/secrets/";
+
 /// A store whose values are encrypted on their way in, and decrypted on their way out.
 pub struct EncryptedStore {
     inner: Arc<dyn Store>,
@@ -69,6 +72,11 @@ impl EncryptedStore {
 impl Opener {
     /// The first rule for a key.
     fn rule(&self, key: &str) -> Option<&Rule> {
+        let key = if key.starts_with(OWN_SECRETS) {
+            upkeep::SECRETS
+        } else {
+            key
+        };
         self.rules.iter().find(|rule| rule.is_for(key))
     }
 
@@ -209,6 +217,14 @@ impl Store for EncryptedStore {
 
     fn compact(&self, upto: Revision) -> BoxFuture<'_, store::Result<()>> {
         self.inner.compact(upto)
+    }
+
+    fn members(&self) -> Option<store::etcd::Members> {
+        self.inner.members()
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Store>> {
+        Some(self.inner.clone())
     }
 
     fn campaign<'a>(

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{self, Encryption, EncryptionError, Rule, new_key, of_keys, reading_keys};
-use super::{EncryptedStore, seal};
+use super::{EncryptedStore, OWN_SECRETS, seal};
 use store::{EmbeddedStore, Expect, Range, Store, Write};
 
 /// Entries that are read at once.
 const PAGE: usize = 200;
 const ROOT: &str = "/registry/";
-const SECRETS: &str = "/registry/core/secrets/";
+pub(super) const SECRETS: &str = "/registry/core/secrets/";
 
 /// Where a server keeps what this is about.
 #[derive(Clone, Debug)]
@@ -84,12 +84,26 @@ async fn store_again(place: &Place) -> Result<usize, EncryptionError> {
     let encryption = Encryption::load_or_create(&place.file, false)?;
     let encrypted = EncryptedStore::new(store.clone(), encryption);
     let mut count = 0;
+    for root in [ROOT, OWN_SECRETS] {
+        count += below_again(&*store, &encrypted, root).await?;
+    }
+    drop((store, encrypted));
+    store::renew(&place.store)?;
+    Ok(count)
+}
+
+async fn below_again(
+    store: &dyn Store,
+    encrypted: &EncryptedStore,
+    root: &str,
+) -> Result<usize, EncryptionError> {
+    let mut count = 0;
     let mut after: Option<String> = None;
     loop {
         let page = store.range(Range {
             after: after.as_deref(),
             limit: PAGE,
-            ..Range::all(ROOT)
+            ..Range::all(root)
         });
         let page = page.await?;
         let none = Rule::default();
@@ -106,12 +120,9 @@ async fn store_again(place: &Place) -> Result<usize, EncryptionError> {
         encrypted.commit(writes).await?;
         after = page.entries.last().map(|entry| entry.key.to_string());
         if !page.more() {
-            break;
+            return Ok(count);
         }
     }
-    drop((store, encrypted));
-    store::renew(&place.store)?;
-    Ok(count)
 }
 
 impl Place {

@@ -421,3 +421,54 @@ async fn a_token_takes_one_address_of_each_family_and_no_more() {
         refused.body
     );
 }
+
+#[tokio::test]
+async fn a_server_joins_by_what_the_authority_has_signed_and_by_nothing_else() {
+    let setting = Setting::start().await;
+    let ask = async |by: &By| {
+        let mut request = Request::post(crate::SERVER_JOIN_PATH);
+        let user = match by {
+            By::Token(token) => {
+                request = request.header("authorization", format!("Bearer {token}"));
+                User::anonymous()
+            }
+            By::User(user) => user.clone(),
+        };
+        let body = json!({"peer": "https://10.0.0.2:2380"}).to_string();
+        let request = request.body(Body::from(body)).expect("a request");
+        let router = setting.cluster.server.router().layer(Extension(user));
+        Answer::of(router.oneshot(request).await.expect("infallible")).await
+    };
+    let hour = SignedDuration::from_hours(1);
+    let pki = setting.directory.path();
+    let make = |ends| crate::server_token::make(pki, ends).expect("a token");
+    let signed = |token: &str| {
+        crate::server_token::parse(token)
+            .expect("a token")
+            .1
+            .to_owned()
+    };
+    let (good, ended) = (make(Timestamp::now() + hour), make(Timestamp::now() - hour));
+    let nobody = [
+        By::Token(setting.token(None).await),
+        By::Token(signed(&ended)),
+        By::Token("a.b.c".to_owned()),
+        // Not even an administrator, who cannot read the key either.
+        By::User(User::internal("admin")),
+        By::User(User::from_certificate(identity("node-1"))),
+    ];
+    for by in &nobody {
+        let refused = ask(by).await;
+        assert!(!refused.body.to_string().contains("PRIVATE KEY"));
+        refused.expect(401);
+    }
+    // The servers of this cluster run no etcd: nothing is handed over.
+    let refused = ask(&By::Token(signed(&good))).await;
+    assert!(
+        refused.message().contains("--etcd managed"),
+        "{}",
+        refused.body
+    );
+    assert!(!refused.body.to_string().contains("PRIVATE KEY"));
+    refused.expect(400);
+}

@@ -378,12 +378,27 @@ async fn nothing_that_this_cluster_has_not_signed_is_believed() {
 }
 
 #[tokio::test]
+async fn a_token_that_one_server_has_signed_is_believed_by_the_others() {
+    let store = store::MemoryStore::shared();
+    let one = Cluster::over(store.clone(), ServerConfig::default(), None).await;
+    let config = ServerConfig {
+        advertise: ([172, 31, 0, 2], 6443).into(),
+        ..ServerConfig::default()
+    };
+    let other = Cluster::over(store, config, None).await;
+    let token = one.token("default", json!({"audiences": []})).await;
+    assert_eq!(other.status_of(&token).await, 201);
+}
+
+#[tokio::test]
 async fn a_token_of_the_former_key_is_believed_until_it_ends() {
     let cluster = Cluster::start().await;
     let before = cluster.token("default", json!({"audiences": []})).await;
     let keys = &cluster.state().authentication.accounts.keys;
     let later = Timestamp::now() + SignedDuration::from_hours(91 * 24);
-    assert!(keys.rotate(later).expect("a rotation"));
+    assert!(keys.rotate(later).await.expect("a rotation"));
+    let published = later + SignedDuration::from_mins(20);
+    assert!(keys.rotate(published).await.expect("a rotation"));
     let after = cluster.token("default", json!({"audiences": []})).await;
     assert_ne!(part(&before, 0)["kid"], part(&after, 0)["kid"]);
     assert_eq!(cluster.status_of(&before).await, 201);

@@ -31,6 +31,7 @@ use api::ApiError;
 use claims::{Audience, Claims, Kubernetes, LEGACY_ISSUER, LegacyClaims, user_name};
 use keys::{Key, Keys};
 use memory::Memory;
+use store::Store;
 
 pub use bond::{Bond, To, find};
 pub use keys::{KeyError, start_rotation};
@@ -58,15 +59,16 @@ enum Verified {
 }
 
 impl Accounts {
-    /// Keys are kept in the directory, or only in memory.
-    pub fn load(
+    /// Keys are those of the store; the first server takes over what one of before left in the directory.
+    pub async fn load(
         issuers: Vec<String>,
+        store: Arc<dyn Store>,
         directory: Option<&Path>,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
         Ok(Self {
             issuers,
-            keys: Keys::load(directory, now)?,
+            keys: Keys::load(store, directory, now).await?,
             verified: Memory::default(),
         })
     }
@@ -84,7 +86,7 @@ impl Accounts {
             sub: user_name(&kubernetes.namespace, &account.name),
             kubernetes,
         };
-        let text = signed(self.keys.ring().newest(), &claims);
+        let text = signed(self.keys.ring().signing(), &claims);
         Token {
             text,
             id: claims.jti,

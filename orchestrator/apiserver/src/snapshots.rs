@@ -1,0 +1,266 @@
+//! Snapshots of the store in a directory of this server: when an administrator asks, and every so often.
+//!
+//! Each server has its own: with several of them, each machine holds copies. Of those that were taken by the clock
+//! the newest few stay; those that somebody asked for stay until somebody removes them. Values are in them as the
+//! store keeps them: without the keys in `pki` nobody reads a Secret.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State as Extract;
+use axum::http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::{State, reply};
+use api::ApiError;
+use store::Store;
+use store::snapshot::{self, Header, SnapshotError};
+use sys::files;
+
+/// POST takes one, GET lists them.
+pub const PATH: &str = "/orchestrator/v1/snapshots";
+const EXTENSION: &str = "snapshot";
+
+/// Where they are, and how often one is taken.
+#[derive(Clone, Debug)]
+pub struct SnapshotConfig {
+    pub directory: PathBuf,
+    /// None: only when somebody asks.
+    pub every: Option<Duration>,
+    /// How many of those that were taken by the clock are kept; at least one.
+    pub keep: usize,
+}
+
+/// Why one is taken; its name begins with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Asked,
+    Scheduled,
+}
+
+/// One in the directory.
+pub struct Found {
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub header: Result<Header, SnapshotError>,
+    pub bytes: u64,
+}
+
+/// One at a time.
+#[derive(Default)]
+pub(super) struct Turn(Mutex<()>);
+
+impl Cause {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Scheduled => "scheduled",
+        }
+    }
+}
+
+/// Writes what the store holds, with its values as they are kept, into a new file of the directory.
+pub async fn take(
+    store: &dyn Store,
+    directory: &Path,
+    cause: Cause,
+    authority: &str,
+) -> Result<(PathBuf, Header), SnapshotError> {
+    let made = files::create_private_dir(directory);
+    made.map_err(|source| SnapshotError::Io {
+        path: directory.to_owned(),
+        source,
+    })?;
+    let now = Timestamp::now();
+    let time = now.strftime("%Y%m%dT%H%M%S");
+    let name = format!("{time}-{:03}-{}", now.subsec_millisecond(), cause.word());
+    let path = directory.join(name).with_extension(EXTENSION);
+    let below = store.kept();
+    let store = below.as_deref().unwrap_or(store);
+    let header = snapshot::save(store, &path, authority, now.as_second()).await?;
+    Ok((path, header))
+}
+
+/// Those in a directory, the oldest first. Of each only what it says of itself is read.
+pub fn list(directory: &Path) -> std::io::Result<Vec<Found>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|it| it != EXTENSION) {
+            continue;
+        }
+        found.push(Found {
+            header: snapshot::header(&path),
+            bytes: std::fs::metadata(&path)?.len(),
+            path,
+        });
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// Removes those that the clock had taken but the newest few.
+fn prune(directory: &Path, keep: usize) -> std::io::Result<()> {
+    let end = format!("-{}", Cause::Scheduled.word());
+    let scheduled = list(directory)?.into_iter().filter(|found| {
+        let name = found.path.file_stem().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.ends_with(&end))
+    });
+    let scheduled: Vec<Found> = scheduled.collect();
+    let superfluous = scheduled.len().saturating_sub(keep.max(1));
+    scheduled[..superfluous]
+        .iter()
+        .try_for_each(|old| std::fs::remove_file(&old.path))
+}
+
+/// Takes one whenever it is time, until the server stops.
+pub(super) fn start(state: &Arc<State>) {
+    let Some((config, every)) = state.config.snapshots.clone().and_then(|config| {
+        let every = config.every?;
+        Some((config, every))
+    }) else {
+        return;
+    };
+    let (tasks, state) = (state.tasks.clone(), state.clone());
+    let shutdown = tasks.shutdown().clone();
+    tasks.restarting("snapshots", move || {
+        let (state, shutdown, config) = (state.clone(), shutdown.clone(), config.clone());
+        async move {
+            let tick = || shutdown.unless(tokio::time::sleep(every));
+            while tick().await.is_some() {
+                let (path, header) = taken(&state, &config, Cause::Scheduled).await?;
+                prune(&config.directory, config.keep).map_err(|source| SnapshotError::Io {
+                    path: config.directory.clone(),
+                    source,
+                })?;
+                let revision = header.revision;
+                tracing::info!(path = %path.display(), revision, "a snapshot was taken");
+            }
+            Ok::<(), SnapshotError>(())
+        }
+    });
+}
+
+async fn taken(
+    state: &State,
+    config: &SnapshotConfig,
+    cause: Cause,
+) -> Result<(PathBuf, Header), SnapshotError> {
+    let _turn = state.snapshot_turn.0.lock().await;
+    let authority = state.pki.as_ref().and_then(|pki| pki.fingerprint().ok());
+    let authority = authority.unwrap_or_default();
+    take(&*state.objects.store, &config.directory, cause, &authority).await
+}
+
+/// POST: takes one on this server.
+pub(super) async fn post(Extract(state): Extract<Arc<State>>) -> Response<Body> {
+    let taken = match &state.config.snapshots {
+        Some(config) => taken(&state, config, Cause::Asked)
+            .await
+            .map_err(reply::internal),
+        None => Err(ApiError::NoSuchResource),
+    };
+    match taken {
+        Ok((path, header)) => {
+            let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+            let header = Ok(header);
+            reply::json(
+                StatusCode::OK,
+                &shown(&Found {
+                    path,
+                    header,
+                    bytes,
+                }),
+            )
+        }
+        Err(error) => reply::error(&error),
+    }
+}
+
+/// GET: those of this server.
+pub(super) async fn get(Extract(state): Extract<Arc<State>>) -> Response<Body> {
+    let found = match &state.config.snapshots {
+        Some(config) => list(&config.directory).map_err(reply::internal),
+        None => Err(ApiError::NoSuchResource),
+    };
+    match found {
+        Ok(found) => {
+            let items: Vec<Value> = found.iter().map(shown).collect();
+            reply::json(StatusCode::OK, &json!({"items": items}))
+        }
+        Err(error) => reply::error(&error),
+    }
+}
+
+/// One, as JSON.
+pub fn shown(found: &Found) -> Value {
+    let (path, bytes) = (found.path.display().to_string(), found.bytes);
+    match &found.header {
+        Ok(header) => json!({"path": path, "bytes": bytes, "revision": header.revision,
+            "taken": header.taken}),
+        Err(error) => json!({"path": path, "bytes": bytes, "error": error.to_string()}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encryption::{EncryptedStore, Encryption};
+    use store::{Expect, MemoryStore, Write};
+
+    #[tokio::test]
+    async fn of_those_that_the_clock_has_taken_the_newest_stay_and_of_others_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = MemoryStore::default();
+        for cause in [
+            Cause::Asked,
+            Cause::Scheduled,
+            Cause::Scheduled,
+            Cause::Scheduled,
+        ] {
+            take(&store, directory.path(), cause, "ca")
+                .await
+                .expect("taken");
+        }
+        let before = list(directory.path()).expect("a list");
+        prune(directory.path(), 2).expect("pruned");
+        let after = list(directory.path()).expect("a list");
+        let paths = |all: &[Found]| all.iter().map(|it| it.path.clone()).collect::<Vec<_>>();
+        let mut kept = paths(&before);
+        kept.remove(1);
+        assert_eq!(paths(&after), kept);
+        assert!(after.iter().all(|found| found.header.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_shows_no_secret_that_the_store_encrypts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("encryption.yaml");
+        let encryption = Encryption::load_or_create(&file, true).expect("a configuration");
+        let store = EncryptedStore::new(Arc::new(MemoryStore::default()), encryption);
+        let writes = [
+            "/registry/core/secrets/a/b",
+            "/cluster/secrets/c",
+            "/registry/core/pods/a/b",
+        ];
+        for key in writes {
+            let write = Write::put(key, format!("plain text of {key}"), Expect::Absent);
+            store.commit(vec![write]).await.expect("written");
+        }
+        let taken = take(&store, &directory.path().join("s"), Cause::Asked, "ca").await;
+        let bytes = std::fs::read(taken.expect("taken").0).expect("a file");
+        let shows = |text: &str| bytes.windows(text.len()).any(|it| it == text.as_bytes());
+        assert!(shows("plain text of /registry/core/pods"));
+        assert!(!shows("plain text of /registry/core/secrets"));
+        assert!(!shows("plain text of /cluster/secrets"));
+    }
+}
