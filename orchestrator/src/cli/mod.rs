@@ -9,6 +9,9 @@ mod encrypt;
 mod hold;
 mod pause;
 mod server;
+mod snapshot;
+mod store;
+mod supervise;
 mod token;
 mod version;
 mod workload;
@@ -35,6 +38,8 @@ enum Command {
     Dev(dev::Args),
     Agent(agent::Args),
     Token(token::Args),
+    Snapshot(snapshot::Args),
+    Store(store::Args),
     #[command(hide = true)]
     Pause(pause::Args),
     #[command(hide = true)]
@@ -53,6 +58,8 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => dev::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Token(args) => token::run(args),
+        Command::Snapshot(args) => snapshot::run(args),
+        Command::Store(args) => store::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Hold(args) => hold::run(args),
         Command::Datapath(args) => datapath::run(args),

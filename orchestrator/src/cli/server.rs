@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use apiserver::{
     AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, AuthenticationConfig, Pki,
-    ServerConfig, TolerationSeconds, server_names,
+    ServerConfig, SnapshotConfig, TolerationSeconds, server_names,
 };
 use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
@@ -22,8 +22,11 @@ use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
 use super::{duration, encrypt};
 
+pub mod etcd;
+mod join;
 mod leading;
-mod stores;
+mod members;
+pub mod stores;
 mod users;
 
 /// How long the parts may take to end after a signal.
@@ -133,6 +136,27 @@ pub struct Args {
     encryption_provider_config: Option<PathBuf>,
     #[command(flatten)]
     store: stores::StoreArgs,
+    /// Run an etcd on this machine as the store: the first server of several begins one, the others join it
+    #[arg(long, value_name = "HOW", value_parser = ["managed"], conflicts_with = "store")]
+    etcd: Option<String>,
+    #[command(flatten)]
+    managed: etcd::ManagedArgs,
+    /// Join these servers: what `orchestrator server token` prints on one of them. A server that has joined
+    /// needs it no more
+    #[arg(long, value_name = "TOKEN@ADDRESS:PORT", requires = "etcd")]
+    join: Option<String>,
+    /// File with that text, which is looked for when it is needed
+    #[arg(long, value_name = "FILE", requires = "etcd", conflicts_with = "join")]
+    join_file: Option<PathBuf>,
+    /// Take a snapshot of the store every so often: 1h, 6h, 1d; 0: never. Each server has its own
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = interval)]
+    snapshot_every: Duration,
+    /// How many of those are kept
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    snapshot_keep: usize,
+    /// Where they are kept; snapshots in the data directory if not given
+    #[arg(long, value_name = "DIR")]
+    snapshot_dir: Option<PathBuf>,
     #[command(flatten)]
     users: users::UserArgs,
     /// error, warn, info, debug, trace, or module=level,…
@@ -182,12 +206,17 @@ impl AuditArgs {
 #[derive(clap::Subcommand)]
 enum Command {
     Encrypt(encrypt::Args),
+    Token(join::TokenArgs),
+    Members(members::Args),
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if let Some(Command::Encrypt(args)) = args.command {
-        return encrypt::run(args);
+    match args.command {
+        Some(Command::Encrypt(args)) => return encrypt::run(args),
+        Some(Command::Token(args)) => return join::token(&args),
+        Some(Command::Members(args)) => return members::run(args),
+        None => {}
     }
     let started = Instant::now();
     telemetry::init(&args.log_level)?;
@@ -217,15 +246,59 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
-    let pki = prepare(&args, &config)?;
+    let Some(etcd) = shutdown.unless(start_etcd(&args, &config)).await else {
+        return Ok(());
+    };
+    let etcd = etcd?;
+    let of_etcd = etcd.as_ref().map(|etcd| etcd.config.clone());
+    let served = serve_from(&args, config, listeners, (started, shutdown), of_etcd).await;
+    if let Some(etcd) = etcd {
+        // The last: whoever goes gives up what it holds in it.
+        etcd.stop().await;
+    }
+    served
+}
+
+/// This server's own member of etcd, if it runs one.
+async fn start_etcd(args: &Args, config: &ServerConfig) -> anyhow::Result<Option<etcd::Running>> {
+    if args.etcd.is_none() {
+        return Ok(None);
+    }
+    let directory = &args.data_dir;
+    files::create_private_dir(directory)
+        .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
+    let managed = etcd::Managed::new(&args.managed, directory, config.advertise.ip())?;
+    let from_file = || {
+        let read = args.join_file.as_deref().map(files::read_if_present);
+        Ok::<_, std::io::Error>(read.transpose()?.flatten())
+    };
+    let join = match &args.join {
+        Some(join) => Some(join.clone()),
+        None => from_file().context("--join-file cannot be read")?,
+    };
+    managed.start(join.as_deref()).await.map(Some)
+}
+
+async fn serve_from(
+    args: &Args,
+    config: ServerConfig,
+    listeners: Vec<TcpListener>,
+    (started, shutdown): (Instant, Shutdown),
+    etcd: Option<store::EtcdConfig>,
+) -> anyhow::Result<()> {
+    let pki = prepare(args, &config)?;
     let root_ca = pki.authority.certificate().to_owned();
     let tasks = Tasks::new(shutdown.clone());
     let given = args.encryption_provider_config.as_deref();
-    let store = args.store.open(&args.data_dir, given, &root_ca).await?;
+    let opening = args.store.open(&args.data_dir, given, &root_ca, etcd);
+    let Some(store) = shutdown.unless(opening).await else {
+        return Ok(());
+    };
+    let store = store?;
     let profiles = profiles(args.scheduler_config.as_deref())?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, &args, &config, (root_ca, profiles), &tasks);
+    start_parts(&server, args, &config, (root_ca, profiles), &tasks);
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -234,7 +307,7 @@ async fn serve(
             config.advertise
         );
     }
-    announce(&args, started);
+    announce(args, started);
     let in_order = tasks.finish(FAREWELL).await;
     server.close_audit_log(AUDIT_FAREWELL).await;
     if in_order {
@@ -337,7 +410,20 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         admission: admission(args)?,
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
+        snapshots: Some(snapshots(args)),
     })
+}
+
+/// Where snapshots are, unless it is said.
+pub const SNAPSHOTS: &str = "snapshots";
+
+fn snapshots(args: &Args) -> SnapshotConfig {
+    let own = || args.data_dir.join(SNAPSHOTS);
+    SnapshotConfig {
+        directory: args.snapshot_dir.clone().unwrap_or_else(own),
+        every: Some(args.snapshot_every).filter(|every| !every.is_zero()),
+        keep: args.snapshot_keep,
+    }
 }
 
 fn admission(args: &Args) -> anyhow::Result<AdmissionConfig> {
@@ -453,6 +539,14 @@ fn certificate_lifetime(text: &str) -> Result<Duration, String> {
         ));
     }
     Ok(lifetime)
+}
+
+/// `0` without a unit as well.
+fn interval(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        text => duration::parse(text),
+    }
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -9,6 +9,8 @@ use apiserver::encryption::{EncryptedStore, Encryption};
 use store::etcd::{EtcdTls, EtcdUser};
 use store::{EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Store, StoreError, Write};
 
+use super::etcd;
+
 #[derive(clap::Args)]
 pub struct StoreArgs {
     /// Where the state of the cluster is kept: "embedded" is a file in the data directory, for one server;
@@ -94,17 +96,22 @@ impl StoreArgs {
         Ok(Some(config))
     }
 
-    /// Opens the store, with Secrets encrypted in it. `authority` is the certificate of the cluster's own.
+    /// Opens the store, with Secrets encrypted in it. `authority` is the certificate of the cluster's own;
+    /// `managed` the etcd that the servers run themselves, if they do.
     pub async fn open(
         &self,
         data_dir: &Path,
         encryption_file: Option<&Path>,
         authority: &str,
+        managed: Option<EtcdConfig>,
     ) -> Result<EncryptedStore> {
         let place = Place::in_directory(data_dir, encryption_file);
-        let (store, is_new): (Arc<dyn Store>, bool) = match self.etcd()? {
+        let is_managed = managed.is_some();
+        let (store, is_new): (Arc<dyn Store>, bool) = match managed
+            .map_or_else(|| self.etcd(), |etcd| Ok(Some(etcd)))?
+        {
             Some(config) => {
-                let store = open_etcd(&config, authority).await?;
+                let store = open_etcd(&config, is_managed, authority).await?;
                 let first = Range {
                     limit: 1,
                     ..Range::all(OBJECTS)
@@ -134,7 +141,7 @@ impl StoreArgs {
     }
 }
 
-async fn open_etcd(config: &EtcdConfig, authority: &str) -> Result<EtcdStore> {
+async fn open_etcd(config: &EtcdConfig, is_managed: bool, authority: &str) -> Result<EtcdStore> {
     let members = config.members.join(", ");
     if config.is_exposed() {
         tracing::warn!(
@@ -142,9 +149,11 @@ async fn open_etcd(config: &EtcdConfig, authority: &str) -> Result<EtcdStore> {
              everything in the cluster"
         );
     }
-    let store = EtcdStore::open(config)
-        .await
-        .with_context(|| format!("etcd at {members} cannot be used"))?;
+    let opened = match is_managed {
+        true => etcd::patiently(|| EtcdStore::open(config)).await,
+        false => EtcdStore::open(config).await,
+    };
+    let store = opened.with_context(|| format!("etcd at {members} cannot be used"))?;
     check_authority(&store, authority).await?;
     Ok(store)
 }

@@ -1,0 +1,472 @@
+//! The etcd that servers run themselves (`--etcd managed`): this server's own member, on this machine.
+//!
+//! ```text
+//!  no data, no --join ─▶ the first member of a new etcd
+//!  no data, --join    ─▶ asks a server: files of pki, a place among the members ─▶ learner ─▶ promoted
+//!  data               ─▶ goes on
+//! ```
+//!
+//! etcd is reached by nobody who shows no certificate of its own authority (`EtcdPki`). It ends when this server
+//! does, however that ends; one that ends by itself is started again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use apiserver::{EtcdPki, etcd_pki, member_name};
+use jiff::Timestamp;
+use store::etcd::{EtcdTls, Member, Members};
+use store::{EtcdConfig, StoreError};
+
+use super::join;
+use crate::cli::supervise::Supervisor;
+
+#[derive(Clone, clap::Args)]
+pub struct ManagedArgs {
+    /// The program that is run for --etcd managed
+    #[arg(long, value_name = "FILE", default_value = "etcd")]
+    pub etcd_program: PathBuf,
+    /// On which ports of the advertised address etcd answers its clients and its members
+    #[arg(long, value_name = "CLIENTS,MEMBERS", value_delimiter = ',', default_values_t = [2379, 2380])]
+    pub etcd_ports: Vec<u16>,
+}
+
+/// How the member of a server is run.
+#[derive(Clone)]
+pub struct Managed {
+    program: PathBuf,
+    /// Of the server.
+    data_dir: PathBuf,
+    address: IpAddr,
+    ports: [u16; 2],
+}
+
+/// A member that runs, and how the server reaches etcd.
+pub struct Running {
+    pub config: EtcdConfig,
+    supervisor: Supervisor,
+}
+
+/// How a member begins.
+struct Beginning {
+    name: String,
+    /// NAME=URL,…
+    cluster: String,
+    is_new: bool,
+}
+
+const PAUSE: Duration = Duration::from_millis(250);
+/// Between two lines that say what is waited for.
+const TELLING: Duration = Duration::from_secs(10);
+/// One question to a member that may not be there yet.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// etcd takes no writes when its file is this large.
+const QUOTA_BYTES: u64 = 8 << 30;
+/// Is there once etcd has answered: the data were whole.
+const STARTED: &str = "etcd.started";
+
+impl Managed {
+    /// # Errors
+    /// An address that other machines cannot reach, or a number of ports that is not two.
+    pub fn new(args: &ManagedArgs, data_dir: &Path, address: IpAddr) -> Result<Self> {
+        let [clients, members] = args.etcd_ports[..] else {
+            bail!("--etcd-ports: give two, as 2379,2380");
+        };
+        if clients == members || clients == 0 || members == 0 {
+            bail!("--etcd-ports: give two different ports");
+        }
+        if address.is_unspecified() {
+            bail!(
+                "--etcd managed needs --advertise-address: where the other servers reach this one"
+            );
+        }
+        Ok(Self {
+            program: args.etcd_program.clone(),
+            data_dir: data_dir.to_owned(),
+            address,
+            ports: [clients, members],
+        })
+    }
+
+    /// Where the member keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.data_dir.join("etcd")
+    }
+
+    /// Starts the member, after joining if it is to; returns when etcd knows it. `join` is TOKEN@ADDRESS.
+    pub async fn start(&self, join: Option<&str>) -> Result<Running> {
+        let pki = self.data_dir.join("pki");
+        let name = member_name(self.address_of(self.ports[1]));
+        let has_data = self.data().join("member").exists();
+        let beginning = match join {
+            _ if has_data => self.alone(name, false),
+            Some(join) => {
+                let joined = join::ask(join, &self.peer(), &pki).await?;
+                self.forget_half_a_start()?;
+                Beginning {
+                    name: joined.name,
+                    cluster: joined.initial_cluster,
+                    is_new: false,
+                }
+            }
+            None => {
+                self.check_first()?;
+                self.alone(name, true)
+            }
+        };
+        let running = self.run(&self.data(), beginning).await?;
+        self.note_started()
+            .context("the data directory cannot be written")?;
+        Ok(running)
+    }
+
+    /// A new etcd of one member in a directory that is not there yet.
+    pub async fn create_in(&self, data: &Path) -> Result<Running> {
+        let name = member_name(self.address_of(self.ports[1]));
+        self.run(data, self.alone(name, true)).await
+    }
+
+    /// Says that the data which are there now are whole.
+    pub fn note_started(&self) -> std::io::Result<()> {
+        sys::files::write_atomic(&self.data_dir.join(STARTED), b"", sys::files::PRIVATE)
+    }
+
+    fn alone(&self, name: String, is_new: bool) -> Beginning {
+        let cluster = format!("{name}={}", self.peer());
+        Beginning {
+            name,
+            cluster,
+            is_new,
+        }
+    }
+
+    /// Nothing may begin empty where something was.
+    fn check_first(&self) -> Result<()> {
+        let (directory, data) = (self.data_dir.display(), self.data());
+        if self.data_dir.join("store.redb").exists() {
+            bail!(
+                "{directory} holds a cluster in the embedded store: move it into etcd with `orchestrator \
+                 store migrate --from embedded --to managed`"
+            );
+        }
+        if self.data_dir.join(STARTED).exists() {
+            bail!(
+                "the data of this server's etcd are gone ({}): give --join to have them from the other \
+                 servers, or restore a snapshot with `orchestrator snapshot restore`",
+                data.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// A start that ended before etcd had a member directory leaves nothing that a join could go on with.
+    fn forget_half_a_start(&self) -> Result<()> {
+        match std::fs::remove_dir_all(self.data()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("{} cannot be removed", self.data().display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(&self, data: &Path, beginning: Beginning) -> Result<Running> {
+        let pki = etcd_pki(&self.data_dir.join("pki"), self.address, Timestamp::now())?;
+        let authority = std::fs::read(&pki.authority).context("the authority of etcd")?;
+        let client = &pki.client;
+        let tls = EtcdTls {
+            authority,
+            identity: Some((
+                client.certificate.clone().into_bytes(),
+                client.key.clone().into_bytes(),
+            )),
+        };
+        let (program, flags) = (self.program.clone(), self.flags(data, &pki, &beginning));
+        let supervisor = Supervisor::start("etcd", move || command(&program, &flags))?;
+        let members = match self.wait_until_member(&tls).await {
+            Ok(members) => members,
+            Err(error) => {
+                supervisor.stop().await;
+                return Err(error);
+            }
+        };
+        let own = self.address_of(self.ports[0]).to_string();
+        let others = members.into_iter().filter_map(|member| member.client);
+        let others = others.filter(|client| *client != own);
+        let config = config([own.clone()].into_iter().chain(others), &tls)?;
+        Ok(Running { config, supervisor })
+    }
+
+    /// Waits until the member answers, and has its vote; all members.
+    async fn wait_until_member(&self, tls: &EtcdTls) -> Result<Vec<Member>> {
+        let mut own = config([self.address_of(self.ports[0]).to_string()], tls)?;
+        own.timeout = QUESTION_TIMEOUT;
+        let asked = Members::connect(&own).map_err(anyhow::Error::msg)?;
+        let mut told = tokio::time::Instant::now();
+        let mut say = |what: String| {
+            if told.elapsed() >= TELLING {
+                tracing::warn!("{what}");
+                told = tokio::time::Instant::now();
+            }
+        };
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let members = match asked.list().await {
+                Ok(members) => members,
+                Err(error) => {
+                    say(format!("this server's etcd does not answer yet: {error}"));
+                    continue;
+                }
+            };
+            let Some(me) = members.iter().find(|member| member.peer == self.peer()) else {
+                say("this server's etcd does not know itself as a member yet".to_owned());
+                continue;
+            };
+            if !me.is_learner {
+                return Ok(members);
+            }
+            let others = members.iter().filter(|member| !member.is_learner);
+            let mut others = config(others.filter_map(|member| member.client.clone()), tls)?;
+            others.timeout = QUESTION_TIMEOUT;
+            let voters = Members::connect(&others).map_err(anyhow::Error::msg)?;
+            match voters.promote(me.id).await {
+                Ok(true) => tracing::info!("this server's etcd is a member with a vote"),
+                Ok(false) => say("this server's etcd has not caught up yet".to_owned()),
+                Err(error) => say(format!("this server's etcd gets no vote yet: {error}")),
+            }
+        }
+    }
+
+    fn address_of(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    fn peer(&self) -> String {
+        format!("https://{}", self.address_of(self.ports[1]))
+    }
+
+    /// For etcd 3.4.
+    fn flags(&self, data: &Path, pki: &EtcdPki, beginning: &Beginning) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        let (clients, peer) = (
+            format!("https://{}", self.address_of(self.ports[0])),
+            self.peer(),
+        );
+        let (authority, certificate, key) =
+            (path(&pki.authority), path(&pki.certificate), path(&pki.key));
+        let state = if beginning.is_new { "new" } else { "existing" };
+        let (data, quota) = (path(data), QUOTA_BYTES.to_string());
+        // An etcd that is made of a snapshot has the former one's names: its members must not meet.
+        let token = sys::random::word(16);
+        let pairs = [
+            ("--name", &*beginning.name),
+            ("--data-dir", &data),
+            ("--initial-cluster", &beginning.cluster),
+            ("--initial-cluster-state", state),
+            ("--initial-cluster-token", &token),
+            ("--listen-client-urls", &clients),
+            ("--advertise-client-urls", &clients),
+            ("--listen-peer-urls", &peer),
+            ("--initial-advertise-peer-urls", &peer),
+            ("--trusted-ca-file", &authority),
+            ("--cert-file", &certificate),
+            ("--key-file", &key),
+            ("--peer-trusted-ca-file", &authority),
+            ("--peer-cert-file", &certificate),
+            ("--peer-key-file", &key),
+            ("--quota-backend-bytes", &quota),
+            // The default of 100,000 keeps as many requests in memory.
+            ("--snapshot-count", "10000"),
+            ("--logger", "zap"),
+            ("--log-level", "warn"),
+        ];
+        let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag, value]);
+        let switches = [
+            "--client-cert-auth",
+            "--peer-client-cert-auth",
+            // A machine has more addresses than the one that it advertises, and the authority signs only members.
+            "--experimental-peer-skip-client-san-verification",
+            // A member that was cut off asks before it makes the others elect anew.
+            "--pre-vote",
+            "--enable-grpc-gateway=false",
+        ];
+        pairs.chain(switches).map(str::to_owned).collect()
+    }
+}
+
+impl Running {
+    /// Ends the member in order.
+    pub async fn stop(self) {
+        self.supervisor.stop().await;
+    }
+}
+
+/// How a server, or a tool beside it, reaches the members that answer there.
+pub fn config(members: impl IntoIterator<Item = String>, tls: &EtcdTls) -> Result<EtcdConfig> {
+    let members: Vec<String> = members.into_iter().collect();
+    let address = format!("etcd://{}", members.join(","));
+    let mut config = EtcdConfig::parse(&address).map_err(anyhow::Error::msg)?;
+    config.tls = Some(tls.clone());
+    Ok(config)
+}
+
+/// Waits for the other members as long as it takes: a cluster that was off comes back one by one.
+pub async fn patiently<T, F>(mut open: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match open().await {
+            Err(StoreError::Unavailable(why)) => {
+                tracing::warn!(%why, "etcd has no majority of its members yet: waiting for them");
+            }
+            other => return other,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The kernel ends it when this server's thread for it ends, however that happens.
+fn command(program: &Path, flags: &[String]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "TERM", "--"])
+        .arg(program)
+        .args(flags);
+    // etcd takes each flag from the environment, too.
+    command.env_clear();
+    for kept in ["PATH", "TZ"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
+    }
+    // What etcd 3.4 wants to hear on any machine that is not x86-64.
+    if cfg!(target_arch = "aarch64") {
+        command.env("ETCD_UNSUPPORTED_ARCH", "arm64");
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{EtcdStore, Expect, Store as _, Write};
+
+    fn managed(directory: &Path, address: [u8; 4]) -> Result<Managed> {
+        let args = ManagedArgs {
+            etcd_program: "etcd".into(),
+            etcd_ports: vec![2379, 2380],
+        };
+        Managed::new(&args, directory, address.into())
+    }
+
+    #[test]
+    fn etcd_is_reached_by_mutual_tls_alone_and_only_at_the_advertised_address() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let managed = managed(directory.path(), [10, 0, 0, 1]).expect("settings");
+        let pki = etcd_pki(directory.path(), [10, 0, 0, 1].into(), Timestamp::now());
+        let beginning = managed.alone("a".to_owned(), true);
+        let flags = managed.flags(&managed.data(), &pki.expect("files"), &beginning);
+        let value = |flag: &str| {
+            let place = flags.iter().position(|it| it == flag).expect("the flag");
+            flags[place + 1].as_str()
+        };
+        assert_eq!(value("--listen-client-urls"), "https://10.0.0.1:2379");
+        assert_eq!(value("--listen-peer-urls"), "https://10.0.0.1:2380");
+        assert_eq!(value("--initial-cluster"), "a=https://10.0.0.1:2380");
+        for switch in ["--client-cert-auth", "--peer-client-cert-auth"] {
+            assert!(flags.iter().any(|flag| flag == switch));
+        }
+        assert!(flags.iter().all(|flag| !flag.contains("http://")));
+    }
+
+    /// Debian's, as `cargo xtask test unit` unpacks it.
+    fn program() -> PathBuf {
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.dev/cache/etcd-server/etcd");
+        let found = [cache, "/usr/bin/etcd".into()]
+            .into_iter()
+            .find(|it| it.exists());
+        found.expect("no etcd: `cargo xtask test unit` unpacks it")
+    }
+
+    fn free_port() -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").port()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_etcd_is_started_in_place_and_lets_nobody_in_without_its_certificates() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let args = ManagedArgs {
+            etcd_program: program(),
+            etcd_ports: vec![free_port(), free_port()],
+        };
+        let address = [127, 0, 0, 1].into();
+        let managed = Managed::new(&args, directory.path(), address).expect("settings");
+        let running = managed.start(None).await.expect("started");
+        let store = EtcdStore::open(&running.config).await.expect("a store");
+        let write = Write::put("/a", "1", Expect::Absent);
+        store.commit(vec![write]).await.expect("written");
+        let mut strangers = vec![running.config.clone(), running.config.clone()];
+        strangers[0].tls = None;
+        let tls = strangers[1].tls.as_mut().expect("TLS");
+        // The cluster's authority, whose certificates nodes have, is not etcd's.
+        let other = directory.path().join("other");
+        let theirs = etcd_pki(&other, address, Timestamp::now())
+            .expect("files")
+            .client;
+        tls.identity = Some((theirs.certificate.into_bytes(), theirs.key.into_bytes()));
+        let mut anonymous = running.config.clone();
+        anonymous.tls.as_mut().expect("TLS").identity = None;
+        strangers.push(anonymous);
+        for (number, stranger) in strangers.iter_mut().enumerate() {
+            stranger.timeout = Duration::from_secs(1);
+            assert!(
+                EtcdStore::open(stranger).await.is_err(),
+                "stranger {number}"
+            );
+        }
+        drop(store);
+        running.stop().await;
+        let running = managed.start(None).await.expect("started again");
+        let store = patiently(|| EtcdStore::open(&running.config)).await;
+        let store = store.expect("a store");
+        assert_eq!(
+            store.get("/a").await.expect("read").expect("there").value,
+            "1"
+        );
+        drop(store);
+        running.stop().await;
+        std::fs::remove_dir_all(managed.data()).expect("removed");
+        let why = managed
+            .start(None)
+            .await
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(why.contains("give --join"), "{why}");
+    }
+
+    #[test]
+    fn nothing_begins_empty_where_something_was() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let managed = managed(directory.path(), [10, 0, 0, 1]).expect("settings");
+        assert!(managed.check_first().is_ok());
+        std::fs::write(directory.path().join(STARTED), "").expect("a file");
+        let why = managed.check_first().err().map(|it| it.to_string());
+        assert!(why.unwrap_or_default().contains("give --join"));
+        std::fs::write(directory.path().join("store.redb"), "").expect("a file");
+        let why = managed.check_first().err().map(|it| it.to_string());
+        assert!(why.unwrap_or_default().contains("store migrate"));
+    }
+
+    #[test]
+    fn others_must_be_able_to_reach_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let why = managed(directory.path(), [0, 0, 0, 0]).err();
+        let why = why.map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("--advertise-address"));
+    }
+}
