@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("there is no cluster {name}: `cargo xtask up --cluster {name}` makes it");
     }
     if !was_up {
-        up::run(name, Some(NODES), None, up::Profile::default())?;
+        up::run(name, (Some(NODES), None), None, up::Profile::default())?;
     }
     let result = run_all(arguments, name, &chosen);
     if !was_up && !arguments.keep {

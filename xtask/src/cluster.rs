@@ -22,6 +22,9 @@ pub struct Cluster {
     /// Chooses the underlay's /24 and the API server's port; unique on this machine.
     pub index: u8,
     pub nodes: u8,
+    /// One in the root namespace, with a store in a file, or several in namespaces of their own, with etcd.
+    #[serde(default = "one")]
+    pub servers: u8,
     /// Of nodes, pods and Services. Clusters of before there was a choice are IPv4.
     #[serde(default)]
     pub ip_family: IpFamily,
@@ -76,10 +79,20 @@ impl Cluster {
             name: name.to_owned(),
             index,
             nodes,
+            servers: 1,
             ip_family,
             docker_host: String::new(),
             mounted_bpffs: false,
         })
+    }
+
+    /// The same with several servers.
+    pub fn with_servers(mut self, servers: u8) -> Result<Self> {
+        if !(1..=7).contains(&servers) || servers == 2 {
+            bail!("a dev cluster has 1 or 3 to 7 servers, but --servers is {servers}");
+        }
+        self.servers = servers;
+        Ok(self)
     }
 
     /// What a former `up` wrote, if anything.
@@ -137,6 +150,32 @@ impl Cluster {
             String::new()
         } else {
             format!("{}-", self.name)
+        }
+    }
+
+    /// Several servers, each in its namespace.
+    pub fn has_servers(&self) -> bool {
+        self.servers > 1
+    }
+
+    /// The name and the namespace of one of several servers. Counted from 1.
+    pub fn server(&self, number: u8) -> String {
+        format!("{}server-{number}", self.prefix())
+    }
+
+    /// Where it keeps its data.
+    pub fn server_dir(&self, number: u8) -> PathBuf {
+        match self.has_servers() {
+            true => self.dir().join("servers").join(self.server(number)),
+            false => self.dir().join("server"),
+        }
+    }
+
+    /// Where a server answers.
+    pub fn server_addresses(&self, number: u8) -> Vec<IpAddr> {
+        match self.has_servers() {
+            true => self.addresses(1 + number),
+            false => self.gateways(),
         }
     }
 
@@ -223,6 +262,10 @@ impl Cluster {
     }
 }
 
+fn one() -> u8 {
+    1
+}
+
 /// The directory of the checkout: xtask's manifest is one below it.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -276,6 +319,23 @@ mod tests {
         assert_ne!(a.underlay_net(), b.underlay_net());
         assert_ne!(a.api_port(), b.api_port());
         assert_ne!(a.dir(), b.dir());
+    }
+
+    #[test]
+    fn several_servers_have_addresses_of_their_own() {
+        let one = Cluster::new(DEFAULT, 0, 3, IpFamily::Ipv4).unwrap();
+        assert_eq!(one.server_addresses(1), one.gateways());
+        assert!(one.server_dir(1).ends_with(".dev/server"));
+        let three = one.with_servers(3).unwrap();
+        let texts: Vec<String> = (1..=3)
+            .map(|n| three.server_addresses(n)[0].to_string())
+            .collect();
+        assert_eq!(texts, ["172.31.0.2", "172.31.0.3", "172.31.0.4"]);
+        assert!(three.server_dir(2).ends_with(".dev/servers/server-2"));
+        assert!(
+            three.with_servers(2).is_err(),
+            "two lose more often than one"
+        );
     }
 
     #[test]

@@ -82,7 +82,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bail!("there is no cluster {name}: `cargo xtask up --cluster {name}` makes it");
     }
     if !was_up {
-        up::run(name, Some(arguments.nodes), None, up::Profile::default())?;
+        up::run(
+            name,
+            (Some(arguments.nodes), None),
+            None,
+            up::Profile::default(),
+        )?;
     }
     let result = test(&progress, arguments, name, &built);
     if !was_up {

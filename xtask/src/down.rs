@@ -171,7 +171,7 @@ fn pins(cluster: &Cluster) -> Vec<PathBuf> {
 fn remove_state(cluster: &Cluster, others: bool) -> Result<()> {
     let dir = cluster.dir();
     detach_mounts(&dir)?;
-    for name in ["server", "agents", "run"] {
+    for name in ["server", "servers", "agents", "run"] {
         match fs::remove_dir_all(dir.join(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(e)

@@ -14,11 +14,13 @@ mod images;
 mod kubectl;
 mod machine;
 mod mutate;
+mod operating;
 mod packages;
 mod processes;
 mod progress;
 mod python;
 mod schemathesis;
+mod servers;
 mod setup;
 mod simulate;
 mod stack;
@@ -48,6 +50,9 @@ enum Command {
         /// How many nodes; 3, or as many as the cluster has
         #[arg(long)]
         nodes: Option<u8>,
+        /// How many servers: one with a store in a file, or 3 and more, each with an etcd of its own
+        #[arg(long)]
+        servers: Option<u8>,
         /// A second cluster beside the default one
         #[arg(long, default_value = DEFAULT)]
         cluster: String,
@@ -100,6 +105,8 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Run every command of orchestrator/OPERATING.md: several servers, a lost one, a restored cluster
+    Operating,
     /// Ask a server what its OpenAPI documents allow and forbid: no answer may be 5xx
     Schemathesis {
         /// Only documents whose path has one of these in it: apis/apps/v1
@@ -139,6 +146,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up {
             nodes,
+            servers,
             cluster,
             ip_family,
             release,
@@ -149,7 +157,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 (_, true) => up::Profile::Debug,
                 _ => up::Profile::Up,
             };
-            up::run(&cluster, nodes, ip_family, profile)?;
+            up::run(&cluster, (nodes, servers), ip_family, profile)?;
         }
         Command::Down { cluster } => down::run(&cluster)?,
         Command::Setup => println!("{}", setup::ensure()?),
@@ -179,6 +187,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
         Command::Applications(arguments) => return applications::run(&arguments),
         Command::Conformance(arguments) => return conformance::run(&arguments),
+        Command::Operating => return operating::run(),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
         Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
         Command::Simulate(arguments) => return simulate::run(&arguments),

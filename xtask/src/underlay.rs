@@ -40,6 +40,13 @@ pub fn create(cluster: &Cluster) -> Result<()> {
         batch(None, &script)?;
         batch(Some(&switch), "link set root master ul0 up\n")?;
     }
+    for number in (1..=cluster.servers).filter(|_| cluster.has_servers()) {
+        let name = cluster.server(number);
+        if !present.contains(&name) {
+            let port = format!("s{number}");
+            connect(cluster, &name, &port, &cluster.server_addresses(number))?;
+        }
+    }
     for number in 1..=cluster.nodes {
         let name = cluster.node(number);
         if !present.contains(&name) {
@@ -91,12 +98,11 @@ pub fn remove(cluster: &Cluster) -> Result<()> {
 
 /// The cluster's namespaces that exist now, nodes of an earlier, larger cluster included.
 pub fn left(cluster: &Cluster) -> Result<Vec<String>> {
-    let node = format!("{}node-", cluster.prefix());
+    let kinds = ["node", "server"].map(|kind| format!("{}{kind}-", cluster.prefix()));
     let ours = |name: &String| {
-        let number = name
-            .strip_prefix(&node)
-            .is_some_and(|n| n.parse::<u8>().is_ok());
-        number || *name == cluster.outside() || *name == cluster.underlay()
+        let numbers = kinds.iter().filter_map(|kind| name.strip_prefix(kind));
+        let has_number = numbers.map(str::parse::<u8>).any(|number| number.is_ok());
+        has_number || *name == cluster.outside() || *name == cluster.underlay()
     };
     Ok(namespaces()?.into_iter().filter(ours).collect())
 }

@@ -22,7 +22,7 @@ use crate::{
     guard, images, kubectl, machine, packages,
     processes::{Process, wait_for},
     progress::Progress,
-    setup, underlay,
+    servers, setup, underlay,
 };
 
 /// How the binary is built.
@@ -50,12 +50,12 @@ impl Profile {
 
 pub fn run(
     name: &str,
-    nodes: Option<u8>,
+    (nodes, servers): (Option<u8>, Option<u8>),
     ip_family: Option<IpFamily>,
     profile: Profile,
 ) -> Result<()> {
     let progress = Progress::new();
-    let mut cluster = choose(name, nodes, ip_family)?;
+    let mut cluster = choose(name, (nodes, servers), ip_family)?;
     progress.step("machine", |step| {
         machine::check()?;
         packages::ensure(packages::FOR_UP)?;
@@ -78,6 +78,9 @@ pub fn run(
     })?;
     progress.step("server and agents", |step| {
         step.note(start(&cluster, &binary, &engine)?);
+        if cluster.has_servers() {
+            servers::join_all(&cluster, &binary)?;
+        }
         Ok(())
     })?;
     progress.step("nodes Ready", |step| {
@@ -87,6 +90,9 @@ pub fn run(
     })?;
     progress.step("client", |step| {
         step.note(kubectl::ensure()?);
+        if cluster.has_servers() {
+            servers::add_contexts(&cluster)?;
+        }
         write_env(&cluster, &engine)
     })?;
     announce(&cluster, &progress);
@@ -208,13 +214,23 @@ fn install(built: &Path, installed: &Path) -> Result<PathBuf> {
 }
 
 /// The cluster that is up already, or a new one.
-fn choose(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>) -> Result<Cluster> {
+fn choose(
+    name: &str,
+    (nodes, servers): (Option<u8>, Option<u8>),
+    ip_family: Option<IpFamily>,
+) -> Result<Cluster> {
     if let Some(mut cluster) = Cluster::load(name)? {
         let nodes = nodes.unwrap_or(cluster.nodes);
         if nodes < cluster.nodes {
             bail!(
                 "the cluster has {} nodes and `up` removes none: `cargo xtask down{}` first",
                 cluster.nodes,
+                option(&cluster)
+            );
+        }
+        if servers.is_some_and(|servers| servers != cluster.servers) {
+            bail!(
+                "the cluster has another number of servers, and that stays: `cargo xtask down{}` first",
                 option(&cluster)
             );
         }
@@ -234,13 +250,14 @@ fn choose(name: &str, nodes: Option<u8>, ip_family: Option<IpFamily>) -> Result<
         underlay::free_index(&Cluster::all().iter().map(|c| c.index).collect())?
     };
     let ip_family = ip_family.unwrap_or_else(IpFamily::of_machine);
-    Cluster::new(name, index, nodes.unwrap_or(3), ip_family)
+    let cluster = Cluster::new(name, index, nodes.unwrap_or(3), ip_family)?;
+    cluster.with_servers(servers.unwrap_or(1))
 }
 
 /// Starts the supervisor, unless one with the same processes and the same binary runs.
 fn start(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<String> {
     let file = cluster.dir().join("dev.json");
-    let spec = serde_json::to_string_pretty(&spec(cluster, binary, engine))?;
+    let spec = serde_json::to_string_pretty(&spec(cluster, binary, engine)?)?;
     let pid_file = cluster.run_dir().join("dev.pid");
     if let Some(dev) = Process::from_pid_file(&pid_file, "orchestrator") {
         let same = fs::read_to_string(&file).is_ok_and(|old| old == spec);
@@ -250,7 +267,7 @@ fn start(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<String> {
         dev.stop(Duration::from_secs(60))?;
     }
     let server = cluster.run_dir().join("server.pid");
-    if Process::from_pid_file(&server, "orchestrator").is_none() {
+    if !cluster.has_servers() && Process::from_pid_file(&server, "orchestrator").is_none() {
         machine::check_port(cluster)?;
     }
     fs::create_dir_all(cluster.log_dir())?;
@@ -280,22 +297,14 @@ fn start(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<String> {
 }
 
 /// What `orchestrator dev` reads: the processes in the order of starting.
-fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
-    let (port, gateway) = (cluster.api_port(), cluster.gateway());
-    let url = format!("https://{}", SocketAddr::new(gateway, port));
-    let server_dir = cluster.dir().join("server");
-    let token = server_dir.join("node-token");
+fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Result<Value> {
+    let urls = (1..=cluster.servers).map(|number| {
+        let address = cluster.server_addresses(number)[0];
+        format!("https://{}", SocketAddr::new(address, cluster.api_port()))
+    });
+    let url = urls.collect::<Vec<_>>().join(",");
+    let token = cluster.server_dir(1).join("node-token");
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mut arguments = vec!["server".into(), "--data-dir".into(), text(&server_dir)];
-    for address in std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(cluster.gateways()) {
-        arguments.extend(["--bind".into(), SocketAddr::new(address, port).to_string()]);
-    }
-    arguments.extend(["--advertise-address".into(), gateway.to_string()]);
-    arguments.extend(["--pod-cidr".into(), cluster.pod_cidr()]);
-    arguments.extend(["--service-cidr".into(), cluster.service_cidr()]);
-    let pool = cluster.load_balancer_pool();
-    arguments.extend(["--load-balancer-pool".into(), pool]);
-    let server = json!({ "name": "server", "program": binary, "args": arguments });
     let agent = |number: u8| {
         let name = cluster.node(number);
         json!({
@@ -316,10 +325,39 @@ fn spec(cluster: &Cluster, binary: &Path, engine: &Engine) -> Value {
             "afterFile": token,
         })
     };
-    let processes: Vec<Value> = std::iter::once(server)
-        .chain((1..=cluster.nodes).map(agent))
-        .collect();
-    json!({ "runDir": cluster.run_dir(), "logDir": cluster.log_dir(), "processes": processes })
+    let mut processes = server_processes(cluster, binary)?;
+    processes.extend((1..=cluster.nodes).map(agent));
+    Ok(json!({ "runDir": cluster.run_dir(), "logDir": cluster.log_dir(), "processes": processes }))
+}
+
+fn server_processes(cluster: &Cluster, binary: &Path) -> Result<Vec<Value>> {
+    let ranges = [
+        ("--pod-cidr", cluster.pod_cidr()),
+        ("--service-cidr", cluster.service_cidr()),
+        ("--load-balancer-pool", cluster.load_balancer_pool()),
+    ];
+    let common = ranges
+        .into_iter()
+        .flat_map(|(flag, range)| [flag.to_owned(), range]);
+    let common: Vec<String> = common.collect();
+    if cluster.has_servers() {
+        let etcd = packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
+        let servers = (1..=cluster.servers).map(|number| {
+            servers::process(cluster, number, binary, (etcd.as_path(), common.as_slice()))
+        });
+        return Ok(servers.collect());
+    }
+    let data_dir = cluster.server_dir(1).to_string_lossy().into_owned();
+    let mut arguments = vec!["server".to_owned(), "--data-dir".into(), data_dir];
+    for address in std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(cluster.gateways()) {
+        let bound = SocketAddr::new(address, cluster.api_port());
+        arguments.extend(["--bind".into(), bound.to_string()]);
+    }
+    arguments.extend(["--advertise-address".into(), cluster.gateway().to_string()]);
+    arguments.extend(common);
+    Ok(vec![
+        json!({ "name": "server", "program": binary, "args": arguments }),
+    ])
 }
 
 fn list(addresses: &[IpAddr]) -> String {
@@ -329,9 +367,13 @@ fn list(addresses: &[IpAddr]) -> String {
 
 /// The kubeconfig is there as soon as the server has started once.
 fn wait_ready(cluster: &Cluster, binary: &Path) -> Result<()> {
-    let made = cluster.dir().join("server/admin.kubeconfig");
+    let server = match cluster.has_servers() {
+        true => cluster.server(1),
+        false => "server".to_owned(),
+    };
+    let made = cluster.server_dir(1).join("admin.kubeconfig");
     if !wait_for(Duration::from_secs(30), || made.exists()) {
-        bail!("the server does not start: {}", log_tail(cluster, "server"));
+        bail!("the server does not start: {}", log_tail(cluster, &server));
     }
     fs::copy(&made, cluster.kubeconfig())?;
     let mut wait = Command::new(binary);
@@ -344,7 +386,7 @@ fn wait_ready(cluster: &Cluster, binary: &Path) -> Result<()> {
     let why = why.rsplit("error: ").next().unwrap_or(&why);
     bail!(
         "the nodes are not Ready {why}\nserver {}\n{} {}",
-        log_tail(cluster, "server"),
+        log_tail(cluster, &server),
         cluster.node(1),
         log_tail(cluster, &cluster.node(1))
     )
