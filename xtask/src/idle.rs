@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     machine::check_root("cargo xtask idle")?;
     let name = arguments.cluster.as_deref().unwrap_or(OWN_CLUSTER);
     if arguments.cluster.is_none() {
-        up::run(name, Some(1), None, up::Profile::default())?;
+        up::run(name, (Some(1), None), None, up::Profile::default())?;
     }
     let cluster = Cluster::load(name)?.with_context(|| format!("there is no cluster {name}"))?;
     let result = run_all(&cluster, Duration::from_secs(arguments.minutes * 60));
