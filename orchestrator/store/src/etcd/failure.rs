@@ -29,6 +29,8 @@ const NOT_BEGUN: &[&str] = &[
     "etcdserver: too many requests",
     // A member that has just joined answers nothing yet.
     "etcdserver: rpc not supported for learner",
+    // Members change only when all have been connected for five seconds.
+    "etcdserver: unhealthy cluster",
 ];
 
 /// What it says to a user who has to authenticate first, or again.

@@ -348,8 +348,12 @@ async fn a_restored_store_counts_from_its_base_on_every_server() {
     let mut watch = other.watch("/", first).unwrap();
     let second = vec![Write::put("/a", "2", Expect::At(first))];
     let second = one.commit(second).await.unwrap();
-    let seen = next(&mut watch).await;
-    assert_eq!((seen.revision, seen.events.len()), (second, 1));
+    let mut seen = next(&mut watch).await;
+    // The other server's start took a revision of its own.
+    while seen.events.is_empty() {
+        seen = next(&mut watch).await;
+    }
+    assert_eq!(seen.revision, second);
     let (past, _) = other.history("/", base, 10).await.unwrap();
     assert!(past.iter().any(|commit| commit.revision == first));
     let old = Range {
