@@ -1,5 +1,5 @@
 //! `cargo xtask bench api`: our API server beside a Kubernetes API server with etcd, or (`--kubeconfig FILE`)
-//! the same load on any server; `--large` measures 150,000 pods on ours.
+//! the same load on any server; `--large` measures 150,000 pods on ours, `--cost` what audit and encryption cost.
 //!
 //! Both servers run the whole time, each round loads one after the other, the order changes with each round,
 //! and a ratio is taken within a round.
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use sys::descriptors;
 use tests::api_load::connection::Target;
+use tests::api_load::cost;
 use tests::api_load::large;
 use tests::api_load::load::{self, Sizes};
 use tests::api_load::side::{self, Kind, Programs, Side};
@@ -44,6 +45,10 @@ const SHORT_SIZES: Sizes = Sizes {
 };
 /// Where the table is kept, below the workspace.
 const PAGE: &str = "tests/bench/api.md";
+const COST_PAGE: &str = "tests/bench/cost.md";
+const COST_HEAD: &str = "# What audit and encryption at rest cost\n\nWritten by `cargo xtask bench api --cost`: \
+                         our server with the one or the other beside our server without, in turn.\n\
+                         A ratio of 1 is no cost. ConfigMaps; the audit log on the same disk.\n";
 
 const fn case(name: &'static str, unit: &'static str, better: Better, mark: Option<f64>) -> Case {
     Case {
@@ -91,6 +96,7 @@ const READY_AGAIN: Case = case(
 struct Plan {
     short: bool,
     large: bool,
+    cost: bool,
     rounds: usize,
     sizes: Sizes,
     kubeconfig: Option<PathBuf>,
@@ -126,7 +132,7 @@ fn plan(arguments: &[String]) -> Result<Plan> {
         let start = format!("{name}=");
         arguments.iter().find_map(|it| it.strip_prefix(&start))
     };
-    let known = ["--short", "--large"];
+    let known = ["--short", "--large", "--cost"];
     let valued = [
         "--rounds=",
         "--kubeconfig=",
@@ -150,6 +156,7 @@ fn plan(arguments: &[String]) -> Result<Plan> {
     Ok(Plan {
         short,
         large: flag("--large"),
+        cost: flag("--cost"),
         rounds: value("--rounds").map_or(Ok(rounds), str::parse)?,
         sizes: if short { SHORT_SIZES } else { SIZES },
         kubeconfig: value("--kubeconfig").map(PathBuf::from),
@@ -173,21 +180,37 @@ fn run(plan: &Plan) -> Result<bool> {
     let directory = tempfile::tempdir_in(&parent)?;
     let rows = match &plan.kubeconfig {
         Some(kubeconfig) => runtime.block_on(any(plan, kubeconfig))?,
+        None if plan.cost => {
+            let rows = cost::rows(directory.path(), plan.rounds, plan.sizes);
+            runtime.block_on(rows)?
+        }
         None if plan.large => runtime.block_on(alone(plan, directory.path()))?,
         None => runtime.block_on(bench(plan, directory.path()))?,
     };
-    let table = markdown(&rows);
+    let other = match plan.cost {
+        true => "ours without it",
+        false => "Kubernetes and etcd",
+    };
+    let table = markdown(&rows, other);
     println!("\n{table}");
     let mut file = fs::File::create(parent.join("api.json"))?;
     writeln!(file, "{}", serde_json::to_string_pretty(&rows)?)?;
     if !plan.short && plan.kubeconfig.is_none() {
-        write_page(plan, &table)?;
+        let page = if plan.cost { COST_PAGE } else { PAGE };
+        let text = match plan.cost {
+            true => format!(
+                "{COST_HEAD}\n{}, {} rounds\n\n{table}",
+                plan.stamp, plan.rounds
+            ),
+            false => page_text(plan, &table),
+        };
+        fs::write(workspace().join(page), text)?;
     }
     Ok(rows.iter().all(|row| row.met != Some(false)))
 }
 
 /// The section of this kind of run is replaced, the other stays.
-fn write_page(plan: &Plan, table: &str) -> Result<()> {
+fn page_text(plan: &Plan, table: &str) -> String {
     const LARGE: &str = "\n## 150,000 pods\n";
     let path = workspace().join(PAGE);
     let old = fs::read_to_string(&path).unwrap_or_default();
@@ -209,7 +232,7 @@ fn write_page(plan: &Plan, table: &str) -> Result<()> {
     } else {
         format!("{LARGE}{large}")
     };
-    Ok(fs::write(path, pair + &large)?)
+    pair + &large
 }
 
 /// The load on a server that runs already.
