@@ -45,7 +45,7 @@ pub const SHORT: Extent = Extent {
     round: Duration::from_millis(50),
 };
 
-const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 const NAMESPACE: &str = "bench";
 /// Questions under way at a time when it is about how many are answered.
 const WINDOW: usize = 64;
@@ -112,7 +112,7 @@ fn time(client: &Netns, server: SocketAddr, extent: Extent) -> Result<f64> {
         let mut buffer = [0; 1500];
         let mut took = Vec::new();
         for number in 0..extent.questions {
-            let question = question(number, extent.services);
+            let question = question_of_service(number, extent.services);
             let started = Instant::now();
             socket.send(&question)?;
             let length = socket.recv(&mut buffer)?;
@@ -131,7 +131,7 @@ fn rate(client: &Netns, server: SocketAddr, extent: Extent) -> Result<f64> {
         let mut buffer = [0; 1500];
         let mut asked = 0;
         let mut ask = || -> Result<()> {
-            socket.send(&question(asked, extent.services))?;
+            socket.send(&question_of_service(asked, extent.services))?;
             asked += 1;
             Ok(())
         };
@@ -161,16 +161,40 @@ fn connected(server: SocketAddr) -> Result<UdpSocket> {
 }
 
 /// A question for the address of a Service, whose number goes round.
-fn question(number: u32, services: u32) -> Vec<u8> {
+fn question_of_service(number: u32, services: u32) -> Vec<u8> {
+    question(number, &name(number % services))
+}
+
+/// A question for the address of a name; its ID is from the number.
+pub fn question(number: u32, name: &str) -> Vec<u8> {
     let [.., high, low] = number.to_be_bytes();
     let mut bytes = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    let name = name(number % services);
     for label in name.split('.') {
         bytes.push(u8::try_from(label.len()).unwrap_or_default());
         bytes.extend(label.as_bytes());
     }
     bytes.extend([0, 0, 1, 0, 1]);
     bytes
+}
+
+/// Asks again and again, from the calling thread's namespace; the moment of the first answer without error.
+///
+/// # Errors
+///
+/// None within seconds.
+pub fn until_answered(server: SocketAddr, question: &[u8]) -> Result<Instant> {
+    let socket = connected(server)?;
+    let mut buffer = [0; 1500];
+    let started = Instant::now();
+    loop {
+        socket.send(question)?;
+        let length = socket.recv(&mut buffer)?;
+        let answered = Instant::now();
+        match check(&buffer[..length]) {
+            Ok(()) => return Ok(answered),
+            Err(error) => ensure!(started.elapsed() < ANSWER_TIMEOUT, "{error:#}"),
+        }
+    }
 }
 
 /// It has one answer and no error.
