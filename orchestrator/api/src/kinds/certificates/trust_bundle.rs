@@ -156,11 +156,12 @@ fn validate(object: &At<'_>, errors: &mut Errors) {
 }
 
 fn named(object: &At<'_>, errors: &mut Errors) {
-    let signer = object.field("spec").field("signerName");
+    let (metadata, spec) = (object.field("metadata"), object.field("spec"));
+    let signer = spec.field("signerName");
     if !signer.is_empty() {
         signer_name(&signer, errors);
     }
-    let name = object.field("metadata").field("name");
+    let name = metadata.field("name");
     // Without a name there is one to be made, which is judged then.
     if !name.is_empty() {
         errors.check(&name, bundle_name(signer.text(), name.text()));
