@@ -517,7 +517,7 @@ mod tests {
             header.set_cksum();
             let taken = Rc::new(Cell::new(u64::MAX));
             let endless = Metered {
-                inner: (&header.as_bytes()[..]).chain(io::repeat(b'a')),
+                inner: Read::chain(&header.as_bytes()[..], io::repeat(b'a')),
                 left: taken.clone(),
             };
             assert!(unpack(endless, Path::new("data"), directory.path()).is_err());
