@@ -390,6 +390,55 @@ async fn a_node_makes_mirrors_of_its_own_pods_and_no_others() {
         let answer = one.post(PODS, mirror(change)).await;
         assert_eq!(answer.code, 403, "{what}: {}", answer.body);
     }
+    // Whatever a pod refers to, its node may read: in every place of a pod that names an object.
+    for (place, value) in [
+        (
+            "/volumes",
+            json!([{"name": "v", "secret": {"secretName": "other"}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "other"}}}]),
+        ),
+        // The claim `static-one-v`: the node chooses both halves of the name.
+        (
+            "/volumes",
+            json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle":
+            {"name": "a", "path": "p"}}]}}]),
+        ),
+        ("/imagePullSecrets", json!([{"name": "other"}])),
+        (
+            "/containers/0/env",
+            json!([{"name": "A", "valueFrom": {"configMapKeyRef":
+            {"name": "other", "key": "k"}}}]),
+        ),
+        (
+            "/containers/0/envFrom",
+            json!([{"configMapRef": {"name": "other"}}]),
+        ),
+        (
+            "/containers/0/envFrom",
+            json!([{"secretRef": {"name": "other"}}]),
+        ),
+    ] {
+        let change = |pod: &mut Value| {
+            let (above, field) = place.rsplit_once('/').expect("a path");
+            let above = pod.pointer_mut(&format!("/spec{above}")).expect("there");
+            above[field] = value.clone();
+        };
+        let answer = one.post(PODS, mirror(&change)).await;
+        assert_eq!(answer.code, 403, "{value}: {}", answer.body);
+        one.get(&format!("{SECRETS}/other")).await.expect(403);
+    }
     one.post(PODS, mirror(&|_| {})).await.expect(201);
     let path = format!("{PODS}/static-one");
     let status = json!({"status": {"phase": "Running"}});
