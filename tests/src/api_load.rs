@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod cost;
+pub mod floor;
 pub mod large;
 pub mod load;
 pub mod side;

@@ -39,6 +39,7 @@ fn sources() -> Sources {
         objects: objects.into(),
         claimed: Default::default(),
         mounted: BTreeMap::new(),
+        images: BTreeMap::new(),
         service_env: BTreeMap::new(),
         bundles: Bundles::from([
             (named("one"), Ok(Some("ONE".into()))),

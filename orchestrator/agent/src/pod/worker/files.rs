@@ -102,6 +102,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             bundles,
             claimed: Claimed::new(),
             mounted: BTreeMap::new(),
+            images: BTreeMap::new(),
             service_env: BTreeMap::new(),
         };
         let (dir, pod, facts) = (self.dir.clone(), self.update.pod.clone(), self.facts());
@@ -156,6 +157,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             bundles,
             claimed: self.claimed(pod).await,
             mounted: BTreeMap::new(),
+            images: BTreeMap::new(),
             service_env: service_env?,
         })
     }
