@@ -264,7 +264,11 @@ mod tests {
                 ),
             ],
         );
-        let stored = created(&resource(), whole);
+    }
+
+    #[test]
+    fn the_signer_of_a_bundle_never_changes() {
+        let stored = created(&resource(), bundle());
         let other = json!("example.com/yours");
         let name = "metadata.name: Invalid value: \"example.com:mine:first\": ClusterTrustBundle for \
                     signerName example.com/yours must be named with prefix example.com:yours:";
