@@ -226,9 +226,8 @@ fn parts(
 /// Reads what a watch brings, for ever.
 async fn follow(client: kube::Client, path: &str) {
     loop {
-        if let Err(error) = follow_once(&client, path).await {
-            tracing::debug!(%error, path, "a watch is interrupted");
-        }
+        // However it ended, the next one goes on.
+        let _ = follow_once(&client, path).await;
         tokio::time::sleep(WATCH_PAUSE).await;
     }
 }
