@@ -57,8 +57,8 @@ fn main() -> ExitCode {
     let mut trials = planted::trials();
     trials.extend(STORES.iter().map(|(name, store)| {
         Trial::test(*name, move || {
-            let report =
-                rounds(store, SEED..SEED + 1, SHORT).map_err(|error| format!("{error:#}"))?;
+            let report = rounds(store, Means::default(), SEED..SEED + 1, SHORT)
+                .map_err(|error| format!("{error:#}"))?;
             eprintln!("{}", line(&report));
             Ok::<(), Failed>(())
         })

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use apiserver::{ApiServer, Pki, ServerConfig};
 use jiff::Timestamp;
 use store::MemoryStore;
@@ -372,11 +373,11 @@ async fn is_ready(target: &Target) -> bool {
 
 /// What the servers of one cluster have in common.
 fn copy_keys(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to.join("pki"))?;
-    for entry in std::fs::read_dir(from.join("pki"))? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), to.join("pki").join(entry.file_name()))?;
-    }
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([from.join("pki"), to.to_owned()])
+        .status()?;
+    ensure!(copied.success(), "the first server's keys are not copied");
     Ok(())
 }
 
