@@ -7,6 +7,7 @@ mod claims;
 mod execute;
 mod files;
 mod hooks;
+mod image_volumes;
 mod images;
 mod logs;
 mod places;
@@ -61,6 +62,10 @@ const STEPS_PER_WAKE: usize = 50;
 
 /// When to look again after the engine or the server did not answer.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// When a changed container is replaced: whoever changes a pod several times in a row has it restarted once,
+/// and whoever changes it and then writes its status, as conformance does, is not overtaken.
+const REPLACED_AFTER: Duration = Duration::from_millis(200);
 
 /// What all pods of a node share.
 pub struct NodeContext<R, N> {
@@ -123,6 +128,8 @@ enum Note {
     /// The `preStop` of that container has ended.
     PreStopped(String),
     Drained(Progress),
+    /// The images of the pod's volumes are there, or cannot be.
+    ImagesLaid,
     /// A volume has outgrown its limit: why the pod is evicted.
     Outgrown(String),
 }
@@ -146,6 +153,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let (notes, mut inbox) = mpsc::channel(16);
     let update = updates.borrow_and_update().clone();
     let mut worker = Worker::new(node, update, notes, wake.clone());
+    let mut held: Option<Instant> = None;
     loop {
         let until = match worker.settle().await {
             Step::Finished => return worker.node.running.forget(worker.uid()),
@@ -153,9 +161,18 @@ pub async fn run<R: Runtime, N: PodNetwork>(
             Step::Progress => Instant::now() + RETRY,
             Step::Settled => Instant::now() + Duration::from_secs(3600),
         };
+        let until = held.map_or(until, |held| held.min(until));
         tokio::select! {
             changed = updates.changed() => match changed {
-                Ok(()) => worker.adopt(updates.borrow_and_update().clone()),
+                Ok(()) => {
+                    let update = updates.borrow_and_update().clone();
+                    if worker.is_replaced_by(&update) {
+                        held.get_or_insert_with(|| Instant::now() + REPLACED_AFTER);
+                    } else {
+                        held = None;
+                        worker.adopt(update);
+                    }
+                }
                 Err(_) => return,
             },
             () = wake.notified() => worker.stale = true,
@@ -164,6 +181,9 @@ pub async fn run<R: Runtime, N: PodNetwork>(
                 worker.report_loss().await;
             },
             () = tokio::time::sleep_until(until) => worker.stale = true,
+        }
+        if held.take_if(|held| *held <= Instant::now()).is_some() {
+            worker.adopt(updates.borrow().clone());
         }
     }
 }
@@ -198,6 +218,7 @@ struct Worker<R, N> {
     gauge: Option<AbortOnDropHandle<()>>,
     /// By container name: the image of its next start, if it was there when it was looked for.
     found_images: BTreeMap<String, Image>,
+    image_volumes: image_volumes::ImageVolumes,
     /// By container name: pulls that failed in a row.
     pull_failures: BTreeMap<String, u32>,
     reported: Option<PodStatus>,
@@ -252,6 +273,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),
+            image_volumes: image_volumes::ImageVolumes::default(),
             pull_failures: BTreeMap::new(),
             reported: None,
             unmet: admission.unmet,
@@ -264,6 +286,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     fn adopt(&mut self, update: PodUpdate) {
         self.wanted = resize::wanted(&update.pod);
         self.update = update;
+    }
+
+    /// Whether a container that runs is another one in the update.
+    fn is_replaced_by(&self, update: &PodUpdate) -> bool {
+        let goes = update.gone || update.pod.metadata.deletion_timestamp.is_some();
+        let hash = |pod: &Pod, name: &str| shape::template(pod, name).map(shape::spec_hash);
+        let changed = |container: &Container| {
+            let (name, pod) = (&container.identity.name, &self.update.pod);
+            let is_running = matches!(container.state, State::Running { .. });
+            is_running && hash(&update.pod, name) != hash(pod, name)
+        };
+        !goes && self.containers.iter().any(changed)
     }
 
     fn uid(&self) -> &str {
@@ -399,6 +433,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     hook.ended = true;
                 }
             }
+            Note::ImagesLaid => self.images_laid(),
             Note::Outgrown(why) => self.evict(Eviction::over_limit(why)),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {

@@ -41,6 +41,8 @@ struct Inner {
     start_errors: BTreeMap<String, String>,
     /// Where links of images lead: by the image's id, then the path.
     links: BTreeMap<(String, String), String>,
+    /// By image: what is in it.
+    archives: BTreeMap<String, Bytes>,
     made: u32,
     /// Ignores the stop signal.
     stubborn: bool,
@@ -76,6 +78,12 @@ impl FakeRuntime {
             working_dir: String::new(),
         };
         inner.images.insert(reference.to_owned(), image);
+    }
+
+    /// Says what is in an image.
+    pub fn add_archive(&self, reference: &str, archive: Vec<u8>) {
+        let id = format!("sha256:{reference}");
+        self.inner().archives.insert(id, archive.into());
     }
 
     /// Says whether an image came from a registry.
@@ -298,6 +306,12 @@ impl Runtime for FakeRuntime {
         let inner = self.inner();
         let link = inner.links.get(&(id.to_owned(), path.to_owned()));
         Ok(link.cloned().map_or(InRoot::Other, InRoot::Link))
+    }
+
+    fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let archive = self.inner().archives.get(id).cloned();
+        let archive = archive.ok_or_else(|| RuntimeError::NotFound(id.to_owned()));
+        futures::stream::once(async { archive }).boxed()
     }
 
     async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {

@@ -67,6 +67,9 @@ pub trait Runtime: Send + Sync + 'static {
         path: &str,
     ) -> impl Future<Output = Result<InRoot, RuntimeError>> + Send;
 
+    /// What is in such a root, as a tar archive. The engine adds some empty files.
+    fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
+
     /// Gives a running container other limits and shares; its OOM score stays.
     fn resize_container(
         &self,
@@ -286,6 +289,7 @@ pub struct ContainerSpec {
     pub host_pids: bool,
     pub host_ipc: bool,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     pub resources: Resources,
     pub security: Security,
     pub sysctls: BTreeMap<String, String>,
@@ -319,6 +323,14 @@ pub struct Mount {
     pub propagation: Propagation,
     /// Other volumes are mounted inside it, each read-only or not by itself.
     pub joined: bool,
+}
+
+/// A block device of the node in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
 }
 
 /// Which later mounts are seen across a mount.
