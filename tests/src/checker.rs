@@ -36,7 +36,7 @@ pub fn faults(history: &History) -> Vec<String> {
     for watch in &history.watches {
         let faults = watches::check(watch, &facts);
         found.extend(faults.iter().map(|it| format!("{}: {it}", watch.name)));
-        if let Some(why) = watches::behind(watch, &history.at_end) {
+        if let Some(why) = watches::behind(watch, history) {
             found.push(format!("{}: {why}", watch.name));
         }
     }

@@ -18,7 +18,6 @@ pub mod site;
 pub mod watching;
 pub mod wires;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::api_load::connection::Ask;
 use crate::checker;
 use crate::checker::history::History;
 use crate::sim::rng::Rng;
-use clients::Recorder;
+use clients::{Listed, Recorder};
 use site::Site;
 
 /// Clients that read and write at once.
@@ -84,7 +83,7 @@ pub async fn round(site: &mut Site, seed: u64, length: Duration) -> Result<Repor
     let at_end = last_list(site, &recorder).await?;
     let late = catch_up(&recorder, &mut watches).await?;
     let mut history = recorder.history();
-    history.at_end = at_end;
+    (history.at_end, history.ended_at) = (at_end.objects, at_end.revision);
     let mut faults = checker::faults(&history);
     faults.extend(late);
     Ok(report(&history, disturbances, faults))
@@ -100,18 +99,15 @@ async fn make_namespace(site: &Site, name: &str) -> Result<()> {
 }
 
 /// What is there at the end, through every server; it is part of the history.
-async fn last_list(
-    site: &Site,
-    recorder: &Recorder,
-) -> Result<BTreeMap<String, checker::history::Object>> {
+async fn last_list(site: &Site, recorder: &Recorder) -> Result<Listed> {
     let end = Instant::now() + HEAL_TIMEOUT;
-    let mut last = BTreeMap::new();
+    let mut last = Listed::default();
     for (number, target) in site.targets.iter().enumerate() {
         loop {
             let client = format!("at the end, server {number}");
             if let Some(listed) = clients::list(target, recorder, &client).await {
                 recorder.set_goal(listed.revision);
-                last = listed.objects;
+                last = listed;
                 break;
             }
             if Instant::now() > end {

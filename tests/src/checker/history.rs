@@ -93,8 +93,10 @@ pub struct Event {
 pub struct History {
     pub operations: Vec<Operation>,
     pub watches: Vec<Watch>,
-    /// What is there after the last write, by a list; watches have had the time to learn of it.
+    /// What is there after the last write of the load, by a list; watches have had the time to learn of it.
     pub at_end: BTreeMap<String, Object>,
+    /// The revision of that list: others may go on writing.
+    pub ended_at: u64,
 }
 
 impl Operation {

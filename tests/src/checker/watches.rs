@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::history::{Event, EventKind, Object, Step, Watch};
+use super::history::{Event, EventKind, History, Object, Step, Watch};
 
 /// One change of one key; `None`: deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,14 +57,17 @@ pub fn check(watch: &Watch, facts: &BTreeMap<u64, Change>) -> Vec<Fault> {
     judge.faults
 }
 
-/// What a watch that has had the time shows otherwise than a list behind the last write.
-pub fn behind(watch: &Watch, at_end: &BTreeMap<String, Object>) -> Option<String> {
+/// What a watch that has had the time shows otherwise than the last list, as of that list's revision.
+pub fn behind(watch: &Watch, history: &History) -> Option<String> {
+    let (at_end, ended_at) = (&history.at_end, history.ended_at);
     let mut judge = Judge::default();
     for step in &watch.steps {
         match step {
+            // It says nothing of what was before.
+            Step::Listed { revision, .. } if *revision > ended_at => return None,
             Step::Listed { objects, .. } => judge.objects = objects.clone(),
-            Step::Began(_) => {}
-            Step::Event(event) => judge.change(event),
+            Step::Event(event) if event.object.revision <= ended_at => judge.change(event),
+            _ => {}
         }
     }
     let keys = judge.objects.keys().chain(at_end.keys());

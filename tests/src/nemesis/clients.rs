@@ -30,6 +30,7 @@ pub struct Recorder {
 }
 
 /// A whole collection as of a revision.
+#[derive(Default)]
 pub struct Listed {
     pub revision: u64,
     pub objects: BTreeMap<String, Object>,
@@ -85,7 +86,7 @@ impl Recorder {
         History {
             operations: std::mem::take(&mut *lock(&self.operations)),
             watches: std::mem::take(&mut *lock(&self.watches)),
-            at_end: BTreeMap::new(),
+            ..History::default()
         }
     }
 

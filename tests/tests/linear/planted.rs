@@ -193,6 +193,8 @@ fn good() -> History {
         event(EventKind::Deleted, 3, 13),
         event(EventKind::Added, 5, 14),
         event(EventKind::Bookmark, 0, 20),
+        // Another one goes on writing after the last list.
+        event(EventKind::Modified, 6, 21),
     ];
     let watch = Watch {
         name: "watch".to_owned(),
@@ -206,6 +208,7 @@ fn good() -> History {
         operations,
         watches: vec![watch],
         at_end: BTreeMap::from([("a".to_owned(), last)]),
+        ended_at: 20,
     }
 }
 
