@@ -7,6 +7,7 @@ pub mod checker;
 pub mod clients;
 pub mod cluster;
 pub mod control_plane;
+pub mod csi;
 pub mod fuzz;
 pub mod hollow;
 pub mod hollow_nodes;

@@ -20,6 +20,8 @@ use datapath::{Addrs, HostPort, ObjectKey};
 mod csi_volumes;
 #[path = "worker_server_tests.rs"]
 mod server;
+#[path = "worker_silence_tests.rs"]
+mod silence;
 #[path = "worker_start_tests.rs"]
 mod start;
 
