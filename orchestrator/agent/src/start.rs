@@ -365,6 +365,7 @@ impl Body {
             data_dir: self.config.data_dir.clone(),
             logs_dir: self.config.logs_dir.clone(),
             capacity: self.node.capacity.clone(),
+            allocatable: self.node.allocatable(),
             allocations: Arc::default(),
             abilities: self.abilities(),
             dns: self.dns(),
@@ -470,6 +471,9 @@ impl Body {
             selinux: facts::selinux(),
             unsafe_sysctls: self.config.unsafe_sysctls.clone(),
             cluster_dns: !self.membership.settings.dns_addresses().is_empty(),
+            user_namespaces: self.runtime.powers().user_namespaces,
+            pod_cgroups: self.runtime.powers().cgroup_driver == "cgroupfs",
+            huge_pages: facts::limits_huge_pages(),
         }
     }
 

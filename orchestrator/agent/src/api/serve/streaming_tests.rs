@@ -123,6 +123,8 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         host_ipc: false,
         mounts: Vec::new(),
         resources: Resources::default(),
+        cgroup_parent: None,
+        own_users: false,
         security: Security::default(),
         handler: None,
         sysctls: std::collections::BTreeMap::new(),
