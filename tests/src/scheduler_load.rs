@@ -136,14 +136,20 @@ pub async fn prepare(target: &Target, workload: Workload, nodes: usize) -> Resul
     Ok(count)
 }
 
-/// Waits until all pods that waited have a node; the rate is from the first to the last that is seen bound.
+/// Waits until all pods that waited have a node; the rate is of those that had none in a first list, from the
+/// moment when it was asked for to the last that is seen bound.
 pub async fn watch(target: &Target, pods: usize) -> Result<Outcome> {
     let mut connection = target.connect().await?;
     let query = format!("{}?labelSelector=measured%3Dyes", pods_path());
+    let began = Instant::now();
     let list: Value = serde_json::from_slice(&connection.good(Ask::get(&query)).await?)?;
     let listed = list["items"].as_array().into_iter().flatten();
-    let mut bound = listed.filter(|pod| is_bound(pod)).count();
-    let mut first = (bound > 0).then(|| (Instant::now(), bound));
+    let already = listed.filter(|pod| is_bound(pod)).count();
+    ensure!(
+        already < pods,
+        "all {pods} pods have a node before the watch"
+    );
+    let mut bound = already;
     let revision = list["metadata"]["resourceVersion"]
         .as_str()
         .unwrap_or_default();
@@ -163,11 +169,7 @@ pub async fn watch(target: &Target, pods: usize) -> Result<Outcome> {
             let line: Vec<u8> = rest.drain(..=end).collect();
             bound += usize::from(becomes_bound(&line));
         }
-        if first.is_none() && bound > 0 {
-            first = Some((Instant::now(), bound));
-        }
     }
-    let (began, already) = first.context("no pods")?;
     let seconds = began.elapsed().as_secs_f64().max(1e-6);
     Ok(Outcome {
         pods,

@@ -54,6 +54,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turns;
 mod upload;
 mod versions;
 mod watch;

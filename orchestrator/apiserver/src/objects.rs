@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 
 use super::cache::{Cache, Cached, object_key};
 use super::metrics::Timer;
 use super::reply::{self, internal};
+use super::turns::Turns;
 use super::{upload, wire};
 use api::{ApiError, Lifetime, Resource};
 use store::{self, Expect, Revision, Store, StoreError, Write};
@@ -20,6 +22,7 @@ pub struct Objects {
     pub cache: Cache,
     /// How long commits take.
     commits: Arc<Timer>,
+    turns: Turns,
 }
 
 /// An object as it is now, to be changed.
@@ -54,6 +57,7 @@ impl Objects {
             store,
             cache,
             commits,
+            turns: Turns::default(),
         }
     }
 
@@ -77,6 +81,20 @@ impl Objects {
     ) -> Result<Arc<Cached>, ApiError> {
         let found = self.cache.get(resource, namespace, name);
         found.ok_or_else(|| ApiError::not_found(resource, name))
+    }
+
+    /// Waits for a turn at an object for which this write has lost a race, unless it has one already.
+    pub async fn wait_for_turn<'a>(
+        &'a self,
+        turn: &mut Option<MutexGuard<'a, ()>>,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) {
+        if turn.is_none() {
+            let key = object_key(resource, namespace, name);
+            *turn = self.turns.at(&key).await;
+        }
     }
 
     /// The object to be changed.

@@ -28,10 +28,9 @@ use super::{State, node_writes, rbac, wire};
 use api::{ApiError, Behaviour, Resource, Subresource, apply, meta};
 use store::Expect;
 
-/// How often a write that lost a race is tried again when the client set no precondition.
-pub const RETRIES: usize = 10;
-/// The same for a write that lost a race for a quota, which all writes of a namespace and of all servers want.
-const QUOTA_RETRIES: usize = 100;
+/// How often a write that lost a race is tried again when the client set no precondition: a quota, a budget or
+/// a counter is wanted by many at once.
+pub const RETRIES: usize = 100;
 
 /// Who writes what of the objects of a resource.
 pub struct Writer<'a> {
@@ -155,14 +154,18 @@ impl<'a> Writer<'a> {
         name: &str,
         mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
     ) -> Result<Bytes, ApiError> {
+        let (objects, mut turn) = (&self.state.objects, None);
         for _ in 0..RETRIES {
-            let current = self.state.objects.current(self.resource, namespace, name)?;
+            let current = objects.current(self.resource, namespace, name)?;
             let new = make(&current)?;
             match self.update(&current, new).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::Changed) => {}
             }
+            objects
+                .wait_for_turn(&mut turn, self.resource, namespace, name)
+                .await;
         }
         Err(ApiError::modified(self.resource, name))
     }
@@ -222,7 +225,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Bytes, WriteError> {
         let objects = &self.state.objects;
         let expect = current.map_or(Expect::Absent, |current| Expect::At(current.revision));
-        for _ in 0..QUOTA_RETRIES {
+        for _ in 0..RETRIES {
             let old = current.map(|current| &current.value);
             let charge = self.charge(operation, old, object).await?;
             let mut with = charge.writes();

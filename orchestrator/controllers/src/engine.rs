@@ -1,6 +1,9 @@
 //! All controllers as one state machine without I/O: changes and answers in, plans out. The shell
 //! feeds it from watches and carries out its plans; the simulation feeds it from a seed. Pure.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::ControllersConfig;
@@ -10,7 +13,7 @@ use super::numbers::Numbers;
 use super::object::{Key, Object};
 use super::queue::{Outcome, Queue};
 use super::task::Task;
-use super::world::{Address, Change, Diff, World};
+use super::world::{Change, Diff, World};
 use client::Kind;
 
 pub use super::controller::Ending;
@@ -20,6 +23,8 @@ pub struct Engine {
     world: World,
     queue: Queue<Task>,
     controllers: Vec<Box<dyn Controller>>,
+    /// By kind the places of the controllers that watch it, once it was heard of.
+    hearing: BTreeMap<Kind, Arc<[usize]>>,
     in_sync: bool,
 }
 
@@ -29,6 +34,7 @@ impl Engine {
             world: World::default(),
             queue: Queue::default(),
             controllers: controller::all(&config, now),
+            hearing: BTreeMap::new(),
             in_sync: false,
         }
     }
@@ -46,7 +52,11 @@ impl Engine {
         }
         if !self.in_sync && self.world.in_sync(Kind::watched()) {
             self.in_sync = true;
-            self.add(|controller, world, due| controller.due_at_start(world, due));
+            for place in 0..self.controllers.len() {
+                self.add(place, |controller, world, due| {
+                    controller.due_at_start(world, due);
+                });
+            }
         }
     }
 
@@ -129,33 +139,39 @@ impl Engine {
     }
 
     fn note(&mut self, diff: &Diff, now: Timestamp) {
-        let kind = diff.object().kind;
-        let hearing = |controller: &dyn Controller| controller.watches().has(kind);
-        for controller in &mut self.controllers {
-            if hearing(controller.as_ref()) {
-                controller.hear(diff, now);
-            }
+        let hearing = self.hearing(diff.object().kind);
+        for place in &*hearing {
+            self.controllers[*place].hear(diff, now);
         }
-        self.add(|controller, world, due| {
-            if hearing(controller) {
+        for place in &*hearing {
+            self.add(*place, |controller, world, due| {
                 controller.due(world, diff, due);
-            }
-        });
+            });
+        }
     }
 
-    /// Queues what each controller says is due.
-    fn add(&mut self, due: impl Fn(&dyn Controller, &World, &mut Due)) {
-        for (place, controller) in self.controllers.iter().enumerate() {
-            let mut all = Due::new();
-            due(controller.as_ref(), &self.world, &mut all);
-            let task = |about: Address| Task {
+    /// The places of the controllers that watch the kind.
+    fn hearing(&mut self, kind: Kind) -> Arc<[usize]> {
+        let places = self.hearing.entry(kind).or_insert_with(|| {
+            let all = self.controllers.iter().enumerate();
+            let hearing = all.filter(|(_, controller)| controller.watches().has(kind));
+            hearing.map(|(place, _)| place).collect()
+        });
+        places.clone()
+    }
+
+    /// Queues what the controller at that place says is due.
+    fn add(&mut self, place: usize, due: impl FnOnce(&dyn Controller, &World, &mut Due)) {
+        let controller = self.controllers[place].as_ref();
+        let mut all = Due::new();
+        due(controller, &self.world, &mut all);
+        for about in all {
+            self.queue.add(Task {
                 place,
                 controller: controller.name(),
                 account: controller.account(),
                 about,
-            };
-            all.into_iter()
-                .for_each(|about| self.queue.add(task(about)));
+            });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The calls that neither aya nor nix wraps, behind a safe API: bpf(2) for links, getsockopt, the heap.
+//! The calls that neither aya nor nix wraps, behind a safe API: bpf(2) for links, getsockopt.
 //!
 //! The only file of this crate with `unsafe`, kept below 200 lines; links and batches of rows are next
 //! door, in `links` and `rows`. It decides nothing: what is attached where is `attach`.
@@ -105,15 +105,6 @@ pub fn finish_checksums(link: &str) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Gives the kernel back what the process has freed: the heap keeps it as long as anything above it lives.
-pub fn trim_heap() {
-    // SAFETY: it touches no memory that is in use, and the heap has its own locks.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
 }
 
 #[repr(C)]

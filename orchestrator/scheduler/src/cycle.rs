@@ -265,7 +265,8 @@ impl Cycle {
         }
     }
 
-    /// Whether the pod, which has no place, may have one on one of these nodes now.
+    /// Whether the pod, which has no place, may have one on one of these nodes now; and so may each that asks
+    /// for the same.
     pub fn may_fit(
         &mut self,
         snapshot: &mut Snapshot,
@@ -275,16 +276,19 @@ impl Cycle {
         let Some(pod) = self.prepare(snapshot, id) else {
             return false;
         };
-        if let Some(node) = pod.nomination.filter(|node| nodes.contains(node)) {
-            let fits = self.check(snapshot, &pod, node).is_none();
-            if fits || !preempt::waits_for_victims(snapshot, &pod) {
-                return true;
-            }
-        }
         let entries = &self.answers.row(pod.answers).entries;
         nodes
             .iter()
             .any(|node| entries.get(*node).is_some_and(|entry| entry.verdict == 0))
+    }
+
+    /// Whether the pod may have its place where room is being made for it, or waits there in vain.
+    pub fn may_take_its_room(&mut self, snapshot: &mut Snapshot, id: PodId) -> bool {
+        let Some(pod) = self.prepare(snapshot, id) else {
+            return false;
+        };
+        let fits = |node| self.check(snapshot, &pod, node).is_none();
+        pod.nomination.is_some_and(fits) || !preempt::waits_for_victims(snapshot, &pod)
     }
 
     /// What each node says, by name.

@@ -1,6 +1,6 @@
 //! The scheduler as a state machine without I/O: changes and outcomes in, orders out. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -129,8 +129,8 @@ pub struct Engine {
     cycle: Cycle,
     /// Pods that have a node and wait for their volumes.
     preparing: BTreeMap<PodKey, Preparing>,
-    /// Pods that are being stopped, with their uids, until they are seen to be, or until then.
-    stopping: BTreeMap<PodKey, (String, Timestamp)>,
+    /// Pods that are being stopped, and until when that has to show; the first is due first.
+    stopping: VecDeque<(Timestamp, PodKey)>,
     /// What has happened since pods were last woken.
     news: News,
     consultations: Consultations,
@@ -256,7 +256,7 @@ impl Engine {
                         return Some(order);
                     }
                     self.consultations.end(&key);
-                    self.queue.refused(&key, by, now);
+                    self.refused(&key, by, now);
                     let explanation = self.explain(key, message, preemption, keeps_nomination, now);
                     return Some(Order::Explain(explanation));
                 }
@@ -296,7 +296,7 @@ impl Engine {
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let volumes = self.preparing.values().map(|it| it.deadline).min();
-        let stopping = self.stopping.values().map(|(_, at)| *at).min();
+        let stopping = self.stopping.front().map(|(until, _)| *until);
         let queue = self.queue.next_deadline();
         queue.into_iter().chain(volumes).chain(stopping).min()
     }
@@ -308,6 +308,13 @@ impl Engine {
 
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The pod waits for a change.
+    fn refused(&mut self, key: &PodKey, by: u32, now: Timestamp) {
+        let row = self.snapshot.pod(key);
+        let demand = row.map(|row| row.demand.clone()).unwrap_or_default();
+        self.queue.refused(key, by, demand, now);
     }
 
     fn explain(
@@ -361,8 +368,7 @@ impl Engine {
         for victim in &explanation.victims {
             let until = now + STOPPING_TIMEOUT;
             self.snapshot.set_stopping(&victim.key, true);
-            self.stopping
-                .insert(victim.key.clone(), (victim.uid.clone(), until));
+            self.stopping.push_back((until, victim.key.clone()));
         }
         explanation.nominated = Some(self.snapshot.node_name(preemption.node).to_owned());
         for other in preemption.demoted {
@@ -586,31 +592,41 @@ impl Engine {
     }
 
     /// Gives another turn to the pods that the news may help. Where only what is on some nodes has changed,
-    /// these are asked first.
+    /// these are asked first: for pods for which room is made there, and for one of each kind of the others.
     fn wake(&mut self, now: Timestamp) {
         self.forget_stopped(now);
         let news = std::mem::take(&mut self.news);
         for key in self.queue.refused_by(news.anywhere) {
             self.queue.wake(&key, now);
         }
+        let of_one_node = hints::of_one_node();
+        for node in &news.nodes {
+            let promised: Vec<_> = self.snapshot.nominated_on(*node).collect();
+            for id in promised {
+                let key = self.snapshot.row(id).map(|row| row.key.clone());
+                let key = key.filter(|key| self.queue.is_refused_by(key, of_one_node));
+                if let Some(key) = key
+                    && self.cycle.may_take_its_room(&mut self.snapshot, id)
+                {
+                    self.queue.wake(&key, now);
+                }
+            }
+        }
         if news.nodes.is_empty() {
             return;
         }
-        for key in self.queue.refused_by(hints::of_one_node()) {
+        for key in self.queue.kinds_refused_by(of_one_node) {
             let id = self.snapshot.pod_id(&key);
             let fits = |id| self.cycle.may_fit(&mut self.snapshot, id, &news.nodes);
             if id.is_none_or(fits) {
-                self.queue.wake(&key, now);
+                self.queue.wake_alike(&key, now);
             }
         }
     }
 
     /// What was to be stopped and does not show it in time is not being stopped.
     fn forget_stopped(&mut self, now: Timestamp) {
-        let due = self.stopping.iter().filter(|(_, (_, until))| *until <= now);
-        let due: Vec<PodKey> = due.map(|(key, _)| key.clone()).collect();
-        for key in due {
-            self.stopping.remove(&key);
+        while let Some((_, key)) = self.stopping.pop_front_if(|(until, _)| *until <= now) {
             self.snapshot.set_stopping(&key, false);
             let id = self.snapshot.pod_id(&key);
             self.news

@@ -101,6 +101,12 @@ impl Row {
         self.refusals.get(usize::from(verdict).checked_sub(1)?)
     }
 
+    /// Whether the node would do with fewer pods on it.
+    pub fn may_help(&self, node: NodeId) -> bool {
+        let refusal = self.refusal(self.entries[node].verdict);
+        refusal.is_some_and(|refusal| !refusal.lasting)
+    }
+
     pub fn refusals(&self) -> &[Refusal] {
         &self.refusals
     }

@@ -209,14 +209,8 @@ fn cheapest(
     let own = draw(&pod.row.uid);
     let row = cycle.answers_mut().row_mut(pod.answers);
     let mut best: Option<((Cost, u64), NodeId)> = None;
-    let mut given: BTreeMap<Refusal, usize> = BTreeMap::new();
     for node in 0..row.entries.len() {
-        let lasting = row.refusal(row.entries[node].verdict);
-        if snapshot.view(node).is_none() || pod.spared.contains(&node) {
-            continue;
-        }
-        if lasting.is_none_or(|refusal| refusal.lasting) {
-            *given.entry(not_helpful()).or_insert(0) += 1;
+        if snapshot.view(node).is_none() || pod.spared.contains(&node) || !row.may_help(node) {
             continue;
         }
         let current = |trial: &&Trial| {
@@ -226,25 +220,37 @@ fn cheapest(
         if row.trials[node].as_ref().filter(current).is_none() {
             row.trials[node] = Some(try_node(&row.demand, &profile, snapshot, &budgets, node).0);
         }
-        match row.trials[node].as_ref().map(|trial| &trial.outcome) {
-            Some(Ok(cost)) => {
-                let tie = (own ^ snapshot.draw(node)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                if best.is_none_or(|(least, _)| (*cost, tie) < least) {
-                    best = Some(((*cost, tie), node));
-                }
+        if let Some(Ok(cost)) = row.trials[node].as_ref().map(|trial| &trial.outcome) {
+            let tie = (own ^ snapshot.draw(node)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            if best.is_none_or(|(least, _)| (*cost, tie) < least) {
+                best = Some(((*cost, tie), node));
             }
-            Some(Err(refusal)) => *given.entry(refusal.clone()).or_insert(0) += 1,
-            None => {}
         }
     }
-    let found = best.map(|(_, node)| {
-        (
-            node,
-            try_node(&row.demand, &profile, snapshot, &budgets, node).1,
-        )
-    });
+    let found = match best {
+        Some((_, node)) => {
+            let (_, victims) = try_node(&row.demand, &profile, snapshot, &budgets, node);
+            Ok((node, victims))
+        }
+        None => Err(why_none(row, snapshot, &pod.spared)),
+    };
     cycle.budgets = budgets;
-    found.ok_or_else(|| given.into_iter().collect())
+    found
+}
+
+/// What the nodes say, none of which is helped by stopping pods.
+fn why_none(row: &local::Row, snapshot: &Snapshot, spared: &BTreeSet<NodeId>) -> Given {
+    let mut given: BTreeMap<Refusal, usize> = BTreeMap::new();
+    let nodes = (0..row.entries.len()).filter(|node| snapshot.view(*node).is_some());
+    for node in nodes.filter(|node| !spared.contains(node)) {
+        let trial = row.trials[node].as_ref().filter(|_| row.may_help(node));
+        let refusal = match trial.map(|trial| &trial.outcome) {
+            Some(Err(refusal)) => refusal.clone(),
+            _ => not_helpful(),
+        };
+        *given.entry(refusal).or_insert(0) += 1;
+    }
+    given.into_iter().collect()
 }
 
 /// What stopping pods of this node would cost, and which; by what the node says for itself.

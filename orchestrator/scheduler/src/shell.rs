@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -283,10 +284,9 @@ impl Binder {
             victims,
             demoted,
         } = explanation;
-        for victim in &victims {
-            let node = nominated.as_deref().unwrap_or_default();
-            self.stop(victim, &uid, node).await;
-        }
+        let node = nominated.as_deref().unwrap_or_default();
+        let stopped = victims.iter().map(|victim| self.stop(victim, &uid, node));
+        join_all(stopped).await;
         for (key, uid) in &demoted {
             let body = json!({"metadata": {"uid": uid}, "status": {"nominatedNodeName": null}});
             self.write_status(key, &body).await;

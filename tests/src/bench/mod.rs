@@ -13,6 +13,7 @@ pub mod death;
 pub mod dns;
 pub mod floor;
 pub mod load;
+pub mod pods;
 pub mod programs;
 pub mod report;
 pub mod rival;

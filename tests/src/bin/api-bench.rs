@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use sys::descriptors;
 use tests::api_load::connection::Target;
-use tests::api_load::large;
 use tests::api_load::load::{self, Sizes};
 use tests::api_load::side::{self, Kind, Programs, Side};
 use tests::api_load::table::{Better, Case, Figures, Row, markdown};
+use tests::api_load::{floor, large};
 use tests::bench::statistics::median;
 use tests::cluster::workspace;
 
@@ -44,6 +44,8 @@ const SHORT_SIZES: Sizes = Sizes {
 };
 /// Where the table is kept, below the workspace.
 const PAGE: &str = "tests/bench/api.md";
+/// The heading of its section about many pods.
+const LARGE: &str = "150,000 pods";
 
 const fn case(name: &'static str, unit: &'static str, better: Better, mark: Option<f64>) -> Case {
     Case {
@@ -59,6 +61,8 @@ const CASES: &[Case] = &[
     case("creates, 32 in flight", "/s", Better::More, Some(5.0)),
     case("creates, p99", "ms", Better::TimesLess, None),
     case("gets", "/s", Better::More, Some(9.0)),
+    case("creates, server's CPU each", "us", Better::Less, None),
+    case("gets, server's CPU each", "us", Better::Less, None),
     case("merge patches", "/s", Better::More, Some(5.0)),
     case("server-side applies", "/s", Better::More, Some(4.0)),
     case(
@@ -186,30 +190,28 @@ fn run(plan: &Plan) -> Result<bool> {
     Ok(rows.iter().all(|row| row.met != Some(false)))
 }
 
-/// The section of this kind of run is replaced, the other stays.
+/// The section of this kind of run is replaced, the others stay.
 fn write_page(plan: &Plan, table: &str) -> Result<()> {
-    const LARGE: &str = "\n## 150,000 pods\n";
+    const HEADING: &str = "\n## ";
     let path = workspace().join(PAGE);
     let old = fs::read_to_string(&path).unwrap_or_default();
-    let (pair, large) = old.split_once(LARGE).unwrap_or((&old, ""));
-    let (pair, large) = match plan.large {
-        true => (pair.to_owned(), format!("\n{}\n\n{table}", plan.stamp)),
-        false => (
-            format!(
-                "# The API server beside Kubernetes'\n\nWritten by `cargo xtask bench api`: kube-apiserver \
-                 1.20.2 with etcd 3.4 and ours, on one machine,\nin turn, generator included, fsync before \
-                 the answer on both sides. {} rounds.\n\n{}\n\n{table}",
-                plan.rounds, plan.stamp
-            ),
-            large.to_owned(),
-        ),
-    };
-    let large = if large.is_empty() {
-        large
+    let (pair, others) = old.split_once(HEADING).unwrap_or((&old, ""));
+    let others = others.split(HEADING).filter(|it| !it.is_empty());
+    let mut sections: Vec<String> = others.map(str::to_owned).collect();
+    let mut pair = pair.to_owned();
+    if plan.large {
+        sections.retain(|it| !it.starts_with(LARGE));
+        sections.insert(0, format!("{LARGE}\n\n{}\n\n{table}", plan.stamp));
     } else {
-        format!("{LARGE}{large}")
-    };
-    Ok(fs::write(path, pair + &large)?)
+        pair = format!(
+            "# The API server beside Kubernetes'\n\nWritten by `cargo xtask bench api`: kube-apiserver \
+             1.20.2 with etcd 3.4 and ours, on one machine,\nin turn, generator included, fsync before \
+             the answer on both sides. {} rounds.\n\n{}\n\n{table}",
+            plan.rounds, plan.stamp
+        );
+    }
+    sections.insert(0, pair);
+    Ok(fs::write(path, sections.join(HEADING))?)
 }
 
 /// The load on a server that runs already.
@@ -286,6 +288,9 @@ async fn bench(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
             .zip(&figures)
             .map(|(case, figures)| case.row(figures)),
     );
+    let floor = floor::write_us(SIZES.watchers, SIZES.watched_writes)?;
+    let name = "a bare write to each of 300 sockets, CPU";
+    rows.push(Row::alone(name, "us", floor, None));
     let loaded = memory(&sides)?;
     let mut again = [0.0; 2];
     for (side, again) in sides.iter_mut().zip(&mut again) {
@@ -318,10 +323,14 @@ async fn round(
     sizes: Sizes,
     cpu_seconds: &dyn Fn() -> Result<f64>,
 ) -> Result<Vec<f64>> {
+    let start = cpu_seconds()?;
     let creates = load::creates(target, number, sizes)
         .await
         .context("creates")?;
+    let created = cpu_seconds()?;
     let gets = load::gets(target, number, sizes).await.context("gets")?;
+    let got = cpu_seconds()?;
+    let each = |seconds: f64, requests: usize| seconds * 1e6 / requests as f64;
     let merges = load::merges(target, number, sizes)
         .await
         .context("merge patches")?;
@@ -338,11 +347,13 @@ async fn round(
         Ok(())
     });
     let watched = watched.await.context("watches")?;
-    let cpu_us = (cpu_seconds()? - before) * 1e6 / watched.events as f64;
+    let cpu_us = each(cpu_seconds()? - before, watched.events);
     Ok(vec![
         creates.per_second,
         creates.p99_ms,
         gets.per_second,
+        each(created - start, sizes.writes),
+        each(got - created, sizes.reads),
         merges.per_second,
         applies.per_second,
         median(&lists).middle,

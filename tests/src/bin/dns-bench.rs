@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::bench::awake::Awake;
-use tests::bench::{dns, report};
+use tests::bench::{dns, load, report};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "load") {
+        return load::main(&arguments[1..]);
+    }
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the bench makes namespaces: run it as root"

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use sys::descriptors;
@@ -52,6 +52,11 @@ fn plan(arguments: &[String]) -> Result<Plan> {
         let start = format!("{name}=");
         arguments.iter().find_map(|it| it.strip_prefix(&start))
     };
+    const KNOWN: [&str; 4] = ["--nodes=", "--rounds=", "--only=", "--peer="];
+    let is_known = |argument: &String| KNOWN.iter().any(|it| argument.starts_with(it));
+    if let Some(argument) = arguments.iter().find(|it| !is_known(it)) {
+        bail!("{argument}? There is {}…", KNOWN.join("…, "));
+    }
     Ok(Plan {
         nodes: value("--nodes").map_or(Ok(NODES), str::parse)?,
         rounds: value("--rounds").map_or(Ok(ROUNDS), str::parse)?,

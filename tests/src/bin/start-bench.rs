@@ -17,12 +17,15 @@ use kube::{
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
+use tests::bench::pods;
 use tests::bench::stage::{Process, Stage, client};
 use tests::cluster::{Cluster, workspace};
 
 const ROUNDS: usize = 5;
 const IDLE: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 2000;
+/// Names that are asked for right after the write of their Service.
+const NAMES: usize = 50;
 
 fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -45,12 +48,13 @@ fn main() -> Result<()> {
     }
     let running = last.context("no round ran")?;
     let ratios = connections(&stage, running.pod, running.service)?;
+    let waits = runtime.block_on(waits(&stage, &cluster))?;
     println!("waiting {} s for idle memory", IDLE.as_secs());
     std::thread::sleep(IDLE);
     let memory = [running.server.memory()?, running.agent.memory()?];
     drop(running);
     stage.clear()?;
-    report(&rounds, &ratios, memory)?;
+    report(&rounds, &ratios, memory, &waits)?;
     cluster.down()
 }
 
@@ -65,6 +69,13 @@ struct Times {
 struct Connects {
     service: f64,
     pod: f64,
+}
+
+/// Milliseconds: bursts of pods, as many `docker run`, and names after the write of their Service.
+struct Waits {
+    bursts: Vec<f64>,
+    runs: Vec<f64>,
+    names: Vec<f64>,
 }
 
 /// The agent ends first.
@@ -128,6 +139,22 @@ async fn start(stage: &Stage) -> Result<(Times, Running)> {
         },
         running,
     ))
+}
+
+/// Bursts and the Engine's own runs in turn, then names.
+async fn waits(stage: &Stage, cluster: &Cluster) -> Result<Waits> {
+    let client = client(&stage.dir.join("server/admin.kubeconfig")).await?;
+    let (mut bursts, mut runs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bursts.push(pods::burst(&client).await?);
+        runs.push(pods::docker_runs(cluster)?);
+    }
+    let names = pods::name_after_write(&client, cluster, ("web", "nginx"), NAMES).await?;
+    Ok(Waits {
+        bursts,
+        runs,
+        names,
+    })
 }
 
 /// Connections of the node to the Service and to its only pod, by turns.
@@ -209,7 +236,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn report(rounds: &[Times], connects: &[Connects], memory: [[u64; 2]; 2]) -> Result<()> {
+fn report(
+    rounds: &[Times],
+    connects: &[Connects],
+    memory: [[u64; 2]; 2],
+    waits: &Waits,
+) -> Result<()> {
     let of = |pick: fn(&Times) -> f64| median(rounds.iter().map(pick).collect());
     let (ready, node, pod) = (of(|t| t.ready), of(|t| t.node_ready), of(|t| t.pod_running));
     let service = median(connects.iter().map(|c| c.service).collect());
@@ -232,7 +264,19 @@ fn report(rounds: &[Times], connects: &[Connects], memory: [[u64; 2]; 2]) -> Res
     println!("connect to the Service                {service:>10.1} us");
     println!("connect to the pod                    {direct:>10.1} us");
     println!("ratio of the two                      {ratio:>10.3}      1.02");
+    let (burst, runs) = (median(waits.bursts.clone()), median(waits.runs.clone()));
+    println!(
+        "a burst of {} pods until all are Ready {burst:>9.0} ms  4000 ms",
+        pods::BURST
+    );
+    println!("as many docker runs, in series        {runs:>10.0} ms");
+    let names = median(waits.names.clone());
+    let worst = waits.names.iter().copied().fold(0.0, f64::max);
+    println!(
+        "a name after its Service's write      {names:>10.2} ms    10 ms (at most {worst:.2})"
+    );
     let result = json!({
+        "burst_ms": waits.bursts, "docker_runs_ms": waits.runs, "name_after_write_ms": waits.names,
         "rounds": rounds.iter().map(|t| json!({
             "ready_ms": t.ready, "node_ready_ms": t.node_ready, "pod_running_ms": t.pod_running,
         })).collect::<Vec<_>>(),

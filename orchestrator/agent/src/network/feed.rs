@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::register::Listed;
 use datapath::names::Names;
 use datapath::object::Programs;
-use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView, syscall};
+use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
 use sys::{Shutdown, Tasks};
 
 const QUEUE: usize = 256;
@@ -291,10 +291,6 @@ impl Owner {
                     if let Err(error) = datapath.in_sync() {
                         tracing::error!(%error, "the datapath did not get in sync");
                     }
-                }
-                if self.missing.is_empty() {
-                    // A whole list has gone through the heap; at the start, the kernel's types too.
-                    syscall::trim_heap();
                 }
             }
         }

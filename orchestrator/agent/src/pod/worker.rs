@@ -63,6 +63,10 @@ const STEPS_PER_WAKE: usize = 50;
 /// When to look again after the engine or the server did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// When a changed container is replaced: whoever changes a pod several times in a row has it restarted once,
+/// and whoever changes it and then writes its status, as conformance does, is not overtaken.
+const REPLACED_AFTER: Duration = Duration::from_millis(200);
+
 /// What all pods of a node share.
 pub struct NodeContext<R, N> {
     pub name: String,
@@ -149,6 +153,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let (notes, mut inbox) = mpsc::channel(16);
     let update = updates.borrow_and_update().clone();
     let mut worker = Worker::new(node, update, notes, wake.clone());
+    let mut held: Option<Instant> = None;
     loop {
         let until = match worker.settle(&mut updates).await {
             Step::Finished => return worker.node.running.forget(worker.uid()),
@@ -156,9 +161,18 @@ pub async fn run<R: Runtime, N: PodNetwork>(
             Step::Progress => Instant::now() + RETRY,
             Step::Settled => Instant::now() + Duration::from_secs(3600),
         };
+        let until = held.map_or(until, |held| held.min(until));
         tokio::select! {
             changed = updates.changed() => match changed {
-                Ok(()) => worker.adopt(updates.borrow_and_update().clone()),
+                Ok(()) => {
+                    let update = updates.borrow_and_update().clone();
+                    if worker.is_replaced_by(&update) {
+                        held.get_or_insert_with(|| Instant::now() + REPLACED_AFTER);
+                    } else {
+                        held = None;
+                        worker.adopt(update);
+                    }
+                }
                 Err(_) => return,
             },
             () = wake.notified() => worker.stale = true,
@@ -167,6 +181,9 @@ pub async fn run<R: Runtime, N: PodNetwork>(
                 worker.report_loss().await;
             },
             () = tokio::time::sleep_until(until) => worker.stale = true,
+        }
+        if held.take_if(|held| *held <= Instant::now()).is_some() {
+            worker.adopt(updates.borrow().clone());
         }
     }
 }
@@ -267,6 +284,18 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     fn adopt(&mut self, update: PodUpdate) {
         self.wanted = resize::wanted(&update.pod);
         self.update = update;
+    }
+
+    /// Whether a container that runs is another one in the update.
+    fn is_replaced_by(&self, update: &PodUpdate) -> bool {
+        let goes = update.gone || update.pod.metadata.deletion_timestamp.is_some();
+        let hash = |pod: &Pod, name: &str| shape::template(pod, name).map(shape::spec_hash);
+        let changed = |container: &Container| {
+            let (name, pod) = (&container.identity.name, &self.update.pod);
+            let is_running = matches!(container.state, State::Running { .. });
+            is_running && hash(&update.pod, name) != hash(pod, name)
+        };
+        !goes && self.containers.iter().any(changed)
     }
 
     fn uid(&self) -> &str {

@@ -28,6 +28,39 @@ async fn the_next_container_starts_when_the_post_start_of_the_one_before_has_end
 }
 
 #[tokio::test]
+async fn a_pod_whose_image_is_changed_twice_in_a_row_is_restarted_once_and_nothing_is_written_between()
+ {
+    let runtime = runtime();
+    for image in ["i:2", "i:3"] {
+        runtime.add_image(image);
+    }
+    let stage = Stage::new(runtime, one_container());
+    stage
+        .until("running", |it| it.status()["phase"] == "Running")
+        .await;
+    for (generation, image) in [(2, "i:2"), (3, "i:3")] {
+        stage.updates.send_modify(|update| {
+            let mut pod = Pod::clone(&update.pod);
+            pod.metadata.generation = Some(generation);
+            let spec = pod.spec.as_mut().expect("a spec");
+            spec.containers[0].image = Some(image.to_owned());
+            update.pod = Arc::new(pod);
+        });
+        // The worker has its turn.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let restarted = |it: &Stage| it.status()["containerStatuses"][0]["restartCount"] == 1;
+    stage.until("restarted", restarted).await;
+    let main = &stage.status()["containerStatuses"][0];
+    assert_eq!(main["image"], "i:3");
+    let told = stage.told.lock().expect("whole");
+    let of_second = |it: &&(_, _, Value)| it.2["status"]["observedGeneration"] == 2;
+    assert_eq!(told.iter().find(of_second), None);
+}
+
+#[tokio::test]
 async fn a_container_whose_post_start_fails_is_stopped_and_started_again() {
     let hook = json!({ "postStart": { "exec": { "command": ["fail"] } } });
     let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });

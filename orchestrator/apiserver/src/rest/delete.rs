@@ -174,6 +174,7 @@ async fn delete_by(
 ) -> Result<Outcome, ApiError> {
     let (state, resource) = (writer.state, writer.resource);
     let mut is_admitted = false;
+    let mut turn = None;
     for _ in 0..RETRIES {
         let current = state.objects.current(resource, namespace, name)?;
         options.check(resource, &current)?;
@@ -200,6 +201,10 @@ async fn delete_by(
             Err(WriteError::Failed(error)) => return Err(error),
             Err(WriteError::Changed) => {}
         }
+        let objects = &state.objects;
+        objects
+            .wait_for_turn(&mut turn, resource, namespace, name)
+            .await;
     }
     Err(ApiError::modified(resource, name))
 }

@@ -18,9 +18,6 @@ use crate::reply;
 use crate::write::{Part, RETRIES, Writer};
 use api::{self, ApiError, Subresource, disruption, meta};
 
-/// How often an eviction is tried that lost a race for its budget, which all evictions of its pods want.
-const BUDGET_RETRIES: usize = 100;
-
 pub async fn evict(call: &Call) -> Answer {
     let (writer, options) = asked(call).await?;
     for _ in 1..RETRIES {
@@ -106,8 +103,8 @@ async fn may_go_as_it_is(call: &Call, pod: &Current, dry_run: bool) -> Result<bo
     }
     let found = api::find("policy", "v1", "poddisruptionbudgets");
     let budgets = found.ok_or(ApiError::NoSuchResource)?;
-    let objects = &call.state.objects;
-    for _ in 0..BUDGET_RETRIES {
+    let (objects, mut turn) = (&call.state.objects, None);
+    for _ in 0..RETRIES {
         let (_, all) = objects.cache.list(budgets, Some(call.namespace()));
         let mut protecting = Vec::new();
         for budget in all {
@@ -135,6 +132,10 @@ async fn may_go_as_it_is(call: &Call, pod: &Current, dry_run: bool) -> Result<bo
             Err(WriteError::Failed(error)) => return Err(error),
             Err(WriteError::Changed) => {}
         }
+        let (namespace, name) = (call.namespace(), meta::name(&budget.value));
+        objects
+            .wait_for_turn(&mut turn, budgets, namespace, name)
+            .await;
     }
     Err(ApiError::Timeout(format!(
         "couldn't update PodDisruptionBudget of pod {:?} due to conflicts",

@@ -199,7 +199,7 @@ async fn change_by(
     writer: &Writer<'_>,
     mut make: impl FnMut(&Current) -> Result<Value, ApiError>,
 ) -> Answer {
-    let objects = &call.state.objects;
+    let (objects, mut turn) = (&call.state.objects, None);
     for _ in 0..RETRIES {
         let current = objects.current(call.storage(), call.namespace(), call.name())?;
         let (current, new) = if call.target.served.is_same() {
@@ -216,6 +216,9 @@ async fn change_by(
             // Another write came in between.
             Err(WriteError::Changed) => {}
         }
+        objects
+            .wait_for_turn(&mut turn, call.storage(), call.namespace(), call.name())
+            .await;
     }
     Err(ApiError::modified(call.resource(), call.name()))
 }

@@ -150,7 +150,7 @@ async fn concurrent_patches_all_arrive() {
     let cluster = Cluster::start().await;
     cluster.post(CONFIG_MAPS, config_map("a")).await.expect(201);
     let path = format!("{CONFIG_MAPS}/a");
-    let patches = (0..8).map(|number| {
+    let patches = (0..64).map(|number| {
         let (cluster, path) = (&cluster, &path);
         async move {
             let body = json!({"data": {format!("k{number}"): "v"}});
@@ -161,7 +161,7 @@ async fn concurrent_patches_all_arrive() {
     let data = cluster.get(&path).await.expect(200)["data"].clone();
     assert_eq!(
         data.as_object().map(serde_json::Map::len),
-        Some(9),
+        Some(65),
         "{data}"
     );
 }

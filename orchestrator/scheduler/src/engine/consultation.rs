@@ -129,7 +129,7 @@ impl Engine {
                 return self.queue.again(key);
             }
             self.consultations.end(key);
-            self.queue.refused(key, by, now);
+            self.refused(key, by, now);
             let explanation = self.explain(key.clone(), message, None, false, now);
             return self.consultations.told.push_back(explanation);
         };
@@ -138,7 +138,7 @@ impl Engine {
             ..proposal.preemption
         };
         self.consultations.end(key);
-        self.queue.refused(key, by, now);
+        self.refused(key, by, now);
         let explanation = self.explain(key.clone(), message, Some(preemption), true, now);
         self.consultations.told.push_back(explanation);
     }

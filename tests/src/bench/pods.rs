@@ -1,0 +1,154 @@
+//! What a user waits for on a node: a burst of pods until all are Ready, and an answer of the DNS after the
+//! write that changes it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use super::dns;
+use crate::cluster::Cluster;
+
+/// Pods of a burst: each is two containers, with that which holds its namespaces.
+pub const BURST: usize = 30;
+/// Of the DNS every pod asks this address, unless the cluster's range is another.
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const LABEL: &str = "measured=burst";
+/// Milliseconds after which something is broken.
+const PATIENCE: f64 = 60e3;
+
+/// Milliseconds from the first create until all pods of a burst are Ready. They are gone afterwards.
+///
+/// # Errors
+///
+/// Those of the API, and pods that are not Ready within a minute.
+pub async fn burst(client: &Client) -> Result<f64> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let started = Instant::now();
+    let made = (0..BURST).map(|number| async move {
+        let pod = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("burst-{number}"), "labels": {"measured": "burst"}},
+            "spec": {"terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "nginx", "image": "nginx"}]},
+        }))?;
+        let pods: Api<Pod> = Api::default_namespaced(client.clone());
+        pods.create(&PostParams::default(), &pod).await?;
+        anyhow::Ok(())
+    });
+    futures::future::try_join_all(made).await?;
+    await_pods(&pods, &started, |ready, _| ready == BURST).await?;
+    let took = milliseconds(started);
+    let all = ListParams::default().labels(LABEL);
+    pods.delete_collection(&DeleteParams::default(), &all)
+        .await?;
+    await_pods(&pods, &Instant::now(), |_, all| all == 0).await?;
+    Ok(took)
+}
+
+/// Watches the burst until so many of its pods are Ready, and there.
+async fn await_pods(
+    pods: &Api<Pod>,
+    started: &Instant,
+    is_done: impl Fn(usize, usize) -> bool,
+) -> Result<()> {
+    let watch = watcher(pods.clone(), watcher::Config::default().labels(LABEL));
+    let mut watch = std::pin::pin!(watch.default_backoff());
+    let mut seen = BTreeMap::new();
+    let mut is_listed = false;
+    while let Some(event) = watch.try_next().await? {
+        match event {
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
+                seen.insert(pod.name_any(), is_ready(&pod));
+            }
+            watcher::Event::Delete(pod) => drop(seen.remove(&pod.name_any())),
+            watcher::Event::Init => seen.clear(),
+            watcher::Event::InitDone => is_listed = true,
+        }
+        let ready = seen.values().filter(|ready| **ready).count();
+        if is_listed && is_done(ready, seen.len()) {
+            return Ok(());
+        }
+        ensure!(
+            milliseconds(*started) < PATIENCE,
+            "{ready} of {} pods are Ready",
+            seen.len()
+        );
+    }
+    bail!("the watch has ended")
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|it| it.type_ == "Ready" && it.status == "True")
+    })
+}
+
+/// Milliseconds that as many `docker run` take, one after the other. The containers are gone afterwards.
+///
+/// # Errors
+///
+/// Those of the Engine.
+pub fn docker_runs(cluster: &Cluster) -> Result<f64> {
+    let started = Instant::now();
+    let run = |_| cluster.docker(&["run", "--detach", "--rm", "nginx"]);
+    let ids: Vec<String> = (0..BURST).map(run).collect::<Result<_>>()?;
+    let took = milliseconds(started);
+    let mut kill = vec!["kill"];
+    kill.extend(ids.iter().map(|id| id.trim()));
+    cluster.docker(&kill)?;
+    Ok(took)
+}
+
+/// Milliseconds from the answer to a write of a Service until a pod hears of it from the DNS, for each of
+/// `count` Services that are made and deleted again. The container is one of the pod that asks.
+///
+/// # Errors
+///
+/// Those of the API, and a name that is not known within seconds.
+pub async fn name_after_write(
+    client: &Client,
+    cluster: &Cluster,
+    (pod, container): (&str, &str),
+    count: usize,
+) -> Result<Vec<f64>> {
+    let services: Api<Service> = Api::default_namespaced(client.clone());
+    let mut took = Vec::new();
+    for number in 0..count {
+        let name = format!("fresh-{number}");
+        let service = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"ports": [{"port": 80}]},
+        }))?;
+        services.create(&PostParams::default(), &service).await?;
+        let written = Instant::now();
+        let enter = cluster.enter_pod(pod, container)?;
+        let asked = name.clone();
+        let heard = thread::spawn(move || {
+            enter();
+            let question = dns::question(0, &format!("{asked}.default.svc.cluster.local"));
+            dns::until_answered(SocketAddr::from((DNS, dns::PORT)), &question)
+        });
+        let heard = heard
+            .join()
+            .map_err(|_| anyhow!("the asking thread panicked"))??;
+        took.push((heard - written).as_secs_f64() * 1e3);
+        services.delete(&name, &DeleteParams::default()).await?;
+    }
+    Ok(took)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
