@@ -286,6 +286,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.update = update;
     }
 
+    /// Whether the API has said something of the pod that is to be acted on at once.
+    fn has_news(&self, updates: &watch::Receiver<PodUpdate>) -> bool {
+        updates.has_changed().unwrap_or(false) && !self.is_replaced_by(&updates.borrow())
+    }
+
     /// Whether a container that runs is another one in the update.
     fn is_replaced_by(&self, update: &PodUpdate) -> bool {
         let goes = update.gone || update.pod.metadata.deletion_timestamp.is_some();
@@ -326,7 +331,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     async fn settle(&mut self, updates: &mut watch::Receiver<PodUpdate>) -> Step {
         self.place.node_ips = *self.node.addrs.borrow();
         for _ in 0..STEPS_PER_WAKE {
-            if is_new(updates) {
+            if self.has_news(updates) {
                 let update = updates.borrow_and_update().clone();
                 self.adopt(update);
             }
@@ -382,7 +387,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 Step::Finished => return Step::Finished,
             }
             // What else was planned may not be wanted any more: the pod may be deleted.
-            if is_new(updates) {
+            if self.has_news(updates) {
                 return Step::Progress;
             }
         }
@@ -561,11 +566,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             self.probers.insert(container.id.clone(), prober);
         }
     }
-}
-
-/// Whether the API has said something new of the pod.
-fn is_new(updates: &watch::Receiver<PodUpdate>) -> bool {
-    updates.has_changed().unwrap_or(false)
 }
 
 /// Whether a container is one that lives as long as its pod.
