@@ -383,8 +383,7 @@ impl Body {
         };
         self.measure(told.health, context.recorder.clone(), &shutdown);
         self.keep_local_volumes(&shutdown);
-        let manifests = self.static_pods(&shutdown);
-        pods::run(Arc::new(context), manifests, shutdown).await;
+        pods::run(Arc::new(context), self.static_pods(&shutdown), shutdown).await;
         Ok(())
     }
 
