@@ -2,6 +2,7 @@
 //! to, which is root, with links, with directories that it swaps, and with mounts of its own.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -544,6 +545,15 @@ fn wanted(bytes: u64) -> Wanted {
         bytes,
         thick: false,
         options: Vec::new(),
+        is_block: false,
+    }
+}
+
+/// The same volume as a device.
+fn device(bytes: u64) -> Wanted {
+    Wanted {
+        is_block: true,
+        ..wanted(bytes)
     }
 }
 
@@ -606,6 +616,74 @@ fn a_local_volume_grows_at_once_or_when_it_is_mounted_the_next_time() {
     assert!(images.grow("pvc-1", 8 * MIB).unwrap());
     assert_eq!(images.size("pvc-1"), Some(96 * MIB));
     images.remove("pvc-1").unwrap();
+}
+
+fn bytes_of(device: &Path) -> u64 {
+    let mut file = fs::File::open(device).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap()
+}
+
+#[test]
+fn a_volume_that_is_a_device_keeps_what_is_on_it_and_grows() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = Images::new(temp.path());
+    let disk = images.take(&device(8 * MIB), "u1").unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_block_device(
+        &fs::metadata(&disk).unwrap().file_type()
+    ));
+    assert_eq!(bytes_of(&disk), 8 * MIB);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&disk)
+        .unwrap()
+        .write_all(b"kept")
+        .unwrap();
+    assert_eq!(images.take(&device(8 * MIB), "u2").unwrap(), disk);
+    assert!(images.grow("pvc-1", 16 * MIB).unwrap());
+    assert_eq!(
+        (bytes_of(&disk), images.size("pvc-1")),
+        (16 * MIB, Some(16 * MIB))
+    );
+    images.release("u1").unwrap();
+    images.release("u2").unwrap();
+    assert_eq!(loop_devices(&temp.path().join("images/pvc-1")), "");
+    let disk = images.take(&device(16 * MIB), "u3").unwrap();
+    let mut found = [0; 4];
+    fs::File::open(&disk)
+        .unwrap()
+        .read_exact(&mut found)
+        .unwrap();
+    assert_eq!(&found, b"kept");
+    images.release("u3").unwrap();
+    images.remove("pvc-1").unwrap();
+}
+
+#[test]
+fn a_pod_that_tells_the_kernel_to_let_go_of_its_device_does_not_get_the_next_volumes() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = Images::new(temp.path());
+    let disk = images.take(&device(8 * MIB), "u1").unwrap();
+    // What a pod can do that may write the device: LOOP_CLR_FD.
+    let detached = std::process::Command::new("losetup")
+        .arg("--detach")
+        .arg(&disk)
+        .status();
+    assert!(detached.unwrap().success());
+    let dir = temp.path().join("images/pvc-1");
+    assert!(loop_devices(&dir).starts_with(disk.to_str().unwrap()));
+    let other = Wanted {
+        name: "pvc-2".to_owned(),
+        ..wanted(8 * MIB)
+    };
+    images.take(&other, "u2").unwrap();
+    let others = loop_devices(&temp.path().join("images/pvc-2"));
+    assert!(!others.is_empty() && !others.starts_with(&format!("{}:", disk.display())));
+    // Nothing is left when the pod is gone, though the kernel had been told.
+    images.release("u1").unwrap();
+    images.release("u2").unwrap();
+    assert_eq!(loop_devices(&dir), "");
+    images.remove("pvc-1").unwrap();
+    images.remove("pvc-2").unwrap();
 }
 
 #[test]

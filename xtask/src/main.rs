@@ -10,6 +10,7 @@ mod down;
 mod engine;
 mod fuzz;
 mod guard;
+mod idle;
 mod images;
 mod kubectl;
 mod machine;
@@ -85,6 +86,8 @@ enum Command {
     Conformance(conformance::Arguments),
     /// Run applications as people deploy them, through a node's death (as root)
     Applications(applications::Arguments),
+    /// Leave an exec of every kubectl without a byte for an hour, and use it after that (as root)
+    Idle(idle::Arguments),
     /// Measure: a table on the screen, JSON in target/bench (as root)
     Bench {
         #[arg(value_enum)]
@@ -177,6 +180,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test { levels } => return test::run(&levels),
         Command::Bench { name, arguments } => return bench::run(name, &arguments),
+        Command::Idle(arguments) => return idle::run(&arguments),
         Command::Applications(arguments) => return applications::run(&arguments),
         Command::Conformance(arguments) => return conformance::run(&arguments),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),

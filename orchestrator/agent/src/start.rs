@@ -403,6 +403,7 @@ impl Body {
         tokio::spawn(csi::run(
             csi.clone(),
             self.running.clone(),
+            csi::ROUND,
             shutdown.clone(),
         ));
         csi

@@ -23,6 +23,8 @@ pub struct Sources {
     pub tokens: Tokens,
     pub claimed: Claimed,
     pub mounted: BTreeMap<String, Mounted>,
+    /// Where the files of images lie that are volumes, by the name of the volume in the pod.
+    pub images: BTreeMap<String, PathBuf>,
     /// Addresses of Services as environment variables have them, by name.
     pub service_env: BTreeMap<String, String>,
 }

@@ -350,10 +350,14 @@ pub fn pull_policy(template: &Template) -> String {
     if let Some(policy) = &template.image_pull_policy {
         return policy.clone();
     }
-    let image = template.image.as_deref().unwrap_or_default();
+    default_pull_policy(template.image.as_deref().unwrap_or_default()).to_owned()
+}
+
+/// The pull policy of an image for which none is said.
+pub fn default_pull_policy(image: &str) -> &'static str {
     let last = image.rsplit('/').next().unwrap_or(image);
     let latest = !last.contains('@') && (!last.contains(':') || last.ends_with(":latest"));
-    if latest { "Always" } else { "IfNotPresent" }.to_owned()
+    if latest { "Always" } else { "IfNotPresent" }
 }
 
 /// Of the parts of a container that may change while its pod lives.

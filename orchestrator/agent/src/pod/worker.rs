@@ -7,6 +7,7 @@ mod claims;
 mod execute;
 mod files;
 mod hooks;
+mod image_volumes;
 mod images;
 mod logs;
 mod places;
@@ -130,6 +131,8 @@ enum Note {
     /// The `preStop` of that container has ended.
     PreStopped(String),
     Drained(Progress),
+    /// The images of the pod's volumes are there, or cannot be.
+    ImagesLaid,
     /// A volume has outgrown its limit: why the pod is evicted.
     Outgrown(String),
 }
@@ -218,6 +221,7 @@ struct Worker<R, N> {
     gauge: Option<AbortOnDropHandle<()>>,
     /// By container name: the image of its next start, if it was there when it was looked for.
     found_images: BTreeMap<String, Image>,
+    image_volumes: image_volumes::ImageVolumes,
     /// By container name: pulls that failed in a row.
     pull_failures: BTreeMap<String, u32>,
     reported: Option<PodStatus>,
@@ -272,6 +276,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),
+            image_volumes: image_volumes::ImageVolumes::default(),
             pull_failures: BTreeMap::new(),
             reported: None,
             unmet: admission.unmet,
@@ -444,6 +449,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     hook.ended = true;
                 }
             }
+            Note::ImagesLaid => self.images_laid(),
             Note::Outgrown(why) => self.evict(Eviction::over_limit(why)),
             Note::Drained(progress) => {
                 if let Some(drain) = &mut self.memory.drain {

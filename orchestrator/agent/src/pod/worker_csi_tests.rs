@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::*;
+use crate::api::sources::{Claimed, Mounted};
+use crate::runtime::container_spec::SpecError;
 use crate::volumes::csi::double::{Double, Mischief, NAME};
 use crate::volumes::csi::messages::{PublishVolume, STAGES, StageVolume};
 use crate::volumes::csi::restored;
@@ -200,7 +202,7 @@ async fn a_driver_that_hangs_lies_or_floods_fails_the_mount_and_keeps_nobody_fro
 {
     let cases = [
         (Mischief::Hang, "for its driver's answer"),
-        (Mischief::Flood(16 << 20), "code = ResourceExhausted"),
+        (Mischief::Flood(16 << 20), "code = OutOfRange"),
         (Mischief::Nothing, "the driver published nothing"),
         (Mischief::Link, "the driver published no directory"),
         (Mischief::Fail, "code = Internal"),
@@ -243,4 +245,74 @@ async fn a_driver_whose_socket_is_gone_or_elsewhere_is_none() {
     stage.node.csi.start_anew().await;
     let text = "not found in the list of registered CSI drivers";
     stage.until(text, |it| told_of(it, text)).await;
+}
+
+/// A pod of this uid with the claim of `objects`, whose volume is for one pod.
+fn alone(uid: &str) -> (Pod, Claimed) {
+    let pod = json!({ "metadata": { "name": uid, "namespace": "default", "uid": uid },
+        "spec": claimed() });
+    let volume = json!({ "metadata": { "name": "pv" }, "spec": {
+        "accessModes": ["ReadWriteOncePod"],
+        "csi": { "driver": NAME, "volumeHandle": "h" } } });
+    let volume = serde_json::from_value(volume).expect("a volume");
+    let claimed = Claimed::from([("data".to_owned(), Ok(Arc::new(volume)))]);
+    (serde_json::from_value(pod).expect("a pod"), claimed)
+}
+
+type Outcome = Result<BTreeMap<String, Mounted>, SpecError>;
+
+async fn mount(stage: &Stage, uid: &str) -> Outcome {
+    let (pod, claimed) = alone(uid);
+    stage.node.csi.mount(&pod, &claimed).await
+}
+
+fn is_refused(outcome: &Outcome) -> bool {
+    let text = "already in use by another pod";
+    matches!(outcome, Err(error) if error.message.contains(text))
+}
+
+/// What agents find after the machine was started anew: notes of a boot that is over.
+fn reboot(stage: &Stage, uids: &[&str]) {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("it has one");
+    for uid in uids {
+        let note = stage.node.data_dir.join(format!("pods/{uid}/csi/data"));
+        let text = std::fs::read_to_string(&note).expect("a note");
+        std::fs::write(&note, text.replace(boot.trim(), "earlier")).expect("written");
+    }
+}
+
+#[tokio::test]
+async fn of_two_pods_that_want_a_volume_for_one_pod_one_gets_it_also_after_a_reboot() {
+    let (stage, double) = stage(&objects(), one_container(), &[STAGES]).await;
+    let both = tokio::join!(mount(&stage, "a"), mount(&stage, "b"));
+    let refused = [is_refused(&both.0), is_refused(&both.1)];
+    assert_ne!(refused[0], refused[1], "{both:?}");
+    let (winner, loser) = match refused[0] {
+        true => ("b", "a"),
+        false => ("a", "b"),
+    };
+    assert!(is_refused(&mount(&stage, loser).await));
+    assert!(mount(&stage, winner).await.is_ok());
+
+    // Both are noted, and nothing is mounted any more.
+    reboot(&stage, &["a", "b"]);
+    assert!(mount(&stage, loser).await.is_ok());
+    assert!(is_refused(&mount(&stage, winner).await));
+    assert_eq!(stage.node.csi.release(loser).await, Ok(()));
+    assert!(mount(&stage, winner).await.is_ok());
+    let asked: PublishVolume = double.question("NodePublishVolume").expect("a question");
+    assert!(asked.target_path.contains(winner), "{}", asked.target_path);
+}
+
+#[tokio::test]
+async fn a_volume_for_one_pod_that_a_driver_may_have_mounted_is_not_another_pods() {
+    let (stage, double) = stage(&objects(), one_container(), &[STAGES]).await;
+    double.misbehave("NodePublishVolume", Mischief::Fail);
+    assert!(mount(&stage, "a").await.is_err());
+    double.behave();
+    // Also for the next agent.
+    stage.node.csi.start_anew().await;
+    assert!(is_refused(&mount(&stage, "b").await));
+    assert_eq!(stage.node.csi.release("a").await, Ok(()));
+    assert!(mount(&stage, "b").await.is_ok());
 }

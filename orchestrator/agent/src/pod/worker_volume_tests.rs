@@ -318,3 +318,68 @@ async fn a_volume_that_the_image_asks_for_lies_in_none_of_the_pod_and_covers_not
         }
     }
 }
+
+/// An image `files` as the pod's volume, at `/data`.
+fn image_volume(policy: &str) -> Value {
+    let mount = json!({ "name": "data", "mountPath": "/data" });
+    json!({
+        "containers": [{ "name": "main", "image": "i:1", "volumeMounts": [mount] }],
+        "volumes": [{ "name": "data",
+            "image": { "reference": "files", "pullPolicy": policy } }],
+    })
+}
+
+/// An archive with one file.
+fn archive(name: &str, text: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(u64::from(nix::unistd::getuid().as_raw()));
+    header.set_gid(u64::from(nix::unistd::getgid().as_raw()));
+    let mut builder = tar::Builder::new(Vec::new());
+    let added = builder.append_data(&mut header, name, text.as_bytes());
+    added.expect("an entry");
+    builder.into_inner().expect("whole")
+}
+
+#[tokio::test]
+async fn an_image_is_a_volume_that_no_container_writes_and_goes_with_its_pod() {
+    let runtime = runtime();
+    runtime.add_image("files");
+    runtime.add_archive("files", archive("dir/file", "in the image"));
+    let stage = Stage::new(runtime, image_volume("IfNotPresent"));
+    let is_running = |it: &Stage| it.status()["phase"] == "Running";
+    stage.until("running", is_running).await;
+    let spec = stage.node.runtime.spec("main").expect("a container");
+    let mount = spec.mounts.iter().find(|mount| mount.target == "/data");
+    let mount = mount.expect("a mount");
+    assert!(mount.read_only);
+    let text = std::fs::read_to_string(mount.source.join("dir/file")).expect("a file");
+    assert_eq!(text, "in the image");
+    stage.delete(0);
+    stage.until("confirmed", Stage::confirmed).await;
+    assert!(!mount.source.exists());
+}
+
+/// By its name in Kubernetes' conformance tests.
+#[tokio::test]
+async fn image_volume_should_succeed_with_pod_and_pull_policy_of_always() {
+    let runtime = runtime();
+    runtime.add_private("files", "");
+    runtime.add_archive("files", archive("file", "pulled"));
+    let stage = Stage::new(runtime, image_volume("Always"));
+    let is_running = |it: &Stage| it.status()["phase"] == "Running";
+    stage.until("running", is_running).await;
+    let spec = stage.node.runtime.spec("main").expect("a container");
+    let mount = spec.mounts.iter().find(|mount| mount.target == "/data");
+    let file = mount.expect("a mount").source.join("file");
+    assert_eq!(std::fs::read_to_string(file).expect("a file"), "pulled");
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_and_not_pulled_keeps_its_pod_from_starting() {
+    let stage = Stage::new(runtime(), image_volume("Never"));
+    let waits = |it: &Stage| waiting(it) == "ErrImageNeverPull";
+    stage.until("waiting", waits).await;
+    assert_eq!(stage.running(Role::Main), 0);
+}

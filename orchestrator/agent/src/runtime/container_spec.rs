@@ -19,7 +19,7 @@ use crate::pod::quantity;
 use crate::pod::shape;
 use crate::pod::whole;
 use crate::runtime::{
-    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
+    ContainerSpec, Device, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
     Security,
 };
 use crate::volumes::{Made, Origin, SubPath};
@@ -148,6 +148,7 @@ pub fn sandbox(
         host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
         mounts: Vec::new(),
+        devices: Vec::new(),
         resources: Resources {
             oom_score_adj: SANDBOX_OOM_SCORE,
             ..Default::default()
@@ -226,6 +227,7 @@ pub fn container(
         host_pids: spec.and_then(|spec| spec.host_pid).unwrap_or(false),
         host_ipc: spec.and_then(|spec| spec.host_ipc).unwrap_or(false),
         mounts,
+        devices: devices(template, around)?,
         resources: resources(pod, template, around.facts.node_memory_bytes),
         cgroup_parent: whole::cgroup(pod),
         own_users: own_users(pod),
@@ -310,6 +312,27 @@ pub fn identity(
         spec_hash: shape::spec_hash(template),
         addrs: None,
     }
+}
+
+/// The volumes that are devices of the container. What they are was looked at when they were made.
+fn devices(template: &Template, around: &Surroundings) -> Result<Vec<Device>, SpecError> {
+    let wanted = template.volume_devices.iter().flatten();
+    let devices = wanted.map(|wanted| {
+        let volume = around.volumes.get(&wanted.name);
+        let volume = volume.filter(|volume| volume.origin == Origin::Device);
+        let volume = volume.ok_or_else(|| {
+            let name = &wanted.name;
+            SpecError::config(format!(
+                "volume {name:?} of a device is no device of the pod"
+            ))
+        })?;
+        Ok(Device {
+            source: volume.path.clone(),
+            target: in_container(&wanted.device_path),
+            read_only: volume.read_only,
+        })
+    });
+    devices.collect()
 }
 
 fn mounts(

@@ -48,6 +48,8 @@ struct Inner {
     links: BTreeMap<(String, String), String>,
     /// What files of images hold, by the same.
     files: BTreeMap<(String, String), Vec<u8>>,
+    /// By image: what is in it.
+    archives: BTreeMap<String, Bytes>,
     made: u32,
     /// Ignores the stop signal.
     stubborn: bool,
@@ -85,6 +87,12 @@ impl FakeRuntime {
             working_dir: String::new(),
         };
         inner.images.insert(reference.to_owned(), image);
+    }
+
+    /// Says what is in an image.
+    pub fn add_archive(&self, reference: &str, archive: Vec<u8>) {
+        let id = format!("sha256:{reference}");
+        self.inner().archives.insert(id, archive.into());
     }
 
     /// Says whether an image came from a registry.
@@ -440,6 +448,12 @@ impl Runtime for FakeRuntime {
     ) -> Result<Option<Vec<u8>>, RuntimeError> {
         let key = (id.to_owned(), path.to_owned());
         Ok(self.inner().files.get(&key).cloned())
+    }
+
+    fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let archive = self.inner().archives.get(id).cloned();
+        let archive = archive.ok_or_else(|| RuntimeError::NotFound(id.to_owned()));
+        futures::stream::once(async { archive }).boxed()
     }
 
     async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {

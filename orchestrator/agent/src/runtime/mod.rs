@@ -75,6 +75,9 @@ pub trait Runtime: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, RuntimeError>> + Send;
 
+    /// What is in such a root, as a tar archive. The engine adds some empty files.
+    fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
+
     /// Gives a running container other limits and shares; its OOM score stays.
     fn resize_container(
         &self,
@@ -294,6 +297,7 @@ pub struct ContainerSpec {
     pub host_pids: bool,
     pub host_ipc: bool,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     pub resources: Resources,
     /// The cgroup in which its own one is made; none: the engine's own choice.
     pub cgroup_parent: Option<String>,
@@ -331,6 +335,14 @@ pub struct Mount {
     pub propagation: Propagation,
     /// Other volumes are mounted inside it, each read-only or not by itself.
     pub joined: bool,
+}
+
+/// A block device of the node in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
 }
 
 /// Which later mounts are seen across a mount.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume,
+    Container as Template, HostPathVolumeSource, NFSVolumeSource, PersistentVolume,
+    PersistentVolumeClaim, Pod, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::images::Wanted;
 use super::nfs::Export;
 use crate::api::sources::{Mounted, Sources};
-use crate::pod::quantity;
+use crate::pod::{quantity, shape};
 use crate::runtime::container_spec::SpecError;
 use api::kinds::storage::local;
 
@@ -31,6 +32,8 @@ pub enum Backing {
     HostPath(HostPathVolumeSource),
     /// A directory of the node that is a volume.
     Directory(PathBuf),
+    /// A block device of the node that is a volume.
+    Device(PathBuf),
     Image(Wanted),
     Nfs(Export),
     /// A CSI driver has it mounted.
@@ -42,6 +45,18 @@ pub enum Backing {
 pub struct Found {
     pub backing: Backing,
     pub read_only: bool,
+}
+
+impl Found {
+    /// Whether containers get a device and no files.
+    pub fn is_block(&self) -> bool {
+        match &self.backing {
+            Backing::Device(_) => true,
+            Backing::Image(wanted) => wanted.is_block,
+            Backing::Driver(mounted) => mounted.is_block,
+            _ => false,
+        }
+    }
 }
 
 /// The claims that a pod's volumes name.
@@ -142,20 +157,50 @@ pub fn find(volume: &Volume, sources: &Sources, node: &str) -> Result<Option<Fou
     Ok(Some(found))
 }
 
+/// Why a volume cannot be used as the pod's containers say: as files, or as a device.
+pub fn check_use(pod: &Pod, volume: &str, is_block: bool) -> Result<(), SpecError> {
+    let ephemeral = shape::ephemeral_templates(pod);
+    let ephemeral = ephemeral.iter().map(|(template, _)| template);
+    let own = shape::init_templates(pod)
+        .iter()
+        .chain(shape::main_templates(pod));
+    let (mode, list) = match is_block {
+        true => ("Block", "volumeMounts"),
+        false => ("Filesystem", "volumeDevices"),
+    };
+    let is_wrong = |template: &Template| match is_block {
+        true => template
+            .volume_mounts
+            .iter()
+            .flatten()
+            .any(|it| it.name == volume),
+        false => template
+            .volume_devices
+            .iter()
+            .flatten()
+            .any(|it| it.name == volume),
+    };
+    match own.chain(ephemeral).any(is_wrong) {
+        false => Ok(()),
+        true => Err(unmountable(format!(
+            "volume {volume} has volumeMode {mode}, but is specified in {list}"
+        ))),
+    }
+}
+
 fn of_persistent(volume: &PersistentVolume, node: &str) -> Result<Found, SpecError> {
     let name = volume.metadata.name.clone().unwrap_or_default();
     let spec = volume.spec.clone().unwrap_or_default();
-    if spec.volume_mode.as_deref() == Some("Block") {
-        let why = format!("volume {name} has volumeMode Block, but is specified in volumeMounts");
-        return Err(unmountable(why));
-    }
+    let is_block = spec.volume_mode.as_deref() == Some("Block");
     let options = spec.mount_options.clone().unwrap_or_default();
     let mut read_only = false;
-    let backing = if let Some(path) = spec.host_path {
+    let backing = if let Some(local) = spec.local.as_ref().filter(|_| is_block) {
+        Backing::Device(PathBuf::from(&local.path))
+    } else if let Some(path) = spec.host_path.filter(|_| !is_block) {
         Backing::HostPath(path)
     } else if let Some(local) = spec.local {
         Backing::Directory(PathBuf::from(local.path))
-    } else if let Some(source) = spec.nfs {
+    } else if let Some(source) = spec.nfs.filter(|_| !is_block) {
         read_only = source.read_only == Some(true);
         Backing::Nfs(export(&source, options))
     } else if let Some(source) = spec.csi {
@@ -170,7 +215,8 @@ fn of_persistent(volume: &PersistentVolume, node: &str) -> Result<Found, SpecErr
         }
         Backing::Image(image(volume, options, node)?)
     } else {
-        let why = format!("no volume plugin matched the PersistentVolume {name}");
+        let kind = if is_block { "block volume" } else { "volume" };
+        let why = format!("no {kind} plugin matched the PersistentVolume {name}");
         return Err(unmountable(why));
     };
     Ok(Found { backing, read_only })
@@ -213,6 +259,7 @@ fn image(volume: &PersistentVolume, options: Vec<String>, node: &str) -> Result<
         bytes,
         thick,
         options,
+        is_block: spec.volume_mode.as_deref() == Some("Block"),
     })
 }
 

@@ -89,6 +89,7 @@ fn a_local_volume_leads_to_its_image_on_its_own_node_only() {
         bytes: 1 << 30,
         thick: false,
         options: vec!["noatime".to_owned()],
+        is_block: false,
     };
     let image = found(local_volume(|_| {})).unwrap();
     assert_eq!(image.backing, Backing::Image(wanted));
@@ -110,7 +111,6 @@ fn a_local_volume_leads_to_its_image_on_its_own_node_only() {
             "not found in the list of registered CSI drivers",
         ),
         ("/spec/capacity", json!({}), "has no capacity"),
-        ("/spec/volumeMode", json!("Block"), "has volumeMode Block"),
     ];
     for (pointer, value, why) in cases {
         let volume = local_volume(|volume| {
@@ -120,6 +120,36 @@ fn a_local_volume_leads_to_its_image_on_its_own_node_only() {
         let said = found(volume).unwrap_err();
         assert!(said.contains(why), "{pointer}: {said}");
     }
+}
+
+#[test]
+fn a_volume_is_used_as_a_device_or_as_files_as_it_says() {
+    let block = |volume: &mut Value| volume["spec"]["volumeMode"] = json!("Block");
+    let found_image = found(local_volume(block)).unwrap();
+    assert!(found_image.is_block());
+    let local = json!({"local": {"path": "/dev/sda"}, "volumeMode": "Block"});
+    let local = found(json!({"metadata": {"name": "v"}, "spec": local})).unwrap();
+    assert_eq!(local.backing, Backing::Device("/dev/sda".into()));
+    let none = json!({"hostPath": {"path": "/d"}, "volumeMode": "Block"});
+    let why = found(json!({"metadata": {"name": "v"}, "spec": none})).unwrap_err();
+    assert!(why.contains("no block volume plugin matched"), "{why}");
+
+    let pod = |list: &str, path: &str| -> Pod {
+        let main = json!({"name": "main", list: [{"name": "data", path: "/data"}]});
+        typed(json!({"metadata": {}, "spec": {"containers": [main]}}))
+    };
+    let (files, device) = (
+        pod("volumeMounts", "mountPath"),
+        pod("volumeDevices", "devicePath"),
+    );
+    assert_eq!(check_use(&files, "data", false), Ok(()));
+    assert_eq!(check_use(&device, "data", true), Ok(()));
+    assert_eq!(check_use(&device, "other", false), Ok(()));
+    let said = |pod: &Pod, is_block| check_use(pod, "data", is_block).unwrap_err().message;
+    let why = "volume data has volumeMode Block, but is specified in volumeMounts";
+    assert_eq!(said(&files, true), why);
+    let why = "volume data has volumeMode Filesystem, but is specified in volumeDevices";
+    assert_eq!(said(&device, false), why);
 }
 
 #[test]

@@ -7,11 +7,16 @@
 //!   users/       a file for each pod that has the volume
 //!   mount/       where the file system is mounted
 //!   mount/data   what pods see: nothing but their own files
+//!   block        there, and neither `mount`: pods get the disk itself, as a loop device
 //! ```
 //!
 //! The image is above what pods can see of it. A volume is mounted for its first pod and unmounted after its
 //! last; an agent that starts anew, also after a reboot, finds the image and its users and goes on. One step at
 //! a time is taken on a volume: a lock on its directory keeps other steps away.
+//!
+//! INVARIANT: a loop device that a pod has is held open by a second one on top of it. A pod that may write its loop
+//! device may also tell the kernel to let go of its image (`LOOP_CLR_FD` asks for no right); the number would then be
+//! given to the next volume, whose disk the pod could read. The kernel waits with that for the last who has it open.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -36,6 +41,8 @@ const USERS: &str = "users";
 const MOUNT: &str = "mount";
 /// Below the mount: beside what the file system has of its own.
 const DATA: &str = "data";
+/// The volume is a device and has no file system of ours.
+const BLOCK: &str = "block";
 
 /// The directory that pods get, before one of them has changed it.
 const DATA_MODE: u32 = 0o755;
@@ -63,6 +70,8 @@ pub struct Wanted {
     pub thick: bool,
     /// Options of the mount that the class asks for.
     pub options: Vec<String>,
+    /// Pods get the disk itself.
+    pub is_block: bool,
 }
 
 impl Images {
@@ -73,7 +82,7 @@ impl Images {
     }
 
     /// Makes and mounts a volume, as far as that is not done, and notes that the pod has it; gives where its
-    /// files lie.
+    /// files lie, or its device.
     pub fn take(&self, wanted: &Wanted, pod: &str) -> io::Result<PathBuf> {
         let dir = self.dir(&wanted.name)?;
         make_dir(&self.root, 0o700)?;
@@ -86,6 +95,10 @@ impl Images {
             make_image(&dir, wanted)?;
         }
         enlarge(&dir, wanted.bytes)?;
+        if is_block(&dir) {
+            grow_block(&dir)?;
+            return attach(&dir);
+        }
         let mount = dir.join(MOUNT);
         make_dir(&mount, 0o700)?;
         if !is_mounted(&mount)? {
@@ -124,6 +137,9 @@ impl Images {
         enlarge(&dir, bytes)?;
         if size(&dir)? >= bytes {
             return Ok(true);
+        }
+        if is_block(&dir) {
+            return grow_block(&dir).map(|()| true);
         }
         let mount = dir.join(MOUNT);
         if !mount.exists() || !is_mounted(&mount)? {
@@ -187,7 +203,7 @@ impl Images {
 }
 
 /// One step of a path, as names of volumes and uids are.
-fn one_name(name: &str) -> io::Result<&str> {
+pub(super) fn one_name(name: &str) -> io::Result<&str> {
     let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     let ok = name.len() <= 253 && name.bytes().all(fits);
     if ok
@@ -204,13 +220,13 @@ fn one_name(name: &str) -> io::Result<&str> {
 }
 
 /// Held until it is dropped.
-fn lock(dir: &Path) -> io::Result<File> {
+pub(super) fn lock(dir: &Path) -> io::Result<File> {
     let dir = File::open(dir)?;
     flock(&dir, FlockOperation::LockExclusive)?;
     Ok(dir)
 }
 
-fn users(dir: &Path) -> io::Result<usize> {
+pub(super) fn users(dir: &Path) -> io::Result<usize> {
     match Dir::open(&dir.join(USERS)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         users => Ok(users?.names()?.len()),
@@ -241,12 +257,16 @@ fn make_image(dir: &Path, wanted: &Wanted) -> io::Result<()> {
     } else {
         file.set_len(wanted.bytes)?;
     }
-    // The whole volume is the pod's: nothing is kept for root.
-    run(
-        "mkfs.ext4",
-        &["-q", "-F", "-m", "0", "-E", "nodiscard"],
-        &[&next],
-    )?;
+    if wanted.is_block {
+        File::create(dir.join(BLOCK))?;
+    } else {
+        // The whole volume is the pod's: nothing is kept for root.
+        run(
+            "mkfs.ext4",
+            &["-q", "-F", "-m", "0", "-E", "nodiscard"],
+            &[&next],
+        )?;
+    }
     file.sync_all()?;
     note_size(dir, wanted.bytes)?;
     fs::rename(&next, dir.join(IMAGE))
@@ -277,18 +297,65 @@ fn grow_unmounted(dir: &Path) -> io::Result<()> {
 fn grow_mounted(dir: &Path) -> io::Result<()> {
     let image = dir.join(IMAGE);
     let bytes = fs::metadata(&image)?.len();
-    let device = run(
-        "losetup",
-        &["--noheadings", "--output", "NAME", "--associated"],
-        &[&image],
-    )?;
-    let device = device.lines().next().unwrap_or_default().trim().to_owned();
-    if device.is_empty() {
-        return Err(io::Error::other("its loop device was not found"));
-    }
-    run("losetup", &["--set-capacity", &device], &[])?;
-    run("resize2fs", &[&device], &[])?;
+    let device = loop_device(&image)?;
+    let device = device.ok_or_else(|| io::Error::other("its loop device was not found"))?;
+    run("losetup", &["--set-capacity"], &[&device])?;
+    run("resize2fs", &[], &[&device])?;
     note_size(dir, bytes)
+}
+
+fn is_block(dir: &Path) -> bool {
+    dir.join(BLOCK).exists()
+}
+
+/// Gives a device the size of its image.
+fn grow_block(dir: &Path) -> io::Result<()> {
+    let image = dir.join(IMAGE);
+    let bytes = fs::metadata(&image)?.len();
+    if size(dir)? >= bytes {
+        return Ok(());
+    }
+    if let Some(device) = loop_device(&image)? {
+        run("losetup", &["--set-capacity"], &[&device])?;
+    }
+    note_size(dir, bytes)
+}
+
+/// The loop device of a file or of another device, if it has one.
+fn loop_device(of: &Path) -> io::Result<Option<PathBuf>> {
+    let words = ["--noheadings", "--output", "NAME", "--associated"];
+    let said = run("losetup", &words, &[of])?;
+    let first = said.lines().next().map(str::trim);
+    Ok(first.filter(|name| !name.is_empty()).map(PathBuf::from))
+}
+
+/// Makes an image a device, if it is none, and holds that.
+fn attach(dir: &Path) -> io::Result<PathBuf> {
+    let made = |of: &Path| -> io::Result<PathBuf> {
+        if let Some(device) = loop_device(of)? {
+            return Ok(device);
+        }
+        let said = run("losetup", &["--find", "--show"], &[of])?;
+        Ok(PathBuf::from(said.trim()))
+    };
+    let device = made(&dir.join(IMAGE))?;
+    made(&device)?;
+    Ok(device)
+}
+
+/// Lets go of a device. If its pod has told the kernel to let go too, it goes with what holds it.
+fn detach(dir: &Path) -> io::Result<()> {
+    let image = dir.join(IMAGE);
+    let Some(device) = loop_device(&image)? else {
+        return Ok(());
+    };
+    if let Some(holder) = loop_device(&device)? {
+        run("losetup", &["--detach"], &[&holder])?;
+    }
+    match run("losetup", &["--detach"], &[&device]) {
+        Err(error) if loop_device(&image)?.is_some() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// By mount(8), which finds a free loop device and has the kernel let go of it with the last mount.
@@ -302,6 +369,9 @@ fn mount_image(dir: &Path, options: &[String]) -> io::Result<()> {
 
 /// Not lazily: the image may be mounted again, or removed, as soon as this is done.
 fn unmount(dir: &Path) -> io::Result<()> {
+    if is_block(dir) {
+        return detach(dir);
+    }
     let place = dir.join(MOUNT);
     if place.exists() && is_mounted(&place)? {
         umount2(&place, MntFlags::empty())?;

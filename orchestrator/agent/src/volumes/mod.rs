@@ -8,6 +8,7 @@ pub mod csi;
 mod empty_dir;
 mod etc;
 mod host_path;
+pub mod image_trees;
 pub mod images;
 pub mod keeper;
 pub mod nested;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -31,6 +32,7 @@ use crate::dns::node_resolv_conf;
 use crate::pod::downward::Facts;
 use crate::runtime::container_spec::SpecError;
 use claimed::{Backing, Found};
+use image_trees::ImageTrees;
 use images::Images;
 use sys::beneath::Dir;
 use sys::{mounts, ownership};
@@ -55,6 +57,7 @@ pub const MEMORY: &str = "memory";
 pub struct PodDir {
     root: PathBuf,
     images: Images,
+    trees: ImageTrees,
 }
 
 /// A volume that is there.
@@ -75,6 +78,10 @@ pub enum Origin {
     Shared,
     /// The volume is a path of the node.
     Host,
+    /// An image: nothing writes it.
+    Image,
+    /// It has no files: the path is a block device.
+    Device,
 }
 
 impl PodDir {
@@ -82,6 +89,7 @@ impl PodDir {
         PodDir {
             root: data_dir.join(PODS).join(uid),
             images: Images::new(data_dir),
+            trees: ImageTrees::new(data_dir),
         }
     }
 
@@ -187,6 +195,7 @@ impl PodDir {
         let pods = PodDir::all(data_dir)?.len();
         csi::detach_all(data_dir)?;
         remove_with_mounts(&data_dir.join(PODS))?;
+        ImageTrees::new(data_dir).remove_all()?;
         Images::new(data_dir).unmount_all()?;
         Ok(pods)
     }
@@ -195,6 +204,7 @@ impl PodDir {
     pub fn remove_volumes(&self) -> io::Result<()> {
         mounts::detach_below(&self.root)?;
         self.images.release(self.uid())?;
+        self.trees.release(self.uid())?;
         let root = match Dir::open(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             root => root?,
@@ -210,6 +220,7 @@ impl PodDir {
     pub fn remove(&self) -> io::Result<()> {
         mounts::detach_below(&self.root)?;
         self.images.release(self.uid())?;
+        self.trees.release(self.uid())?;
         remove_with_mounts(&self.root)
     }
 
@@ -230,9 +241,16 @@ impl PodDir {
             return Err(failed_mount(message));
         }
         if let Some(found) = claimed::find(volume, sources, &facts.node_name)? {
+            claimed::check_use(pod, &volume.name, found.is_block())?;
             return self.make_backing(pod, &volume.name, found);
         }
+        claimed::check_use(pod, &volume.name, false)?;
         let (path, origin) = match &volume.empty_dir {
+            _ if volume.image.is_some() => {
+                let laid = sources.images.get(&volume.name).cloned();
+                let laid = laid.ok_or_else(|| failed_mount("its image was not pulled".to_owned()));
+                (laid?, Origin::Image)
+            }
             Some(wanted) => {
                 let path = self.make_empty_dir(pod, &volume.name, wanted, facts);
                 (path.map_err(io_failed)?, Origin::Shared)
@@ -245,7 +263,7 @@ impl PodDir {
         Ok(Made {
             path,
             origin,
-            read_only: false,
+            read_only: origin == Origin::Image,
         })
     }
 
@@ -260,10 +278,24 @@ impl PodDir {
                 }
                 (path.clone(), Origin::Shared)
             }
+            Backing::Device(path) => {
+                let real = fs::canonicalize(path).map_err(io_failed)?;
+                let kind = fs::metadata(&real).map_err(io_failed)?.file_type();
+                if !kind.is_block_device() {
+                    let why = format!("path {:?} is not a block device", path.display());
+                    return Err(failed_mount(why));
+                }
+                (real, Origin::Device)
+            }
             Backing::Image(wanted) => {
                 let path = self.images.take(wanted, self.uid()).map_err(io_failed)?;
-                (path, Origin::Shared)
+                let origin = match wanted.is_block {
+                    true => Origin::Device,
+                    false => Origin::Shared,
+                };
+                (path, origin)
             }
+            Backing::Driver(mounted) if mounted.is_block => (mounted.path.clone(), Origin::Device),
             Backing::Driver(mounted) => {
                 if mounted.is_given {
                     self.give_to_group(pod, name, &mounted.path)?;
@@ -280,7 +312,7 @@ impl PodDir {
             }
         };
         let owned = matches!(found.backing, Backing::Directory(_) | Backing::Image(_));
-        if owned && !found.read_only {
+        if owned && !found.read_only && origin != Origin::Device {
             self.give_to_group(pod, name, &path)?;
         }
         Ok(Made {

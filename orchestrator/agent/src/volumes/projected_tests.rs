@@ -38,6 +38,7 @@ fn sources() -> Sources {
         objects: objects.into(),
         claimed: Default::default(),
         mounted: BTreeMap::new(),
+        images: BTreeMap::new(),
         service_env: BTreeMap::new(),
         tokens: Tokens::from([
             (wish("", 3607), Ok(Token("a.b.c".into()))),

@@ -86,12 +86,15 @@ fn open(part: &SubPath) -> io::Result<Option<OwnedFd>> {
     let root = Dir::open(&part.volume.path)?;
     let (root, path) = match part.volume.origin {
         Origin::Written => (current(root)?, &part.path),
-        Origin::Shared => (root, &part.path),
+        Origin::Shared | Origin::Image => (root, &part.path),
+        Origin::Device => return Err(io::Error::other("a device has no parts")),
         Origin::Host => (root.across_mounts(), &part.path),
     };
     match root.place(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        // Nothing is written to an image.
+        Err(error) if part.volume.origin == Origin::Image => Err(error),
         Err(_) if part.volume.origin == Origin::Written => Ok(None),
         Err(_) => {
             let made = root.make_all(path, root.mode()?)?;

@@ -78,6 +78,10 @@ fn images_are_pulled_by_their_tag() {
             pod["spec"]["containers"][0]["imagePullPolicy"], policy,
             "{image}"
         );
+        let volume = json!({"name": "v", "image": {"reference": image}});
+        let pod = defaulted("pods", json!({"spec": {"volumes": [volume]}}));
+        let said = &pod["spec"]["volumes"][0]["image"]["pullPolicy"];
+        assert_eq!(said, policy, "{image}");
     }
 }
 

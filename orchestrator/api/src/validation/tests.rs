@@ -65,6 +65,18 @@ fn mount(mut mount: Value) -> Value {
     }))
 }
 
+/// A pod with a claim and an emptyDir, of which the container has this as a device.
+fn device(name: &str, path: &str) -> Value {
+    let mounts = json!([{"name": "files", "mountPath": "/v"}]);
+    let devices = json!([{"name": name, "devicePath": path}]);
+    pod(json!({
+        "volumes": [{"name": "disk", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "files", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": "i", "volumeMounts": mounts,
+            "volumeDevices": devices}],
+    }))
+}
+
 /// A pod with a volume in which one key has this path.
 fn items(kind: &str, path: &str) -> Value {
     let name = if kind == "secret" {
@@ -117,6 +129,23 @@ fn pods_are_refused_in_the_words_of_kubernetes() {
         (
             container(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]})),
             r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
+        ),
+        (
+            device("other", "/dev/xvda"),
+            r#"spec.containers[0].volumeDevices[0].name: Not found: "other""#,
+        ),
+        (
+            device("disk", "/dev/../x"),
+            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/dev/../x": can not contain backsteps ('..')"#,
+        ),
+        (
+            device("disk", "/v"),
+            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/v": must not already exist as a path in volumeMounts"#,
+        ),
+        (
+            pod(json!({"volumes": [{"name": "v", "image": {}}],
+                "containers": [{"name": "c", "image": "i"}]})),
+            "spec.volumes[0].image.reference: Required value",
         ),
         (
             container(json!({"lifecycle": {"stopSignal": "SIGUSR1"}})),

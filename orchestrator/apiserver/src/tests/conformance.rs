@@ -5,8 +5,7 @@
 //! | conformance test | here |
 //! |---|---|
 //! | AdmissionWebhook should mutate everything except 'skip-me' configmaps | `webhooks`, `match_conditions_narrow_who_is_asked_and_fail_as_the_policy_says` |
-//! | AggregatedDiscovery should support (raw) aggregated discovery … | `discovery`, `everything_is_discovered_in_one_document`; `machinery` |
-//! | CustomResourceFieldSelectors MUST list and watch custom resources … | `custom`, `columns_and_selectable_fields_are_those_of_the_definition` |
+//! | AggregatedDiscovery should support aggregated discovery interface; … raw aggregated discovery endpoint Accept headers | `discovery`, `discovery_is_the_golden_list_and_the_same_in_both_forms` |
 //! | OrderedNamespaceDeletion namespace deletion should delete pod first | `tests/tests/namespaces.rs`, `what_protects_pods_outlives_them` |
 //! | Servers … should support continue listing from the last key … | `lists`, `an_expired_token_is_exchanged_for_one_that_goes_on_with_what_is_there_now` |
 

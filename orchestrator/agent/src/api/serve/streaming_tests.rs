@@ -122,6 +122,7 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         host_pids: false,
         host_ipc: false,
         mounts: Vec::new(),
+        devices: Vec::new(),
         resources: Resources::default(),
         cgroup_parent: None,
         own_users: false,

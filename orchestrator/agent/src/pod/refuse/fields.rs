@@ -161,7 +161,7 @@ const CONTAINER: Rows = &[
     ("terminationMessagePath", Only(mount_points::message_path)),
     ("terminationMessagePolicy", Done("worker::hooks")),
     ("tty", Done("container_spec")),
-    ("volumeDevices", Refused("volumeDevices are not supported")),
+    ("volumeDevices", Done("container_spec")),
     ("volumeMounts", In(VOLUME_MOUNT)),
     ("workingDir", Only(mount_points::working_dir)),
 ];
@@ -274,7 +274,7 @@ const VOLUME: Rows = &[
     ),
     ("glusterfs", Only(checks::volume)),
     ("hostPath", In(HOST_PATH)),
-    ("image", Only(checks::volume)),
+    ("image", Done("worker::image_volumes, volumes::image_trees")),
     ("iscsi", Only(checks::volume)),
     ("name", Only(checks::label)),
     ("nfs", Done("volumes::nfs")),

@@ -97,6 +97,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             tokens,
             claimed: Claimed::new(),
             mounted: BTreeMap::new(),
+            images: BTreeMap::new(),
             service_env: BTreeMap::new(),
         };
         let (dir, pod, facts) = (self.dir.clone(), self.update.pod.clone(), self.facts());
@@ -148,6 +149,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             tokens,
             claimed: self.claimed(pod).await,
             mounted: BTreeMap::new(),
+            images: BTreeMap::new(),
             service_env: service_env?,
         })
     }

@@ -92,7 +92,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     /// What the pod's pull secrets say; those that are not there are named in an event.
-    async fn keyring(&mut self) -> Keyring {
+    pub(super) async fn keyring(&mut self) -> Keyring {
         let mut keyring = Keyring::default();
         let pod = self.update.pod.clone();
         if sources::pull_secrets(&pod).next().is_none() {
@@ -185,7 +185,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 }
 
 /// Pulls with the first credentials that the registry takes; without any if there are none.
-async fn pull_with<R: Runtime>(
+pub(super) async fn pull_with<R: Runtime>(
     runtime: &R,
     image: &str,
     shown: &[Credentials],

@@ -79,6 +79,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let inputs = self.inputs();
         let mut sources = self.sources(pod).await?;
         sources.mounted = self.node.csi.mount(pod, &sources.claimed).await?;
+        sources.images = self.image_volumes(pod).await?;
         let facts = self.facts();
         let volumes = self.make_files(pod, template, attempt, &sources).await?;
         self.note_written(inputs);

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 use bollard::auth::DockerCredentials;
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HostConfig, HostConfigLogConfig,
+    ContainerCreateBody, ContainerUpdateBody, DeviceMapping, HostConfig, HostConfigLogConfig,
     Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
 };
 
 use super::Owner;
 use crate::runtime::credentials::Credentials;
 use crate::runtime::{
-    ContainerSpec, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
+    ContainerSpec, Device, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
 };
 
 pub const CLUSTER: &str = "orchestrator.cluster";
@@ -218,6 +218,7 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
             _ => joined(spec.share_pids),
         },
         mounts: Some(mounts),
+        devices: (!spec.devices.is_empty()).then(|| spec.devices.iter().map(device).collect()),
         memory: positive(spec.resources.memory_bytes),
         // Swap would make a memory limit mean something else.
         memory_swap: positive(spec.resources.memory_bytes),
@@ -241,6 +242,16 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
         readonly_paths: security.unmasked.then(Vec::new),
         log_config: Some(log_config()),
         ..Default::default()
+    }
+}
+
+/// A kubelet's permissions: the device can be made anew, and no other one.
+fn device(device: &Device) -> DeviceMapping {
+    let permissions = if device.read_only { "r" } else { "mrw" };
+    DeviceMapping {
+        path_on_host: Some(device.source.display().to_string()),
+        path_in_container: Some(device.target.clone()),
+        cgroup_permissions: Some(permissions.to_owned()),
     }
 }
 

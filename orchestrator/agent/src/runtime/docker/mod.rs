@@ -368,6 +368,15 @@ impl Runtime for DockerRuntime {
             .ok_or_else(refused)
     }
 
+    fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let path = self.path(&format!("/containers/{id}/export"));
+        // As of a log with a terminal: there are no frames.
+        let parts = hijack::log(self.host.clone(), path, future::ready(Ok(true)));
+        parts
+            .map(|part| part.map(|(Output::Stdout(piece) | Output::Stderr(piece))| piece))
+            .boxed()
+    }
+
     async fn resize_container(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         let body = body::limits(resources);
         let updated = self.docker.update_container(id, body).await;

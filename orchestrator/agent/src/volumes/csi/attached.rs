@@ -37,12 +37,8 @@ impl InUse {
     }
 }
 
-/// Waits until the volume is attached, for as long as that takes; gives what the attacher says of it.
-pub async fn wait(
-    client: &Client,
-    node: &str,
-    wish: &Wish,
-) -> Result<HashMap<String, String>, String> {
+/// Waits until the volume is attached, for as long as that takes.
+pub async fn wait(client: &Client, node: &str, wish: &Wish) -> Result<(), String> {
     let nodes: Api<Node> = Api::all(client.clone());
     let key = wish.key();
     let mut pause = FIRST_LOOK;
@@ -50,11 +46,19 @@ pub async fn wait(
         let found = nodes.get(node).await;
         let found = found.map_err(|error| format!("read the node: {error}"))?;
         if is_there(&found, &key) {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_LOOK);
     }
+}
+
+/// What the attacher says of a volume that is attached.
+pub async fn context(
+    client: &Client,
+    node: &str,
+    wish: &Wish,
+) -> Result<HashMap<String, String>, String> {
     let name = attach::attachment_name(&wish.driver, &wish.handle, node);
     let attachments: Api<VolumeAttachment> = Api::all(client.clone());
     let found = attachments.get(&name).await;

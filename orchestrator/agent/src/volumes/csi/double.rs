@@ -2,22 +2,21 @@
 //! nothing: a target is a directory with the volume's files, so that no right is needed.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use bytes::{Buf, BufMut, Bytes};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::UnixListener;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::Grpc;
+use tonic::{Request, Response, Status};
 
 use super::driver;
 use super::messages::{
@@ -25,12 +24,9 @@ use super::messages::{
     RpcCapability, StageVolume, Topology, UnpublishVolume, UnstageVolume,
 };
 use super::registration;
-use super::rpc::{framed, unframed};
 
 /// What every test's driver is called.
 pub const NAME: &str = "hostpath.example.com";
-
-type Answer = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// The driver. It ends when it is dropped, and takes its sockets along.
 pub struct Double {
@@ -156,27 +152,74 @@ fn serve(socket: &Path, state: Arc<Mutex<State>>) -> AbortOnDropHandle<()> {
 async fn answer(
     state: Arc<Mutex<State>>,
     request: http::Request<Incoming>,
-) -> Result<Answer, hyper::Error> {
+) -> Result<http::Response<tonic::body::Body>, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
+    let answering = tower::service_fn(move |question: Request<Bytes>| {
+        let (state, path) = (state.clone(), path.clone());
+        async move { answered(&state, &path, question.into_inner()).await }
+    });
+    Ok(Grpc::new(Raw).unary(answering, request).await)
+}
+
+async fn answered(
+    state: &Mutex<State>,
+    path: &str,
+    question: Bytes,
+) -> Result<Response<Bytes>, Status> {
     let method = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let body = request.into_body().collect().await?.to_bytes();
-    let question = unframed(body).expect("a message");
     let how = {
-        let mut state = locked(&state);
+        let mut state = locked(state);
         state.asked.push(method.clone());
         state.questions.insert(method.clone(), question.clone());
         state.mischief.get(method.as_str()).copied()
     };
-    match how {
+    let answer = match how {
         Some(Mischief::Hang) => std::future::pending().await,
-        Some(Mischief::Flood(bytes)) => return Ok(said(vec![0; bytes], "0")),
-        Some(Mischief::Fail) => return Ok(said(Vec::new(), "13")),
-        _ => {}
+        Some(Mischief::Flood(bytes)) => Ok(vec![0; bytes]),
+        Some(Mischief::Fail) => return Err(Status::internal("")),
+        _ => act(state, path, question, how),
+    };
+    let failed = |error: io::Error| Status::internal(error.to_string());
+    let answer = answer.map_err(failed)?;
+    Ok(Response::new(answer.into()))
+}
+
+/// Messages as they are on the wire.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
     }
-    Ok(match act(&state, &path, question, how) {
-        Ok(answer) => said(answer, "0"),
-        Err(_) => said(Vec::new(), "13"),
-    })
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
 }
 
 /// Does what is asked.
@@ -250,12 +293,4 @@ fn removed(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
         removed => removed,
     }
-}
-
-fn said(message: Vec<u8>, code: &'static str) -> Answer {
-    let status = HeaderName::from_static("grpc-status");
-    let trailers = HeaderMap::from_iter([(status, HeaderValue::from_static(code))]);
-    let body = Full::new(framed(&message));
-    let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
-    http::Response::new(body.boxed_unsync())
 }

@@ -77,7 +77,10 @@ impl Driver {
         rpc::call(&self.socket, GET_STATS, volume).await
     }
 
-    async fn tell(&self, method: Method, question: &impl prost::Message) -> Result<(), RpcError> {
+    async fn tell<Q>(&self, method: Method, question: &Q) -> Result<(), RpcError>
+    where
+        Q: prost::Message + Clone + 'static,
+    {
         let _: Empty = rpc::call(&self.socket, method, question).await?;
         Ok(())
     }

@@ -22,18 +22,19 @@ use crate::pod::quantity;
 use crate::volumes::claimed::{self, Named};
 use sys::Shutdown;
 
-/// Between two rounds over the node's volumes.
-const ROUND: Duration = Duration::from_secs(60);
+/// Between two rounds over the node's volumes, where nothing else is said.
+pub const ROUND: Duration = Duration::from_secs(60);
 /// What a claim says while its volume is larger than what is on it.
 const RESIZE_PENDING: &str = "FileSystemResizePending";
 
-/// Registers drivers and looks after their volumes, until shutdown.
-pub async fn run(csi: Csi, running: Arc<Running>, shutdown: Shutdown) {
+/// Registers drivers and looks after their volumes once a round, until shutdown.
+pub async fn run(csi: Csi, running: Arc<Running>, round: Duration, shutdown: Shutdown) {
     let registering = tokio::spawn(registration::run(csi.0.clone(), shutdown.clone()));
-    while shutdown.unless(tokio::time::sleep(ROUND)).await.is_some() {
-        for pod in running.pods().into_values() {
-            csi.0.look_after(&pod.pod).await;
-        }
+    while shutdown.unless(tokio::time::sleep(round)).await.is_some() {
+        // A driver that hangs keeps only its own volumes waiting.
+        let pods = running.pods();
+        let all = pods.values().map(|pod| csi.0.look_after(&pod.pod));
+        futures::future::join_all(all).await;
     }
     registering.abort();
 }

@@ -9,7 +9,8 @@
 //!
 //! A driver may hang: what is asked of it runs in a task of the pod's own, for which the worker waits a moment and
 //! comes back. A note is on disk before the first call and until after the last one, so that an agent that starts
-//! anew, or after a reboot, undoes what the one before it began. Steps on one volume are taken one at a time.
+//! anew, or after a reboot, undoes what the one before it began. It says whether the driver was asked in this boot:
+//! a volume for one pod is kept from others only by those. Steps on one volume are taken one at a time.
 
 mod attached;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use crate::api::sources::{Claimed, Mounted};
 use crate::runtime::container_spec::SpecError;
 pub use attached::InUse;
 use driver::Driver;
-pub use keeper::run;
+pub use keeper::{ROUND, run};
 pub use records::Places;
 use sys::mounts;
 use wish::Wish;

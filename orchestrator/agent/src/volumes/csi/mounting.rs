@@ -28,6 +28,8 @@ use crate::pod::worker::ask_for_token;
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 /// Of directories that only root and drivers enter.
 const MODE: u32 = 0o750;
+/// Why a driver is not told again of a volume.
+const LET_GO: &str = "the volume is let go";
 
 impl Inner {
     pub(super) async fn mount_all(
@@ -62,17 +64,31 @@ impl Inner {
             return Err(why);
         }
         let offers = driver.offers().await.map_err(|error| error.to_string())?;
-        let mut note = self.note(pod, wish, &manners, &offers)?;
+        let mut note = match self.known(pod, wish)? {
+            Some(note) => note,
+            None if again => return Err(LET_GO.to_owned()),
+            None => self.new_note(pod, wish, &manners, &offers)?,
+        };
         if note.boot.is_empty() || again {
-            let published = match note.attached.as_deref().filter(|_| !again) {
+            let published = match &note.attached {
                 None => HashMap::new(),
                 Some(key) => {
-                    self.in_use.add(key);
-                    attached::wait(&self.client, &self.node, wish).await?
+                    if !again {
+                        self.in_use.add(key);
+                        attached::wait(&self.client, &self.node, wish).await?;
+                    }
+                    attached::context(&self.client, &self.node, wish).await?
                 }
             };
             let _turn = turn.lock().await;
+            // Whoever lets go has the turn too.
+            if again && self.known(pod, wish)?.is_none() {
+                return Err(LET_GO.to_owned());
+            }
             self.check_alone(wish, &note)?;
+            let failed = |error| format!("note the volume: {error}");
+            note.begun.clone_from(&self.boot);
+            self.places.write(&note).map_err(failed)?;
             let group = self.driver_group(pod, &offers)?;
             let how = wish.capability(&offers, group);
             if note.staging.is_some() && !again && !self.is_staged(&note) {
@@ -81,9 +97,7 @@ impl Inner {
             self.publish(&driver, (pod, wish), &note, (&published, how, &manners))
                 .await?;
             note.boot.clone_from(&self.boot);
-            self.places
-                .write(&note)
-                .map_err(|error| format!("note the volume: {error}"))?;
+            self.places.write(&note).map_err(failed)?;
         }
         check(&note.target, wish.is_block)?;
         keeper::grow(self, pod, wish, (&driver, &offers, &note)).await;
@@ -95,8 +109,20 @@ impl Inner {
         })
     }
 
-    /// What is known of the volume from before; else a new note, which is on disk from now on.
-    fn note(
+    /// What is known of the volume from before.
+    fn known(&self, pod: &Pod, wish: &Wish) -> Result<Option<Note>, String> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let notes = self.places.of_pod(uid);
+        let notes = notes.map_err(|error| format!("read the pod's notes: {error}"))?;
+        let mut known = notes.into_iter().find(|note| note.volume == wish.volume);
+        if let Some(note) = known.as_mut().filter(|note| note.boot != self.boot) {
+            note.boot.clear();
+        }
+        Ok(known)
+    }
+
+    /// A note that is on disk from now on.
+    fn new_note(
         &self,
         pod: &Pod,
         wish: &Wish,
@@ -105,14 +131,6 @@ impl Inner {
     ) -> Result<Note, String> {
         let failed = |error: std::io::Error| format!("note the volume: {error}");
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let notes = self.places.of_pod(&uid).map_err(failed)?;
-        let known = notes.into_iter().find(|note| note.volume == wish.volume);
-        if let Some(mut note) = known {
-            if note.boot != self.boot {
-                note.boot.clear();
-            }
-            return Ok(note);
-        }
         let stages = offers.contains(&STAGES) && !wish.is_inline;
         let note = Note {
             target: self.places.target(wish, &uid),
@@ -121,6 +139,7 @@ impl Inner {
             driver: wish.driver.clone(),
             handle: wish.handle.clone(),
             staging: stages.then(|| self.places.staging(wish)),
+            begun: String::new(),
             boot: String::new(),
             attached: (manners.attaches && !wish.is_inline).then(|| wish.key()),
         };
@@ -128,14 +147,16 @@ impl Inner {
         Ok(note)
     }
 
-    /// A volume for one pod is not another pod's at the same time (KEP-2485).
+    /// A volume for one pod is not another pod's at the same time (KEP-2485). A pod for which the driver was not
+    /// asked in this boot has no volume yet, so that of two pods that wait one gets it. The volume's turn is held.
     fn check_alone(&self, wish: &Wish, note: &Note) -> Result<(), String> {
         if !wish.modes.iter().any(|mode| mode == "ReadWriteOncePod") {
             return Ok(());
         }
         let all = self.places.all().map_err(|error| error.to_string())?;
         let same = |other: &&Note| {
-            (&other.driver, &other.handle) == (&note.driver, &note.handle) && other.uid != note.uid
+            let is_same = (&other.driver, &other.handle) == (&note.driver, &note.handle);
+            is_same && other.uid != note.uid && other.is_begun(&self.boot)
         };
         match all.iter().find(same) {
             None => Ok(()),

@@ -52,10 +52,20 @@ pub struct Note {
     pub target: PathBuf,
     /// Where it is staged, if the driver stages.
     pub staging: Option<PathBuf>,
+    /// The machine's boot in which the driver was first asked for it; empty before.
+    #[serde(default)]
+    pub begun: String,
     /// The machine's boot in which it was published; empty while it is not.
     pub boot: String,
     /// The volume must be attached: its name in the node's status.
     pub attached: Option<String>,
+}
+
+impl Note {
+    /// Whether the driver may have something of it mounted: mounts do not outlive the machine's boot.
+    pub fn is_begun(&self, boot: &str) -> bool {
+        self.begun == boot || self.boot == boot
+    }
 }
 
 impl Places {

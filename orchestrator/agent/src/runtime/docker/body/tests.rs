@@ -150,6 +150,25 @@ fn a_private_mount_leaves_the_propagation_to_the_engine_which_knows_its_own_root
 }
 
 #[test]
+fn a_device_is_the_containers_alone_and_is_written_only_if_it_may_be() {
+    let asked = |read_only: bool| {
+        let made = device(&Device {
+            source: "/dev/loop7".into(),
+            target: "/dev/xvda".to_owned(),
+            read_only,
+        });
+        [
+            made.path_on_host,
+            made.path_in_container,
+            made.cgroup_permissions,
+        ]
+        .map(Option::unwrap)
+    };
+    assert_eq!(asked(false), ["/dev/loop7", "/dev/xvda", "mrw"]);
+    assert_eq!(asked(true), ["/dev/loop7", "/dev/xvda", "r"]);
+}
+
+#[test]
 fn a_sandbox_has_the_host_name_that_its_pod_asks_for() {
     let named = |spec: Value| sandbox(spec).hostname.expect("a name");
     assert_eq!(named(json!({"containers": []})), "web");

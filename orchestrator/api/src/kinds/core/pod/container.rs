@@ -10,7 +10,7 @@ use crate::validation::{At, Errors, names, resources};
 
 /// What the containers of one pod share.
 pub struct Context<'a> {
-    pub volumes: &'a BTreeSet<&'a str>,
+    pub volumes: &'a volume::Names<'a>,
     pub host_network: bool,
     /// Users of the pod are users of the node.
     pub host_users: bool,
@@ -106,6 +106,7 @@ pub fn one(container: &At<'_>, context: &Context<'_>, is_init: bool, errors: &mu
     environment(&container.field("env"), errors);
     environment_from(&container.field("envFrom"), errors);
     volume::mounts(container, context.volumes, errors);
+    volume::devices(container, context.volumes, errors);
     security::of_container(container, context.host_users, errors);
     resources(&container.field("resources"), errors);
     let policy = container.field("restartPolicy");

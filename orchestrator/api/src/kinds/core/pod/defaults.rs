@@ -154,6 +154,10 @@ fn volume(volume: &mut Value) {
             set(source, "defaultMode", || FILE_MODE.into());
         }
     }
+    if let Some(image) = volume.get_mut("image").filter(|it| it.is_object()) {
+        let policy = pull_policy(image["reference"].as_str().unwrap_or_default());
+        set(image, "pullPolicy", || policy.into());
+    }
     if let Some(path) = volume.get_mut("hostPath").filter(|p| p["type"].is_null()) {
         path["type"] = "".into();
     }

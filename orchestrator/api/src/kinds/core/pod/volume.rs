@@ -1,6 +1,6 @@
 //! Volumes of pods, and where containers mount them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::quantity::Quantity;
 use crate::validation::{At, Errors, names};
@@ -11,15 +11,19 @@ const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive"
 const MIN_TOKEN_SECONDS: i64 = 600;
 
 /// The sources of a volume that hold references which must be named.
-const NAMED_SOURCES: [(&str, &str); 3] = [
+const NAMED_SOURCES: [(&str, &str); 4] = [
     ("secret", "secretName"),
     ("configMap", "name"),
     ("persistentVolumeClaim", "claimName"),
+    ("image", "reference"),
 ];
 
+/// The names of a pod's volumes, and whether each is a claim.
+pub type Names<'a> = BTreeMap<&'a str, bool>;
+
 /// Checks volumes and gives their names.
-pub fn volumes<'a>(volumes: &At<'a>, errors: &mut Errors) -> BTreeSet<&'a str> {
-    let mut seen = BTreeSet::new();
+pub fn volumes<'a>(volumes: &At<'a>, errors: &mut Errors) -> Names<'a> {
+    let mut seen = Names::new();
     let list = volumes.value.as_array().into_iter().flatten();
     for (volume, value) in volumes.items().zip(list) {
         let name = volume.field("name");
@@ -27,7 +31,10 @@ pub fn volumes<'a>(volumes: &At<'a>, errors: &mut Errors) -> BTreeSet<&'a str> {
             errors.required(&name, "");
         } else {
             errors.check(&name, names::label(name.text()));
-            if !seen.insert(value["name"].as_str().unwrap_or_default()) {
+            let claims = ["persistentVolumeClaim", "ephemeral"];
+            let is_claim = claims.iter().any(|it| !volume.field(it).is_null());
+            let name_text = value["name"].as_str().unwrap_or_default();
+            if seen.insert(name_text, is_claim).is_some() {
                 errors.duplicate(&name);
             }
         }
@@ -37,7 +44,7 @@ pub fn volumes<'a>(volumes: &At<'a>, errors: &mut Errors) -> BTreeSet<&'a str> {
 }
 
 /// Where the volumes of these names are mounted in one container.
-pub fn mounts(container: &At<'_>, volumes: &BTreeSet<&str>, errors: &mut Errors) {
+pub fn mounts(container: &At<'_>, volumes: &Names<'_>, errors: &mut Errors) {
     let mounts = container.field("volumeMounts");
     let context = container.field("securityContext");
     let privileged = context.field("privileged").is_true();
@@ -46,7 +53,7 @@ pub fn mounts(container: &At<'_>, volumes: &BTreeSet<&str>, errors: &mut Errors)
         let name = mount.field("name");
         if name.is_empty() {
             errors.required(&name, "");
-        } else if !volumes.contains(name.text()) {
+        } else if !volumes.contains_key(name.text()) {
             errors.not_found(&name);
         }
         let path = mount.field("mountPath");
@@ -73,6 +80,49 @@ pub fn mounts(container: &At<'_>, volumes: &BTreeSet<&str>, errors: &mut Errors)
             );
         }
         recursive_read_only(&mount, errors);
+    }
+}
+
+/// The volumes that a container has as devices (`ValidateVolumeDevices` of Kubernetes).
+pub fn devices(container: &At<'_>, volumes: &Names<'_>, errors: &mut Errors) {
+    let list = container.field("volumeMounts");
+    let mounted = |field: &str| -> BTreeSet<String> {
+        let all = list
+            .items()
+            .map(|mount| mount.field(field).text().to_owned());
+        all.filter(|text| !text.is_empty()).collect()
+    };
+    let (names, paths) = (mounted("name"), mounted("mountPath"));
+    let (mut seen_names, mut seen_paths) = (BTreeSet::new(), BTreeSet::new());
+    for device in container.field("volumeDevices").items() {
+        let (name, path) = (device.field("name"), device.field("devicePath"));
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else if !seen_names.insert(name.text().to_owned()) {
+            errors.invalid(&name, "must be unique");
+        }
+        match volumes.get(name.text()) {
+            Some(true) => {}
+            Some(false) => errors.invalid(
+                &name,
+                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block \
+                 mode",
+            ),
+            None => errors.not_found(&name),
+        }
+        if path.is_empty() {
+            errors.required(&path, "");
+        } else if climbs(path.text()) {
+            errors.invalid(&path, "can not contain backsteps ('..')");
+        } else if !seen_paths.insert(path.text().to_owned()) {
+            errors.invalid(&path, "must be unique");
+        }
+        if names.contains(name.text()) {
+            errors.invalid(&name, "must not already exist in volumeMounts");
+        }
+        if paths.contains(path.text()) {
+            errors.invalid(&path, "must not already exist as a path in volumeMounts");
+        }
     }
 }
 
@@ -145,6 +195,13 @@ fn source(volume: &At<'_>, errors: &mut Errors) {
     let host = volume.field("hostPath");
     if !host.is_null() {
         host_path(&host, errors);
+    }
+    let image = volume.field("image");
+    if !image.is_null() {
+        errors.one_of(
+            &image.field("pullPolicy"),
+            &["Always", "IfNotPresent", "Never"],
+        );
     }
     let empty = volume.field("emptyDir");
     let limit = empty.field("sizeLimit");
