@@ -6,6 +6,7 @@ pub mod capture;
 pub mod clients;
 pub mod cluster;
 pub mod control_plane;
+pub mod csi;
 pub mod fuzz;
 pub mod hollow;
 pub mod http_load;
