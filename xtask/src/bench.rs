@@ -15,7 +15,7 @@ pub enum Bench {
     Start,
     /// The datapath beside its rivals
     Datapath,
-    /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
+    /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods; --cost: audit, encryption
     Api,
     /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
     Scheduler,
@@ -79,7 +79,7 @@ fn libraries_of_unbound() -> Result<PathBuf> {
 fn for_api(arguments: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| arguments.iter().any(|it| it.starts_with(name));
     let mut more = vec![format!("--stamp={}", conformance::stamp()?)];
-    if !has("--large") && !has("--kubeconfig") && !has("--apiserver") {
+    if !has("--large") && !has("--cost") && !has("--kubeconfig") && !has("--apiserver") {
         packages::ensure(packages::FOR_CONFORMANCE)?;
         let built = conformance::ensure_built(&Progress::new())?;
         let etcd = packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;

@@ -68,6 +68,7 @@ pub(crate) fn all() -> Vec<Resource> {
         policy::pod_disruption_budget::resource(),
         scheduling::priority_class::resource(),
         certificates::certificate_signing_request::resource(),
+        certificates::trust_bundle::resource(),
         networking::ingress::resource(),
         networking::ingress_class::resource(),
         networking::ip_address::resource(),

@@ -151,6 +151,8 @@ pub enum Behaviour {
     Definition,
     /// Says who asks; approved, it is signed.
     CertificateRequest,
+    /// Vouches for authorities in a signer's name.
+    TrustBundle,
     /// Rules of what may be done; nobody writes any that they do not have.
     Role,
     /// Gives a role to somebody; nobody gives one that says more than they have.

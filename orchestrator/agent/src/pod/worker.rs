@@ -15,6 +15,7 @@ mod report;
 mod resources;
 mod start;
 mod tokens;
+mod trust_bundles;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +216,7 @@ struct Worker<R, N> {
     /// The links to logs that there are.
     log_links: Links,
     tokens: tokens::Tokens,
+    trust_bundles: trust_bundles::Held,
     /// What was read of the pod's claims.
     claimed: Claimed,
     /// Measures the volumes that have a limit.
@@ -273,6 +275,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             wanted,
             log_links: Links::default(),
             tokens: tokens::Tokens::default(),
+            trust_bundles: trust_bundles::Held::default(),
             claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),

@@ -24,6 +24,8 @@ mod csi_volumes;
 mod death;
 #[path = "worker_server_tests.rs"]
 mod server;
+#[path = "worker_silence_tests.rs"]
+mod silence;
 #[path = "worker_start_tests.rs"]
 mod start;
 

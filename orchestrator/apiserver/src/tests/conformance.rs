@@ -13,13 +13,13 @@ use super::watches::Watcher;
 use super::*;
 
 /// A resource whose objects answer to every verb.
-struct Operations {
-    group_version: &'static str,
-    plural: &'static str,
+pub(super) struct Operations {
+    pub group_version: &'static str,
+    pub plural: &'static str,
     /// An object without a name.
-    sample: Value,
+    pub sample: Value,
     /// What is written to the status, where there is one.
-    status: Option<Value>,
+    pub status: Option<Value>,
 }
 
 impl Operations {
@@ -34,7 +34,7 @@ impl Operations {
     }
 
     /// Discovery, create, get, list, watch, patch, update, status, delete and delete of a collection.
-    async fn are_supported(self) {
+    pub async fn are_supported(self) {
         let cluster = Cluster::start().await;
         self.are_discovered(&cluster).await;
         let path = self.path();

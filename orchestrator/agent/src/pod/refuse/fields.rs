@@ -338,11 +338,19 @@ const PROJECTED: Rows = &[
 ];
 
 const PROJECTION: Rows = &[
-    ("clusterTrustBundle", Only(checks::volume)),
+    ("clusterTrustBundle", In(TRUST_BUNDLE)),
     ("configMap", In(PROJECTED_CONFIG_MAP)),
     ("downwardAPI", In(PROJECTED_DOWNWARD_API)),
     ("secret", In(PROJECTED_CONFIG_MAP)),
     ("serviceAccountToken", In(TOKEN)),
+];
+
+const TRUST_BUNDLE: Rows = &[
+    ("labelSelector", Done("worker::trust_bundles")),
+    ("name", Done("worker::trust_bundles")),
+    ("optional", Done("volumes")),
+    ("path", Only(checks::inner_path)),
+    ("signerName", Done("worker::trust_bundles")),
 ];
 
 const TOKEN: Rows = &[
