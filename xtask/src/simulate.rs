@@ -83,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = command::cargo();
     cargo.args(["test", "--package", "tests", "--test", name, "--no-run"]);
-    cargo.arg("--message-format=json");
+    cargo.args(["--profile", "sim", "--message-format=json"]);
     let messages = command::output(&mut cargo)?;
     let messages = messages
         .lines()

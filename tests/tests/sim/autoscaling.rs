@@ -47,9 +47,9 @@ fn an_autoscaler_keeps_its_bounds_and_ends_where_the_load_wants_it() {
         must(cluster.api.create(Kind::DEPLOYMENT, deployment("web", 3)));
         must(cluster.api.create(Kind::AUTOSCALER, autoscaler()));
         set_load(&mut cluster, 150);
-        for _ in 0..40 {
-            cluster.chaos(40, FAULTS);
-            cluster.api.now += SignedDuration::from_secs(10);
+        for _ in 0..20 {
+            cluster.elapse(20);
+            cluster.chaos(100, FAULTS);
             interfere(&mut cluster, &mut user);
             let replicas = replicas(&cluster);
             assert!(

@@ -92,3 +92,56 @@ fn evictions_never_leave_fewer_pods_than_their_budget_says() {
         assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
     }
 }
+
+fn is_over(job: &&Value) -> bool {
+    let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+    let mut conditions = conditions.filter(|it| it["status"] == "True");
+    conditions.any(|it| it["type"] == "Complete" || it["type"] == "Failed")
+}
+
+#[test]
+fn a_finished_job_goes_with_its_pods_when_its_time_is_over_and_not_before() {
+    const TTL: i64 = 100;
+    for seed in seeds(10) {
+        let mut cluster = Cluster::new(seed, 2);
+        let spec = json!({"completions": 2, "ttlSecondsAfterFinished": TTL});
+        must(cluster.api.create(Kind::JOB, job("short", spec)));
+        must(
+            cluster
+                .api
+                .create(Kind::JOB, job("kept", json!({"completions": 1}))),
+        );
+        let mut finished = None;
+        for _ in 0..60 {
+            cluster.elapse(5);
+            cluster.chaos(60, FAULTS);
+            let found = cluster.api.get(Kind::JOB, NAMESPACE, "short");
+            let over = found
+                .filter(is_over)
+                .map(|it| it["status"]["completionTime"].clone());
+            finished = finished.or(over);
+            let goes = found.is_none_or(api::meta::is_terminating);
+            if goes {
+                let at = finished
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .expect("it was over");
+                let at: jiff::Timestamp = at.parse().expect("a time");
+                let age = at.duration_until(cluster.api.now).as_secs();
+                assert!(age >= TTL, "seed {seed}: it went after {age} s");
+                break;
+            }
+        }
+        cluster.settle();
+        assert!(
+            cluster.api.get(Kind::JOB, NAMESPACE, "short").is_none(),
+            "seed {seed}"
+        );
+        assert!(
+            cluster.api.get(Kind::JOB, NAMESPACE, "kept").is_some(),
+            "seed {seed}"
+        );
+        let problems = check::problems(&cluster.api);
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+    }
+}

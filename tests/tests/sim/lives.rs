@@ -28,10 +28,10 @@ fn job() -> Value {
 }
 
 fn manifest(image: usize) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: static}},\
-          spec: {{containers: [{{name: main, image: \"image:{image}\"}}]}}}}"
-    )
+    let main = json!({"name": "main", "image": format!("image:{image}")});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static"},
+        "spec": {"containers": [main]}});
+    pod.to_string()
 }
 
 /// How often a container of a pod was started again, as the API said it: never less than before.
