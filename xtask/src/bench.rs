@@ -19,6 +19,8 @@ pub enum Bench {
     Api,
     /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
     Scheduler,
+    /// Thousands of hollow nodes on one server; --nodes=N --pods=N --services=N make it smaller
+    Scale,
     /// The cluster's DNS beside Debian's unbound
     Dns,
     /// What clients that attack the API server cost those that use it
@@ -32,6 +34,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     let mut arguments = arguments.to_vec();
     match bench {
         Bench::Api => arguments.extend(for_api(&arguments)?),
+        Bench::Scale => arguments.push(format!("--stamp={}", conformance::stamp()?)),
         Bench::Scheduler => {
             packages::ensure(packages::FOR_CONFORMANCE)?;
             let built = conformance::ensure_built(&Progress::new())?;
@@ -46,6 +49,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     }
     let program = match bench {
         Bench::Api => "api-bench",
+        Bench::Scale => "scale-bench",
         Bench::Scheduler => "scheduler-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",

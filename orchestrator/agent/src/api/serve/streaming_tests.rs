@@ -133,6 +133,8 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         mounts: Vec::new(),
         devices: Vec::new(),
         resources: Resources::default(),
+        cgroup_parent: None,
+        own_users: false,
         security: Security::default(),
         handler: None,
         sysctls: std::collections::BTreeMap::new(),

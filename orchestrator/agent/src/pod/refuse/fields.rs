@@ -66,10 +66,7 @@ pub const POD_SPEC: Rows = &[
         "resourceClaims",
         Refused("resource claims are not supported"),
     ),
-    (
-        "resources",
-        Refused("resources of a pod as a whole are not supported"),
-    ),
+    ("resources", Whole(checks::whole, RESOURCES)),
     ("restartPolicy", Done("shape::policy")),
     ("runtimeClassName", Done("worker::execute::handler")),
     ("schedulerName", Done("scheduler::pod")),
