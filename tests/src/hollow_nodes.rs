@@ -204,6 +204,7 @@ fn parts(
         logs_dir: applicant.data_dir.join("log"),
         netns: PathBuf::from("/proc/self/ns/net"),
         capacity: CAPACITY,
+        allocatable: beat.facts.allocatable(),
         allocations: Arc::default(),
         abilities: Default::default(),
         dns: Default::default(),
