@@ -165,10 +165,8 @@ fn parts(
     };
     let in_use = csi::restored(&places);
     let running: Arc<Running> = Arc::default();
-    let (addrs, health) = (
-        watch::Sender::new(applicant.node_ips),
-        watch::Sender::default(),
-    );
+    let addrs = watch::Sender::new(applicant.node_ips);
+    let health = watch::Sender::default();
     let listed = watch::Sender::new(None);
     let beat = Beat {
         client: client.clone(),

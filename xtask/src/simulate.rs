@@ -47,7 +47,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let path = workspace().join(RECORD);
     let mut runs = read(&std::fs::read_to_string(&path).unwrap_or_default())?;
     let program = build("sim")?;
-    let (commit, date) = (commit(RECORD)?, command::run("date", ["+%F"])?.trim().to_owned());
+    let (commit, date) = (
+        commit(RECORD)?,
+        command::run("date", ["+%F"])?.trim().to_owned(),
+    );
     let end = Instant::now() + Duration::from_secs(arguments.minutes * 60);
     let mut from = arguments.from.unwrap_or_else(|| next(&runs));
     while from < arguments.seeds && Instant::now() < end {
