@@ -34,6 +34,7 @@ use crate::served::Served;
 /// All that are resources, in the order of discovery.
 pub(crate) fn all() -> Vec<Resource> {
     vec![
+        core::binding::resource(),
         core::component_status::resource(),
         core::config_map::resource(),
         core::endpoints::resource(),

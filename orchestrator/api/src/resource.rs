@@ -159,6 +159,8 @@ pub enum Behaviour {
     RoleBinding,
     /// A question that is answered and not kept.
     Review(Question),
+    /// Gives the pod of its name to a node, and is not kept.
+    Binding,
     /// Made when it is asked for.
     ComponentStatus,
 }
