@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use agent::api::client::{self, Multiplexed};
@@ -36,6 +36,9 @@ use anyhow::{Context as _, Result};
 use datapath::{Addrs, HostPort};
 use http::Request;
 use http_body_util::BodyExt as _;
+use ipnetwork::IpNetwork;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use serde_json::Value;
 use sys::Shutdown;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -113,11 +116,16 @@ async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result
     let member = watch::Sender::new(membership);
     let own = Multiplexed(false);
     let client = client::start(&applicant.servers, member.subscribe(), own, &shutdown)?;
-    let (node, beat) = parts(&applicant, number, client, &member);
+    let (node, beat) = parts(&applicant, client, &member);
     for path in FOLLOWED {
         let (client, stop) = (node.client.clone(), shutdown.clone());
         tokio::spawn(async move { stop.unless(follow(client, path)).await });
     }
+    let (of_node, stop) = (node.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let learns = of_node.network.learn(&of_node.client, &of_node.name);
+        stop.unless(learns).await
+    });
     let stop = shutdown.clone();
     tokio::spawn(async move {
         // The heartbeat ends with those who tell it something.
@@ -154,7 +162,6 @@ impl Beat {
 
 fn parts(
     applicant: &Applicant,
-    number: usize,
     client: kube::Client,
     member: &watch::Sender<join::Membership>,
 ) -> (Arc<NodeContext<FakeRuntime, HollowNetwork>>, Beat) {
@@ -208,7 +215,7 @@ fn parts(
         dns: Default::default(),
         runtime: Arc::new(runtime),
         image_roots: image_root::Known::default(),
-        network: HollowNetwork::of(number),
+        network: HollowNetwork::default(),
         recorder: recorder.clone(),
         nodes,
         csi: Csi::new(&name, client.clone(), recorder, places, in_use),
@@ -247,20 +254,27 @@ async fn follow_once(client: &kube::Client, path: &str) -> Result<()> {
 }
 
 /// A network in memory: it only gives addresses.
+#[derive(Default)]
 struct HollowNetwork {
-    /// The addresses of a /24, which are not the node's real pod CIDR.
-    base: u32,
+    /// The first address of the node's range, once that is known.
+    base: OnceLock<u32>,
     next: AtomicU32,
     given: Mutex<BTreeMap<String, Addrs>>,
 }
 
 impl HollowNetwork {
-    fn of(number: usize) -> Self {
-        let number = u32::try_from(number).unwrap_or_default();
-        Self {
-            base: u32::from(Ipv4Addr::new(10, 0, 0, 0)) + (number << 8),
-            next: AtomicU32::new(0),
-            given: Mutex::default(),
+    /// Waits until the node has a range.
+    async fn learn(&self, client: &kube::Client, name: &str) {
+        let nodes: Api<Node> = Api::all(client.clone());
+        while self.base.get().is_none() {
+            let node = nodes.get(name).await.ok();
+            let range = node.and_then(|node| node.spec?.pod_cidr);
+            let range = range.and_then(|it| it.parse::<IpNetwork>().ok());
+            if let Some(IpAddr::V4(first)) = range.map(|it| it.network()) {
+                self.base.get_or_init(|| u32::from(first));
+            } else {
+                tokio::time::sleep(WATCH_PAUSE).await;
+            }
         }
     }
 
@@ -271,9 +285,11 @@ impl HollowNetwork {
 
 impl PodNetwork for HollowNetwork {
     fn allocate(&self, uid: &str) -> Result<Addrs, WiringError> {
+        let unknown = || WiringError::Datapath("the node has no range yet".to_owned());
+        let base = self.base.get().ok_or_else(unknown)?;
         let next = || {
             let number = self.next.fetch_add(1, Ordering::Relaxed) % 250;
-            IpAddr::from(Ipv4Addr::from(self.base + 2 + number)).into()
+            IpAddr::from(Ipv4Addr::from(base + 2 + number)).into()
         };
         Ok(*self.given().entry(uid.to_owned()).or_insert_with(next))
     }

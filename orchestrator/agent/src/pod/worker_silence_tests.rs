@@ -71,7 +71,11 @@ fn failures() -> Vec<(&'static str, Value, &'static str)> {
             json!("r.example/of-another:1"),
             "ErrImagePull",
         ),
-        ("/containers/0/image", json!("fails:1"), "RunContainerError"),
+        (
+            "/containers/0/image",
+            json!("fails:1"),
+            "ContainerCannotRun",
+        ),
     ]
 }
 

@@ -30,6 +30,8 @@ const ALLOWED: &[&str] = &[
     "create selfsubjectrulesreviews other",
     "create selfsubjectrulesreviews own",
     "delete pods own",
+    "get clustertrustbundles other",
+    "get clustertrustbundles own",
     "get configmaps own",
     "get csidrivers other",
     "get csidrivers own",
@@ -40,7 +42,6 @@ const ALLOWED: &[&str] = &[
     "get nodes other",
     "get nodes own",
     "get nodes/status own",
-    // None is there: the node hears so.
     "get persistentvolumes other",
     "get persistentvolumes own",
     "get pods own",
@@ -51,6 +52,9 @@ const ALLOWED: &[&str] = &[
     "get serviceaccounts own",
     "get services other",
     "get services own",
+    "list clustertrustbundles all",
+    "list clustertrustbundles other",
+    "list clustertrustbundles own",
     "list configmaps own",
     "list endpointslices all",
     "list endpointslices everywhere",
@@ -68,8 +72,8 @@ const ALLOWED: &[&str] = &[
     "list services everywhere",
     "list services other",
     "list services own",
-    "patch events own",
     "patch csinodes own",
+    "patch events own",
     "patch leases own",
     "patch nodes own",
     "patch nodes/status own",
@@ -79,6 +83,9 @@ const ALLOWED: &[&str] = &[
     "update nodes own",
     "update nodes/status own",
     "update pods/status own",
+    "watch clustertrustbundles all",
+    "watch clustertrustbundles other",
+    "watch clustertrustbundles own",
     "watch configmaps own",
     "watch endpointslices all",
     "watch endpointslices everywhere",
@@ -96,6 +103,7 @@ const ALLOWED: &[&str] = &[
     "watch services everywhere",
     "watch services other",
     "watch services own",
+    // None is there: the node hears so.
 ];
 
 fn node(name: &str) -> User {
