@@ -183,6 +183,9 @@ impl Controllers {
             }
             Action::Delete(delete) => self.delete(api, delete, heard),
             Action::Empty { kind, namespace } => {
+                if kind != Kind::POD && !api.keys(Kind::POD, &namespace).is_empty() {
+                    return Ok(());
+                }
                 for key in api.keys(kind, &namespace) {
                     api.delete(kind, &key, &json!({}))?;
                 }
