@@ -18,13 +18,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use mutate::Mutator;
+use nix::time::{ClockId, clock_gettime};
 use random::Random;
 
 /// What an input may take: so much for each of its bytes …
 const BYTES_PER_BYTE: u64 = 400;
 /// … and so much on top, for tables that the first call fills.
 const BYTES_ANYWAY: u64 = 16 * 1024 * 1024;
-/// One input may take that long; a build without optimisation is slow.
+/// One input may take that much of a core; a build without optimisation is slow.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Inputs that led somewhere new and are mutated on.
 const MAX_SEEDS: usize = 2_000;
@@ -51,6 +52,7 @@ pub struct Seen {
     pub accepted: u64,
     /// The most memory that one input took, in bytes.
     pub most_bytes: u64,
+    /// The most of a core that one input took.
     pub slowest: Duration,
 }
 
@@ -121,9 +123,10 @@ fn check(parser: &Parser, input: &[u8], seen: &mut Seen) -> Result<bool, Box<Fin
     Ok(accepted)
 }
 
-/// Whether the parser took the input, the memory at its height and the time.
+/// Whether the parser took the input, the memory at its height and the time of this thread: what a busy
+/// machine adds is not the parser's.
 fn one(parser: &Parser, input: &[u8]) -> Result<(bool, u64, Duration), String> {
-    let began = Instant::now();
+    let began = thread_time();
     let mut accepted = false;
     let parse = || {
         allocation_counter::measure(|| {
@@ -131,13 +134,22 @@ fn one(parser: &Parser, input: &[u8]) -> Result<(bool, u64, Duration), String> {
         })
     };
     match panic::catch_unwind(AssertUnwindSafe(parse)) {
-        Ok(memory) => Ok((accepted, memory.bytes_max, began.elapsed())),
+        Ok(memory) => {
+            let took = thread_time().saturating_sub(began);
+            Ok((accepted, memory.bytes_max, took))
+        }
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             Err(format!("a panic: {}", text.unwrap_or_default()))
         }
     }
+}
+
+/// What this thread has had of the cores.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::apply::{self, Writer};
+use api::custom::Kind;
 use api::jwt::Unverified;
 use api::kinds::batch::schedule;
 use api::kinds::certificates::request::Request;
@@ -50,12 +51,43 @@ pub const PARSERS: &[Parser] = &[
     parser("pattern", Form::Pattern, pattern),
     parser("custom-schema", Form::Schema, custom_schema),
     parser("cel", Form::Rule, rule),
+    parser("custom-kind", Form::Definition, custom_kind),
+    parser("printer-column", Form::JsonPath, printer_column),
+    parser("scalar", Form::Scalar, scalar),
     parser("spdy", Form::Spdy, streams::fuzzing::spdy),
     parser("websocket", Form::WebSocket, streams::fuzzing::websocket),
     parser("certificate-request", Form::Request, certificate_request),
     parser("jwt", Form::Token, token),
     parser("request-path", Form::Path, apiserver::fuzzing::path),
     parser("accept", Form::Accept, apiserver::fuzzing::accept),
+    parser(
+        "list-options",
+        Form::ListOptions,
+        apiserver::fuzzing::list_options,
+    ),
+    parser(
+        "continue-token",
+        Form::Continue,
+        apiserver::fuzzing::continue_token,
+    ),
+    parser(
+        "impersonation",
+        Form::Impersonation,
+        apiserver::fuzzing::impersonation,
+    ),
+    parser(
+        "audit-policy",
+        Form::AuditPolicy,
+        apiserver::fuzzing::audit_policy,
+    ),
+    parser(
+        "webhook-answer",
+        Form::WebhookAnswer,
+        apiserver::fuzzing::webhook_answer,
+    ),
+    parser("openapi", Form::OpenApi, apiserver::fuzzing::openapi),
+    parser("key-set", Form::KeySet, apiserver::fuzzing::key_set),
+    parser("proxied-page", Form::Page, apiserver::fuzzing::page),
     parser(
         "log-options",
         Form::LogOptions,
@@ -267,6 +299,103 @@ fn custom_schema(input: &[u8]) -> bool {
         let _ = schema.validate(object, Some(&value), Part::Whole);
     }
     true
+}
+
+/// A CustomResourceDefinition as it is created, the kinds that it makes, and an object of each.
+fn custom_kind(input: &[u8]) -> bool {
+    let definitions = api::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let Some(Ok(decoded)) =
+        definitions.map(|it| it.decode(input, Format::Json, FieldValidation::Ignore))
+    else {
+        return false;
+    };
+    if !definitions.is_some_and(|it| stored(it, decoded.object.clone())) {
+        return false;
+    }
+    // A definition that is valid makes a kind.
+    let kind = custom(&decoded.object).expect("a valid definition");
+    for served in &kind.served {
+        let resource = &served.resource;
+        let object = json!({
+            "apiVersion": resource.api_version(), "kind": resource.kind,
+            "metadata": {"name": "a", "namespace": "default"},
+            "spec": {"replicas": 3, "name": "a"}, "status": {"replicas": "x"},
+        });
+        let _ = resource
+            .canonical(object, FieldValidation::Ignore)
+            .map(|decoded| stored(resource, decoded.object));
+    }
+    true
+}
+
+/// The kind of a definition, with the defaults that a create gives it.
+fn custom(definition: &Value) -> Result<Kind, String> {
+    let mut definition = definition.clone();
+    if let Some(resource) = api::find("apiextensions.k8s.io", "v1", "customresourcedefinitions") {
+        resource.default(&mut definition);
+    }
+    Kind::of(&definition)
+}
+
+/// The path of a printer column, on an object with lists in it.
+fn printer_column(input: &[u8]) -> bool {
+    let Some(path) = text(input) else {
+        return false;
+    };
+    let mut definition = seeds::definition();
+    let types = ["string", "integer", "date", "number", "boolean"];
+    let columns = types.map(|kind| json!({"name": kind, "type": kind, "jsonPath": path}));
+    definition["spec"]["versions"][0]["additionalPrinterColumns"] = json!(columns);
+    let definitions = api::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let valid = definitions.is_some_and(|it| stored(it, definition.clone()));
+    let Ok(kind) = custom(&definition) else {
+        return false;
+    };
+    let object = json!({
+        "metadata": {"name": "a", "labels": {"b.example/c": "d"}},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "n": 3},
+            {"type": "Other", "since": "2026-01-02T03:04:05Z"}], "deep": [[[1, 2], [3]], []]},
+    });
+    let cells = kind.storage.cells(&object, Timestamp::UNIX_EPOCH);
+    assert!(cells.len() <= types.len() + 2, "{cells:?}");
+    valid
+}
+
+/// A text as a time, base64 and a quantity of an object: what is canonical stays as it is.
+fn scalar(input: &[u8]) -> bool {
+    let Some(text) = text(input) else {
+        return false;
+    };
+    let objects = [
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"},
+            "spec": {"renewTime": text}}),
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "a", "creationTimestamp": text}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"},
+            "data": {"a": text}}),
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "a"},
+            "spec": {"hard": {"cpu": text}}}),
+    ];
+    let mut taken = false;
+    for object in objects {
+        let Some(resource) = api::resources()
+            .iter()
+            .find(|it| object["kind"] == *it.kind)
+        else {
+            continue;
+        };
+        let Ok(once) = resource.canonical(object, FieldValidation::Strict) else {
+            continue;
+        };
+        let again = resource.canonical(once.object.clone(), FieldValidation::Strict);
+        assert!(
+            again.is_ok_and(|again| again.object == once.object),
+            "{}",
+            once.object
+        );
+        taken = true;
+    }
+    taken
 }
 
 /// A rule of a custom kind: parsed, checked and evaluated on an object and an older one.

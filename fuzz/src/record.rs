@@ -16,7 +16,7 @@ const HEAD: &str = "\
 # Runs of `cargo xtask fuzz`
 
 The last run of each parser, written by the command itself. A shorter run does not replace a longer one that found
-nothing. Memory and time are those of the worst input; a build with debug assertions and overflow checks.
+nothing. Memory and time of a core are those of the worst input; a build with debug assertions and overflow checks.
 
 | parser | inputs | seconds | taken | most memory | slowest input | date | commit | found |
 |---|---|---|---|---|---|---|---|---|

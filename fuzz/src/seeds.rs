@@ -23,6 +23,12 @@ pub enum Form {
     Pattern,
     Schema,
     Rule,
+    /// A CustomResourceDefinition in JSON.
+    Definition,
+    /// The path of a printer column.
+    JsonPath,
+    /// A time, a quantity, base64.
+    Scalar,
     Spdy,
     WebSocket,
     /// PKCS #10 in DER.
@@ -33,6 +39,22 @@ pub enum Form {
     Path,
     /// The value of `Accept`.
     Accept,
+    /// The query of a list or watch.
+    ListOptions,
+    /// The JSON in a `continue` token.
+    Continue,
+    /// Headers, one a line.
+    Impersonation,
+    /// YAML.
+    AuditPolicy,
+    /// The JSON that a webhook answers with.
+    WebhookAnswer,
+    /// A document of version 2, or an index of version 3.
+    OpenApi,
+    /// RFC 7517.
+    KeySet,
+    /// HTML.
+    Page,
     /// The query of a request for a log.
     LogOptions,
     /// A schedule, and a time zone behind a line's end.
@@ -65,12 +87,23 @@ pub fn of(form: Form) -> Vec<Vec<u8>> {
         Form::Pattern => texts(PATTERNS),
         Form::Schema => texts(SCHEMAS),
         Form::Rule => texts(RULES),
+        Form::Definition => vec![definition().to_string().into_bytes()],
+        Form::JsonPath => texts(JSON_PATHS),
+        Form::Scalar => texts(SCALARS),
         Form::Spdy => streams::fuzzing::spdy_seeds(),
         Form::WebSocket => streams::fuzzing::websocket_seeds(),
         Form::Request => REQUESTS.iter().map(|pem| der(pem)).collect(),
         Form::Token => tokens(),
         Form::Path => texts(PATHS),
         Form::Accept => texts(ACCEPTS),
+        Form::ListOptions => texts(LIST_OPTIONS),
+        Form::Continue => texts(CONTINUES),
+        Form::Impersonation => texts(IMPERSONATIONS),
+        Form::AuditPolicy => texts(AUDIT_POLICIES),
+        Form::WebhookAnswer => texts(WEBHOOK_ANSWERS),
+        Form::OpenApi => texts(OPEN_APIS),
+        Form::KeySet => texts(KEY_SETS),
+        Form::Page => texts(PAGES),
         Form::LogOptions => texts(LOG_OPTIONS),
         Form::Cron => texts(CRONS),
         Form::DnsQuery => messages(DNS_QUERIES),
@@ -224,7 +257,72 @@ fn objects() -> Vec<Value> {
             json!({"spec": {"limits": [{"type": "Container",
             "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}}),
         ),
+        object(
+            "admissionregistration.k8s.io/v1",
+            "ValidatingAdmissionPolicy",
+            json!({"spec": {"failurePolicy": "Ignore",
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
+                "operations": ["CREATE"], "resources": ["deployments"]}]},
+            "matchConditions": [{"name": "c", "expression": "request.userInfo.username != 'a'"}],
+            "variables": [{"name": "n", "expression": "object.spec.replicas"}],
+            "validations": [{"expression": "variables.n <= 5", "messageExpression": "'n'"}]}}),
+        ),
+        object(
+            "admissionregistration.k8s.io/v1",
+            "MutatingWebhookConfiguration",
+            json!({"webhooks": [{"name": "a.example.com", "sideEffects": "None",
+            "admissionReviewVersions": ["v1"], "timeoutSeconds": 3, "reinvocationPolicy": "IfNeeded",
+            "clientConfig": {"service": {"namespace": "a", "name": "b", "path": "/c", "port": 443}},
+            "rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"],
+                "resources": ["pods/*"], "scope": "Namespaced"}],
+            "namespaceSelector": {"matchExpressions": [{"key": "k", "operator": "DoesNotExist"}]},
+            "matchConditions": [{"name": "c", "expression": "has(object.spec)"}]}]}),
+        ),
+        object(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"addressType": "IPv4", "ports": [{"name": "http", "port": 80}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}]}),
+        ),
     ]
+}
+
+/// A CustomResourceDefinition with everything that one may say.
+pub fn definition() -> Value {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "default": "a", "pattern": "^[a-z]+$", "maxLength": 20},
+            "replicas": {"type": "integer", "minimum": 0, "nullable": true},
+            "list": {"type": "array", "maxItems": 9, "x-kubernetes-list-type": "set",
+                "items": {"type": "string", "maxLength": 9}},
+            "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "either": {"x-kubernetes-int-or-string": true}},
+            "x-kubernetes-validations": [{"rule": "self.name != 'b'", "messageExpression":
+                "'not ' + self.name", "reason": "FieldValueInvalid", "fieldPath": ".name"}]},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"},
+            "selector": {"type": "string"}}}}});
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage,
+            "schema": {"openAPIV3Schema": schema},
+            "selectableFields": [{"jsonPath": ".spec.name"}],
+            "additionalPrinterColumns": [{"name": "N", "type": "integer", "priority": 1,
+                "jsonPath": ".spec.replicas", "format": "int32", "description": "d"}],
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}}})
+    };
+    let mut old = version("v1beta1", false);
+    old["deprecated"] = json!(true);
+    old["deprecationWarning"] = json!("use v1");
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "trees.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "versions": [version("v1", true), old],
+            "names": {"plural": "trees", "singular": "tree", "kind": "Tree", "listKind": "TreeList",
+                "shortNames": ["tr"], "categories": ["all"]},
+            "conversion": {"strategy": "None"},
+        },
+    })
 }
 
 /// YAML in block style, with everything that is not a list or an object in JSON.
@@ -394,6 +492,80 @@ const ACCEPTS: &[&str] = &[
     "application/vnd.kubernetes.protobuf;q=0.9, application/yaml ; q=1, */*;q=0.1",
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+];
+const LIST_OPTIONS: &[&str] = &[
+    "labelSelector=a%3Db%2Cc+in+%28d%29&fieldSelector=metadata.name%3Da&limit=500",
+    "watch=true&resourceVersion=7&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&allowWatchBookmarks=1",
+    "resourceVersion=0&resourceVersionMatch=Exact&timeoutSeconds=30&includeObject=Object",
+    "dryRun=All&gracePeriodSeconds=0&propagationPolicy=Orphan&orphanDependents=false&pretty=true",
+    "fieldManager=m&force=true&fieldValidation=Strict&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEifQ",
+];
+const CONTINUES: &[&str] = &[
+    r#"{"v":"meta.k8s.io/v1","rv":7,"start":"/registry/pods/default/a\u0000"}"#,
+    r#"{"v":"meta.k8s.io/v1","rv":-1,"start":""}"#,
+];
+const IMPERSONATIONS: &[&str] = &[
+    "impersonate-user: system:serviceaccount:default:web\nimpersonate-group: a\nimpersonate-group: b",
+    "impersonate-user: ann\nimpersonate-uid: 7\nimpersonate-extra-example.com%2fscopes: c",
+    "x-remote-user: ann\nx-remote-group: a",
+];
+const AUDIT_POLICIES: &[&str] = &[
+    "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+- level: None\n  users: [a]\n  verbs: [watch]\n  resources:\n  - group: apps\n    resources: [deployments/*]\n\
+- level: Metadata\n  nonResourceURLs: [/healthz*]\n- level: RequestResponse\n  omitManagedFields: true\n",
+    r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitManagedFields":true,"rules":[{"level":
+        "Request","userGroups":["g"],"namespaces":["n"],"resources":[{"resourceNames":["x"]}]}]}"#,
+];
+/// Answers to an AdmissionReview, a ConversionReview and a TokenReview.
+const WEBHOOK_ANSWERS: &[&str] = &[
+    r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u","allowed":true,
+        "patchType":"JSONPatch","patch":"W3sib3AiOiJhZGQiLCJwYXRoIjoiL2EiLCJ2YWx1ZSI6MX1d",
+        "warnings":["w"],"auditAnnotations":{"k":"v"}}}"#,
+    r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u","allowed":false,
+        "status":{"code":403,"message":"no","reason":"Forbidden","details":{"causes":[{"field":"a"}]}}}}"#,
+    r#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u",
+        "result":{"status":"Success"},"convertedObjects":[{"apiVersion":"example.com/v2","kind":"Tree",
+        "metadata":{"name":"a","uid":"1","labels":{"b":"c"}},"spec":{}}]}}"#,
+    r#"{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","status":{"authenticated":true,
+        "user":{"username":"ann","uid":"7","groups":["g"],"extra":{"Scopes":["a"]}},"audiences":["k"]}}"#,
+];
+const OPEN_APIS: &[&str] = &[
+    r##"{"swagger":"2.0","parameters":{"p":{"name":"pretty","in":"query","type":"string"}},"paths":{
+        "/apis/example.com/v1/trees":{"get":{"tags":["t"],"parameters":[{"$ref":"#/parameters/p"}],
+        "responses":{"200":{"description":"OK","schema":{"$ref":"#/definitions/Tree"}}},
+        "x-kubernetes-action":"list"}}},"definitions":{"Tree":{"type":"object","required":["a"],"properties":{
+        "metadata":{"$ref":"#/definitions/Meta"},"a":{"type":"array","items":{"type":"string"},"default":[]},
+        "b":{"additionalProperties":{"$ref":"#/definitions/Tree"}},"c":{"enum":["d"]}}},
+        "Meta":{"type":"object","properties":{"name":{"type":"integer"}}}}}"##,
+    r#"{"paths":{"apis/example.com/v1":{"serverRelativeURL":"/openapi/v3/apis/example.com/v1?hash=07AF"}}}"#,
+];
+const KEY_SETS: &[&str] = &[
+    r#"{"keys":[{"kty":"EC","crv":"P-256","use":"sig","kid":"a","alg":"ES256",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},
+        {"kty":"RSA","e":"AQAB","kid":"b","n":"sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1Wl"}]}"#,
+];
+const PAGES: &[&str] = &[
+    "<!DOCTYPE html><HTML><head><link rel=x href=/s.css><script src=\"/a.js\">if (a < b) '<a href=\"/n\">'\
+</script><title>/t</title></head><body><!-- <a href=\"/no\"> --><a class='b' href = '/x?a=1&amp;b=2'>1 < 2</a>\
+<img alt=\"a > b\" src=\"/i.png\"/><form action=//localhost:8001/f><textarea></a></textarea>\u{e9}",
+    "<a href=\"http://localhost:8001/a\" ping=/p><style>a{}</style><svg><image href='/i'/></svg>",
+];
+const JSON_PATHS: &[&str] = &[
+    ".status.conditions[?(@.type==\"Ready\")].status",
+    ".metadata.labels['b\\.example/c']",
+    ".status.deep[*][0:2:1][-1]",
+    "..n",
+    ".status.conditions[?(@.n>=2)]['type','n']",
+    "{.metadata.name}",
+];
+const SCALARS: &[&str] = &[
+    "2026-01-02T03:04:05.000006Z",
+    "2026-01-02t03:04:60+02:00",
+    "-009999-01-01T00:00:00Z",
+    "AAEC/w==",
+    "YWJj\nZGVm",
+    "1.5Gi",
+    "-.5e-3",
 ];
 const LOG_OPTIONS: &[&str] = &[
     "container=a&follow=true&tailLines=10&timestamps=true&sinceTime=2026-01-02T03%3A04%3A05Z",

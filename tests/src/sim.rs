@@ -5,6 +5,8 @@
 pub mod api;
 pub mod check;
 pub mod cluster;
+pub mod life;
+pub mod metrics;
 mod node;
 mod processes;
 pub use processes::Faults;

@@ -1,6 +1,8 @@
 //! What Kubernetes' conformance tests after 1.20 ask of workloads: each test has the name of one of theirs
 //! (`conformance-since-1.20.txt`), and does what it does against a hollow cluster.
 
+#[path = "conformance_since/auth.rs"]
+mod auth;
 #[path = "conformance_since/batch.rs"]
 mod batch;
 #[path = "conformance_since/node.rs"]

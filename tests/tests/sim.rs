@@ -13,8 +13,12 @@ use tests::sim::check;
 use tests::sim::cluster::{Cluster, NAMESPACE, must};
 use tests::sim::rng::Rng;
 
+#[path = "sim/autoscaling.rs"]
+mod autoscaling;
 #[path = "sim/batch.rs"]
 mod batch;
+#[path = "sim/lives.rs"]
+mod lives;
 #[path = "sim/scheduling.rs"]
 mod scheduling;
 #[path = "sim/volumes.rs"]

@@ -15,10 +15,12 @@ pub enum Bench {
     Start,
     /// The datapath beside its rivals
     Datapath,
-    /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods
+    /// The API server beside a Kubernetes API server with etcd; --large: 150,000 pods; --cost: audit, encryption
     Api,
     /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
     Scheduler,
+    /// Thousands of hollow nodes on one server; --nodes=N --pods=N --services=N make it smaller
+    Scale,
     /// The cluster's DNS beside Debian's unbound
     Dns,
     /// What clients that attack the API server cost those that use it
@@ -32,6 +34,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     let mut arguments = arguments.to_vec();
     match bench {
         Bench::Api => arguments.extend(for_api(&arguments)?),
+        Bench::Scale => arguments.push(format!("--stamp={}", conformance::stamp()?)),
         Bench::Scheduler => {
             packages::ensure(packages::FOR_CONFORMANCE)?;
             let built = conformance::ensure_built(&Progress::new())?;
@@ -46,6 +49,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     }
     let program = match bench {
         Bench::Api => "api-bench",
+        Bench::Scale => "scale-bench",
         Bench::Scheduler => "scheduler-bench",
         Bench::Start => "start-bench",
         Bench::Datapath => "datapath-bench",
@@ -79,7 +83,7 @@ fn libraries_of_unbound() -> Result<PathBuf> {
 fn for_api(arguments: &[String]) -> Result<Vec<String>> {
     let has = |name: &str| arguments.iter().any(|it| it.starts_with(name));
     let mut more = vec![format!("--stamp={}", conformance::stamp()?)];
-    if !has("--large") && !has("--kubeconfig") && !has("--apiserver") {
+    if !has("--large") && !has("--cost") && !has("--kubeconfig") && !has("--apiserver") {
         packages::ensure(packages::FOR_CONFORMANCE)?;
         let built = conformance::ensure_built(&Progress::new())?;
         let etcd = packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;

@@ -15,6 +15,7 @@ mod images;
 mod kubectl;
 mod machine;
 mod mutate;
+mod nemesis;
 mod operating;
 mod packages;
 mod processes;
@@ -120,6 +121,8 @@ enum Command {
     },
     /// Run the simulation over many seeds; goes on where the last run ended
     Simulate(simulate::Arguments),
+    /// Kill and stop servers and stores under load, and judge what clients saw; goes on where the last run ended
+    Nemesis(nemesis::Arguments),
     /// Put known bugs into the datapath, one at a time, and see which tests notice (as root)
     Mutate {
         /// Only bugs whose name or file has one of these in it
@@ -195,6 +198,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
         Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
         Command::Simulate(arguments) => return simulate::run(&arguments),
+        Command::Nemesis(arguments) => return nemesis::run(&arguments),
         Command::Mutate { parts } => return mutate::run(&parts),
         Command::Tidy => return tidy::run(),
         Command::Guard { program } => return guard::run(&program),

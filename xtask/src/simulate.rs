@@ -46,8 +46,11 @@ const HEAD: &str = "# Seeds of the simulation (tests/tests/sim.rs), each with al
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let path = workspace().join(RECORD);
     let mut runs = read(&std::fs::read_to_string(&path).unwrap_or_default())?;
-    let program = build()?;
-    let (commit, date) = (commit()?, command::run("date", ["+%F"])?.trim().to_owned());
+    let program = build("sim")?;
+    let (commit, date) = (
+        commit(RECORD)?,
+        command::run("date", ["+%F"])?.trim().to_owned(),
+    );
     let end = Instant::now() + Duration::from_secs(arguments.minutes * 60);
     let mut from = arguments.from.unwrap_or_else(|| next(&runs));
     while from < arguments.seeds && Instant::now() < end {
@@ -79,24 +82,24 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the test binary and gives its path.
-fn build() -> Result<PathBuf> {
+/// Builds a test binary of the crate `tests` and gives its path.
+pub fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = command::cargo();
-    cargo.args(["test", "--package", "tests", "--test", "sim", "--no-run"]);
-    cargo.arg("--message-format=json");
+    cargo.args(["test", "--package", "tests", "--test", name, "--no-run"]);
+    cargo.args(["--profile", "sim", "--message-format=json"]);
     let messages = command::output(&mut cargo)?;
     let messages = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut built = messages.filter(|it| it["target"]["name"] == "sim");
+    let mut built = messages.filter(|it| it["target"]["name"] == name);
     let program = built.find_map(|it| it["executable"].as_str().map(PathBuf::from));
-    program.context("cargo has built no simulation")
+    program.with_context(|| format!("cargo has built no {name}"))
 }
 
-/// The commit; with a `+` if files differ from it.
-fn commit() -> Result<String> {
+/// The commit; with a `+` if files differ from it, but for the record that the caller writes.
+pub fn commit(record: &str) -> Result<String> {
     let commit = command::run("git", ["rev-parse", "--short=10", "HEAD"])?;
-    let others = format!(":!{RECORD}");
+    let others = format!(":!{record}");
     let changed = command::run(
         "git",
         [

@@ -130,6 +130,8 @@ impl Level {
             Self::Sim | Self::E2e => {
                 kubectl::debian()?;
                 python::clients()?;
+                // The nemesis starts it.
+                packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
                 self.cargo(summary)
             }
             _ => self.cargo(summary),
@@ -160,6 +162,8 @@ impl Level {
                 "tests",
                 "--test",
                 "sim",
+                "--test",
+                "linear",
                 "--test",
                 "namespaces",
                 "--test",

@@ -365,6 +365,7 @@ impl Body {
             data_dir: self.config.data_dir.clone(),
             logs_dir: self.config.logs_dir.clone(),
             capacity: self.node.capacity.clone(),
+            allocatable: self.node.allocatable(),
             allocations: Arc::default(),
             abilities: self.abilities(),
             dns: self.dns(),
@@ -382,8 +383,7 @@ impl Body {
         };
         self.measure(told.health, context.recorder.clone(), &shutdown);
         self.keep_local_volumes(&shutdown);
-        let manifests = self.static_pods(&shutdown);
-        pods::run(Arc::new(context), manifests, shutdown).await;
+        pods::run(Arc::new(context), self.static_pods(&shutdown), shutdown).await;
         Ok(())
     }
 
@@ -471,6 +471,9 @@ impl Body {
             selinux: facts::selinux(),
             unsafe_sysctls: self.config.unsafe_sysctls.clone(),
             cluster_dns: !self.membership.settings.dns_addresses().is_empty(),
+            user_namespaces: self.runtime.powers().user_namespaces,
+            pod_cgroups: self.runtime.powers().cgroup_driver == "cgroupfs",
+            huge_pages: facts::limits_huge_pages(),
         }
     }
 

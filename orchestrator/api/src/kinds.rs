@@ -34,6 +34,7 @@ use crate::served::Served;
 /// All that are resources, in the order of discovery.
 pub(crate) fn all() -> Vec<Resource> {
     vec![
+        core::binding::resource(),
         core::component_status::resource(),
         core::config_map::resource(),
         core::endpoints::resource(),
@@ -68,6 +69,7 @@ pub(crate) fn all() -> Vec<Resource> {
         policy::pod_disruption_budget::resource(),
         scheduling::priority_class::resource(),
         certificates::certificate_signing_request::resource(),
+        certificates::trust_bundle::resource(),
         networking::ingress::resource(),
         networking::ingress_class::resource(),
         networking::ip_address::resource(),

@@ -8,6 +8,10 @@ use k8s_openapi::{
 };
 use serde_json::Value;
 
+/// On a request of the API server to an agent: the uid of the pod that is meant. Another pod may have had the name
+/// before on the same node, and its containers may still run.
+pub const POD_UID_HEADER: &str = "x-pod-uid";
+
 /// `metadata.name`, or empty.
 pub fn name(object: &Value) -> &str {
     text(object, "name")

@@ -9,14 +9,23 @@ use serde_json::Value;
 use crate::amounts::{self, Amounts};
 use crate::quantity::Quantity;
 
-/// What the containers of the pod ask for, without the overhead of its runtime class.
+/// How names of huge pages begin; a size follows.
+pub const HUGE_PAGES: &str = "hugepages-";
+
+/// What the pod asks for, without the overhead of its runtime class.
 pub fn requests(spec: &Value) -> Amounts {
-    of_containers(spec, "requests")
+    of_pod(spec, "requests")
 }
 
-/// What the containers of the pod may use at most. A container without a limit adds nothing.
+/// What the pod may use at most. A container without a limit adds nothing.
 pub fn limits(spec: &Value) -> Amounts {
-    of_containers(spec, "limits")
+    of_pod(spec, "limits")
+}
+
+fn of_pod(spec: &Value, list: &str) -> Amounts {
+    let mut sum = of_containers(spec, list);
+    sum.extend(amounts::read(&spec["resources"][list]));
+    sum
 }
 
 /// What the pod takes besides its containers.
@@ -30,7 +39,8 @@ pub fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     lists.into_iter().flatten().flatten()
 }
 
-fn of_containers(spec: &Value, list: &str) -> Amounts {
+/// What the containers have together in that list of their resources, whatever the pod says for itself.
+pub fn of_containers(spec: &Value, list: &str) -> Amounts {
     let of = |container: &Value| amounts::read(&container["resources"][list]);
     let all = |list: &str| spec[list].as_array().into_iter().flatten();
     let mut sum = Amounts::new();
@@ -49,19 +59,23 @@ fn of_containers(spec: &Value, list: &str) -> Amounts {
         }
     }
     amounts::raise(&mut sum, &peak);
-    sum.extend(amounts::read(&spec["resources"][list]));
     sum
 }
 
 /// Guaranteed: every container limits cpu and memory and asks for just that. BestEffort: none asks
-/// for or limits any. Burstable: the rest.
+/// for or limits any. Burstable: the rest. Where the pod says something for itself, that alone counts.
 pub fn qos_class(spec: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for container in containers(spec) {
+    let whole = ["requests", "limits"].iter().any(|list| {
+        let own = spec["resources"][list].as_object();
+        own.is_some_and(|own| !own.is_empty())
+    });
+    let own = Some(spec).filter(|_| whole).into_iter();
+    for asking in own.chain(containers(spec).filter(|_| !whole)) {
         for resource in ["cpu", "memory"] {
             let amount = |list: &str| {
-                let text = container["resources"][list][resource].as_str()?;
+                let text = asking["resources"][list][resource].as_str()?;
                 Quantity::parse(text).ok().filter(|q| !q.is_zero())
             };
             let (request, limit) = (amount("requests"), amount("limits"));
@@ -114,6 +128,26 @@ mod tests {
         ];
         for (spec, cpu) in cases {
             assert_eq!(requests(&spec)["cpu"].to_string(), cpu, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_a_pod_says_for_itself_decides_about_its_class() {
+        let all = json!({"cpu": "1", "memory": "1Gi"});
+        let guaranteed = json!({"limits": all, "requests": all});
+        let classes = [
+            (guaranteed.clone(), json!({}), "Guaranteed"),
+            (
+                json!({"limits": {"cpu": "1"}}),
+                guaranteed.clone(),
+                "Burstable",
+            ),
+            (json!({}), guaranteed, "Guaranteed"),
+            (json!({}), json!({}), "BestEffort"),
+        ];
+        for (whole, of_container, class) in classes {
+            let spec = json!({"resources": whole, "containers": [{"resources": of_container}]});
+            assert_eq!(qos_class(&spec), class, "{spec}");
         }
     }
 

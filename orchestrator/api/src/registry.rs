@@ -43,11 +43,6 @@ pub(crate) fn with_schema() -> impl Iterator<Item = &'static Resource> {
 }
 
 /// The bodies of subresources.
-pub(crate) fn bodies() -> [&'static Resource; 4] {
-    [
-        &kinds::SCALE,
-        &kinds::BINDING,
-        &kinds::EVICTION,
-        &kinds::TOKEN_REQUEST,
-    ]
+pub(crate) fn bodies() -> [&'static Resource; 3] {
+    [&kinds::SCALE, &kinds::EVICTION, &kinds::TOKEN_REQUEST]
 }

@@ -151,12 +151,16 @@ pub enum Behaviour {
     Definition,
     /// Says who asks; approved, it is signed.
     CertificateRequest,
+    /// Vouches for authorities in a signer's name.
+    TrustBundle,
     /// Rules of what may be done; nobody writes any that they do not have.
     Role,
     /// Gives a role to somebody; nobody gives one that says more than they have.
     RoleBinding,
     /// A question that is answered and not kept.
     Review(Question),
+    /// Gives the pod of its name to a node, and is not kept.
+    Binding,
     /// Made when it is asked for.
     ComponentStatus,
 }

@@ -274,6 +274,13 @@ impl FieldSelector {
         self
     }
 
+    /// The terms of these fields, and the others.
+    pub fn split(self, is_first: impl Fn(&str) -> bool) -> (Self, Self) {
+        let terms = self.terms.into_iter();
+        let (first, rest) = terms.partition(|term| is_first(&term.field));
+        (Self { terms: first }, Self { terms: rest })
+    }
+
     pub fn matches(&self, fields: &BTreeMap<Name, String>) -> bool {
         self.terms.iter().all(|term| {
             let value = fields.get(term.field.as_str()).map_or("", String::as_str);

@@ -411,7 +411,7 @@ fn trail(request: &Request) -> Trail {
 }
 
 /// Whoever `authenticate` has found to be asking.
-fn who(request: &Request) -> User {
+pub fn who(request: &Request) -> User {
     let user = request.extensions().get::<User>().cloned();
     user.unwrap_or_else(User::anonymous)
 }

@@ -28,6 +28,8 @@ mod health;
 mod held_body;
 mod hops;
 mod join;
+#[doc(hidden)]
+pub mod measuring;
 mod metrics;
 mod negotiate;
 mod node_writes;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::addresses::internal_addresses;
 use super::authn::User;
+use super::cache::referred;
 use super::services::invalid;
 use super::{State, nodes};
 use api::kinds::storage::local;
@@ -167,11 +168,11 @@ pub fn one_of_each_family(addresses: &[IpAddr]) -> bool {
 
 /// On a pod: the manifest of a node that it shows.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// What a mirror pod has no volume of: its node would come to read it.
-const FOREIGN_VOLUMES: [&str; 4] = ["configMap", "secret", "persistentVolumeClaim", "projected"];
+/// A pod names no object by its projected volumes, and is given tokens and authorities by them.
+const FOREIGN_VOLUMES: [&str; 1] = ["projected"];
 
 /// A node makes nothing but mirrors of what it runs by itself, which draw nothing else to it (NodeRestriction of
-/// Kubernetes 1.33). Its ServiceAccount, Secrets and claims are refused elsewhere as well.
+/// Kubernetes 1.33): whatever a pod refers to, its node may read.
 fn mirror_refused(node: &str, pod: &Value) -> Option<String> {
     let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
     if metadata["annotations"][MIRROR].is_null() {
@@ -211,9 +212,14 @@ fn mirror_refused(node: &str, pod: &Value) -> Option<String> {
         let mut kinds = FOREIGN_VOLUMES.iter();
         kinds.find(|kind| !volume[**kind].is_null())
     });
-    let foreign = foreign.next()?;
+    let foreign = foreign.next().copied();
+    let named = referred(pod).map(|named| named.into_iter().next());
+    let foreign = match named {
+        Ok(named) => foreign.or(named.map(|(kind, _)| kind.plural()))?,
+        Err(_) => return Some("the pod does not read".to_owned()),
+    };
     Some(format!(
-        "node \"{node}\" can not create pods that reference {foreign}s"
+        "node \"{node}\" can not create pods that reference {foreign}"
     ))
 }
 

@@ -19,8 +19,9 @@ use sys::descriptors;
 use sys::front::{Front, RequestBody, Visit};
 use sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
-/// Connections at once, as far as the process may have so many files open.
-const CONNECTIONS: usize = 16 * 1024;
+/// Connections at once, as far as the process may have so many files open. An agent has five or six: there is room
+/// for those of 5,000 nodes.
+const CONNECTIONS: usize = 32 * 1024;
 /// Files that are open besides: the store, connections to agents.
 const OTHER_FILES: usize = 256;
 /// Connections at once that have shown no certificate, and those of them from one address.

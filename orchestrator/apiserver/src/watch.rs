@@ -60,7 +60,7 @@ pub async fn watch(call: &Call) -> Answer {
                 Some(bucket) => objects.cache.list_bucket(resource, namespace, bucket),
                 None => objects.cache.list(resource, namespace),
             };
-            initial.extend(all.into_iter().filter(|object| selection.selects(object)));
+            initial.extend(selection.among(call, all).await?);
             revision
         }
     };
@@ -270,8 +270,10 @@ impl Stream {
                 _ = self.changes.changed() => {
                     if !self.state.registry.snapshot().serves(&self.served) {
                         // What has happened until then is told first.
-                        let event = watch.try_next();
-                        let events = event.map(|event| self.take(event)).unwrap_or_default();
+                        let events = match watch.try_next() {
+                            Some(event) => self.take(event).await,
+                            None => Events::default(),
+                        };
                         self.encode(&mut frame, events).await;
                         if frame.is_empty() {
                             return None;
@@ -280,7 +282,7 @@ impl Stream {
                     }
                 }
                 event = watch.next() => {
-                    let events = self.take(event);
+                    let events = self.take(event).await;
                     self.encode(&mut frame, events).await;
                 }
             }
@@ -289,17 +291,23 @@ impl Stream {
     }
 
     /// What an event is to the client, and those that are there already.
-    fn take(&mut self, event: Result<WatchEvent, Gone>) -> Events {
+    async fn take(&mut self, event: Result<WatchEvent, Gone>) -> Events {
         let mut events = Events::default();
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
-                // Nothing is told any more, and the watch is over.
-                Ok(event) if !self.is_entitled(&event) => {
-                    self.watch = None;
-                    break;
-                }
-                Ok(event) => self.tell(&mut events, &event),
+                Ok(event) => match self.transition(&event).await {
+                    // Nothing is told any more, and the watch is over.
+                    Ok(Some(_)) if !self.is_entitled(&event) => {
+                        self.watch = None;
+                        break;
+                    }
+                    Ok(transition) => self.tell(&mut events, &event, transition),
+                    Err(error) => {
+                        events.error = Some(error);
+                        break;
+                    }
+                },
                 Err(gone) => {
                     self.gone = Some(gone);
                     break;
@@ -318,18 +326,21 @@ impl Stream {
     /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
     async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
         self.row.sent(events.kinds.len() as u64);
-        match versions::all_shown(&self.state, &self.served, events.objects).await {
+        let shown = versions::all_shown(&self.state, &self.served, events.objects).await;
+        let error = match shown {
             Ok(objects) => {
                 for (kind, object) in events.kinds.into_iter().zip(&objects) {
                     self.encoder.event(frame, kind, object);
                 }
+                events.error
             }
-            Err(error) => {
-                self.watch = None;
-                self.initial.clear();
-                self.marks_end = None;
-                frame.put_slice(&self.encoder.error(&error));
-            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            self.watch = None;
+            self.initial.clear();
+            self.marks_end = None;
+            frame.put_slice(&self.encoder.error(&error));
         }
     }
 
@@ -337,12 +348,36 @@ impl Stream {
     fn is_entitled(&self, event: &WatchEvent) -> bool {
         let standing = self.standing.as_ref();
         standing.is_none_or(|standing| standing.holds(event.object.name()))
-            || transition(&self.selection, event).is_none()
     }
 
-    fn tell(&self, events: &mut Events, event: &WatchEvent) {
+    /// What an event is to the selection.
+    async fn transition(&self, event: &WatchEvent) -> Result<Option<Transition>, ApiError> {
+        let (selection, is_there) = (&self.selection, event.change != Change::Deleted);
+        let previous = event.previous.as_ref();
+        if selection.is_stored() {
+            let before = previous.is_some_and(|object| selection.selects(object));
+            return Ok(Transition::of(
+                before,
+                is_there && selection.selects(&event.object),
+            ));
+        }
+        let versions = previous
+            .into_iter()
+            .chain(is_there.then_some(&event.object));
+        let versions: Vec<Arc<Cached>> = versions.cloned().collect();
+        let judged = selection
+            .judge(&self.state, &self.served, &versions)
+            .await?;
+        let before = previous.is_some() && judged.first() == Some(&true);
+        Ok(Transition::of(
+            before,
+            is_there && judged.last() == Some(&true),
+        ))
+    }
+
+    fn tell(&self, events: &mut Events, event: &WatchEvent, transition: Option<Transition>) {
         let bytes = self.sight.bytes(&event.object);
-        match transition(&self.selection, event) {
+        match transition {
             Some(Transition::Entered) => events.push("ADDED", bytes),
             Some(Transition::Changed) => {
                 let before = event.previous.as_ref();
@@ -370,6 +405,8 @@ struct Events {
     kinds: Vec<&'static str>,
     objects: Vec<Bytes>,
     bytes: usize,
+    /// Why there are no more.
+    error: Option<ApiError>,
 }
 
 impl Events {
@@ -388,17 +425,15 @@ enum Transition {
     Left,
 }
 
-fn transition(selection: &Selection, event: &WatchEvent) -> Option<Transition> {
-    let before = event
-        .previous
-        .as_ref()
-        .is_some_and(|object| selection.selects(object));
-    let after = event.change != Change::Deleted && selection.selects(&event.object);
-    match (before, after) {
-        (false, true) => Some(Transition::Entered),
-        (true, true) => Some(Transition::Changed),
-        (true, false) => Some(Transition::Left),
-        (false, false) => None,
+impl Transition {
+    /// Of an object that was selected before, and is after.
+    fn of(before: bool, after: bool) -> Option<Self> {
+        match (before, after) {
+            (false, true) => Some(Self::Entered),
+            (true, true) => Some(Self::Changed),
+            (true, false) => Some(Self::Left),
+            (false, false) => None,
+        }
     }
 }
 

@@ -140,11 +140,7 @@ impl Worker<'_> {
             Action::Delete(delete) => self.delete(delete).await,
             Action::Patch(patch) => self.patch(patch).await,
             Action::PatchAll(patches) => self.patch_all(patches).await,
-            Action::Empty { kind, namespace } => self
-                .verbs
-                .delete(kind, &namespace, "", &json!({}))
-                .await
-                .map(drop),
+            Action::Empty { kind, namespace } => self.empty(kind, &namespace).await,
             Action::Finalize {
                 namespace,
                 uid,
@@ -295,6 +291,17 @@ impl Worker<'_> {
     }
 
     /// Asks the server itself whether anything is left, and lets the namespace go if not.
+    /// What is known of pods may be older than the end of their namespace: what protects them outlives them.
+    /// The plan is made anew when they are heard of.
+    async fn empty(&self, kind: Kind, namespace: &str) -> Result<(), ClientError> {
+        if kind != Kind::POD && self.verbs.any(Kind::POD, namespace).await? {
+            return Ok(());
+        }
+        let options = json!({});
+        let deleted = self.verbs.delete(kind, namespace, "", &options);
+        deleted.await.map(drop)
+    }
+
     async fn finalize(
         &self,
         namespace: &str,

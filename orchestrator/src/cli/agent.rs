@@ -224,6 +224,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Before anything is open: what pods and strangers open at the node's ports must not use it up.
     descriptors::raise_limit();
     privileges::close_memory().context("close the agent's memory")?;
+    privileges::private_files();
     privileges::keep(privileges::OF_AGENT).context("give up what an agent does not need")?;
     // Fails only when another part of the process chose one before: it is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();

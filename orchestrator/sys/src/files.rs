@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 /// For everybody on the machine (a CA certificate).
 pub const PUBLIC: u32 = 0o644;
 /// For the owner alone (keys, tokens, kubeconfigs).
@@ -37,10 +39,49 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 
 /// Makes the directory and its parents, for the owner alone.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    create_dir(path, 0o700)
+}
+
+/// Makes the directory and its parents with `mode`, whatever the umask says. Those that are there stay as they are.
+pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match create_one_dir(path, mode) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        made => return made,
+    }
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => create_dir(above, mode)?,
+        _ => return Err(io::ErrorKind::NotFound.into()),
+    }
+    create_one_dir(path, mode)
+}
+
+fn create_one_dir(path: &Path, mode: u32) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            // Who may write above it may have put a link in its place: that link's target keeps its mode.
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let made = OpenOptions::new()
+                .read(true)
+                .custom_flags(flags.bits().cast_signed())
+                .open(path)?;
+            made.set_permissions(std::fs::Permissions::from_mode(mode))
+        }
+    }
+}
+
+/// Writes the file where it lies, since what is mounted elsewhere is this file; it has `mode`, whatever the
+/// umask says. Not for files that must be whole whenever the machine stops.
+pub fn overwrite(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.write_all(contents)
 }
 
 /// The file's text, or `None` if there is no such file.
@@ -68,6 +109,8 @@ fn temporary_beside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -80,6 +123,43 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, PRIVATE);
+    }
+
+    #[test]
+    fn what_is_made_has_its_mode_whatever_the_umask_says() {
+        crate::privileges::with_private_files(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |path: &str| directory.path().join(path);
+            let mode = |path: &str| {
+                let found = std::fs::metadata(at(path)).unwrap();
+                found.permissions().mode() & 0o7777
+            };
+            create_dir(&at("a/b"), 0o755).unwrap();
+            create_dir(&at("a/b"), 0o700).unwrap();
+            assert_eq!((mode("a"), mode("a/b")), (0o755, 0o755));
+            create_private_dir(&at("a/c/d")).unwrap();
+            assert_eq!((mode("a/c"), mode("a/c/d")), (0o700, 0o700));
+            overwrite(&at("a/f"), b"one", PUBLIC).unwrap();
+            let inode = |path: &str| std::fs::metadata(at(path)).unwrap().ino();
+            let first = inode("a/f");
+            overwrite(&at("a/f"), b"2", PUBLIC).unwrap();
+            assert_eq!((mode("a/f"), inode("a/f")), (PUBLIC, first));
+            assert_eq!(std::fs::read(at("a/f")).unwrap(), b"2");
+            std::fs::write(at("plain"), "").unwrap();
+            assert_eq!(mode("plain"), PRIVATE, "the umask is in force");
+        });
+    }
+
+    #[test]
+    fn no_directory_is_made_through_a_file_or_a_link_to_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("nothing"), at("link")).unwrap();
+        for path in ["file", "file/a", "link", "link/a/b"] {
+            assert!(create_dir(&at(path), 0o755).is_err(), "{path}");
+        }
+        assert!(!at("nothing").exists());
     }
 
     #[test]

@@ -87,6 +87,22 @@ pub fn private_files() {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
 }
 
+/// Runs a test as a process that called [`private_files`] would: the umask of a thread that shares it with no
+/// other. It takes no privilege.
+#[cfg(test)]
+pub(crate) fn with_private_files(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).expect("its own umask");
+            private_files();
+            test();
+        });
+        if let Err(panic) = run.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;

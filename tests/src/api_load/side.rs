@@ -71,6 +71,10 @@ impl Side {
         self.directory.join("admin.kubeconfig")
     }
 
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
     pub fn target(&self) -> Result<Target> {
         Target::read(&self.kubeconfig())
     }

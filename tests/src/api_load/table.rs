@@ -94,11 +94,10 @@ impl Row {
     }
 }
 
-/// A table for a page, which is aligned enough for a screen.
-pub fn markdown(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| | ours | Kubernetes and etcd | ratio (95 %) | mark | |\n|---|---:|---:|---:|---:|---|\n",
-    );
+/// Beside another server, which the table calls `other`. A table for a page, which is aligned enough for a screen.
+pub fn markdown(rows: &[Row], other: &str) -> String {
+    let mut text =
+        format!("| | ours | {other} | ratio (95 %) | mark | |\n|---|---:|---:|---:|---:|---|\n");
     for row in rows {
         let quantity = |value: f64| format!("{} {}", plain(value), row.unit);
         let ratio = row.ratio.map(|ratio| {

@@ -1,5 +1,5 @@
 //! `cargo xtask bench api`: our API server beside a Kubernetes API server with etcd, or (`--kubeconfig FILE`)
-//! the same load on any server; `--large` measures 150,000 pods on ours.
+//! the same load on any server; `--large` measures 150,000 pods on ours, `--cost` what audit and encryption cost.
 //!
 //! Both servers run the whole time, each round loads one after the other, the order changes with each round,
 //! and a ratio is taken within a round.
@@ -17,7 +17,7 @@ use tests::api_load::connection::Target;
 use tests::api_load::load::{self, Sizes};
 use tests::api_load::side::{self, Kind, Programs, Side};
 use tests::api_load::table::{Better, Case, Figures, Row, markdown};
-use tests::api_load::{floor, large};
+use tests::api_load::{cost, floor, large};
 use tests::bench::statistics::median;
 use tests::cluster::workspace;
 
@@ -44,6 +44,10 @@ const SHORT_SIZES: Sizes = Sizes {
 };
 /// Where the table is kept, below the workspace.
 const PAGE: &str = "tests/bench/api.md";
+const COST_PAGE: &str = "tests/bench/cost.md";
+const COST_HEAD: &str = "# What audit and encryption at rest cost\n\nWritten by `cargo xtask bench api --cost`: \
+                         our server with the one or the other beside our server without, in turn.\n\
+                         A ratio of 1 is no cost. ConfigMaps; the audit log on the same disk.\n";
 /// The heading of its section about many pods.
 const LARGE: &str = "150,000 pods";
 
@@ -95,6 +99,7 @@ const READY_AGAIN: Case = case(
 struct Plan {
     short: bool,
     large: bool,
+    cost: bool,
     rounds: usize,
     sizes: Sizes,
     kubeconfig: Option<PathBuf>,
@@ -130,7 +135,7 @@ fn plan(arguments: &[String]) -> Result<Plan> {
         let start = format!("{name}=");
         arguments.iter().find_map(|it| it.strip_prefix(&start))
     };
-    let known = ["--short", "--large"];
+    let known = ["--short", "--large", "--cost"];
     let valued = [
         "--rounds=",
         "--kubeconfig=",
@@ -154,6 +159,7 @@ fn plan(arguments: &[String]) -> Result<Plan> {
     Ok(Plan {
         short,
         large: flag("--large"),
+        cost: flag("--cost"),
         rounds: value("--rounds").map_or(Ok(rounds), str::parse)?,
         sizes: if short { SHORT_SIZES } else { SIZES },
         kubeconfig: value("--kubeconfig").map(PathBuf::from),
@@ -177,15 +183,31 @@ fn run(plan: &Plan) -> Result<bool> {
     let directory = tempfile::tempdir_in(&parent)?;
     let rows = match &plan.kubeconfig {
         Some(kubeconfig) => runtime.block_on(any(plan, kubeconfig))?,
+        None if plan.cost => {
+            let rows = cost::rows(directory.path(), plan.rounds, plan.sizes);
+            runtime.block_on(rows)?
+        }
         None if plan.large => runtime.block_on(alone(plan, directory.path()))?,
         None => runtime.block_on(bench(plan, directory.path()))?,
     };
-    let table = markdown(&rows);
+    let other = match plan.cost {
+        true => "ours without it",
+        false => "Kubernetes and etcd",
+    };
+    let table = markdown(&rows, other);
     println!("\n{table}");
     let mut file = fs::File::create(parent.join("api.json"))?;
     writeln!(file, "{}", serde_json::to_string_pretty(&rows)?)?;
-    if !plan.short && plan.kubeconfig.is_none() {
-        write_page(plan, &table)?;
+    match plan.short || plan.kubeconfig.is_some() {
+        true => {}
+        false if plan.cost => {
+            let page = format!(
+                "{COST_HEAD}\n{}, {} rounds\n\n{table}",
+                plan.stamp, plan.rounds
+            );
+            fs::write(workspace().join(COST_PAGE), page)?;
+        }
+        false => write_page(plan, &table)?,
     }
     Ok(rows.iter().all(|row| row.met != Some(false)))
 }

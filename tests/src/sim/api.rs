@@ -9,6 +9,8 @@ use controllers::object::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::metrics::Metrics;
+
 /// What happened, in order.
 pub struct Entry {
     pub kind: Kind,
@@ -28,6 +30,7 @@ pub struct Api {
     /// What nodes have said that they applied, and the newest revision that one waits for.
     applied: BTreeMap<String, u64>,
     awaited: u64,
+    pub metrics: Metrics,
 }
 
 pub type Answer = Result<Value, ClientError>;
@@ -43,6 +46,7 @@ impl Api {
             uids: 0,
             applied: BTreeMap::new(),
             awaited: 0,
+            metrics: Metrics::default(),
         }
     }
 
@@ -72,11 +76,9 @@ impl Api {
     }
 
     pub fn list(&self, kind: Kind) -> Vec<&Value> {
-        self.objects
-            .iter()
-            .filter(|((k, _), _)| *k == kind)
-            .map(|(_, value)| value)
-            .collect()
+        let all = self.objects.range((kind, Key::default())..);
+        let all = all.take_while(|((other, _), _)| *other == kind);
+        all.map(|(_, value)| value).collect()
     }
 
     pub fn create(&mut self, kind: Kind, mut object: Value) -> Answer {
@@ -237,10 +239,9 @@ impl Api {
     }
 
     pub fn keys(&self, kind: Kind, namespace: &str) -> Vec<Key> {
-        let all = self
-            .objects
-            .keys()
-            .filter(|(k, key)| *k == kind && key.namespace == namespace);
+        let all = self.objects.range((kind, Key::new(namespace, ""))..);
+        let all = all.map(|(key, _)| key);
+        let all = all.take_while(|(other, key)| *other == kind && key.namespace == namespace);
         all.map(|(_, key)| key.clone()).collect()
     }
 

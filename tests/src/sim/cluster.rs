@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, key_of};
 use super::check;
+use super::life::Lives;
 use super::node::{self, Agent, Stopped, Turn};
 use super::processes::{Controllers, Faults, Scheduler};
 use super::rng::Rng;
@@ -21,6 +22,8 @@ pub struct Cluster {
     controllers: Controllers,
     scheduler: Scheduler,
     nodes: Vec<Agent>,
+    /// One a node, if pods are run as the product does it and not made up.
+    pub lives: Vec<Lives>,
     faults: Faults,
     pub storage: Storage,
     addresses: u32,
@@ -48,12 +51,23 @@ impl Cluster {
             controllers: Controllers::start(now),
             scheduler: Scheduler::start(),
             nodes: Vec::new(),
+            lives: Vec::new(),
             faults: Faults::default(),
             storage: Storage::default(),
             addresses: 1,
             stops: Vec::new(),
         };
         (1..=nodes).for_each(|number| cluster.add_node(&format!("node-{number}")));
+        cluster
+    }
+
+    /// The same, with the product's own life of pods on its nodes.
+    pub fn with_lives(seed: u64, nodes: usize) -> Self {
+        let mut cluster = Self::new(seed, nodes);
+        let agents = cluster.nodes.iter().zip(1..);
+        cluster.lives = agents
+            .map(|(agent, number)| Lives::new(&agent.name, number))
+            .collect();
         cluster
     }
 
@@ -250,6 +264,9 @@ impl Cluster {
         if agent.renew(&mut self.api) || (self.rng.chance(500) && agent.deliver(&self.api)) {
             return true;
         }
+        if let Some(lives) = self.lives.get_mut(index) {
+            return lives.turn(&mut self.api, &mut self.rng, self.faults);
+        }
         let name = agent.name.clone();
         let own = |pod: &&Value| pod["spec"]["nodeName"] == json!(name);
         let todo = self.api.list(Kind::POD).into_iter().filter(own);
@@ -332,15 +349,23 @@ impl Cluster {
 
     /// Something happens to a pod: it fails, becomes unready, or somebody deletes it.
     fn disturb(&mut self) {
+        if !self.lives.is_empty() && self.rng.chance(700) {
+            let index = self.rng.below(self.lives.len());
+            return match self.rng.chance(300) {
+                true => self.lives[index].restart(),
+                false => self.lives[index].kill_one(&mut self.rng, self.api.now),
+            };
+        }
         let pods: Vec<Value> = self.api.list(Kind::POD).into_iter().cloned().collect();
         let Some(pod) = self.rng.pick(&pods).cloned() else {
             return;
         };
+        let is_made_up = self.lives.is_empty() && pod["status"]["phase"] == "Running";
         match self.rng.below(3) {
-            0 if pod["status"]["phase"] == "Running" => {
+            0 if is_made_up => {
                 self.set_pod(&pod, json!({"phase": "Failed"}), false);
             }
-            1 if pod["status"]["phase"] == "Running" => self.set_pod(&pod, json!({}), false),
+            1 if is_made_up => self.set_pod(&pod, json!({}), false),
             _ => {
                 let deleted = self.api.delete(Kind::POD, &key_of(&pod), &json!({}));
                 deleted.expect("the pod is there");

@@ -118,6 +118,15 @@ impl Controllers {
             self.engine.finished(&task, Ending::Done, api.now);
             return true;
         };
+        if let Action::Ask(ask) = &action {
+            let reply = match rng.chance(faults.before) {
+                true => Err("no answer".to_owned()),
+                false => api.metrics.answer(api, &ask.path),
+            };
+            let task = self.running[index].0.clone();
+            self.engine.told(&task, ask, &reply, api.now);
+            return true;
+        }
         let creating = matches!(action, Action::Create(_));
         let outcome = if rng.chance(faults.before) {
             Err(ClientError::Unknown("not sent".into()))
@@ -174,6 +183,9 @@ impl Controllers {
             }
             Action::Delete(delete) => self.delete(api, delete, heard),
             Action::Empty { kind, namespace } => {
+                if kind != Kind::POD && !api.keys(Kind::POD, &namespace).is_empty() {
+                    return Ok(());
+                }
                 for key in api.keys(kind, &namespace) {
                     api.delete(kind, &key, &json!({}))?;
                 }
@@ -189,7 +201,8 @@ impl Controllers {
                 }
                 api.finalize(&namespace).map(drop)
             }
-            Action::Tell(_) | Action::Ask(_) => Ok(()),
+            Action::Tell(_) => Ok(()),
+            Action::Ask(_) => unreachable!("what is asked is answered before"),
         }
     }
 

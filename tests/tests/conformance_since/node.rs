@@ -95,19 +95,115 @@ async fn runtime_class_should_reject_a_pod_requesting_a_non_existent_or_a_delete
     }
 }
 
+/// A pod of a class with this overhead has it in its spec, and is given a node.
+async fn is_scheduled_with(overhead: Value) {
+    let cluster = Hollow::start().await;
+    let class = json!({"metadata": {"name": "some"}, "handler": "h", "overhead": overhead});
+    cluster
+        .make("/apis/node.k8s.io/v1/runtimeclasses", class)
+        .await;
+    let asking = pod("p", json!({"runtimeClassName": "some"}));
+    let made = cluster.make(&path("", "pods"), asking).await;
+    assert_eq!(made["spec"]["overhead"], overhead["podFixed"]);
+    let has_node = |it: &Value| it["spec"]["nodeName"].is_string();
+    cluster.wait(&path("", "pods/p"), has_node).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn runtime_class_should_schedule_a_pod_requesting_a_runtime_class_and_initialize_its_overhead()
  {
+    is_scheduled_with(json!({"podFixed": {"cpu": "10m", "memory": "1Mi"}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runtime_class_should_schedule_a_pod_requesting_a_runtime_class_without_pod_overhead() {
+    is_scheduled_with(Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sysctls_should_reject_invalid_sysctls() {
     let cluster = Hollow::start().await;
-    let overhead = json!({"podFixed": {"cpu": "10m", "memory": "1Mi"}});
-    let classes = "/apis/node.k8s.io/v1/runtimeclasses";
-    for (name, overhead) in [("plain", Value::Null), ("heavy", overhead.clone())] {
-        let class = json!({"metadata": {"name": name}, "handler": "h", "overhead": overhead});
-        cluster.make(classes, class).await;
-        let asking = pod(name, json!({"runtimeClassName": name}));
-        let made = cluster.make(&path("", "pods"), asking).await;
-        assert_eq!(made["spec"]["overhead"], overhead["podFixed"]);
+    let names = ["foo-", "kernel.shmmax", "safe-and-unsafe", "bar.."];
+    let sysctls = names.map(|name| json!({"name": name, "value": "1"}));
+    let asking = pod("p", json!({"securityContext": {"sysctls": sysctls}}));
+    let answer = cluster.call("POST", &path("", "pods"), &asking).await;
+    let error = answer.expect_err("two names are ill-formed").to_string();
+    for (name, is_good) in names.iter().zip([false, true, true, false]) {
+        let said = error.contains(&format!("Invalid value: \"{name}\""))
+            || error.contains(&format!("Invalid value: \\\"{name}\\\""));
+        assert_eq!(said, !is_good, "{name}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_generation_custom_set_generation_on_new_pods_and_graceful_delete() {
+    let cluster = Hollow::start().await;
+    let mut custom = pod("p", json!({"terminationGracePeriodSeconds": 30}));
+    custom["metadata"]["generation"] = json!(100);
+    custom["metadata"]["finalizers"] = json!(["example.com/test"]);
+    let made = cluster.make(&path("", "pods"), custom).await;
+    assert_eq!(made["metadata"]["generation"], 1);
+    let at = path("", "pods/p");
+    cluster.must("DELETE", &at, json!({})).await;
+    let deleted = cluster.get(&at).await;
+    assert_eq!(deleted["metadata"]["generation"], 2);
+    let body = json!({"metadata": {"finalizers": null}});
+    cluster.must("PATCH", &at, body).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_lifecycle_should_run_through_the_lifecycle_of_a_node() {
+    let cluster = Hollow::start().await;
+    let nodes = "/api/v1/nodes";
+    cluster
+        .make(nodes, json!({"metadata": {"name": "fake"}}))
+        .await;
+    let at = format!("{nodes}/fake");
+    let patch = json!({"metadata": {"labels": {"patched": "yes"}}});
+    let patched = cluster.must("PATCH", &at, patch).await;
+    assert_eq!(patched["metadata"]["labels"]["patched"], "yes");
+    loop {
+        let mut whole = cluster.get(&at).await;
+        whole["metadata"]["labels"]["updated"] = "yes".into();
+        // The node lifecycle controller writes it, too.
+        if cluster.call("PUT", &at, &whole).await.is_ok() {
+            break;
+        }
+    }
+    let by_label = format!("{nodes}?labelSelector=patched%3Dyes,updated%3Dyes");
+    let found = cluster.get(&by_label).await;
+    assert_eq!(items(&found).len(), 1);
+    assert_eq!(items(&found)[0]["metadata"]["name"], "fake");
+    cluster.must("DELETE", &at, json!({})).await;
+    let none = |list: &Value| list.is_object() && items(list).is_empty();
+    cluster.wait(&by_label, none).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_in_place_resize_container_resize_pod_via_the_replace_endpoint() {
+    let cluster = Hollow::start().await;
+    let resources = json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "20m"}});
+    let containers = json!([{"name": "main", "image": "image:1", "resources": resources}]);
+    let made = cluster
+        .make(
+            &path("", "pods"),
+            pod("p", json!({"containers": containers})),
+        )
+        .await;
+    assert_eq!(made["metadata"]["generation"], 1);
+    let at = path("", "pods/p");
+    let resize = format!("{at}/resize");
+    let wanted = json!({"requests": {"cpu": "15m"}, "limits": {"cpu": "30m"}});
+    loop {
+        let mut whole = cluster.get(&resize).await;
+        whole["spec"]["containers"][0]["resources"] = wanted.clone();
+        if cluster.call("PUT", &resize, &whole).await.is_ok() {
+            break;
+        }
+    }
+    let resized = |it: &Value| it["spec"]["containers"][0]["resources"] == wanted;
+    cluster.wait(&at, resized).await;
+    cluster.wait(&resize, resized).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,10 +251,10 @@ fn refused(setting: &Setting) {
             "spec.hostUsers: false is not supported",
         ),
         (
-            "groups",
-            context(json!({"supplementalGroupsPolicy": "Strict"})),
-            "SupplementalGroupsPolicyNotSupported",
-            "spec.securityContext.supplementalGroupsPolicy: ",
+            "armor",
+            context(json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
+            "AppArmor",
+            "spec.securityContext.appArmorProfile.type: Cannot enforce AppArmor",
         ),
         (
             "disk",
@@ -280,7 +280,7 @@ fn refused(setting: &Setting) {
         let made = setting.cluster.docker(&["ps", "-aq", "--filter", &filter]);
         assert_eq!(made.unwrap().trim(), "", "{name} has a container");
     }
-    delete(setting, "pod sysctl users groups disk");
+    delete(setting, "pod sysctl users armor disk");
 }
 
 fn pending(setting: &Setting) {
@@ -343,10 +343,7 @@ fn account(setting: &Setting) {
 
 fn replaced(setting: &Setting) {
     let labels = json!({"app": "never"});
-    let template = pod(
-        "x",
-        json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}),
-    );
+    let template = pod("x", json!({"hostUsers": false}));
     let set = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "never"},
         "spec": {"replicas": 1, "selector": {"matchLabels": labels},

@@ -5,4 +5,5 @@ pub mod events;
 pub mod serve;
 pub mod servers;
 pub mod sources;
+pub mod trust_bundles;
 pub mod watched;

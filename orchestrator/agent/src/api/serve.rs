@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -30,7 +30,8 @@ use tunnel::Tunnels;
 
 use crate::metrics::{self, Metrics};
 use crate::node::join::Membership;
-use crate::runtime::Runtime;
+use crate::runtime::{PodRef, Runtime};
+use api::meta::POD_UID_HEADER;
 use logs::attempts;
 use stats::Seen;
 use sys::Shutdown;
@@ -50,6 +51,30 @@ const LIMITS: Limits = Limits {
     strangers_per_source: 64,
     per_holder: 1024,
 };
+
+/// The pod that a request is about.
+struct Meant<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    /// None: the newest of that name.
+    uid: Option<&'a str>,
+}
+
+impl<'a> Meant<'a> {
+    fn of(namespace: &'a str, name: &'a str, headers: &'a HeaderMap) -> Self {
+        let uid = headers.get(POD_UID_HEADER);
+        Self {
+            namespace,
+            name,
+            uid: uid.and_then(|uid| uid.to_str().ok()),
+        }
+    }
+
+    fn is(&self, pod: &PodRef) -> bool {
+        let is_it = pod.namespace == self.namespace && pod.name == self.name;
+        is_it && self.uid.is_none_or(|uid| uid == pod.uid)
+    }
+}
 
 /// What the handlers need.
 pub struct Served<R> {

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+use super::trust_bundles::Bundles;
 use crate::pod::shape;
 
 /// What is known for one pod.
@@ -21,6 +22,8 @@ pub struct Sources {
     pub objects: Objects,
     /// Tokens of its ServiceAccount, or why there is none.
     pub tokens: Tokens,
+    /// Certificates of authorities that its volumes ask for.
+    pub bundles: Bundles,
     pub claimed: Claimed,
     pub mounted: BTreeMap<String, Mounted>,
     /// Where the files of images lie that are volumes, by the name of the volume in the pod.

@@ -74,6 +74,13 @@ impl FakeApi {
         self.state().objects.get(&key).cloned()
     }
 
+    /// All of that plural.
+    pub fn all(&self, plural: &str) -> Vec<Value> {
+        let state = self.state();
+        let all = state.objects.iter().filter(|((of, _), _)| of == plural);
+        all.map(|(_, object)| object.clone()).collect()
+    }
+
     /// Ends every watch and answers nothing until it is back.
     pub fn be_away(&self, away: bool) {
         let mut state = self.state();

@@ -1,4 +1,7 @@
-//! What the processes of a cgroup use, as the kernel counts it: cgroup v1, v2, and both side by side. Reads only.
+//! What the processes of a cgroup use, as the kernel counts it, and the limits that the Engine does not set: cgroup
+//! v1, v2, and both side by side.
+
+mod pod;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +33,8 @@ pub struct Cgroup {
     pids: Place,
     /// None: the kernel does not limit disks by cgroup.
     disks: Option<Place>,
+    /// None: the kernel does not limit huge pages where the Engine puts containers.
+    huge_pages: Option<Place>,
 }
 
 /// One of them, and whether its files are those of version 2.
@@ -104,6 +109,10 @@ impl Hierarchies {
             memory: self.place(text, "memory")?,
             pids: self.place(text, "pids")?,
             disks: self.place(text, "blkio"),
+            huge_pages: match self.limits_huge_pages() {
+                true => self.place(text, "hugetlb"),
+                false => None,
+            },
         })
     }
 
@@ -327,6 +336,7 @@ mod tests {
                 memory,
                 pids,
                 disks,
+                huge_pages: None,
             }
             .read()
             .expect("read")
@@ -361,6 +371,7 @@ mod tests {
                 memory,
                 pids,
                 disks,
+                huge_pages: None,
             };
             cgroup.throttle(disk, 1000).expect("written");
         }

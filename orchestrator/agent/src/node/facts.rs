@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use api::amounts::Amounts;
 
+use super::cgroup::Hierarchies;
+
 /// Pods that a node runs, unless it is told otherwise.
 pub const MAX_PODS: u32 = 110;
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -108,6 +110,11 @@ impl Reserved {
         };
         capacity.iter().map(left).collect()
     }
+}
+
+/// Whether the kernel limits huge pages by cgroup.
+pub fn limits_huge_pages() -> bool {
+    Hierarchies::read().is_ok_and(|found| found.limits_huge_pages())
 }
 
 /// The machine's huge pages, by size: `hugepages-2Mi`.

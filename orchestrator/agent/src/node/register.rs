@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::facts::{self, Capacity, Reserved};
 use super::pressure::Pressure;
 use crate::pod::status::seconds;
+use api::amounts::{self, Amounts};
 use datapath::Addrs;
 
 /// The port of the agent's own server.
@@ -97,6 +98,13 @@ fn is_extended(name: &str) -> bool {
 }
 
 impl NodeFacts {
+    /// What of its capacity is for pods.
+    pub fn allocatable(&self) -> Amounts {
+        let capacity = self.capacity.quantities(self.reserved.max_pods);
+        let left = self.reserved.left(&capacity);
+        amounts::read(&serde_json::to_value(left).unwrap_or_default())
+    }
+
     fn labels(&self) -> Value {
         let architecture = facts::architecture();
         json!({
@@ -142,6 +150,7 @@ pub async fn write_status(
         "addresses": addresses,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": KUBELET_PORT } },
         "nodeInfo": facts.system,
+        "features": { "supplementalGroupsPolicy": true },
         "volumesInUse": facts.volumes_in_use,
         "conditions": conditions(health, known, now),
     }});

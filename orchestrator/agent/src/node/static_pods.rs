@@ -65,6 +65,19 @@ pub enum Action {
     DeleteMirror(Name, String),
 }
 
+impl Known {
+    /// Takes in that an action was tried. What did not succeed is planned again: no watch tells of a mirror that is
+    /// still there.
+    pub fn tried(&mut self, action: &Action, has_succeeded: bool) {
+        match action {
+            Action::Run(manifest, _) => drop(self.given.insert(manifest.name(), manifest.clone())),
+            Action::End(manifest) => drop(self.given.remove(&manifest.name())),
+            Action::DeleteMirror(name, _) if has_succeeded => drop(self.mirrors.remove(name)),
+            Action::MakeMirror(_) | Action::DeleteMirror(..) => {}
+        }
+    }
+}
+
 /// Whether a pod of the API is a mirror, whatever it shows.
 pub fn is_mirror(pod: &Pod) -> bool {
     annotation(pod, MIRROR).is_some()

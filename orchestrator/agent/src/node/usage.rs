@@ -22,7 +22,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::cgroup::{Cgroup, Counters, Disk, Hierarchies};
+use super::facts;
 use super::running::{Running, RunningContainer, RunningPod};
+use crate::pod::shape;
+use crate::pod::whole::{self, HugePages};
 use api::annotations::DISK_BANDWIDTH;
 use api::samples::{self, ContainerSample, NodeSample, PodSample, Taken, Usage};
 use sys::Shutdown;
@@ -170,6 +173,7 @@ pub async fn run(
             .into_iter()
             .filter_map(Disk::of)
             .collect(),
+        huge_pages: whole::none_of(facts::huge_pages(Path::new(facts::HUGE_PAGES)).keys()),
         data,
     };
     let (mut interval, mut push_at) = (FIRST_INTERVAL, Instant::now());
@@ -224,6 +228,8 @@ struct Sampler {
     data: PathBuf,
     /// Those that containers write to.
     disks: BTreeSet<Disk>,
+    /// The machine's sizes of huge pages: a container has none that it did not ask for.
+    huge_pages: HugePages,
 }
 
 /// Where the Engine keeps what containers write, unless it was told otherwise.
@@ -236,6 +242,14 @@ fn disk_limit(pod: &Pod) -> Option<u64> {
     u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
+/// The huge pages that a container of a pod may use.
+fn huge_pages(pod: &Pod, name: &str) -> HugePages {
+    let mains = shape::main_templates(pod).iter();
+    let mut templates = mains.chain(shape::init_templates(pod));
+    let template = templates.find(|template| template.name == name);
+    template.map(whole::of_container).unwrap_or_default()
+}
+
 /// The key of the node in the history, which is no container's id.
 const NODE: &str = "node";
 
@@ -246,7 +260,12 @@ impl Sampler {
         let pods = pods.into_iter().map(|(uid, pod)| {
             let containers = pod.containers.into_iter();
             let limit = disk_limit(&pod.pod);
-            let containers = containers.filter_map(|it| self.container(it, limit, now));
+            let of = pod.pod.clone();
+            let containers = containers.filter_map(|it| {
+                let pages = { self.huge_pages.clone() }.into_iter();
+                let pages = pages.chain(huge_pages(&of, &it.name)).collect();
+                self.container(it, (limit, pages), now)
+            });
             let reading = PodReading {
                 containers: containers.collect(),
                 interface: pod.network.and_then(Interface::of_process),
@@ -271,7 +290,7 @@ impl Sampler {
     fn container(
         &mut self,
         running: RunningContainer,
-        limit: Option<u64>,
+        (limit, pages): (Option<u64>, HugePages),
         now: Timestamp,
     ) -> Option<ContainerReading> {
         if !self.cgroups.contains_key(&running.id) {
@@ -280,6 +299,9 @@ impl Sampler {
                 if let Err(error) = found.throttle(*disk, limit.unwrap_or_default()) {
                     tracing::warn!(%error, name = running.name, "a container's disk is not limited");
                 }
+            }
+            if let Err(error) = found.limit_huge_pages(&pages) {
+                tracing::warn!(%error, name = running.name, "a container's huge pages are not limited");
             }
             self.cgroups.insert(running.id.clone(), found);
         }
@@ -317,6 +339,7 @@ mod tests {
             cgroups: BTreeMap::new(),
             history: History::default(),
             disks: BTreeSet::new(),
+            huge_pages: HugePages::new(),
             data: "/".into(),
         };
         let now = Timestamp::from_second(2000).expect("in range");

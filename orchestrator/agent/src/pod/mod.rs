@@ -15,4 +15,5 @@ pub mod refuse;
 pub mod resize;
 pub mod shape;
 pub mod status;
+pub mod whole;
 pub mod worker;

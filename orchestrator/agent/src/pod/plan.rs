@@ -447,7 +447,7 @@ fn advance(view: &View, template: &Template, turn: Turn, actions: &mut Vec<Actio
                 return;
             }
             let restart = backoff::restart(latest, exit);
-            let changed = changed || resize::change(template, latest.resources).is_some();
+            let changed = changed || resize::change(view.pod, template, latest.resources).is_some();
             if restart.at > view.now && !changed {
                 actions.push(Action::WakeAt(restart.at));
             } else {
@@ -468,7 +468,7 @@ fn watch(view: &View, template: &Template, latest: &Container, actions: &mut Vec
         let name = &template.name;
         format!("Container {name} definition changed, will be restarted")
     });
-    let resized = resize::change(template, latest.resources);
+    let resized = resize::change(view.pod, template, latest.resources);
     let restarts = |wanted: &Resources| resize::needs_restart(template, latest.resources, *wanted);
     let resize = resized.filter(restarts).map(|_| {
         let name = &template.name;

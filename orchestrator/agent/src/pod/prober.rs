@@ -1,7 +1,7 @@
 //! Probes a running container until it is told to stop: HTTP, gRPC, TCP, commands. When and what it means
 //! is `probes`'.
 
-mod grpc;
+pub mod grpc;
 pub mod http;
 
 use std::io;

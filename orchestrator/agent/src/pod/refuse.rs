@@ -33,6 +33,12 @@ pub struct Abilities {
     pub unsafe_sysctls: Vec<String>,
     /// Pods are told of a DNS server of the cluster.
     pub cluster_dns: bool,
+    /// The Engine gives containers users of their own.
+    pub user_namespaces: bool,
+    /// The Engine puts a pod's containers into the cgroup that it is told.
+    pub pod_cgroups: bool,
+    /// The kernel limits huge pages by cgroup.
+    pub huge_pages: bool,
 }
 
 /// Why this node does not run a pod.

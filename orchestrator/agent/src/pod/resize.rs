@@ -11,10 +11,8 @@ use api::amounts::{self, Amounts};
 use api::pod_resources;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container as Template, Pod, ResourceRequirements};
-use serde_json::json;
 
 use super::shape;
-use crate::node::facts::Capacity;
 use crate::runtime::Resources;
 use crate::runtime::container_spec;
 
@@ -103,16 +101,15 @@ pub fn requests(pod: &Pod) -> Amounts {
     amounts
 }
 
-/// Whether a node of that size, on which the others ask for so much, can give the pod what it asks for.
-pub fn judge(requests: &Amounts, others: &Amounts, capacity: &Capacity) -> Result<(), Pending> {
-    let capacity = amounts::read(&json!({
-        "cpu": capacity.cpus.to_string(),
-        "memory": capacity.memory_bytes.to_string(),
-    }));
+/// Whether a node that gives so much to pods, of which the others ask for so much, can give the pod what it
+/// asks for.
+pub fn judge(requests: &Amounts, others: &Amounts, allocatable: &Amounts) -> Result<(), Pending> {
+    let kept = |(name, _): &(&String, &Quantity)| matches!(name.as_str(), "cpu" | "memory");
+    let capacity: Vec<_> = allocatable.iter().filter(kept).collect();
     for (name, most) in &capacity {
-        let asked = requests.get(name).copied().unwrap_or(Quantity::ZERO);
-        if asked > *most {
-            let (asked, most) = (numbers(name, asked), numbers(name, *most));
+        let asked = requests.get(*name).copied().unwrap_or(Quantity::ZERO);
+        if asked > **most {
+            let (asked, most) = (numbers(name, asked), numbers(name, **most));
             return Err(Pending {
                 reason: "Infeasible",
                 message: format!(
@@ -122,10 +119,10 @@ pub fn judge(requests: &Amounts, others: &Amounts, capacity: &Capacity) -> Resul
         }
     }
     for (name, most) in &capacity {
-        let asked = requests.get(name).copied().unwrap_or(Quantity::ZERO);
-        let used = others.get(name).copied().unwrap_or(Quantity::ZERO);
-        if asked + used > *most {
-            let [asked, used, most] = [asked, used, *most].map(|it| numbers(name, it));
+        let asked = requests.get(*name).copied().unwrap_or(Quantity::ZERO);
+        let used = others.get(*name).copied().unwrap_or(Quantity::ZERO);
+        if asked + used > **most {
+            let [asked, used, most] = [asked, used, **most].map(|it| numbers(name, it));
             return Err(Pending {
                 reason: "Deferred",
                 message: format!(
@@ -139,8 +136,8 @@ pub fn judge(requests: &Amounts, others: &Amounts, capacity: &Capacity) -> Resul
 }
 
 /// What a running container is to change to; none if it has what its template says.
-pub fn change(template: &Template, actual: Option<Resources>) -> Option<Resources> {
-    let wanted = container_spec::limits(template);
+pub fn change(pod: &Pod, template: &Template, actual: Option<Resources>) -> Option<Resources> {
+    let wanted = container_spec::limits(pod, template);
     let actual = Resources {
         oom_score_adj: wanted.oom_score_adj,
         ..actual?
@@ -159,6 +156,17 @@ pub fn needs_restart(template: &Template, actual: Option<Resources>, wanted: Res
     let policies = template.resize_policy.iter().flatten();
     let mut strict = policies.filter(|it| it.restart_policy == "RestartContainer");
     strict.any(|policy| changed.contains(&(policy.resource_name.as_str(), true)))
+}
+
+/// Why a container's memory is not limited to less than it uses: the kernel would kill it.
+pub fn too_little(name: &str, wanted: Resources, used_bytes: u64) -> Option<String> {
+    let limit = u64::try_from(wanted.memory_bytes).unwrap_or(0);
+    (0 < limit && limit < used_bytes).then(|| {
+        format!(
+            "attempting to set container {name:?} memory limit ({limit}) below current usage \
+             ({used_bytes})"
+        )
+    })
 }
 
 /// Under what a failed change of a container's limits is remembered: no container has such a name.
@@ -183,6 +191,8 @@ fn numbers(name: &str, amount: Quantity) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pod(cpu: &str, status: serde_json::Value) -> Pod {
@@ -212,11 +222,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_now_is_deferred_and_what_never_fits_is_infeasible() {
-        let capacity = Capacity {
-            cpus: 4,
-            memory_bytes: 1 << 30,
-            disk_bytes: 0,
-        };
+        let allocatable = json!({"cpu": "4", "memory": "1Gi", "ephemeral-storage": "0"});
+        let capacity = amounts::read(&allocatable);
         let all = Allocations::default();
         all.note("other", requests(&pod("3", json!({}))));
         all.note("own", requests(&pod("1", json!({}))));
@@ -239,12 +246,24 @@ mod tests {
         assert_eq!(judged_without_others(&all, &capacity), Ok(()));
     }
 
-    fn judged_without_others(all: &Allocations, capacity: &Capacity) -> Result<(), Pending> {
+    fn judged_without_others(all: &Allocations, capacity: &Amounts) -> Result<(), Pending> {
         judge(
             &requests(&pod("2", json!({}))),
             &all.of_others("own"),
             capacity,
         )
+    }
+
+    #[test]
+    fn memory_is_not_limited_to_less_than_is_used() {
+        let wanted = |memory_bytes: i64| Resources {
+            memory_bytes,
+            ..Default::default()
+        };
+        let why = "attempting to set container \"c\" memory limit (10) below current usage (11)";
+        assert_eq!(too_little("c", wanted(10), 11).as_deref(), Some(why));
+        assert_eq!(too_little("c", wanted(11), 11), None);
+        assert_eq!(too_little("c", wanted(0), 11), None, "there is no limit");
     }
 
     #[test]
@@ -256,9 +275,10 @@ mod tests {
                     {"resourceName": "memory", "restartPolicy": "RestartContainer"}]}))
             .expect("a container")
         };
-        let now = Some(container_spec::limits(&template("1", "1Gi")));
+        let whole = Pod::default();
+        let now = Some(container_spec::limits(&whole, &template("1", "1Gi")));
         let restart = |template: &Template| {
-            change(template, now).map(|wanted| needs_restart(template, now, wanted))
+            change(&whole, template, now).map(|wanted| needs_restart(template, now, wanted))
         };
         assert_eq!(restart(&template("1", "1Gi")), None);
         assert_eq!(
@@ -269,7 +289,7 @@ mod tests {
         assert_eq!(restart(&template("2", "1Gi")), Some(false));
         assert_eq!(restart(&template("1", "2Gi")), Some(true));
         assert_eq!(
-            change(&template("2", "1Gi"), None),
+            change(&whole, &template("2", "1Gi"), None),
             None,
             "the engine does not say"
         );

@@ -201,7 +201,7 @@ fn actual(
     };
     let known = shape::known_status(view.pod, role, &template.name);
     let known = known.and_then(|known| known.resources.clone());
-    let resources = match resize::change(template, latest.resources) {
+    let resources = match resize::change(view.pod, template, latest.resources) {
         Some(_) if latest.is_running() => known.unwrap_or(given),
         _ => given,
     };
@@ -523,7 +523,7 @@ fn resize_conditions(view: &View) -> Vec<PodCondition> {
     let changing = shape::members(view.containers).filter(|it| it.is_running());
     let mut changing = changing.filter_map(|container| {
         let template = shape::template(view.pod, &container.identity.name)?;
-        resize::change(template, container.resources).map(|_| template)
+        resize::change(view.pod, template, container.resources).map(|_| template)
     });
     if let Some(template) = changing.next() {
         let failure = view.memory.failures.get(&resize::key(&template.name));

@@ -15,6 +15,7 @@ mod report;
 mod resources;
 mod start;
 mod tokens;
+mod trust_bundles;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,7 @@ use crate::runtime::image_root;
 use crate::runtime::{Container, Identity, Image, Role, Runtime, RuntimeError, State};
 use crate::volumes::csi::Csi;
 use crate::volumes::{Dns, PodDir};
+use api::amounts::Amounts;
 use datapath::Addrs;
 
 pub use tokens::request as ask_for_token;
@@ -78,6 +80,8 @@ pub struct NodeContext<R, N> {
     /// Where the node's own network namespace lies, for sandboxes that join it.
     pub netns: PathBuf,
     pub capacity: Capacity,
+    /// What of it is for pods.
+    pub allocatable: Amounts,
     /// What the node's pods ask for.
     pub allocations: Arc<Allocations>,
     pub abilities: Abilities,
@@ -155,7 +159,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let mut worker = Worker::new(node, update, notes, wake.clone());
     let mut held: Option<Instant> = None;
     loop {
-        let until = match worker.settle().await {
+        let until = match worker.settle(&mut updates).await {
             Step::Finished => return worker.node.running.forget(worker.uid()),
             Step::Wait(until) => until,
             Step::Progress => Instant::now() + RETRY,
@@ -212,6 +216,7 @@ struct Worker<R, N> {
     /// The links to logs that there are.
     log_links: Links,
     tokens: tokens::Tokens,
+    trust_bundles: trust_bundles::Held,
     /// What was read of the pod's claims.
     claimed: Claimed,
     /// Measures the volumes that have a limit.
@@ -270,6 +275,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             wanted,
             log_links: Links::default(),
             tokens: tokens::Tokens::default(),
+            trust_bundles: trust_bundles::Held::default(),
             claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),
@@ -286,6 +292,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     fn adopt(&mut self, update: PodUpdate) {
         self.wanted = resize::wanted(&update.pod);
         self.update = update;
+    }
+
+    /// Whether the API has said something of the pod that is to be acted on at once.
+    fn has_news(&self, updates: &watch::Receiver<PodUpdate>) -> bool {
+        updates.has_changed().unwrap_or(false) && !self.is_replaced_by(&updates.borrow())
     }
 
     /// Whether a container that runs is another one in the update.
@@ -325,10 +336,14 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     /// Plans and does until there is nothing to do now; then reports.
-    async fn settle(&mut self) -> Step {
+    async fn settle(&mut self, updates: &mut watch::Receiver<PodUpdate>) -> Step {
         self.place.node_ips = *self.node.addrs.borrow();
         for _ in 0..STEPS_PER_WAKE {
-            match self.step().await {
+            if self.has_news(updates) {
+                let update = updates.borrow_and_update().clone();
+                self.adopt(update);
+            }
+            match self.step(updates).await {
                 Step::Progress => {}
                 Step::Finished => return Step::Finished,
                 waiting => return self.report_and(waiting).await,
@@ -338,7 +353,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Step::Progress
     }
 
-    async fn step(&mut self) -> Step {
+    async fn step(&mut self, updates: &watch::Receiver<PodUpdate>) -> Step {
         if self.stale {
             match self.node.runtime.containers(self.uid()).await {
                 Ok(found) => self.containers = found,
@@ -378,6 +393,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 Step::Wait(at) => until = Some(until.map_or(at, |until| until.min(at))),
                 Step::Settled => {}
                 Step::Finished => return Step::Finished,
+            }
+            // What else was planned may not be wanted any more: the pod may be deleted.
+            if self.has_news(updates) {
+                return Step::Progress;
             }
         }
         match (progress, until) {

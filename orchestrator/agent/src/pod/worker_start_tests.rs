@@ -197,3 +197,20 @@ async fn a_container_with_a_hook_is_asked_to_stop_after_it() {
     stage.until("confirmed", Stage::confirmed).await;
     assert_eq!(stage.node.runtime.commands(), ["drain"]);
 }
+
+#[tokio::test]
+async fn a_strict_pods_group_is_read_in_its_image() {
+    let spec = json!({
+        "securityContext": { "runAsUser": 1000, "supplementalGroupsPolicy": "Strict" },
+        "containers": [{ "name": "main", "image": "i:1" }],
+    });
+    let runtime = runtime();
+    runtime.add_link("i:1", "/etc/passwd", "/usr/lib/passwd");
+    runtime.add_file("i:1", "/usr/lib/passwd", "app:x:1000:50::/:\n");
+    let stage = Stage::new(runtime, spec);
+    stage
+        .until("running", |it| it.running(Role::Main) == 1)
+        .await;
+    let made = stage.node.runtime.spec("main").expect("it was made");
+    assert_eq!(made.security.user.as_deref(), Some("1000:50"));
+}

@@ -16,10 +16,16 @@ use crate::runtime::fake::{self, FakeRuntime};
 use crate::volumes::csi::{self, Places};
 use datapath::{Addrs, HostPort, ObjectKey};
 
+#[path = "worker_conformance_tests.rs"]
+mod conformance;
 #[path = "worker_csi_tests.rs"]
 mod csi_volumes;
+#[path = "worker_death_tests.rs"]
+mod death;
 #[path = "worker_server_tests.rs"]
 mod server;
+#[path = "worker_silence_tests.rs"]
+mod silence;
 #[path = "worker_start_tests.rs"]
 mod start;
 
@@ -29,14 +35,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 type Told = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// A network in which everything works.
-#[derive(Default)]
 struct FakeNetwork {
+    /// Every pod's address.
+    address: IpAddr,
     attached: Mutex<BTreeMap<String, Addrs>>,
+}
+
+impl FakeNetwork {
+    fn of(address: [u8; 4]) -> FakeNetwork {
+        FakeNetwork {
+            address: IpAddr::from(address),
+            attached: Mutex::default(),
+        }
+    }
 }
 
 impl PodNetwork for FakeNetwork {
     fn allocate(&self, _: &str) -> Result<Addrs, WiringError> {
-        Ok(IpAddr::from([10, 0, 0, 2]).into())
+        Ok(self.address.into())
     }
 
     fn restore(&self, _: &str, _: Addrs) -> bool {
@@ -99,6 +115,10 @@ impl Stage {
     }
 
     fn with_objects(runtime: FakeRuntime, spec: Value, objects: FakeApi) -> Stage {
+        Stage::on(FakeNetwork::of([10, 0, 0, 2]), runtime, spec, objects)
+    }
+
+    fn on(network: FakeNetwork, runtime: FakeRuntime, spec: Value, objects: FakeApi) -> Stage {
         let told = Told::default();
         let dir = tempfile::tempdir().expect("a directory");
         let heard = Heard::default();
@@ -120,12 +140,13 @@ impl Stage {
                 memory_bytes: 1 << 30,
                 disk_bytes: 1 << 30,
             },
+            allocatable: api::amounts::read(&json!({ "cpu": "1", "memory": "1Gi" })),
             allocations: Arc::default(),
             abilities: Abilities::default(),
             dns: Dns::default(),
             runtime: Arc::new(runtime),
             image_roots: image_root::Known::default(),
-            network: FakeNetwork::default(),
+            network,
             recorder: recorder.clone(),
             nodes: drain::Nodes::new("n1", client.clone()),
             csi: Csi::new("n1", client.clone(), recorder, places, in_use),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use ::api::kinds::certificates::trust_bundle::merged;
 
 /// A container with a volume of the ConfigMap `conf` and one of the pod's label `key`.
 fn spec() -> Value {
@@ -382,4 +383,94 @@ async fn an_image_that_is_not_there_and_not_pulled_keeps_its_pod_from_starting()
     let waits = |it: &Stage| waiting(it) == "ErrImageNeverPull";
     stage.until("waiting", waits).await;
     assert_eq!(stage.running(Role::Main), 0);
+}
+
+/// A bundle of `example.com/mine` with that authority, and with the label.
+fn bundle(pem: &str, label: &str) -> Value {
+    json!({ "apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundle",
+        "metadata": { "labels": { "alive": label } },
+        "spec": { "signerName": "example.com/mine", "trustBundle": format!("text\n{pem}") } })
+}
+
+/// A pod with one file for each of these sources.
+fn with_bundles(sources: &[Value]) -> Value {
+    let sources = sources.iter().enumerate().map(|(number, source)| {
+        let mut source = source.clone();
+        source["path"] = json!(format!("{number}.pem"));
+        json!({ "clusterTrustBundle": source })
+    });
+    let sources: Vec<Value> = sources.collect();
+    json!({
+        "containers": [{ "name": "main", "image": "i:1", "volumeMounts": [
+            { "name": "t", "mountPath": "/t" },
+        ]}],
+        "volumes": [{ "name": "t", "projected": { "sources": sources } }],
+    })
+}
+
+fn authority() -> String {
+    let made = sys::certificates::Authority::create("test", Timestamp::now());
+    made.expect("an authority").certificate().to_owned()
+}
+
+/// `[sig-auth] ClusterTrustBundle … should be able to mount a single ClusterTrustBundle by name`, `… can combine
+/// all signer CTBs with an empty label selector`, `… with signer name and label selector`.
+#[tokio::test]
+async fn trust_bundles_by_name_and_by_signer_are_files_of_the_pod() {
+    let api = FakeApi::default();
+    let name = |number: usize| format!("example.com:mine:{number}");
+    let (first, second) = (authority(), authority());
+    api.put("clustertrustbundles", &name(0), bundle(&first, "yes"));
+    api.put("clustertrustbundles", &name(1), bundle(&second, "no"));
+    let signer = |selector: Value| json!({ "signerName": "example.com/mine", "labelSelector": selector, "optional": true });
+    let sources = [
+        json!({ "name": name(1) }),
+        signer(json!({})),
+        signer(json!({ "matchLabels": { "alive": "yes" } })),
+        signer(json!({ "matchLabels": { "alive": "perhaps" } })),
+        signer(Value::Null),
+    ];
+    let stage = running(&api, with_bundles(&sources)).await;
+    let file = |number: usize| volume(&stage, &format!("memory/t/{number}.pem")).expect("a file");
+    assert_eq!(file(0), merged([second.as_str()]));
+    assert_eq!(file(1), merged([first.as_str(), &second]));
+    assert_eq!(file(2), merged([first.as_str()]));
+    assert_eq!((file(3), file(4)), (String::new(), String::new()));
+}
+
+/// `[sig-auth] ClusterTrustBundle … should be able to mount a big number (>100) of CTBs`.
+#[tokio::test]
+async fn a_pod_has_more_than_a_hundred_trust_bundles() {
+    let api = FakeApi::default();
+    let names: Vec<String> = (0..110).map(|n| format!("example.com:mine:{n}")).collect();
+    let pem = authority();
+    for name in &names {
+        api.put("clustertrustbundles", name, bundle(&pem, "yes"));
+    }
+    let sources: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+    let stage = running(&api, with_bundles(&sources)).await;
+    for number in 0..names.len() {
+        let text = volume(&stage, &format!("memory/t/{number}.pem"));
+        assert_eq!(text, Some(merged([pem.as_str()])));
+    }
+}
+
+/// `[sig-auth] ClusterTrustBundle … should prevent a pod from starting if: sets optional=false and no trust bundle
+/// matches query`, `… the configured CTB does not exist`.
+#[tokio::test]
+async fn a_pod_waits_for_a_trust_bundle_that_is_not_optional() {
+    let missing = json!({ "name": "none" });
+    let of_nobody = json!({ "signerName": "example.com/none", "labelSelector": {} });
+    for source in [missing, of_nobody] {
+        let stage = Stage::with_objects(runtime(), with_bundles(&[source]), FakeApi::default());
+        stage.list();
+        let failed = |it: &Stage| {
+            let told = it.told.lock().expect("whole");
+            let mut events = told.iter().map(|(_, _, body)| body);
+            events.any(|it| it["reason"] == "FailedMount" && it["involvedObject"]["uid"] == "u1")
+        };
+        stage.until("told of", failed).await;
+        assert_eq!(stage.running(Role::Main), 0);
+        assert_eq!(waiting(&stage), "ContainerCreating");
+    }
 }

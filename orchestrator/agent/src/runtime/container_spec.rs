@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Container as Template, Pod, PodSecurityContext, SELinuxOptions,
+    AppArmorProfile, Capabilities, Container as Template, Pod, PodSecurityContext, SELinuxOptions,
     SecurityContext,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::api::sources::Sources;
+use crate::network::pod_net::shaping::Bandwidth;
 use crate::pod::downward::Facts;
 use crate::pod::env;
 use crate::pod::qos;
 use crate::pod::quantity;
 use crate::pod::shape;
+use crate::pod::whole;
 use crate::runtime::{
     ContainerSpec, Device, Identity, Mount, Network, PodRef, Propagation, Resources, Role, Seccomp,
     Security,
@@ -76,6 +79,9 @@ pub struct Surroundings<'a> {
     pub termination_message: &'a Path,
     /// The user that the image says.
     pub image_user: &'a str,
+    /// The group of the user that the container runs as, by the image: read where it has no other, and no
+    /// further groups of the image ([`group_asked`]).
+    pub image_group: Option<u32>,
     /// The engine's runtime that the pod's class names.
     pub handler: Option<&'a str>,
 }
@@ -147,6 +153,8 @@ pub fn sandbox(
             oom_score_adj: SANDBOX_OOM_SCORE,
             ..Default::default()
         },
+        cgroup_parent: whole::cgroup(pod),
+        own_users: own_users(pod),
         security: sandbox_security(host),
         sysctls: sysctls.collect(),
         handler: node.handler,
@@ -221,7 +229,9 @@ pub fn container(
         mounts,
         devices: devices(template, around)?,
         resources: resources(pod, template, around.facts.node_memory_bytes),
-        security: security(pod, template, around.image_user)?,
+        cgroup_parent: whole::cgroup(pod),
+        own_users: own_users(pod),
+        security: security(pod, template, around)?,
         sysctls: BTreeMap::new(),
         handler: around.handler.map(str::to_owned),
         stop_signal: lifecycle.and_then(|lifecycle| lifecycle.stop_signal.clone()),
@@ -436,18 +446,32 @@ pub fn in_container(path: &str) -> String {
 fn resources(pod: &Pod, template: &Template, node_memory_bytes: i64) -> Resources {
     Resources {
         oom_score_adj: qos::oom_score_adj(pod, template, node_memory_bytes),
-        ..limits(template)
+        ..limits(pod, template)
     }
 }
 
-/// What a container may use and what it weighs, but for its OOM score.
-pub fn limits(template: &Template) -> Resources {
-    let wanted = template.resources.as_ref();
-    let amount = |map: Option<&BTreeMap<String, _>>, name: &str| {
-        map.and_then(|map| map.get(name)).and_then(quantity::milli)
+/// What a container may use and what it weighs, but for its OOM score. Without a limit of its own it has that of
+/// its pod (KEP-2837).
+pub fn limits(pod: &Pod, template: &Template) -> Resources {
+    let own = template.resources.clone().unwrap_or_default();
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let whole = whole.and_then(|whole| whole.limits.clone());
+    let mut limits = whole.unwrap_or_default();
+    limits.extend(own.limits.unwrap_or_default());
+    amounts(&own.requests.unwrap_or_default(), &limits)
+}
+
+/// What the kernel is told of these requests and limits.
+pub fn amounts(
+    requests: &BTreeMap<String, Quantity>,
+    limits: &BTreeMap<String, Quantity>,
+) -> Resources {
+    let limit = |name| limits.get(name).and_then(quantity::milli);
+    let request = |name| {
+        { requests.get(name) }
+            .and_then(quantity::milli)
+            .or(limit(name))
     };
-    let limit = |name| amount(wanted.and_then(|it| it.limits.as_ref()), name);
-    let request = |name| amount(wanted.and_then(|it| it.requests.as_ref()), name).or(limit(name));
     let small = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
     let quota = limit("cpu").map(|milli| small(milli * i128::from(CPU_PERIOD_US) / 1000));
     Resources {
@@ -461,7 +485,12 @@ pub fn limits(template: &Template) -> Resources {
     }
 }
 
-fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security, SpecError> {
+fn own_users(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false)
+}
+
+fn security(pod: &Pod, template: &Template, around: &Surroundings) -> Result<Security, SpecError> {
+    let image_user = around.image_user;
     let none = (PodSecurityContext::default(), SecurityContext::default());
     let of_pod = pod
         .spec
@@ -477,21 +506,18 @@ fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security
     let user = match (user, group) {
         (Some(user), Some(group)) => Some(format!("{user}:{group}")),
         (Some(user), None) => Some(user.to_string()),
-        (None, Some(group)) => {
-            let name = image_user
-                .split(':')
-                .next()
-                .filter(|name| !name.is_empty())
-                .unwrap_or("0");
-            Some(format!("{name}:{group}"))
-        }
+        (None, Some(group)) => Some(format!("{}:{group}", user_of(image_user))),
         (None, None) => None,
     };
-    let capabilities = own.capabilities.clone().unwrap_or_default();
-    let bare = |list: Option<Vec<String>>| {
-        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
-        list.unwrap_or_default().into_iter().map(bare).collect()
+    let user = match (group_asked(pod, template, image_user), around.image_group) {
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+        _ => user,
     };
+    let mut dropped = capabilities_of(own, |all| all.drop);
+    if Bandwidth::of(pod).is_ok_and(|it| it.egress.is_some()) {
+        // A packet socket passes the pod's queue (PACKET_QDISC_BYPASS).
+        dropped.push("NET_RAW".to_owned());
+    }
     let groups = of_pod
         .supplemental_groups
         .iter()
@@ -505,8 +531,8 @@ fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security
         user,
         groups: groups.map(i64::to_string).collect(),
         privileged: own.privileged.unwrap_or(false),
-        add_capabilities: bare(capabilities.add),
-        drop_capabilities: bare(capabilities.drop),
+        add_capabilities: capabilities_of(own, |all| all.add),
+        drop_capabilities: dropped,
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         seccomp: match seccomp.map(|profile| (profile.type_.as_str(), profile)) {
@@ -525,6 +551,49 @@ fn security(pod: &Pod, template: &Template, image_user: &str) -> Result<Security
         ),
         unmasked: own.proc_mount.as_deref() == Some("Unmasked"),
     })
+}
+
+/// The names of added or dropped capabilities, without the prefix that Kubernetes lets them have.
+fn capabilities_of(
+    context: &SecurityContext,
+    list: fn(Capabilities) -> Option<Vec<String>>,
+) -> Vec<String> {
+    let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
+    let all = context.capabilities.clone().and_then(list);
+    all.unwrap_or_default().into_iter().map(bare).collect()
+}
+
+/// Whose group has to be read in the image, since the Engine is to be told it: with a group it gives a process no
+/// further groups of the image (`supplementalGroupsPolicy: Strict`).
+pub fn group_asked(pod: &Pod, template: &Template, image_user: &str) -> Option<String> {
+    let of_pod = pod.spec.as_ref()?.security_context.as_ref()?;
+    let own = template.security_context.as_ref();
+    let group = own.and_then(|own| own.run_as_group).or(of_pod.run_as_group);
+    if of_pod.supplemental_groups_policy.as_deref() != Some("Strict") || group.is_some() {
+        return None;
+    }
+    match own.and_then(|own| own.run_as_user).or(of_pod.run_as_user) {
+        Some(user) => Some(user.to_string()),
+        None if image_user.contains(':') => None,
+        None => Some(user_of(image_user).to_owned()),
+    }
+}
+
+/// The group of a user, by an image's `/etc/passwd` (passwd(5)); of one that is not there it is root's, as for
+/// the Engine.
+pub fn group_of(user: &str, passwd: &str) -> u32 {
+    let groups = passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let is_meant = fields.first() == Some(&user) || fields.get(2) == Some(&user);
+        fields.get(3).filter(|_| is_meant)?.parse().ok()
+    });
+    { groups }.next().unwrap_or(0)
+}
+
+/// The user of an image without its group: root, where it says none.
+fn user_of(image_user: &str) -> &str {
+    let name = image_user.split(':').next();
+    name.filter(|name| !name.is_empty()).unwrap_or("0")
 }
 
 fn selinux(options: Option<&SELinuxOptions>) -> Vec<(&'static str, String)> {
@@ -588,4 +657,29 @@ fn must_not_be_root(user: Option<i64>, image_user: &str) -> Result<(), SpecError
         }
     };
     Err(SpecError::config(problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_of_a_user_is_the_images_and_else_roots() {
+        let passwd = "root:x:0:0::/:/sh\n\nbroken\napp:x:1000:50:An app:/:/sh\n1000:x:7:8::/:\n";
+        for (user, group) in [
+            ("app", 50),
+            ("1000", 50),
+            ("0", 0),
+            ("7", 8),
+            ("12", 0),
+            ("", 0),
+        ] {
+            assert_eq!(group_of(user, passwd), group, "{user}");
+        }
+        assert_eq!(
+            group_of("app", "app:x:1:-1::"),
+            0,
+            "a group that does not read"
+        );
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ pub struct FakeRuntime {
     ended: Notify,
     /// How commands end; none: they run on.
     held: watch::Sender<Option<i64>>,
+    /// How many changes of containers begin or end before the engine hangs; none: it does not.
+    left: watch::Sender<Option<usize>>,
+    /// Changes that hang.
+    hanging: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -41,6 +46,8 @@ struct Inner {
     start_errors: BTreeMap<String, String>,
     /// Where links of images lead: by the image's id, then the path.
     links: BTreeMap<(String, String), String>,
+    /// What files of images hold, by the same.
+    files: BTreeMap<(String, String), Vec<u8>>,
     /// By image: what is in it.
     archives: BTreeMap<String, Bytes>,
     made: u32,
@@ -61,6 +68,8 @@ impl Default for FakeRuntime {
             news: broadcast::channel(64).0,
             ended: Notify::new(),
             held: watch::Sender::new(Some(0)),
+            left: watch::Sender::new(None),
+            hanging: AtomicUsize::new(0),
         }
     }
 }
@@ -121,6 +130,12 @@ impl FakeRuntime {
         self.inner().links.insert(key, target.to_owned());
     }
 
+    /// Puts a file into an image of the node.
+    pub fn add_file(&self, reference: &str, path: &str, holds: &str) {
+        let key = (format!("sha256:{reference}"), path.to_owned());
+        self.inner().files.insert(key, holds.into());
+    }
+
     /// Has the image ask for a volume.
     pub fn add_image_volume(&self, reference: &str, path: &str) {
         if let Some(image) = self.inner().images.get_mut(reference) {
@@ -140,6 +155,48 @@ impl FakeRuntime {
         self.inner()
             .start_errors
             .insert(image.to_owned(), message.to_owned());
+    }
+
+    /// Has the engine hang after so many steps: the beginning and the end of a change of a container are one each.
+    pub fn hang_after(&self, steps: usize) {
+        self.left.send_replace(Some(steps));
+    }
+
+    /// How many containers there were in all.
+    pub fn made(&self) -> usize {
+        self.inner().made as usize
+    }
+
+    /// Has it go on with what hangs.
+    pub fn go_on(&self) {
+        self.left.send_replace(None);
+    }
+
+    /// Whether somebody waits for a change.
+    pub fn hangs(&self) -> bool {
+        self.hanging.load(Ordering::Relaxed) > 0
+    }
+
+    /// The beginning or the end of a change of a container.
+    async fn step(&self) {
+        let mut left = self.left.subscribe();
+        let mut hangs = Hanging::default();
+        loop {
+            let taken = self.left.send_if_modified(|left| match left {
+                None | Some(0) => false,
+                Some(steps) => {
+                    *steps -= 1;
+                    true
+                }
+            });
+            if taken || left.borrow_and_update().is_none() {
+                return;
+            }
+            hangs.count(&self.hanging);
+            if left.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Containers ignore the stop signal from now on.
@@ -194,6 +251,73 @@ impl FakeRuntime {
             .collect()
     }
 
+    /// Makes a container; one of the same name that never ran is replaced, as by the Engine.
+    fn make(&self, spec: &ContainerSpec) -> String {
+        let mut inner = self.inner();
+        inner.made += 1;
+        let id = format!("c{:04}", inner.made);
+        let same = |(other, it): &(ContainerSpec, Container)| {
+            let (own, other) = (&spec.identity, &other.identity);
+            let name =
+                (own.role, &own.name, own.attempt) == (other.role, &other.name, other.attempt);
+            name && it.state == State::Created
+        };
+        inner.containers.retain(|_, it| !same(it));
+        let container = Container {
+            id: id.clone(),
+            identity: spec.identity.clone(),
+            image: spec.image.clone(),
+            image_id: format!("sha256:{}", spec.image),
+            created_at: Timestamp::now(),
+            log_path: None,
+            resources: Some(spec.resources),
+            state: State::Created,
+        };
+        inner
+            .containers
+            .insert(id.clone(), (spec.clone(), container));
+        id
+    }
+
+    fn run_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut inner = self.inner();
+        let errors = inner.start_errors.clone();
+        let found = inner.containers.get_mut(id);
+        let (_, container) = found.ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        let now = Timestamp::now();
+        if let Some(message) = errors.get(&container.image) {
+            finish(container, 127, now);
+            if let State::Exited(exit) = &mut container.state {
+                exit.start_error = Some(message.clone());
+            }
+            return Err(RuntimeError::Refused {
+                status: 400,
+                message: message.clone(),
+            });
+        }
+        container.state = State::Running {
+            // No process has this number.
+            pid: 0,
+            started_at: now,
+        };
+        drop(inner);
+        self.tell();
+        Ok(())
+    }
+
+    fn end_container(&self, id: &str, kill: bool) {
+        let mut inner = self.inner();
+        let stubborn = inner.stubborn;
+        if let Some((_, container)) = inner.containers.get_mut(id)
+            && container.is_running()
+            && (kill || !stubborn)
+        {
+            finish(container, if kill { 137 } else { 0 }, Timestamp::now());
+        }
+        drop(inner);
+        self.tell();
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,6 +333,27 @@ impl FakeRuntime {
         for uid in uids {
             // Nobody may be listening.
             let _ = self.news.send(uid);
+        }
+    }
+}
+
+/// Counts one that hangs, until it is dropped.
+#[derive(Default)]
+struct Hanging<'a>(Option<&'a AtomicUsize>);
+
+impl<'a> Hanging<'a> {
+    fn count(&mut self, hanging: &'a AtomicUsize) {
+        if self.0.is_none() {
+            hanging.fetch_add(1, Ordering::Relaxed);
+            self.0 = Some(hanging);
+        }
+    }
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        if let Some(hanging) = self.0 {
+            hanging.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -279,22 +424,9 @@ impl Runtime for FakeRuntime {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, RuntimeError> {
-        let mut inner = self.inner();
-        inner.made += 1;
-        let id = format!("c{:04}", inner.made);
-        let container = Container {
-            id: id.clone(),
-            identity: spec.identity.clone(),
-            image: spec.image.clone(),
-            image_id: format!("sha256:{}", spec.image),
-            created_at: Timestamp::now(),
-            log_path: None,
-            resources: Some(spec.resources),
-            state: State::Created,
-        };
-        inner
-            .containers
-            .insert(id.clone(), (spec.clone(), container));
+        self.step().await;
+        let id = self.make(spec);
+        self.step().await;
         Ok(id)
     }
 
@@ -306,6 +438,16 @@ impl Runtime for FakeRuntime {
         let inner = self.inner();
         let link = inner.links.get(&(id.to_owned(), path.to_owned()));
         Ok(link.cloned().map_or(InRoot::Other, InRoot::Link))
+    }
+
+    async fn file_in_root(
+        &self,
+        id: &str,
+        path: &str,
+        _: usize,
+    ) -> Result<Option<Vec<u8>>, RuntimeError> {
+        let key = (id.to_owned(), path.to_owned());
+        Ok(self.inner().files.get(&key).cloned())
     }
 
     fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
@@ -323,48 +465,24 @@ impl Runtime for FakeRuntime {
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
-        let mut inner = self.inner();
-        let errors = inner.start_errors.clone();
-        let found = inner.containers.get_mut(id);
-        let (_, container) = found.ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
-        let now = Timestamp::now();
-        if let Some(message) = errors.get(&container.image) {
-            finish(container, 127, now);
-            if let State::Exited(exit) = &mut container.state {
-                exit.start_error = Some(message.clone());
-            }
-            return Err(RuntimeError::Refused {
-                status: 400,
-                message: message.clone(),
-            });
-        }
-        container.state = State::Running {
-            // No process has this number.
-            pid: 0,
-            started_at: now,
-        };
-        drop(inner);
-        self.tell();
+        self.step().await;
+        self.run_container(id)?;
+        self.step().await;
         Ok(())
     }
 
     async fn signal(&self, id: &str, kill: bool) -> Result<(), RuntimeError> {
-        let mut inner = self.inner();
-        let stubborn = inner.stubborn;
-        if let Some((_, container)) = inner.containers.get_mut(id)
-            && container.is_running()
-            && (kill || !stubborn)
-        {
-            finish(container, if kill { 137 } else { 0 }, Timestamp::now());
-        }
-        drop(inner);
-        self.tell();
+        self.step().await;
+        self.end_container(id, kill);
+        self.step().await;
         Ok(())
     }
 
     async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.step().await;
         self.inner().containers.remove(id);
         self.tell();
+        self.step().await;
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub trait Runtime: Send + Sync + 'static {
         uid: &str,
     ) -> impl Future<Output = Result<Vec<Container>, RuntimeError>> + Send;
 
-    /// The uid of a pod each time one of its containers started or died. Ends when the engine does.
+    /// The uid of a pod each time one of its containers died or was removed. Ends when the engine does.
     fn events(&self) -> BoxStream<'static, Result<String, RuntimeError>>;
 
     /// Resolves once a container's process has ended, which the kernel knows long before the engine has
@@ -66,6 +66,14 @@ pub trait Runtime: Send + Sync + 'static {
         id: &str,
         path: &str,
     ) -> impl Future<Output = Result<InRoot, RuntimeError>> + Send;
+
+    /// What a file of such a root holds; none, if it is not there. One of more bytes than that is refused.
+    fn file_in_root(
+        &self,
+        id: &str,
+        path: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, RuntimeError>> + Send;
 
     /// What is in such a root, as a tar archive. The engine adds some empty files.
     fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
@@ -291,6 +299,10 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub devices: Vec<Device>,
     pub resources: Resources,
+    /// The cgroup in which its own one is made; none: the engine's own choice.
+    pub cgroup_parent: Option<String>,
+    /// Its users are not those of the node.
+    pub own_users: bool,
     pub security: Security,
     pub sysctls: BTreeMap<String, String>,
     /// The engine's runtime that starts it; none: the engine's own choice.

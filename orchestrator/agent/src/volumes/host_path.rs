@@ -3,9 +3,9 @@
 //! A path of the node is the node's: links in it are followed, as Kubernetes does. What is missing is made
 //! in one step that fails where something, a link too, has the name.
 
-use std::fs::{self, FileType, OpenOptions};
+use std::fs::{self, FileType, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::HostPathVolumeSource;
@@ -57,12 +57,9 @@ fn new_directory(path: &Path) -> io::Result<()> {
 
 /// Its directory must be there.
 fn new_file(path: &Path) -> io::Result<()> {
-    let options = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path);
-    options.map(drop)
+    let made = OpenOptions::new().write(true).create_new(true).open(path)?;
+    // The umask may have taken bits.
+    made.set_permissions(Permissions::from_mode(0o644))
 }
 
 fn mismatch(path: &str, kind: &str) -> SpecError {

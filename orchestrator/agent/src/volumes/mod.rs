@@ -20,9 +20,9 @@ mod written;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -35,7 +35,7 @@ use claimed::{Backing, Found};
 use image_trees::ImageTrees;
 use images::Images;
 use sys::beneath::Dir;
-use sys::{mounts, ownership};
+use sys::{files, mounts, ownership};
 
 pub use empty_dir::{Limited, limited};
 use etc::NodeFiles;
@@ -140,9 +140,12 @@ impl PodDir {
             resolv_conf: node_resolv_conf(),
             hosts: fs::read_to_string("/etc/hosts").unwrap_or_default(),
         };
-        fs::write(self.etc().join("hosts"), etc::hosts(pod, facts, dns, &node))?;
-        let resolv_conf = etc::resolv_conf(pod, facts, dns, &node);
-        fs::write(self.etc().join("resolv.conf"), resolv_conf)
+        // Every user of the containers reads them.
+        let write = |name: &str, text: String| {
+            files::overwrite(&self.etc().join(name), text.as_bytes(), files::PUBLIC)
+        };
+        write("hosts", etc::hosts(pod, facts, dns, &node))?;
+        write("resolv.conf", etc::resolv_conf(pod, facts, dns, &node))
     }
 
     /// Makes the pod's volumes; gives where each lies.
@@ -404,7 +407,7 @@ fn is_mounted(path: &Path) -> io::Result<bool> {
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    files::create_dir(path, mode)
 }
 
 fn failed_mount(message: String) -> SpecError {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
+    ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, Pod,
+    ServiceAccountTokenProjection, Volume,
 };
 
 use super::fs_group;
 use crate::api::sources::{Kind, Sources, TokenWish};
+use crate::api::trust_bundles::BundleWish;
 use crate::pod::downward::{self, Facts};
 use crate::pod::env;
 use crate::pod::shape;
@@ -71,6 +73,9 @@ pub fn files(
             }
             if let Some(it) = &source.service_account_token {
                 files.token(it)?;
+            }
+            if let Some(it) = &source.cluster_trust_bundle {
+                files.trust_bundle(it)?;
             }
         }
     }
@@ -145,6 +150,19 @@ impl Gathered<'_> {
         Ok(())
     }
 
+    /// Certificates of authorities; an optional file is there and empty.
+    fn trust_bundle(&mut self, wanted: &ClusterTrustBundleProjection) -> Result<(), SpecError> {
+        let wish = BundleWish::of(wanted);
+        let text = match self.sources.bundles.get(&wish) {
+            Some(Ok(Some(text))) => text.as_bytes().to_vec(),
+            Some(Ok(None)) if wanted.optional == Some(true) => Vec::new(),
+            Some(Ok(None)) => return Err(unmountable(no_bundle(&wish))),
+            Some(Err(why)) => return Err(unmountable(why.clone())),
+            None => return Err(unmountable("the trust bundle was not read".to_owned())),
+        };
+        self.add_private(&wanted.path, text)
+    }
+
     /// A token is for the pod's user or group alone, if it says which that is (KEP-2451).
     fn token(&mut self, wanted: &ServiceAccountTokenProjection) -> Result<(), SpecError> {
         let token = match self.sources.tokens.get(&TokenWish::of(wanted)) {
@@ -152,10 +170,14 @@ impl Gathered<'_> {
             Some(Err(why)) => return Err(unmountable(format!("failed to fetch token: {why}"))),
             None => return Err(unmountable("failed to fetch token".to_owned())),
         };
+        self.add_private(&wanted.path, token)
+    }
+
+    fn add_private(&mut self, path: &str, bytes: Vec<u8>) -> Result<(), SpecError> {
         let owner = shape::common_user(self.pod);
         let private = owner.is_some() || fs_group(self.pod)?.is_some();
-        self.add(&wanted.path, token, private.then_some(0o600))?;
-        if let Some(file) = self.files.get_mut(&clean(&wanted.path)?) {
+        self.add(path, bytes, private.then_some(0o600))?;
+        if let Some(file) = self.files.get_mut(&clean(path)?) {
             file.owner = owner;
         }
         Ok(())
@@ -172,6 +194,20 @@ impl Gathered<'_> {
         };
         self.files.insert(clean(path)?, file);
         Ok(())
+    }
+}
+
+fn no_bundle(wish: &BundleWish) -> String {
+    match wish {
+        BundleWish::Named(name) => {
+            format!(
+                "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io {name:?} not found"
+            )
+        }
+        BundleWish::OfSigner { .. } => {
+            "combination of signerName and labelSelector matched zero ClusterTrustBundles"
+                .to_owned()
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::sources::{Contents, Token, Tokens};
+use crate::api::trust_bundles::Bundles;
 
 fn facts() -> Facts {
     Facts {
@@ -40,11 +41,59 @@ fn sources() -> Sources {
         mounted: BTreeMap::new(),
         images: BTreeMap::new(),
         service_env: BTreeMap::new(),
+        bundles: Bundles::from([
+            (named("one"), Ok(Some("ONE".into()))),
+            (named("none"), Ok(None)),
+            (of_signer(json!({})), Ok(Some("ALL".into()))),
+            (of_signer(Value::Null), Ok(None)),
+        ]),
         tokens: Tokens::from([
             (wish("", 3607), Ok(Token("a.b.c".into()))),
             (wish("vault", 600), Err("it is sealed".to_owned())),
         ]),
     }
+}
+
+fn named(name: &str) -> BundleWish {
+    BundleWish::Named(name.to_owned())
+}
+
+fn of_signer(selector: Value) -> BundleWish {
+    let source =
+        json!({ "path": "p", "signerName": "example.com/mine", "labelSelector": selector });
+    BundleWish::of(&serde_json::from_value(source).expect("a source"))
+}
+
+/// The conformance tests of `[sig-auth] ClusterTrustBundle`: several volumes, by name and by signer, optional or not.
+#[test]
+fn a_trust_bundle_is_a_file_and_an_optional_one_that_is_not_there_an_empty_one() {
+    let file = |source: Value| {
+        let pod =
+            json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c" }] } });
+        let pod = serde_json::from_value(pod).expect("a pod");
+        let volume =
+            json!({ "name": "v", "projected": { "sources": [{ "clusterTrustBundle": source }] } });
+        let volume = serde_json::from_value(volume).expect("a volume");
+        let files = files(&pod, &volume, &sources(), &facts());
+        let files = files.map(|mut files| files.remove("p").expect("a file"));
+        files.map(|file| (String::from_utf8_lossy(&file.bytes).into_owned(), file.mode))
+    };
+    let text = |text: &str| Ok((text.to_owned(), 0o644));
+    let signer = "example.com/mine";
+    assert_eq!(file(json!({ "path": "p", "name": "one" })), text("ONE"));
+    let all = json!({ "path": "p", "signerName": signer, "labelSelector": {} });
+    assert_eq!(file(all), text("ALL"));
+    // A selector that is not set fits no bundle.
+    let nothing = json!({ "path": "p", "signerName": signer, "optional": true });
+    assert_eq!(file(nothing), text(""));
+    assert_eq!(
+        file(json!({ "path": "p", "name": "none", "optional": true })),
+        text("")
+    );
+    let why = |source: Value| file(source).expect_err("nothing is there").message;
+    assert!(why(json!({ "path": "p", "name": "none" })).contains("\"none\" not found"));
+    let zero = "combination of signerName and labelSelector matched zero ClusterTrustBundles";
+    assert_eq!(why(json!({ "path": "p", "signerName": signer })), zero);
 }
 
 fn wish(audience: &str, seconds: i64) -> TokenWish {

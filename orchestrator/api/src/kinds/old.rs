@@ -10,8 +10,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    admissionregistration, apps, autoscaling, batch, coordination, core, discovery, flowcontrol,
-    networking, node, policy, rbac, scheduling, storage,
+    admissionregistration, apps, autoscaling, batch, certificates, coordination, core, discovery,
+    flowcontrol, networking, node, policy, rbac, scheduling, storage,
 };
 use crate::resource::Resource;
 use crate::served::{Conversion, Served};
@@ -129,6 +129,16 @@ const fn version(
     }
 }
 
+/// One that is not deprecated.
+const fn current(group: &'static str, version: &'static str, package: &'static str) -> Version {
+    Version {
+        group,
+        version,
+        package,
+        life: None,
+    }
+}
+
 /// The versions whose kinds are as they are today.
 const RENAMED: &[(Version, &[fn() -> Resource])] = &[
     (
@@ -156,6 +166,15 @@ const RENAMED: &[(Version, &[fn() -> Resource])] = &[
             ("1.19", "1.22"),
         ),
         &[coordination::lease::resource],
+    ),
+    // Both are served by Kubernetes 1.33; neither is deprecated there, nor since.
+    (
+        current("certificates.k8s.io", "v1beta1", "certificates"),
+        &[certificates::trust_bundle::resource],
+    ),
+    (
+        current("certificates.k8s.io", "v1alpha1", "certificates"),
+        &[certificates::trust_bundle::resource],
     ),
     (
         version("node.k8s.io", "v1beta1", "node", ("1.22", "1.25")),

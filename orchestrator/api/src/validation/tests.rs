@@ -131,23 +131,6 @@ fn pods_are_refused_in_the_words_of_kubernetes() {
             r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
         ),
         (
-            device("other", "/dev/xvda"),
-            r#"spec.containers[0].volumeDevices[0].name: Not found: "other""#,
-        ),
-        (
-            device("disk", "/dev/../x"),
-            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/dev/../x": can not contain backsteps ('..')"#,
-        ),
-        (
-            device("disk", "/v"),
-            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/v": must not already exist as a path in volumeMounts"#,
-        ),
-        (
-            pod(json!({"volumes": [{"name": "v", "image": {}}],
-                "containers": [{"name": "c", "image": "i"}]})),
-            "spec.volumes[0].image.reference: Required value",
-        ),
-        (
             container(json!({"lifecycle": {"stopSignal": "SIGUSR1"}})),
             "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers \
              with empty `spec.os.name`",
@@ -179,6 +162,36 @@ fn pods_are_refused_in_the_words_of_kubernetes() {
         });
         assert_eq!(wrong("pods", pod(spec)).is_empty(), right, "{signal}");
     }
+}
+
+#[test]
+fn devices_and_images_as_volumes_are_refused_in_the_words_of_kubernetes() {
+    let cases = [
+        (
+            device("other", "/dev/xvda"),
+            r#"spec.containers[0].volumeDevices[0].name: Not found: "other""#,
+        ),
+        (
+            device("disk", "/dev/../x"),
+            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/dev/../x": can not contain backsteps ('..')"#,
+        ),
+        (
+            device("disk", "/v"),
+            r#"spec.containers[0].volumeDevices[0].devicePath: Invalid value: "/v": must not already exist as a path in volumeMounts"#,
+        ),
+        (
+            pod(json!({"volumes": [{"name": "v", "image": {}}],
+                "containers": [{"name": "c", "image": "i"}]})),
+            "spec.volumes[0].image.reference: Required value",
+        ),
+    ];
+    for (value, why) in cases {
+        assert_eq!(
+            wrong("pods", value),
+            format!(r#"Pod "p" is invalid: {why}"#)
+        );
+    }
+    assert_eq!(wrong("pods", device("disk", "/dev/xvda")), "");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! CertificateSubjectRestriction, CertificateApproval, CertificateSigning, and what NodeRestriction says of
+//! CertificateSubjectRestriction, CertificateApproval, CertificateSigning, ClusterTrustBundleAttest, and what NodeRestriction says of
 //! nodes' requests (kubernetes 1.33, `plugin/pkg/admission`).
 
 use serde_json::{Value, json};
@@ -12,12 +12,27 @@ use api::kinds::certificates::signers::{
 };
 use api::{ApiError, Behaviour, Subresource};
 
-/// Whether the caller may ask for, decide on or sign such a request.
+/// Whether the caller may ask for, decide on or sign such a request, or vouch for a signer's authorities.
 pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
-    let Some(new) = object.filter(|_| is_about_requests(attributes)) else {
+    let Some(new) = object else {
         return Ok(());
     };
-    let refused = match (attributes.operation, attributes.subresource, attributes.old) {
+    let refused = match attributes.resource.behaviour {
+        Behaviour::CertificateRequest => request_refused(attributes, new),
+        Behaviour::TrustBundle => bundle_refused(attributes, new),
+        _ => None,
+    };
+    refused.map_or(Ok(()), |why| {
+        Err(ApiError::forbidden(
+            attributes.resource,
+            attributes.name,
+            why,
+        ))
+    })
+}
+
+fn request_refused(attributes: &Attributes<'_>, new: &Value) -> Option<String> {
+    match (attributes.operation, attributes.subresource, attributes.old) {
         (Operation::Create, None, _) => subject_refused(attributes, &new["spec"]),
         (Operation::Update, Some(Subresource::Approval), Some(old)) => {
             signer_refused(attributes, "approve", old)
@@ -30,18 +45,20 @@ pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(
             }
         }
         _ => None,
-    };
-    refused.map_or(Ok(()), |why| {
-        Err(ApiError::forbidden(
-            attributes.resource,
-            attributes.name,
-            why,
-        ))
-    })
+    }
 }
 
-fn is_about_requests(attributes: &Attributes<'_>) -> bool {
-    attributes.resource.behaviour == Behaviour::CertificateRequest
+/// Pods trust what stands in a signer's name: only who may `attest` for it writes there. The signer of a bundle
+/// does not change, and what leaves its content alone asks for nothing (ClusterTrustBundleAttest).
+fn bundle_refused(attributes: &Attributes<'_>, new: &Value) -> Option<String> {
+    let signer = new["spec"]["signerName"].as_str().unwrap_or_default();
+    let is_same = attributes.old.is_some_and(|old| old["spec"] == new["spec"]);
+    if signer.is_empty() || is_same || may_for_signer(attributes, "attest", signer) {
+        return None;
+    }
+    Some(format!(
+        "user not permitted to attest for signerName {signer:?}"
+    ))
 }
 
 fn subject_refused(attributes: &Attributes<'_>, spec: &Value) -> Option<String> {
@@ -63,16 +80,20 @@ fn subject_refused(attributes: &Attributes<'_>, spec: &Value) -> Option<String> 
     is_others.then(|| format!("can only create a node CSR with CN={NODE_PREFIX}{node}"))
 }
 
-/// Whether the caller lacks the right to approve or sign for the signer of a request: by its name, or by
-/// all names of its domain.
+/// Whether the caller lacks the right to approve or sign for the signer of a request.
 fn signer_refused(attributes: &Attributes<'_>, verb: &str, old: &Value) -> Option<String> {
     let signer = old["spec"]["signerName"].as_str().unwrap_or_default();
+    let allowed = may_for_signer(attributes, verb, signer);
+    (!allowed).then(|| format!("user not permitted to {verb} requests with signerName {signer:?}"))
+}
+
+/// Whether the caller has the right for a signer: by its name, or by all names of its domain.
+fn may_for_signer(attributes: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     let may = |name: &str| {
         let wish = json!({"resourceAttributes": {"group": "certificates.k8s.io",
             "resource": "signers", "verb": verb, "name": name}});
         review::may(attributes.state, attributes.user, &wish)
     };
-    let allowed = may(signer) || may(&format!("{domain}/*"));
-    (!allowed).then(|| format!("user not permitted to {verb} requests with signerName {signer:?}"))
+    may(signer) || may(&format!("{domain}/*"))
 }

@@ -5,14 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
+use axum::http::StatusCode;
 use futures::future::try_join_all;
-use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{METRICS, Probed, Server, kind};
+use super::{METRICS, Probed, Server, ask, documents, kind};
 use crate::objects::{Current, WriteError};
 use crate::outgoing::{self, Unready};
 use crate::write::{Part, Writer};
@@ -40,8 +38,12 @@ pub fn start(state: &Arc<State>) {
     tasks.restarting("own API services", move || {
         own(state.clone(), shutdown.clone())
     });
+    let described = probe.clone();
     tasks.restarting("API services", move || {
         others(probe.0.clone(), probe.1.clone())
+    });
+    tasks.restarting("OpenAPI of API services", move || {
+        documents::keep(described.0.clone(), described.1.clone())
     });
 }
 
@@ -239,30 +241,13 @@ async fn probe(state: &State, server: &Server) -> Result<Value, (&'static str, S
         });
     }
     let path = format!("/apis/{}/{}", server.group, server.version);
-    let request = Request::get(path)
-        .header(header::ACCEPT, "application/json")
-        .header("x-remote-user", "system:kube-aggregator")
-        .header("x-remote-group", "system:masters")
-        .body(Body::empty())
-        .map_err(|error| failed(error.to_string()))?;
-    let asking = async {
-        let answer = outgoing::send(state, client, request).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(format!(
-                "bad status from the server: {}",
-                answer.status().as_u16()
-            ));
-        }
-        let body = Limited::new(answer.into_body(), DISCOVERY_BYTES)
-            .collect()
-            .await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
-        reply::parse(&body).map_err(|error| error.to_string())
-    };
-    match tokio::time::timeout(PROBE_TIMEOUT, asking).await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(failed("context deadline exceeded".to_owned())),
+    let asking = ask(state, client, &path, None, DISCOVERY_BYTES, PROBE_TIMEOUT);
+    let answer = asking.await.map_err(failed)?;
+    if answer.code != StatusCode::OK {
+        let code = answer.code.as_u16();
+        return Err(failed(format!("bad status from the server: {code}")));
     }
+    reply::parse(&answer.body).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

@@ -4,26 +4,34 @@
 //! APIService ─▶ known servers ─▶ request of /apis/<group>/<version>/… ─▶ its Service (outgoing)
 //!      ▲                               who asks: X-Remote-User, -Group
 //!      └── condition Available ◀── probes (availability)
+//!          its OpenAPI ◀── asked each minute (documents): a row of /openapi/v3, a part of /openapi/v2
 //! ```
 //!
 //! What this server serves itself is never passed on, whatever an APIService says; but for metrics.k8s.io, which
 //! is served here (`samples`) while no APIService leads elsewhere.
 
 mod availability;
+pub mod documents;
 mod forward;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 
-use super::outgoing::{ClientConfig, Trusted};
+use super::outgoing::{self, ClientConfig, Trusted};
 use super::registry::Snapshot;
 use super::{Pki, State, reply, samples};
 use api::{ApiError, Resource};
 use store::Revision;
 
 pub use availability::start;
+use documents::Described;
 pub use forward::forward;
 
 /// The servers of other groups, as they are now.
@@ -56,6 +64,7 @@ pub struct Server {
     name: String,
     made_of: (Value, String),
     probed: Mutex<Probed>,
+    described: Mutex<Described>,
 }
 
 /// What the last probe found.
@@ -179,6 +188,12 @@ impl Aggregated {
         Ok(())
     }
 
+    /// The servers of versions that are not served here.
+    pub fn others(&self, state: &State, served: &Snapshot) -> Result<Vec<Arc<Server>>, ApiError> {
+        let groups = self.foreign_groups(state, served)?.into_iter();
+        Ok(groups.flat_map(|(_, servers)| servers).collect())
+    }
+
     /// The servers of each group in the order of discovery, without those of versions that are served here.
     fn foreign_groups(
         &self,
@@ -241,6 +256,7 @@ impl Server {
             name: name.to_owned(),
             made_of,
             probed: Mutex::default(),
+            described: Mutex::default(),
         }
     }
 
@@ -250,6 +266,9 @@ impl Server {
     }
 
     fn note(&self, probed: Probed) {
+        if probed.available && !self.probed().available {
+            self.ask_anew();
+        }
         *self.probed.lock().unwrap_or_else(PoisonError::into_inner) = probed;
     }
 
@@ -292,6 +311,49 @@ impl Server {
         json!({"version": self.version, "resources": resources.collect::<Vec<_>>(),
             "freshness": freshness})
     }
+}
+
+/// What a server answers to this one.
+struct Answered {
+    code: StatusCode,
+    /// Its `ETag`.
+    tag: Option<HeaderValue>,
+    body: Bytes,
+}
+
+/// Asks a server for a document of at most so many bytes, unless it is still the one that is `known`.
+///
+/// # Errors
+/// Why there is no answer, in words.
+async fn ask(
+    state: &State,
+    client: &ClientConfig,
+    path: &str,
+    known: Option<&HeaderValue>,
+    most: usize,
+    timeout: Duration,
+) -> Result<Answered, String> {
+    let mut request = Request::get(path)
+        .header(header::ACCEPT, "application/json")
+        .header("x-remote-user", "system:kube-aggregator")
+        .header("x-remote-group", "system:masters");
+    if let Some(known) = known {
+        request = request.header(header::IF_NONE_MATCH, known);
+    }
+    let request = request.body(Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    let asking = async {
+        let answer = outgoing::send(state, client, request).await?;
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, most).collect().await;
+        Ok(Answered {
+            code: parts.status,
+            tag: parts.headers.get(header::ETAG).cloned(),
+            body: body.map_err(|error| error.to_string())?.to_bytes(),
+        })
+    };
+    let answer = tokio::time::timeout(timeout, asking).await;
+    answer.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
 }
 
 fn kind() -> Result<&'static Arc<Resource>, ApiError> {

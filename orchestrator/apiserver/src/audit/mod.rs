@@ -17,7 +17,7 @@
 
 mod event;
 mod file;
-mod policy;
+pub mod policy;
 mod queue;
 mod trail;
 mod webhook;

@@ -66,6 +66,13 @@ pub fn acting_as(
     Ok(Some(wish.user(caller)))
 }
 
+/// Whether headers ask to act as another user, and are whole.
+pub fn asks(headers: &HeaderMap) -> bool {
+    let wish = Wish::of(headers);
+    let _ = wish.as_ref().map(|wish| wish.as_ref().map(Wish::objects));
+    wish.is_ok_and(|wish| wish.is_some())
+}
+
 impl Wish {
     /// None where nothing is asked for.
     fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {

@@ -59,7 +59,7 @@ struct Answer {
 
 /// Whose a token is.
 #[derive(Clone, Debug, PartialEq)]
-struct Reviewed {
+pub struct Reviewed {
     user: User,
     /// None: it said none, so it is for whoever asked.
     audiences: Option<Vec<String>>,
@@ -154,7 +154,7 @@ fn digest(bearer: &Bearer<'_>) -> [u8; 32] {
 }
 
 /// What the status of a TokenReview says; None if the token is not known.
-fn judged(status: &Value) -> Result<Option<Reviewed>, String> {
+pub fn judged(status: &Value) -> Result<Option<Reviewed>, String> {
     let words = |list: &Value| -> Vec<String> {
         let words = list.as_array().into_iter().flatten();
         words

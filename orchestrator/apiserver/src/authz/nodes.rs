@@ -95,6 +95,12 @@ static NODE_RULES: &[Rule] = &[
     rule("", "services", READ, Whose::All),
     rule("discovery.k8s.io", "endpointslices", READ, Whose::All),
     rule("node.k8s.io", "runtimeclasses", READ, Whose::All),
+    rule(
+        "certificates.k8s.io",
+        "clustertrustbundles",
+        READ,
+        Whose::All,
+    ),
     rule("", "events", &[Verb::Create], Whose::New),
     rule("", "events", &[Verb::Patch], Whose::All),
     rule(LEASE_GROUP, "leases", &[Verb::Get], Whose::OwnLease),

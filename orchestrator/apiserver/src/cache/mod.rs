@@ -35,7 +35,7 @@ pub use index::Bucket;
 pub use node::is_trimmed;
 pub use object::Cached;
 pub use ordered::Ordered;
-pub use references::Referent;
+pub use references::{Referent, referred};
 pub use watch::Watch;
 
 use kind::Kind;

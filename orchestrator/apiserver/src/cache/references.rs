@@ -7,6 +7,8 @@ use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::Cached;
 
@@ -20,6 +22,16 @@ pub enum Referent {
 }
 
 impl Referent {
+    /// The kind's resource, in the core group.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmaps",
+            Self::Secret => "secrets",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Claim => "persistentvolumeclaims",
+        }
+    }
+
     /// The kind of a resource of the core group.
     pub fn of(plural: &str) -> Option<Self> {
         match plural {
@@ -40,16 +52,22 @@ pub(super) struct References(BTreeMap<Box<str>, BTreeMap<Arc<str>, Named>>);
 type Named = Box<[(Referent, Box<str>)]>;
 
 impl References {
-    /// Takes in a pod that is new or has changed.
+    /// Takes in a pod that is new or has changed. A node makes mirrors of its static pods itself: what they name
+    /// gives it no right to anything (kubernetes 1.33, `plugin/pkg/auth/authorizer/node`). That it makes none that
+    /// name others is seen to by `node_writes`; here it is seen to once more.
     pub fn add(&mut self, pod: &Cached) {
-        let (node, named) = match read(&pod.bytes()) {
+        let Read {
+            node,
+            named,
+            is_mirror,
+        } = match read(&pod.bytes()) {
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(key = &*pod.key, %error, "a stored pod does not read");
                 return;
             }
         };
-        if !node.is_empty() {
+        if !node.is_empty() && !is_mirror {
             let pods = self.0.entry(node.into()).or_default();
             pods.insert(pod.key.clone(), named);
         }
@@ -90,8 +108,22 @@ impl References {
     }
 }
 
-/// The node that a pod is bound to, and what it refers to.
-fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
+/// Everything that a pod refers to, wherever it is bound to.
+pub fn referred(pod: &Value) -> Result<Vec<(Referent, Box<str>)>, serde_json::Error> {
+    let found = read(pod.to_string().as_bytes())?;
+    Ok(found.named.into_vec())
+}
+
+/// What is read of a pod.
+struct Read {
+    /// Empty while it is bound to none.
+    node: String,
+    named: Named,
+    /// A node shows one of its static pods by it.
+    is_mirror: bool,
+}
+
+fn read(pod: &[u8]) -> Result<Read, serde_json::Error> {
     let Pod { metadata, spec } = serde_json::from_slice::<Pod<'_>>(pod)?;
     let mut named = vec![(Referent::ServiceAccount, spec.service_account_name)];
     let pull = spec.image_pull_secrets.into_iter();
@@ -132,16 +164,35 @@ fn read(pod: &[u8]) -> Result<(String, Named), serde_json::Error> {
     named.dedup();
     let named = named.into_iter();
     let named = named.map(|(kind, name)| (kind, name.into_owned().into_boxed_str()));
-    Ok((spec.node_name.into_owned(), named.collect()))
+    Ok(Read {
+        node: spec.node_name.into_owned(),
+        named: named.collect(),
+        is_mirror: metadata.annotations.unwrap_or_default().mirror.is_some(),
+    })
 }
 
 /// The part of a pod that names others.
 #[derive(Deserialize)]
 struct Pod<'a> {
     #[serde(borrow, default)]
-    metadata: Name<'a>,
+    metadata: Metadata<'a>,
     #[serde(borrow)]
     spec: Spec<'a>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    mirror: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
@@ -186,7 +237,7 @@ struct Volume<'a> {
     name: Cow<'a, str>,
     #[serde(borrow)]
     persistent_volume_claim: Option<Name<'a>>,
-    ephemeral: Option<serde::de::IgnoredAny>,
+    ephemeral: Option<IgnoredAny>,
     #[serde(borrow)]
     config_map: Option<Name<'a>>,
     #[serde(borrow)]
@@ -271,8 +322,12 @@ mod tests {
                 {"name": "g", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "mount"}}},
             ],
         }});
-        let (node, named) = read(pod.to_string().as_bytes()).expect("it reads");
-        assert_eq!(node, "one");
+        let Read {
+            node,
+            named,
+            is_mirror,
+        } = read(pod.to_string().as_bytes()).expect("it reads");
+        assert_eq!((node.as_str(), is_mirror), ("one", false));
         let of = |kind: Referent| -> Vec<&str> {
             let of_kind = named.iter().filter(|(is, _)| *is == kind);
             of_kind.map(|(_, name)| &**name).collect()
@@ -296,7 +351,17 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_node_or_with_nothing_to_name_reads() {
-        let (node, named) = read(br#"{"spec":{"containers":[{"name":"c"}]}}"#).expect("it reads");
-        assert!(node.is_empty() && named.is_empty());
+        let found = read(br#"{"spec":{"containers":[{"name":"c"}]}}"#).expect("it reads");
+        assert!(found.node.is_empty() && found.named.is_empty());
+    }
+
+    #[test]
+    fn what_a_mirror_refers_to_is_known_and_is_no_right_of_its_node() {
+        let pod = json!({
+            "metadata": {"name": "p", "annotations": {"a": 1, "kubernetes.io/config.mirror": "abc"}},
+            "spec": {"nodeName": "one", "volumes": [{"name": "v", "secret": {"secretName": "s"}}]},
+        });
+        let found = read(pod.to_string().as_bytes()).expect("it reads");
+        assert!(found.is_mirror && found.named.len() == 1);
     }
 }

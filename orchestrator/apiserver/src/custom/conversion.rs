@@ -48,7 +48,7 @@ pub async fn convert(
 }
 
 /// What is asked, in the first version of the review that both understand.
-fn review(
+pub fn review(
     versions: &[Box<str>],
     uid: &str,
     desired: &str,
@@ -65,7 +65,7 @@ fn review(
 }
 
 /// The objects of an answer, in the order in which they were sent.
-fn converted(
+pub fn converted(
     review: &Value,
     answer: &Value,
     sent: &[Value],

@@ -9,7 +9,7 @@
 //! One task owns all this, so nothing here races with itself. A kind is served before its definition
 //! says so: who waits for the condition finds it.
 
-mod conversion;
+pub mod conversion;
 mod converters;
 mod instances;
 mod names;

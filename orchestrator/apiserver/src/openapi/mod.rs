@@ -4,7 +4,8 @@
 //! kubectl reads them before it creates anything. They are made when first asked for and kept
 //! compressed: most clients take them as they are kept, and an idle server stays small.
 
-mod gnostic;
+pub mod foreign;
+pub mod gnostic;
 mod paths;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Path, State as Extract};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -24,7 +25,7 @@ use super::discovery::prefix;
 use super::negotiate::accepted;
 use super::registry::{GroupVersion, Snapshot};
 use super::reply::internal;
-use super::{State, reply};
+use super::{State, aggregation, dispatch, reply};
 use api::ApiError;
 use api::resource::Name;
 
@@ -32,8 +33,11 @@ use api::resource::Name;
 #[derive(Default)]
 pub struct Documents(Mutex<BTreeMap<Which, Made>>);
 
-/// A document, and the generation of what it tells.
-type Made = (u64, Arc<Document>);
+/// A document, and what it was made of.
+type Made = (Stamp, Arc<Document>);
+
+/// The generation of what is served here, and the hashes of the parts that are of other servers.
+type Stamp = (u64, Vec<String>);
 
 /// Which document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +49,7 @@ enum Which {
 }
 
 /// One document, compressed.
-struct Document {
+pub struct Document {
     gzip: bytes::Bytes,
     /// SHA-256 of the plain bytes.
     hash: String,
@@ -71,6 +75,17 @@ pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
         let url = format!("/openapi/v3/{path}?hash={}", document.hash);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
+    let others = state.aggregated.others(&state, &state.registry.snapshot());
+    let others = match others {
+        Ok(others) => others,
+        Err(error) => return reply::error(&error),
+    };
+    for server in others {
+        if let Some(url) = server.v3_url() {
+            let path = prefix(&server.group, &server.version);
+            paths.insert(path, json!({"serverRelativeURL": url}));
+        }
+    }
     reply::json(StatusCode::OK, &json!({"paths": paths}))
 }
 
@@ -78,7 +93,7 @@ pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
 pub async fn v3(
     Extract(state): Extract<Arc<State>>,
     Path(path): Path<String>,
-    headers: HeaderMap,
+    mut request: Request<Body>,
 ) -> Response<Body> {
     let words: Vec<&str> = path.split('/').collect();
     let (group, version) = match words.as_slice() {
@@ -86,8 +101,35 @@ pub async fn v3(
         ["apis", group, version] => (*group, *version),
         _ => return reply::error(&ApiError::NoSuchResource),
     };
+    match of_other(&state, group, version) {
+        Ok(Some(server)) => {
+            let user = dispatch::who(&request);
+            // Without the hash: a server whose document has changed would send the client elsewhere.
+            *request.uri_mut() = match format!("/openapi/v3/{path}").parse() {
+                Ok(uri) => uri,
+                Err(_) => return reply::error(&ApiError::NoSuchResource),
+            };
+            let answer = aggregation::forward(&state, &server, &user, request).await;
+            return answer.unwrap_or_else(|error| reply::error(&error));
+        }
+        Ok(None) => {}
+        Err(error) => return reply::error(&error),
+    }
     let which = Which::V3(group.to_owned().into(), version.to_owned().into());
-    answer(&state, which, &headers).await
+    answer(&state, which, request.headers()).await
+}
+
+/// The server that has the document of a version which is not served here.
+fn of_other(
+    state: &State,
+    group: &str,
+    version: &str,
+) -> Result<Option<Arc<aggregation::Server>>, ApiError> {
+    let others = state.aggregated.others(state, &state.registry.snapshot())?;
+    let is_it = |server: &Arc<aggregation::Server>| {
+        server.group == group && server.version == version && server.v3_url().is_some()
+    };
+    Ok(others.into_iter().find(is_it))
 }
 
 /// `/openapi/v2`.
@@ -159,11 +201,15 @@ fn body(document: &Document, headers: &HeaderMap) -> Result<(Body, bool), ApiErr
     if encodings.is_some_and(|encodings| encodings.contains("gzip")) {
         return Ok((Body::from(document.gzip.clone()), true));
     }
-    let mut plain = Vec::new();
-    GzDecoder::new(&document.gzip[..])
-        .read_to_end(&mut plain)
-        .map_err(internal)?;
-    Ok((Body::from(plain), false))
+    Ok((Body::from(document.unpack()?), false))
+}
+
+/// A document, compressed.
+///
+/// # Errors
+/// It cannot be compressed.
+pub fn pack(document: &Value) -> Result<Document, ApiError> {
+    Document::pack(document.to_string().as_bytes())
 }
 
 /// The document, made now if nobody asked before.
@@ -177,25 +223,41 @@ async fn document(state: &Arc<State>, which: Which) -> Result<Arc<Document>, Api
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let served = state.registry.snapshot();
+        let mut parts = Vec::new();
         let since = match &which {
-            Which::V2Json | Which::V2Protobuf => Some(served.generation),
+            Which::V2Json | Which::V2Protobuf => {
+                let others = state.aggregated.others(&state, &served)?;
+                parts = others
+                    .iter()
+                    .filter_map(|server| server.v2_part())
+                    .collect();
+                Some(served.generation)
+            }
             Which::V3(group, version) => served.version(group, version).map(|v| v.since),
         };
         let Some(since) = since else {
             documents.remove(&which);
             return Err(ApiError::NoSuchResource);
         };
-        if let Some((_, document)) = documents.get(&which).filter(|(made, _)| *made == since) {
+        let stamp = (since, parts.iter().map(|part| part.hash.clone()).collect());
+        if let Some((_, document)) = documents.get(&which).filter(|(made, _)| *made == stamp) {
             return Ok(document.clone());
         }
-        let document = Arc::new(Document::pack(&make(&served, &which))?);
-        documents.insert(which, (since, document.clone()));
+        let document = Arc::new(Document::pack(&make(&served, &which, &parts)?)?);
+        documents.insert(which, (stamp, document.clone()));
         Ok(document)
     });
     made.await.map_err(internal)?
 }
 
 impl Document {
+    fn unpack(&self) -> Result<Vec<u8>, ApiError> {
+        let mut plain = Vec::new();
+        let read = GzDecoder::new(&self.gzip[..]).read_to_end(&mut plain);
+        read.map_err(internal)?;
+        Ok(plain)
+    }
+
     fn pack(plain: &[u8]) -> Result<Self, ApiError> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
         encoder.write_all(plain).map_err(internal)?;
@@ -208,15 +270,24 @@ impl Document {
     }
 }
 
-fn make(served: &Snapshot, which: &Which) -> Vec<u8> {
-    match which {
+/// `parts`: those of other servers.
+fn make(served: &Snapshot, which: &Which, parts: &[Arc<Document>]) -> Result<Vec<u8>, ApiError> {
+    let v2 = || {
+        let mut document = v2_document(served);
+        for part in parts {
+            let part = serde_json::from_slice(&part.unpack()?).map_err(internal)?;
+            foreign::merge(&mut document, part);
+        }
+        Ok::<_, ApiError>(document)
+    };
+    Ok(match which {
         Which::V3(group, version) => match served.version(group, version) {
             Some(version) => v3_document(version).to_string().into_bytes(),
             None => Vec::new(),
         },
-        Which::V2Json => v2_document(served).to_string().into_bytes(),
-        Which::V2Protobuf => gnostic::encode(&v2_document(served)),
-    }
+        Which::V2Json => v2()?.to_string().into_bytes(),
+        Which::V2Protobuf => gnostic::encode(&v2()?),
+    })
 }
 
 fn v3_document(version: &GroupVersion) -> Value {

@@ -37,9 +37,9 @@ pub async fn log(call: &Call) -> Answer {
     };
     let agent = Agent::of(&call.state, node)?;
     let path = format!("/containerLogs/{namespace}/{name}/{container}?{query}");
-    let request = Request::get(path)
-        .body(Body::empty())
-        .map_err(reply::internal)?;
+    let request = Request::get(path).body(Body::empty());
+    let mut request = request.map_err(reply::internal)?;
+    options::means(&pod, request.headers_mut());
     let answer = agent.send(&call.state, request).await?;
     let code = answer.status();
     if code.is_success() {

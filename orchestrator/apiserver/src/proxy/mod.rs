@@ -15,7 +15,7 @@ mod http;
 mod log;
 pub mod messages;
 pub mod options;
-mod rewrite;
+pub mod rewrite;
 mod streams;
 
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! What a request that connects, or asks for a log, says in its query. Pure.
 
+use axum::http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::request::{Query, Target};
-use api::{ApiError, Cause, CauseKind, Subresource, status};
+use api::{ApiError, Cause, CauseKind, Subresource, meta, status};
 
 /// The most that a command may say in all: what Linux takes at a start is 2 MiB with the environment, and a
 /// head 64 KiB. A webhook could make it longer.
@@ -110,6 +111,15 @@ pub fn container(pod: &Value, name: &str, asked: &str) -> Result<String, ApiErro
             "a container name must be specified for pod {name}, choose one of: [{}]",
             all.join(" ")
         ))),
+    }
+}
+
+/// Tells the agent which pod of the name is meant. The uid of a static pod is its node's alone: the mirror that is
+/// known here has another.
+pub fn means(pod: &Value, headers: &mut HeaderMap) {
+    let is_mirror = !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null();
+    if !is_mirror && let Ok(uid) = HeaderValue::from_str(meta::uid(pod)) {
+        headers.insert(meta::POD_UID_HEADER, uid);
     }
 }
 

@@ -128,9 +128,14 @@ impl Html {
             Some(match page.next().await {
                 Some(Ok(piece)) => (Ok(html.push(&piece).into()), Some((html, page))),
                 Some(Err(error)) => (Err(io::Error::other(error)), None),
-                None => (Ok(std::mem::take(&mut html.rest).into()), None),
+                None => (Ok(html.end().into()), None),
             })
         })
+    }
+
+    /// What is left when the page is over.
+    pub fn end(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.rest)
     }
 
     /// Takes a piece, and gives what of the page is certain by now.

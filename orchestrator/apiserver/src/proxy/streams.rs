@@ -60,6 +60,7 @@ pub async fn open(connecting: Connecting, options: &Value, request: Request<Body
         .body(Body::empty())
         .map_err(reply::internal)?;
     *asked.headers_mut() = passed_on(request.headers());
+    options::means(&pod, asked.headers_mut());
     hops::ask_to_upgrade(asked.headers_mut(), Some(&to));
     let agent = Agent::of(&state, node)?;
     let answer = agent.send(&state, asked).await?;

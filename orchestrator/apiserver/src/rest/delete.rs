@@ -98,10 +98,8 @@ pub async fn delete_collection(call: &Call) -> Answer {
         .cache
         .list(resource, call.target.namespace.as_deref());
     let mut deletions = Vec::new();
-    for object in all {
-        if selection.selects(&object) {
-            deletions.push(delete_listed(call, object, &options));
-        }
+    for object in selection.among(call, all).await? {
+        deletions.push(delete_listed(call, object, &options));
     }
     // Several at once share one sync of the disk.
     let items: Vec<Option<Bytes>> = stream::iter(deletions)

@@ -13,8 +13,9 @@ use crate::cache::{Bucket, Cached, Ordered, object_key, prefix};
 use crate::objects::{Objects, store_error};
 use crate::request::Query;
 use crate::wire::ListMeta;
+use crate::{State, reply, versions};
 use api::selector::{FieldSelector, LabelSelector};
-use api::{ApiError, Resource, Served};
+use api::{ApiError, Conversion, Resource, Served};
 use store::{Range, Revision, StoreError};
 
 /// How long a client that saw a later revision is waited for.
@@ -23,7 +24,11 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 /// Label and field selector of a list or watch.
 pub struct Selection {
     pub labels: LabelSelector,
+    /// Fields of what is stored.
     pub fields: FieldSelector,
+    /// Fields that only the client's version has, or has in another sense: objects are converted before they
+    /// are judged by these.
+    pub shown: FieldSelector,
 }
 
 /// What resourceVersion and resourceVersionMatch ask for.
@@ -63,20 +68,78 @@ impl Selection {
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default())?;
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())?;
         fields.check(&resource.kind, &resource.selectable_field_names())?;
-        // From here on they are those of what is stored.
+        let stored = |name: &str| resource.stored_field(name, &served.storage);
+        let is_webhook = matches!(served.conversion, Conversion::Webhook(_));
+        let (fields, shown) = fields.split(|name| {
+            let is_alike = !is_webhook && stored(name).is_some();
+            served.is_same() || is_alike || name.starts_with("metadata.")
+        });
         let fields = match served.is_same() {
             true => fields,
-            false => fields.renamed(|name| resource.stored_field(name, &served.storage)),
+            false => fields.renamed(stored),
         };
-        Ok(Self { labels, fields })
+        Ok(Self {
+            labels,
+            fields,
+            shown,
+        })
+    }
+
+    /// Of objects in the version in which they are stored.
+    pub fn stored(labels: LabelSelector, fields: FieldSelector) -> Self {
+        Self {
+            labels,
+            fields,
+            shown: FieldSelector::default(),
+        }
     }
 
     pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
+        self.is_stored() && self.labels.is_everything() && self.fields.is_everything()
     }
 
+    /// Whether what is stored tells all that it asks for.
+    pub fn is_stored(&self) -> bool {
+        self.shown.is_everything()
+    }
+
+    /// Whether it selects an object, as far as what is stored tells.
     pub fn selects(&self, object: &Cached) -> bool {
         object.is_selected(&self.labels, &self.fields)
+    }
+
+    /// Whether it selects each of these objects. A webhook is asked once for all of them.
+    pub async fn judge(
+        &self,
+        state: &State,
+        served: &Served,
+        objects: &[Arc<Cached>],
+    ) -> Result<Vec<bool>, ApiError> {
+        let mut judged: Vec<bool> = objects.iter().map(|object| self.selects(object)).collect();
+        if self.is_stored() {
+            return Ok(judged);
+        }
+        let places: Vec<usize> = (0..objects.len()).filter(|place| judged[*place]).collect();
+        let stored = places.iter().map(|place| objects[*place].bytes());
+        let shown = versions::all_shown(state, served, stored.collect()).await?;
+        for (place, object) in places.into_iter().zip(&shown) {
+            let fields = served.resource.selectable_fields(&reply::parse(object)?);
+            judged[place] = self.shown.matches(&fields);
+        }
+        Ok(judged)
+    }
+
+    /// Those of the objects that it selects.
+    pub async fn among(
+        &self,
+        call: &Call,
+        all: Vec<Arc<Cached>>,
+    ) -> Result<Vec<Arc<Cached>>, ApiError> {
+        let judged = self.judge(&call.state, &call.target.served, &all).await?;
+        let all = all.into_iter().zip(judged);
+        Ok(all
+            .filter_map(|(object, selected)| selected.then_some(object))
+            .collect())
     }
 
     /// Where all that it selects is found by an index: one object by its name, or what has a value in an
@@ -156,11 +219,11 @@ pub async fn list(call: &Call) -> Answer {
         (None, Freshness::Exact(at)) => list.exact(at).await?,
         (None, Freshness::NotOlderThan(revision)) => {
             catch_up(&call.state.objects, revision).await?;
-            list.whole()
+            list.whole().await?
         }
         // What is at hand may be as old as the cache likes: it is never older than the store.
-        (None, Freshness::Any) => list.whole(),
-        (None, Freshness::Newest) => list.newest(),
+        (None, Freshness::Any) => list.whole().await?,
+        (None, Freshness::Newest) => list.newest().await?,
     };
     let sight = call.sight();
     let show = move |object: &Arc<Cached>| sight.bytes(object);
@@ -191,41 +254,43 @@ struct List<'a> {
 
 impl List<'_> {
     /// All that is there now. Every answered write is in the cache, so this is as new as the store.
-    fn whole(&self) -> Selected {
-        if let Some(selected) = self.indexed() {
-            return selected;
+    async fn whole(&self) -> Result<Selected, ApiError> {
+        if let Some(selected) = self.indexed().await? {
+            return Ok(selected);
         }
         let (revision, objects) = self.call.state.objects.cache.snapshot(self.call.storage());
-        self.page(usize::MAX, revision, &objects, None)
+        self.page(usize::MAX, revision, &objects, None).await
     }
 
     /// The first page of what is there now.
-    fn newest(&self) -> Selected {
-        if let Some(selected) = self.indexed() {
-            return selected;
+    async fn newest(&self) -> Result<Selected, ApiError> {
+        if let Some(selected) = self.indexed().await? {
+            return Ok(selected);
         }
         let (cache, resource) = (&self.call.state.objects.cache, self.call.storage());
         let (revision, objects) = cache.snapshot(resource);
-        let selected = self.page(self.limit, revision, &objects, None);
+        let selected = self.page(self.limit, revision, &objects, None).await?;
         if selected.0.next.is_some() {
             cache.keep(resource, revision, &objects);
         }
-        selected
+        Ok(selected)
     }
 
     /// What an index finds, if that is one page.
-    fn indexed(&self) -> Option<Selected> {
+    async fn indexed(&self) -> Result<Option<Selected>, ApiError> {
         let namespace = self.call.target.namespace.as_deref();
         let resource = self.call.storage();
-        let bucket = self.selection.bucket(resource, namespace)?;
+        let Some(bucket) = self.selection.bucket(resource, namespace) else {
+            return Ok(None);
+        };
         let cache = &self.call.state.objects.cache;
-        let (revision, mut objects) = cache.list_bucket(resource, namespace, &bucket);
-        objects.retain(|object| self.selection.selects(object));
+        let (revision, objects) = cache.list_bucket(resource, namespace, &bucket);
+        let objects = self.selection.among(self.call, objects).await?;
         let page = ListMeta {
             revision,
             ..ListMeta::default()
         };
-        (objects.len() <= self.limit).then_some((page, objects))
+        Ok((objects.len() <= self.limit).then_some((page, objects)))
     }
 
     /// The next page of a list.
@@ -234,14 +299,18 @@ impl List<'_> {
         let cache = &self.call.state.objects.cache;
         let Ok(at) = Revision::try_from(token.rv) else {
             let (revision, objects) = cache.snapshot(resource);
-            let selected = self.page(self.limit, revision, &objects, Some(&token.start));
+            let page = self.page(self.limit, revision, &objects, Some(&token.start));
+            let selected = page.await?;
             if selected.0.next.is_some() {
                 cache.keep(resource, revision, &objects);
             }
             return Ok(selected);
         };
         match self.state_at(at).await {
-            Ok(objects) => Ok(self.page(self.limit, at, &objects, Some(&token.start))),
+            Ok(objects) => {
+                let page = self.page(self.limit, at, &objects, Some(&token.start));
+                page.await
+            }
             Err(StoreError::Compacted { .. }) => Err(token.expired()),
             Err(error) => Err(store_error(&error)),
         }
@@ -251,7 +320,7 @@ impl List<'_> {
     async fn exact(&self, at: Revision) -> Result<Selected, ApiError> {
         let objects = self.state_at(at).await;
         let objects = objects.map_err(|error| store_error(&error))?;
-        let selected = self.page(self.limit, at, &objects, None);
+        let selected = self.page(self.limit, at, &objects, None).await?;
         if selected.0.next.is_some() {
             let cache = &self.call.state.objects.cache;
             cache.keep(self.call.storage(), at, &objects);
@@ -279,13 +348,13 @@ impl List<'_> {
     }
 
     /// At most `limit` of the objects behind the key `after`.
-    fn page(
+    async fn page(
         &self,
         limit: usize,
         revision: Revision,
         objects: &Ordered,
         after: Option<&str>,
-    ) -> Selected {
+    ) -> Result<Selected, ApiError> {
         let resource = self.call.storage();
         let mut places = objects.span(&prefix(resource, self.call.target.namespace.as_deref()));
         if let Some(after) = after {
@@ -297,8 +366,20 @@ impl List<'_> {
             revision,
             ..ListMeta::default()
         };
+        let judged = match self.selection.is_stored() {
+            true => None,
+            false => {
+                let all: Vec<Arc<Cached>> = objects.slice(places.clone()).cloned().collect();
+                let served = &self.call.target.served;
+                Some(self.selection.judge(&self.call.state, served, &all).await?)
+            }
+        };
         for (at, object) in places.clone().zip(objects.slice(places.clone())) {
-            if !self.selection.selects(object) {
+            let is_selected = match &judged {
+                Some(judged) => judged[at - places.start],
+                None => self.selection.selects(object),
+            };
+            if !is_selected {
                 continue;
             }
             selected.push(object.clone());
@@ -310,7 +391,7 @@ impl List<'_> {
                 break;
             }
         }
-        (page, selected)
+        Ok((page, selected))
     }
 }
 
@@ -337,7 +418,7 @@ impl Token {
         }
     }
 
-    fn encode(&self) -> String {
+    pub fn encode(&self) -> String {
         // Strings and a number always serialise.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }

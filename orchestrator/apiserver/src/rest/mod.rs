@@ -30,7 +30,7 @@ use super::request::{Query, Target, Verb};
 use super::versions;
 use super::wire::ListMeta;
 use super::write::{Manager, Part, Writer};
-use api::{ApiError, FieldValidation, Format, Resource, Subresource};
+use api::{ApiError, Behaviour, FieldValidation, Format, Resource, Subresource};
 
 /// One request for objects, ready to be served.
 pub struct Call {
@@ -86,6 +86,9 @@ async fn answer(call: &Call) -> Answer {
         ) => get::get(call).await,
         (None, Verb::List) => list::list(call).await,
         (None, Verb::Watch) => super::watch::watch(call).await,
+        (None, Verb::Create) if call.target.name.is_none() && is_binding(call) => {
+            subresource::bind_named(call).await
+        }
         (None, Verb::Create) if call.target.name.is_none() => create::create(call).await,
         (
             Some(
@@ -114,6 +117,10 @@ async fn answer(call: &Call) -> Answer {
         (None, Verb::DeleteCollection) => delete::delete_collection(call).await,
         (_, verb) => Err(ApiError::method_not_allowed(call.resource(), verb.as_str())),
     }
+}
+
+fn is_binding(call: &Call) -> bool {
+    call.resource().behaviour == Behaviour::Binding
 }
 
 impl Call {

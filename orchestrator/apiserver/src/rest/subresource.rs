@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
+use crate::request::Target;
 use crate::write::{Part, Writer};
 use crate::{reply, versions};
 use api::{self, ApiError, Subresource, meta};
@@ -61,6 +62,42 @@ pub async fn bind(call: &Call) -> Answer {
         StatusCode::CREATED,
         Value::Null,
     ))
+}
+
+/// POST of a Binding to the old collection: its name is the pod's.
+pub async fn bind_named(call: &Call) -> Answer {
+    let binding = call.decode(&api::kinds::BINDING)?;
+    let name = meta::name(&binding);
+    if name.is_empty() {
+        let why = "metadata.name: Required value: name or generateName is required";
+        return Err(ApiError::BadRequest(why.to_owned()));
+    }
+    let pods = call
+        .state
+        .registry
+        .snapshot()
+        .find("", "v1", "pods")
+        .cloned();
+    let served = pods.ok_or(ApiError::NoSuchResource)?;
+    let target = Target {
+        served,
+        name: Some(name.to_owned()),
+        subresource: Some(Subresource::Binding),
+        ..call.target.clone()
+    };
+    bind(&Call {
+        state: call.state.clone(),
+        user: call.user.clone(),
+        target,
+        verb: call.verb,
+        query: call.query.clone(),
+        headers: call.headers.clone(),
+        wanted: call.wanted,
+        body: call.body.clone(),
+        warnings: call.warnings.clone(),
+        trail: call.trail.clone(),
+    })
+    .await
 }
 
 /// The pod on its node, or why it cannot be there.

@@ -148,7 +148,7 @@ impl Of {
             Self::Pods => &["metadata.name".into(), "metadata.namespace".into()],
         };
         fields.check(self.metrics_kind(), known)?;
-        Ok(Selection { labels, fields })
+        Ok(Selection::stored(labels, fields))
     }
 
     fn list(

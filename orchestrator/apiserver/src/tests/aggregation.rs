@@ -61,6 +61,18 @@ fn answer(path: &str) -> Response<Body> {
             })
             .to_string(),
         ),
+        "/openapi/v3" => {
+            let url = format!("/openapi/v3{DISCOVERY}?hash=07AF");
+            let row = json!({"serverRelativeURL": url});
+            let stolen = json!({"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=07AF"});
+            let paths = json!({"apis/wardle.example.com/v1alpha1": row, "apis/apps/v1": stolen});
+            reply(200, json!({"paths": paths}).to_string())
+        }
+        "/openapi/v3/apis/wardle.example.com/v1alpha1" => reply(
+            200,
+            json!({"openapi": "3.0.0", "info": {"title": "wardle"}}).to_string(),
+        ),
+        "/openapi/v2" => reply(200, openapi_v2().to_string()),
         "/apis/wardle.example.com/v1alpha1/elsewhere" => {
             let mut answer = reply(302, "");
             let to = "https://evil.example".parse().expect("a header");
@@ -74,6 +86,95 @@ fn answer(path: &str) -> Response<Body> {
             answer
         }
     }
+}
+
+/// It describes a path of ours as well, and has an ObjectMeta that is another one here.
+fn openapi_v2() -> Value {
+    let get = |schema: &str| {
+        let schema = json!({"$ref": format!("#/definitions/{schema}")});
+        json!({"get": {"responses": {"200": {"description": "OK", "schema": schema}}}})
+    };
+    json!({
+        "swagger": "2.0",
+        "paths": {
+            "/apis/wardle.example.com/v1alpha1/flunders": get("example.wardle.v1alpha1.Flunder"),
+            "/apis/apps/v1/deployments": get(META),
+        },
+        "definitions": {
+            "example.wardle.v1alpha1.Flunder": {"type": "object",
+                "properties": {"metadata": {"$ref": format!("#/definitions/{META}")}}},
+            META: {"type": "object", "properties": {"name": {"type": "integer"}}},
+        },
+    })
+}
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const DISCOVERY: &str = "/apis/wardle.example.com/v1alpha1";
+
+/// A document once it says this.
+async fn until(setting: &Setting, path: &str, says: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..400 {
+        last = setting.cluster.get(path).await.expect(200);
+        if says(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{path} never says it: {}", last["paths"]);
+}
+
+#[tokio::test]
+async fn the_documents_of_another_server_are_found_in_those_of_this_one() {
+    let (setting, remote, seen) = sample().await;
+    let cluster = &setting.cluster;
+    register(&setting, &remote).await;
+    setting.service(&[("10.100.2.7", "node-2")]).await;
+    condition(&setting, "Passed").await;
+    let of = |index: &Value, path: &str| index["paths"][path]["serverRelativeURL"].clone();
+    let path = &DISCOVERY[1..];
+    let index = until(&setting, "/openapi/v3", |index| !of(index, path).is_null()).await;
+    let url = format!("/openapi/v3{DISCOVERY}?hash=07AF");
+    assert_eq!(of(&index, path), *url);
+    assert_ne!(
+        of(&index, "apis/apps/v1"),
+        "/openapi/v3/apis/apps/v1?hash=07AF"
+    );
+    let document = cluster.get(&url).await.expect(200);
+    assert_eq!(document["info"]["title"], "wardle");
+    let asked = seen.lock().expect("whole").pop().expect("asked");
+    assert_eq!(asked.headers()["x-remote-user"], "test");
+    assert_eq!(asked.uri().query(), None);
+
+    let flunders = "/apis/wardle.example.com/v1alpha1/flunders";
+    let is_merged = |document: &Value| document["paths"][flunders].is_object();
+    let all = until(&setting, "/openapi/v2", is_merged).await;
+    let own = &all["definitions"][META]["properties"]["name"]["type"];
+    let theirs = &all["definitions"][format!("{META}_v2")]["properties"]["name"]["type"];
+    assert_eq!((own, theirs), (&json!("string"), &json!("integer")));
+    let deployments = &all["paths"]["/apis/apps/v1/deployments"]["get"]["responses"];
+    assert_ne!(
+        deployments["200"]["schema"]["$ref"],
+        format!("#/definitions/{META}")
+    );
+
+    // What was read stays while its server is away, and goes with its APIService.
+    let slice = format!("{}/hook-1", super::remote::SLICES);
+    cluster
+        .merge(&slice, json!({"endpoints": []}))
+        .await
+        .expect(200);
+    condition(&setting, "MissingEndpoints").await;
+    let index = cluster.get("/openapi/v3").await.expect(200);
+    assert_eq!(of(&index, path), *url);
+    assert!(is_merged(&cluster.get("/openapi/v2").await.expect(200)));
+    assert_eq!(cluster.get(&url).await.code.as_u16(), 503);
+    let service = format!("{SERVICES_OF_THE_API}/v1alpha1.wardle.example.com");
+    cluster.delete(&service).await.expect(200);
+    let index = cluster.get("/openapi/v3").await.expect(200);
+    assert!(of(&index, path).is_null());
+    assert!(!is_merged(&cluster.get("/openapi/v2").await.expect(200)));
+    cluster.get(&url).await.expect(404);
 }
 
 async fn register(setting: &Setting, remote: &Remote) {

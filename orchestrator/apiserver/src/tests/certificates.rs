@@ -200,7 +200,7 @@ async fn a_node_asks_for_its_own_certificates_only() {
 }
 
 /// Gives a user these rules in the whole cluster.
-async fn grant(cluster: &Cluster, user: &str, name: &str, rules: Value) {
+pub async fn grant(cluster: &Cluster, user: &str, name: &str, rules: Value) {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": name}, "rules": rules});

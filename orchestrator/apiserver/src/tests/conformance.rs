@@ -5,8 +5,7 @@
 //! | conformance test | here |
 //! |---|---|
 //! | AdmissionWebhook should mutate everything except 'skip-me' configmaps | `webhooks`, `match_conditions_narrow_who_is_asked_and_fail_as_the_policy_says` |
-//! | AggregatedDiscovery should support (raw) aggregated discovery … | `discovery`, `everything_is_discovered_in_one_document`; `machinery` |
-//! | CustomResourceFieldSelectors MUST list and watch custom resources … | `custom`, `columns_and_selectable_fields_are_those_of_the_definition` |
+//! | AggregatedDiscovery should support aggregated discovery interface; … raw aggregated discovery endpoint Accept headers | `discovery`, `discovery_is_the_golden_list_and_the_same_in_both_forms` |
 //! | OrderedNamespaceDeletion namespace deletion should delete pod first | `tests/tests/namespaces.rs`, `what_protects_pods_outlives_them` |
 //! | Servers … should support continue listing from the last key … | `lists`, `an_expired_token_is_exchanged_for_one_that_goes_on_with_what_is_there_now` |
 
@@ -14,13 +13,13 @@ use super::watches::Watcher;
 use super::*;
 
 /// A resource whose objects answer to every verb.
-struct Operations {
-    group_version: &'static str,
-    plural: &'static str,
+pub(super) struct Operations {
+    pub group_version: &'static str,
+    pub plural: &'static str,
     /// An object without a name.
-    sample: Value,
+    pub sample: Value,
     /// What is written to the status, where there is one.
-    status: Option<Value>,
+    pub status: Option<Value>,
 }
 
 impl Operations {
@@ -35,7 +34,7 @@ impl Operations {
     }
 
     /// Discovery, create, get, list, watch, patch, update, status, delete and delete of a collection.
-    async fn are_supported(self) {
+    pub async fn are_supported(self) {
         let cluster = Cluster::start().await;
         self.are_discovered(&cluster).await;
         let path = self.path();

@@ -1,7 +1,10 @@
 //! The conformance tests since 1.20 that concern custom kinds; the comment of each is the name of the one
 //! that it stands for.
 
-use super::custom::{WEBS, definition, establish, spec_of, version, web};
+use super::custom::{
+    WEBS, converter, definition, establish, spec_of, version, web, with_a_converter,
+};
+use super::watches::Watcher;
 use super::*;
 
 const APPLY: &str = "application/apply-patch+yaml";
@@ -147,4 +150,99 @@ async fn storage_version_migrations_are_made_listed_updated_patched_and_deleted(
     );
     cluster.delete(&one).await.expect(200);
     cluster.get(&one).await.expect(404);
+}
+
+/// CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector
+#[tokio::test]
+async fn field_selectors_of_a_custom_kind_are_judged_in_the_version_that_is_asked_for() {
+    let cluster = Cluster::start().await;
+    let remote = converter().await;
+    with_a_converter(&cluster, &remote).await;
+    for (name, host) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        cluster
+            .post(WEBS, web("v1", name, json!({"host": host})))
+            .await
+            .expect(201);
+    }
+    let v2 = WEBS.replace("/v1/", "/v2/");
+    let (v1_x, v2_x) = (
+        format!("{WEBS}?fieldSelector=spec.host%3Dx"),
+        format!("{v2}?fieldSelector=spec.url%3Dx"),
+    );
+    for path in [&v1_x, &v2_x] {
+        assert_eq!(names_at(&cluster, path).await, ["a", "c"], "{path}");
+    }
+    let page = cluster.get(&format!("{v2_x}&limit=1")).await.expect(200);
+    let token = page["metadata"]["continue"].as_str().expect("a token");
+    let next = format!("{v2_x}&limit=1&continue={token}");
+    assert_eq!(names_at(&cluster, &next).await, ["c"]);
+    let named = format!("{v2}?fieldSelector=metadata.name%3Db,spec.url%3Dx");
+    assert!(names_at(&cluster, &named).await.is_empty());
+    cluster
+        .get(&format!("{v2}?fieldSelector=spec.host%3Dx"))
+        .await
+        .expect(400);
+
+    // As objects change or go.
+    let mut watches = Vec::new();
+    for path in [&v1_x, &v2_x] {
+        let mut watch = Watcher::open(&cluster, &format!("{path}&watch=1"), "*/*").await;
+        assert_eq!(watch.told().await, ("ADDED".into(), "a".into()));
+        assert_eq!(watch.told().await, ("ADDED".into(), "c".into()));
+        watches.push(watch);
+    }
+    let spec = |host: &str| json!({"spec": {"host": host}});
+    cluster
+        .merge(&format!("{WEBS}/b"), spec("x"))
+        .await
+        .expect(200);
+    cluster
+        .merge(&format!("{WEBS}/a"), spec("y"))
+        .await
+        .expect(200);
+    cluster
+        .merge(&format!("{WEBS}/a"), spec("z"))
+        .await
+        .expect(200);
+    cluster.delete(&format!("{WEBS}/c")).await.expect(200);
+    for mut watch in watches {
+        for (kind, name) in [("ADDED", "b"), ("DELETED", "a"), ("DELETED", "c")] {
+            assert_eq!(watch.told().await, (kind.to_owned(), name.to_owned()));
+        }
+    }
+    // Nothing goes that the version does not select.
+    let not_x = format!("{v2}?fieldSelector=spec.url%21%3Dx");
+    cluster.delete(&not_x).await.expect(200);
+    assert_eq!(names_at(&cluster, WEBS).await, ["b"]);
+}
+
+/// A version without a webhook may offer a field that the stored one does not offer.
+#[tokio::test]
+async fn a_field_that_only_the_served_version_offers_is_selected_by() {
+    let cluster = Cluster::start().await;
+    let spec = || spec_of(json!({"color": {"type": "string"}}));
+    let mut v2 = version("v2", spec());
+    v2["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
+    establish(&cluster, definition(json!([version("v1", spec()), v2]))).await;
+    for (name, color) in [("a", "red"), ("b", "blue")] {
+        cluster
+            .post(WEBS, web("v1", name, json!({"color": color})))
+            .await
+            .expect(201);
+    }
+    let v2 = WEBS.replace("/v1/", "/v2/");
+    let red = format!("{v2}?fieldSelector=spec.color%3Dred");
+    assert_eq!(names_at(&cluster, &red).await, ["a"]);
+}
+
+async fn names_at(cluster: &Cluster, path: &str) -> Vec<String> {
+    let list = cluster.get(path).await.expect(200);
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let name = |item: &Value| {
+        item["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    items.iter().map(name).collect()
 }

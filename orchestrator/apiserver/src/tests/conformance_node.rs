@@ -3,12 +3,10 @@
 //!
 //! | conformance test | here |
 //! |---|---|
-//! | Ephemeral Containers … | `connections`, `ephemeral_containers_are_added_and_never_changed`; agent `plan` |
-//! | Probing container … GRPC liveness probe | agent `prober::grpc`; agent `plan`, `a_container_whose_probe_failed_…` |
-//! | Pod InPlace Resize Container … (what the node does) | agent `resize`; agent `worker`, `a_running_container_is_given_other_limits_…` |
-//! | RuntimeClass … | `plugins` |
-//! | Sysctls … should support sysctls | agent `refuse`; agent `body` |
-//! | Security Context should support … RunAsUser And … RunAsGroup | agent `container_spec` |
+//! | ConfigMap, Secrets: environment variables with prefixes; Downward API: hostIPs; Ephemeral Containers: start; Pod InPlace Resize: 6 containers, equivalents, 3 containers; Pod Generation: 500 updates; Probing container: gRPC; Security Context; Sysctls: support | agent `worker_conformance_tests` |
+//! | ConfigMap: update; Ephemeral Containers: update; Node Lifecycle; Pod Generation: the rest; Pod InPlace Resize: replace; PodTemplates; Pods: patch a status; RuntimeClass; Sysctls: reject | `tests/tests/conformance_since/node.rs` |
+//! | ImageVolume | agent `volumes` |
+//! | \[DRA\] CRUD Tests of resource.k8s.io/v1 (five) | none: no node of ours has a driver for devices, so that a claim that the API took would never be allocated; a pod with `resourceClaims` is refused with the field's name |
 
 use super::*;
 

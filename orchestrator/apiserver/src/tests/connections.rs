@@ -159,6 +159,13 @@ async fn an_exec_is_a_stream_between_the_client_and_the_agent_of_the_pod_s_node(
     for name in ["authorization", "cookie"] {
         assert!(!asked.headers().contains_key(name), "{name}");
     }
+    let pod = setting
+        .cluster
+        .get(&format!("{PODS}/web"))
+        .await
+        .expect(200);
+    let uid = &asked.headers()[api::meta::POD_UID_HEADER];
+    assert_eq!(uid.to_str().ok(), pod["metadata"]["uid"].as_str());
 }
 
 #[tokio::test]
@@ -533,6 +540,8 @@ async fn a_log_is_that_of_the_run_which_is_meant_and_says_why_there_is_none() {
         let asked = seen.lock().expect("whole").pop().expect("asked");
         let expected = format!("/containerLogs/default/{pod}/c?{expected}&tailLines=5");
         assert_eq!(asked.uri().to_string(), expected);
+        let uid = &asked.headers()[api::meta::POD_UID_HEADER];
+        assert_eq!(uid.to_str().ok(), Some(format!("uid-{pod}").as_str()));
     }
     let early = setting.cluster.get(&format!("{PODS}/early/log")).await;
     assert_eq!(early.expect(200), "");

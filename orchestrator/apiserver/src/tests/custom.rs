@@ -554,7 +554,7 @@ async fn a_server_that_starts_again_serves_what_was_defined() {
 }
 
 /// A conversion webhook: `spec.host` of v1 is `spec.url` of v2. It says no to objects called "broken".
-async fn converter() -> Remote {
+pub async fn converter() -> Remote {
     Remote::start(&["localhost"], async |request| {
         let review: Value = serde_json::from_slice(request.body()).expect("JSON");
         let desired = review["request"]["desiredAPIVersion"].clone();
@@ -585,10 +585,12 @@ async fn converter() -> Remote {
 }
 
 /// v1, which is stored, and v2, with that webhook between them.
-async fn with_a_converter(cluster: &Cluster, remote: &Remote) {
+pub async fn with_a_converter(cluster: &Cluster, remote: &Remote) {
     let text = json!({"type": "string"});
-    let v1 = version("v1", spec_of(json!({"host": text})));
-    let v2 = version("v2", spec_of(json!({"url": text})));
+    let mut v1 = version("v1", spec_of(json!({"host": text})));
+    let mut v2 = version("v2", spec_of(json!({"url": text})));
+    v1["selectableFields"] = json!([{"jsonPath": ".spec.host"}]);
+    v2["selectableFields"] = json!([{"jsonPath": ".spec.url"}]);
     let mut definition = definition(json!([v1, v2]));
     definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
         "clientConfig": remote.by_url("/convert"), "conversionReviewVersions": ["v1"]}});

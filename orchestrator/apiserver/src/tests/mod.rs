@@ -7,6 +7,7 @@ mod audit;
 mod certificates;
 mod claims;
 mod conformance;
+mod conformance_auth;
 mod conformance_custom;
 mod conformance_node;
 mod connections;

@@ -30,6 +30,8 @@ const ALLOWED: &[&str] = &[
     "create selfsubjectrulesreviews other",
     "create selfsubjectrulesreviews own",
     "delete pods own",
+    "get clustertrustbundles other",
+    "get clustertrustbundles own",
     "get configmaps own",
     "get csidrivers other",
     "get csidrivers own",
@@ -40,7 +42,6 @@ const ALLOWED: &[&str] = &[
     "get nodes other",
     "get nodes own",
     "get nodes/status own",
-    // None is there: the node hears so.
     "get persistentvolumes other",
     "get persistentvolumes own",
     "get pods own",
@@ -51,6 +52,9 @@ const ALLOWED: &[&str] = &[
     "get serviceaccounts own",
     "get services other",
     "get services own",
+    "list clustertrustbundles all",
+    "list clustertrustbundles other",
+    "list clustertrustbundles own",
     "list configmaps own",
     "list endpointslices all",
     "list endpointslices everywhere",
@@ -68,8 +72,8 @@ const ALLOWED: &[&str] = &[
     "list services everywhere",
     "list services other",
     "list services own",
-    "patch events own",
     "patch csinodes own",
+    "patch events own",
     "patch leases own",
     "patch nodes own",
     "patch nodes/status own",
@@ -79,6 +83,9 @@ const ALLOWED: &[&str] = &[
     "update nodes own",
     "update nodes/status own",
     "update pods/status own",
+    "watch clustertrustbundles all",
+    "watch clustertrustbundles other",
+    "watch clustertrustbundles own",
     "watch configmaps own",
     "watch endpointslices all",
     "watch endpointslices everywhere",
@@ -96,6 +103,7 @@ const ALLOWED: &[&str] = &[
     "watch services everywhere",
     "watch services other",
     "watch services own",
+    // None is there: the node hears so.
 ];
 
 fn node(name: &str) -> User {
@@ -355,18 +363,74 @@ async fn a_refusal_says_why_in_kubernetes_words() {
     );
 }
 
+/// The mirror of a static pod of the node `one`, with a change.
+fn mirror(change: &dyn Fn(&mut Value)) -> Value {
+    let mut pod = pod("static-one");
+    pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "abc"});
+    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node",
+        "name": "one", "uid": "u", "controller": true}]);
+    pod["spec"]["nodeName"] = "one".into();
+    change(&mut pod);
+    pod
+}
+
+/// Whatever a pod refers to, its node may read: in every place of a pod that names an object.
+#[tokio::test]
+async fn a_mirror_names_nothing_that_its_node_would_come_to_read() {
+    let one = two_nodes().await.as_user(node("one"));
+    for (place, value) in [
+        (
+            "/volumes",
+            json!([{"name": "v", "secret": {"secretName": "other"}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "other"}}}]),
+        ),
+        // The claim `static-one-v`: the node chooses both halves of the name.
+        (
+            "/volumes",
+            json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}}]),
+        ),
+        (
+            "/volumes",
+            json!([{"name": "v", "projected": {"sources": [{"clusterTrustBundle":
+            {"name": "a", "path": "p"}}]}}]),
+        ),
+        ("/imagePullSecrets", json!([{"name": "other"}])),
+        (
+            "/containers/0/env",
+            json!([{"name": "A", "valueFrom": {"configMapKeyRef":
+            {"name": "other", "key": "k"}}}]),
+        ),
+        (
+            "/containers/0/envFrom",
+            json!([{"configMapRef": {"name": "other"}}]),
+        ),
+        (
+            "/containers/0/envFrom",
+            json!([{"secretRef": {"name": "other"}}]),
+        ),
+    ] {
+        let change = |pod: &mut Value| {
+            let (above, field) = place.rsplit_once('/').expect("a path");
+            let above = pod.pointer_mut(&format!("/spec{above}")).expect("there");
+            above[field] = value.clone();
+        };
+        let answer = one.post(PODS, mirror(&change)).await;
+        assert_eq!(answer.code, 403, "{value}: {}", answer.body);
+        one.get(&format!("{SECRETS}/other")).await.expect(403);
+    }
+}
+
 #[tokio::test]
 async fn a_node_makes_mirrors_of_its_own_pods_and_no_others() {
     let one = two_nodes().await.as_user(node("one"));
-    let mirror = |change: &dyn Fn(&mut Value)| {
-        let mut pod = pod("static-one");
-        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "abc"});
-        pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node",
-            "name": "one", "uid": "u", "controller": true}]);
-        pod["spec"]["nodeName"] = "one".into();
-        change(&mut pod);
-        pod
-    };
     let refused: [(&str, &dyn Fn(&mut Value)); 6] = [
         ("no mirror", &|pod| {
             pod["metadata"]["annotations"] = json!({})

@@ -205,7 +205,15 @@ async fn a_pod_is_bound_once() {
             "target": {"kind": "Node", "name": node}})
     };
     let path = format!("{PODS}/web/binding");
-    cluster.post(&path, binding("one")).await.expect(201);
+    // The old collection means the pod of the binding's name.
+    let old = "/api/v1/namespaces/default/bindings";
+    let mut unnamed = binding("one");
+    unnamed["metadata"] = json!({});
+    cluster.post(old, unnamed).await.expect(400);
+    let dry = format!("{old}?dryRun=All");
+    cluster.post(&dry, binding("one")).await.expect(201);
+    cluster.get(old).await.expect(405);
+    cluster.post(old, binding("one")).await.expect(201);
     let bound = cluster.get(&format!("{PODS}/web")).await.expect(200);
     assert_eq!(bound["spec"]["nodeName"], "one");
     let conditions = bound["status"]["conditions"]
@@ -216,13 +224,12 @@ async fn a_pod_is_bound_once() {
             .iter()
             .any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
     );
-    let refused = cluster.post(&path, binding("two")).await;
-    assert!(
-        refused
-            .message()
-            .contains("already assigned to node \"one\"")
-    );
-    refused.expect(409);
+    for path in [&path, old] {
+        let refused = cluster.post(path, binding("two")).await;
+        let why = "already assigned to node \"one\"";
+        assert!(refused.message().contains(why), "{path}");
+        refused.expect(409);
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Watcher {
     }
 
     /// Type and name of the next event.
-    async fn told(&mut self) -> (String, String) {
+    pub async fn told(&mut self) -> (String, String) {
         let event = self.next().await.expect("an event");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         (

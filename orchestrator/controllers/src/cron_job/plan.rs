@@ -160,6 +160,11 @@ fn start(
         let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
         actions.push(warn("TooManyMissedTimes", text.to_owned()));
     }
+    if is_made(view, due) {
+        // Its Job is there, and only the status was not written: nothing is replaced by it once more.
+        status.last_schedule_time = Some(Time(due));
+        return again;
+    }
     match view.spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
             let text = "Not starting job because prior execution is running and concurrency policy is Forbid";
@@ -183,6 +188,16 @@ fn start(
 const MAX_SECONDS: i64 = 1000 * 366 * 86_400;
 
 /// The name says the minute, so that a Job that was made and whose making was not heard of is not made again.
+fn job_name(view: &View, due: Timestamp) -> String {
+    format!("{}-{}", view.object.key.name, due.as_second() / 60)
+}
+
+/// Whether the Job of that time is there already.
+fn is_made(view: &View, due: Timestamp) -> bool {
+    let name = job_name(view, due);
+    view.jobs.iter().any(|(job, _)| job.key.name == name)
+}
+
 fn create(view: &View, due: Timestamp, zone: &TimeZone) -> Action {
     let template = &view.spec.job_template;
     let metadata = template.metadata.clone().unwrap_or_default();
@@ -197,7 +212,7 @@ fn create(view: &View, due: Timestamp, zone: &TimeZone) -> Action {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": format!("{}-{}", view.object.key.name, due.as_second() / 60),
+            "name": job_name(view, due),
             "namespace": view.object.key.namespace,
             "labels": metadata.labels,
             "annotations": annotations,

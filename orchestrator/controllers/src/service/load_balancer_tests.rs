@@ -1,8 +1,12 @@
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::load_balancer::{Memory, gather, plan};
+use super::load_balancer::Ledger;
 use super::pool::Block;
-use crate::fixture::{words, world};
+use crate::fixture::{object, words};
+use crate::object::{Key, Object};
+use crate::world::{Change, World};
 use client::Kind;
 
 /// A Service of type LoadBalancer, made `age` seconds after the first one.
@@ -22,19 +26,50 @@ fn balanced(name: &str, age: u8, spec: Value, addresses: &[&str]) -> (Kind, Valu
     (Kind::SERVICE, value)
 }
 
-fn planned_with(
-    pool: &[&str],
-    services: Vec<(Kind, Value)>,
-    memory: &Memory,
-) -> (Vec<String>, Memory) {
+/// What is known after these Services have come to be, and nothing is planned yet.
+fn heard(pool: &[&str], services: &[(Kind, Value)]) -> (Ledger, World) {
     let pool: Vec<Block> = pool.iter().map(|part| part.parse().unwrap()).collect();
-    let world = world(services);
-    let (plan, memory) = plan(&gather(&world, &pool, memory));
-    (words(&plan.actions), memory)
+    let (mut ledger, mut world) = (Ledger::of(pool), World::default());
+    for service in services {
+        change(&mut ledger, &mut world, service.clone());
+    }
+    (ledger, world)
 }
 
+/// Whom to plan for after a Service has changed.
+fn change(ledger: &mut Ledger, world: &mut World, (kind, value): (Kind, Value)) -> Vec<String> {
+    hear(ledger, world, Change::Upsert(object(kind, value)))
+}
+
+fn delete(ledger: &mut Ledger, world: &mut World, name: &str) -> Vec<String> {
+    let gone = world.get(Kind::SERVICE, &Key::new("ns", name)).unwrap();
+    let mut gone = Object::clone(gone);
+    gone.meta.revision += 1;
+    hear(ledger, world, Change::Delete(gone))
+}
+
+fn hear(ledger: &mut Ledger, world: &mut World, change: Change) -> Vec<String> {
+    let diffs = world.apply(change);
+    let due: BTreeSet<Key> = diffs.iter().flat_map(|diff| ledger.hear(diff)).collect();
+    due.into_iter().map(|key| key.name).collect()
+}
+
+/// What is done about one Service.
+fn plan(ledger: &mut Ledger, world: &World, name: &str) -> Vec<String> {
+    let object = world.get(Kind::SERVICE, &Key::new("ns", name));
+    let plan = ledger.plan(object.unwrap());
+    plan.map_or(Vec::new(), |plan| words(&plan.actions))
+}
+
+/// What is done about all of them, in this order.
 fn planned(pool: &[&str], services: Vec<(Kind, Value)>) -> Vec<String> {
-    planned_with(pool, services, &Memory::default()).0
+    let (mut ledger, world) = heard(pool, &services);
+    let names = services
+        .iter()
+        .map(|it| it.1["metadata"]["name"].as_str().unwrap());
+    names
+        .flat_map(|name| plan(&mut ledger, &world, name))
+        .collect()
 }
 
 fn ingress(name: &str, addresses: &[&str]) -> String {
@@ -49,10 +84,10 @@ fn ingress(name: &str, addresses: &[&str]) -> String {
 }
 
 #[test]
-fn services_get_the_lowest_free_addresses_oldest_first() {
+fn services_get_the_lowest_free_addresses() {
     let services = vec![
-        balanced("a", 2, json!({}), &[]),
         balanced("b", 1, json!({}), &[]),
+        balanced("a", 2, json!({}), &[]),
         balanced("c", 0, json!({}), &["192.0.2.1"]),
         balanced("other", 0, json!({"loadBalancerClass": "x/y"}), &[]),
     ];
@@ -68,19 +103,20 @@ fn services_get_the_lowest_free_addresses_oldest_first() {
 
 #[test]
 fn without_a_pool_addresses_are_somebody_elses_and_who_waits_is_told_once() {
-    let services = vec![
+    let services = [
         balanced("a", 0, json!({}), &["198.51.100.1"]),
         balanced("b", 0, json!({}), &[]),
         balanced("other", 0, json!({"loadBalancerClass": "x/y"}), &[]),
     ];
-    let (words, memory) = planned_with(&[], services.clone(), &Memory::default());
-    assert_eq!(words.len(), 1, "{words:?}");
+    let (mut ledger, world) = heard(&[], &services);
+    let told = plan(&mut ledger, &world, "b");
     assert!(
-        words[0].starts_with("tell NoLoadBalancerPool this server gives no addresses: start it"),
-        "{words:?}"
+        told[0].starts_with("tell NoLoadBalancerPool this server gives no addresses: start it"),
+        "{told:?}"
     );
-    let (words, _) = planned_with(&[], services, &memory);
-    assert!(words.is_empty(), "{words:?}");
+    for name in ["a", "b", "other"] {
+        assert!(plan(&mut ledger, &world, name).is_empty(), "{name}");
+    }
 }
 
 #[test]
@@ -125,32 +161,106 @@ fn an_address_that_is_asked_for_is_given_or_the_reason_told() {
 
 #[test]
 fn who_finds_the_pool_empty_is_told_once_and_served_when_one_is_free() {
-    let pool = ["192.0.2.7"];
-    let first = balanced("a", 0, json!({}), &["192.0.2.7"]);
-    let second = balanced("b", 1, json!({}), &[]);
-    let both = vec![first, second.clone()];
-    let (words, memory) = planned_with(&pool, both.clone(), &Memory::default());
-    assert_eq!(
-        words,
-        [
-            "tell AllocationFailed the pool (192.0.2.7-192.0.2.7) has no free IPv4 address: delete \
-          a Service of type LoadBalancer or give --load-balancer-pool more addresses"
-        ]
-    );
-    let (words, memory) = planned_with(&pool, both, &memory);
-    assert!(words.is_empty(), "{words:?}");
-    let (words, _) = planned_with(&pool, vec![second], &memory);
-    assert_eq!(words[0], ingress("b", &["192.0.2.7"]));
+    let services = [
+        balanced("a", 0, json!({}), &["192.0.2.7"]),
+        balanced("c", 1, json!({}), &[]),
+        balanced("b", 2, json!({}), &[]),
+    ];
+    let (mut ledger, mut world) = heard(&["192.0.2.7"], &services);
+    for name in ["b", "c"] {
+        assert_eq!(
+            plan(&mut ledger, &world, name),
+            [
+                "tell AllocationFailed the pool (192.0.2.7-192.0.2.7) has no free IPv4 address: \
+              delete a Service of type LoadBalancer or give --load-balancer-pool more addresses"
+            ]
+        );
+        assert!(plan(&mut ledger, &world, name).is_empty(), "{name}");
+    }
+    // The oldest that waits is the one that is looked at.
+    assert_eq!(delete(&mut ledger, &mut world, "a"), ["c"]);
+    let words = plan(&mut ledger, &world, "c");
+    assert_eq!(words[0], ingress("c", &["192.0.2.7"]));
+    // It has it, seen or not yet seen.
+    assert!(plan(&mut ledger, &world, "b").is_empty());
+    assert_eq!(delete(&mut ledger, &mut world, "c"), ["b"]);
+}
+
+#[test]
+fn who_asks_for_an_address_gets_it_when_its_holder_is_gone() {
+    let wish = json!({"loadBalancerIP": "192.0.2.2"});
+    let services = [
+        balanced("a", 0, json!({}), &["192.0.2.1"]),
+        balanced("b", 1, json!({}), &["192.0.2.2"]),
+        balanced("c", 2, wish, &[]),
+    ];
+    let (mut ledger, mut world) = heard(&["192.0.2.0/29"], &services);
+    let told = plan(&mut ledger, &world, "c");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(delete(&mut ledger, &mut world, "a").is_empty());
+    // A type of its own gives an address up as a deletion does.
+    let mut other = balanced("b", 1, json!({"type": "ClusterIP"}), &[]);
+    other.1["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(change(&mut ledger, &mut world, other), ["c"]);
+    let words = plan(&mut ledger, &world, "c");
+    assert_eq!(words[0], ingress("c", &["192.0.2.2"]));
 }
 
 #[test]
 fn an_address_that_was_given_and_not_yet_seen_is_nobody_elses() {
     let late = balanced("b", 1, json!({}), &[]);
-    let (_, memory) = planned_with(&["192.0.2.0/29"], vec![late.clone()], &Memory::default());
+    let (mut ledger, mut world) = heard(&["192.0.2.0/29"], &[late]);
+    assert_eq!(
+        plan(&mut ledger, &world, "b")[0],
+        ingress("b", &["192.0.2.1"])
+    );
     let early = balanced("a", 0, json!({}), &[]);
-    let (words, _) = planned_with(&["192.0.2.0/29"], vec![early, late], &memory);
-    assert_eq!(words[0], ingress("a", &["192.0.2.2"]));
-    assert_eq!(words[2], ingress("b", &["192.0.2.1"]));
+    assert_eq!(change(&mut ledger, &mut world, early), ["a"]);
+    assert_eq!(
+        plan(&mut ledger, &world, "a")[0],
+        ingress("a", &["192.0.2.2"])
+    );
+    assert_eq!(
+        plan(&mut ledger, &world, "b")[0],
+        ingress("b", &["192.0.2.1"])
+    );
+    // Seen at last: nothing is left to do.
+    let mut seen = balanced("b", 1, json!({}), &["192.0.2.1"]);
+    seen.1["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(change(&mut ledger, &mut world, seen), ["b"]);
+    assert!(plan(&mut ledger, &world, "b").is_empty());
+}
+
+#[test]
+fn a_service_of_the_same_name_begins_anew() {
+    let first = balanced("a", 0, json!({}), &["192.0.2.3"]);
+    let (mut ledger, mut world) = heard(&["192.0.2.0/29"], &[first]);
+    let mut second = balanced("a", 1, json!({}), &[]);
+    second.1["metadata"]["uid"] = json!("another");
+    second.1["metadata"]["resourceVersion"] = json!("2");
+    assert_eq!(change(&mut ledger, &mut world, second), ["a"]);
+    assert_eq!(
+        plan(&mut ledger, &world, "a")[0],
+        ingress("a", &["192.0.2.1"])
+    );
+}
+
+#[test]
+fn a_services_event_costs_the_same_among_one_and_ten_thousand() {
+    let looked_at = |count: u32| {
+        let (mut ledger, mut world) = heard(&["10.0.0.0/16"], &[]);
+        for number in 0..count {
+            let address = format!("10.0.{}.{}", number / 250, 1 + number % 250);
+            let service = balanced(&format!("s{number}"), 0, json!({}), &[&address]);
+            change(&mut ledger, &mut world, service);
+        }
+        world.visits.set(0);
+        let due = change(&mut ledger, &mut world, balanced("new", 1, json!({}), &[]));
+        assert_eq!(due, ["new"]);
+        assert_eq!(plan(&mut ledger, &world, "new").len(), 2);
+        world.visits.get()
+    };
+    assert_eq!(looked_at(1), looked_at(10_000));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 //! What a container sends is not trusted: nothing is written outside the destination, and links are left out, as
 //! kubectl does since CVE-2019-11246.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -20,6 +22,8 @@ use super::{ClusterArgs, terminal};
 /// Bytes of an archive that wait to be written or read.
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 64 * 1024;
+/// The header of an entry with its long names and attributes, and what fills up the entry before it.
+const HEAD_BYTES: u64 = 1024 * 1024;
 /// What `tar` in the container has to say.
 const COMPLAINT_BYTES: u64 = 16 * 1024;
 
@@ -290,16 +294,28 @@ fn unpack(archive: impl Read, prefix: &Path, to: &Path) -> io::Result<usize> {
         (true, Some(name)) => to.join(name),
         _ => to.to_owned(),
     };
-    let mut archive = tar::Archive::new(archive);
+    // The library keeps names and attributes of an entry in memory, however long they are.
+    let left = Rc::new(Cell::new(HEAD_BYTES));
+    let mut archive = tar::Archive::new(Metered {
+        inner: archive,
+        left: left.clone(),
+    });
     let mut written = 0;
-    for entry in archive.entries()? {
+    let mut entries = archive.entries()?;
+    loop {
+        left.set(HEAD_BYTES);
+        let Some(entry) = entries.next() else {
+            return Ok(written);
+        };
         let mut entry = entry?;
+        left.set(u64::MAX);
         let path = clean(&entry.path()?);
         let Ok(rest) = path.strip_prefix(&prefix) else {
             eprintln!(
                 "warning: {:?} is not below what was asked for, and is left out",
                 path
             );
+            io::copy(&mut entry, &mut io::sink())?;
             continue;
         };
         let kind = entry.header().entry_type();
@@ -307,6 +323,10 @@ fn unpack(archive: impl Read, prefix: &Path, to: &Path) -> io::Result<usize> {
             true => base.clone(),
             false => base.join(rest),
         };
+        // A link that was there before: the container must not choose which of them are followed.
+        if let Some(link) = links(to, &target).next() {
+            return Err(io::Error::other(format!("{} is a link", link.display())));
+        }
         if kind.is_dir() {
             std::fs::create_dir_all(&target)?;
         } else if kind.is_file() {
@@ -320,11 +340,43 @@ fn unpack(archive: impl Read, prefix: &Path, to: &Path) -> io::Result<usize> {
             io::copy(&mut entry, &mut file)?;
         } else {
             eprintln!("warning: skipping symlink or special file: {path:?}");
+            io::copy(&mut entry, &mut io::sink())?;
             continue;
         }
         written += 1;
     }
-    Ok(written)
+}
+
+/// A reader that gives no more than it is let.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !into.is_empty() {
+            let why = format!("the head of an entry has more than {HEAD_BYTES} bytes");
+            return Err(io::Error::other(why));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
+        let length = self.inner.read(&mut into[..most])?;
+        self.left.set(left - length as u64);
+        Ok(length)
+    }
+}
+
+/// The links on the way from the destination, which the user has named, to a path below it.
+fn links(to: &Path, target: &Path) -> impl Iterator<Item = PathBuf> {
+    let below = target.strip_prefix(to).unwrap_or(target).to_owned();
+    let mut at = to.to_owned();
+    let steps = below.iter().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let ways = steps.into_iter().map(move |step| {
+        at.push(step);
+        at.clone()
+    });
+    ways.filter(|way| way.is_symlink())
 }
 
 /// A path without steps that lead out of it.
@@ -436,6 +488,51 @@ mod tests {
         assert!(to.join("evil").is_file() && to.join("link/evil").is_file());
         let names = std::fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(names, 1);
+    }
+
+    #[test]
+    fn links_that_are_there_lead_no_file_of_a_container_out_of_the_destination() {
+        for linked in ["data", "data/sub"] {
+            let directory = tempfile::tempdir().unwrap();
+            let (home, to) = (directory.path().join("home"), directory.path().join("to"));
+            std::fs::create_dir_all(&home).unwrap();
+            let link = to.join(linked);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(&home, &link).unwrap();
+            for kind in [tar::EntryType::Regular, tar::EntryType::Directory] {
+                let said = archive(&[("data/sub/evil", kind, "b")]);
+                assert!(unpack(&said[..], Path::new("data"), &to).is_err());
+            }
+            assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0, "{linked}");
+        }
+    }
+
+    #[test]
+    fn names_without_end_take_no_memory_and_long_ones_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::XHeader] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(1 << 40);
+            header.set_cksum();
+            let taken = Rc::new(Cell::new(u64::MAX));
+            let endless = Metered {
+                inner: Read::chain(&header.as_bytes()[..], io::repeat(b'a')),
+                left: taken.clone(),
+            };
+            assert!(unpack(endless, Path::new("data"), directory.path()).is_err());
+            assert!(u64::MAX - taken.get() <= HEAD_BYTES);
+        }
+        let mut archive = tar::Builder::new(Vec::new());
+        let name = format!("data/{}/{}", "n".repeat(200), "m".repeat(200));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        archive.append_data(&mut header, &name, &b"x"[..]).unwrap();
+        let said = archive.into_inner().unwrap();
+        let to = directory.path().join("to");
+        assert_eq!(unpack(&said[..], Path::new("data"), &to).unwrap(), 1);
+        let file = to.join(name.trim_start_matches("data/"));
+        assert_eq!(std::fs::read(file).unwrap(), b"x");
     }
 
     #[test]

@@ -330,3 +330,26 @@ async fn an_idle_command_survives_an_hour_and_a_silent_client_four() {
     assert!(tokio::time::timeout(hours(3), &mut gone).await.is_err());
     assert!(tokio::time::timeout(hours(2), &mut gone).await.is_ok());
 }
+
+/// `cargo xtask idle` does the same with real clients in real time.
+#[tokio::test(start_paused = true)]
+async fn an_idle_command_over_spdy_survives_an_hour_in_both_directions() {
+    let (ours, theirs) = duplex(PIPE);
+    let dialect = dialect(&COMMAND, "SPDY/3.1", "v4.channel.k8s.io");
+    let starting = start(ours, dialect, ALL);
+    let peer = Peer::new(theirs);
+    let mut streams = open_all(&peer, &["error", "stdin", "stdout", "stderr"]).await;
+    let command = within(starting).await.unwrap();
+    let echoing = tokio::spawn(echo(command, 0));
+    let mut heard = [0; 6];
+    for text in [b"before", b"after "] {
+        within(streams[1].writer.write_all(text)).await.unwrap();
+        within(streams[2].reader.read_exact(&mut heard))
+            .await
+            .unwrap();
+        assert_eq!(&heard, text);
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+    }
+    within(streams[1].writer.shutdown()).await.unwrap();
+    within(echoing).await.unwrap();
+}

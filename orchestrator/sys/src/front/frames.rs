@@ -39,8 +39,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         client
     }
 
-    /// Begins a POST and waits for its answer; its stream and what the answer says.
-    pub async fn begin(&mut self, path: &str, field: Option<(&str, &str)>) -> (u32, Vec<u8>) {
+    /// Sends the head of a POST; its stream.
+    pub async fn ask(&mut self, path: &str, field: Option<(&str, &str)>) -> u32 {
         let number = self.next;
         self.next += 2;
         // POST and https of HPACK's static table, then literals without Huffman.
@@ -59,6 +59,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             text(&mut head, value);
         }
         self.send(HEADERS, END_HEADERS, number, &head).await;
+        number
+    }
+
+    /// Begins a POST and waits for its answer; its stream and what the answer says.
+    pub async fn begin(&mut self, path: &str, field: Option<(&str, &str)>) -> (u32, Vec<u8>) {
+        let number = self.ask(path, field).await;
         let mut body = Vec::new();
         loop {
             let frame = self.receive().await;

@@ -386,6 +386,31 @@ async fn one_certificate_has_so_many_connections_and_others_have_theirs() {
 }
 
 #[tokio::test]
+async fn a_client_without_a_certificate_has_so_many_streams_at_once_and_one_more_is_refused() {
+    const REFUSED_STREAM: u32 = 7;
+    let server = Server::start(TIMES).await;
+    let stream = server.secure(None, b"h2").await.expect("a handshake");
+    let asking = async {
+        let mut client = frames::Client::start(stream).await;
+        let mut open = Vec::new();
+        for _ in 0..STRANGER_STREAMS {
+            open.push(client.ask("/", None).await);
+        }
+        let one_more = client.ask("/", None).await;
+        let refused = client.until_reset(one_more).await;
+        assert_eq!(refused, frames::Reset(REFUSED_STREAM));
+        // One that ends makes room.
+        assert_eq!(client.end(open[0], 1).await, Ok(()));
+        assert_eq!(client.begin("/", None).await.1, b"hello");
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .expect("an end");
+    let served = server.served.load(Ordering::Relaxed);
+    assert!(served <= STRANGER_STREAMS as usize + 1, "{served}");
+}
+
+#[tokio::test]
 async fn an_answer_over_http2_is_followed_by_no_reset_while_the_client_goes_on_sending_for_a_while()
 {
     let server = Server::start(TIMES).await;

@@ -11,7 +11,7 @@ use sys::front::Takeover;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Served, full, not_an_upgrade};
+use super::{Meant, Served, full, not_an_upgrade};
 use crate::network::loopback;
 use crate::runtime::{Role, Runtime, State as ContainerState};
 
@@ -25,7 +25,8 @@ pub async fn port_forward<R: Runtime>(
     Query(pairs): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Response {
-    let (uid, pid) = match sandbox(&*served.runtime, &namespace, &pod).await {
+    let meant = Meant::of(&namespace, &pod, request.headers());
+    let (uid, pid) = match sandbox(&*served.runtime, &meant).await {
         Ok(found) => found,
         Err(refusal) => return refusal,
     };
@@ -63,18 +64,14 @@ struct Target {
     name: String,
 }
 
-/// The uid of the newest pod of that name, and a process in its network.
-async fn sandbox<R: Runtime>(
-    runtime: &R,
-    namespace: &str,
-    pod: &str,
-) -> Result<(String, u32), Response> {
+/// The uid of the pod, and a process in its network.
+async fn sandbox<R: Runtime>(runtime: &R, meant: &Meant<'_>) -> Result<(String, u32), Response> {
     let failed = |error: crate::runtime::RuntimeError| {
         (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
     };
     let pods = runtime.pods().await.map_err(failed)?;
     let named = pods.into_iter().map(|sighting| sighting.pod);
-    let named = named.filter(|it| it.namespace == namespace && it.name == pod);
+    let named = named.filter(|it| meant.is(it));
     let mut newest = None;
     for pod in named {
         for container in runtime.containers(&pod.uid).await.map_err(failed)? {
@@ -86,7 +83,7 @@ async fn sandbox<R: Runtime>(
         }
     }
     let (_, uid, pid) = newest.ok_or_else(|| {
-        let why = format!("pod not found ({pod:?})");
+        let why = format!("pod not found ({:?})", meant.name);
         (StatusCode::NOT_FOUND, why).into_response()
     })?;
     Ok((uid, pid))

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::Served;
+use super::{Meant, Served};
 use crate::runtime::{Container, LogOptions, Role, Runtime, RuntimeError};
 
 /// The query of a log request, in Kubernetes' words. What is wrong with it was said by the API server.
@@ -49,8 +49,10 @@ pub async fn logs<R: Runtime>(
     State(served): State<Served<R>>,
     Path((namespace, pod, name)): Path<(String, String, String)>,
     Query(query): Query<LogQuery>,
+    headers: HeaderMap,
 ) -> Response {
-    let attempts = match attempts(&*served.runtime, &namespace, &pod, &name).await {
+    let meant = Meant::of(&namespace, &pod, &headers);
+    let attempts = match attempts(&*served.runtime, &meant, &name).await {
         Ok(attempts) => attempts,
         Err(error) => {
             return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
@@ -72,17 +74,14 @@ pub async fn logs<R: Runtime>(
     ([("content-type", "text/plain")], body).into_response()
 }
 
-/// All attempts of one container of the newest pod of that name, oldest first.
-pub async fn attempts<R: Runtime>(
+/// All attempts of one container of the pod, oldest first.
+pub(super) async fn attempts<R: Runtime>(
     runtime: &R,
-    namespace: &str,
-    pod: &str,
+    meant: &Meant<'_>,
     name: &str,
 ) -> Result<Vec<Container>, RuntimeError> {
     let sightings = runtime.pods().await?;
-    let named = sightings
-        .into_iter()
-        .filter(|it| it.pod.namespace == namespace && it.pod.name == pod);
+    let named = sightings.into_iter().filter(|it| meant.is(&it.pod));
     let mut newest: Vec<Container> = Vec::new();
     for sighting in named {
         let mut found = runtime.containers(&sighting.pod.uid).await?;

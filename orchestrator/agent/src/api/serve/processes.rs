@@ -20,7 +20,7 @@ use streams::{Command, TerminalSize, Wants, status};
 use sys::front::Takeover;
 use tokio::io::{AsyncWriteExt as _, copy};
 
-use super::{Served, attempts, full, not_an_upgrade};
+use super::{Meant, Served, attempts, full, not_an_upgrade};
 use crate::runtime::streams::{Output, Process, Size, Streams, Terminal};
 use crate::runtime::{Container, Runtime};
 
@@ -34,7 +34,8 @@ pub async fn exec<R: Runtime>(
     Query(pairs): Pairs,
     request: Request,
 ) -> Response {
-    let container = match running(&*served.runtime, &namespace, &pod, &name).await {
+    let meant = Meant::of(&namespace, &pod, request.headers());
+    let container = match running(&*served.runtime, &meant, &name).await {
         Ok(container) => container,
         Err(refusal) => return refusal,
     };
@@ -57,7 +58,8 @@ pub async fn attach<R: Runtime>(
     Query(pairs): Pairs,
     request: Request,
 ) -> Response {
-    let container = match running(&*served.runtime, &namespace, &pod, &name).await {
+    let meant = Meant::of(&namespace, &pod, request.headers());
+    let container = match running(&*served.runtime, &meant, &name).await {
         Ok(container) => container,
         Err(refusal) => return refusal,
     };
@@ -141,11 +143,10 @@ where
 /// The running attempt of a container.
 async fn running<R: Runtime>(
     runtime: &R,
-    namespace: &str,
-    pod: &str,
+    meant: &Meant<'_>,
     name: &str,
 ) -> Result<Container, Response> {
-    let attempts = attempts(runtime, namespace, pod, name).await;
+    let attempts = attempts(runtime, meant, name).await;
     let attempts = attempts
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response())?;
     let last = attempts.into_iter().rev().find(Container::is_running);

@@ -67,6 +67,11 @@ impl Node {
 
     /// Opens a WebSocket of the newest protocol, or says with which code it was refused.
     async fn open(&self, who: &str, path: &str) -> Result<Socket, u16> {
+        self.open_of(None, who, path).await
+    }
+
+    /// The same of the pod of that uid.
+    async fn open_of(&self, uid: Option<&str>, who: &str, path: &str) -> Result<Socket, u16> {
         let mut request = format!("ws://node-1{path}")
             .into_client_request()
             .expect("a URL");
@@ -78,6 +83,10 @@ impl Node {
         request
             .headers_mut()
             .insert("sec-websocket-protocol", protocol);
+        if let Some(uid) = uid {
+            let uid = uid.parse().expect("a value");
+            request.headers_mut().insert(POD_UID_HEADER, uid);
+        }
         match client_async(request, self.dial(who).await).await {
             Ok((socket, _)) => Ok(Socket(socket)),
             Err(Error::Http(answer)) => Err(answer.status().as_u16()),
@@ -124,6 +133,8 @@ fn spec(name: &str, tty: bool) -> ContainerSpec {
         mounts: Vec::new(),
         devices: Vec::new(),
         resources: Resources::default(),
+        cgroup_parent: None,
+        own_users: false,
         security: Security::default(),
         handler: None,
         sysctls: std::collections::BTreeMap::new(),
@@ -236,6 +247,24 @@ async fn streams_are_for_the_api_server_and_for_what_runs() {
         assert_eq!(refused, Some(code), "{who} {path}");
     }
     assert_eq!(node.runtime.commands().len(), 0);
+}
+
+/// One that was deleted without waiting for its node may still run when another pod has its name.
+#[tokio::test]
+async fn a_stream_is_to_the_pod_that_is_meant_and_to_no_other_of_its_name() {
+    let node = Node::start(false).await;
+    for path in [
+        "/exec/shop/web/c?command=true&stdout=true",
+        "/attach/shop/web/c?stdout=true",
+        "/portForward/shop/web?port=80",
+    ] {
+        let refused = node.open_of(Some("u2"), API_SERVER, path).await.err();
+        assert_eq!(refused, Some(404), "{path}");
+    }
+    let exec = "/exec/shop/web/c?command=true&stdout=true";
+    let opened = node.open_of(Some("u1"), API_SERVER, exec).await;
+    opened.expect("opened").rest().await;
+    assert_eq!(node.runtime.commands().len(), 1);
 }
 
 #[tokio::test]

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Both queues shape: what is too fast waits, and senders slow down. A pod without annotations has no queue and
-//! pays nothing. A token bucket (tc-tbf(8)) and no EDT: Debian's and this machine's kernels need no fq for it. A pod
-//! with NET_ADMIN could take the queue at its own end away; the other end is the node's.
+//! pays nothing. A token bucket (tc-tbf(8)) and no EDT: Debian's and this machine's kernels need no fq for it.
+//!
+//! INVARIANT: no container of a pod with an egress rate can pass the queue at its own end. NET_ADMIN could take it
+//! away, and a packet socket (NET_RAW) can send past it (`PACKET_QDISC_BYPASS`, packet(7)): a pod that asks for
+//! either is refused, and the Engine's default of NET_RAW is dropped (`container_spec`).
 
 use k8s_openapi::api::core::v1::Pod;
 use rtnetlink::Handle;
@@ -18,6 +21,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use serde_json::Value;
 
 use futures::StreamExt as _;
 
@@ -67,7 +71,7 @@ impl Bandwidth {
         })
     }
 
-    /// Why a pod is not run whose annotations do not read.
+    /// Why a pod is not run whose annotations do not read, or which could pass its own queue.
     pub fn refusal(pod: &Pod) -> Option<Refusal> {
         let disk = || {
             let text = pod.metadata.annotations.as_ref()?.get(DISK_BANDWIDTH)?;
@@ -75,12 +79,46 @@ impl Bandwidth {
             let is_good = bytes.is_ok_and(|bytes| bytes > 0);
             (!is_good).then(|| format!("{DISK_BANDWIDTH}: {text:?} is no number of bytes a second"))
         };
-        let message = Self::of(pod).err().or_else(disk)?;
+        let own = Self::of(pod);
+        let egress = own.as_ref().is_ok_and(|own| own.egress.is_some());
+        let passing = || passing(pod).filter(|_| egress);
+        let message = own.err().or_else(disk).or_else(passing)?;
         Some(Refusal {
             reason: "InvalidBandwidth",
             message,
         })
     }
+}
+
+/// The field by which a container of the pod could pass its own queue.
+fn passing(pod: &Pod) -> Option<String> {
+    const PASSING: [&str; 3] = ["ALL", "NET_ADMIN", "NET_RAW"];
+    let spec = serde_json::to_value(&pod.spec).unwrap_or_default();
+    let lists = ["containers", "initContainers"].map(|list| (list, spec[list].as_array()));
+    let lists = lists.into_iter();
+    let all = lists.flat_map(|(list, all)| {
+        { all.into_iter().flatten().enumerate() }.map(move |it| (list, it))
+    });
+    { all }.find_map(|(list, (index, container))| {
+        let context = &container["securityContext"];
+        let mut added = context["capabilities"]["add"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let passes = |name: &Value| {
+            let name = name.as_str().unwrap_or_default().to_ascii_uppercase();
+            PASSING.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+        };
+        let field = match context["privileged"] == true {
+            true => "privileged",
+            false if added.any(passes) => "capabilities.add",
+            false => return None,
+        };
+        Some(format!(
+            "spec.{list}[{index}].securityContext.{field}: the container could send past the \
+             queue that {EGRESS} asks for"
+        ))
+    })
 }
 
 fn bits(key: &str, text: &str) -> Result<u64, String> {
@@ -220,6 +258,33 @@ mod tests {
             let wrong = of(json!({EGRESS: text}), false).expect_err("it is wrong");
             assert!(wrong.contains(why), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_could_pass_its_own_queue_is_refused_with_the_field() {
+        let refused = |annotation: &str, context: Value| {
+            let pod = json!({"metadata": {"annotations": {annotation: "10M"}}, "spec": {
+                "containers": [{"name": "a"}, {"name": "b", "securityContext": context}]}});
+            let pod = serde_json::from_value(pod).expect("a pod");
+            Bandwidth::refusal(&pod).map(|it| it.message)
+        };
+        let adding = |name: &str| json!({"capabilities": {"add": ["CHOWN", name]}});
+        for name in ["NET_ADMIN", "CAP_NET_RAW", "ALL", "net_admin"] {
+            let why = refused(EGRESS, adding(name)).expect("it is refused");
+            let field = "spec.containers[1].securityContext.capabilities.add: ";
+            assert!(why.starts_with(field), "{why}");
+            assert_eq!(
+                refused(INGRESS, adding(name)),
+                None,
+                "that queue is the node's"
+            );
+        }
+        let why = refused(EGRESS, json!({"privileged": true})).expect("it is refused");
+        assert!(
+            why.starts_with("spec.containers[1].securityContext.privileged: "),
+            "{why}"
+        );
+        assert_eq!(refused(EGRESS, adding("NET_BIND_SERVICE")), None);
     }
 
     #[test]

@@ -122,38 +122,23 @@ impl StaticPods {
     }
 
     async fn execute(&self, action: Action, known: &mut Known) {
-        match action {
+        let has_succeeded = match &action {
+            // The receiver goes with the agent.
             Action::Run(manifest, shown) => {
                 let pod = manifest.with_status(shown.as_deref());
-                let _ = self.given.send((pod, false)).await;
-                known.given.insert(manifest.name(), manifest);
+                self.given.send((pod, false)).await.is_ok()
             }
-            Action::End(manifest) => {
-                let _ = self.given.send((manifest.pod.clone(), true)).await;
-                known.given.remove(&manifest.name());
-            }
+            Action::End(manifest) => self.given.send((manifest.pod.clone(), true)).await.is_ok(),
             Action::MakeMirror(manifest) => {
-                let made = tokio::time::timeout(TIMEOUT, self.make_mirror(&manifest)).await;
-                self.complain("made", made);
+                let made = tokio::time::timeout(TIMEOUT, self.make_mirror(manifest)).await;
+                has_succeeded("made", made)
             }
             Action::DeleteMirror(name, uid) => {
-                let deleted = tokio::time::timeout(TIMEOUT, self.delete_mirror(&name, uid)).await;
-                self.complain("deleted", deleted);
-                known.mirrors.remove(&name);
+                let deleted = self.delete_mirror(name, uid.clone());
+                has_succeeded("deleted", tokio::time::timeout(TIMEOUT, deleted).await)
             }
-        }
-    }
-
-    fn complain(
-        &self,
-        what: &str,
-        outcome: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>,
-    ) {
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a mirror pod was not {what}"),
-            Err(_) => tracing::debug!("a mirror pod was not {what} in time"),
-        }
+        };
+        known.tried(&action, has_succeeded);
     }
 
     async fn make_mirror(&self, manifest: &Manifest) -> Result<(), kube::Error> {
@@ -199,6 +184,19 @@ fn name_of(pod: &Pod) -> Name {
 }
 
 type Files = Vec<(PathBuf, Result<Manifest, String>)>;
+
+/// Whether it worked; what did not is said in the log.
+fn has_succeeded(
+    what: &str,
+    outcome: Result<Result<(), kube::Error>, tokio::time::error::Elapsed>,
+) -> bool {
+    match outcome {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::debug!(%error, "a mirror pod was not {what}"),
+        Err(_) => tracing::debug!("a mirror pod was not {what} in time"),
+    }
+    false
+}
 
 /// Every file that ends in .yaml, .yml or .json, in the order of their names. Links are not followed.
 fn read_directory(directory: &Path, node: &str) -> std::io::Result<Files> {

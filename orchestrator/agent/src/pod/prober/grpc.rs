@@ -137,39 +137,65 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// A server that answers checks, for tests.
 #[cfg(test)]
-mod tests {
+pub mod double {
     use hyper::body::Incoming;
     use hyper::service::service_fn;
     use tokio::net::TcpListener;
 
     use super::*;
 
-    /// Answers each check with these bytes and this status, if it asks for the service `db`.
-    async fn server(message: &'static [u8], code: &'static str) -> SocketAddr {
+    /// The answer of a service that serves.
+    pub const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
+
+    /// Answers each check with these bytes and this status, if it asks for the service `asked`.
+    pub async fn server(
+        asked: &'static [u8],
+        message: &'static [u8],
+        code: &'static str,
+    ) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.expect("a client");
-            let service = service_fn(move |request: http::Request<Incoming>| async move {
-                assert_eq!(request.uri().path(), METHOD);
-                let asked = request.into_body().collect().await?.to_bytes();
-                assert_eq!(&asked[..], b"\0\0\0\0\x04\x0a\x02db");
-                let code = http::HeaderValue::from_static(code);
-                let trailers =
-                    HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), code)]);
-                let body = Full::new(Bytes::from_static(message));
-                let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
-                Ok::<_, hyper::Error>(http::Response::new(body))
-            });
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            // The prober hangs up.
-            let _ = connection
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            loop {
+                let (stream, _) = listener.accept().await.expect("a client");
+                tokio::spawn(serve(stream, asked, message, code));
+            }
         });
         address
     }
+
+    async fn serve(
+        stream: TcpStream,
+        asked: &'static [u8],
+        message: &'static [u8],
+        code: &'static str,
+    ) {
+        let service = service_fn(move |request: http::Request<Incoming>| async move {
+            assert_eq!(request.uri().path(), METHOD);
+            let body = request.into_body().collect().await?.to_bytes();
+            assert_eq!(&body[..], asked);
+            let code = http::HeaderValue::from_static(code);
+            let trailers =
+                HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), code)]);
+            let body = Full::new(Bytes::from_static(message));
+            let body = body.with_trailers(std::future::ready(Some(Ok(trailers))));
+            Ok::<_, hyper::Error>(http::Response::new(body))
+        });
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // The prober hangs up.
+        let _ = connection
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
 
     #[tokio::test]
     async fn a_service_that_serves_is_healthy_and_others_say_why_not() {
@@ -190,7 +216,8 @@ mod tests {
             (b"", "5", Some("code 5")),
         ];
         for (message, code, expected) in cases {
-            let address = server(message, code).await;
+            let asked = b"\0\0\0\0\x04\x0a\x02db";
+            let address = double::server(asked, message, code).await;
             let done = check(address, "db").await;
             match expected {
                 None => assert_eq!(done, Ok(())),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use api::pod_resources::HUGE_PAGES;
 use serde_json::Value;
 
 use super::UNSUPPORTED;
@@ -21,6 +22,9 @@ pub enum Finding {
 
 /// Decides about the value of one field of the pod that is walked through.
 pub type Check = fn(&Value, &Walk) -> Finding;
+
+const NO_POD_CGROUPS: &str = "a pod's own cgroup is not supported: the cgroup driver of this node's Docker Engine is \
+                              not cgroupfs";
 
 /// The older way to ask for an AppArmor profile; a container's name follows.
 pub const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -138,13 +142,7 @@ pub fn proc_mount(kind: &Value, _: &Walk) -> Finding {
 }
 
 pub fn supplemental_groups_policy(policy: &Value, _: &Walk) -> Finding {
-    match text(policy) {
-        "Strict" => Finding::Refused {
-            reason: "SupplementalGroupsPolicyNotSupported",
-            why: "SupplementalGroupsPolicy=Strict is not supported in this node".to_owned(),
-        },
-        _ => one_of(policy, &["", "Merge"]),
-    }
+    one_of(policy, &["", "Merge", "Strict"])
 }
 
 pub fn os(name: &Value, _: &Walk) -> Finding {
@@ -157,11 +155,23 @@ pub fn os(name: &Value, _: &Walk) -> Finding {
     }
 }
 
-/// User namespaces are the Engine's as a whole, not one pod's.
-pub fn host_users(host: &Value, _: &Walk) -> Finding {
+/// User namespaces are the Engine's as a whole: one that has none gives none to a pod.
+pub fn host_users(host: &Value, walk: &Walk) -> Finding {
     match host {
-        Value::Bool(false) => unsupported("false is not supported"),
+        Value::Bool(false) if !walk.node.user_namespaces => unsupported(
+            "false is not supported: the Docker Engine of this node does not remap users \
+             (userns-remap)",
+        ),
         _ => Finding::Fine,
+    }
+}
+
+/// What a pod asks for as a whole is a cgroup around its containers.
+pub fn whole(resources: &Value, walk: &Walk) -> Finding {
+    let says = |list: &str| resources[list].as_object().is_some_and(|it| !it.is_empty());
+    match (says("limits") || says("requests")) && !walk.node.pod_cgroups {
+        true => unsupported(NO_POD_CGROUPS),
+        false => Finding::Fine,
     }
 }
 
@@ -220,12 +230,15 @@ pub fn empty_dir_medium(medium: &Value, _: &Walk) -> Finding {
 }
 
 /// CPU and memory are the kernel's to enforce, `ephemeral-storage` the agent's (`node::pressure`), extended
-/// resources the scheduler's to count.
-pub fn resources(amounts: &Value, _: &Walk) -> Finding {
+/// resources the scheduler's to count. Huge pages need a controller of the kernel, and the pod's own cgroup.
+pub fn resources(amounts: &Value, walk: &Walk) -> Finding {
     let mut names = amounts.as_object().into_iter().flatten();
-    match names.find(|(name, _)| name.starts_with("hugepages-")) {
-        Some((name, _)) => unsupported(&format!("{name} is not supported")),
-        None => Finding::Fine,
+    match names.find(|(name, _)| name.starts_with(HUGE_PAGES)) {
+        Some((name, _)) if !walk.node.huge_pages => unsupported(&format!(
+            "{name} is not supported: this node has no cgroup controller for huge pages"
+        )),
+        Some(_) if !walk.node.pod_cgroups => unsupported(NO_POD_CGROUPS),
+        _ => Finding::Fine,
     }
 }
 

@@ -66,10 +66,7 @@ pub const POD_SPEC: Rows = &[
         "resourceClaims",
         Refused("resource claims are not supported"),
     ),
-    (
-        "resources",
-        Refused("resources of a pod as a whole are not supported"),
-    ),
+    ("resources", Whole(checks::whole, RESOURCES)),
     ("restartPolicy", Done("shape::policy")),
     ("runtimeClassName", Done("worker::execute::handler")),
     ("schedulerName", Done("scheduler::pod")),
@@ -341,11 +338,19 @@ const PROJECTED: Rows = &[
 ];
 
 const PROJECTION: Rows = &[
-    ("clusterTrustBundle", Only(checks::volume)),
+    ("clusterTrustBundle", In(TRUST_BUNDLE)),
     ("configMap", In(PROJECTED_CONFIG_MAP)),
     ("downwardAPI", In(PROJECTED_DOWNWARD_API)),
     ("secret", In(PROJECTED_CONFIG_MAP)),
     ("serviceAccountToken", In(TOKEN)),
+];
+
+const TRUST_BUNDLE: Rows = &[
+    ("labelSelector", Done("worker::trust_bundles")),
+    ("name", Done("worker::trust_bundles")),
+    ("optional", Done("volumes")),
+    ("path", Only(checks::inner_path)),
+    ("signerName", Done("worker::trust_bundles")),
 ];
 
 const TOKEN: Rows = &[

@@ -10,6 +10,9 @@ const PLAIN: Abilities = Abilities {
     cluster_dns: false,
     selinux: false,
     unsafe_sysctls: Vec::new(),
+    user_namespaces: false,
+    pod_cgroups: false,
+    huge_pages: false,
 };
 
 /// A pod with one container; what is given replaces fields of both.
@@ -112,22 +115,13 @@ fn what_a_node_does_not_do_for_a_whole_pod_is_refused_with_its_field() {
 fn security_that_a_node_does_not_do_is_refused_with_its_field() {
     let context = |context: Value| json!({"securityContext": context});
     let none = || json!({});
-    let cases = [
-        (
-            context(json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
-            none(),
-            "AppArmor",
-            "spec.securityContext.appArmorProfile.type: Cannot enforce AppArmor: AppArmor is not \
+    let cases = [(
+        context(json!({"appArmorProfile": {"type": "RuntimeDefault"}})),
+        none(),
+        "AppArmor",
+        "spec.securityContext.appArmorProfile.type: Cannot enforce AppArmor: AppArmor is not \
              enabled on the host",
-        ),
-        (
-            context(json!({"supplementalGroupsPolicy": "Strict"})),
-            none(),
-            "SupplementalGroupsPolicyNotSupported",
-            "spec.securityContext.supplementalGroupsPolicy: SupplementalGroupsPolicy=Strict is \
-             not supported in this node",
-        ),
-    ];
+    )];
     for (spec, container, reason, message) in cases {
         assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
     }
@@ -141,7 +135,15 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
             json!({"hostUsers": false}),
             none(),
             "Unsupported",
-            "spec.hostUsers: false is not supported",
+            "spec.hostUsers: false is not supported: the Docker Engine of this node does not remap \
+             users (userns-remap)",
+        ),
+        (
+            json!({"resources": {"limits": {"cpu": "1"}}}),
+            none(),
+            "Unsupported",
+            "spec.resources: a pod's own cgroup is not supported: the cgroup driver of this node's \
+             Docker Engine is not cgroupfs",
         ),
         (
             json!({"os": {"name": "windows"}}),
@@ -153,7 +155,8 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
             none(),
             json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}),
             "Unsupported",
-            "spec.containers[0].resources.limits: hugepages-2Mi is not supported",
+            "spec.containers[0].resources.limits: hugepages-2Mi is not supported: this node has no \
+             cgroup controller for huge pages",
         ),
         (
             none(),
@@ -174,6 +177,27 @@ fn what_a_node_does_not_do_for_a_container_is_refused_with_its_field() {
     for (spec, container, reason, message) in cases {
         assert_eq!(refused(spec, container), Some((reason, message.to_owned())));
     }
+}
+
+#[test]
+fn a_node_that_can_runs_pods_with_users_limits_and_huge_pages_of_their_own() {
+    let able = Abilities {
+        user_namespaces: true,
+        pod_cgroups: true,
+        huge_pages: true,
+        ..PLAIN
+    };
+    let spec = json!({"hostUsers": false,
+        "securityContext": {"supplementalGroupsPolicy": "Strict"},
+        "resources": {"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}}});
+    let container = json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}});
+    let asking = pod(spec, container);
+    assert_eq!(admit(&asking, &able).refusal, None);
+    let lacking = Abilities {
+        pod_cgroups: false,
+        ..able
+    };
+    assert!(admit(&asking, &lacking).refusal.is_some());
 }
 
 #[test]

@@ -17,8 +17,9 @@ use super::pod_name;
 use crate::api::events;
 use crate::network::pod_net::shaping::Bandwidth;
 use crate::network::wiring::PodNetwork;
+use crate::node::cgroup::Hierarchies;
 use crate::pod::plan::{Action, Attached};
-use crate::pod::shape;
+use crate::pod::{shape, whole};
 use crate::runtime::container_spec;
 use crate::runtime::{Identity, Role, Runtime, RuntimeError};
 use datapath::Addrs;
@@ -169,6 +170,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     async fn try_attach(&mut self, sandbox: &str, pid: u32) -> Result<Addrs, String> {
         let (node, uid) = (self.node.clone(), self.uid().to_owned());
+        limit_whole(&self.update.pod, pid).await?;
         let known = self.containers.iter().find(|it| it.id == sandbox);
         let known = known.and_then(|it| it.identity.addrs);
         let addrs = if shape::host_network(&self.update.pod) {
@@ -254,6 +256,13 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if let Err(error) = self.node.csi.release(self.uid()).await {
             return self.later("release a pod's volumes", &error);
         }
+        // Of a pod that the API does not have any more it is not known whether it has one.
+        let cgroup = whole::cgroup_of(self.uid());
+        let remove = move || Hierarchies::read()?.remove_pod(&cgroup);
+        let removed = tokio::task::spawn_blocking(remove).await;
+        if let Ok(Err(error)) = removed {
+            return self.later("remove a pod's cgroup", &error);
+        }
         let dir = self.dir.clone();
         let removed = tokio::task::spawn_blocking(move || dir.remove()).await;
         if let Ok(Err(error)) = removed {
@@ -293,6 +302,17 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.memory.confirmed = true;
         Step::Progress
     }
+}
+
+/// Limits the cgroup around a pod that asks for something as a whole.
+async fn limit_whole(pod: &Pod, sandbox: u32) -> Result<(), String> {
+    let (Some(whole), Some(cgroup)) = (whole::of(pod), whole::cgroup(pod)) else {
+        return Ok(());
+    };
+    let limit = move || Hierarchies::read()?.limit_pod(sandbox, &cgroup, &whole);
+    let limited = tokio::task::spawn_blocking(limit).await;
+    let limited = limited.map_err(|error| error.to_string())?;
+    limited.map_err(|error| format!("limit the pod as a whole: {error}"))
 }
 
 /// The engine's runtime that a pod's class names; none for a pod without a class.

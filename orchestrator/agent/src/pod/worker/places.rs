@@ -11,6 +11,11 @@ use crate::runtime::image_root::{self, Paths, Stop};
 use crate::runtime::{ContainerSpec, Image, Runtime, RuntimeError};
 use crate::volumes::nested::is_inside;
 
+/// Where an image says its users.
+const PASSWD: &str = "/etc/passwd";
+/// The longest such file that is read, in bytes.
+const PASSWD_LIMIT: usize = 1024 * 1024;
+
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     /// Has the container made of the image that is looked at, gives each mount the path that it has in the
     /// end, and refuses those that this leads to where the Engine hides something.
@@ -41,6 +46,29 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         self.check_image(spec, &places, &image).await?;
         spec.image_id = image.id;
         Ok(())
+    }
+
+    /// The group of the user that a container runs as, where the image alone says it and the Engine is to be told.
+    pub(super) async fn image_group(
+        &self,
+        pod: &Pod,
+        template: &Template,
+        image: &Image,
+    ) -> Result<Option<u32>, SpecError> {
+        let Some(user) = container_spec::group_asked(pod, template, &image.user) else {
+            return Ok(None);
+        };
+        let way = |paths: &Paths| image_root::place(PASSWD, &[], paths);
+        let place = self.ask(&image.id, way).await?;
+        let runtime = &self.node.runtime;
+        let root = runtime.root_of(&image.id).await.map_err(failed)?;
+        let read = runtime.file_in_root(&root, &place, PASSWD_LIMIT).await;
+        if let Err(error) = runtime.remove(&root).await {
+            tracing::warn!(%error, root, "a root that was looked at is left behind");
+        }
+        let passwd = read.map_err(failed)?.unwrap_or_default();
+        let passwd = String::from_utf8_lossy(&passwd);
+        Ok(Some(container_spec::group_of(&user, &passwd)))
     }
 
     /// What the image asks for by itself: volumes, and where the process starts.

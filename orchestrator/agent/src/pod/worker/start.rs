@@ -11,6 +11,7 @@ use super::execute;
 
 use crate::api::events;
 use crate::api::sources::Sources;
+use crate::network::pod_net::shaping::Bandwidth;
 use crate::network::wiring::PodNetwork;
 use crate::pod::{refuse, shape};
 use crate::runtime::container_spec::{self, SpecError, Surroundings};
@@ -96,6 +97,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             target: target.as_deref(),
             termination_message: &self.dir.termination_message(&template.name, attempt),
             image_user: &image.user,
+            image_group: self.image_group(pod, template, &image).await?,
             handler: handler.as_deref(),
         };
         let identity = container_spec::identity(template, role, attempt, generation, level);
@@ -142,7 +144,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             spec.ephemeral_containers = None;
         }
         let admission = refuse::admit(&alone, &self.node.abilities);
-        if let Some(refusal) = admission.refusal {
+        let unlimited = || Bandwidth::refusal(&alone);
+        if let Some(refusal) = admission.refusal.or_else(unlimited) {
             return Err(SpecError::config(refusal.message));
         }
         let templates = shape::ephemeral_templates(pod).into_iter();

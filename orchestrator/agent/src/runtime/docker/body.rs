@@ -39,6 +39,8 @@ pub struct Limits {
     pub lowest_oom_score: i64,
     /// Processes and threads; zero means no limit.
     pub pids: i64,
+    /// The Engine gives containers users of their own, unless it is told not to.
+    pub user_namespaces: bool,
 }
 
 /// Where a sandbox of the node's own network finds that namespace.
@@ -225,6 +227,8 @@ fn host_config(spec: &ContainerSpec, limits: Limits) -> HostConfig {
         cpu_period: positive(spec.resources.cpu_period_us),
         oom_score_adj: Some(spec.resources.oom_score_adj.max(limits.lowest_oom_score)),
         pids_limit: positive(limits.pids),
+        cgroup_parent: spec.cgroup_parent.clone(),
+        userns_mode: (limits.user_namespaces && !spec.own_users).then(|| "host".to_owned()),
         privileged: Some(security.privileged),
         cap_add: Some(security.add_capabilities.clone()),
         cap_drop: Some(security.drop_capabilities.clone()),

@@ -17,9 +17,10 @@ use bollard::errors::Error as BollardError;
 use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions, EventsOptions,
-    InspectContainerOptions, KillContainerOptions, ListContainersOptions, ListImagesOptions,
-    RemoveContainerOptions, RemoveImageOptions, ResizeContainerTTYOptions, StartContainerOptions,
+    ContainerArchiveInfoOptions, CreateContainerOptions, CreateImageOptions,
+    DownloadFromContainerOptions, EventsOptions, InspectContainerOptions, KillContainerOptions,
+    ListContainersOptions, ListImagesOptions, RemoveContainerOptions, RemoveImageOptions,
+    ResizeContainerTTYOptions, StartContainerOptions,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -64,6 +65,16 @@ pub struct DockerRuntime {
     /// The id of the image of sandboxes, once it is made.
     pause: Arc<Mutex<Option<String>>>,
     limits: body::Limits,
+    powers: Powers,
+}
+
+/// What the Engine can do that another may not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Powers {
+    /// `cgroupfs` or `systemd`.
+    pub cgroup_driver: String,
+    /// It gives containers users of their own (`userns-remap`).
+    pub user_namespaces: bool,
 }
 
 impl DockerRuntime {
@@ -89,6 +100,7 @@ impl DockerRuntime {
                 message,
             });
         }
+        let powers = read::powers(&docker.info().await.map_err(unreachable)?);
         Ok(DockerRuntime {
             docker,
             host: host.to_owned(),
@@ -99,8 +111,15 @@ impl DockerRuntime {
                 // The Engine is taken to have the same powers as this process.
                 lowest_oom_score: facts::lowest_oom_score(),
                 pids: pids.into(),
+                user_namespaces: powers.user_namespaces,
             },
+            powers,
         })
+    }
+
+    /// What the Engine said of itself when the agent started.
+    pub fn powers(&self) -> &Powers {
+        &self.powers
     }
 
     /// Removes every container of this owner (of every cluster's node of that name when the
@@ -228,7 +247,7 @@ impl Runtime for DockerRuntime {
         let version = version.version.unwrap_or_default();
         Ok(Description {
             version: format!("docker://{version}"),
-            cgroup_driver: String::new(),
+            cgroup_driver: self.powers.cgroup_driver.clone(),
         })
     }
 
@@ -256,9 +275,8 @@ impl Runtime for DockerRuntime {
             ("type".to_owned(), vec!["container".to_owned()]),
             (
                 "event".to_owned(),
-                ["start", "die", "oom", "destroy"]
-                    .map(str::to_owned)
-                    .to_vec(),
+                // Starts are the agent's own, which looks at what it has started: no news.
+                ["die", "oom", "destroy"].map(str::to_owned).to_vec(),
             ),
             ("label".to_owned(), body::owner_filter(&self.owner, None)),
         ]);
@@ -318,6 +336,36 @@ impl Runtime for DockerRuntime {
             Err(RuntimeError::NotFound(_)) => Ok(InRoot::Absent),
             Err(other) => Err(other),
         }
+    }
+
+    async fn file_in_root(
+        &self,
+        id: &str,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, RuntimeError> {
+        let options = DownloadFromContainerOptions {
+            path: path.to_owned(),
+        };
+        let mut chunks = self.docker.download_from_container(id, Some(options));
+        let mut archive = Vec::new();
+        while let Some(chunk) = chunks.next().await {
+            match chunk.map_err(error) {
+                Ok(chunk) => archive.extend_from_slice(&chunk),
+                Err(RuntimeError::NotFound(_)) => return Ok(None),
+                Err(other) => return Err(other),
+            }
+            if archive.len() > limit + read::ARCHIVE_OVERHEAD {
+                break;
+            }
+        }
+        let refused = || RuntimeError::Refused {
+            status: 413,
+            message: format!("{path} is no file of at most {limit} bytes"),
+        };
+        read::archived_file(&archive, limit)
+            .map(Some)
+            .ok_or_else(refused)
     }
 
     fn export(&self, id: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {

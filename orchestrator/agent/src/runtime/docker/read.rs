@@ -5,15 +5,16 @@
 //! the node, must be one. Whatever does not read is left out.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    EventMessage, HostConfig, ImageInspect, ImageSummary,
+    EventMessage, HostConfig, ImageInspect, ImageSummary, SystemInfo,
 };
 use jiff::Timestamp;
 
-use super::body;
+use super::{Powers, body};
 use crate::runtime::{
     Container, Exit, Identity, Image, PodRef, Resources, Role, Sighting, State, StoredImage,
     pause_image,
@@ -104,6 +105,31 @@ pub fn container(found: &ContainerInspectResponse) -> Option<Container> {
         resources: found.host_config.as_ref().map(resources),
         state: state(found.state.as_ref()?, created_at),
     })
+}
+
+/// What the Engine says of itself.
+pub fn powers(info: &SystemInfo) -> Powers {
+    let driver = info.cgroup_driver.map(|driver| driver.to_string());
+    let options = info.security_options.iter().flatten();
+    Powers {
+        cgroup_driver: driver.unwrap_or_default(),
+        user_namespaces: { options }.any(|it| it.split(',').any(|word| word == "name=userns")),
+    }
+}
+
+/// What an archive of one file has besides it, in bytes: its header, padding, and the end.
+pub const ARCHIVE_OVERHEAD: usize = 64 * 1024;
+
+/// What the one file of an archive holds; none, where it is no file or longer than that.
+pub fn archived_file(archive: &[u8], limit: usize) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(archive);
+    let entry = archive.entries().ok()?.next()?.ok()?;
+    if !entry.header().entry_type().is_file() || entry.size() > limit as u64 {
+        return None;
+    }
+    let mut holds = Vec::new();
+    entry.take(limit as u64).read_to_end(&mut holds).ok()?;
+    Some(holds)
 }
 
 fn resources(host: &HostConfig) -> Resources {
@@ -235,6 +261,8 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::SystemInfoCgroupDriverEnum;
+
     use super::*;
 
     const UID: &str = "2f0a6a54-6f0c-4b3e-9a54-0b5cf1b1a001";
@@ -259,6 +287,43 @@ mod tests {
             labels: Some(labels.map(owned).collect()),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn what_an_engine_can_is_read_of_its_own_words() {
+        let info = SystemInfo {
+            cgroup_driver: Some(SystemInfoCgroupDriverEnum::CGROUPFS),
+            security_options: Some(vec![
+                "name=seccomp,profile=default".into(),
+                "name=userns".into(),
+            ]),
+            ..Default::default()
+        };
+        let able = Powers {
+            cgroup_driver: "cgroupfs".to_owned(),
+            user_namespaces: true,
+        };
+        assert_eq!(powers(&info), able);
+        assert_eq!(powers(&SystemInfo::default()), Powers::default());
+    }
+
+    #[test]
+    fn of_an_archive_only_a_file_that_is_not_too_long_is_read() {
+        let archive = |kind: tar::EntryType| {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(5);
+            builder
+                .append_data(&mut header, "passwd", &b"a:x:1"[..])
+                .expect("added");
+            builder.into_inner().expect("an archive")
+        };
+        let file = archive(tar::EntryType::Regular);
+        assert_eq!(archived_file(&file, 5).as_deref(), Some(&b"a:x:1"[..]));
+        assert_eq!(archived_file(&file, 4), None);
+        assert_eq!(archived_file(&archive(tar::EntryType::Symlink), 5), None);
+        assert_eq!(archived_file(&file[..100], 5), None);
     }
 
     #[test]

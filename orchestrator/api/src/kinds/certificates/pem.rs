@@ -59,6 +59,17 @@ pub fn certificates(text: &str) -> Result<(), String> {
     }
 }
 
+/// A block of that kind, in lines of 64 characters (RFC 7468).
+pub fn block(kind: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut block = format!("-----BEGIN {kind}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        block.push_str(&String::from_utf8_lossy(line));
+        block.push('\n');
+    }
+    block + &format!("-----END {kind}-----\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@
 mod annotate;
 mod configured;
 mod hook;
-mod review;
+pub mod review;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};

@@ -163,7 +163,7 @@ impl Known {
 }
 
 /// A key of a set (RFC 7517); None for one that verifies nothing here.
-fn key(jwk: &Value) -> Option<Key> {
+pub fn key(jwk: &Value) -> Option<Key> {
     let text = |field: &str| jwk[field].as_str();
     if text("use").is_some_and(|purpose| purpose != "sig") {
         return None;

@@ -8,7 +8,7 @@
 //!
 //! The issuer is asked by those who show a token of its name alone: nobody else waits for it.
 
-mod keys;
+pub mod keys;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

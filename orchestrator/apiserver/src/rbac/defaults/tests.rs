@@ -1,6 +1,6 @@
 use super::*;
 
-/// What `kubectl get clusterroles` of a Kubernetes 1.33 shows; `system:controller:` stands before those
+/// What `kubectl get clusterroles` of a Kubernetes 1.33 with ClusterTrustBundles shows; `system:controller:` stands before those
 /// of the second list.
 const CLUSTER_ROLES: &str = "admin cluster-admin edit system:aggregate-to-admin \
     system:aggregate-to-edit system:aggregate-to-view system:auth-delegator system:basic-user \
@@ -9,7 +9,8 @@ const CLUSTER_ROLES: &str = "admin cluster-admin edit system:aggregate-to-admin 
     system:certificates.k8s.io:kube-apiserver-client-approver \
     system:certificates.k8s.io:kube-apiserver-client-kubelet-approver \
     system:certificates.k8s.io:kubelet-serving-approver \
-    system:certificates.k8s.io:legacy-unknown-approver system:discovery system:heapster \
+    system:certificates.k8s.io:legacy-unknown-approver \
+    system:cluster-trust-bundle-discovery system:discovery system:heapster \
     system:kube-aggregator system:kube-controller-manager system:kube-dns system:kube-scheduler \
     system:kubelet-api-admin system:monitoring system:node system:node-bootstrapper \
     system:node-problem-detector system:node-proxier system:persistent-volume-provisioner \
@@ -28,7 +29,8 @@ const CONTROLLERS: &str = "attachdetach-controller certificate-controller \
     ttl-after-finished-controller ttl-controller validatingadmissionpolicy-status-controller";
 
 /// Bindings of cluster roles that are not controllers': of the role of the same name.
-const BOUND: &str = "cluster-admin system:basic-user system:discovery \
+const BOUND: &str = "cluster-admin system:basic-user system:cluster-trust-bundle-discovery \
+    system:discovery \
     system:kube-controller-manager system:kube-dns system:kube-scheduler system:monitoring system:node \
     system:node-proxier system:public-info-viewer system:service-account-issuer-discovery \
     system:volume-scheduler";

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::objects::{Claim, Volume};
 use crate::action::Plan;
@@ -36,7 +36,13 @@ pub use rows::AttachmentRow;
 pub struct AttachController {
     /// By node, the names of attachments that nobody wants and the agent still uses, and since when.
     unwanted: BTreeMap<String, BTreeMap<String, Timestamp>>,
+    /// By volume that one node may have: the node for which an attachment was asked for and is not heard of yet,
+    /// and when. The plan of another node is made meanwhile.
+    asked: BTreeMap<String, (String, Timestamp)>,
 }
+
+/// An attachment that is not heard of by then was not made.
+const ASKED_TIMEOUT: SignedDuration = SignedDuration::from_mins(1);
 
 impl Controller for AttachController {
     fn name(&self) -> &'static str {
@@ -90,9 +96,27 @@ impl Controller for AttachController {
         );
     }
 
+    fn hear(&mut self, diff: &Diff, _now: Timestamp) {
+        if let Some(row) = diff.object().as_attachment()
+            && let Some(volume) = &row.volume
+            && self
+                .asked
+                .get(volume)
+                .is_some_and(|(node, _)| *node == row.node)
+        {
+            self.asked.remove(volume);
+        }
+    }
+
     fn plan(&mut self, world: &World, (_, key): &Address, now: Timestamp) -> Option<Plan> {
         let name = key.name.as_str();
-        let view = plan::View::gather(world, name);
+        self.asked
+            .retain(|_, (_, since)| since.duration_until(now) < ASKED_TIMEOUT);
+        let view = plan::View::gather(world, name, &self.asked);
+        for volume in view.to_be_asked() {
+            let asked = (name.to_owned(), now);
+            self.asked.insert(volume.to_owned(), asked);
+        }
         let since = self.unwanted.entry(name.to_owned()).or_default();
         let plan = plan::plan(&view, since, now);
         if since.is_empty() {

@@ -44,19 +44,26 @@ struct Wanted<'a> {
 }
 
 impl<'a> View<'a> {
-    pub fn gather(world: &'a World, name: &'a str) -> Self {
+    /// `asked` says for which nodes attachments of volumes are being made.
+    pub fn gather(
+        world: &'a World,
+        name: &'a str,
+        asked: &BTreeMap<String, (String, Timestamp)>,
+    ) -> Self {
         let mut wanted = BTreeMap::new();
         for (pod, row) in world.pods_on(name) {
             for volume in volumes_of(world, pod, row) {
                 let Some((driver, handle)) = attachable(world, volume) else {
                     continue;
                 };
+                let asked = asked.get(volume.name());
                 let one = Wanted {
                     volume,
                     driver,
                     key: volume_key(driver, handle),
                     pod,
-                    is_elsewhere: false,
+                    is_elsewhere: is_exclusive(volume)
+                        && asked.is_some_and(|(node, _)| node != name),
                 };
                 let name = attachment_name(driver, handle, name);
                 wanted.entry(name).or_insert(one);
@@ -83,6 +90,18 @@ impl<'a> View<'a> {
             wanted,
             there,
         }
+    }
+}
+
+impl View<'_> {
+    /// The volumes that one node may have and whose attachments the plan asks for.
+    pub fn to_be_asked(&self) -> impl Iterator<Item = &str> {
+        let free = self.wanted.iter().filter(|(name, it)| {
+            let is_there = self.there.contains_key(name.as_str());
+            !is_there && !it.is_elsewhere && is_exclusive(it.volume)
+        });
+        free.filter(|_| self.node.is_some())
+            .map(|(_, it)| it.volume.name())
     }
 }
 

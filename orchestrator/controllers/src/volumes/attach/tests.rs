@@ -103,6 +103,29 @@ fn a_volume_that_a_pod_needs_is_attached_to_its_node_and_the_node_and_the_pod_ar
 }
 
 #[test]
+fn of_two_nodes_that_need_a_volume_at_once_one_asks_for_it_until_that_is_heard_of_or_given_up() {
+    let mut controller = AttachController::default();
+    let machines = ["n1", "n2"].map(|it| machine(it, "True", &[], &[]));
+    let pods = [pod("p", "n1", "v"), pod("q", "n2", "v")];
+    let rows: Vec<Row> = pods.into_iter().chain(machines).collect();
+    let world = world(with(one(), rows));
+    let mut planned = |name, at| {
+        let plan = controller.plan(&world, &node(name), at).unwrap();
+        words(&plan.actions)
+    };
+    let make = |node| [format!("create volumeattachments {}", name("v", node))];
+    assert_eq!(planned("n1", now()), make("n1"));
+    let other = planned("n2", now());
+    assert!(
+        other.len() == 1 && other[0].contains("Multi-Attach"),
+        "{other:?}"
+    );
+    // It asks again after a failure.
+    assert_eq!(planned("n1", now()), make("n1"));
+    assert_eq!(planned("n2", now() + ASKED_TIMEOUT), make("n2"));
+}
+
+#[test]
 fn what_has_ended_or_needs_no_attaching_is_not_attached() {
     let idle = || machine("n1", "True", &[], &[]);
     let mut ended = pod("p", "n1", "v");

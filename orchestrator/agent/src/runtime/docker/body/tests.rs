@@ -7,6 +7,7 @@ use crate::runtime::container_spec;
 const LIMITS: Limits = Limits {
     lowest_oom_score: -1000,
     pids: 4096,
+    user_namespaces: false,
 };
 
 fn owner() -> Owner {
@@ -182,13 +183,20 @@ fn a_sandbox_has_the_host_name_that_its_pod_asks_for() {
 
 /// What the Engine is asked for a container of a pod with these security contexts.
 fn secured(of_pod: Value, own: Value) -> HostConfig {
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "u1"},
-        "spec": {"securityContext": of_pod,
-            "containers": [{"name": "c", "image": "i", "securityContext": own}]},
-    }))
-    .expect("a pod");
-    let template = &crate::pod::shape::main_templates(&pod)[0];
+    let pod = pod(json!({"securityContext": of_pod,
+        "containers": [{"name": "c", "image": "i", "securityContext": own}]}));
+    asked(&pod, LIMITS).host_config.expect("one")
+}
+
+fn pod(spec: Value) -> Pod {
+    let pod =
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"}, "spec": spec});
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// What the Engine is asked for the first container of a pod.
+fn asked(pod: &Pod, limits: Limits) -> ContainerCreateBody {
+    let template = &crate::pod::shape::main_templates(pod)[0];
     let identity = container_spec::identity(template, Role::Main, 0, 0, 0);
     let nowhere = std::path::Path::new("/nowhere");
     let around = container_spec::Surroundings {
@@ -207,14 +215,87 @@ fn secured(of_pod: Value, own: Value) -> HostConfig {
         target: None,
         termination_message: nowhere,
         image_user: "",
+        image_group: Some(7),
         handler: Some("kata"),
     };
-    let made = container_spec::container(&pod, template, identity, &around);
+    let made = container_spec::container(pod, template, identity, &around);
     let (mut spec, _) = made.expect("a spec");
     if let Seccomp::File(path) = &spec.security.seccomp {
         spec.security.seccomp = Seccomp::Profile(format!("{{{}}}", path.display()));
     }
-    container(&spec, &owner(), LIMITS).host_config.expect("one")
+    container(&spec, &owner(), limits)
+}
+
+#[test]
+fn an_engine_with_users_of_its_own_is_told_which_pods_have_the_nodes() {
+    let remapping = Limits {
+        user_namespaces: true,
+        ..LIMITS
+    };
+    let mode = |host_users: Value, limits: Limits| {
+        let pod = pod(json!({"hostUsers": host_users,
+            "containers": [{"name": "c", "image": "i"}]}));
+        let host = asked(&pod, limits).host_config.expect("one");
+        host.userns_mode
+    };
+    assert_eq!(mode(json!(false), remapping), None);
+    for host_users in [json!(true), json!(null)] {
+        assert_eq!(mode(host_users.clone(), remapping).as_deref(), Some("host"));
+        assert_eq!(mode(host_users, LIMITS), None);
+    }
+}
+
+#[test]
+fn a_pod_with_limits_as_a_whole_has_its_containers_in_one_cgroup() {
+    let parent = |whole: Value| {
+        let pod = pod(json!({"resources": whole, "containers": [{"name": "c", "image": "i"}]}));
+        let host = asked(&pod, LIMITS).host_config.expect("one");
+        host.cgroup_parent
+    };
+    let limits = json!({"limits": {"cpu": "1"}});
+    assert_eq!(
+        parent(limits.clone()).as_deref(),
+        Some("/orchestrator/podu1")
+    );
+    assert_eq!(parent(json!({})), None);
+    let of_sandbox = sandbox(json!({"resources": limits, "containers": []}));
+    let host = of_sandbox.host_config.expect("one");
+    assert_eq!(host.cgroup_parent.as_deref(), Some("/orchestrator/podu1"));
+}
+
+#[test]
+fn a_strict_pods_user_is_given_with_a_group_so_that_the_image_adds_none() {
+    let user = |of_pod: Value, own: Value| {
+        let pod = pod(json!({"securityContext": of_pod,
+            "containers": [{"name": "c", "image": "i", "securityContext": own}]}));
+        asked(&pod, LIMITS).user
+    };
+    let strict = json!({"supplementalGroupsPolicy": "Strict"});
+    let with = |more: Value| {
+        let mut all = strict.clone();
+        all["runAsUser"] = more;
+        all
+    };
+    assert_eq!(user(strict.clone(), json!({})).as_deref(), Some("0:7"));
+    assert_eq!(user(with(json!(5)), json!({})).as_deref(), Some("5:7"));
+    let own = json!({"runAsUser": 6, "runAsGroup": 9});
+    assert_eq!(user(with(json!(5)), own).as_deref(), Some("6:9"));
+    assert_eq!(
+        user(json!({"runAsUser": 5}), json!({})).as_deref(),
+        Some("5")
+    );
+}
+
+#[test]
+fn no_container_of_a_pod_with_an_egress_rate_can_send_past_its_queue() {
+    let dropped = |annotation: &str| {
+        let mut limited = pod(json!({"containers": [{"name": "c", "image": "i"}]}));
+        limited.metadata.annotations = Some([(annotation.to_owned(), "10M".to_owned())].into());
+        let host = asked(&limited, LIMITS).host_config.expect("one");
+        host.cap_drop.unwrap_or_default()
+    };
+    assert_eq!(dropped("kubernetes.io/egress-bandwidth"), ["NET_RAW"]);
+    assert!(dropped("kubernetes.io/ingress-bandwidth").is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{security, volume};
+use crate::pod_resources::HUGE_PAGES;
 use crate::quantity::Quantity;
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors, names, resources};
@@ -268,10 +269,16 @@ fn environment_from(sources: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn resources(resources: &At<'_>, errors: &mut Errors) {
+/// Requests and limits, each by itself and both together.
+pub fn resources(resources: &At<'_>, errors: &mut Errors) {
     let (limits, requests) = (resources.field("limits"), resources.field("requests"));
     amounts(&limits, errors);
     amounts(&requests, errors);
+    let names = || [&limits, &requests].into_iter().flat_map(At::entries);
+    let has_pages = names().any(|(name, _)| name.starts_with(HUGE_PAGES));
+    if has_pages && !names().any(|(name, _)| ["cpu", "memory"].contains(&name)) {
+        errors.forbidden(resources, "HugePages require cpu or memory");
+    }
     for (name, request) in requests.entries() {
         let limit = limits.key(name);
         let amounts = (

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::whole;
+
 use crate::defaults::{drop_nulls, items, set};
 
 /// Modes of files that volumes make: 0644.
@@ -17,6 +19,7 @@ pub fn pod(object: &mut Value) {
     for list in ["initContainers", "containers"] {
         items(spec, list).for_each(requests_from_limits);
     }
+    whole::defaults(spec);
     // A node's own pod has none.
     if object["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
         accounts(&mut object["spec"]);

@@ -12,6 +12,7 @@ mod spec;
 mod update;
 pub mod volume;
 pub mod warnings;
+mod whole;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::{container, whole};
 use crate::pod_resources::qos_class;
 use crate::prepare::keep;
 use crate::quantity::Quantity;
@@ -50,6 +51,7 @@ pub fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
         let detail = "Pod QOS Class may not change as a result of resizing";
         errors.invalid_value(&spec, qos_class(spec.value), detail);
     }
+    whole::validate(&spec, errors);
     let mut rest = spec.value.clone();
     for list in ["containers", "initContainers"] {
         let (now, before) = (spec.field(list), before.field(list));
@@ -58,7 +60,9 @@ pub fn update(new: &At<'_>, old: &At<'_>, errors: &mut Errors) {
             if !stays {
                 continue;
             }
-            resources(&now.field("resources"), &before.field("resources"), errors);
+            let own = now.field("resources");
+            container::resources(&own, errors);
+            resources(&own, &before.field("resources"), errors);
             put_back(&mut rest[list][index], before.value);
         }
     }
@@ -164,6 +168,24 @@ mod tests {
         let text =
             "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed";
         assert_eq!(removed, [text]);
+    }
+
+    #[test]
+    fn what_a_resize_makes_is_judged_like_a_new_pod() {
+        let above = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
+        let above = errors(|pod| pod["spec"]["containers"][0]["resources"] = above);
+        let text = "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or \
+                    equal to cpu limit of 1";
+        assert_eq!(above, [text]);
+        let (mut old, whole) = (pod(), json!({"requests": {"cpu": "2"}}));
+        old["spec"]["resources"] = whole;
+        let mut new = old.clone();
+        new["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "3".into();
+        let mut errors = Errors::default();
+        update(&At::root(&new), &At::root(&old), &mut errors);
+        let found = errors.messages();
+        let text = "must be greater than or equal to aggregate container requests of 4";
+        assert!(found.len() == 1 && found[0].contains(text), "{found:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pods and pod templates: everything but the containers themselves.
 
-use super::{container, os, placement, security, volume};
+use super::{container, os, placement, security, volume, whole};
 use crate::validation::addresses::ip;
 use crate::validation::{At, Errors, names, object};
 
@@ -69,6 +69,7 @@ fn pod_spec(spec: &At<'_>, errors: &mut Errors) {
     named_fields(spec, errors);
     host_aliases(&spec.field("hostAliases"), errors);
     container::amounts(&spec.field("overhead"), errors);
+    whole::validate(spec, errors);
 }
 
 fn seconds(spec: &At<'_>, errors: &mut Errors) {

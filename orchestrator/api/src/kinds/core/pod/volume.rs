@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kinds::certificates::{self, trust_bundle};
 use crate::quantity::Quantity;
 use crate::validation::{At, Errors, names};
 
@@ -227,6 +228,10 @@ fn projected(projected: &At<'_>, errors: &mut Errors) {
         }
         let downward = source.field("downwardAPI");
         files(&downward.field("items"), errors);
+        // Kubernetes' errors call it so.
+        let named = source.field("clusterTrustBundlePEM");
+        let bundle = named.holding(source.field("clusterTrustBundle").value);
+        bundle_source(&bundle, errors);
         let token = source.field("serviceAccountToken");
         if token.is_null() {
             continue;
@@ -238,6 +243,39 @@ fn projected(projected: &At<'_>, errors: &mut Errors) {
             errors.invalid(&seconds, "may not specify a duration less than 10 minutes");
         }
     }
+}
+
+/// One bundle by its name, or those of a signer (KEP-3257).
+fn bundle_source(source: &At<'_>, errors: &mut Errors) {
+    if source.is_null() {
+        return;
+    }
+    let (name, signer) = (source.field("name"), source.field("signerName"));
+    match (name.is_null(), signer.is_null()) {
+        (false, false) => errors.invalid(source, "only one of name and signerName may be used"),
+        (true, true) => errors.required(source, "either name or signerName must be specified"),
+        (false, true) => {
+            if name.is_empty() {
+                errors.required(&name, "must be a valid object name");
+            }
+            let of = trust_bundle::signer_of(name.text());
+            let rule = trust_bundle::bundle_name(&of, name.text());
+            let told = rule.map_err(|why| format!("not a valid clustertrustbundlename: {why}"));
+            errors.check(&name, told);
+            let selector = source.field("labelSelector");
+            if !selector.is_null() {
+                errors.invalid(
+                    &selector,
+                    "labelSelector must be unset if name is specified",
+                );
+            }
+        }
+        (true, false) => match signer.is_empty() {
+            true => errors.required(&signer, "must be a valid signer name"),
+            false => certificates::signer_name(&signer, errors),
+        },
+    }
+    local_path(&source.field("path"), errors);
 }
 
 fn keys(items: &At<'_>, errors: &mut Errors) {
@@ -308,4 +346,54 @@ pub fn host_path(host: &At<'_>, errors: &mut Errors) {
             "Socket",
         ],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::resource;
+    use crate::kinds::testing::assert_wrong;
+
+    #[test]
+    fn a_projected_trust_bundle_is_one_by_name_or_those_of_a_signer() {
+        let signer = json!({"path": "p", "signerName": "example.com/mine", "labelSelector": {}});
+        let pod = json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "c", "image": "i"}],
+            "volumes": [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": signer}]}}]}});
+        let at = "/spec/volumes/0/projected/sources/0/clusterTrustBundle";
+        let path = "spec.volumes[0].projected.sources[0].clusterTrustBundlePEM";
+        let wrong = |why: &str| format!("{path}{why}");
+        let unset = ": Invalid value: {}: labelSelector must be unset if name is specified";
+        let name = ".name: Invalid value: \"A\": not a valid clustertrustbundlename: a lowercase RFC \
+                    1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+                    must start and end with an alphanumeric character (e.g. 'example.com', regex used for \
+                    validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+        let form = ".signerName: Invalid value: \"mine\": must be a fully qualified domain and path of the \
+                    form 'example.com/signer-name'";
+        assert_wrong(
+            &resource(),
+            &pod,
+            &[
+                (
+                    at,
+                    json!({"path": "p"}),
+                    &wrong(": Required value: either name or signerName must be specified"),
+                ),
+                (
+                    at,
+                    json!({"path": "p", "name": "a", "labelSelector": {}}),
+                    &wrong(&format!(".labelSelector{unset}")),
+                ),
+                (at, json!({"path": "p", "name": "A"}), &wrong(name)),
+                (at, json!({"path": "p", "signerName": "mine"}), &wrong(form)),
+                (
+                    at,
+                    json!({"path": "../p", "name": "a"}),
+                    &wrong(".path: Invalid value: \"../p\": must not contain '..'"),
+                ),
+                (at, json!({"name": "a"}), &wrong(".path: Required value")),
+            ],
+        );
+    }
 }

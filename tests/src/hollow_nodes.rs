@@ -1,0 +1,320 @@
+//! Hollow nodes: everything of an agent but containers and the kernel, many in one process. A node joins with a token,
+//! keeps its lease and its status, watches what an agent watches over as many TLS connections, and runs a worker for
+//! each of its pods; what the worker asks of an engine and of a network is answered from memory.
+//!
+//! ```text
+//!  join ─▶ heartbeat (lease, status)           real
+//!      ├─▶ pods ─▶ worker ─▶ status of a pod   real
+//!      │             ├─▶ FakeRuntime           memory
+//!      │             └─▶ HollowNetwork         memory: an address out of a /24
+//!      └─▶ nodes, Services, slices             watched from now on and read, but not kept: there is no datapath
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use agent::api::client::{self, Multiplexed};
+use agent::api::events;
+use agent::api::watched::Watched;
+use agent::network::drain;
+use agent::network::wiring::{PodNetwork, WiringError};
+use agent::node::facts::Capacity;
+use agent::node::heartbeat::{self, News};
+use agent::node::join::{self, Applicant};
+use agent::node::register::{Health, Listed, NodeFacts};
+use agent::node::running::Running;
+use agent::pod::pods;
+use agent::pod::worker::{Measuring, NodeContext};
+use agent::runtime::fake::FakeRuntime;
+use agent::runtime::image_root;
+use agent::volumes::csi::{self, Csi, Places};
+use anyhow::{Context as _, Result};
+use datapath::{Addrs, HostPort};
+use http::Request;
+use http_body_util::BodyExt as _;
+use ipnetwork::IpNetwork;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use serde_json::Value;
+use sys::Shutdown;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// The image that is on every hollow node.
+pub const IMAGE: &str = "hollow:1";
+
+/// What a set of hollow nodes is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub server: http::Uri,
+    pub token: String,
+    pub count: usize,
+    /// Where nodes keep their certificates and the files of their pods.
+    pub directory: PathBuf,
+}
+
+/// Nodes that join at once.
+const JOINING: usize = 16;
+/// Volumes that have a limit are measured as often as on a real node.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// What a datapath is made of.
+const FOLLOWED: [&str; 3] = [
+    "/api/v1/nodes",
+    "/api/v1/services",
+    "/apis/discovery.k8s.io/v1/endpointslices",
+];
+/// Between a watch that has ended and the next one.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// What each node says it has: room for the pods of every bench.
+const CAPACITY: Capacity = Capacity {
+    cpus: 32,
+    memory_bytes: 256 << 30,
+    disk_bytes: 1 << 40,
+};
+
+/// The name of a node.
+pub fn name(number: usize) -> String {
+    format!("hollow-{number}")
+}
+
+/// Starts the nodes; returns when all have joined. They run until shutdown.
+///
+/// # Errors
+/// A node cannot join.
+pub async fn run(settings: Settings, shutdown: &Shutdown) -> Result<()> {
+    let turns = Arc::new(Semaphore::new(JOINING));
+    let mut joining = tokio::task::JoinSet::new();
+    for number in 0..settings.count {
+        let (settings, turns, shutdown) = (settings.clone(), turns.clone(), shutdown.clone());
+        joining.spawn(async move {
+            let _turn = turns.acquire().await?;
+            start(&settings, number, shutdown).await
+        });
+    }
+    while let Some(joined) = joining.join_next().await {
+        joined??;
+    }
+    Ok(())
+}
+
+async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result<()> {
+    let name = name(number);
+    let applicant = Applicant {
+        servers: vec![settings.server.clone()],
+        token: Some(settings.token.clone()),
+        node_name: name.clone(),
+        node_ips: address(number).into(),
+        data_dir: settings.directory.join(&name),
+        registration: Default::default(),
+    };
+    std::fs::create_dir_all(&applicant.data_dir)?;
+    let membership = join::join(&applicant).await;
+    let membership = membership.with_context(|| format!("{name} cannot join"))?;
+    let member = watch::Sender::new(membership);
+    let own = Multiplexed(false);
+    let client = client::start(&applicant.servers, member.subscribe(), own, &shutdown)?;
+    let (node, beat) = parts(&applicant, client, &member);
+    for path in FOLLOWED {
+        let (client, stop) = (node.client.clone(), shutdown.clone());
+        tokio::spawn(async move { stop.unless(follow(client, path)).await });
+    }
+    let (of_node, stop) = (node.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let learns = of_node.network.learn(&of_node.client, &of_node.name);
+        stop.unless(learns).await
+    });
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        // The heartbeat ends with those who tell it something.
+        let _member = member;
+        tokio::join!(beat.run(stop.clone()), pods::run(node, None, stop));
+    });
+    Ok(())
+}
+
+/// An address of its own in 172.16.0.0/12, where nothing listens.
+fn address(number: usize) -> IpAddr {
+    let base = u32::from(Ipv4Addr::new(172, 16, 0, 10));
+    Ipv4Addr::from(base + u32::try_from(number).unwrap_or_default()).into()
+}
+
+/// What keeps the node's lease and status.
+struct Beat {
+    client: kube::Client,
+    facts: NodeFacts,
+    news: News,
+    _told: (
+        watch::Sender<Health>,
+        watch::Sender<Addrs>,
+        watch::Sender<Option<Listed>>,
+    ),
+}
+
+impl Beat {
+    async fn run(self, shutdown: Shutdown) {
+        let refused = Arc::new(Notify::new());
+        heartbeat::run(self.client, self.facts, self.news, refused, shutdown).await;
+    }
+}
+
+fn parts(
+    applicant: &Applicant,
+    client: kube::Client,
+    member: &watch::Sender<join::Membership>,
+) -> (Arc<NodeContext<FakeRuntime, HollowNetwork>>, Beat) {
+    let name = applicant.node_name.clone();
+    let places = Places {
+        kubelet: applicant.data_dir.join("kubelet"),
+        data: applicant.data_dir.clone(),
+    };
+    let in_use = csi::restored(&places);
+    let running: Arc<Running> = Arc::default();
+    let addrs = watch::Sender::new(applicant.node_ips);
+    let health = watch::Sender::default();
+    let listed = watch::Sender::new(None);
+    let beat = Beat {
+        client: client.clone(),
+        facts: NodeFacts {
+            name: name.clone(),
+            addrs: applicant.node_ips,
+            capacity: CAPACITY,
+            system: Default::default(),
+            reserved: Default::default(),
+            volumes_in_use: Default::default(),
+        },
+        news: News {
+            addrs: addrs.subscribe(),
+            membership: member.subscribe(),
+            listed: listed.subscribe(),
+            health: health.subscribe(),
+            running: running.clone(),
+            fence: Default::default(),
+            in_use: in_use.subscribe(),
+        },
+        _told: (health, addrs.clone(), listed),
+    };
+    let runtime = FakeRuntime::default();
+    runtime.add_image(IMAGE);
+    let recorder = events::recorder(client.clone(), name.clone());
+    let nodes = drain::Nodes::new(&name, client.clone());
+    // Without a datapath no pod is in a Service here: none waits for others to let go of it.
+    nodes.slices_listed();
+    let spare = client.clone();
+    let node = NodeContext {
+        addrs: addrs.subscribe(),
+        data_dir: applicant.data_dir.clone(),
+        logs_dir: applicant.data_dir.join("log"),
+        netns: PathBuf::from("/proc/self/ns/net"),
+        capacity: CAPACITY,
+        allocatable: beat.facts.allocatable(),
+        allocations: Arc::default(),
+        abilities: Default::default(),
+        dns: Default::default(),
+        runtime: Arc::new(runtime),
+        image_roots: image_root::Known::default(),
+        network: HollowNetwork::default(),
+        recorder: recorder.clone(),
+        nodes,
+        csi: Csi::new(&name, client.clone(), recorder, places, in_use),
+        watched: Watched::new(client.clone(), Box::new(move || spare.clone())),
+        client,
+        metrics: Arc::default(),
+        measuring: Measuring::every(MEASURE_EVERY),
+        running,
+        name,
+    };
+    (Arc::new(node), beat)
+}
+
+/// Reads what a watch brings, for ever.
+async fn follow(client: kube::Client, path: &str) {
+    loop {
+        // However it ended, the next one goes on.
+        let _ = follow_once(&client, path).await;
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+/// From now on: what is there already is not asked for, since the nodes share one process.
+async fn follow_once(client: &kube::Client, path: &str) -> Result<()> {
+    let get = |query: String| Request::get(format!("{path}?{query}")).body(Vec::new());
+    let list: Value = client.request(get("limit=1".to_owned())?).await?;
+    let revision = list["metadata"]["resourceVersion"].as_str();
+    let revision = revision.context("a list without a revision")?;
+    let watch = get(format!("watch=1&resourceVersion={revision}"))?;
+    let answer = client.send(watch.map(kube::client::Body::from)).await?;
+    let mut body = answer.into_body();
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}
+
+/// A network in memory: it only gives addresses.
+#[derive(Default)]
+struct HollowNetwork {
+    /// The first address of the node's range, once that is known.
+    base: OnceLock<u32>,
+    next: AtomicU32,
+    given: Mutex<BTreeMap<String, Addrs>>,
+}
+
+impl HollowNetwork {
+    /// Waits until the node has a range.
+    async fn learn(&self, client: &kube::Client, name: &str) {
+        let nodes: Api<Node> = Api::all(client.clone());
+        while self.base.get().is_none() {
+            let node = nodes.get(name).await.ok();
+            let range = node.and_then(|node| node.spec?.pod_cidr);
+            let range = range.and_then(|it| it.parse::<IpNetwork>().ok());
+            if let Some(IpAddr::V4(first)) = range.map(|it| it.network()) {
+                self.base.get_or_init(|| u32::from(first));
+            } else {
+                tokio::time::sleep(WATCH_PAUSE).await;
+            }
+        }
+    }
+
+    fn given(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Addrs>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PodNetwork for HollowNetwork {
+    fn allocate(&self, uid: &str) -> Result<Addrs, WiringError> {
+        let unknown = || WiringError::Datapath("the node has no range yet".to_owned());
+        let base = self.base.get().ok_or_else(unknown)?;
+        let next = || {
+            let number = self.next.fetch_add(1, Ordering::Relaxed) % 250;
+            IpAddr::from(Ipv4Addr::from(base + 2 + number)).into()
+        };
+        Ok(*self.given().entry(uid.to_owned()).or_insert_with(next))
+    }
+
+    fn restore(&self, uid: &str, addrs: Addrs) -> bool {
+        self.given().insert(uid.to_owned(), addrs);
+        true
+    }
+
+    async fn attach(&self, _: &str, _: u32, _: Addrs) -> Result<(), WiringError> {
+        Ok(())
+    }
+
+    async fn join_node(&self, _: u32) -> Result<(), WiringError> {
+        Ok(())
+    }
+
+    async fn host_ports(&self, _: Option<(&str, Vec<HostPort>)>) {}
+
+    async fn detach(&self, _: &str) -> Result<(), WiringError> {
+        Ok(())
+    }
+
+    async fn release(&self, uid: &str) -> Result<(), WiringError> {
+        self.given().remove(uid);
+        Ok(())
+    }
+}

@@ -1,0 +1,614 @@
+//! The pods of one node as its agent runs them: the product's own plan and status over an engine in memory.
+//! Containers outlive the agent; what it remembers does not. Its watch lags, its writes fail or only seem to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use agent::network::drain::{Drain, Progress};
+use agent::node::static_pods::{self, HASH, Known, MIRROR, Manifest, Mirror, is_mirror, is_static};
+use agent::pod::plan::{self, Action, Attached, ImageState, Memory, Signalled, View};
+use agent::pod::shape;
+use agent::pod::status::{self, Place};
+use agent::runtime::{Container, Exit, Identity, Role, State};
+use api::meta;
+use client::{ClientError, Kind, PatchKind};
+use controllers::object::Key;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::processes::{Faults, label};
+use super::rng::Rng;
+
+/// A node's engine, and its agent.
+pub struct Lives {
+    node: String,
+    node_ip: IpAddr,
+    /// By uid.
+    lives: BTreeMap<String, Life>,
+    /// How far the agent has followed the log; None: it has not listed yet.
+    cursor: Option<usize>,
+    statics: Known,
+    made: u32,
+}
+
+/// One pod: what the engine has of it, and what its worker knows.
+pub struct Life {
+    pod: Pod,
+    gone: bool,
+    accepted_at: Timestamp,
+    containers: Vec<Container>,
+    memory: Memory,
+    reported: Option<PodStatus>,
+}
+
+impl Lives {
+    pub fn new(node: &str, number: u8) -> Self {
+        Self {
+            node: node.to_owned(),
+            node_ip: IpAddr::from([172, 31, 0, number]),
+            lives: BTreeMap::new(),
+            cursor: None,
+            statics: Known::default(),
+            made: 0,
+        }
+    }
+
+    /// The agent dies, and another one takes its place: it knows what it finds.
+    pub fn restart(&mut self) {
+        self.cursor = None;
+        self.statics.given.clear();
+        self.statics.mirrors.clear();
+        self.statics.is_listed = false;
+        for life in self.lives.values_mut() {
+            life.memory = Memory::default();
+            life.reported = None;
+        }
+    }
+
+    /// What the node's directory of manifests holds from now on.
+    pub fn set_manifests(&mut self, texts: &BTreeMap<String, String>) {
+        let read = |(file, text): (&String, &String)| {
+            let manifest = Manifest::read(&self.node, file, text.as_bytes());
+            let manifest = manifest.expect("the simulation's manifests are right");
+            (manifest.name(), manifest)
+        };
+        self.statics.wanted = texts.iter().map(read).collect();
+    }
+
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.statics.wanted.values()
+    }
+
+    /// The containers of all pods that run, with the pod's uid.
+    pub fn running(&self) -> impl Iterator<Item = (&str, &Container)> {
+        let all = self.lives.iter();
+        let all = all.flat_map(|(uid, life)| life.containers.iter().map(move |it| (&**uid, it)));
+        all.filter(|(_, container)| container.is_running())
+    }
+
+    /// Where engine and API differ once nothing moves any more, in words.
+    pub fn problems(&self, api: &Api) -> Vec<String> {
+        let mut problems = Vec::new();
+        let all = api.list(Kind::POD).into_iter();
+        let own: Vec<&Value> = all
+            .filter(|pod| pod["spec"]["nodeName"] == self.node.as_str())
+            .collect();
+        let mut known: BTreeSet<String> = self.manifests().map(|it| it.uid().to_owned()).collect();
+        known.extend(own.iter().map(|pod| meta::uid(pod).to_owned()));
+        for (uid, container) in self.running() {
+            if !known.contains(uid) {
+                problems.push(format!("{:?} runs for nobody", container.identity));
+            }
+        }
+        for pod in own {
+            let uid = match pod["metadata"]["annotations"][HASH].as_str() {
+                Some(hash) => self
+                    .manifests()
+                    .find(|it| it.hash == hash)
+                    .map(Manifest::uid),
+                None => Some(meta::uid(pod)),
+            };
+            let says = said_to_run(pod);
+            let runs = self
+                .running()
+                .filter(|(of, it)| Some(*of) == uid && !it.identity.name.is_empty());
+            let runs: BTreeSet<String> = runs.map(|(_, it)| status::container_id(it)).collect();
+            if says != runs {
+                problems.push(format!(
+                    "{}: {says:?} are said to run, {runs:?} do",
+                    label(pod)
+                ));
+            }
+        }
+        for manifest in self.manifests() {
+            let (namespace, name) = manifest.name();
+            let mirror = api.get(Kind::POD, &namespace, &name);
+            if mirror
+                .is_none_or(|it| it["metadata"]["annotations"][MIRROR] != manifest.hash.as_str())
+            {
+                problems.push(format!("{name} is not shown"));
+            }
+            if !self.running().any(|(uid, _)| uid == manifest.uid()) {
+                problems.push(format!("{name} does not run"));
+            }
+        }
+        problems
+    }
+
+    /// A container or a sandbox ends by itself.
+    pub fn kill_one(&mut self, rng: &mut Rng, now: Timestamp) {
+        let running: Vec<String> = self.running().map(|(_, it)| it.id.clone()).collect();
+        if let Some(id) = rng.pick(&running) {
+            let code = rng.below(3) as i32;
+            self.lives.values_mut().for_each(|it| it.end(id, code, now));
+        }
+    }
+
+    /// The agent hears of something, or takes a step for one of its pods. False: there is nothing to do.
+    pub fn turn(&mut self, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
+        if rng.chance(500) && self.hear(api) {
+            return true;
+        }
+        if self.run_manifests(api, rng, faults) {
+            return true;
+        }
+        let uids: Vec<String> = self.lives.keys().cloned().collect();
+        let first = rng.below(uids.len().max(1));
+        for uid in uids.iter().cycle().skip(first).take(uids.len()) {
+            if self.cursor.is_some() && self.step(uid, api, rng, faults) {
+                return true;
+            }
+        }
+        self.hear(api)
+    }
+
+    /// Takes in the next entry of the log about a pod of the node, or the list.
+    fn hear(&mut self, api: &Api) -> bool {
+        let Some(from) = self.cursor else {
+            self.list(api);
+            return true;
+        };
+        let own = |index: &usize| {
+            let entry = &api.log[*index];
+            entry.kind == Kind::POD && entry.object["spec"]["nodeName"] == self.node.as_str()
+        };
+        let next = (from..api.log.len()).find(own);
+        self.cursor = Some(next.map_or(api.log.len(), |index| index + 1));
+        let Some(index) = next else { return false };
+        let entry = &api.log[index];
+        self.take(typed(&entry.object), entry.deleted, api.now);
+        true
+    }
+
+    fn list(&mut self, api: &Api) {
+        self.cursor = Some(api.log.len());
+        let all = api.list(Kind::POD).into_iter();
+        let own = all.filter(|pod| pod["spec"]["nodeName"] == self.node.as_str());
+        let own: Vec<Pod> = own.map(typed).collect();
+        let wanted = |uid: &Option<String>| {
+            let mut manifests = self.statics.wanted.values();
+            manifests.any(|it| Some(it.uid()) == uid.as_deref())
+        };
+        for life in self.lives.values_mut() {
+            let uid = &life.pod.metadata.uid;
+            let stays = match is_static(&life.pod) {
+                true => wanted(uid),
+                false => own.iter().any(|pod| pod.metadata.uid == *uid),
+            };
+            life.gone |= !stays;
+        }
+        own.into_iter()
+            .for_each(|pod| self.take(pod, false, api.now));
+        self.statics.is_listed = true;
+    }
+
+    fn take(&mut self, pod: Pod, gone: bool, now: Timestamp) {
+        if is_mirror(&pod) {
+            return self.take_mirror(pod, gone);
+        }
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        match self.lives.get_mut(&uid) {
+            Some(life) => {
+                life.gone = gone;
+                life.pod = pod;
+            }
+            None if gone => {}
+            None => drop(self.lives.insert(uid, Life::new(pod, now))),
+        }
+    }
+
+    fn take_mirror(&mut self, pod: Pod, gone: bool) {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let name = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+        if gone {
+            let known = self.statics.mirrors.get(&name);
+            if known.is_some_and(|it| it.pod.metadata.uid == pod.metadata.uid) {
+                self.statics.mirrors.remove(&name);
+            }
+            return;
+        }
+        let annotations = pod.metadata.annotations.as_ref();
+        let hash = annotations.and_then(|all| all.get(MIRROR)).cloned();
+        let hash = hash.unwrap_or_default();
+        let given = self.statics.given.get(&name).filter(|it| it.hash == hash);
+        if let Some(manifest) = given
+            && let Some(life) = self.lives.get_mut(manifest.uid())
+        {
+            life.pod = Pod::clone(&manifest.with_status(Some(&pod)));
+        }
+        let pod = Arc::new(pod);
+        self.statics.mirrors.insert(name, Mirror { hash, pod });
+    }
+
+    /// Takes the first step of the plan for static pods.
+    fn run_manifests(&mut self, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
+        let Some(action) = static_pods::plan(&self.statics).into_iter().next() else {
+            return false;
+        };
+        let mut is_new = true;
+        let has_succeeded = match &action {
+            static_pods::Action::Run(manifest, shown) => {
+                let pod = Pod::clone(&manifest.with_status(shown.as_deref()));
+                let life = self.lives.entry(manifest.uid().to_owned());
+                let life = life.or_insert_with(|| Life::new(pod.clone(), api.now));
+                (life.pod, life.gone) = (pod, false);
+                true
+            }
+            static_pods::Action::End(manifest) => {
+                if let Some(life) = self.lives.get_mut(manifest.uid()) {
+                    life.gone = true;
+                }
+                true
+            }
+            static_pods::Action::MakeMirror(manifest) => {
+                let node = api.get(Kind::NODE, "", &self.node);
+                let mirror = manifest.mirror(&self.node, node.map_or("", meta::uid));
+                is_new = faults.sends(rng) && api.create(Kind::POD, mirror).is_ok();
+                is_new
+            }
+            static_pods::Action::DeleteMirror((namespace, name), uid) => {
+                let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+                let key = Key::new(namespace, name);
+                let gone = |error: ClientError| {
+                    matches!(error, ClientError::NotFound(_) | ClientError::Conflict(_))
+                };
+                let is_sent = faults.sends(rng);
+                is_sent
+                    && api
+                        .delete(Kind::POD, &key, &options)
+                        .map_or_else(gone, |_| true)
+            }
+        };
+        self.statics.tried(&action, has_succeeded);
+        is_new
+    }
+
+    /// A container ends by itself, the status is written, or the plan's next action is done.
+    fn step(&mut self, uid: &str, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
+        let Some(life) = self.lives.get_mut(uid) else {
+            return false;
+        };
+        if let Some(busy) = life.pass(rng, api.now) {
+            return busy;
+        }
+        let place = Place {
+            node_ips: self.node_ip.into(),
+            accepted_at: life.accepted_at,
+        };
+        if !life.gone && life.report(&place, api, rng, faults) {
+            return true;
+        }
+        for action in plan::plan(&life.view(api.now)) {
+            match action {
+                Action::WakeAt(_) => {}
+                Action::Finish => {
+                    assert!(
+                        life.containers.is_empty(),
+                        "a pod is forgotten that still runs"
+                    );
+                    self.lives.remove(uid);
+                    return true;
+                }
+                Action::Confirm => return life.confirm(api, rng, faults),
+                other => {
+                    if life.act(other, &mut self.made, api.now) {
+                        life.check();
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Faults {
+    /// Whether a write reaches the server.
+    fn sends(self, rng: &mut Rng) -> bool {
+        !rng.chance(self.before)
+    }
+}
+
+impl Life {
+    fn new(pod: Pod, now: Timestamp) -> Self {
+        Self {
+            pod,
+            gone: false,
+            accepted_at: now,
+            containers: Vec::new(),
+            memory: Memory::default(),
+            reported: None,
+        }
+    }
+
+    fn view(&self, now: Timestamp) -> View<'_> {
+        View {
+            pod: &self.pod,
+            gone: self.gone,
+            now,
+            containers: &self.containers,
+            memory: &self.memory,
+        }
+    }
+
+    /// What was asked to stop stops; an init container and a pod that does not run for ever come to an end.
+    fn pass(&mut self, rng: &mut Rng, now: Timestamp) -> Option<bool> {
+        let runs_on = shape::policy(&self.pod) == shape::Policy::Always;
+        let inits = shape::init_templates(&self.pod);
+        let sidecars = inits.iter().filter(|it| shape::is_sidecar(it));
+        let sidecars: Vec<String> = sidecars.map(|it| it.name.clone()).collect();
+        let ends = |container: &&Container| {
+            let identity = &container.identity;
+            let told = self.memory.signalled.get(&container.id);
+            let by_itself = match identity.role {
+                Role::Init => !sidecars.contains(&identity.name),
+                Role::Main => !runs_on,
+                _ => false,
+            };
+            container.is_running() && (told.is_some() || by_itself)
+        };
+        let all = self.containers.iter().filter(ends);
+        let ending: Vec<(String, bool)> = all
+            .map(|it| (it.id.clone(), self.memory.signalled.contains_key(&it.id)))
+            .collect();
+        let (id, was_told) = rng.pick(&ending)?.clone();
+        if rng.chance(300) {
+            let code = if was_told { 143 } else { 0 };
+            self.end(&id, code, now);
+            return Some(true);
+        }
+        None
+    }
+
+    fn report(&mut self, place: &Place, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
+        let status = status::status(&self.view(api.now), place);
+        let is_static = is_static(&self.pod);
+        let written = self.reported.as_ref().filter(|_| !is_static);
+        if written
+            .or(self.pod.status.as_ref())
+            .is_some_and(|known| same(known, &status))
+        {
+            return false;
+        }
+        let mut body = json!({"status": status});
+        for field in ["reason", "message"] {
+            if body["status"][field].is_null() {
+                body["status"][field] = Value::Null;
+            }
+        }
+        if !is_static {
+            body["metadata"] = json!({"uid": self.pod.metadata.uid});
+        }
+        let key = self.key();
+        let written = match faults.sends(rng) {
+            true => api.patch(Kind::POD, &key, "status", PatchKind::Merge, &body),
+            false => Err(ClientError::Unknown("not sent".into())),
+        };
+        let is_lost = rng.chance(faults.after);
+        let is_done = match written {
+            Ok(_) | Err(ClientError::NotFound(_) | ClientError::Conflict(_)) => !is_lost,
+            Err(ClientError::Unknown(_)) => false,
+            Err(error) => panic!("a status is refused: {error:?}"),
+        };
+        if is_done {
+            self.pod.status = Some(status.clone());
+            self.reported = Some(status);
+        }
+        true
+    }
+
+    fn key(&self) -> Key {
+        let meta = &self.pod.metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Key::new(&text(&meta.namespace), &text(&meta.name))
+    }
+
+    /// Tells the API that nothing of the pod runs.
+    fn confirm(&mut self, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
+        assert!(
+            self.containers.is_empty(),
+            "confirmed while containers are left"
+        );
+        let options = json!({"gracePeriodSeconds": 0,
+            "preconditions": {"uid": self.pod.metadata.uid}});
+        let sent = faults.sends(rng);
+        if sent {
+            // It may be gone.
+            let _ = api.delete(Kind::POD, &self.key(), &options);
+        }
+        self.memory.confirmed = sent && !rng.chance(faults.after);
+        true
+    }
+
+    /// True when something is other than before.
+    fn act(&mut self, action: Action, made: &mut u32, now: Timestamp) -> bool {
+        match action {
+            Action::EnsureImage { container, .. } => {
+                let known = self.memory.images.insert(container, ImageState::Ready);
+                return known != Some(ImageState::Ready);
+            }
+            Action::CreateSandbox { attempt } => {
+                let (role, generation) = (Role::Sandbox, attempt);
+                let identity = identity(role, String::new(), attempt, generation, 0);
+                self.make(identity, made, now);
+            }
+            Action::Attach { sandbox, .. } => {
+                let addrs = IpAddr::from([10, 100, 0, 2]).into();
+                self.memory.attached = Some(Attached { sandbox, addrs });
+                self.memory.released = false;
+            }
+            Action::Start {
+                container,
+                role,
+                attempt,
+                generation,
+                level,
+            } => {
+                self.memory.images.remove(&container);
+                let template = shape::template(&self.pod, &container);
+                let mut identity = identity(role, container.clone(), attempt, generation, level);
+                identity.spec_hash = template.map(shape::spec_hash).unwrap_or_default();
+                self.make(identity, made, now);
+            }
+            Action::Drain => {
+                let (left, idle) = (true, true);
+                let seen = Progress { left, idle };
+                let since = now;
+                self.memory.drain.get_or_insert(Drain { since, seen });
+            }
+            Action::Retire => self.memory.retired_at = Some(now),
+            Action::Stop { id, kill_at, .. } => {
+                let at = now;
+                self.memory.signalled.insert(id, Signalled { at, kill_at });
+            }
+            Action::Kill { id } => self.end(&id, 137, now),
+            Action::Remove { id } | Action::RemoveSandbox { id } => {
+                self.containers.retain(|container| container.id != id);
+                let wired = self.memory.attached.as_ref();
+                if wired.is_some_and(|it| it.sandbox == id) {
+                    self.memory.attached = None;
+                }
+            }
+            Action::ReportEnd => self.memory.reported_end = true,
+            Action::Release => self.memory.released = true,
+            Action::CleanUp => self.memory.cleaned = true,
+            Action::PreStop { .. } | Action::Resize { .. } => unreachable!("no pod asks for it"),
+            Action::Confirm | Action::Finish | Action::WakeAt(_) => return false,
+        }
+        true
+    }
+
+    fn make(&mut self, identity: Identity, made: &mut u32, now: Timestamp) {
+        let twin = self.containers.iter().any(|it| {
+            let it = &it.identity;
+            (it.role, &it.name, it.attempt) == (identity.role, &identity.name, identity.attempt)
+        });
+        assert!(!twin, "an attempt is made twice: {identity:?}");
+        let phase = self.pod.status.as_ref().and_then(|it| it.phase.as_deref());
+        let is_over = matches!(phase, Some("Succeeded" | "Failed"));
+        assert!(!is_over, "a pod that is over runs again: {identity:?}");
+        *made += 1;
+        self.containers.push(Container {
+            id: format!("{made:064}"),
+            identity,
+            image: "image:1".to_owned(),
+            image_id: "sha256:1".to_owned(),
+            created_at: now,
+            log_path: None,
+            resources: None,
+            state: State::Running {
+                pid: *made,
+                started_at: now,
+            },
+        });
+    }
+
+    fn end(&mut self, id: &str, code: i32, now: Timestamp) {
+        let found = self.containers.iter_mut().find(|it| it.id == id);
+        let Some(container) = found else { return };
+        if let State::Running { started_at, .. } = container.state {
+            container.state = State::Exited(Exit {
+                code,
+                oom_killed: false,
+                start_error: None,
+                started_at,
+                finished_at: now,
+            });
+        }
+        self.memory.signalled.remove(id);
+    }
+
+    /// What must hold at every step.
+    fn check(&self) {
+        let running: Vec<&Container> = self
+            .containers
+            .iter()
+            .filter(|it| it.is_running())
+            .collect();
+        for container in &running {
+            let Identity { role, name, .. } = &container.identity;
+            let same = |it: &&&Container| (it.identity.role, &it.identity.name) == (*role, name);
+            assert_eq!(
+                running.iter().filter(same).count(),
+                1,
+                "{role:?} {name:?} runs twice"
+            );
+        }
+    }
+}
+
+fn identity(role: Role, name: String, attempt: u32, generation: u32, level: u32) -> Identity {
+    Identity {
+        role,
+        name,
+        attempt,
+        generation,
+        level,
+        spec_hash: String::new(),
+        addrs: None,
+    }
+}
+
+/// As far as a worker compares what it would write.
+fn same(known: &PodStatus, ours: &PodStatus) -> bool {
+    let key = |status: &PodStatus| {
+        let mut conditions = status.conditions.clone().unwrap_or_default();
+        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        let lists = (
+            status.container_statuses.clone(),
+            status.init_container_statuses.clone(),
+        );
+        let texts = (
+            status.phase.clone(),
+            status.reason.clone(),
+            status.message.clone(),
+        );
+        (
+            conditions,
+            lists,
+            texts,
+            status.pod_ip.clone(),
+            status.start_time.clone(),
+        )
+    };
+    key(known) == key(ours)
+}
+
+/// The ids of the containers that a pod's status says run.
+fn said_to_run(pod: &Value) -> BTreeSet<String> {
+    let lists = ["containerStatuses", "initContainerStatuses"];
+    let all = lists
+        .iter()
+        .flat_map(|list| pod["status"][*list].as_array());
+    let running = all.flatten().filter(|it| !it["state"]["running"].is_null());
+    running
+        .filter_map(|it| it["containerID"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn typed(pod: &Value) -> Pod {
+    serde_json::from_value(pod.clone()).expect("the API holds pods")
+}

@@ -1,0 +1,141 @@
+//! The checker of histories, and the nemesis in its short form: some seconds on each store.
+//!
+//! `cargo xtask nemesis` runs this binary for as many rounds as it is told, by the variables below.
+
+#[path = "linear/planted.rs"]
+mod planted;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tests::nemesis::site::{Kind, Means, Site};
+use tests::nemesis::wires::Wires;
+use tests::nemesis::{self, Report, disk};
+
+/// `STORE FROM TO`: rounds, by their seeds.
+const ROUNDS: &str = "NEMESIS_ROUNDS";
+/// How long one lasts.
+const LENGTH: Duration = Duration::from_secs(5);
+const SHORT: Duration = Duration::from_secs(3);
+/// The short form's seed: it kills and stops.
+const SEED: u64 = 1;
+
+const STORES: &[(&str, &str)] = &[
+    (
+        "what_clients_see_of_the_memory_store_is_linearizable",
+        "memory",
+    ),
+    (
+        "what_clients_see_while_a_server_is_killed_is_linearizable",
+        "redb",
+    ),
+    (
+        "what_clients_see_while_servers_and_members_of_etcd_are_killed_is_linearizable",
+        "etcd3",
+    ),
+];
+
+fn main() -> ExitCode {
+    if let Some(ended) = tests::control_plane::as_program() {
+        return ended;
+    }
+    if let Ok(rounds) = env::var(ROUNDS) {
+        return match long(&rounds) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut arguments = Arguments::from_args();
+    // One load at a time.
+    arguments.test_threads = Some(1);
+    let mut trials = planted::trials();
+    trials.extend(STORES.iter().map(|(name, store)| {
+        Trial::test(*name, move || {
+            let report = rounds(store, Means::default(), SEED..SEED + 1, SHORT)
+                .map_err(|error| format!("{error:#}"))?;
+            eprintln!("{}", line(&report));
+            Ok::<(), Failed>(())
+        })
+    }));
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn long(variable: &str) -> Result<()> {
+    let words: Vec<&str> = variable.split_whitespace().collect();
+    let [store, from, to] = words[..] else {
+        anyhow::bail!("{ROUNDS}: write STORE FROM TO");
+    };
+    let means = match nix::unistd::geteuid().is_root() {
+        true => means(store)?,
+        false => Means::default(),
+    };
+    let report = rounds(store, means, from.parse()?..to.parse()?, LENGTH)?;
+    println!("{}", line(&report));
+    Ok(())
+}
+
+/// What only root has. The embedded store's only connection is that of its clients: it is not cut.
+fn means(store: &str) -> Result<Means> {
+    let wires = store.starts_with("etcd").then(Wires::make).transpose()?;
+    let has_own_disk = store == "redb";
+    if has_own_disk {
+        disk::own_mounts()?;
+    }
+    Ok(Means {
+        wires,
+        has_own_disk,
+        has_strace: store != "memory",
+    })
+}
+
+/// What all rounds had together, as words and numbers that `cargo xtask nemesis` reads.
+fn line(report: &Report) -> String {
+    format!(
+        "rounds: operations {} unknown {} events {} faults {}",
+        report.operations,
+        report.unknown,
+        report.events,
+        report.disturbances.len()
+    )
+}
+
+/// Runs rounds on one site; the first one with a violation ends them.
+fn rounds(
+    store: &str,
+    means: Means,
+    seeds: std::ops::Range<u64>,
+    length: Duration,
+) -> Result<Report> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let kind: Kind = store.parse()?;
+    runtime.block_on(async {
+        let mut site = Site::start(kind, means).await?;
+        let mut sum = Report::default();
+        for seed in seeds {
+            let report = nemesis::round(&mut site, seed, length).await;
+            let report = report.with_context(|| format!("round {seed} on {store}"))?;
+            ensure!(
+                report.faults.is_empty(),
+                "round {seed} on {store}, with {:#?}:\n{}",
+                report.disturbances,
+                report.faults.join("\n")
+            );
+            ensure!(report.operations > 20, "too few operations to say anything");
+            sum.operations += report.operations;
+            sum.unknown += report.unknown;
+            sum.events += report.events;
+            sum.disturbances.extend(report.disturbances);
+        }
+        Ok(sum)
+    })
+}
