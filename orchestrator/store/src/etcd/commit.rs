@@ -22,6 +22,9 @@ impl Inner {
         if writes.is_empty() {
             return Ok(self.tail.reached());
         }
+        if self.tail.is_closed() {
+            return Err(StoreError::Closed);
+        }
         let before = self.tail.reached();
         let request = transaction(&self.keys, &writes, fence.as_ref());
         let answer: wire::TxnResponse = self
@@ -29,14 +32,28 @@ impl Inner {
             .ask(TXN, &request, Repeat::Unsent)
             .await
             .map_err(Failure::of_commit)?;
-        let revision = self.verify(answer.header.as_ref(), before)?;
         // Whoever tries again must find what was in the way, too.
-        self.reach(revision).await?;
+        let shown = self.show(answer.header.as_ref(), before).await;
         match answer.succeeded {
-            true => Ok(revision),
-            false => Err(conflict(&self.keys, &writes, answer, fence.is_some())),
+            true => shown.map_err(taken),
+            false => {
+                shown?;
+                Err(conflict(&self.keys, &writes, answer, fence.is_some()))
+            }
         }
     }
+
+    /// Returns when the store shows what etcd has answered.
+    async fn show(&self, header: Option<&wire::Header>, before: Revision) -> Result<Revision> {
+        let revision = self.verify(header, before)?;
+        self.reach(revision).await?;
+        Ok(revision)
+    }
+}
+
+/// What a writer hears whose commit etcd has taken, and the store does not show: not that nothing was written.
+fn taken(error: StoreError) -> StoreError {
+    StoreError::Uncertain(format!("etcd has taken it, but {error}").into())
 }
 
 fn check(writes: &[Write]) -> Result<()> {

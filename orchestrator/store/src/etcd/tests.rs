@@ -471,3 +471,32 @@ async fn a_member_that_stood_still_and_comes_back_sends_nothing_twice() {
     seen.dedup();
     assert_eq!(seen, ["1", "2", "3"]);
 }
+
+/// What a writer hears whose commit etcd takes and the store never shows, as `then` happens.
+async fn heard_of_a_commit_that_is_not_delivered(
+    etcd: &Etcd,
+    then: impl FnOnce(&EtcdStore),
+) -> StoreError {
+    let other = etcd.open().await;
+    let mut config = etcd.config();
+    config.timeout = Duration::from_secs(1);
+    let store = EtcdStore::open(&config).await.unwrap();
+    // It follows etcd no more.
+    store.tasks[0].abort();
+    let mut watch = other.watch("/", other.revision()).unwrap();
+    let written = store.commit(put("/a", "1"));
+    while next(&mut watch).await.events.is_empty() {}
+    then(&store);
+    written.await.expect_err("the store does not show it")
+}
+
+#[tokio::test]
+async fn a_commit_that_etcd_has_taken_is_never_said_not_to_have_happened() {
+    let etcd = Etcd::start();
+    let late = heard_of_a_commit_that_is_not_delivered(&etcd, |_| etcd.stand_still()).await;
+    etcd.go_on();
+    assert!(matches!(late, StoreError::Uncertain(_)), "{late:?}");
+    let closed = heard_of_a_commit_that_is_not_delivered(&etcd, |store| store.inner.tail.close());
+    let closed = closed.await;
+    assert!(matches!(closed, StoreError::Uncertain(_)), "{closed:?}");
+}
