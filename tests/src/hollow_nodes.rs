@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use agent::api::client::{self, Multiplexed};
+use agent::api::servers::Servers;
 use agent::api::events;
 use agent::api::watched::Watched;
 use agent::network::drain;
@@ -115,7 +116,8 @@ async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result
     let membership = membership.with_context(|| format!("{name} cannot join"))?;
     let member = watch::Sender::new(membership);
     let own = Multiplexed(false);
-    let client = client::start(&applicant.servers, member.subscribe(), own, &shutdown)?;
+    let servers = Servers::new(&applicant.servers, number);
+    let client = client::start(&servers, member.subscribe(), own, &shutdown)?;
     let (node, beat) = parts(&applicant, client, &member);
     for path in FOLLOWED {
         let (client, stop) = (node.client.clone(), shutdown.clone());

@@ -22,6 +22,7 @@ use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
+use crate::api::servers::Servers;
 use crate::api::watched::Watched;
 use crate::dns::{self, Directory, Site};
 use crate::network::drain::{self, Nodes};
@@ -205,7 +206,9 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     let renewed = watch::Sender::new(membership.clone());
     let certificates = renewed.subscribe();
     let own = Multiplexed(false);
-    let client = client::start(&config.servers, certificates.clone(), own, &shutdown)?;
+    let place = config.node_name.bytes().map(usize::from).sum();
+    let servers = Servers::new(&config.servers, place);
+    let client = client::start(&servers, certificates.clone(), own, &shutdown)?;
     let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
@@ -227,6 +230,7 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
         config,
         membership: membership.clone(),
         runtime,
+        servers,
         client,
         certificates,
         node,
@@ -305,6 +309,7 @@ struct Body {
     config: AgentConfig,
     membership: Membership,
     runtime: Arc<DockerRuntime>,
+    servers: Servers,
     client: Client,
     certificates: watch::Receiver<Membership>,
     node: NodeFacts,
@@ -526,7 +531,7 @@ impl Body {
     /// The objects that pods refer to. Their watches have connections of their own: they may not
     /// keep the node's lease waiting.
     fn watched(&self, shutdown: &Shutdown) -> Watched {
-        let (servers, spare) = (self.config.servers.clone(), self.client.clone());
+        let (servers, spare) = (self.servers.clone(), self.client.clone());
         let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
         let own = move || {
             let certificates = certificates.clone();

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::{self, ResponseFuture, connect::HttpConnector};
+use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
@@ -22,7 +24,7 @@ use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tower::{Service, ServiceBuilder};
 
-use super::servers::AnyServer;
+use super::servers::{AnyServer, Servers};
 use crate::node::join::Membership;
 use sys::Shutdown;
 use sys::certificates::{self, CertificateError};
@@ -45,17 +47,17 @@ pub enum ClientError {
 #[derive(Debug, Clone, Copy)]
 pub struct Multiplexed(pub bool);
 
-/// A client of the servers, of which one is asked until it does not answer; there is at least one. Until
-/// shutdown it takes over the certificates that `renewed` brings.
+/// A client of the servers, of which one is asked until it does not answer. Until shutdown it takes over the
+/// certificates that `renewed` brings.
 pub fn start(
-    servers: &[http::Uri],
+    servers: &Servers,
     mut renewed: watch::Receiver<Membership>,
     multiplexed: Multiplexed,
     shutdown: &Shutdown,
 ) -> Result<Client, ClientError> {
     let first = connections(servers, &renewed.borrow_and_update(), multiplexed)?;
     let (sender, current) = watch::channel(first);
-    let (own, shutdown) = (servers.to_vec(), shutdown.clone());
+    let (own, shutdown) = (servers.clone(), shutdown.clone());
     tokio::spawn(async move {
         let renewing = async {
             while renewed.changed().await.is_ok() {
@@ -73,7 +75,7 @@ pub fn start(
             () = shutdown.requested() => {}
         }
     });
-    let settings = Config::new(servers.first().cloned().unwrap_or_default());
+    let settings = Config::new(servers.first());
     let service = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
         .map_request(|mut request: Request<Body>| {
@@ -93,7 +95,8 @@ fn service_name(_: &http::Uri) -> Result<ServerName<'static>, tower::BoxError> {
 const AGENT: HeaderValue = HeaderValue::from_static("kubelet");
 
 /// Sends a request by a pool of connections, which closes with the last of these.
-type Connections = Arc<dyn Fn(Request<Body>) -> ResponseFuture + Send + Sync>;
+type Connections = Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>;
+type Answer = BoxFuture<'static, Result<Response<Incoming>, legacy::Error>>;
 
 /// Sends each request by the newest connections.
 #[derive(Clone)]
@@ -104,7 +107,7 @@ struct Newest {
 impl Service<Request<Body>> for Newest {
     type Response = Response<Incoming>;
     type Error = legacy::Error;
-    type Future = ResponseFuture;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -117,11 +120,11 @@ impl Service<Request<Body>> for Newest {
 
 /// Connections that show the member's certificate.
 fn connections(
-    servers: &[http::Uri],
+    servers: &Servers,
     member: &Membership,
     Multiplexed(multiplexed): Multiplexed,
 ) -> Result<Connections, ClientError> {
-    let mut settings = Config::new(servers.first().cloned().unwrap_or_default());
+    let mut settings = Config::new(servers.first());
     settings.root_cert = Some(vec![certificates::der_of(&member.authority)?]);
     let credentials = &member.credentials;
     settings.auth_info.client_certificate_data = Some(STANDARD.encode(&credentials.certificate));
@@ -138,10 +141,10 @@ fn connections(
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)
         .https_or_http();
-    let tls = match servers {
-        [_] => tls,
+    let tls = match servers.are_several() {
+        false => tls,
         // Every server's certificate has this name, and each its own address.
-        _ => tls.with_server_name_resolver(service_name),
+        true => tls.with_server_name_resolver(service_name),
     };
     let connector = match multiplexed {
         true => tls.enable_http2().wrap_connector(connector),
@@ -153,6 +156,39 @@ fn connections(
         .http1_max_buf_size(BUFFER_BYTES)
         .http2_only(multiplexed)
         .http2_keep_alive_interval(KEEPALIVE);
-    let pool = connections.build(connector);
-    Ok(Arc::new(move |request| pool.request(request)))
+    let (pool, servers) = (connections.build(connector), servers.clone());
+    Ok(Arc::new(move |request| {
+        let is_prompt = is_answered_promptly(request.uri());
+        let answer = pool.request(request);
+        let servers = servers.clone();
+        match is_prompt {
+            true => async move { servers.answer(answer).await }.boxed(),
+            false => answer.boxed(),
+        }
+    }))
+}
+
+/// Whether a server that is well answers at once: not a watch, and nothing that is held until something happens.
+fn is_answered_promptly(uri: &http::Uri) -> bool {
+    let is_object = uri.path().starts_with("/api/") || uri.path().starts_with("/apis/");
+    let mut words = uri.query().unwrap_or_default().split('&');
+    is_object && !words.any(|word| word == "watch=true" || word == "watch=1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_not_judged_by_requests_that_it_holds() {
+        let prompt = |text: &str| is_answered_promptly(&text.parse().expect("a URL"));
+        assert!(prompt(
+            "https://a/apis/coordination.k8s.io/v1/namespaces/n/leases/a"
+        ));
+        assert!(prompt(
+            "https://a/api/v1/pods?fieldSelector=spec.nodeName%3Da"
+        ));
+        assert!(!prompt("https://a/api/v1/pods?limit=5&watch=true"));
+        assert!(!prompt("https://a/orchestrator/v1/applied/5"));
+    }
 }
