@@ -1,6 +1,7 @@
 //! What the server writes by itself: the first namespaces, its own Service, and the end of old
 //! events.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +28,14 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often what every cluster has is looked after.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Makes sure that what every cluster has is there, and says what it should.
+/// Makes sure that what every cluster has is there, and that this server is known.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
+    mend(state).await?;
+    servers::renew(state).await
+}
+
+/// Puts what every cluster has where it is missing or says something else.
+async fn mend(state: &State) -> Result<(), ApiError> {
     let is_new = state
         .objects
         .current(find("", "namespaces")?, "", "kube-system")
@@ -63,14 +70,18 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
     if let Err(error) = written {
         tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
     }
-    servers::renew(state).await?;
-    let [service, endpoints, slice] = own_service(state)?;
-    ensure(state, service.0, service.1, true).await?;
+    ensure(state, find("", "services")?, own_service(state), true).await?;
+    lead_to_servers(state).await
+}
+
+/// Has Service default/kubernetes lead to the servers that are alive.
+pub async fn lead_to_servers(state: &State) -> Result<(), ApiError> {
     // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
     if state.config.advertise.ip().is_loopback() {
         return Ok(());
     }
-    for (resource, object) in [endpoints, slice] {
+    let servers = servers::alive(state)?;
+    for (resource, object) in own_endpoints(state, &servers)? {
         ensure(state, resource, object, true).await?;
     }
     Ok(())
@@ -133,24 +144,31 @@ fn dns_service(state: &State) -> Value {
     })
 }
 
-/// Service default/kubernetes and where it leads: the servers that are alive.
-fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> {
-    let config = &state.config;
+/// Service default/kubernetes.
+fn own_service(state: &State) -> Value {
     let (namespace, name) = OWN_SERVICE;
-    let advertise = config.advertise;
-    let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let metadata = |labels: Value| json!({"name": name, "namespace": namespace, "labels": labels});
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": metadata(labels),
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
             "type": "ClusterIP",
             "clusterIP": state.addresses.own().to_string(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP",
-                "targetPort": advertise.port()}],
+                "targetPort": state.config.advertise.port()}],
         },
-    });
-    let servers = servers::alive(state)?;
+    })
+}
+
+/// Where it leads, in both forms.
+fn own_endpoints(
+    state: &State,
+    servers: &[SocketAddr],
+) -> Result<[(&'static Arc<Resource>, Value); 2], ApiError> {
+    let (namespace, name) = OWN_SERVICE;
+    let advertise = state.config.advertise;
+    let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+    let metadata = |labels: Value| json!({"name": name, "namespace": namespace, "labels": labels});
     let ips: Vec<String> = servers.iter().map(|it| it.ip().to_string()).collect();
     let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({
@@ -171,7 +189,6 @@ fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> 
         "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
     });
     Ok([
-        (find("", "services")?, service),
         (find("", "endpoints")?, endpoints),
         (find("discovery.k8s.io", "endpointslices")?, slice),
     ])
@@ -236,9 +253,9 @@ async fn look_after(state: Arc<State>, shutdown: Shutdown) -> Result<(), ApiErro
         .await
         .is_some()
     {
-        first_objects(&state).await?;
+        mend(&state).await?;
     }
-    servers::leave(&state).await
+    Ok(())
 }
 
 /// Removes events that nobody has repeated for an hour.

@@ -279,6 +279,7 @@ impl ApiServer {
         custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
+        servers::start(&state);
         admission::quota::start(&state);
         aggregation::start(&state);
         pki::start_renewal(&state);

@@ -1,14 +1,16 @@
 //! The servers that share a store, as Leases in kube-system: each renews its own, and Service
 //! default/kubernetes leads to those that do.
+//!
+//! A server is alive while its Lease changes. That is counted in renewals of the one that looks, not in time: when
+//! the store stands still nobody renews, and nobody is taken for dead.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::objects::WriteError;
 use super::write::Writer;
@@ -19,23 +21,72 @@ use store::Revision;
 const NAMESPACE: &str = "kube-system";
 /// Marks the Leases of API servers, as in Kubernetes (KEP-1965).
 const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
-/// A server that renews nothing for so long is gone: three times the interval of upkeep.
-const LIFETIME: Duration = Duration::from_secs(30);
+/// How often a server renews its Lease, and looks at those of the others.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// A server is gone when this one has renewed so many times and the other has not.
+const MISSED: u64 = 4;
 
 /// When each server's Lease was seen to change. No other server's clock is believed.
 #[derive(Default)]
-pub struct Servers(Mutex<BTreeMap<String, (Revision, Instant)>>);
+pub struct Servers(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// How often this server has renewed its own.
+    renewals: u64,
+    /// The revision of each Lease, and how often this server had renewed when it was new.
+    leases: BTreeMap<String, (Revision, u64)>,
+}
 
 impl Servers {
     /// Whether a Lease changed a short while ago, as far as this server has watched.
-    fn is_alive(&self, name: &str, revision: Revision, now: Instant) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = seen.entry(name.to_owned()).or_insert((revision, now));
+    fn is_alive(&self, name: &str, revision: Revision) -> bool {
+        let mut seen = self.seen();
+        let now = seen.renewals;
+        let last = seen
+            .leases
+            .entry(name.to_owned())
+            .or_insert((revision, now));
         if last.0 != revision {
             *last = (revision, now);
         }
-        now.duration_since(last.1) < LIFETIME
+        now - last.1 < MISSED
     }
+
+    fn renewed(&self) {
+        self.seen().renewals += 1;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Renews this server's Lease and has Service default/kubernetes lead to those that are alive, until the server stops.
+pub fn start(state: &Arc<State>) {
+    if !state.objects.store.is_shared() {
+        return;
+    }
+    let (tasks, state) = (state.tasks.clone(), state.clone());
+    let shutdown = tasks.shutdown().clone();
+    tasks.restarting("servers", move || {
+        let (state, shutdown) = (state.clone(), shutdown.clone());
+        async move {
+            let tick = || shutdown.unless(tokio::time::sleep(INTERVAL));
+            while tick().await.is_some() {
+                // The next try comes as soon: whoever says nothing for long is taken for dead.
+                if let Err(error) = tend(&state).await {
+                    tracing::warn!(%error, "the other servers do not hear of this one");
+                }
+            }
+            leave(&state).await
+        }
+    });
+}
+
+async fn tend(state: &State) -> Result<(), ApiError> {
+    renew(state).await?;
+    bootstrap::lead_to_servers(state).await
 }
 
 /// Says that this server is there.
@@ -49,11 +100,13 @@ pub async fn renew(state: &State) -> Result<(), ApiError> {
         "metadata": {"name": name(state), "namespace": NAMESPACE, "labels": {IDENTITY.0: IDENTITY.1}},
         "spec": {
             "holderIdentity": state.config.advertise.to_string(),
-            "leaseDurationSeconds": LIFETIME.as_secs(),
+            "leaseDurationSeconds": INTERVAL.as_secs() * MISSED,
             "renewTime": format!("{now:.6}"),
         },
     });
-    bootstrap::ensure(state, leases()?, lease, true).await
+    bootstrap::ensure(state, leases()?, lease, true).await?;
+    state.servers.renewed();
+    Ok(())
 }
 
 /// Where the servers that are alive are reached, this one among them, in order.
@@ -61,12 +114,11 @@ pub fn alive(state: &State) -> Result<Vec<SocketAddr>, ApiError> {
     let own = state.config.advertise;
     let mut all = vec![own];
     if state.objects.store.is_shared() {
-        let now = Instant::now();
         for lease in state.objects.cache.list(leases()?, Some(NAMESPACE)).1 {
             let value = reply::parse(&lease.bytes())?;
             let address = of(&value).filter(|_| {
                 let name = meta::name(&value);
-                state.servers.is_alive(name, lease.revision, now)
+                state.servers.is_alive(name, lease.revision)
             });
             // A Service has one port, and an EndpointSlice one family.
             all.extend(
@@ -79,8 +131,8 @@ pub fn alive(state: &State) -> Result<Vec<SocketAddr>, ApiError> {
     Ok(all)
 }
 
-/// Says that this server is going. The others see it at their next upkeep.
-pub async fn leave(state: &State) -> Result<(), ApiError> {
+/// Says that this server is going. The others see it when they look.
+async fn leave(state: &State) -> Result<(), ApiError> {
     if !state.objects.store.is_shared() {
         return Ok(());
     }
@@ -117,11 +169,14 @@ mod tests {
 
     #[test]
     fn a_server_is_alive_while_its_lease_changes() {
-        let (servers, start) = (Servers::default(), Instant::now());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(servers.is_alive("a", 7, at(0)));
-        assert!(servers.is_alive("a", 7, at(29)));
-        assert!(!servers.is_alive("a", 7, at(31)));
-        assert!(servers.is_alive("a", 8, at(32)));
+        let servers = Servers::default();
+        assert!(servers.is_alive("a", 7));
+        for _ in 1..MISSED {
+            servers.renewed();
+            assert!(servers.is_alive("a", 7));
+        }
+        servers.renewed();
+        assert!(!servers.is_alive("a", 7));
+        assert!(servers.is_alive("a", 8));
     }
 }
