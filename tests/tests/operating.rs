@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +22,13 @@ use nix::unistd::Pid;
 use tests::control_plane;
 
 const PAGE: &str = include_str!("../../orchestrator/OPERATING.md");
+/// Of each machine; its own, wherever the page names them.
+const DIRECTORIES: [&str; 4] = [
+    "etc/orchestrator",
+    "etc/haproxy",
+    "var/lib/orchestrator",
+    "usr/local/bin",
+];
 /// A server that starts, with others that join or catch up.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -113,7 +121,7 @@ impl Machines {
     fn machine(&self, name: &str) -> Result<PathBuf> {
         let machine = self.root.path().join(name);
         if !machine.exists() {
-            for directory in ["etc/orchestrator", "var/lib/orchestrator", "usr/local/bin"] {
+            for directory in DIRECTORIES {
                 fs::create_dir_all(machine.join(directory))?;
             }
             control_plane::link_program(&machine.join("usr/local/bin"))?;
@@ -139,7 +147,8 @@ impl Machines {
             match verb {
                 "start orchestrator-server" => self.start(&block.machine)?,
                 "stop orchestrator-server" => self.stop(&block.machine)?,
-                other => bail!("systemctl {other}: the page's only service is orchestrator-server"),
+                "start haproxy" => self.start_balancer(&block.machine)?,
+                other => bail!("systemctl {other}: the page has no such service"),
             }
         }
         self.sh(&block.machine, &script)
@@ -178,12 +187,11 @@ impl Machines {
     /// A text of the page with the paths and addresses that stand for its own.
     fn here(&self, text: &str, machine: &Path) -> String {
         let mut text = text.replace("10.0.0.", &self.network);
-        for path in [
-            "/etc/orchestrator",
-            "/var/lib/orchestrator",
-            "/usr/local/bin",
-        ] {
-            text = text.replace(path, &format!("{}{path}", machine.display()));
+        for path in DIRECTORIES {
+            text = text.replace(
+                &format!("/{path}"),
+                &format!("{}/{path}", machine.display()),
+            );
         }
         text.replace(
             "/backup/",
@@ -226,6 +234,31 @@ impl Machines {
         });
         let started = is_ready.recv_timeout(START_TIMEOUT);
         started.map_err(|_| anyhow::anyhow!("the server does not start\n{}", self.logs()))
+    }
+
+    /// Returns when it takes connections.
+    fn start_balancer(&mut self, name: &str) -> Result<()> {
+        let machine = self.machine(name)?;
+        let mut haproxy = Command::new("haproxy");
+        haproxy
+            .args(["-db", "-f"])
+            .arg(machine.join("etc/haproxy/haproxy.cfg"));
+        let log = File::create(machine.join("log"))?;
+        haproxy.stdin(Stdio::null()).stdout(log.try_clone()?);
+        let child = haproxy.stderr(log).spawn();
+        let child = child.context("no haproxy: run `cargo xtask operating`")?;
+        self.servers.insert(name.to_owned(), child);
+        let address = format!("{}:6443", name.replace("10.0.0.", &self.network));
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(&address).is_err() {
+            ensure!(
+                Instant::now() < deadline,
+                "haproxy does not start\n{}",
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     fn stop(&mut self, name: &str) -> Result<()> {

@@ -219,6 +219,11 @@ impl Cluster {
         ranges.join(",")
     }
 
+    /// The last one of them, which leads to all of several servers.
+    pub fn shared_address(&self) -> IpAddr {
+        self.addresses(249)[0]
+    }
+
     /// The underlay's own IPv4 range, of which every cluster has one.
     pub fn underlay_net(&self) -> String {
         format!("172.31.{}.0/24", self.index)

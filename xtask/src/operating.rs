@@ -8,8 +8,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::cluster::workspace;
-use crate::{command, packages, simulate};
+use crate::{command, kubectl, packages, simulate};
 
+/// What the page takes for granted.
+const NEEDS: &[packages::Need] = &[("haproxy", "haproxy"), ("setpriv", "util-linux")];
 const RECORD: &str = "tests/operating.txt";
 const HEAD: &str =
     "# The last run of `cargo xtask operating`: every command of orchestrator/OPERATING.md.\n";
@@ -18,6 +20,8 @@ const PASSED: &str = " steps of the page were run";
 
 pub fn run() -> Result<ExitCode> {
     packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
+    packages::ensure(NEEDS)?;
+    kubectl::ensure()?;
     let (date, commit) = (command::run("date", ["+%F"])?, simulate::commit(RECORD)?);
     let started = Instant::now();
     let mut cargo = command::cargo();

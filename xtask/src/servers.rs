@@ -38,6 +38,8 @@ pub fn process(
     }
     arguments.extend(["--advertise-address".into(), addresses[0].to_string()]);
     arguments.extend(common.iter().cloned());
+    let shared = cluster.shared_address().to_string();
+    arguments.extend(["--shared-address".into(), shared]);
     arguments.extend(["--etcd".into(), "managed".into()]);
     arguments.extend(["--etcd-program".into(), text(etcd)]);
     let name = cluster.server(number);
@@ -84,7 +86,7 @@ pub fn join_all(cluster: &Cluster, binary: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A context for each server; the first one's is chosen.
+/// A context for each server, and `servers` for the address that leads to all; the first one's is chosen.
 pub fn add_contexts(cluster: &Cluster) -> Result<()> {
     let kubectl = |arguments: &[&str]| {
         let mut kubectl = Command::new("kubectl");
@@ -94,9 +96,12 @@ pub fn add_contexts(cluster: &Cluster) -> Result<()> {
     };
     let authority = cluster.server_dir(1).join("pki/ca.crt");
     let authority = format!("--certificate-authority={}", authority.display());
-    for number in 1..=cluster.servers {
+    let each = (1..=cluster.servers).map(|number| {
         let name = format!("server-{number}");
-        let address = SocketAddr::new(cluster.server_addresses(number)[0], cluster.api_port());
+        (name, cluster.server_addresses(number)[0])
+    });
+    for (name, address) in each.chain([("servers".into(), cluster.shared_address())]) {
+        let address = SocketAddr::new(address, cluster.api_port());
         let server = format!("--server=https://{address}");
         kubectl(&["set-cluster", &name, &server, &authority, "--embed-certs"])?;
         kubectl(&[

@@ -1,7 +1,7 @@
 //! What the server writes by itself: the first namespaces, its own Service, and the end of old
 //! events.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::addresses;
 use super::objects::{Current, WriteError};
 use super::pki::{self, Pki};
 use super::servers;
-use super::services::OWN_SERVICE;
+use super::services::{OWN_SERVICE, SHARED_SERVICE};
 use super::write::Writer;
 use api::kinds::scheduling::priority_class;
 use api::kinds::storage::{self, local, storage_class};
@@ -70,19 +70,28 @@ async fn mend(state: &State) -> Result<(), ApiError> {
     if let Err(error) = written {
         tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
     }
-    ensure(state, find("", "services")?, own_service(state), true).await?;
+    let services = find("", "services")?;
+    ensure(state, services, own_service(state), true).await?;
+    if let Some(address) = state.config.shared_address {
+        // Its owner may have given it other ports, or a class of load balancers.
+        ensure(state, services, shared_service(state, address), false).await?;
+    }
     lead_to_servers(state).await
 }
 
-/// Has Service default/kubernetes lead to the servers that are alive.
+/// Has the servers' Services lead to those of them that are alive.
 pub async fn lead_to_servers(state: &State) -> Result<(), ApiError> {
     // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
     if state.config.advertise.ip().is_loopback() {
         return Ok(());
     }
     let servers = servers::alive(state)?;
-    for (resource, object) in own_endpoints(state, &servers)? {
-        ensure(state, resource, object, true).await?;
+    let slices = find("discovery.k8s.io", "endpointslices")?;
+    let endpoints = own_endpoints(state, &servers);
+    ensure(state, find("", "endpoints")?, endpoints, true).await?;
+    ensure(state, slices, slice(state, OWN_SERVICE, &servers), true).await?;
+    if state.config.shared_address.is_some() {
+        ensure(state, slices, slice(state, SHARED_SERVICE, &servers), true).await?;
     }
     Ok(())
 }
@@ -160,38 +169,54 @@ fn own_service(state: &State) -> Value {
     })
 }
 
-/// Where it leads, in both forms.
-fn own_endpoints(
-    state: &State,
-    servers: &[SocketAddr],
-) -> Result<[(&'static Arc<Resource>, Value); 2], ApiError> {
+/// The Service by which people reach the servers at one address, whichever of them are alive: nodes announce it
+/// as they do any load balancer's.
+fn shared_service(state: &State, address: IpAddr) -> Value {
+    let (namespace, name) = SHARED_SERVICE;
+    let port = state.config.advertise.port();
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerIP": address.to_string(),
+            "allocateLoadBalancerNodePorts": false,
+            "ipFamilies": [family],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP", "targetPort": port}],
+        },
+    })
+}
+
+/// Where default/kubernetes leads, in the old form.
+fn own_endpoints(state: &State, servers: &[SocketAddr]) -> Value {
     let (namespace, name) = OWN_SERVICE;
-    let advertise = state.config.advertise;
-    let family = if advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-    let metadata = |labels: Value| json!({"name": name, "namespace": namespace, "labels": labels});
-    let ips: Vec<String> = servers.iter().map(|it| it.ip().to_string()).collect();
-    let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints", "metadata": metadata(mirrored),
-        "subsets": [{
-            "addresses": ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
-            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-        }],
-    });
-    let slice = json!({
+    let addresses: Vec<Value> = servers.iter().map(|it| json!({"ip": it.ip()})).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": namespace,
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": addresses, "ports": [https_port(state)]}],
+    })
+}
+
+/// Where one of the servers' Services leads.
+fn slice(state: &State, (namespace, name): (&str, &str), servers: &[SocketAddr]) -> Value {
+    let is_v4 = state.config.advertise.is_ipv4();
+    let endpoint =
+        |server: &SocketAddr| json!({"addresses": [server.ip()], "conditions": {"ready": true}});
+    json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": metadata(json!({"kubernetes.io/service-name": name})),
-        "addressType": family,
-        "endpoints": ips
-            .iter()
-            .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
-            .collect::<Vec<_>>(),
-        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-    });
-    Ok([
-        (find("", "endpoints")?, endpoints),
-        (find("discovery.k8s.io", "endpointslices")?, slice),
-    ])
+        "metadata": {"name": name, "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name}},
+        "addressType": if is_v4 { "IPv4" } else { "IPv6" },
+        "endpoints": servers.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [https_port(state)],
+    })
+}
+
+fn https_port(state: &State) -> Value {
+    json!({"name": "https", "port": state.config.advertise.port(), "protocol": "TCP"})
 }
 
 /// Writes an object that is missing; one that is there is made to say the same if `update`.

@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz`, `/version`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State as Extract;
@@ -13,21 +14,32 @@ use super::{State, reply};
 pub const MINOR: &str = "33";
 pub const KUBERNETES: &str = "v1.33.0";
 
+/// A balancer that asks every second wants to hear of it.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The process answers.
 pub async fn livez(uri: Uri) -> Response<Body> {
     well(&uri)
 }
 
-/// Requests are served: the store is loaded (or there would be no server) and nobody asked it to
-/// stop.
+/// Requests are served: nobody asked the server to stop, and a store that it shares with others answers. (Its own
+/// is loaded, or there would be no server.)
 pub async fn readyz(Extract(state): Extract<Arc<State>>, uri: Uri) -> Response<Body> {
-    match state.tasks.shutdown().is_requested() {
-        false => well(&uri),
-        true => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the server is stopping".into(),
-        ),
+    let why = match state.tasks.shutdown().is_requested() {
+        true => "the server is stopping",
+        false if store_answers(&state).await => return well(&uri),
+        false => "the store does not answer",
+    };
+    text(StatusCode::SERVICE_UNAVAILABLE, why.into())
+}
+
+async fn store_answers(state: &State) -> bool {
+    let store = &state.objects.store;
+    if !store.is_shared() {
+        return true;
     }
+    let answered = tokio::time::timeout(STORE_TIMEOUT, store.fresh()).await;
+    matches!(answered, Ok(Ok(_)))
 }
 
 /// `ok`, and with `?verbose` what was looked at, in the form of Kubernetes.

@@ -115,6 +115,8 @@ pub struct ServerConfig {
     pub users: Sources,
     /// Addresses that are given to Services of type LoadBalancer.
     pub load_balancer_pool: Vec<RangeInclusive<IpAddr>>,
+    /// The one of them at which the nodes lead to all servers.
+    pub shared_address: Option<IpAddr>,
     pub audit: AuditOptions,
     /// How tokens are made and known.
     pub authentication: AuthenticationConfig,
@@ -150,6 +152,7 @@ impl Default for ServerConfig {
             token_file: None,
             users: Sources::default(),
             load_balancer_pool: Vec::new(),
+            shared_address: None,
             audit: AuditOptions::default(),
             authentication: AuthenticationConfig::default(),
             admission: AdmissionConfig::default(),

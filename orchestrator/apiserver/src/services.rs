@@ -17,6 +17,9 @@ use store::{Expect, Revision, Write};
 /// Namespace and name of the Service that leads to the API server; its address is kept for it.
 pub const OWN_SERVICE: (&str, &str) = ("default", "kubernetes");
 
+/// The one that leads from one address of the load balancers' pool to all servers.
+pub const SHARED_SERVICE: (&str, &str) = ("kube-system", "kubernetes-api");
+
 /// Addresses, ports and ranges taken for a Service or node whose write is under way. Once that is answered
 /// the stored object has them, or nobody.
 pub struct Claim<'a> {

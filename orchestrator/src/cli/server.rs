@@ -84,6 +84,10 @@ pub struct Args {
     /// Services stay pending
     #[arg(long, value_name = "RANGE[,RANGE]", value_delimiter = ',')]
     load_balancer_pool: Vec<Block>,
+    /// One address for all servers, out of that pool: the nodes announce it and lead to the servers that
+    /// are alive. The same on every server
+    #[arg(long, value_name = "ADDRESS", requires = "load_balancer_pool")]
+    shared_address: Option<IpAddr>,
     /// Ports that Services may take on every node
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = port_range)]
     node_port_range: RangeInclusive<u16>,
@@ -361,6 +365,7 @@ fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
         .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
     let mut addresses = config.bound.clone();
     addresses.push(config.advertise.ip());
+    addresses.extend(config.shared_address);
     let names = server_names(&addresses, config.own_service_address());
     let (pki, life) = (directory.join("pki"), args.certificate_lifetime);
     let pki = Pki::load_or_create(&pki, &names, life, Timestamp::now())?;
@@ -402,6 +407,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         node_ports: args.node_port_range.clone(),
         token_file: Some(args.data_dir.join("node-token")),
         load_balancer_pool: args.load_balancer_pool.iter().map(Block::range).collect(),
+        shared_address: shared_address(args)?,
         audit: args.audit.options(),
         authentication: AuthenticationConfig {
             issuers: args.service_account_issuer.clone(),
@@ -412,6 +418,16 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         users: args.users.sources()?,
         snapshots: Some(snapshots(args)),
     })
+}
+
+fn shared_address(args: &Args) -> anyhow::Result<Option<IpAddr>> {
+    let pool = &args.load_balancer_pool;
+    match args.shared_address {
+        Some(address) if !pool.iter().any(|block| block.range().contains(&address)) => {
+            bail!("--shared-address {address} is not in --load-balancer-pool")
+        }
+        shared => Ok(shared),
+    }
 }
 
 /// Where snapshots are, unless it is said.

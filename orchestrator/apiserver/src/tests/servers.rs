@@ -34,6 +34,31 @@ async fn the_servers_own_service_leads_to_all_of_them() {
 }
 
 #[tokio::test]
+async fn one_address_leads_to_all_of_them() {
+    let store = MemoryStore::shared();
+    let shared = ([172, 31, 0, 249]).into();
+    let start = |last: u8| {
+        let config = ServerConfig {
+            advertise: ([172, 31, 0, last], 6443).into(),
+            load_balancer_pool: vec![shared..=shared],
+            shared_address: Some(shared),
+            ..ServerConfig::default()
+        };
+        Cluster::over(store.clone(), config, None)
+    };
+    let [one, _other] = [start(1).await, start(2).await];
+    let path = "/api/v1/namespaces/kube-system/services/kubernetes-api";
+    let service = one.get(path).await.expect(200);
+    assert_eq!(service["spec"]["loadBalancerIP"], "172.31.0.249");
+    assert_eq!(service["spec"]["ports"][0]["port"], 6443);
+    let path = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kubernetes-api";
+    let slice = one.get(path).await.expect(200);
+    let addresses = slice["endpoints"].as_array().into_iter().flatten();
+    let addresses: Vec<&Value> = addresses.map(|it| &it["addresses"][0]).collect();
+    assert_eq!(addresses, ["172.31.0.1", "172.31.0.2"]);
+}
+
+#[tokio::test]
 async fn a_read_after_a_write_through_another_server_sees_it() {
     let [one, other] = two_servers().await;
     for name in ["a", "b", "c"] {
