@@ -35,6 +35,19 @@ macro_rules! conformance {
                 super::$name(std::sync::Arc::new(etcd.open().await)).await;
             })*
         }
+
+        /// One after the other, each below a prefix of its own.
+        #[tokio::test]
+        async fn an_etcd_of_three_members_keeps_all_of_it() {
+            let three = Etcd::start_three();
+            let mut config = three[0].config();
+            config.members = three.iter().map(Etcd::member).collect();
+            $({
+                config.prefix = concat!("/", stringify!($name)).to_owned();
+                let store = EtcdStore::open(&config).await.unwrap();
+                $name(Arc::new(store)).await;
+            })*
+        }
     };
 }
 
