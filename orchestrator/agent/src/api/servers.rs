@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
+use http::{Response, StatusCode, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -45,6 +45,8 @@ struct Leaving {
     /// Ends the connections to it.
     ends: CancellationToken,
     last: Option<Instant>,
+    /// Since when it says that its store does not answer.
+    unable: Option<Instant>,
 }
 
 impl Servers {
@@ -67,8 +69,12 @@ impl Servers {
         self.0.all.len() > 1
     }
 
-    /// Waits for the head of an answer. A server that says nothing for too long is left, and the answer is an error.
-    pub async fn answer<T>(&self, answer: impl Future<Output = T>) -> T {
+    /// Waits for the head of an answer. A server that says nothing for too long is left, and the answer is an error;
+    /// one that says for as long that it cannot answer is left as well.
+    pub async fn answer<B, E>(
+        &self,
+        answer: impl Future<Output = Result<Response<B>, E>>,
+    ) -> Result<Response<B>, E> {
         if !self.are_several() {
             return answer.await;
         }
@@ -87,7 +93,26 @@ impl Servers {
             }
         };
         question.is_answered = true;
+        if let Ok(answered) = &answered {
+            self.heard(question.asked, answered.status());
+        }
         answered
+    }
+
+    fn heard(&self, server: usize, status: StatusCode) {
+        let mut leaving = self.leaving();
+        if !matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ) {
+            leaving.unable = None;
+            return;
+        }
+        let since = *leaving.unable.get_or_insert_with(Instant::now);
+        drop(leaving);
+        if since.elapsed() >= ANSWER_TIMEOUT {
+            self.leave(server);
+        }
     }
 
     /// Ends all connections to a server that answers nothing, and has the next one asked.
@@ -98,11 +123,12 @@ impl Servers {
             return;
         }
         leaving.last = Some(Instant::now());
+        leaving.unable = None;
         let next = (server + 1) % self.0.all.len();
         self.0.asked.store(next, Ordering::Relaxed);
         let ends = std::mem::take(&mut leaving.ends);
         drop(leaving);
-        tracing::warn!(server = %self.0.all[server], "an API server accepts and does not answer: it is left");
+        tracing::warn!(server = %self.0.all[server], "an API server accepts and does not do what it is asked: it is left");
         ends.cancel();
     }
 
@@ -335,6 +361,38 @@ mod tests {
         let servers = Servers::new(&["http://10.0.0.1".parse().expect("a URL")], 7);
         servers.leave(0);
         assert_eq!(servers.0.asked.load(Ordering::Relaxed), 0);
-        assert_eq!(servers.answer(async { 7 }).await, 7);
+        let well = async { Ok::<_, io::Error>(Response::new(7)) };
+        assert_eq!(servers.answer(well).await.expect("an answer").body(), &7);
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_store_does_not_answer_is_left_when_that_lasts() {
+        let all = ["http://10.0.0.1", "http://10.0.0.2"].map(|it| it.parse().expect("a URL"));
+        let servers = Servers::new(&all, 0);
+        let ask = async |status: StatusCode| {
+            let mut answer = Response::new(());
+            *answer.status_mut() = status;
+            let answered = servers.answer(async { Ok::<_, io::Error>(answer) }).await;
+            answered.expect("an answer");
+            servers.0.asked.load(Ordering::Relaxed)
+        };
+        let long_ago = || {
+            let since = Instant::now().checked_sub(ANSWER_TIMEOUT);
+            servers.leaving().unable = Some(since.expect("a machine that is up"));
+        };
+        assert_eq!(
+            ask(StatusCode::GATEWAY_TIMEOUT).await,
+            0,
+            "for the first time"
+        );
+        long_ago();
+        assert_eq!(ask(StatusCode::NOT_FOUND).await, 0, "it does answer");
+        assert_eq!(
+            ask(StatusCode::SERVICE_UNAVAILABLE).await,
+            0,
+            "for the first time"
+        );
+        long_ago();
+        assert_eq!(ask(StatusCode::SERVICE_UNAVAILABLE).await, 1);
     }
 }
