@@ -194,7 +194,8 @@ impl Managed {
         let own = self.address_of(self.ports[0]).to_string();
         let others = members.into_iter().filter_map(|member| member.client);
         let others = others.filter(|client| *client != own);
-        let config = config([own.clone()].into_iter().chain(others), &tls)?;
+        let mut config = config([own.clone()].into_iter().chain(others), &tls)?;
+        config.learns_members = true;
         Ok(Running { config, supervisor })
     }
 

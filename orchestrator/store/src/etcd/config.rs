@@ -22,6 +22,8 @@ pub struct EtcdConfig {
     pub user: Option<EtcdUser>,
     /// How long a request may take with all its attempts.
     pub timeout: Duration,
+    /// Whether members that join later are asked, too.
+    pub learns_members: bool,
 }
 
 /// PEM texts.
@@ -69,6 +71,7 @@ impl EtcdConfig {
             tls: None,
             user: None,
             timeout: TIMEOUT,
+            learns_members: false,
         })
     }
 

@@ -8,6 +8,7 @@
 //! no vote of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::failure::Failure;
 use super::rpc::{Repeat, Rpc};
@@ -22,6 +23,8 @@ const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 const DEACTIVATE: i32 = 2;
 const NO_SPACE: i32 = 1;
 const PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
+/// How soon a member that has joined is asked where others do not answer.
+const LEARN_INTERVAL: Duration = Duration::from_secs(10);
 /// What etcd 3.4 says of a learner that has not caught up.
 const BEHIND: &str = "in sync with leader";
 
@@ -51,6 +54,22 @@ impl Members {
 
     pub(super) fn of(rpc: Arc<Rpc>) -> Self {
         Self(rpc)
+    }
+
+    /// Has members that join later asked as well.
+    pub(super) async fn learn_in_turn(self) {
+        loop {
+            tokio::time::sleep(LEARN_INTERVAL).await;
+            let learnt = self.list().await.map(|all| {
+                let clients = all.into_iter().filter_map(|member| member.client);
+                self.0.learn(clients)
+            });
+            match learnt {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => tracing::warn!(why, "a member of etcd is not asked"),
+                Err(error) => tracing::debug!(%error, "the members of etcd are not known"),
+            }
+        }
     }
 
     /// As the member that is asked knows them; it needs no others for that.

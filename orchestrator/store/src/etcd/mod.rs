@@ -118,10 +118,14 @@ impl EtcdStore {
             looked: Mutex::new((0, Ok(0))),
         });
         let (following, compacting) = (inner.clone(), inner.clone());
-        let tasks: [JoinHandle<()>; 2] = [
+        let mut tasks: Vec<JoinHandle<()>> = vec![
             tokio::spawn(following.follow()),
             tokio::spawn(compacting.compact_in_turn()),
         ];
+        if config.learns_members {
+            let members = Members::of(inner.rpc.clone());
+            tasks.push(tokio::spawn(members.learn_in_turn()));
+        }
         Ok(Self {
             inner,
             tasks: tasks.iter().map(JoinHandle::abort_handle).collect(),

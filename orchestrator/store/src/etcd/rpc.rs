@@ -1,7 +1,7 @@
 //! Requests to etcd: which member is asked, for how long, and as whom.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -16,7 +16,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::base::Shift;
-use super::config::{EtcdConfig, EtcdUser};
+use super::config::EtcdConfig;
 use super::failure::Failure;
 use super::wire;
 
@@ -37,11 +37,11 @@ pub(super) enum Repeat {
 
 /// The members of one etcd.
 pub(super) struct Rpc {
-    members: Vec<Member>,
+    config: EtcdConfig,
+    /// Only grows, so that a place in it stays a member's.
+    members: RwLock<Vec<Arc<Member>>>,
     /// The one that answered last.
     current: AtomicUsize,
-    user: Option<EtcdUser>,
-    timeout: Duration,
     token: RwLock<Option<MetadataValue<Ascii>>>,
     /// How far the store's revisions are above etcd's (`base`).
     base: AtomicI64,
@@ -69,19 +69,36 @@ const MESSAGE_BYTES: usize = 256 << 20;
 impl Rpc {
     /// Connects when the first request is made.
     pub fn new(config: &EtcdConfig) -> Result<Self, String> {
-        let members = config.members.iter().map(|name| {
-            let channel = endpoint(config, name)?.connect_lazy();
-            let name = name.clone();
-            Ok(Member { name, channel })
-        });
+        let members = config.members.iter().map(|name| Member::new(config, name));
         Ok(Self {
-            members: members.collect::<Result<_, String>>()?,
+            config: config.clone(),
+            members: RwLock::new(members.collect::<Result<_, String>>()?),
             current: AtomicUsize::new(0),
-            user: config.user.clone(),
-            timeout: config.timeout,
             token: RwLock::default(),
             base: AtomicI64::new(0),
         })
+    }
+
+    /// Asks these members too, where others do not answer. The error says what of a name is wrong.
+    pub fn learn(&self, names: impl IntoIterator<Item = String>) -> Result<(), String> {
+        for name in names {
+            let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+            if members.iter().all(|known| known.name != name) {
+                members.push(Member::new(&self.config, &name)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn member(&self, index: usize) -> Arc<Member> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        // Places are below their number, which only grows.
+        members[index].clone()
+    }
+
+    fn count(&self) -> usize {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.len()
     }
 
     /// From now on revisions are the store's, whose first one is behind `base`.
@@ -106,10 +123,10 @@ impl Rpc {
         Q: Message + Clone + Shift + 'static,
         A: Message + Default + Shift + 'static,
     {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.config.timeout;
         let mut authenticated = false;
         loop {
-            let index = self.current.load(Ordering::Relaxed) % self.members.len();
+            let index = self.current.load(Ordering::Relaxed) % self.count();
             let left = deadline.saturating_duration_since(Instant::now());
             let patience = match repeat {
                 Repeat::Safe => left.min(ATTEMPT_TIMEOUT),
@@ -119,14 +136,14 @@ impl Rpc {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failure)) => failure,
                 Err(_) => {
-                    let name = &self.members[index].name;
+                    let name = self.member(index).name.clone();
                     Failure::Lost(format!("{name} did not answer in time"))
                 }
             };
             let again = match failure {
                 Failure::Unsent(_) => true,
                 Failure::Lost(_) => repeat == Repeat::Safe,
-                Failure::Unauthenticated(_) => self.user.is_some() && !authenticated,
+                Failure::Unauthenticated(_) => self.config.user.is_some() && !authenticated,
                 Failure::Refused(_) => false,
             };
             if !again || Instant::now() + PAUSE >= deadline {
@@ -142,7 +159,7 @@ impl Rpc {
                 continue;
             }
             self.turn_from(index);
-            if index + 1 == self.members.len() {
+            if index + 1 == self.count() {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -150,7 +167,7 @@ impl Rpc {
 
     /// Leaves a member that does not answer.
     pub fn turn_from(&self, index: usize) {
-        let next = (index + 1) % self.members.len();
+        let next = (index + 1) % self.count();
         // Whoever was faster has turned already.
         let turned = (Ordering::Relaxed, Ordering::Relaxed);
         let _ = self
@@ -163,7 +180,7 @@ impl Rpc {
         &self,
         create: wire::WatchCreateRequest,
     ) -> Result<(Watching, usize), (Failure, usize)> {
-        let index = self.current.load(Ordering::Relaxed) % self.members.len();
+        let index = self.current.load(Ordering::Relaxed) % self.count();
         let mut authenticated = false;
         loop {
             let mut ask = wire::WatchRequest {
@@ -183,13 +200,15 @@ impl Rpc {
                     });
                     return Ok((shifted.boxed(), index));
                 }
-                Ok(Err(Failure::Unauthenticated(_))) if self.user.is_some() && !authenticated => {
+                Ok(Err(Failure::Unauthenticated(_)))
+                    if self.config.user.is_some() && !authenticated =>
+                {
                     authenticated = true;
                     self.authenticate(index).await.map_err(|it| (it, index))?;
                 }
                 Ok(Err(failure)) => return Err((failure, index)),
                 Err(_) => {
-                    let name = &self.members[index].name;
+                    let name = self.member(index).name.clone();
                     let late = Failure::Lost(format!("{name} did not answer in time"));
                     return Err((late, index));
                 }
@@ -207,7 +226,7 @@ impl Rpc {
         Q: Message + Clone + Shift + 'static,
         A: Message + Default + Shift + 'static,
     {
-        let (member, base) = (&self.members[index], self.base());
+        let (member, base) = (self.member(index), self.base());
         let mut grpc = member.grpc().await?;
         let mut request = request.clone();
         request.shift(-base);
@@ -230,7 +249,7 @@ impl Rpc {
     where
         S: Stream<Item = wire::WatchRequest> + Send + 'static,
     {
-        let member = &self.members[index];
+        let member = self.member(index);
         let mut grpc = member.grpc().await?;
         let mut request = Request::new(requests);
         self.show_token(&mut request);
@@ -251,7 +270,7 @@ impl Rpc {
     }
 
     async fn authenticate(&self, index: usize) -> Result<(), Failure> {
-        let Some(user) = &self.user else {
+        let Some(user) = &self.config.user else {
             return Ok(());
         };
         let request = wire::AuthenticateRequest {
@@ -270,6 +289,12 @@ impl Rpc {
 }
 
 impl Member {
+    fn new(config: &EtcdConfig, name: &str) -> Result<Arc<Self>, String> {
+        let channel = endpoint(config, name)?.connect_lazy();
+        let name = name.to_owned();
+        Ok(Arc::new(Self { name, channel }))
+    }
+
     async fn grpc(&self) -> Result<Grpc<Channel>, Failure> {
         let grpc = Grpc::new(self.channel.clone());
         let mut grpc = grpc.max_decoding_message_size(MESSAGE_BYTES);

@@ -500,3 +500,15 @@ async fn a_commit_that_etcd_has_taken_is_never_said_not_to_have_happened() {
     let closed = closed.await;
     assert!(matches!(closed, StoreError::Uncertain(_)), "{closed:?}");
 }
+
+#[tokio::test]
+async fn a_store_goes_on_by_members_that_joined_after_its_start() {
+    let mut three = Etcd::start_three();
+    let store = three[0].open().await;
+    surely_put(&store, "1").await;
+    let members = store.members().expect("etcd's").list().await.unwrap();
+    let clients = members.into_iter().filter_map(|member| member.client);
+    store.inner.rpc.learn(clients).unwrap();
+    three[0].kill();
+    surely_put(&store, "2").await;
+}
