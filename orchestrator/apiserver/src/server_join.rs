@@ -64,6 +64,8 @@ pub struct ServerJoined {
     pub name: String,
     /// The members, it among them: NAME=URL,…
     pub initial_cluster: String,
+    /// `host:port` of those that vote, for clients.
+    pub clients: Vec<String>,
 }
 
 /// What the etcd of the server at an address is called.
@@ -129,6 +131,8 @@ async fn admit(
     let _turn = state.joining.lock().await;
     let name = member_name(address);
     let others = add(&members, &asked.peer).await.map_err(unwilling)?;
+    let voters = others.iter().filter(|it| !it.is_learner);
+    let clients = voters.filter_map(|it| it.client.clone()).collect();
     let others = others.iter().filter(|it| !it.name.is_empty());
     let mut all: Vec<String> = others
         .map(|it| format!("{}={}", it.name, it.peer))
@@ -138,6 +142,7 @@ async fn admit(
         files: shared_files(pki.directory())?,
         name,
         initial_cluster: all.join(","),
+        clients,
     })
 }
 

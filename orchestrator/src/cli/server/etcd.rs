@@ -19,6 +19,7 @@ use apiserver::{EtcdPki, etcd_pki, member_name};
 use jiff::Timestamp;
 use store::etcd::{EtcdTls, Member, Members};
 use store::{EtcdConfig, StoreError};
+use sys::files;
 
 use super::join;
 use crate::cli::supervise::Supervisor;
@@ -62,10 +63,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 const TELLING: Duration = Duration::from_secs(10);
 /// One question to a member that may not be there yet.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// One to this server's own member, which answers at once when it is there.
+const OWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// etcd takes no writes when its file is this large.
 const QUOTA_BYTES: u64 = 8 << 30;
 /// Is there once etcd has answered: the data were whole.
 const STARTED: &str = "etcd.started";
+/// Where the members were reached that voted when this one joined: they give it its vote.
+const VOTERS: &str = "etcd.voters";
 
 impl Managed {
     /// # Errors
@@ -105,6 +110,7 @@ impl Managed {
             Some(join) => {
                 let joined = join::ask(join, &self.peer(), &pki).await?;
                 self.forget_half_a_start()?;
+                self.note(VOTERS, joined.clients.join("\n").as_bytes())?;
                 Beginning {
                     name: joined.name,
                     cluster: joined.initial_cluster,
@@ -117,8 +123,7 @@ impl Managed {
             }
         };
         let running = self.run(&self.data(), beginning).await?;
-        self.note_started()
-            .context("the data directory cannot be written")?;
+        self.note_started()?;
         Ok(running)
     }
 
@@ -129,8 +134,13 @@ impl Managed {
     }
 
     /// Says that the data which are there now are whole.
-    pub fn note_started(&self) -> std::io::Result<()> {
-        sys::files::write_atomic(&self.data_dir.join(STARTED), b"", sys::files::PRIVATE)
+    pub fn note_started(&self) -> Result<()> {
+        self.note(STARTED, b"")
+    }
+
+    fn note(&self, name: &str, text: &[u8]) -> Result<()> {
+        files::write_atomic(&self.data_dir.join(name), text, files::PRIVATE)
+            .with_context(|| format!("{} cannot be written", self.data_dir.display()))
     }
 
     fn alone(&self, name: String, is_new: bool) -> Beginning {
@@ -201,42 +211,56 @@ impl Managed {
 
     /// Waits until the member answers, and has its vote; all members.
     async fn wait_until_member(&self, tls: &EtcdTls) -> Result<Vec<Member>> {
-        let mut own = config([self.address_of(self.ports[0]).to_string()], tls)?;
-        own.timeout = QUESTION_TIMEOUT;
-        let asked = Members::connect(&own).map_err(anyhow::Error::msg)?;
-        let mut told = tokio::time::Instant::now();
-        let mut say = |what: String| {
-            if told.elapsed() >= TELLING {
-                tracing::warn!("{what}");
-                told = tokio::time::Instant::now();
-            }
+        let asked = |clients: Vec<String>, patience| {
+            let mut config = config(clients, tls)?;
+            config.timeout = patience;
+            Members::connect(&config).map_err(anyhow::Error::msg)
         };
+        let own = asked(
+            vec![self.address_of(self.ports[0]).to_string()],
+            OWN_TIMEOUT,
+        )?;
+        let voters = files::read_if_present(&self.data_dir.join(VOTERS))?.unwrap_or_default();
+        let voters: Vec<String> = voters.lines().map(str::to_owned).collect();
+        let voters = (!voters.is_empty()).then(|| asked(voters, QUESTION_TIMEOUT));
+        let voters = voters.transpose()?;
+        let mut told = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(PAUSE).await;
-            let members = match asked.list().await {
-                Ok(members) => members,
-                Err(error) => {
-                    say(format!("this server's etcd does not answer yet: {error}"));
-                    continue;
-                }
+            // A learner answers nothing, also not about itself.
+            let why = match (own.list().await, &voters) {
+                (Ok(members), _) => return Ok(members),
+                (Err(_), Some(voters)) => self.ask_for_a_vote(voters).await,
+                (Err(error), None) => format!("this server's etcd does not answer yet: {error}"),
             };
-            let Some(me) = members.iter().find(|member| member.peer == self.peer()) else {
-                say("this server's etcd does not know itself as a member yet".to_owned());
-                continue;
-            };
-            if !me.is_learner {
-                return Ok(members);
-            }
-            let others = members.iter().filter(|member| !member.is_learner);
-            let mut others = config(others.filter_map(|member| member.client.clone()), tls)?;
-            others.timeout = QUESTION_TIMEOUT;
-            let voters = Members::connect(&others).map_err(anyhow::Error::msg)?;
-            match voters.promote(me.id).await {
-                Ok(true) => tracing::info!("this server's etcd is a member with a vote"),
-                Ok(false) => say("this server's etcd has not caught up yet".to_owned()),
-                Err(error) => say(format!("this server's etcd gets no vote yet: {error}")),
+            if told.elapsed() >= TELLING {
+                tracing::warn!("{why}");
+                told = tokio::time::Instant::now();
             }
         }
+    }
+
+    /// Has the members that vote give this one its vote; how that went.
+    async fn ask_for_a_vote(&self, voters: &Members) -> String {
+        let members = match voters.list().await {
+            Ok(members) => members,
+            Err(error) => return format!("no other member of etcd answers: {error}"),
+        };
+        let Some(me) = members.iter().find(|member| member.peer == self.peer()) else {
+            return format!(
+                "this server's etcd was taken out by another one: move {} away, and start this server with --join",
+                self.data().display()
+            );
+        };
+        if !me.is_learner {
+            return "this server's etcd does not answer yet".to_owned();
+        }
+        match voters.promote(me.id).await {
+            Ok(true) => tracing::info!("this server's etcd is a member with a vote"),
+            Ok(false) => return "this server's etcd has not caught up yet".to_owned(),
+            Err(error) => return format!("this server's etcd gets no vote yet: {error}"),
+        }
+        "this server's etcd has a vote and does not answer yet".to_owned()
     }
 
     fn address_of(&self, port: u16) -> SocketAddr {

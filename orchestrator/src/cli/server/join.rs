@@ -195,6 +195,7 @@ mod tests {
             files: files.collect(),
             name: "a".to_owned(),
             initial_cluster: String::new(),
+            clients: Vec::new(),
         };
         (joined, print)
     }
