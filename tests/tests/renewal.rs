@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use agent::api::client::Multiplexed;
 use agent::api::serve::Served;
+use agent::api::servers::Servers;
 use agent::api::{client, serve};
 use agent::node::facts::Capacity;
 use agent::node::heartbeat::{self, News};
@@ -232,7 +233,8 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let shutdown = server.shutdown.clone();
     let asks = |of: &watch::Sender<Membership>, multiplexed: bool| {
         let multiplexed = Multiplexed(multiplexed);
-        let client = client::start(&applicant.servers, of.subscribe(), multiplexed, &shutdown);
+        let servers = Servers::new(&applicant.servers, 0);
+        let client = client::start(&servers, of.subscribe(), multiplexed, &shutdown);
         client.expect("a client")
     };
     let (client, stale) = (asks(&renewed, false), asks(&first, false));
@@ -302,7 +304,8 @@ impl Agent {
     fn start(applicant: Applicant, member: Membership, shutdown: &Shutdown) -> Self {
         let renewed = watch::Sender::new(member);
         let own = Multiplexed(false);
-        let client = client::start(&applicant.servers, renewed.subscribe(), own, shutdown);
+        let servers = Servers::new(&applicant.servers, 0);
+        let client = client::start(&servers, renewed.subscribe(), own, shutdown);
         let (addrs, listed) = (
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),
