@@ -15,7 +15,6 @@ pub const PRIVATE: u32 = 0o600;
 /// Replaces the file in one step: a temporary file beside it is written, synced and renamed, then
 /// the directory is synced. The file has `mode` from the first byte on.
 pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let directory = parent(path);
     let temporary = temporary_beside(path);
     let written = (|| {
         let mut file = OpenOptions::new()
@@ -34,7 +33,7 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
         return Err(error);
     }
-    File::open(directory)?.sync_all()
+    sync_directory_of(path)
 }
 
 /// Makes the directory and its parents, for the owner alone.
@@ -93,6 +92,21 @@ pub fn read_if_present(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
+/// Takes a directory for this process, until the file is dropped or the process ends, however it does.
+///
+/// # Errors
+/// `WouldBlock`: another process has it.
+pub fn lock_directory(path: &Path) -> io::Result<File> {
+    let directory = File::open(path)?;
+    directory.try_lock()?;
+    Ok(directory)
+}
+
+/// Makes renames within a directory last.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(parent(path))?.sync_all()
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
@@ -112,6 +126,16 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_directory_is_one_process_s_until_it_lets_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock_directory(directory.path()).unwrap();
+        let refused = lock_directory(directory.path()).err().map(|it| it.kind());
+        assert_eq!(refused, Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        lock_directory(directory.path()).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_else_is_left() {
