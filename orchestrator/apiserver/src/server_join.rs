@@ -14,12 +14,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State as Extract};
 use axum::http::{Response, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::attempts::Attempt;
 use super::authn::bearer;
@@ -46,6 +49,9 @@ const SHARED: [&str; 7] = [
 ];
 /// Of an etcd that the servers run themselves there is this.
 const MANAGED: &str = "etcd-ca.key";
+
+/// How long a member may take to take a connection that is found alive.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a server sends.
 #[derive(Serialize, Deserialize)]
@@ -155,6 +161,12 @@ async fn add(members: &Members, peer: &str) -> Result<Vec<Member>, StoreError> {
         Some(waiting) if waiting.is_learner && waiting.name.is_empty() => {}
         // It has lost what it had.
         Some(lost) => {
+            if let Some(client) = &lost.client
+                && is_alive(client).await
+            {
+                let why = format!("the member at {client} runs");
+                return Err(StoreError::Unavailable(why.into()));
+            }
             members.remove(lost.id).await?;
             members.add_learner(peer).await?;
         }
@@ -164,12 +176,20 @@ async fn add(members: &Members, peer: &str) -> Result<Vec<Member>, StoreError> {
     Ok(others.collect())
 }
 
+/// Whether anything takes connections where a member answers its clients. A server that asks to join runs no etcd
+/// yet.
+async fn is_alive(client: &str) -> bool {
+    let connected = timeout(ALIVE_TIMEOUT, TcpStream::connect(client)).await;
+    matches!(connected, Ok(Ok(_)))
+}
+
 /// Another server is joining, or too few members run.
 fn unwilling(error: StoreError) -> ApiError {
     match error {
-        StoreError::Unavailable(why) => {
-            ApiError::ServiceUnavailable(format!("etcd takes no member now: {why}"))
-        }
+        StoreError::Unavailable(why) => ApiError::ServiceUnavailable(format!(
+            "etcd takes no member now: {why}. One that began to join and does not come is taken out \
+                 with `orchestrator server members remove`"
+        )),
         other => store_error(&other),
     }
 }
@@ -215,6 +235,15 @@ mod tests {
         ] {
             assert!(address_of(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_member_that_takes_connections_is_alive() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = listener.local_addr().expect("an address").to_string();
+        assert!(is_alive(&client).await);
+        drop(listener);
+        assert!(!is_alive(&client).await);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use apiserver::member_name;
 use comfy_table::{Table, presets::NOTHING};
 use store::EtcdConfig;
 use store::etcd::{EtcdTls, Member, Members};
@@ -41,7 +42,7 @@ pub struct Args {
 enum Verb {
     /// Take a member out: its machine is gone, or is to begin anew
     Remove {
-        /// As the list names it
+        /// As the list names it, or its URL
         name: String,
     },
     /// Have each member give free pages of its file back, one after the other, and let a full etcd take writes
@@ -59,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         match &args.verb {
             None => println!("{}", table(&all)),
             Some(Verb::Remove { name }) => {
-                let found = all.iter().find(|member| member.name == *name);
+                let found = find(&all, name);
                 let Some(found) = found else {
                     bail!("there is no member {name}: `orchestrator server members` lists them");
                 };
@@ -121,6 +122,21 @@ fn own_endpoint(pki: &Path) -> Result<String> {
     Ok(std::net::SocketAddr::new(address, 2379).to_string())
 }
 
+/// etcd knows no name of a member that has not started yet: the one that it will have.
+fn name(member: &Member) -> String {
+    if !member.name.is_empty() {
+        return member.name.clone();
+    }
+    let address = member.peer.strip_prefix("https://");
+    let address = address.and_then(|address| address.parse().ok());
+    address.map_or_else(|| member.peer.clone(), member_name)
+}
+
+fn find<'a>(all: &'a [Member], wanted: &str) -> Option<&'a Member> {
+    let is_it = |member: &&Member| name(member) == wanted || member.peer == wanted;
+    all.iter().find(is_it)
+}
+
 fn table(all: &[Member]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
@@ -132,7 +148,35 @@ fn table(all: &[Member]) -> Table {
             (false, false) => "votes",
         };
         let client = member.client.as_deref().unwrap_or_default();
-        table.add_row([&member.name, &member.peer, client, state]);
+        table.add_row([&*name(member), &member.peer, client, state]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_never_started_has_a_name_to_be_taken_out_by() {
+        let member = |id, name: &str, peer: &str| Member {
+            id,
+            name: name.to_owned(),
+            peer: peer.to_owned(),
+            client: None,
+            is_learner: false,
+        };
+        let all = [
+            member(1, "server-10-0-0-1-2380", "https://10.0.0.1:2380"),
+            member(2, "", "https://10.0.0.2:2380"),
+            member(3, "", "https://other:2380"),
+        ];
+        let id = |wanted: &str| find(&all, wanted).map(|member| member.id);
+        assert_eq!(id("server-10-0-0-1-2380"), Some(1));
+        assert_eq!(id("server-10-0-0-2-2380"), Some(2));
+        assert_eq!(id("https://10.0.0.2:2380"), Some(2));
+        assert_eq!(id("https://other:2380"), Some(3));
+        assert_eq!(id(""), None);
+        assert!(table(&all).to_string().contains("server-10-0-0-2-2380"));
+    }
 }
