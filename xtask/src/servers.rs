@@ -56,7 +56,7 @@ pub fn process(
 
 /// Lets the other servers join the first one, and returns when all answer.
 pub fn join_all(cluster: &Cluster, binary: &Path) -> Result<()> {
-    let joined = |number: u8| cluster.server_dir(number).join("etcd/member").exists();
+    let joined = |number: u8| cluster.server_dir(number).join("etcd/member/wal").exists();
     if (2..=cluster.servers).any(|number| !joined(number)) {
         let first = cluster.server_dir(1);
         let begun = first.join("etcd.started");

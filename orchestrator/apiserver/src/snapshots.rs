@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::State as Extract;
@@ -24,6 +24,8 @@ use sys::files;
 /// POST takes one, GET lists them.
 pub const PATH: &str = "/orchestrator/v1/snapshots";
 const EXTENSION: &str = "snapshot";
+/// How soon after its start a server takes one at the earliest: then it has more urgent work.
+const EARLIEST: Duration = Duration::from_secs(300);
 
 /// Where they are, and how often one is taken.
 #[derive(Clone, Debug)]
@@ -108,14 +110,31 @@ pub fn list(directory: &Path) -> std::io::Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Removes those that the clock had taken but the newest few.
-fn prune(directory: &Path, keep: usize) -> std::io::Result<()> {
+/// Those that were taken by the clock, the oldest first.
+fn scheduled(directory: &Path) -> std::io::Result<Vec<Found>> {
     let end = format!("-{}", Cause::Scheduled.word());
     let scheduled = list(directory)?.into_iter().filter(|found| {
         let name = found.path.file_stem().and_then(|name| name.to_str());
         name.is_some_and(|name| name.ends_with(&end))
     });
-    let scheduled: Vec<Found> = scheduled.collect();
+    Ok(scheduled.collect())
+}
+
+/// How long to wait for the next one by the clock: the newest may be of an earlier run of this server.
+fn pause(directory: &Path, every: Duration, now: Timestamp) -> Duration {
+    let all = scheduled(directory).unwrap_or_default().into_iter();
+    let newest = all.filter_map(|found| Some(found.header.ok()?.taken)).max();
+    let age = newest.map(|taken| now.as_second().saturating_sub(taken));
+    let age = age.map_or(every, |age| {
+        Duration::from_secs(u64::try_from(age).unwrap_or(0))
+    });
+    every.saturating_sub(age).max(EARLIEST.min(every))
+}
+
+/// Removes those that the clock had taken but the newest few, and what was never finished.
+fn prune(directory: &Path, keep: usize) -> std::io::Result<()> {
+    snapshot::remove_leftovers(directory, SystemTime::now())?;
+    let scheduled = scheduled(directory)?;
     let superfluous = scheduled.len().saturating_sub(keep.max(1));
     scheduled[..superfluous]
         .iter()
@@ -135,13 +154,12 @@ pub(super) fn start(state: &Arc<State>) {
     tasks.restarting("snapshots", move || {
         let (state, shutdown, config) = (state.clone(), shutdown.clone(), config.clone());
         async move {
-            let tick = || shutdown.unless(tokio::time::sleep(every));
+            let tick = || {
+                let pause = pause(&config.directory, every, Timestamp::now());
+                shutdown.unless(tokio::time::sleep(pause))
+            };
             while tick().await.is_some() {
                 let (path, header) = taken(&state, &config, Cause::Scheduled).await?;
-                prune(&config.directory, config.keep).map_err(|source| SnapshotError::Io {
-                    path: config.directory.clone(),
-                    source,
-                })?;
                 let revision = header.revision;
                 tracing::info!(path = %path.display(), revision, "a snapshot was taken");
             }
@@ -156,9 +174,21 @@ async fn taken(
     cause: Cause,
 ) -> Result<(PathBuf, Header), SnapshotError> {
     let _turn = state.snapshot_turn.0.lock().await;
-    let authority = state.pki.as_ref().and_then(|pki| pki.fingerprint().ok());
-    let authority = authority.unwrap_or_default();
-    take(&*state.objects.store, &config.directory, cause, &authority).await
+    let failed = |path: &Path, source| SnapshotError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let authority = state.pki.as_ref().map(|pki| {
+        let print = pki.fingerprint().map_err(std::io::Error::other);
+        print.map_err(|error| failed(pki.directory(), error))
+    });
+    let authority = authority.transpose()?.unwrap_or_default();
+    let taken = take(&*state.objects.store, &config.directory, cause, &authority).await?;
+    if cause == Cause::Scheduled {
+        let pruned = prune(&config.directory, config.keep);
+        pruned.map_err(|error| failed(&config.directory, error))?;
+    }
+    Ok(taken)
 }
 
 /// POST: takes one on this server.
@@ -239,6 +269,29 @@ mod tests {
         kept.remove(1);
         assert_eq!(paths(&after), kept);
         assert!(after.iter().all(|found| found.header.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn the_next_one_is_due_one_interval_after_the_newest_though_the_server_began_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let hour = Duration::from_secs(3600);
+        let now = Timestamp::now();
+        let left = |now| pause(directory.path(), 6 * hour, now);
+        assert_eq!(left(now), EARLIEST, "there is none");
+        let store = MemoryStore::default();
+        for cause in [Cause::Scheduled, Cause::Asked] {
+            let taken = take(&store, directory.path(), cause, "ca").await;
+            taken.expect("taken");
+        }
+        let later = left(now + 4 * hour);
+        assert!(
+            later > hour && later <= 2 * hour + Duration::from_secs(60),
+            "{later:?}"
+        );
+        assert_eq!(left(now + 24 * hour), EARLIEST, "overdue");
+        assert_eq!(left(now - 24 * hour), 6 * hour, "the clock was set back");
+        let often = Duration::from_secs(1);
+        assert!(pause(directory.path(), often, now + hour) <= often);
     }
 
     #[tokio::test]

@@ -250,6 +250,11 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals()?;
+    let directory = &args.data_dir;
+    files::create_private_dir(directory)
+        .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
+    // Until the end: the tools that replace a store ask for it, too.
+    let _held = stores::hold(directory)?;
     let Some(etcd) = shutdown.unless(start_etcd(&args, &config)).await else {
         return Ok(());
     };
@@ -269,16 +274,10 @@ async fn start_etcd(args: &Args, config: &ServerConfig) -> anyhow::Result<Option
         return Ok(None);
     }
     let directory = &args.data_dir;
-    files::create_private_dir(directory)
-        .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
     let managed = etcd::Managed::new(&args.managed, directory, config.advertise.ip())?;
-    let from_file = || {
-        let read = args.join_file.as_deref().map(files::read_if_present);
-        Ok::<_, std::io::Error>(read.transpose()?.flatten())
-    };
-    let join = match &args.join {
-        Some(join) => Some(join.clone()),
-        None => from_file().context("--join-file cannot be read")?,
+    let join = match (&args.join, &args.join_file) {
+        (None, Some(file)) => join::from_file(file, managed.has_data())?,
+        (join, _) => join.clone(),
     };
     managed.start(join.as_deref()).await.map(Some)
 }
@@ -361,8 +360,6 @@ fn start_parts(
 /// Certificates and kubeconfig: made at the first start.
 fn prepare(args: &Args, config: &ServerConfig) -> anyhow::Result<Pki> {
     let directory = &args.data_dir;
-    files::create_private_dir(directory)
-        .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
     let mut addresses = config.bound.clone();
     addresses.push(config.advertise.ip());
     addresses.extend(config.shared_address);

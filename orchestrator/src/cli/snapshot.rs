@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use store::snapshot;
 use sys::certificates::{der_of, fingerprint};
-use sys::files;
+use sys::{files, telemetry};
 
-use super::store::{Kind, PlaceArgs, create, restored_base};
+use super::server::stores::hold;
+use super::store::{Kind, PlaceArgs, create};
 use super::workload::cluster::{ClusterArgs, Payload};
 
 /// Save the state of the cluster, list what is saved, restore it
@@ -100,6 +101,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 async fn restore(file: &std::path::Path, to: Kind, place: &PlaceArgs) -> Result<()> {
+    telemetry::init("warn")?;
     let (header, _) = snapshot::check(file)?;
     let own = files::read_if_present(&place.data_dir.join("pki").join("ca.crt"))?;
     let own = own.with_context(|| {
@@ -110,10 +112,13 @@ async fn restore(file: &std::path::Path, to: Kind, place: &PlaceArgs) -> Result<
         )
     })?;
     let own = fingerprint(&der_of(&own)?);
-    if !header.authority.is_empty() && header.authority != own {
+    if header.authority != own {
         bail!("the snapshot is of a cluster with another authority than the one in --data-dir");
     }
-    let count = create(to, place, file, restored_base(&header)).await?;
+    let base = header.restored_base(Timestamp::now().as_second());
+    let base = base.context("the snapshot's revision is beyond what is counted")?;
+    let _held = hold(&place.data_dir)?;
+    let count = create(to, place, file, base).await?;
     println!("{count} keys restored as of revision {}", header.revision);
     if to == Kind::Managed {
         println!(

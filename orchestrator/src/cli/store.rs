@@ -3,14 +3,19 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use store::snapshot::{self, Header};
-use store::{EmbeddedStore, EtcdStore, Revision, Store};
+use store::snapshot;
+use store::{EmbeddedStore, EtcdConfig, EtcdStore, Revision, Store};
+use sys::{files, telemetry};
 
-use super::server::etcd::{Managed, ManagedArgs, Running};
-use super::server::stores::StoreArgs;
+use super::server::etcd::{self, Managed, ManagedArgs, Running};
+use super::server::stores::{StoreArgs, hold};
+
+/// How long an etcd that a tool starts may take to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Move the cluster's state between the embedded store and etcd. The servers must be stopped
 ///
@@ -26,8 +31,8 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Verb {
-    /// Copy everything, with revisions that go on; what is in the place already is moved aside, and the
-    /// source stays as it is
+    /// Copy everything, with revisions that go on; what is in the place already, and a source in the data
+    /// directory, are kept under other names
     Migrate {
         /// From where: embedded, managed, or etcd (the one that --store names)
         #[arg(long, value_name = "STORE", default_value = "embedded")]
@@ -61,9 +66,9 @@ pub struct PlaceArgs {
         default_value = "/var/lib/orchestrator/server"
     )]
     pub data_dir: PathBuf,
-    /// The server's own address, for the etcd that it runs
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    advertise_address: IpAddr,
+    /// The server's own address, by which the other servers reach the etcd that it runs; managed needs it
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_address: Option<IpAddr>,
     #[command(flatten)]
     managed: ManagedArgs,
     #[command(flatten)]
@@ -75,6 +80,8 @@ pub fn run(args: Args) -> Result<()> {
     if from == to {
         bail!("--from and --to are the same store");
     }
+    telemetry::init("warn")?;
+    let _held = hold(&place.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -87,10 +94,10 @@ pub fn run(args: Args) -> Result<()> {
         source.close().await;
         let header = saved?;
         let count = create(to, &place, &file, base).await;
-        std::fs::remove_file(&file)?;
-        let revision = header.revision;
-        println!("{} keys moved at revision {revision}", count?);
-        Ok(())
+        let removed = std::fs::remove_file(&file);
+        let (count, revision) = (count?, header.revision);
+        println!("{count} keys moved at revision {revision}");
+        removed.with_context(|| format!("{} is left", file.display()))
     })
 }
 
@@ -122,7 +129,7 @@ async fn open(kind: Kind, place: &PlaceArgs) -> Result<Opened> {
         }
         Kind::Managed => {
             let managed = managed(place)?;
-            if !managed.data().exists() {
+            if !managed.has_data() {
                 bail!(
                     "there is no etcd in {}: give --data-dir",
                     managed.data().display()
@@ -172,6 +179,9 @@ pub async fn create(kind: Kind, place: &PlaceArgs, file: &Path, base: Revision) 
             let count = snapshot::restore(file, &store).await?;
             drop(store);
             put_in_place(&new, &path)?;
+            // Of the other kind nothing stays that a server would take for the cluster's.
+            set_aside(&etcd::data(&place.data_dir))?;
+            etcd::forget(&place.data_dir)?;
             Ok(count)
         }
         Kind::Managed => {
@@ -179,27 +189,35 @@ pub async fn create(kind: Kind, place: &PlaceArgs, file: &Path, base: Revision) 
             let (data, new) = (managed.data(), place.data_dir.join("etcd.new"));
             remove(&new)?;
             let etcd = managed.create_in(&new).await?;
-            let created = EtcdStore::create(&etcd.config, base).await;
-            let opened = finish(created.map_err(Into::into), etcd).await?;
-            let restored = snapshot::restore(file, &*opened.store).await;
-            opened.close().await;
-            let count = restored?;
+            let filled = fill(&etcd.config, file, base).await;
+            etcd.stop().await;
+            let count = filled?;
             put_in_place(&new, &data)?;
-            managed.note_started()?;
+            managed.note_begun_anew()?;
             // The server asks for it: a store of the other kind in its place would be taken for the cluster's.
             set_aside(&embedded(&place.data_dir))?;
             Ok(count)
         }
         Kind::Etcd => {
             let config = place.store.etcd()?.context("give --store etcd://…")?;
-            let store = EtcdStore::create(&config, base).await?;
-            Ok(snapshot::restore(file, &store).await?)
+            fill(&config, file, base).await
         }
     }
 }
 
+/// No server opens a store that was filled in part.
+async fn fill(config: &EtcdConfig, file: &Path, base: Revision) -> Result<u64> {
+    let store = EtcdStore::create(config, base).await?;
+    let count = snapshot::restore(file, &store).await?;
+    store.complete().await?;
+    Ok(count)
+}
+
 fn managed(place: &PlaceArgs) -> Result<Managed> {
-    Managed::new(&place.managed, &place.data_dir, place.advertise_address)
+    let address = place.advertise_address;
+    let address =
+        address.context("give --advertise-address: the server's own, as it is started with")?;
+    Ok(Managed::new(&place.managed, &place.data_dir, address)?.within(START_TIMEOUT))
 }
 
 fn embedded(data_dir: &Path) -> PathBuf {
@@ -208,7 +226,8 @@ fn embedded(data_dir: &Path) -> PathBuf {
 
 fn put_in_place(new: &Path, path: &Path) -> Result<()> {
     set_aside(path)?;
-    std::fs::rename(new, path).with_context(|| format!("{} cannot be put in place", new.display()))
+    let moved = std::fs::rename(new, path).and_then(|()| files::sync_directory_of(path));
+    moved.with_context(|| format!("{} cannot be put in place", new.display()))
 }
 
 /// Keeps what is there under another name.
@@ -239,7 +258,48 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Where the revisions of a store begin that is made of a snapshot.
-pub fn restored_base(header: &Header) -> Revision {
-    header.revision + snapshot::LEAP
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(data_dir: &Path) -> PlaceArgs {
+        use clap::{Args as _, FromArgMatches as _};
+        let command = PlaceArgs::augment_args(clap::Command::new("restore"));
+        let data_dir = data_dir.to_string_lossy();
+        let matches = command.try_get_matches_from(["restore", "--data-dir", &*data_dir]);
+        let matches = matches.expect("arguments");
+        PlaceArgs::from_arg_matches(&matches).expect("arguments")
+    }
+
+    #[tokio::test]
+    async fn of_an_etcd_that_ran_nothing_stays_that_is_taken_for_the_restored_cluster() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        let file = directory.join("a.snapshot");
+        let saved = snapshot::save(&store::MemoryStore::default(), &file, "", 0).await;
+        saved.expect("saved");
+        std::fs::create_dir_all(directory.join("etcd/member/wal")).expect("a directory");
+        for name in ["etcd.started", "etcd.voters"] {
+            std::fs::write(directory.join(name), "").expect("a file");
+        }
+        let place = place(directory);
+        let count = create(Kind::Embedded, &place, &file, 7).await;
+        assert_eq!(count.expect("made"), 0);
+        assert!(embedded(directory).exists());
+        for gone in ["etcd", "etcd.started", "etcd.voters"] {
+            assert!(!directory.join(gone).exists(), "{gone}");
+        }
+        let entries = std::fs::read_dir(directory).expect("a list");
+        let names = entries.map(|it| it.expect("an entry").file_name());
+        let aside = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("etcd.before-");
+        assert_eq!(names.filter(aside).count(), 1);
+    }
+
+    #[test]
+    fn an_etcd_that_other_servers_join_has_no_address_by_default() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let why = managed(&place(directory.path())).err();
+        let why = why.map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("--advertise-address"), "{why}");
+    }
 }

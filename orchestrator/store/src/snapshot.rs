@@ -14,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -29,8 +30,16 @@ const VALUE_BYTES: u32 = 64 << 20;
 /// Of one commit: below what etcd takes.
 const COMMIT_WRITES: usize = 64;
 const COMMIT_BYTES: usize = 512 << 10;
-/// A restored store begins so far above its snapshot: more than was written since.
-pub const LEAP: Revision = 1_000_000_000;
+/// A restored store begins so far above its snapshot, ...
+const LEAP: Revision = 1_000_000_000;
+/// ... and so much further for each second since: more than any store writes.
+const LEAP_PER_SECOND: Revision = 100_000;
+/// etcd counts in 63 bits. What is above its half leaves no room to count on.
+const HIGHEST_BASE: Revision = 1 << 62;
+/// The extensions of the files beside a snapshot while it is taken.
+const PARTS: [&str; 2] = ["entries", "partial"];
+/// Parts that nobody has written to for so long were left by a process that was killed.
+const LEFT_AFTER: Duration = Duration::from_secs(3600);
 
 /// What a snapshot says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +50,18 @@ pub struct Header {
     pub taken: i64,
     /// Fingerprint of the cluster's authority.
     pub authority: String,
+}
+
+impl Header {
+    /// Where the revisions of a store begin that is made of this snapshot at `now`, in seconds since 1970: above
+    /// all that its cluster has given out since, also after an earlier restore of the same snapshot. `None`: no
+    /// store counts so far.
+    pub fn restored_base(&self, now: i64) -> Option<Revision> {
+        let seconds = u64::try_from(now.saturating_sub(self.taken)).unwrap_or(0);
+        let leap = LEAP.checked_add(seconds.checked_mul(LEAP_PER_SECOND)?)?;
+        let base = self.revision.checked_add(leap)?;
+        (base <= HIGHEST_BASE).then_some(base)
+    }
 }
 
 /// Why there is no snapshot, or nothing of it.
@@ -66,10 +87,7 @@ pub async fn save(
         move |source| SnapshotError::Io { path, source }
     };
     // The revision stands before the entries and is known after them.
-    let (entries, partial) = (
-        path.with_extension("entries"),
-        path.with_extension("partial"),
-    );
+    let [entries, partial] = PARTS.map(|extension| path.with_extension(extension));
     let gone = [Remove(entries.clone()), Remove(partial.clone())];
     let (revision, count) = save_entries(store, &entries).await?;
     let header = Header {
@@ -81,6 +99,27 @@ pub async fn save(
     assemble(to, &header, (&entries, count), (&partial, path)).map_err(at(path))?;
     drop(gone);
     Ok(header)
+}
+
+/// Removes the parts of snapshots that were never finished.
+pub fn remove_leftovers(directory: &Path, now: SystemTime) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let is_part = PARTS
+            .iter()
+            .any(|part| path.extension().is_some_and(|it| it == *part));
+        if !is_part {
+            continue;
+        }
+        let written = std::fs::symlink_metadata(&path)?.modified()?;
+        if now
+            .duration_since(written)
+            .is_ok_and(|age| age > LEFT_AFTER)
+        {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a snapshot together out of its parts; it is whole when it has its name.
@@ -307,11 +346,15 @@ impl Drop for Remove {
     }
 }
 
+/// A new file: one that a killed process left is removed, and a link in its place is not followed.
 fn create(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)
 }
@@ -347,7 +390,7 @@ mod tests {
         assert_eq!(check(&file).unwrap(), (header.clone(), 200));
         // Neither of the files beside it is left.
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        let base = header.revision + LEAP;
+        let base = header.restored_base(7).unwrap();
         let path = directory.path().join("store.redb");
         let restored = EmbeddedStore::create(&path, base).unwrap();
         assert_eq!(restore(&file, &restored).await.unwrap(), 200);
@@ -368,6 +411,58 @@ mod tests {
             again.unwrap_or_default().contains("store.redb"),
             "a store was replaced"
         );
+    }
+
+    fn header(revision: Revision, taken: i64) -> Header {
+        let authority = "ca".to_owned();
+        Header {
+            revision,
+            taken,
+            authority,
+        }
+    }
+
+    #[test]
+    fn a_second_restore_of_a_snapshot_begins_above_what_the_first_one_gave_out() {
+        let header = header(200, 7);
+        let first = header.restored_base(10).unwrap();
+        assert!(first > 200 + 5000);
+        let given_out = first + 5000;
+        assert!(header.restored_base(11).unwrap() > given_out);
+        // A clock that was set back: no less than the least.
+        assert_eq!(header.restored_base(0), Some(200 + LEAP));
+    }
+
+    #[test]
+    fn no_snapshot_takes_the_revisions_beyond_what_is_counted() {
+        for (revision, taken) in [(Revision::MAX, 7), (HIGHEST_BASE, 7), (1, i64::MIN)] {
+            let base = header(revision, taken).restored_base(10);
+            assert_eq!(base, None, "{revision} {taken}");
+        }
+    }
+
+    #[test]
+    fn parts_are_removed_that_a_killed_process_has_left() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a.entries", "a.partial", "a.snapshot", "other"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        let count = || std::fs::read_dir(directory.path()).unwrap().count();
+        remove_leftovers(directory.path(), SystemTime::now()).unwrap();
+        assert_eq!(count(), 4, "one that is being taken");
+        remove_leftovers(directory.path(), SystemTime::now() + 2 * LEFT_AFTER).unwrap();
+        assert_eq!(count(), 2);
+        assert!(directory.path().join("a.snapshot").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, part] = ["target", "a.partial"].map(|name| directory.path().join(name));
+        std::fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &part).unwrap();
+        create(&part).unwrap().write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"kept");
     }
 
     #[tokio::test]

@@ -42,6 +42,8 @@ pub struct Managed {
     data_dir: PathBuf,
     address: IpAddr,
     ports: [u16; 2],
+    /// How long it is waited for; for ever if not given.
+    patience: Option<Duration>,
 }
 
 /// A member that runs, and how the server reaches etcd.
@@ -92,19 +94,38 @@ impl Managed {
             data_dir: data_dir.to_owned(),
             address,
             ports: [clients, members],
+            patience: None,
         })
+    }
+
+    /// Gives up when the member does not answer for so long.
+    pub fn within(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Where the member keeps its data.
     pub fn data(&self) -> PathBuf {
-        self.data_dir.join("etcd")
+        data(&self.data_dir)
+    }
+
+    /// Whether the member began: its log is there. The file of its state comes before it has asked the others.
+    pub fn has_data(&self) -> bool {
+        self.data().join("member").join("wal").exists()
     }
 
     /// Starts the member, after joining if it is to; returns when etcd knows it. `join` is TOKEN@ADDRESS.
     pub async fn start(&self, join: Option<&str>) -> Result<Running> {
         let pki = self.data_dir.join("pki");
         let name = member_name(self.address_of(self.ports[1]));
-        let has_data = self.data().join("member").exists();
+        let has_data = self.has_data();
+        if has_data && join.is_some() {
+            tracing::warn!(
+                "this server has joined already: --join and --join-file are not needed any more. To have it join \
+                 anew, move {} away",
+                self.data().display()
+            );
+        }
         let beginning = match join {
             _ if has_data => self.alone(name, false),
             Some(join) => {
@@ -133,8 +154,13 @@ impl Managed {
         self.run(data, self.alone(name, true)).await
     }
 
-    /// Says that the data which are there now are whole.
-    pub fn note_started(&self) -> Result<()> {
+    /// Says that the data which are there now are whole, and are of no earlier member.
+    pub fn note_begun_anew(&self) -> Result<()> {
+        forget(&self.data_dir)?;
+        self.note_started()
+    }
+
+    fn note_started(&self) -> Result<()> {
         self.note(STARTED, b"")
     }
 
@@ -161,17 +187,20 @@ impl Managed {
                  store migrate --from embedded --to managed`"
             );
         }
-        if self.data_dir.join(STARTED).exists() {
+        // A second cluster with the same authority is believed by the agents of the first one.
+        let traces = [STARTED, VOTERS, "pki/ca.crt"].map(|name| self.data_dir.join(name));
+        if let Some(trace) = traces.iter().find(|trace| trace.exists()) {
             bail!(
-                "the data of this server's etcd are gone ({}): give --join to have them from the other \
-                 servers, or restore a snapshot with `orchestrator snapshot restore`",
-                data.display()
+                "the data of this server's etcd are gone ({}, but there is {}): give --join to have them from \
+                 the other servers, or restore a snapshot with `orchestrator snapshot restore`",
+                data.display(),
+                trace.display()
             );
         }
         Ok(())
     }
 
-    /// A start that ended before etcd had a member directory leaves nothing that a join could go on with.
+    /// A start that ended before etcd had a log leaves nothing that a join could go on with.
     fn forget_half_a_start(&self) -> Result<()> {
         match std::fs::remove_dir_all(self.data()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -224,20 +253,43 @@ impl Managed {
         let voters: Vec<String> = voters.lines().map(str::to_owned).collect();
         let voters = (!voters.is_empty()).then(|| asked(voters, QUESTION_TIMEOUT));
         let voters = voters.transpose()?;
-        let mut told = tokio::time::Instant::now();
+        let begun = tokio::time::Instant::now();
+        let mut told = begun;
         loop {
             tokio::time::sleep(PAUSE).await;
             // A learner answers nothing, also not about itself.
             let why = match (own.list().await, &voters) {
-                (Ok(members), _) => return Ok(members),
+                (Ok(members), _) => {
+                    self.check_peer(&members)?;
+                    return Ok(members);
+                }
                 (Err(_), Some(voters)) => self.ask_for_a_vote(voters).await,
                 (Err(error), None) => format!("this server's etcd does not answer yet: {error}"),
             };
+            if self.patience.is_some_and(|most| begun.elapsed() > most) {
+                bail!("{why}");
+            }
             if told.elapsed() >= TELLING {
                 tracing::warn!("{why}");
                 told = tokio::time::Instant::now();
             }
         }
+    }
+
+    /// The others ask for this member where it said once that it is.
+    fn check_peer(&self, members: &[Member]) -> Result<()> {
+        let peer = self.peer();
+        if members.iter().any(|member| member.peer == peer) {
+            return Ok(());
+        }
+        let known: Vec<&str> = members.iter().map(|it| &*it.peer).collect();
+        bail!(
+            "this server's etcd is at {peer}, where its cluster has no member, but at {}: give \
+             --advertise-address and --etcd-ports as when it began; or, for another address, restore a snapshot \
+             with that one, or move {} away and join anew",
+            known.join(", "),
+            self.data().display()
+        );
     }
 
     /// Has the members that vote give this one its vote; how that went.
@@ -318,6 +370,29 @@ impl Managed {
         ];
         pairs.chain(switches).map(str::to_owned).collect()
     }
+}
+
+/// Where the member of the server with this data directory keeps its data.
+pub fn data(data_dir: &Path) -> PathBuf {
+    data_dir.join("etcd")
+}
+
+/// Whether the state of the server with this data directory is, or was, in its etcd.
+pub fn has_begun(data_dir: &Path) -> bool {
+    data_dir.join(STARTED).exists()
+}
+
+/// Removes what is remembered of a member whose data were moved away.
+pub fn forget(data_dir: &Path) -> Result<()> {
+    for name in [VOTERS, STARTED] {
+        match std::fs::remove_file(data_dir.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{name} cannot be removed"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Running {
@@ -479,12 +554,62 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let managed = managed(directory.path(), [10, 0, 0, 1]).expect("settings");
         assert!(managed.check_first().is_ok());
-        std::fs::write(directory.path().join(STARTED), "").expect("a file");
-        let why = managed.check_first().err().map(|it| it.to_string());
-        assert!(why.unwrap_or_default().contains("give --join"));
+        std::fs::create_dir(directory.path().join("pki")).expect("a directory");
+        for trace in [STARTED, VOTERS, "pki/ca.crt"] {
+            let trace = directory.path().join(trace);
+            std::fs::write(&trace, "").expect("a file");
+            let why = managed.check_first().err().map(|it| it.to_string());
+            assert!(why.unwrap_or_default().contains("give --join"), "{trace:?}");
+            std::fs::remove_file(&trace).expect("removed");
+        }
+        assert!(managed.check_first().is_ok());
         std::fs::write(directory.path().join("store.redb"), "").expect("a file");
         let why = managed.check_first().err().map(|it| it.to_string());
         assert!(why.unwrap_or_default().contains("store migrate"));
+    }
+
+    #[test]
+    fn a_member_without_a_log_has_not_begun() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let managed = managed(directory.path(), [10, 0, 0, 1]).expect("settings");
+        let member = managed.data().join("member");
+        std::fs::create_dir_all(member.join("snap")).expect("a directory");
+        assert!(!managed.has_data());
+        std::fs::create_dir(member.join("wal")).expect("a directory");
+        assert!(managed.has_data());
+    }
+
+    #[test]
+    fn a_server_goes_on_at_the_address_that_the_other_members_know() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let managed = managed(directory.path(), [10, 0, 0, 1]).expect("settings");
+        let member = |peer: &str| Member {
+            id: 1,
+            name: String::new(),
+            peer: peer.to_owned(),
+            client: None,
+            is_learner: false,
+        };
+        let known = member("https://10.0.0.1:2380");
+        let loopback = member("https://127.0.0.1:2380");
+        assert!(managed.check_peer(&[loopback.clone(), known]).is_ok());
+        let why = managed.check_peer(&[loopback]).err();
+        let why = why.map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("at https://127.0.0.1:2380"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_tool_does_not_wait_for_ever_for_an_etcd_that_is_not_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let args = ManagedArgs {
+            etcd_program: "/not/there".into(),
+            etcd_ports: vec![free_port(), free_port()],
+        };
+        let managed = Managed::new(&args, directory.path(), [127, 0, 0, 1].into());
+        let managed = managed.expect("settings").within(Duration::ZERO);
+        let why = managed.create_in(&managed.data()).await.err();
+        let why = why.map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("does not answer yet"), "{why}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::cli::duration;
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_secs(1);
 const PORT: u16 = 6443;
+/// A token leads to the authority's key, and cannot be taken back.
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Make a token that another server joins this one by (`--join`); whoever has it gets everything
 ///
@@ -32,8 +34,8 @@ pub struct TokenArgs {
         default_value = "/var/lib/orchestrator/server"
     )]
     data_dir: PathBuf,
-    /// How long it is good
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
+    /// How long it is good, at most 24h
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]
     ttl: Duration,
     /// Where the other server reaches this one; its advertised address and port 6443 if not given
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -56,10 +58,34 @@ pub fn token(args: &TokenArgs) -> Result<()> {
     })?;
     eprintln!(
         "# until {ends:.0}, on the other machine, as root: orchestrator server --etcd managed \
-         --advertise-address <its address> --join <this, in one word>"
+         --advertise-address <its address> --join-file <a file with this, mode 0600>; remove the file when \
+         `orchestrator server members` shows its vote"
     );
     println!("{token}@{address}");
     Ok(())
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration::parse(text)?;
+    match ttl > LONGEST_TTL {
+        true => Err("a token is good for 24h at most".to_owned()),
+        false => Ok(ttl),
+    }
+}
+
+/// What the file of `--join-file` says; `None`: it is not there any more, and not needed.
+pub fn from_file(file: &Path, has_joined: bool) -> Result<Option<String>> {
+    let shown = file.display();
+    let text = files::read_if_present(file);
+    let text = text.with_context(|| format!("--join-file {shown} cannot be read"))?;
+    if text.is_none() && !has_joined {
+        bail!(
+            "there is no file {shown} (--join-file), and this server has not joined yet: make one with \
+             `orchestrator server token` on another server. The first server of a cluster is started without \
+             the flag"
+        );
+    }
+    Ok(text)
 }
 
 fn advertised(pki: &Path) -> Result<String> {
@@ -181,6 +207,25 @@ mod tests {
         for wrong in ["", "a", "a@", "a@b", "a@b:1/c", "a@b c:1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_server_that_has_not_joined_does_not_start_without_its_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("join");
+        let why = from_file(&file, false).err().map(|it| it.to_string());
+        assert!(why.unwrap_or_default().contains("has not joined yet"));
+        assert_eq!(from_file(&file, true).expect("not needed"), None);
+        std::fs::write(&file, "a@b:1").expect("a file");
+        let read = from_file(&file, false).expect("read");
+        assert_eq!(read.as_deref(), Some("a@b:1"));
+    }
+
+    #[test]
+    fn a_token_is_good_for_a_day_at_most() {
+        assert_eq!(ttl("1d"), Ok(LONGEST_TTL));
+        assert!(ttl("25h").is_err());
+        assert!(ttl("x").is_err());
     }
 
     fn answer(names: &[&str]) -> (ServerJoined, String) {

@@ -1,5 +1,6 @@
 //! The flags of `orchestrator server` that say where the cluster's state is kept, and opening that.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use apiserver::encryption::upkeep::Place;
 use apiserver::encryption::{EncryptedStore, Encryption};
 use store::etcd::{EtcdTls, EtcdUser};
 use store::{EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Store, StoreError, Write};
+use sys::files;
 
 use super::etcd;
 
@@ -120,6 +122,7 @@ impl StoreArgs {
                 (Arc::new(store), is_new)
             }
             None => {
+                check_embedded(data_dir)?;
                 let (path, is_new) = (&place.store, !place.store.exists());
                 let store = EmbeddedStore::open(path)
                     .with_context(|| format!("the store {} cannot be opened", path.display()))?;
@@ -139,6 +142,30 @@ impl StoreArgs {
         }
         Ok(EncryptedStore::new(store, encryption))
     }
+}
+
+/// Takes a data directory for this process: two servers, or a server and a tool that moves its store away, would
+/// write each into its own. It is given up with the file.
+pub fn hold(data_dir: &Path) -> Result<File> {
+    let shown = data_dir.display();
+    match files::lock_directory(data_dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            bail!("{shown} is in use by a server or a tool, which must be stopped first")
+        }
+        held => held.with_context(|| format!("{shown} cannot be taken")),
+    }
+}
+
+/// The embedded store may not begin, or go on, where the state is in etcd.
+fn check_embedded(data_dir: &Path) -> Result<()> {
+    if etcd::has_begun(data_dir) {
+        bail!(
+            "{} holds a cluster in etcd: give --etcd managed, or move it with `orchestrator store migrate \
+             --from managed --to embedded`",
+            data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 async fn open_etcd(config: &EtcdConfig, is_managed: bool, authority: &str) -> Result<EtcdStore> {
@@ -203,6 +230,29 @@ mod tests {
         assert!(why(&["--store", "etcd://u:p@a"]).contains("--etcd-user"));
         assert!(why(&["--etcd-cafile", "/x"]).contains("are for --store etcd://"));
         assert!(why(&["--store", "etcd://a", "--etcd-certfile", "/x"]).contains("--etcd-keyfile"));
+    }
+
+    #[test]
+    fn a_data_directory_has_one_user_at_a_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let held = hold(directory.path()).expect("held");
+        let why = hold(directory.path()).err().map(|it| it.to_string());
+        assert!(why.unwrap_or_default().contains("must be stopped first"));
+        drop(held);
+        assert!(hold(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn the_embedded_store_does_not_begin_where_the_state_is_in_etcd() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(check_embedded(directory.path()).is_ok());
+        std::fs::write(directory.path().join("etcd.started"), "").expect("a file");
+        let why = check_embedded(directory.path())
+            .err()
+            .map(|it| it.to_string());
+        assert!(why.unwrap_or_default().contains("--etcd managed"));
+        etcd::forget(directory.path()).expect("forgotten");
+        assert!(check_embedded(directory.path()).is_ok());
     }
 
     #[test]

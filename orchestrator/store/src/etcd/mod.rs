@@ -91,18 +91,25 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A revision that nobody delivers for so long may be one of others; a write of our own follows it.
 const ALONE: Duration = Duration::from_millis(500);
 const SHARED: Duration = Duration::from_millis(2);
+/// The base of a store begins with it until everything is there.
+const INCOMPLETE: &str = "incomplete ";
 /// A watch that does not deliver that write for so long is made anew.
 const STALL: Duration = Duration::from_secs(2);
 
 impl EtcdStore {
     /// Reaches etcd, and follows it from now on. Must be called within a runtime. The error names the member that
     /// was asked last.
+    ///
+    /// # Errors
+    /// `Invalid`: a restore into it was not completed.
     pub async fn open(config: &EtcdConfig) -> Result<Self> {
-        let invalid = |why: String| StoreError::Unavailable(why.into());
-        let rpc = Arc::new(Rpc::new(config).map_err(invalid)?);
-        let keys = Keys::new(&config.prefix);
+        let (rpc, keys) = reach(config)?;
         let base = base_of(&rpc, &keys).await?;
-        rpc.count_from(i64::try_from(base).unwrap_or_default());
+        Self::start(config, Arc::new(rpc), keys, base).await
+    }
+
+    async fn start(config: &EtcdConfig, rpc: Arc<Rpc>, keys: Keys, base: Revision) -> Result<Self> {
+        rpc.count_from(base.cast_signed());
         // A revision of its own for the start: the newest revision of the store is always one of its keys'.
         let answer = mark(&rpc, &keys).await.map_err(unread)?;
         let header = answer.header.unwrap_or_default();
@@ -134,11 +141,10 @@ impl EtcdStore {
 }
 
 impl EtcdStore {
-    /// Opens an etcd that holds nothing below the prefix yet, as a store whose revisions begin behind `base`.
+    /// Opens an etcd that holds nothing below the prefix yet, as a store whose revisions begin behind `base`. No
+    /// server opens it before it is said to be complete.
     pub async fn create(config: &EtcdConfig, base: Revision) -> Result<Self> {
-        let invalid = |why: String| StoreError::Unavailable(why.into());
-        let rpc = Rpc::new(config).map_err(invalid)?;
-        let keys = Keys::new(&config.prefix);
+        let (rpc, keys) = reach(config)?;
         let (key, range_end) = keys.all();
         let first = wire::RangeRequest {
             key,
@@ -154,15 +160,32 @@ impl EtcdStore {
                 config.prefix
             )));
         }
-        let request = commit::control(keys.control(BASE), base.to_string().into(), Some(0), 0);
+        let begun = format!("{INCOMPLETE}{base}").into();
+        let request = commit::control(keys.control(BASE), begun, Some(0), 0);
         let answer = rpc.ask::<_, wire::TxnResponse>(TXN, &request, Repeat::Unsent);
         if !answer.await.map_err(failure::Failure::of_commit)?.succeeded {
             return Err(StoreError::Invalid(
                 "another store begins in this etcd".to_owned(),
             ));
         }
-        Self::open(config).await
+        Self::start(config, Arc::new(rpc), keys, base).await
     }
+
+    /// Says that everything is there of a store that was created.
+    pub async fn complete(&self) -> Result<()> {
+        let (rpc, key) = (&self.inner.rpc, self.inner.keys.control(BASE));
+        let base = rpc.base().to_string().into();
+        let request = commit::control(key, base, None, 0);
+        let answer = rpc.ask::<_, wire::TxnResponse>(TXN, &request, Repeat::Safe);
+        answer.await.map_err(failure::Failure::of_commit)?;
+        Ok(())
+    }
+}
+
+fn reach(config: &EtcdConfig) -> Result<(Rpc, Keys)> {
+    let invalid = |why: String| StoreError::Unavailable(why.into());
+    let rpc = Rpc::new(config).map_err(invalid)?;
+    Ok((rpc, Keys::new(&config.prefix)))
 }
 
 impl Drop for EtcdStore {
@@ -525,7 +548,14 @@ async fn base_of(rpc: &Rpc, keys: &Keys) -> Result<Revision> {
         key: String::from_utf8_lossy(&kv.key).into_owned(),
         why: "it is no revision".into(),
     };
-    text.parse().map_err(|_| unreadable())
+    if text.starts_with(INCOMPLETE) {
+        return Err(StoreError::Invalid(
+            "a restore into this etcd was not completed: remove what is below the prefix, and begin again".to_owned(),
+        ));
+    }
+    // Revisions of the wire have 63 bits.
+    let base = text.parse().ok().filter(|base: &i64| *base >= 0);
+    base.map(i64::unsigned_abs).ok_or_else(unreadable)
 }
 
 fn unread(failure: failure::Failure) -> StoreError {

@@ -342,6 +342,9 @@ async fn a_restored_store_counts_from_its_base_on_every_server() {
     let one = EtcdStore::create(&etcd.config(), base).await.unwrap();
     let first = one.commit(put("/a", "1")).await.unwrap();
     assert!(first > base && first < base + 100, "{first}");
+    let early = EtcdStore::open(&etcd.config()).await.err();
+    assert!(matches!(early, Some(StoreError::Invalid(_))), "{early:?}");
+    one.complete().await.unwrap();
     let other = etcd.open().await;
     let found = other.get("/a").await.unwrap().expect("there");
     assert_eq!((found.created, found.modified), (first, first));
