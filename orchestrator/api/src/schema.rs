@@ -531,16 +531,13 @@ mod tests {
         let all = distil();
         let mut alone = BTreeSet::new();
         for kind in registry::with_schema() {
-            for (name, definition) in reached(kind.codec.schema) {
+            let made = reached(kind.codec.schema);
+            // A kind that is made of another version's types is made with all.
+            if !made.contains_key(&*kind.definition) {
+                continue;
+            }
+            for (name, definition) in made {
                 assert_eq!(all.get(&name), Some(&definition), "{name}");
-                for field in definition.fields.values() {
-                    assert!(
-                        field
-                            .ty
-                            .definition()
-                            .is_none_or(|it| all.contains_key(&it.name))
-                    );
-                }
                 alone.insert(name);
             }
         }
