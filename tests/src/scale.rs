@@ -84,6 +84,7 @@ pub async fn measure(sizes: Sizes, lengths: Lengths, directory: &Path) -> Result
     let mut nodes = NodesProcess::start(sizes.nodes, &server, &directory.join("nodes"))?;
     until("all nodes are Ready", || ready_nodes(&target, sizes.nodes)).await?;
     found.push(Figure::new("nodes joined and Ready", "s", began));
+    say("all nodes are Ready");
     found.extend(with_pods(sizes, &server, &target).await?);
     found.extend(idle(sizes, &server, lengths.idle).await?);
     found.extend(load::mixed(&target, lengths.load).await?);

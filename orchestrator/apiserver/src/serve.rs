@@ -20,7 +20,7 @@ use sys::descriptors;
 use sys::front::{Front, RequestBody, Visit};
 use sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
-/// Connections at once, as far as the process may have so many files open. An agent has five or six: there is room
+/// Connections at once, as far as the process may have so many files open. An agent has two or three: there is room
 /// for those of 5,000 nodes.
 const CONNECTIONS: usize = 32 * 1024;
 /// Files that are open besides: the store, connections to agents.
