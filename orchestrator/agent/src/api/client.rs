@@ -27,9 +27,14 @@ use crate::node::join::Membership;
 use sys::Shutdown;
 use sys::certificates::{self, CertificateError};
 
-/// How long a connection to the server may be silent before it is asked whether it is there, and how long the answer
-/// may take.
+/// How long a connection to the server may be silent before the server's machine is asked whether it is there, and how
+/// long what was sent may be without its acknowledgement: the kernel's work.
 const KEEPALIVE: Duration = Duration::from_secs(3);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(9);
+/// Between two questions whether the server itself is there, which may stand still on a machine that is well, and how
+/// long its answer may take. A question costs the server as much as a heartbeat.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +149,7 @@ fn pool(servers: &[http::Uri], member: &Membership) -> Result<Pool, ClientError>
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let connector = AnyServer::new(connector, servers);
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)
@@ -158,8 +164,8 @@ fn pool(servers: &[http::Uri], member: &Membership) -> Result<Pool, ClientError>
     connections
         .timer(TokioTimer::new())
         .http2_only(true)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .http2_keep_alive_timeout(KEEPALIVE);
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT);
     Ok(connections.build(connector))
 }
 
