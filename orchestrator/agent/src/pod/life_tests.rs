@@ -2,7 +2,6 @@
 //! come. What must hold at every step is asserted at every step.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::json;
 

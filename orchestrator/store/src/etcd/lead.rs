@@ -99,7 +99,7 @@ impl Inner {
 
     /// Returns when the key was written behind a revision, or it is time to look: a member that stands still
     /// says nothing of it.
-    async fn until_changed(&self, key: &bytes::Bytes, revision: i64) {
+    pub(super) async fn until_changed(&self, key: &bytes::Bytes, revision: i64) {
         // Either way the key is read next.
         let _ = timeout(LOOK, self.changed(key, revision)).await;
     }
