@@ -183,6 +183,13 @@ impl Lives {
 
     fn list(&mut self, api: &Api) {
         self.cursor = Some(api.log.len());
+        // What the directory holds has been given to workers before anything is ended (`pods::run`).
+        for action in static_pods::plan(&self.statics) {
+            if let static_pods::Action::Run(manifest, shown) = &action {
+                self.give(manifest, shown.as_deref(), api.now);
+                self.statics.tried(&action, true);
+            }
+        }
         let all = api.list(Kind::POD).into_iter();
         let own = all.filter(|pod| pod["spec"]["nodeName"] == self.node.as_str());
         let own: Vec<Pod> = own.map(typed).collect();
@@ -241,6 +248,14 @@ impl Lives {
         self.statics.mirrors.insert(name, Mirror { hash, pod });
     }
 
+    /// Hands a manifest's pod to its worker.
+    fn give(&mut self, manifest: &Manifest, shown: Option<&Pod>, now: Timestamp) {
+        let pod = Pod::clone(&manifest.with_status(shown));
+        let life = self.lives.entry(manifest.uid().to_owned());
+        let life = life.or_insert_with(|| Life::new(pod.clone(), now));
+        (life.double.pod, life.double.gone) = (pod, false);
+    }
+
     /// Takes the first step of the plan for static pods.
     fn run_manifests(&mut self, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
         let Some(action) = static_pods::plan(&self.statics).into_iter().next() else {
@@ -249,10 +264,7 @@ impl Lives {
         let mut is_new = true;
         let has_succeeded = match &action {
             static_pods::Action::Run(manifest, shown) => {
-                let pod = Pod::clone(&manifest.with_status(shown.as_deref()));
-                let life = self.lives.entry(manifest.uid().to_owned());
-                let life = life.or_insert_with(|| Life::new(pod.clone(), api.now));
-                (life.double.pod, life.double.gone) = (pod, false);
+                self.give(manifest, shown.as_deref(), api.now);
                 true
             }
             static_pods::Action::End(manifest) => {
