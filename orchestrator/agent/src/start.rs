@@ -22,6 +22,7 @@ use crate::api::client::{self, ClientError, Multiplexed};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
+use crate::api::trust_bundles::BundleNews;
 use crate::api::watched::Watched;
 use crate::dns::{self, Directory, Site};
 use crate::network::drain::{self, Nodes};
@@ -376,6 +377,7 @@ impl Body {
             recorder,
             metrics: self.metrics.clone(),
             nodes,
+            bundle_news: BundleNews::default(),
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),
