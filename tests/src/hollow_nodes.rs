@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use agent::api::client;
 use agent::api::events;
-use agent::api::trust_bundles::BundleNews;
 use agent::api::watched::Watched;
 use agent::network::drain;
 use agent::network::wiring::{PodNetwork, WiringError};
@@ -219,7 +218,6 @@ fn parts(
         recorder: recorder.clone(),
         nodes,
         csi: Csi::new(&name, client.clone(), recorder, places, in_use),
-        bundle_news: BundleNews::default(),
         watched: Watched::new(client.clone(), Box::new(move || spare.clone())),
         client,
         metrics: Arc::default(),

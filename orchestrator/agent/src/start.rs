@@ -22,7 +22,6 @@ use crate::api::client::{self, ClientError};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
-use crate::api::trust_bundles::BundleNews;
 use crate::api::watched::Watched;
 use crate::dns::{self, Directory, Site};
 use crate::network::drain::{self, Nodes};
@@ -375,7 +374,6 @@ impl Body {
             recorder,
             metrics: self.metrics.clone(),
             nodes,
-            bundle_news: BundleNews::default(),
             watched: self.watched(&shutdown),
             measuring: Measuring::every(MEASURE_EVERY),
             running: self.running.clone(),

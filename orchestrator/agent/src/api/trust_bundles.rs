@@ -2,20 +2,13 @@
 //! is in them now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-
-use futures::StreamExt;
+use std::sync::Arc;
 
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
 
 use api::kinds::certificates::trust_bundle::merged;
 use api::selector::LabelSelector;
@@ -38,66 +31,6 @@ pub enum BundleWish {
 
 /// The file of each wish (PEM): none where no bundle fits, or why it is not known.
 pub type Bundles = BTreeMap<BundleWish, Result<Option<Arc<str>>, String>>;
-
-/// Says that some bundle has changed: one watch for all pods of the node, from the first that asks for one on. What
-/// has changed is read again by whoever has it.
-#[derive(Default)]
-pub struct BundleNews {
-    state: Arc<News>,
-    watch: OnceLock<AbortOnDropHandle<()>>,
-}
-
-#[derive(Default)]
-struct News {
-    changes: AtomicU64,
-    listeners: Mutex<Vec<Weak<Notify>>>,
-}
-
-impl BundleNews {
-    /// Wakes the listener at each change, for as long as it lives.
-    pub fn follow(&self, client: &Client, listener: &Arc<Notify>) {
-        let listeners = self.state.listeners.lock();
-        let mut listeners = listeners.unwrap_or_else(PoisonError::into_inner);
-        listeners.push(Arc::downgrade(listener));
-        let watching = || follow_all(client.clone(), self.state.clone());
-        self.watch
-            .get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watching())));
-    }
-
-    /// How many changes there were.
-    pub fn changes(&self) -> u64 {
-        self.state.changes.load(Ordering::Acquire)
-    }
-}
-
-impl News {
-    fn tell(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        let listeners = self.listeners.lock();
-        let mut listeners = listeners.unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| match listener.upgrade() {
-            Some(listener) => {
-                listener.notify_one();
-                true
-            }
-            None => false,
-        });
-    }
-}
-
-async fn follow_all(client: Client, news: Arc<News>) {
-    let api: Api<PartialObjectMeta<ClusterTrustBundle>> = Api::all(client);
-    let events = watcher(api, watcher::Config::default());
-    let mut events = events.default_backoff().boxed();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-            // After a list that is complete, something may have been missed.
-            Ok(_) => news.tell(),
-            Err(error) => tracing::debug!(%error, "the watch of trust bundles is interrupted"),
-        }
-    }
-}
 
 impl BundleWish {
     pub fn of(projection: &ClusterTrustBundleProjection) -> Self {
@@ -174,28 +107,5 @@ async fn of_signer(
             Some(next) => page = page.continue_token(&next),
             None => return Ok((!all.is_empty()).then_some(all)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_change_wakes_who_still_listens() {
-        let news = BundleNews::default();
-        let (stays, goes) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
-            std::future::pending::<Result<http::Response<kube::client::Body>, kube::Error>>()
-        });
-        let client = Client::new(service, "default");
-        for listener in [&stays, &goes] {
-            news.follow(&client, listener);
-        }
-        drop(goes);
-        news.state.tell();
-        stays.notified().await;
-        let left = news.state.listeners.lock().expect("whole").len();
-        assert_eq!((news.changes(), left), (1, 1));
     }
 }

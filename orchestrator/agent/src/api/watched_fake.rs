@@ -106,14 +106,6 @@ impl FakeApi {
         state.watches.len()
     }
 
-    /// Changes of all that plural, from now on.
-    pub fn watch_all(&self, plural: &str) -> impl futures::Stream<Item = Bytes> + Send + use<> {
-        let (sender, receiver) = mpsc::unbounded();
-        let key = (plural.to_owned(), String::new());
-        self.state().watches.push((key, sender));
-        receiver
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("whole")
     }
@@ -171,10 +163,7 @@ impl State {
     }
 
     fn tell(&self, key: &Key, kind: &str, object: &Value) {
-        let watched = |watched: &Key| {
-            watched == key || (watched.0 == key.0 && watched.1.is_empty())
-        };
-        let of_object = self.watches.iter().filter(|(it, _)| watched(it));
+        let of_object = self.watches.iter().filter(|(watched, _)| watched == key);
         for (_, sender) in of_object.filter(|_| !self.silent) {
             // It fails when the listener is gone.
             let _ = sender.unbounded_send(line(kind, object));

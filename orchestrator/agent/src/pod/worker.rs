@@ -42,7 +42,6 @@ use super::shape;
 use super::status::{self, Place};
 use crate::api::events::Recorder;
 use crate::api::sources::Claimed;
-use crate::api::trust_bundles::BundleNews;
 use crate::api::watched::{Reference, Watched};
 use crate::metrics::Metrics;
 use crate::network::drain::{self, Progress};
@@ -101,8 +100,6 @@ pub struct NodeContext<R, N> {
     pub nodes: drain::Nodes,
     /// The ConfigMaps and Secrets of all pods.
     pub watched: Watched,
-    /// The same for ClusterTrustBundles.
-    pub bundle_news: BundleNews,
     pub measuring: Measuring,
     /// What runs, for what measures and shows it.
     pub running: Arc<Running>,

@@ -1,13 +1,5 @@
 //! The API server of the worker's tests.
 
-use std::convert::Infallible;
-
-use bytes::Bytes;
-use futures::StreamExt as _;
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{Full, StreamBody};
-
 use super::*;
 
 /// Answers as the API server does when all Ready nodes have come that far, or when the caller's time is over.
@@ -66,10 +58,6 @@ fn found(objects: &FakeApi, path: &str) -> Option<Value> {
     objects.find(plural, name)
 }
 
-fn whole(answer: &Value) -> UnsyncBoxBody<Bytes, Infallible> {
-    Full::from(answer.to_string()).boxed_unsync()
-}
-
 /// A client whose server says yes to everything and has these objects.
 pub fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -79,19 +67,12 @@ pub fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
             let bytes = body.collect().await?.to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             let path = head.uri.path().to_owned();
-            let query = head.uri.query().unwrap_or_default();
-            if query.contains("watch=true") && path.ends_with("/clustertrustbundles") {
-                let lines = objects.watch_all("clustertrustbundles");
-                let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
-                let body = StreamBody::new(frames).boxed_unsync();
-                return Ok(http::Response::new(body));
-            }
             let answer = if path.starts_with(drain::nodes::PATH) {
                 all_applied(heard, &head.uri).await
             } else if head.method == http::Method::GET && path.ends_with("/services") {
                 json!({ "apiVersion": "v1", "kind": "ServiceList", "metadata": {}, "items": [] })
             } else if head.method == http::Method::GET && path.ends_with("/clustertrustbundles") {
-                bundles(&objects, query)
+                bundles(&objects, head.uri.query().unwrap_or_default())
             } else if head.method == http::Method::GET
                 && let Some(object) = found(&objects, &path)
             {
@@ -100,7 +81,11 @@ pub fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
                 let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound",
                     "message": "not found", "code": 404 });
                 let answer = http::Response::builder().status(404);
-                return Ok::<_, kube::Error>(answer.body(whole(&status)).expect("a response"));
+                return Ok::<_, kube::Error>(
+                    answer
+                        .body(Body::from(status.to_string().into_bytes()))
+                        .expect("a response"),
+                );
             } else {
                 let mut answer = body.clone();
                 if answer.get("metadata").is_none() {
@@ -114,7 +99,9 @@ pub fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
                     .push((head.method.to_string(), path, body));
                 answer
             };
-            Ok(http::Response::new(whole(&answer)))
+            Ok(http::Response::new(Body::from(
+                answer.to_string().into_bytes(),
+            )))
         }
     });
     Client::new(service, "default")

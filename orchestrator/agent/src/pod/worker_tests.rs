@@ -152,7 +152,6 @@ impl Stage {
             csi: Csi::new("n1", client.clone(), recorder, places, in_use),
             client,
             metrics: Arc::default(),
-            bundle_news: BundleNews::default(),
             watched: Watched::new(objects.client(), Box::new(move || objects.client())),
             measuring: Measuring::every(Duration::from_millis(50)),
             running: Arc::default(),

@@ -438,28 +438,6 @@ async fn trust_bundles_by_name_and_by_signer_are_files_of_the_pod() {
     assert_eq!((file(3), file(4)), (String::new(), String::new()));
 }
 
-#[tokio::test]
-async fn a_change_of_trust_bundles_reaches_a_pod_that_runs_and_one_that_waits() {
-    let api = FakeApi::default();
-    let (first, second) = (authority(), authority());
-    let own = json!({ "name": "example.com:mine:0" });
-    let all = json!({ "signerName": "example.com/mine", "labelSelector": {} });
-    let stage = Stage::with_objects(runtime(), with_bundles(&[own, all]), api.clone());
-    stage.list();
-    let watched = |_: &Stage| api.watches() > 0;
-    stage.until("watching", watched).await;
-    api.put("clustertrustbundles", "example.com:mine:0", bundle(&first, "a"));
-    let runs = |it: &Stage| it.status()["phase"] == "Running";
-    tokio::time::timeout(Duration::from_secs(2), stage.until("running", runs))
-        .await
-        .expect("at once");
-    api.put("clustertrustbundles", "example.com:mine:1", bundle(&second, "a"));
-    let both = Some(merged([first.as_str(), &second]));
-    let file = |it: &Stage| volume(it, "memory/t/1.pem");
-    stage.until("both are there", |it| file(it) == both).await;
-    assert_eq!(volume(&stage, "memory/t/0.pem"), Some(merged([first.as_str()])));
-}
-
 /// `[sig-auth] ClusterTrustBundle … should be able to mount a big number (>100) of CTBs`.
 #[tokio::test]
 async fn a_pod_has_more_than_a_hundred_trust_bundles() {

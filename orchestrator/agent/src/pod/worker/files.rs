@@ -60,7 +60,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let (watched, wake) = (&self.node.watched, &self.wake);
         let pod = &self.update.pod;
         let objects = self.objects.get_or_insert_with(|| watched.refer(pod, wake));
-        let changes = objects.changes() + self.node.bundle_news.changes();
+        let changes = objects.changes();
         if self.seen_changes != changes {
             self.seen_changes = changes;
             let failures = &mut self.memory.failures;

@@ -11,7 +11,7 @@ use crate::runtime::Runtime;
 
 /// How long the server may take for all that a pod asks for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How old what a running pod has may become without news. A kubelet looks at its pods as often.
+/// How old what a running pod has may become. A kubelet looks at its pods as often.
 pub(super) const REFRESH: Duration = Duration::from_secs(60);
 /// The same for a pod that waits for its volumes.
 pub(super) const FRESH: Duration = Duration::from_secs(2);
@@ -21,8 +21,6 @@ pub(super) const FRESH: Duration = Duration::from_secs(2);
 pub(super) struct Held {
     bundles: Bundles,
     read_at: Option<Instant>,
-    /// The news that it has heard by then; none while it does not follow them.
-    heard: Option<u64>,
     /// How often they have changed.
     pub(super) changes: u64,
 }
@@ -54,17 +52,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) async fn trust_bundles(&mut self, age: Duration) -> Bundles {
         let wishes = trust_bundles::wished(&self.update.pod);
         let held = &mut self.trust_bundles;
-        if wishes.is_empty() {
-            return Bundles::new();
-        }
-        let news = &self.node.bundle_news;
-        if held.heard.is_none() {
-            news.follow(&self.node.client, &self.wake);
-        }
-        let heard = Some(news.changes());
-        let is_old = held.read_at.is_none_or(|at| at.elapsed() >= age);
-        if is_old || held.heard != heard {
-            held.heard = heard;
+        if !wishes.is_empty() && held.read_at.is_none_or(|at| at.elapsed() >= age) {
             let deadline = Instant::now() + REQUEST_TIMEOUT;
             let mut read = Bundles::new();
             for wish in wishes {
