@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use agent::api::client::{self, Multiplexed};
+use agent::api::client;
 use agent::api::events;
 use agent::api::watched::Watched;
 use agent::network::drain;
@@ -114,8 +114,7 @@ async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result
     let membership = join::join(&applicant).await;
     let membership = membership.with_context(|| format!("{name} cannot join"))?;
     let member = watch::Sender::new(membership);
-    let own = Multiplexed(false);
-    let client = client::start(&applicant.servers, member.subscribe(), own, &shutdown)?;
+    let client = client::start(&applicant.servers, member.subscribe(), &shutdown)?;
     let (node, beat) = parts(&applicant, client, &member);
     for path in FOLLOWED {
         let (client, stop) = (node.client.clone(), shutdown.clone());

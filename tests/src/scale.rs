@@ -15,7 +15,7 @@ pub mod table;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::api_load::connection::{Ask, Target};
@@ -47,6 +47,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 const STEP_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// In which the server's CPU is counted while it comes to rest.
+const WINDOW: Duration = Duration::from_secs(5);
 /// Pods that are made while the clock runs, at full size; a cluster of fewer pods gets as small a part of them.
 const BURST: usize = 10_000;
 /// Pods of the Deployment that is updated, likewise.
@@ -84,6 +86,7 @@ pub async fn measure(sizes: Sizes, lengths: Lengths, directory: &Path) -> Result
     let mut nodes = NodesProcess::start(sizes.nodes, &server, &directory.join("nodes"))?;
     until("all nodes are Ready", || ready_nodes(&target, sizes.nodes)).await?;
     found.push(Figure::new("nodes joined and Ready", "s", began));
+    say("all nodes are Ready");
     found.extend(with_pods(sizes, &server, &target).await?);
     found.extend(idle(sizes, &server, lengths.idle).await?);
     found.extend(load::mixed(&target, lengths.load).await?);
@@ -126,8 +129,25 @@ async fn with_pods(sizes: Sizes, server: &Side, target: &Target) -> Result<Vec<F
     ])
 }
 
+/// Until what followed from all that was made is done: the server needs no less in one window than in the one before.
+async fn settle(server: &Side) -> Result<()> {
+    let mut last = f64::INFINITY;
+    let deadline = Instant::now() + STEP_TIMEOUT;
+    while Instant::now() < deadline {
+        let before = server.cpu_seconds()?;
+        tokio::time::sleep(WINDOW).await;
+        let used = server.cpu_seconds()? - before;
+        if used >= last * 0.9 {
+            return Ok(());
+        }
+        last = used;
+    }
+    bail!("the server does not come to rest")
+}
+
 /// Nothing but heartbeats.
 async fn idle(sizes: Sizes, server: &Side, length: Duration) -> Result<Vec<Figure>> {
+    settle(server).await?;
     let before = server.cpu_seconds()?;
     tokio::time::sleep(length).await;
     let used = server.cpu_seconds()? - before;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use agent::api::client::Multiplexed;
 use agent::api::serve::Served;
 use agent::api::{client, serve};
 use agent::node::facts::Capacity;
@@ -230,13 +229,11 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let first = watch::Sender::new(member.clone());
     let renewed = watch::Sender::new(member);
     let shutdown = server.shutdown.clone();
-    let asks = |of: &watch::Sender<Membership>, multiplexed: bool| {
-        let multiplexed = Multiplexed(multiplexed);
-        let client = client::start(&applicant.servers, of.subscribe(), multiplexed, &shutdown);
+    let asks = |of: &watch::Sender<Membership>| {
+        let client = client::start(&applicant.servers, of.subscribe(), &shutdown);
         client.expect("a client")
     };
-    let (client, stale) = (asks(&renewed, false), asks(&first, false));
-    let shared = asks(&renewed, true);
+    let (client, stale) = (asks(&renewed), asks(&first));
     let port = free_port();
     let served = Served::new(
         Arc::new(FakeRuntime::default()),
@@ -256,7 +253,6 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     let load = Stop(tally.clone());
     let asking = tokio::spawn(ask(client.clone(), tally.clone()));
     let following = tokio::spawn(follow(client, tally.clone()));
-    let sharing = tokio::spawn(follow(shared, tally.clone()));
     let logs = tokio::spawn(read_logs(server.api.client("test"), tally.clone()));
     let addrs = watch::Sender::new(applicant.node_ips);
     let (refused, stop) = (Arc::default(), shutdown.clone());
@@ -279,7 +275,6 @@ async fn certificates_are_renewed_under_load_on_both_sides_and_no_request_fails(
     asking.await.expect("no panic");
     logs.await.expect("no panic");
     following.abort();
-    sharing.abort();
     let failures = tally.failures.lock().expect("no panic").clone();
     assert!(failures.is_empty(), "of {done}: {failures:#?}");
     // What is not renewed ends: neither an open connection nor a new one lets it through.
@@ -301,8 +296,7 @@ struct Agent {
 impl Agent {
     fn start(applicant: Applicant, member: Membership, shutdown: &Shutdown) -> Self {
         let renewed = watch::Sender::new(member);
-        let own = Multiplexed(false);
-        let client = client::start(&applicant.servers, renewed.subscribe(), own, shutdown);
+        let client = client::start(&applicant.servers, renewed.subscribe(), shutdown);
         let (addrs, listed) = (
             watch::Sender::new(applicant.node_ips),
             watch::Sender::new(None),

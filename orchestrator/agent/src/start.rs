@@ -18,7 +18,7 @@ use super::runtime::{Runtime, RuntimeError, State};
 use super::telling::Telling;
 use super::volumes::csi::{self, Csi, InUse};
 use super::volumes::{Dns, keeper};
-use crate::api::client::{self, ClientError, Multiplexed};
+use crate::api::client::{self, ClientError};
 use crate::api::events::{self, Recorder};
 use crate::api::serve::stats::Seen;
 use crate::api::serve::{self, Served, health_checks};
@@ -204,8 +204,7 @@ pub async fn run(config: AgentConfig, signalled: Shutdown) -> Result<(), AgentEr
     make_pause_image(runtime.clone());
     let renewed = watch::Sender::new(membership.clone());
     let certificates = renewed.subscribe();
-    let own = Multiplexed(false);
-    let client = client::start(&config.servers, certificates.clone(), own, &shutdown)?;
+    let client = client::start(&config.servers, certificates.clone(), &shutdown)?;
     let node = node_facts(&config, &runtime).await?;
     let metrics = Arc::new(Metrics::default());
     let seen = seen(&config);
@@ -357,7 +356,6 @@ impl Body {
         let network = Wiring::new(links, ipam, datapath.clone(), gateways, mtu, metrics);
         self.adopt(&network, &datapath).await?;
         let addrs = follow_uplink(uplink.index, told.node_ips, datapath, &shutdown);
-
         let context = NodeContext {
             name: name.clone(),
             addrs,
@@ -530,7 +528,7 @@ impl Body {
         let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
         let own = move || {
             let certificates = certificates.clone();
-            client::start(&servers, certificates, Multiplexed(true), &shutdown)
+            client::start(&servers, certificates, &shutdown)
         };
         let connect = move || match own() {
             Ok(client) => client,

@@ -33,47 +33,50 @@ pub async fn first_objects(state: &State) -> Result<(), ApiError> {
         .objects
         .current(find("", "namespaces")?, "", "kube-system")
         .is_err();
+    // All at once: what is written at the same time is one commit of the store, with one fsync.
+    let mut objects = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-        ensure(state, find("", "namespaces")?, namespace, false).await?;
+        objects.push((find("", "namespaces")?, namespace, false));
     }
     if let Some(pki) = &state.pki {
-        ensure(state, find("", "configmaps")?, authentication(pki), true).await?;
+        objects.push((find("", "configmaps")?, authentication(pki), true));
     }
     for (name, value) in priority_class::SYSTEM {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
             "metadata": {"name": name}, "value": value,
             "description": "For pods that the cluster itself needs."});
-        ensure(
-            state,
-            find("scheduling.k8s.io", "priorityclasses")?,
-            class,
-            false,
-        )
-        .await?;
+        let classes = find("scheduling.k8s.io", "priorityclasses")?;
+        objects.push((classes, class, false));
     }
     // Only once: who deletes it wants another one, or none.
     if is_new {
         let classes = find(storage::GROUP, "storageclasses")?;
-        ensure(state, classes, local_class(), false).await?;
+        objects.push((classes, local_class(), false));
     }
-    // Its owner may have made another one of it.
-    let written = ensure(state, find("", "services")?, dns_service(state), false).await;
-    if let Err(error) = written {
-        tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
-    }
-    servers::renew(state).await?;
-    let [service, endpoints, slice] = own_service(state)?;
-    ensure(state, service.0, service.1, true).await?;
-    // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
-    if state.config.advertise.ip().is_loopback() {
-        return Ok(());
-    }
-    for (resource, object) in [endpoints, slice] {
-        ensure(state, resource, object, true).await?;
-    }
-    Ok(())
+    tokio::try_join!(ensure_all(state, objects), services(state)).map(|_| ())
+}
+
+/// The Services of the cluster itself.
+async fn services(state: &State) -> Result<(), ApiError> {
+    let dns = async {
+        // Its owner may have made another one of it.
+        let written = ensure(state, find("", "services")?, dns_service(state), false).await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
+        }
+        Ok::<(), ApiError>(())
+    };
+    let own = async {
+        servers::renew(state).await?;
+        let own = own_service(state)?.map(|(resource, object)| (resource, object, true));
+        // An address that no other machine can reach is no endpoint; Kubernetes refuses it too.
+        let is_local = state.config.advertise.ip().is_loopback();
+        let reached = if is_local { 1 } else { own.len() };
+        ensure_all(state, own.into_iter().take(reached)).await
+    };
+    tokio::try_join!(dns, own).map(|_| ())
 }
 
 /// The class of claims that name none: volumes on the disks of the nodes.
@@ -177,6 +180,16 @@ fn own_service(state: &State) -> Result<[(&Arc<Resource>, Value); 3], ApiError> 
     ])
 }
 
+/// The same of many objects at once, of which none needs another one.
+pub async fn ensure_all(
+    state: &State,
+    objects: impl IntoIterator<Item = (&Arc<Resource>, Value, bool)>,
+) -> Result<(), ApiError> {
+    let objects = objects.into_iter();
+    let written = objects.map(|(resource, object, update)| ensure(state, resource, object, update));
+    futures::future::try_join_all(written).await.map(|_| ())
+}
+
 /// Writes an object that is missing; one that is there is made to say the same if `update`.
 pub async fn ensure(
     state: &State,
@@ -184,19 +197,20 @@ pub async fn ensure(
     object: Value,
     update: bool,
 ) -> Result<(), ApiError> {
+    let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+    let found = state.objects.get(resource, namespace, name).ok();
+    if found.is_some() && !update {
+        return Ok(());
+    }
     let object = resource.canonical(object, FieldValidation::Strict)?.object;
-    let (namespace, name) = (
-        meta::namespace(&object).to_owned(),
-        meta::name(&object).to_owned(),
-    );
     let writer = Writer::server(state, resource);
-    let written = match state.objects.current(resource, &namespace, &name) {
-        Ok(current) if update => {
+    let written = match found {
+        Some(found) => {
+            let current = Current::of(&found)?;
             let wanted = merged(resource, &current.value, object);
             writer.update(&current, wanted).await
         }
-        Ok(_) => return Ok(()),
-        Err(_) => writer.create(object).await,
+        None => writer.create(object).await,
     };
     match written {
         // Another writer was there first: nothing runs beside this one at start.

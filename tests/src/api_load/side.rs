@@ -1,5 +1,5 @@
-//! The two servers: ours, and a Kubernetes API server with etcd, each with a data directory of its own on the
-//! same disk and an fsync before each answer.
+//! The servers: ours, and a Kubernetes API server with etcd, each with a data directory of its own on the same disk and
+//! an fsync before each answer; and one that answers without looking.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +18,7 @@ use serde_json::json;
 use sys::certificates::{Authority, Credentials, Identity, Usage};
 
 use super::connection::{Ask, Target};
+use super::floor;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -28,6 +29,8 @@ const ADVERTISED: &str = "192.0.2.1";
 pub enum Kind {
     Ours,
     Real,
+    /// [`floor::serve`].
+    Ready,
 }
 
 /// A server that may run.
@@ -82,8 +85,10 @@ impl Side {
     /// Starts the server and returns the milliseconds from its exec to the first good `/readyz`. The store of
     /// the Kubernetes side is there before.
     pub async fn start(&mut self) -> Result<f64> {
+        if self.kind != Kind::Ours && !self.kubeconfig().exists() {
+            self.prepare_certificates()?;
+        }
         if self.kind == Kind::Real && self.store.is_none() {
-            self.prepare_real()?;
             self.start_etcd()?;
         }
         let command = self.server_command()?;
@@ -146,8 +151,13 @@ impl Side {
     }
 
     fn server_command(&self) -> Result<Command> {
+        let mut command = Command::new(env::current_exe()?);
+        if self.kind == Kind::Ready {
+            command.args([floor::MODE, &self.address.to_string()]);
+            command.arg(&self.directory);
+            return Ok(command);
+        }
         let Some(programs) = &self.programs else {
-            let mut command = Command::new(env::current_exe()?);
             command.args(["server", "--bind", &self.address.to_string(), "--data-dir"]);
             command.arg(&self.directory).args(&self.flags);
             return Ok(command);
@@ -178,8 +188,8 @@ impl Side {
         Ok(command)
     }
 
-    /// Certificates, keys and the kubeconfig of the Kubernetes side.
-    fn prepare_real(&self) -> Result<()> {
+    /// Certificates, keys and the kubeconfig of a server that does not make them.
+    fn prepare_certificates(&self) -> Result<()> {
         let now = Timestamp::now();
         let authority = Authority::create("bench", now)?;
         let save = |name: &str, credentials: &Credentials| -> Result<()> {

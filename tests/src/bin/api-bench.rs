@@ -116,6 +116,7 @@ fn main() -> ExitCode {
             let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             return orchestrator::cli::main();
         }
+        Some(floor::MODE) => floor::serve(&arguments[1..]).map(|()| true),
         Some("exec") => side::become_program(&arguments[1..]).map(|()| true),
         _ => plan(&arguments).and_then(|plan| run(&plan)),
     };
@@ -299,7 +300,7 @@ async fn bench(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
             for (figures, found) in figures.iter_mut().zip(found) {
                 match side.kind {
                     Kind::Ours => figures.ours.push(found),
-                    Kind::Real => figures.real.push(found),
+                    _ => figures.real.push(found),
                 }
             }
         }
@@ -310,9 +311,7 @@ async fn bench(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
             .zip(&figures)
             .map(|(case, figures)| case.row(figures)),
     );
-    let floor = floor::write_us(SIZES.watchers, SIZES.watched_writes)?;
-    let name = "a bare write to each of 300 sockets, CPU";
-    rows.push(Row::alone(name, "us", floor, None));
+    rows.extend(limits(plan, &directory.join("ready")).await?);
     let loaded = memory(&sides)?;
     let mut again = [0.0; 2];
     for (side, again) in sides.iter_mut().zip(&mut again) {
@@ -330,6 +329,37 @@ async fn bench(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
             real: vec![real],
         }));
     }
+    Ok(rows)
+}
+
+/// What no server passes here.
+async fn limits(plan: &Plan, directory: &Path) -> Result<Vec<Row>> {
+    let mut side = Side::new(Kind::Ready, directory, None)?;
+    side.start().await?;
+    let target = side.target()?;
+    let mut rates = [const { Vec::new() }; 4];
+    for number in 0..plan.rounds {
+        let [creates, gets, lists, deletes] = &mut rates;
+        let created = load::creates(&target, number, plan.sizes).await?;
+        creates.push(created.per_second);
+        gets.push(load::gets(&target, number, plan.sizes).await?.per_second);
+        lists.push(median(&load::lists(&target, plan.sizes).await?).middle);
+        let deleted = load::deletes(&target, number, plan.sizes).await?;
+        deletes.push(deleted.per_second);
+    }
+    let names = [
+        ("limit: creates that are answered without looking", "/s"),
+        ("limit: gets, likewise", "/s"),
+        ("limit: the list's bytes, likewise", "ms"),
+        ("limit: deletes, likewise", "/s"),
+    ];
+    let rows = names.iter().zip(&rates);
+    let mut rows: Vec<Row> = rows
+        .map(|((name, unit), values)| Row::alone(name, unit, median(values).middle, None))
+        .collect();
+    let bare = floor::write_us(SIZES.watchers, SIZES.watched_writes)?;
+    let name = "limit: a bare write to each of 300 sockets, CPU";
+    rows.push(Row::alone(name, "us", bare, None));
     Ok(rows)
 }
 

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, ResponseFuture, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
@@ -27,10 +27,14 @@ use crate::node::join::Membership;
 use sys::Shutdown;
 use sys::certificates::{self, CertificateError};
 
-/// How long a connection to the server may be silent before it is asked whether it is there.
+/// How long a connection to the server may be silent before the server's machine is asked whether it is there, and how
+/// long what was sent may be without its acknowledgement: the kernel's work.
 const KEEPALIVE: Duration = Duration::from_secs(3);
-/// What a connection reads at once, at most, and holds on to while it is idle.
-const BUFFER_BYTES: usize = 64 * 1024;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(9);
+/// Between two questions whether the server itself is there, which may stand still on a machine that is well, and how
+/// long its answer may take. A question costs the server as much as a heartbeat.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -41,25 +45,20 @@ pub enum ClientError {
     Certificate(#[from] CertificateError),
 }
 
-/// Whether requests share one connection (HTTP/2), or each has its own while it lasts.
-#[derive(Debug, Clone, Copy)]
-pub struct Multiplexed(pub bool);
-
 /// A client of the servers, of which one is asked until it does not answer; there is at least one. Until
 /// shutdown it takes over the certificates that `renewed` brings.
 pub fn start(
     servers: &[http::Uri],
     mut renewed: watch::Receiver<Membership>,
-    multiplexed: Multiplexed,
     shutdown: &Shutdown,
 ) -> Result<Client, ClientError> {
-    let first = connections(servers, &renewed.borrow_and_update(), multiplexed)?;
+    let first = connections(servers, &renewed.borrow_and_update())?;
     let (sender, current) = watch::channel(first);
     let (own, shutdown) = (servers.to_vec(), shutdown.clone());
     tokio::spawn(async move {
         let renewing = async {
             while renewed.changed().await.is_ok() {
-                let made = connections(&own, &renewed.borrow_and_update(), multiplexed);
+                let made = connections(&own, &renewed.borrow_and_update());
                 match made {
                     Ok(made) => drop(sender.send_replace(made)),
                     Err(error) => tracing::error!(%error, "the node's new certificate is not used"),
@@ -95,6 +94,9 @@ const AGENT: HeaderValue = HeaderValue::from_static("kubelet");
 /// Sends a request by a pool of connections, which closes with the last of these.
 type Connections = Arc<dyn Fn(Request<Body>) -> ResponseFuture + Send + Sync>;
 
+/// At most one connection at a time to a server.
+type Pool = legacy::Client<HttpsConnector<AnyServer>, Body>;
+
 /// Sends each request by the newest connections.
 #[derive(Clone)]
 struct Newest {
@@ -115,12 +117,25 @@ impl Service<Request<Body>> for Newest {
     }
 }
 
+/// Two connections (HTTP/2), once they are needed: one for all watches, since events that are not read yet may fill a
+/// connection's window, and one for everything else, so that the node's lease never waits for them.
+fn connections(servers: &[http::Uri], member: &Membership) -> Result<Connections, ClientError> {
+    let (watches, others) = (pool(servers, member)?, pool(servers, member)?);
+    Ok(Arc::new(move |request| match is_watch(request.uri()) {
+        true => watches.request(request),
+        false => others.request(request),
+    }))
+}
+
+fn is_watch(uri: &http::Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query
+        .split('&')
+        .any(|pair| matches!(pair, "watch=1" | "watch=true"))
+}
+
 /// Connections that show the member's certificate.
-fn connections(
-    servers: &[http::Uri],
-    member: &Membership,
-    Multiplexed(multiplexed): Multiplexed,
-) -> Result<Connections, ClientError> {
+fn pool(servers: &[http::Uri], member: &Membership) -> Result<Pool, ClientError> {
     let mut settings = Config::new(servers.first().cloned().unwrap_or_default());
     settings.root_cert = Some(vec![certificates::der_of(&member.authority)?]);
     let credentials = &member.credentials;
@@ -134,6 +149,7 @@ fn connections(
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let connector = AnyServer::new(connector, servers);
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)
@@ -143,16 +159,27 @@ fn connections(
         // Every server's certificate has this name, and each its own address.
         _ => tls.with_server_name_resolver(service_name),
     };
-    let connector = match multiplexed {
-        true => tls.enable_http2().wrap_connector(connector),
-        false => tls.enable_http1().wrap_connector(connector),
-    };
+    let connector = tls.enable_http2().wrap_connector(connector);
     let mut connections = legacy::Client::builder(TokioExecutor::new());
     connections
         .timer(TokioTimer::new())
-        .http1_max_buf_size(BUFFER_BYTES)
-        .http2_only(multiplexed)
-        .http2_keep_alive_interval(KEEPALIVE);
-    let pool = connections.build(connector);
-    Ok(Arc::new(move |request| pool.request(request)))
+        .http2_only(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT);
+    Ok(connections.build(connector))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_watch;
+
+    #[test]
+    fn only_a_request_that_asks_for_events_is_a_watch() {
+        let watch = |uri: &'static str| is_watch(&http::Uri::from_static(uri));
+        assert!(watch("/api/v1/pods?&watch=true&timeoutSeconds=290"));
+        assert!(watch("/api/v1/nodes?watch=1"));
+        assert!(!watch("/api/v1/pods?limit=500"));
+        assert!(!watch("/api/v1/pods?labelSelector=x%3Dwatch&unwatch=1"));
+        assert!(!watch("/api/v1/namespaces/watch=1/pods"));
+    }
 }
