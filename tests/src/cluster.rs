@@ -139,11 +139,14 @@ impl Cluster {
 
     /// The `docker` client of the cluster's Engine.
     pub fn docker(&self, arguments: &[&str]) -> Result<String> {
-        output(
-            Command::new("docker")
-                .env("DOCKER_HOST", &self.docker_host)
-                .args(arguments),
-        )
+        output(&mut self.docker_command(arguments))
+    }
+
+    /// What `docker` runs.
+    pub fn docker_command(&self, arguments: &[&str]) -> Command {
+        let mut docker = Command::new("docker");
+        docker.env("DOCKER_HOST", &self.docker_host).args(arguments);
+        docker
     }
 
     /// What a node says of itself in numbers, asked with the administrator's certificate.

@@ -11,8 +11,11 @@
 //! Every process here is a child of this one and ends with it.
 
 pub mod clients;
+pub mod clock;
+pub mod cluster;
 pub mod disk;
 pub mod faults;
+pub mod members;
 pub mod process;
 pub mod site;
 pub mod watching;

@@ -27,6 +27,9 @@ const SCENARIOS: &[Scenario<Cluster>] = &[
     ("helm_waits_for_a_web_application", |cluster| {
         helm(cluster, "helm_web");
     }),
+    ("helm_keeps_a_database_and_what_it_holds", |cluster| {
+        helm(cluster, "helm_database");
+    }),
     ("helm_installs_an_operator_that_works_in_a_pod", |cluster| {
         helm(cluster, "helm_operator");
     }),

@@ -1,22 +1,27 @@
 //! The checker of histories, and the nemesis in its short form: some seconds on each store.
 //!
-//! `cargo xtask nemesis` runs this binary for as many rounds as it is told, by the variables below.
+//! `cargo xtask nemesis` runs this binary for as many rounds as it is told, by the variable below.
 
 #[path = "linear/planted.rs"]
 mod planted;
+#[path = "linear/witnessed.rs"]
+mod witnessed;
 
 use std::env;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
+use tests::nemesis::cluster::{self, Stage};
 use tests::nemesis::site::{Kind, Means, Site};
 use tests::nemesis::wires::Wires;
-use tests::nemesis::{self, Report, disk};
+use tests::nemesis::{self, Report, disk, members};
 
-/// `STORE FROM TO`: rounds, by their seeds.
+/// `STORE FROM TO`: rounds, by their seeds; the store `cluster` is a whole cluster.
 const ROUNDS: &str = "NEMESIS_ROUNDS";
+const CLUSTER: &str = "cluster";
 /// How long one lasts.
 const LENGTH: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(3);
@@ -55,6 +60,7 @@ fn main() -> ExitCode {
     // One load at a time.
     arguments.test_threads = Some(1);
     let mut trials = planted::trials();
+    trials.extend(witnessed::trials());
     trials.extend(STORES.iter().map(|(name, store)| {
         Trial::test(*name, move || {
             let report = rounds(store, Means::default(), SEED..SEED + 1, SHORT)
@@ -71,13 +77,60 @@ fn long(variable: &str) -> Result<()> {
     let [store, from, to] = words[..] else {
         anyhow::bail!("{ROUNDS}: write STORE FROM TO");
     };
+    let seeds: Range<u64> = from.parse()?..to.parse()?;
+    if store == CLUSTER {
+        return on_a_cluster(seeds);
+    }
     let means = match nix::unistd::geteuid().is_root() {
         true => means(store)?,
         false => Means::default(),
     };
-    let report = rounds(store, means, from.parse()?..to.parse()?, LENGTH)?;
+    let report = rounds(store, means, seeds, LENGTH)?;
     println!("{}", line(&report));
     Ok(())
+}
+
+/// Rounds on one cluster of its own; the first one with a violation ends them.
+fn on_a_cluster(seeds: Range<u64>) -> Result<()> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let stage = Stage::up().await?;
+        let mut sum = cluster::Report::default();
+        for seed in seeds {
+            let report = stage.round(seed).await;
+            let report = report.with_context(|| format!("round {seed} on a cluster"))?;
+            ensure!(
+                report.faults.is_empty(),
+                "round {seed} on a cluster, with {:#?}:\n{}",
+                report.kills,
+                report.faults.join("\n")
+            );
+            eprintln!(
+                "round {seed}: {} requests, {} containers, {} kills",
+                report.requests,
+                report.containers,
+                report.kills.len()
+            );
+            sum.requests += report.requests;
+            sum.containers += report.containers;
+            sum.kills.extend(report.kills);
+        }
+        // A round with one that failed does not get here.
+        println!(
+            "rounds: requests {} failed 0 containers {} kills {}",
+            sum.requests,
+            sum.containers,
+            sum.kills.len()
+        );
+        stage.down()
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    // A second one in this process finds the first one's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    Ok(runtime.worker_threads(2).enable_all().build()?)
 }
 
 /// What only root has. The embedded store's only connection is that of its clients: it is not cut.
@@ -87,10 +140,13 @@ fn means(store: &str) -> Result<Means> {
     if has_own_disk {
         disk::own_mounts()?;
     }
+    let library = members::cached("libfaketime/libfaketime.so");
     Ok(Means {
         wires,
         has_own_disk,
         has_strace: store != "memory",
+        faketime: Some(library).filter(|it| it.exists()),
+        replaces_members: true,
     })
 }
 
@@ -106,17 +162,8 @@ fn line(report: &Report) -> String {
 }
 
 /// Runs rounds on one site; the first one with a violation ends them.
-fn rounds(
-    store: &str,
-    means: Means,
-    seeds: std::ops::Range<u64>,
-    length: Duration,
-) -> Result<Report> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+fn rounds(store: &str, means: Means, seeds: Range<u64>, length: Duration) -> Result<Report> {
+    let runtime = runtime()?;
     let kind: Kind = store.parse()?;
     runtime.block_on(async {
         let mut site = Site::start(kind, means).await?;
@@ -131,6 +178,7 @@ fn rounds(
                 report.faults.join("\n")
             );
             ensure!(report.operations > 20, "too few operations to say anything");
+            eprintln!("round {seed}: {}", report.disturbances.join("; "));
             sum.operations += report.operations;
             sum.unknown += report.unknown;
             sum.events += report.events;

@@ -194,6 +194,24 @@ fn a_key_of_a_written_volume_is_found_behind_the_agents_own_link() {
 }
 
 #[test]
+fn a_key_that_is_mounted_alone_stays_as_it_was_until_its_container_starts_again() {
+    let stage = Stage::new();
+    let write = |version: &str, value: &str| {
+        fs::create_dir(stage.volume().join(version)).unwrap();
+        fs::write(stage.volume().join(version).join("key"), value).unwrap();
+        symlink(version, stage.volume().join("..new")).unwrap();
+        fs::rename(stage.volume().join("..new"), stage.volume().join("..data")).unwrap();
+    };
+    write("..1", "one");
+    let place = stage.mount("key", Origin::Written).unwrap();
+    write("..2", "two");
+    fs::remove_dir_all(stage.volume().join("..1")).unwrap();
+    assert_eq!(fs::read_to_string(&place).unwrap(), "one");
+    let place = stage.mount("key", Origin::Written).unwrap();
+    assert_eq!(fs::read_to_string(place).unwrap(), "two");
+}
+
+#[test]
 fn a_restarted_agent_finds_the_places_of_the_one_before_and_uses_them_again() {
     let stage = Stage::new();
     for _ in 0..3 {

@@ -91,8 +91,8 @@ const APPLICATIONS: &[Application] = &[
     application(
         "wordpress",
         &["wordpress:latest", "mariadb:latest"],
-        "app=wordpress",
-        Some("app=mariadb"),
+        "app=mariadb",
+        None,
     ),
     application("redis-cluster", &[PYTHON], "app=redis-cluster", None),
     application("etcd", &["etcd:latest"], "app=etcd", None),

@@ -2,6 +2,7 @@
 //! runs that go on where the last one ended. What passed on which commit is in the repository, `tests/nemesis.txt`.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,18 @@ pub struct Arguments {
     /// nothing is killed; all if not given
     #[arg(long, value_enum)]
     store: Option<Store>,
+    /// A whole cluster instead: agents, server, containers and pods are killed while users work
+    #[arg(long, conflicts_with = "store")]
+    cluster: bool,
     /// How many rounds of each store there are to be in the record
     #[arg(long, default_value_t = 200)]
     rounds: u64,
     /// No part is begun after this
     #[arg(long, default_value_t = 50)]
     minutes: u64,
+    /// A test binary that is built already, of the commit that is checked out
+    #[arg(long)]
+    program: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +54,8 @@ struct Run {
 
 /// Rounds on one site: what is lost when a run is interrupted.
 const PART: u64 = 5;
+/// The whole cluster's name in the record.
+const CLUSTER: &str = "cluster";
 /// What cuts connections, slows fsync and makes small disks.
 const NEEDS: &[packages::Need] = &[
     ("ip", "iproute2"),
@@ -54,11 +63,17 @@ const NEEDS: &[packages::Need] = &[
     ("nsenter", "util-linux"),
     ("strace", "strace"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("curl", "curl"),
 ];
+/// The variant for programs with threads.
+const FAKETIME: &str = "usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 const RECORD: &str = "tests/nemesis.txt";
 const HEAD: &str = "# Rounds of `cargo xtask nemesis`, which goes on where this ends: store, seeds from, up to and \
                     without, commit, date, then operations,\n# those without an answer, events of watches and faults, \
-                    or \"failed\". In a round that passed no acknowledged write was lost, and no read was stale.\n";
+                    or \"failed\". In a round that passed no acknowledged write was lost, and no read was stale.\n\
+                    # cluster: requests through a Service, those that failed, containers started and kills; what was \
+                    there after a round was what is\n# there without kills, and no pod and no writer of a volume ran \
+                    twice.\n";
 
 impl Store {
     fn sites(self) -> &'static [&'static str] {
@@ -72,29 +87,30 @@ impl Store {
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
+    packages::unpacked("libfaketime", FAKETIME, "libfaketime.so")?;
     packages::ensure(NEEDS)?;
-    let program = simulate::build("linear")?;
+    let program = match &arguments.program {
+        Some(program) => program.clone(),
+        None => simulate::build("linear")?,
+    };
     let path = workspace().join(RECORD);
     let mut runs = read(&std::fs::read_to_string(&path).unwrap_or_default())?;
     let date = command::run("date", ["+%F"])?.trim().to_owned();
     let commit = simulate::commit(RECORD)?;
     let end = Instant::now() + Duration::from_secs(arguments.minutes * 60);
-    let stores = [Store::Memory, Store::Redb, Store::Etcd];
-    let stores = stores
-        .iter()
-        .filter(|it| arguments.store.is_none_or(|only| only == **it));
-    for store in stores.flat_map(|it| it.sites()) {
+    for store in sites(arguments) {
         let mut from = next(&runs, store);
         while from < arguments.rounds && Instant::now() < end {
             let to = (from + PART).min(arguments.rounds);
             let output = Command::new(&program)
                 .env("NEMESIS_ROUNDS", format!("{store} {from} {to}"))
+                .current_dir(workspace())
                 .output()
                 .context("cannot start the nemesis")?;
             let said = String::from_utf8_lossy(&output.stdout);
             let numbers = numbers(&said).filter(|_| output.status.success());
             runs.push(Run {
-                store: (*store).to_owned(),
+                store: store.to_owned(),
                 from,
                 to,
                 commit: commit.clone(),
@@ -112,6 +128,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{store}: {from} of {} rounds", arguments.rounds);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn sites(arguments: &Arguments) -> Vec<&'static str> {
+    if arguments.cluster {
+        return vec![CLUSTER];
+    }
+    let stores = [Store::Memory, Store::Redb, Store::Etcd];
+    let wanted = |it: &&Store| arguments.store.is_none_or(|only| only == **it);
+    let stores = stores.iter().filter(wanted);
+    stores.flat_map(|it| it.sites()).copied().collect()
 }
 
 /// Of the line that the rounds end with.

@@ -25,6 +25,9 @@ pub struct Arguments {
     /// The first seed; where earlier runs ended, if not given
     #[arg(long)]
     from: Option<u64>,
+    /// A test binary that is built already, of the commit that is checked out
+    #[arg(long)]
+    program: Option<PathBuf>,
 }
 
 /// Seeds that were run on one commit: from the first, up to and without the second.
@@ -46,7 +49,10 @@ const HEAD: &str = "# Seeds of the simulation (tests/tests/sim.rs), each with al
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let path = workspace().join(RECORD);
     let mut runs = read(&std::fs::read_to_string(&path).unwrap_or_default())?;
-    let program = build("sim")?;
+    let program = match &arguments.program {
+        Some(program) => program.clone(),
+        None => build("sim")?,
+    };
     let (commit, date) = (
         commit(RECORD)?,
         command::run("date", ["+%F"])?.trim().to_owned(),

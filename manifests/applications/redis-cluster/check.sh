@@ -7,6 +7,14 @@ formed() { k wait --for=condition=Complete job/form --timeout=1s; }
 [ "$MOMENT" != fresh ] || eventually 120 "they have formed a cluster" formed
 
 cli() { in_pod app=redis-cluster redis-cli -c "$@"; }
+if [ "$MOMENT" = dead ]; then
+  # Until then clients are sent to a master that does not answer, and wait for it.
+  taken_over() {
+    nodes=$(cli cluster nodes)
+    [ "$(echo "$nodes" | grep -c ',fail ')" -eq 2 ] && [ "$(echo "$nodes" | grep -cE ' (myself,)?master ')" -eq 3 ] || { echo "$nodes"; return 1; }
+  }
+  eventually 90 "the dead members are known as such, and their slots taken over" taken_over
+fi
 whole() { [ "$(cli cluster info | tr -d '\r' | grep -cE '^cluster_(state:ok|slots_ok:16384)$')" -eq 2 ]; }
 eventually 90 "every slot has a master" whole
 

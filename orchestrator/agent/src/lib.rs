@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod dns;
+mod grpc;
 pub mod metrics;
 pub mod network;
 pub mod node;

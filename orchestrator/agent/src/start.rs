@@ -361,7 +361,6 @@ impl Body {
         let network = Wiring::new(links, ipam, datapath.clone(), gateways, mtu, metrics);
         self.adopt(&network, &datapath).await?;
         let addrs = follow_uplink(uplink.index, told.node_ips, datapath, &shutdown);
-
         let context = NodeContext {
             name: name.clone(),
             addrs,

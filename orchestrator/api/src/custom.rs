@@ -99,7 +99,10 @@ impl Kind {
         for version in &given {
             for field in selectable_fields(version) {
                 if !storage.fields.iter().any(|known| known.name == field.name) {
-                    storage.fields.push(field);
+                    storage.fields.push(Field {
+                        is_offered: false,
+                        ..field
+                    });
                 }
             }
         }

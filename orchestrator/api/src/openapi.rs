@@ -4,6 +4,7 @@
 //! merge, numbers that may be strings. Nothing is kept: the caller stores what it serves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Map, Value, json};
 
@@ -17,23 +18,42 @@ use super::{
 /// Schemas of the resources of a group and version, by name, for `components.schemas` of an OpenAPI v3
 /// document: references begin with `#/components/schemas/`.
 pub fn v3_schemas(resources: &[&Resource]) -> Map<String, Value> {
-    let mut all = dressed(Dialect::V3, resources);
+    let published = published();
     let roots = resources.iter().flat_map(|r| {
         let subresources = r.subresources.iter();
         let subresources = subresources.map(|s| s.object(r).definition.to_string());
-        [r.definition.to_string(), r.list_definition()]
-            .into_iter()
-            .chain(subresources)
+        [r.definition.to_string()].into_iter().chain(subresources)
     });
-    let keep = reachable(&all, roots.chain(REQUEST_TYPES.map(str::to_owned)));
-    all.retain(|name, _| keep.contains(name));
+    let others = REQUEST_TYPES.into_iter().chain([CONFIG_MAP, LIST_META]);
+    let keep = reachable(&published, roots.chain(others.map(str::to_owned)));
+    // Only these are copied.
+    let kept = keep.iter().filter_map(|name| {
+        let schema = published.get(name)?;
+        Some((name.clone(), schema.clone()))
+    });
+    let mut all = dressed(Dialect::V3, resources, kept.collect());
+    // It lent custom kinds what all kinds have.
+    if !resources.iter().any(|r| r.definition == CONFIG_MAP) {
+        all.remove(CONFIG_MAP);
+    }
     all
 }
 
 /// Schemas of all these resources, by name, for `definitions` of an OpenAPI v2 document: references begin
 /// with `#/definitions/`.
 pub fn v2_definitions(resources: &[&Resource]) -> Map<String, Value> {
-    dressed(Dialect::V2, resources)
+    dressed(Dialect::V2, resources, Map::clone(&published()))
+}
+
+/// The schemas of all types. Whoever makes several documents holds them meanwhile, so that they are made once.
+pub fn published() -> Arc<Map<String, Value>> {
+    static HELD: Mutex<Weak<Map<String, Value>>> = Mutex::new(Weak::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(schema::published());
+        *held = Arc::downgrade(&made);
+        made
+    })
 }
 
 const REQUEST_TYPES: [&str; 4] = [
@@ -43,11 +63,16 @@ const REQUEST_TYPES: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList",
 ];
 
+const CONFIG_MAP: &str = "io.k8s.api.core.v1.ConfigMap";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-fn dressed(dialect: Dialect, resources: &[&Resource]) -> Map<String, Value> {
+fn dressed(
+    dialect: Dialect,
+    resources: &[&Resource],
+    mut all: Map<String, Value>,
+) -> Map<String, Value> {
     let facts = schema::list_facts();
-    let mut all = schema::published();
     let built_in: Vec<_> = resources.iter().filter(|r| r.custom.is_none()).collect();
     all.extend(built_in.iter().map(|r| (r.list_definition(), list_of(r))));
     // Several versions may have one schema.
@@ -97,7 +122,7 @@ fn add_custom(all: &mut Map<String, Value>, of: &Resource, schema: Value, dialec
         "$ref": format!("#/$defs/{OBJECT_META}"),
     });
     references(&mut metadata, dialect);
-    let of_every_object = &all["io.k8s.api.core.v1.ConfigMap"]["properties"];
+    let of_every_object = &all[CONFIG_MAP]["properties"];
     let meta = custom::openapi::Meta {
         api_version: &of_every_object["apiVersion"],
         kind: &of_every_object["kind"],

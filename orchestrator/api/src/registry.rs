@@ -1,6 +1,9 @@
 //! Which resources there are, by the words of a path or of an object.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use crate::{kinds, resource::Resource, served::Served};
 
@@ -20,9 +23,17 @@ pub fn views() -> &'static [Arc<Served>] {
 
 /// By the words of a path.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
-    resources()
-        .iter()
-        .find(|r| r.group == group && r.version == version && r.plural == plural)
+    // Every request asks for some.
+    static BY_PLURAL: LazyLock<BTreeMap<&str, Vec<&Arc<Resource>>>> = LazyLock::new(|| {
+        let mut all: BTreeMap<&str, Vec<&Arc<Resource>>> = BTreeMap::new();
+        for resource in resources() {
+            all.entry(&resource.plural).or_default().push(resource);
+        }
+        all
+    });
+    let mut named = BY_PLURAL.get(plural)?.iter();
+    let found = named.find(|r| r.group == group && r.version == version);
+    found.copied()
 }
 
 /// By the words of an object.

@@ -3,7 +3,7 @@
 //! `kinds/<group>/<kind>.rs` makes one for each built-in kind; `registry` finds them by the words of
 //! a path. Everything else in this crate and in the API server reads this value and knows no kind.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::OnceLock};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    apply::Shapes,
     columns::{self, Column, Printer},
     custom::Custom,
     decode::{self, Decoded, FieldValidation, Format},
@@ -65,6 +66,8 @@ pub struct Resource {
     pub(crate) codec: Codec,
     /// What the definition of a custom kind contributes.
     pub custom: Option<Custom>,
+    /// What is made of its type when that is first needed.
+    pub(crate) made: Made,
 
     /// Fills in defaults; idempotent.
     pub(crate) default: fn(&mut Value),
@@ -217,6 +220,9 @@ pub(crate) struct Field {
     pub at: Name,
     /// What an object says that leaves it out.
     pub absent: Absent,
+    /// Whether clients of this version may name it. The stored version has the fields of the other versions as well,
+    /// since objects are judged in it.
+    pub is_offered: bool,
 }
 
 /// The value of a field that an object leaves out.
@@ -235,6 +241,19 @@ pub(crate) struct Codec {
     /// Decodes through the type: what tests compare the schema engine with.
     #[cfg(test)]
     pub typed: fn(&Value) -> Option<Value>,
+}
+
+/// What a kind's type has become. A copy of the kind begins anew, since it may have another type.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    definition: OnceLock<Option<&'static Definition>>,
+    shapes: OnceLock<Shapes>,
+}
+
+impl Clone for Made {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 pub(crate) const ALL_VERBS: &[&str] = &[
@@ -306,6 +325,7 @@ impl Resource {
                 typed: |_| None,
             },
             custom: None,
+            made: Made::default(),
             default: |_| {},
             create: |_| {},
             update: |_, _| {},
@@ -359,8 +379,19 @@ impl Resource {
         if let Some(custom) = &self.custom {
             return Ok(custom.definition());
         }
-        let found = schema::definition(&self.definition);
+        let found = || schema::definition(&self.definition);
+        let found = *self.made.definition.get_or_init(found);
         found.ok_or_else(|| format!("no schema of {}", self.definition))
+    }
+
+    /// How its objects are merged.
+    pub(crate) fn shapes(&self) -> &Shapes {
+        if let Some(custom) = &self.custom {
+            return custom.shapes(self);
+        }
+        let kind = || self.shape().ok().map(|definition| (self, definition));
+        let shapes = || Shapes::of(kind().into_iter());
+        self.made.shapes.get_or_init(shapes)
     }
 
     /// The columns of its table, as `meta.k8s.io/v1` describes them.
@@ -470,9 +501,14 @@ impl Resource {
         depths.max().unwrap_or_default()
     }
 
-    /// The names of those fields, in order.
+    /// The names of those fields that clients of this version may name, in order.
     pub fn selectable_field_names(&self) -> Vec<Name> {
-        self.selectable_fields(&Value::Null).into_keys().collect()
+        let of_others = |name: &Name| {
+            let mut fields = self.fields.iter();
+            fields.any(|field| field.name == *name && !field.is_offered)
+        };
+        let names = self.selectable_fields(&Value::Null).into_keys();
+        names.filter(|name| !of_others(name)).collect()
     }
 }
 
@@ -558,6 +594,7 @@ impl Field {
             name: name.into(),
             at: at.into(),
             absent: Absent::Is(""),
+            is_offered: true,
         }
     }
 

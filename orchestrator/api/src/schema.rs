@@ -3,8 +3,9 @@
 //! The definitions of built-in types are distilled from the schemas that k8s-openapi publishes,
 //! together with two facts that it leaves out: how lists merge (`data/list-types.json`) and which
 //! fields tell zero from absent (`data/pointer-fields.json`, from the Go types of Kubernetes 1.33).
-//! They are built when first asked for, then kept: a few hundred definitions without their
-//! descriptions. Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
+//! Those that a kind reaches are built when one of them is first asked for, then kept, without their
+//! descriptions: a server whose clients use some kinds does not hold all of them, and none at its start.
+//! Definitions of custom kinds are made of their OpenAPI schemas (`custom`).
 
 mod custom;
 pub(crate) mod derived;
@@ -14,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use k8s_openapi::{
@@ -24,7 +25,7 @@ use k8s_openapi::{
         generate::{Contract, SchemaSettings},
     },
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::registry;
@@ -138,8 +139,35 @@ pub struct Reference {
 
 /// A definition by its full name.
 pub fn definition(name: &str) -> Option<&'static Definition> {
-    static ALL: OnceLock<BTreeMap<Box<str>, Definition>> = OnceLock::new();
-    ALL.get_or_init(distil).get(name)
+    static KNOWN: RwLock<Known> = RwLock::new(Known {
+        definitions: BTreeMap::new(),
+        is_all: false,
+    });
+    {
+        let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.definitions.get(name).copied();
+        if found.is_some() || known.is_all {
+            return found;
+        }
+    }
+    let (made, is_all) = distil_for(name);
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    known.is_all |= is_all;
+    for (name, definition) in made {
+        // Another thread may have been first.
+        let definitions = &mut known.definitions;
+        definitions
+            .entry(name)
+            .or_insert_with(|| Box::leak(Box::new(definition)));
+    }
+    known.definitions.get(name).copied()
+}
+
+/// The definitions that were asked for until now, with what they refer to.
+struct Known {
+    definitions: BTreeMap<Box<str>, &'static Definition>,
+    /// Whether there are no others.
+    is_all: bool,
 }
 
 /// The facts about lists and maps of one type, as Kubernetes' OpenAPI carries them.
@@ -161,19 +189,31 @@ pub struct FieldFacts {
     pub patch_strategy: Option<String>,
 }
 
+const LIST_FACTS: &str = include_str!("data/list-types.json");
+const POINTER_FIELDS: &str = include_str!("data/pointer-fields.json");
+
+/// What a data file has of one type: a line of it.
+fn fact<T: DeserializeOwned + Default>(file: &str, name: &str) -> T {
+    let key = format!("\n  \"{name}\":");
+    let Some(at) = file.find(&key) else {
+        return T::default();
+    };
+    let mut rest = serde_json::Deserializer::from_str(&file[at + key.len()..]);
+    T::deserialize(&mut rest).expect("the data file is checked by a test")
+}
+
 /// The fields by type for which the Go type is a pointer, or is written without `omitempty`
 /// although the field is optional. Structs are left out: their `{}` is always written.
 fn pointer_fields() -> BTreeMap<String, BTreeSet<String>> {
-    let mut pointers = serde_json::from_str(include_str!("data/pointer-fields.json"))
-        .expect("the data file is checked by a test");
+    let mut pointers =
+        serde_json::from_str(POINTER_FIELDS).expect("the data file is checked by a test");
     derived::add_pointers(&mut pointers);
     pointers
 }
 
 /// The facts by type. Parsed anew each time: both callers keep what they make of it.
 pub fn list_facts() -> BTreeMap<String, ListFacts> {
-    let mut facts = serde_json::from_str(include_str!("data/list-types.json"))
-        .expect("the data file is checked by a test");
+    let mut facts = serde_json::from_str(LIST_FACTS).expect("the data file is checked by a test");
     derived::add_list_facts(&mut facts);
     facts
 }
@@ -188,14 +228,18 @@ pub fn published() -> Map<String, Value> {
 
 /// Those of the types of k8s-openapi.
 fn typed() -> Map<String, Value> {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.contract = Contract::Deserialize;
-    let mut generator = settings.into_generator();
+    let mut generator = generator();
     for resource in registry::with_schema() {
         (resource.codec.schema)(&mut generator);
     }
     request_types(&mut generator);
     generator.take_definitions(false)
+}
+
+fn generator() -> SchemaGenerator {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.contract = Contract::Deserialize;
+    settings.into_generator()
 }
 
 /// Types of requests and answers that belong to no kind.
@@ -206,6 +250,7 @@ fn request_types(generator: &mut SchemaGenerator) {
     generator.subschema_for::<meta::APIResourceList>();
     generator.subschema_for::<meta::APIGroupList>();
     generator.subschema_for::<meta::ListMeta>();
+    generator.subschema_for::<meta::ObjectMeta>();
 }
 
 /// The name at the end of a reference.
@@ -321,6 +366,34 @@ impl SchemaOr {
 
 fn short_name(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
+}
+
+/// Those that the kind of a definition reaches, or those of requests; all, where neither has it (its version is made of
+/// another one's types). Also whether it is all.
+fn distil_for(name: &str) -> (BTreeMap<Box<str>, Definition>, bool) {
+    let kind = registry::with_schema().find(|kind| kind.definition == name);
+    let of_kind = kind.map(|kind| kind.codec.schema);
+    for make in of_kind.into_iter().chain([request_types as fn(&mut _)]) {
+        let reached = reached(make);
+        if reached.contains_key(name) {
+            return (reached, false);
+        }
+    }
+    (distil(), true)
+}
+
+/// Those that some types of k8s-openapi reach.
+fn reached(make: fn(&mut SchemaGenerator)) -> BTreeMap<Box<str>, Definition> {
+    let mut generator = generator();
+    make(&mut generator);
+    let schemas = generator.take_definitions(false);
+    let schemas = schemas.iter().filter(|(name, _)| leaf(name).is_none());
+    let definitions = schemas.map(|(name, schema)| {
+        let (facts, pointers) = (fact(LIST_FACTS, name), fact(POINTER_FIELDS, name));
+        let definition = built_in(name, schema, &facts, &pointers);
+        (definition.name.clone(), definition)
+    });
+    definitions.collect()
 }
 
 fn distil() -> BTreeMap<Box<str>, Definition> {
@@ -452,6 +525,45 @@ fn leaf(name: &str) -> Option<Type> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_kind_reaches_is_the_same_whether_it_is_made_alone_or_with_all() {
+        let all = distil();
+        let mut alone = BTreeSet::new();
+        for kind in registry::with_schema() {
+            let made = reached(kind.codec.schema);
+            // A kind that is made of another version's types is made with all.
+            if !made.contains_key(&*kind.definition) {
+                continue;
+            }
+            for (name, definition) in made {
+                assert_eq!(all.get(&name), Some(&definition), "{name}");
+                alone.insert(name);
+            }
+        }
+        // The rest are of versions that are made of others, and of requests.
+        let (pods, is_all) = distil_for("io.k8s.api.core.v1.Pod");
+        assert!(!is_all && pods.contains_key("io.k8s.api.core.v1.PodSpec"));
+        assert!(!pods.contains_key("io.k8s.api.core.v1.ServiceSpec"));
+        for (name, is_of_all) in [
+            ("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", false),
+            ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", false),
+            ("io.k8s.api.extensions.v1beta1.Ingress", true),
+        ] {
+            let (made, is_all) = distil_for(name);
+            assert_eq!(
+                (made.contains_key(name), is_all),
+                (true, is_of_all),
+                "{name}"
+            );
+        }
+        assert!(
+            alone.len() > all.len() / 2,
+            "{} of {}",
+            alone.len(),
+            all.len()
+        );
+    }
 
     #[test]
     fn lists_know_how_they_merge() {

@@ -40,43 +40,48 @@ async fn mend(state: &State) -> Result<(), ApiError> {
         .objects
         .current(find("", "namespaces")?, "", "kube-system")
         .is_err();
+    // All at once: what is written at the same time is one commit of the store, with one fsync.
+    let mut objects = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}});
-        ensure(state, find("", "namespaces")?, namespace, false).await?;
+        objects.push((find("", "namespaces")?, namespace, false));
     }
     if let Some(pki) = &state.pki {
-        ensure(state, find("", "configmaps")?, authentication(pki), true).await?;
+        objects.push((find("", "configmaps")?, authentication(pki), true));
     }
     for (name, value) in priority_class::SYSTEM {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
             "metadata": {"name": name}, "value": value,
             "description": "For pods that the cluster itself needs."});
-        ensure(
-            state,
-            find("scheduling.k8s.io", "priorityclasses")?,
-            class,
-            false,
-        )
-        .await?;
+        let classes = find("scheduling.k8s.io", "priorityclasses")?;
+        objects.push((classes, class, false));
     }
     // Only once: who deletes it wants another one, or none.
     if is_new {
         let classes = find(storage::GROUP, "storageclasses")?;
-        ensure(state, classes, local_class(), false).await?;
+        objects.push((classes, local_class(), false));
     }
-    // Its owner may have made another one of it.
-    let written = ensure(state, find("", "services")?, dns_service(state), false).await;
-    if let Err(error) = written {
-        tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
-    }
+    tokio::try_join!(ensure_all(state, objects), services(state)).map(|_| ())
+}
+
+/// The Services of the cluster itself.
+async fn services(state: &State) -> Result<(), ApiError> {
     let services = find("", "services")?;
-    ensure(state, services, own_service(state), true).await?;
-    if let Some(address) = state.config.shared_address {
+    let dns = async {
+        // Its owner may have made another one of it.
+        let written = ensure(state, services, dns_service(state), false).await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "pods have no DNS: there is no Service kube-system/kube-dns");
+        }
+        Ok::<(), ApiError>(())
+    };
+    let own = ensure(state, services, own_service(state), true);
+    let shared = state.config.shared_address.map(|address| {
         // Its owner may have given it other ports, or a class of load balancers.
-        ensure(state, services, shared_service(state, address), false).await?;
-    }
-    lead_to_servers(state).await
+        (services, shared_service(state, address), false)
+    });
+    tokio::try_join!(dns, own, ensure_all(state, shared), lead_to_servers(state)).map(|_| ())
 }
 
 /// Has the servers' Services lead to those of them that are alive.
@@ -87,13 +92,11 @@ pub async fn lead_to_servers(state: &State) -> Result<(), ApiError> {
     }
     let servers = servers::alive(state)?;
     let slices = find("discovery.k8s.io", "endpointslices")?;
-    let endpoints = own_endpoints(state, &servers);
-    ensure(state, find("", "endpoints")?, endpoints, true).await?;
-    ensure(state, slices, slice(state, OWN_SERVICE, &servers), true).await?;
-    if state.config.shared_address.is_some() {
-        ensure(state, slices, slice(state, SHARED_SERVICE, &servers), true).await?;
-    }
-    Ok(())
+    let endpoints = (find("", "endpoints")?, own_endpoints(state, &servers), true);
+    let own = (slices, slice(state, OWN_SERVICE, &servers), true);
+    let shared = state.config.shared_address;
+    let shared = shared.map(|_| (slices, slice(state, SHARED_SERVICE, &servers), true));
+    ensure_all(state, [endpoints, own].into_iter().chain(shared)).await
 }
 
 /// The class of claims that name none: volumes on the disks of the nodes.
@@ -219,6 +222,16 @@ fn https_port(state: &State) -> Value {
     json!({"name": "https", "port": state.config.advertise.port(), "protocol": "TCP"})
 }
 
+/// The same of many objects at once, of which none needs another one.
+pub async fn ensure_all(
+    state: &State,
+    objects: impl IntoIterator<Item = (&Arc<Resource>, Value, bool)>,
+) -> Result<(), ApiError> {
+    let objects = objects.into_iter();
+    let written = objects.map(|(resource, object, update)| ensure(state, resource, object, update));
+    futures::future::try_join_all(written).await.map(|_| ())
+}
+
 /// Writes an object that is missing; one that is there is made to say the same if `update`.
 pub async fn ensure(
     state: &State,
@@ -226,19 +239,20 @@ pub async fn ensure(
     object: Value,
     update: bool,
 ) -> Result<(), ApiError> {
+    let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+    let found = state.objects.get(resource, namespace, name).ok();
+    if found.is_some() && !update {
+        return Ok(());
+    }
     let object = resource.canonical(object, FieldValidation::Strict)?.object;
-    let (namespace, name) = (
-        meta::namespace(&object).to_owned(),
-        meta::name(&object).to_owned(),
-    );
     let writer = Writer::server(state, resource);
-    let written = match state.objects.current(resource, &namespace, &name) {
-        Ok(current) if update => {
+    let written = match found {
+        Some(found) => {
+            let current = Current::of(&found)?;
             let wanted = merged(resource, &current.value, object);
             writer.update(&current, wanted).await
         }
-        Ok(_) => return Ok(()),
-        Err(_) => writer.create(object).await,
+        None => writer.create(object).await,
     };
     match written {
         // Another writer was there first: nothing runs beside this one at start.

@@ -1,20 +1,21 @@
 //! From a request to its handler: limits, authentication, authorisation, panics.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Response, header};
-use axum::middleware::{self, Next};
 use axum::routing::{get, post};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::ServiceExt as _;
 
 use super::audit::{self, Level, Trail};
 use super::authn::impersonation;
@@ -39,123 +40,175 @@ use sys::front::Known;
 /// How long a request may take that is no watch and no log.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Everything that the server answers.
-pub fn router(state: Arc<State>) -> Router {
-    Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/healthz", get(health::livez))
-        .route("/version", get(health::version))
-        .route(metrics::PATH, get(metrics::serve))
-        .route("/openapi/v2", get(openapi::v2))
-        .route("/openapi/v3", get(openapi::v3_index))
-        .route("/openapi/v3/{*path}", get(openapi::v3))
-        .route(
-            discovery_of_keys::CONFIGURATION,
-            get(discovery_of_keys::configuration),
-        )
-        .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
-        .route(join::PATH, post(join::join))
-        .route(server_join::PATH, post(server_join::join))
-        .route(snapshots::PATH, get(snapshots::get).post(snapshots::post))
-        .route(applied::PATH, get(applied::all).post(applied::report))
-        .route(samples::PATH, get(samples::pass).post(samples::take))
-        .fallback(resources)
-        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(state)
+/// Everything that the server answers. Clones are the same.
+#[derive(Clone)]
+pub struct Dispatcher {
+    state: Arc<State>,
+    /// What is no object: health, schemas, joining.
+    others: Router,
 }
 
-/// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
-async fn authenticate(
-    Extract(state): Extract<Arc<State>>,
-    mut request: Request,
-    next: Next,
-) -> Response<Body> {
-    let mut span = Span::begin();
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    // A join endpoint has a credential of its own kind, and takes a node's certificate too.
-    let user = match joins(request.uri().path()) {
-        true => {
-            let known = request.extensions().get::<User>();
-            Ok(known.cloned().unwrap_or_else(User::anonymous))
+impl Dispatcher {
+    pub fn new(state: Arc<State>) -> Self {
+        let others = Router::new()
+            .route("/livez", get(health::livez))
+            .route("/readyz", get(health::readyz))
+            .route("/healthz", get(health::livez))
+            .route("/version", get(health::version))
+            .route(metrics::PATH, get(metrics::serve))
+            .route("/openapi/v2", get(openapi::v2))
+            .route("/openapi/v3", get(openapi::v3_index))
+            .route("/openapi/v3/{*path}", get(openapi::v3))
+            .route(
+                discovery_of_keys::CONFIGURATION,
+                get(discovery_of_keys::configuration),
+            )
+            .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
+            .route(join::PATH, post(join::join))
+            .route(server_join::PATH, post(server_join::join))
+            .route(snapshots::PATH, get(snapshots::get).post(snapshots::post))
+            .route(applied::PATH, get(applied::all).post(applied::report))
+            .route(samples::PATH, get(samples::pass).post(samples::take))
+            .fallback(|Extract(state): Extract<Arc<State>>, request: Request| {
+                resources(state, request)
+            })
+            .with_state(state.clone());
+        Self { state, others }
+    }
+
+    /// The same as a router, for clients in this process.
+    pub fn into_router(self) -> Router {
+        Router::new().fallback(move |request: Request| self.clone().answer(request))
+    }
+
+    /// Answers a request, whatever becomes of it.
+    pub async fn answer(self, request: Request) -> Response<Body> {
+        let is_head = *request.method() == Method::HEAD;
+        let answer = AssertUnwindSafe(self.authenticate(request)).catch_unwind();
+        let answer = answer.await.unwrap_or_else(panicked);
+        match is_head {
+            true => without_body(answer),
+            false => answer,
         }
-        false => authenticated(&state, &mut request).await,
-    };
-    state.metrics.requests().authenticated(user.as_ref().ok());
-    let head = (request.method(), request.uri(), request.headers());
-    let peer = request.extensions().get::<Peer>().copied();
-    let trail = match audit::follow(&state, user.as_ref(), head, peer).await {
-        Ok(trail) => trail,
-        Err(error) => return reply::error(&error),
-    };
-    let mut answer = match user {
-        Ok(user) => enter(&state, user, &trail, request, next, &mut span).await,
-        Err(error) => reply::error(&error),
-    };
-    let row = answer.extensions_mut().remove::<Arc<Row>>();
-    let row = row.unwrap_or_else(|| state.row_of(&method, &uri));
-    row.answered(answer.status().as_u16(), &span);
-    trail.answered(answer)
+    }
+
+    /// Serves a caller that may ask for this path. Objects are what is asked for most, and need no router, which
+    /// copies and boxes what serves a route.
+    async fn route(&self, request: Request) -> Response<Body> {
+        let path = request.uri().path();
+        if path.starts_with("/api/") || path.starts_with("/apis/") {
+            return resources(self.state.clone(), request).await;
+        }
+        match self.others.clone().oneshot(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Finds out who asks, whether they may ask for this path at all, and whether it is their turn.
+    async fn authenticate(&self, mut request: Request) -> Response<Body> {
+        let state = &self.state;
+        let mut span = Span::begin();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        // A join endpoint has a credential of its own kind, and takes a node's certificate too.
+        let user = match joins(request.uri().path()) {
+            true => {
+                let known = request.extensions().get::<User>();
+                Ok(known.cloned().unwrap_or_else(User::anonymous))
+            }
+            false => authenticated(state, &mut request).await,
+        };
+        state.metrics.requests().authenticated(user.as_ref().ok());
+        let head = (request.method(), request.uri(), request.headers());
+        let peer = request.extensions().get::<Peer>().copied();
+        let trail = match audit::follow(state, user.as_ref(), head, peer).await {
+            Ok(trail) => trail,
+            Err(error) => return reply::error(&error),
+        };
+        let mut answer = match user {
+            Ok(user) => self.enter(user, &trail, request, &mut span).await,
+            Err(error) => reply::error(&error),
+        };
+        let row = answer.extensions_mut().remove::<Arc<Row>>();
+        let row = row.unwrap_or_else(|| state.row_of(&method, &uri));
+        row.answered(answer.status().as_u16(), &span);
+        trail.answered(answer)
+    }
+
+    /// Serves a caller who may ask for this path at all, when it is their turn.
+    async fn enter(
+        &self,
+        user: User,
+        trail: &Trail,
+        mut request: Request,
+        span: &mut Span,
+    ) -> Response<Body> {
+        let state = &self.state;
+        let is_joining = joins(request.uri().path());
+        let Caller { user, real } = match caller(state, user, trail, &mut request) {
+            Ok(caller) => caller,
+            Err(error) => return reply::error(&error),
+        };
+        let by = real.as_ref().map(|real| &*real.name);
+        // A query may hold a command's arguments, or what somebody takes for a token's place.
+        let path = request.uri().path();
+        tracing::debug!(user = %user.name, by, method = %request.method(), path);
+        if let Some(known) = request.extensions().get::<Known>()
+            && !user.is_anonymous()
+        {
+            known.note();
+        }
+        let peer = request.extensions().get::<Peer>().copied();
+        let lasts = request::lasts(request.uri());
+        // What one client may have does not grow with the names that it takes.
+        let holder = real.as_ref().unwrap_or(&user);
+        let ticket = match state.shares.enter(holder, peer, lasts).await {
+            Ok(ticket) => ticket,
+            Err(error) => return reply::error(&error),
+        };
+        let asked = (request.method(), request.uri());
+        let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
+        let seat = match entered.await {
+            Ok(seat) => seat,
+            Err(error) => return reply::error(&error),
+        };
+        span.seated();
+        let requests = state.metrics.requests();
+        let working = (!lasts).then(|| requests.work(request.method()));
+        let lasting = lasts.then(|| state.row_of(request.method(), request.uri()).lasts());
+        let ticket = ticket.with(lasting);
+        if !is_joining {
+            // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
+            request.headers_mut().remove(header::AUTHORIZATION);
+        }
+        request.extensions_mut().insert(user);
+        if trail.is_at(Level::Metadata) {
+            request.extensions_mut().insert(trail.clone());
+        }
+        request.extensions_mut().insert(ticket.clone());
+        let mut answer = self.route(request).await;
+        drop(working);
+        for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
+            answer.headers_mut().insert(name, value);
+        }
+        ticket.until_sent(answer)
+    }
 }
 
-/// Serves a caller who may ask for this path at all, when it is their turn.
-async fn enter(
-    state: &Arc<State>,
-    user: User,
-    trail: &Trail,
-    mut request: Request,
-    next: Next,
-    span: &mut Span,
-) -> Response<Body> {
-    let is_joining = joins(request.uri().path());
-    let Caller { user, real } = match caller(state, user, trail, &mut request) {
-        Ok(caller) => caller,
-        Err(error) => return reply::error(&error),
-    };
-    let by = real.as_ref().map(|real| &*real.name);
-    // A query may hold a command's arguments, or what somebody takes for a token's place.
-    let path = request.uri().path();
-    tracing::debug!(user = %user.name, by, method = %request.method(), path);
-    if let Some(known) = request.extensions().get::<Known>()
-        && !user.is_anonymous()
-    {
-        known.note();
+/// The answer to a request for the head alone.
+fn without_body(answer: Response<Body>) -> Response<Body> {
+    let length = answer.body().size_hint().exact();
+    if length == Some(0) {
+        return answer;
     }
-    let peer = request.extensions().get::<Peer>().copied();
-    let lasts = request::lasts(request.uri());
-    // What one client may have does not grow with the names that it takes.
-    let holder = real.as_ref().unwrap_or(&user);
-    let ticket = match state.shares.enter(holder, peer, lasts).await {
-        Ok(ticket) => ticket,
-        Err(error) => return reply::error(&error),
-    };
-    let asked = (request.method(), request.uri());
-    let entered = state.flows.enter(&state.objects.cache, &user, asked, lasts);
-    let seat = match entered.await {
-        Ok(seat) => seat,
-        Err(error) => return reply::error(&error),
-    };
-    span.seated();
-    let requests = state.metrics.requests();
-    let working = (!lasts).then(|| requests.work(request.method()));
-    let lasting = lasts.then(|| state.row_of(request.method(), request.uri()).lasts());
-    let ticket = ticket.with(lasting);
-    if !is_joining {
-        // Nobody behind here has a use for it, and what is passed on or logged cannot hold it.
-        request.headers_mut().remove(header::AUTHORIZATION);
+    let mut answer = answer.map(|_| Body::empty());
+    if let Some(length) = length {
+        answer
+            .headers_mut()
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length.into());
     }
-    request.extensions_mut().insert(user);
-    if trail.is_at(Level::Metadata) {
-        request.extensions_mut().insert(trail.clone());
-    }
-    request.extensions_mut().insert(ticket.clone());
-    let mut answer = next.run(request).await;
-    drop(working);
-    for (name, value) in seat.into_iter().flat_map(|seat| seat.headers) {
-        answer.headers_mut().insert(name, value);
-    }
-    ticket.until_sent(answer)
+    answer
 }
 
 /// Whether a path is one that a machine joins by: it is asked with a credential of its own kind.
@@ -219,7 +272,7 @@ async fn authenticated(state: &State, request: &mut Request) -> Result<User, Api
 }
 
 /// `/api` and `/apis`: discovery and objects.
-async fn resources(Extract(state): Extract<Arc<State>>, request: Request) -> Response<Body> {
+async fn resources(state: Arc<State>, request: Request) -> Response<Body> {
     let headers = request.headers();
     let (compress, protobuf) = (gzip::is_accepted(headers), prefers_protobuf(headers));
     let is_read = request.method() == Method::GET && !request::lasts(request.uri());
@@ -332,7 +385,10 @@ fn wants_newest(verb: Verb, query: &Query) -> bool {
 
 /// Lets a request for objects pass; the decision is noted.
 fn may(state: &State, user: &User, wish: authz::Wish<'_>, trail: &Trail) -> Result<(), ApiError> {
-    let allowed = authz::objects(state, user, wish);
+    let mut allowed = authz::objects(state, user, wish);
+    if let (Ok(_), Some(also)) = (&allowed, wish.also()) {
+        allowed = authz::objects(state, user, also);
+    }
     state.metrics.requests().authorized(allowed.is_ok());
     trail.decided(&allowed);
     allowed.map(drop)

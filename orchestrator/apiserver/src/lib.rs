@@ -276,9 +276,11 @@ impl ApiServer {
         if let Some((log, outlets)) = audited {
             outlets.start(&state, &log);
         }
-        bootstrap::first_objects(&state).await?;
-        flow::first_objects(&state).await?;
-        rbac::first_objects(&state).await?;
+        tokio::try_join!(
+            bootstrap::first_objects(&state),
+            flow::first_objects(&state),
+            rbac::first_objects(&state),
+        )?;
         custom::start(&state).await?;
         bootstrap::start_expiry(&state);
         bootstrap::start_upkeep(&state);
@@ -296,7 +298,7 @@ impl ApiServer {
 
     /// The server as a service. A request without a [`User`] in its extensions is anonymous.
     pub fn router(&self) -> Router {
-        dispatch::router(self.state.clone())
+        dispatch::Dispatcher::new(self.state.clone()).into_router()
     }
 
     /// An administrator's client of this server in the same process: for tools and tests.

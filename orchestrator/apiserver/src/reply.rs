@@ -1,5 +1,6 @@
 //! Answers: objects, lists, statuses, errors, in the form that was negotiated.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,8 +17,11 @@ use super::tables;
 use super::wire::{self, ListMeta};
 use api::{ApiError, Format, Resource, encode};
 
-/// Lists above this size go out in pieces of it.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Lists above this size go out in pieces of it: what TLS takes at a time (64 KiB), with the head and the end of a
+/// piece of HTTP/1.1. A byte more would be a record and a write to the socket of its own.
+const CHUNK_BYTES: usize = 64 * 1024 - 16;
+/// What room is made for an item of a short list at first.
+const ITEM_BYTES: usize = 2048;
 /// What the client should hear besides the answer, in the order in which it was noticed, each once.
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -84,17 +88,17 @@ pub fn list<T: Send + 'static>(
     resource: &Arc<Resource>,
     page: &ListMeta,
     items: Vec<T>,
-    show: impl Fn(&T) -> Bytes + Send + 'static,
+    show: impl for<'a> Fn(&'a T) -> Cow<'a, [u8]> + Send + 'static,
 ) -> Result<Response<Body>, ApiError> {
     let head = head(wanted.shape, resource, page);
-    let shape = shape_items(wanted.shape, resource);
     // Stored bytes are JSON: an object that is not has been damaged; it is left out.
-    let item = move |item: &T| shape(show(item));
+    let shape = shape_items(wanted.shape, resource);
     if wanted.format == Format::Json && !wanted.pretty {
-        let body = joined(head, items, item);
+        let body = joined(head, items, show, shape);
         return Ok(response(wanted.content_type(), StatusCode::OK, body));
     }
-    let values = items.iter().filter_map(item).map(|text| parse(&text));
+    let shown = items.iter().filter_map(|item| shape(show(item)));
+    let values = shown.map(|text| serde_json::from_slice(&text).map_err(internal));
     let values = values.collect::<Result<Vec<Value>, ApiError>>()?;
     if wanted.format == Format::Protobuf {
         let list = match wanted.shape {
@@ -110,18 +114,27 @@ pub fn list<T: Send + 'static>(
     value_as(wanted, resource, StatusCode::OK, &list)
 }
 
+/// Objects that are bytes already.
+pub fn whole(bytes: &Bytes) -> Cow<'_, [u8]> {
+    Cow::Borrowed(bytes)
+}
+
 /// How the bytes of an object become those of an item of a list.
-type ShapeItem = Box<dyn Fn(Bytes) -> Option<Bytes> + Send>;
+type ShapeItem = Box<dyn for<'a> Fn(Cow<'a, [u8]>) -> Option<Cow<'a, [u8]>> + Send>;
 
 fn shape_items(shape: Shape, resource: &Arc<Resource>) -> ShapeItem {
     match shape {
-        Shape::Object => Box::new(Some),
-        Shape::Metadata(version) => {
-            Box::new(move |object| Some(tables::partial_metadata_text(version, &object)))
-        }
+        Shape::Object => Box::new(|object| Some(object)),
+        Shape::Metadata(version) => Box::new(move |object| {
+            let text = tables::partial_metadata_text(version, &object);
+            Some(Cow::Owned(text.into()))
+        }),
         Shape::Table(version, include) => {
             let (resource, now) = (resource.clone(), Timestamp::now());
-            Box::new(move |object| tables::row_text(version, &resource, &object, include, now))
+            Box::new(move |object| {
+                let text = tables::row_text(version, &resource, &object, include, now)?;
+                Some(Cow::Owned(text.into()))
+            })
         }
     }
 }
@@ -312,12 +325,15 @@ fn plain(wanted: &Wanted, code: StatusCode, bytes: Bytes) -> Response<Body> {
 fn joined<T: Send + 'static>(
     head: Bytes,
     items: Vec<T>,
-    show: impl Fn(&T) -> Option<Bytes> + Send + 'static,
+    show: impl for<'a> Fn(&'a T) -> Cow<'a, [u8]> + Send + 'static,
+    shape: ShapeItem,
 ) -> Body {
     let mut pieces = Pieces {
         head: Some(head),
         items: items.into_iter(),
+        ahead: None,
         show,
+        shape,
         is_first: true,
     };
     match (pieces.next(), pieces.is_over()) {
@@ -337,14 +353,17 @@ struct Pieces<T, F> {
     /// None, once it has gone out.
     head: Option<Bytes>,
     items: std::vec::IntoIter<T>,
+    /// An item that the piece before had no room for.
+    ahead: Option<T>,
     show: F,
+    shape: ShapeItem,
     is_first: bool,
 }
 
-impl<T, F: Fn(&T) -> Option<Bytes>> Pieces<T, F> {
+impl<T, F: for<'a> Fn(&'a T) -> Cow<'a, [u8]>> Pieces<T, F> {
     /// The end has been written.
     fn is_over(&self) -> bool {
-        self.head.is_none() && self.items.as_slice().is_empty()
+        self.head.is_none() && self.ahead.is_none() && self.items.as_slice().is_empty()
     }
 
     /// The next piece; the one with the last item has the end.
@@ -352,18 +371,24 @@ impl<T, F: Fn(&T) -> Option<Bytes>> Pieces<T, F> {
         if self.is_over() {
             return None;
         }
-        let mut out = BytesMut::with_capacity(CHUNK_BYTES / 4);
+        let left = 1 + self.items.as_slice().len();
+        let mut out = BytesMut::with_capacity(CHUNK_BYTES.min(ITEM_BYTES * left));
         out.put_slice(&self.head.take().unwrap_or_default());
-        while out.len() <= CHUNK_BYTES
-            && let Some(item) = self.items.next()
-        {
-            let Some(bytes) = (self.show)(&item) else {
+        while let Some(item) = self.ahead.take().or_else(|| self.items.next()) {
+            let shown = (self.shape)((self.show)(&item));
+            let Some(bytes) = shown.as_deref() else {
                 continue;
             };
+            let length = out.len() + ",".len() + bytes.len() + wire::LIST_TAIL.len();
+            if length > CHUNK_BYTES && !out.is_empty() {
+                drop(shown);
+                self.ahead = Some(item);
+                break;
+            }
             if !std::mem::replace(&mut self.is_first, false) {
                 out.put_u8(b',');
             }
-            out.put_slice(&bytes);
+            out.put_slice(bytes);
         }
         if self.is_over() {
             out.put_slice(wire::LIST_TAIL);
@@ -389,9 +414,32 @@ mod tests {
         for count in [0, 1, 2, 64, 65, 66, 500] {
             let head = wire::list_head("PodList", "v1", &ListMeta::default());
             let items = vec![item.clone(); count];
-            let value = collect(joined(head, items, |item| Some(item.clone()))).await;
+            let value = collect(joined(head, items, whole, Box::new(|item| Some(item)))).await;
             assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
         }
+    }
+
+    #[tokio::test]
+    async fn pieces_are_full_and_no_longer_than_tls_takes_at_a_time() {
+        let item = Bytes::from(json!({"data": "x".repeat(1000)}).to_string());
+        let head = wire::list_head("PodList", "v1", &ListMeta::default());
+        let large = Bytes::from(json!({"data": "x".repeat(CHUNK_BYTES)}).to_string());
+        let mut items = vec![item; 500];
+        items.push(large.clone());
+        let body = joined(head, items, whole, Box::new(|item| Some(item)));
+        let sizes = body
+            .into_data_stream()
+            .map(|piece| piece.map_or(0, |piece| piece.len()));
+        let mut sizes: Vec<usize> = sizes.collect().await;
+        // What is longer by itself has a piece of its own, behind a comma and before the end.
+        assert_eq!(sizes.pop(), Some(large.len() + 1 + wire::LIST_TAIL.len()));
+        sizes.pop();
+        assert_eq!(sizes.len(), 500 * 1011 / CHUNK_BYTES);
+        assert!(
+            sizes
+                .iter()
+                .all(|size| (CHUNK_BYTES - 1100..=CHUNK_BYTES).contains(size))
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Kubernetes' paths are regular enough that one parser beats a table of routes: authorisation,
 //! dispatch and errors all work on what it finds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::{Method, Uri};
@@ -110,12 +111,12 @@ impl Verb {
 impl Route {
     /// Parses a path below `/api` or `/apis`.
     pub fn parse(served: &Snapshot, path: &str) -> Result<Self, ApiError> {
-        let segments: Vec<String> = path
+        let segments: Vec<Cow<'_, str>> = path
             .split('/')
             .filter(|s| !s.is_empty())
             .map(percent_decode)
             .collect();
-        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let words: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         match words.as_slice() {
             ["api"] => Ok(Self::CoreVersions),
             ["apis"] => Ok(Self::Groups),
@@ -296,7 +297,10 @@ pub fn percent_encode(segment: &str) -> String {
 }
 
 /// `%3A` and the like; what is no valid escape stays as it is.
-pub fn percent_decode(segment: &str) -> String {
+pub fn percent_decode(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
     let bytes = segment.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -316,7 +320,7 @@ pub fn percent_decode(segment: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// Whether the answer to a request goes on for as long as the client likes: a watch, a log or a stream. Said

@@ -63,8 +63,8 @@ impl RequestInfo {
             .is_some_and(|object| !object.name.is_empty());
         Self {
             verb: verb(method, object.is_some(), named, watches),
-            path,
             object,
+            path: path.into_owned(),
         }
     }
 

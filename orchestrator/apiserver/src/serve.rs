@@ -1,17 +1,18 @@
 //! HTTPS around the router: how many connections there may be, and whose each one is.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use futures::FutureExt as _;
 use hyper::service::service_fn;
 use rustls::ServerConfig;
-use tower::ServiceExt as _;
 
 use super::authn::User;
+use super::dispatch::Dispatcher;
 use super::shares::Peer;
 use super::{ApiServer, port_owner};
 use sys::connections::Limits;
@@ -94,10 +95,10 @@ pub async fn serve(server: &ApiServer, listeners: Vec<TcpListener>) -> Result<()
         .into_iter()
         .map(tokio::net::TcpListener::from_std)
         .collect::<Result<Vec<_>, _>>()?;
-    let router = server.router();
+    let dispatcher = Dispatcher::new(server.state.clone());
     let accepting = listeners.iter().map(|listener| {
         front.accept(listener, |visit| {
-            converse(visit, tls.clone(), router.clone())
+            converse(visit, tls.clone(), dispatcher.clone())
         })
     });
     let renewing = async {
@@ -134,7 +135,11 @@ fn limits(descriptors: usize) -> Limits {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One connection, from its handshake to its end.
-async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Result<(), Failure> {
+async fn converse(
+    visit: Visit,
+    tls: Arc<ServerConfig>,
+    dispatcher: Dispatcher,
+) -> Result<(), Failure> {
     let secured = visit.shake_hands(tls).await?;
     let peer = Peer(secured.peer());
     let user = secured.identity().cloned().map(User::from_certificate);
@@ -148,7 +153,8 @@ async fn converse(visit: Visit, tls: Arc<ServerConfig>, router: Router) -> Resul
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
         }
-        router.clone().oneshot(request)
+        let answer = dispatcher.clone().answer(request);
+        answer.map(Ok::<_, Infallible>)
     });
     secured.serve(service).await
 }

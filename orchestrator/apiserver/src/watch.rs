@@ -33,6 +33,13 @@ use sys::Shutdown;
 
 /// Events that are there already go out together up to this size.
 const FRAME_BYTES: usize = 64 * 1024;
+/// What is written around an object, at most.
+const EVENT_BYTES: usize = 40;
+/// What it costs, about, to wake a watch and to send it a frame.
+const FRAME_COST: Duration = Duration::from_micros(20);
+/// What is shorter is no pause: timers go by milliseconds.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Quiet watches hear of the progress this often, if they want to.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(50);
 /// Without a timeout of the client a watch lasts between one and two of these.
@@ -88,6 +95,7 @@ pub async fn watch(call: &Call) -> Answer {
         initial,
         marks_end: options.marks_end.then_some(from),
         watch,
+        collects_until: Instant::now(),
         gone,
         bookmarks: options.bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
@@ -215,6 +223,8 @@ struct Stream {
     marks_end: Option<Revision>,
     /// None once the watch is over.
     watch: Option<Watch>,
+    /// What happens until then goes out together.
+    collects_until: Instant,
     /// To be said before the end.
     gone: Option<Gone>,
     bookmarks: bool,
@@ -281,13 +291,26 @@ impl Stream {
                         self.changes.mark_changed();
                     }
                 }
-                event = watch.next() => {
+                event = next_from(watch, self.collects_until) => {
                     let events = self.take(event).await;
+                    let is_all = events.bytes < FRAME_BYTES;
                     self.encode(&mut frame, events).await;
+                    if is_all && !frame.is_empty() {
+                        self.collect();
+                    }
                 }
             }
         }
         Some(frame.freeze())
+    }
+
+    /// The next frame waits, if so many watches are woken by the same events that a frame to each, for each event,
+    /// would keep the server busy with nothing else. After a pause an event goes out at once.
+    fn collect(&mut self) {
+        let watches = self.watch.as_ref().map_or(0, Watch::companions);
+        if let Some(pause) = pause(watches) {
+            self.collects_until = Instant::now() + pause;
+        }
     }
 
     /// What an event is to the client, and those that are there already.
@@ -326,6 +349,7 @@ impl Stream {
     /// Writes events in the client's version; where that cannot be made, the watch ends with the reason.
     async fn encode(&mut self, frame: &mut BytesMut, events: Events) {
         self.row.sent(events.kinds.len() as u64);
+        frame.reserve(events.bytes + EVENT_BYTES * events.kinds.len());
         let shown = versions::all_shown(&self.state, &self.served, events.objects).await;
         let error = match shown {
             Ok(objects) => {
@@ -399,6 +423,20 @@ impl Stream {
     }
 }
 
+/// The next event of a watch, but not before that time.
+async fn next_from(watch: &mut Watch, at: Instant) -> Result<WatchEvent, Gone> {
+    if at > Instant::now() {
+        tokio::time::sleep_until(at).await;
+    }
+    watch.next().await
+}
+
+/// How long each of so many watches collects events between two frames: as long as frames to all of them take.
+fn pause(watches: usize) -> Option<Duration> {
+    let all = FRAME_COST.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX));
+    (all >= SHORTEST_PAUSE).then_some(all.min(LONGEST_PAUSE))
+}
+
 /// Events that go out together: their types, and the objects as they are stored.
 #[derive(Default)]
 struct Events {
@@ -451,6 +489,16 @@ mod tests {
 
     fn options(query: &'static str) -> Result<Options, ApiError> {
         Options::of(&Query::of(&Uri::from_static(query)))
+    }
+
+    #[test]
+    fn pauses_grow_with_the_watches_of_a_kind_and_have_an_end() {
+        let ms = |watches| pause(watches).map(|pause| pause.as_millis());
+        assert_eq!([1, 49].map(ms), [None, None]);
+        assert_eq!(
+            [50, 300, 5_000, 1 << 40].map(ms),
+            [1, 6, 100, 100].map(Some)
+        );
     }
 
     #[test]

@@ -309,6 +309,9 @@ impl<'a> Writer<'a> {
         let Some(attributes) = self.attributes(operation, old, &namespace, &name) else {
             return Ok(());
         };
+        if !admission::asks_others(&attributes)? {
+            return admission::mutate(&attributes, object).await;
+        }
         // What others change has no owner, and whose a field is they do not decide.
         let managed = object["metadata"].get("managedFields").cloned();
         admission::mutate(&attributes, object).await?;

@@ -172,7 +172,7 @@ struct Worker {
 }
 
 /// A process that ran so long did not fail at once: the next failure is restarted at once too.
-const HEALTHY: Duration = Duration::from_secs(60);
+const HEALTHY: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How long a process may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -149,6 +149,61 @@ pub async fn name_after_write(
     Ok(took)
 }
 
+/// How long the starts of a node's pods took its agent, apart from the Engine: milliseconds, and how many took at
+/// most these, in rising order. The last are all.
+///
+/// # Errors
+///
+/// Those of the API, and a node without that metric.
+pub async fn own_starts(client: &Client, node: &str) -> Result<Vec<(f64, u64)>> {
+    let path = format!("/api/v1/nodes/{node}/proxy/metrics");
+    let text = client.request_text(http::Request::get(path).body(Vec::new())?);
+    let buckets = buckets(&text.await?);
+    ensure!(
+        !buckets.is_empty(),
+        "the agent of {node} measures no starts"
+    );
+    Ok(buckets)
+}
+
+fn buckets(text: &str) -> Vec<(f64, u64)> {
+    let start = "orchestrator_agent_pod_own_start_seconds_bucket{le=\"";
+    let rows = text.lines().filter_map(|line| line.strip_prefix(start));
+    let bucket = |row: &str| {
+        let (seconds, count) = row.split_once("\"} ")?;
+        Some((seconds.parse::<f64>().ok()? * 1e3, count.parse().ok()?))
+    };
+    rows.filter_map(bucket).collect()
+}
+
+/// What 99 of 100 take at most, as far as the buckets tell.
+pub fn p99(buckets: &[(f64, u64)]) -> f64 {
+    let all = buckets.last().map_or(0, |(_, count)| *count);
+    let most = buckets.iter().find(|(_, count)| count * 100 >= all * 99);
+    most.map_or(f64::INFINITY, |(milliseconds, _)| *milliseconds)
+}
+
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_tells_what_most_starts_took() {
+        let text = |slow: u64| {
+            let name = "orchestrator_agent_pod_own_start_seconds";
+            format!(
+                "# TYPE {name} histogram\n{name}_sum 1.5\n{name}_bucket{{le=\"0.01\"}} 60\n\
+                 {name}_bucket{{le=\"0.02\"}} 99\n{name}_bucket{{le=\"+Inf\"}} {}\n# EOF\n",
+                99 + slow
+            )
+        };
+        assert_eq!(buckets(&text(1))[1], (20.0, 99));
+        assert_eq!(p99(&buckets(&text(1))), 20.0);
+        assert_eq!(p99(&buckets(&text(2))), f64::INFINITY);
+        assert!(buckets("# EOF\n").is_empty());
+    }
 }

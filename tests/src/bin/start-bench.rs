@@ -71,9 +71,11 @@ struct Connects {
     pod: f64,
 }
 
-/// Milliseconds: bursts of pods, as many `docker run`, and names after the write of their Service.
+/// Milliseconds: bursts of pods, the agent's own share of a start, as many `docker run`, and names after the write
+/// of their Service.
 struct Waits {
     bursts: Vec<f64>,
+    own: Vec<(f64, u64)>,
     runs: Vec<f64>,
     names: Vec<f64>,
 }
@@ -149,9 +151,12 @@ async fn waits(stage: &Stage, cluster: &Cluster) -> Result<Waits> {
         bursts.push(pods::burst(&client).await?);
         runs.push(pods::docker_runs(cluster)?);
     }
+    let node = stage.agent["name"].as_str().unwrap_or_default();
+    let own = pods::own_starts(&client, node).await?;
     let names = pods::name_after_write(&client, cluster, ("web", "nginx"), NAMES).await?;
     Ok(Waits {
         bursts,
+        own,
         runs,
         names,
     })
@@ -269,6 +274,8 @@ fn report(
         "a burst of {} pods until all are Ready {burst:>9.0} ms  4000 ms",
         pods::BURST
     );
+    let (own, all) = (pods::p99(&waits.own), waits.own.last().map_or(0, |it| it.1));
+    println!("own share of a start, p99 of {all:<4}  at most {own:>5.0} ms    20 ms");
     println!("as many docker runs, in series        {runs:>10.0} ms");
     let names = median(waits.names.clone());
     let worst = waits.names.iter().copied().fold(0.0, f64::max);
@@ -276,7 +283,7 @@ fn report(
         "a name after its Service's write      {names:>10.2} ms    10 ms (at most {worst:.2})"
     );
     let result = json!({
-        "burst_ms": waits.bursts, "docker_runs_ms": waits.runs, "name_after_write_ms": waits.names,
+        "burst_ms": waits.bursts, "own_start_ms": waits.own, "docker_runs_ms": waits.runs, "name_after_write_ms": waits.names,
         "rounds": rounds.iter().map(|t| json!({
             "ready_ms": t.ready, "node_ready_ms": t.node_ready, "pod_running_ms": t.pod_running,
         })).collect::<Vec<_>>(),

@@ -21,12 +21,18 @@ enum Fault {
     /// The server cannot write until it is started again, as it says itself.
     FillDisk,
     KillMembers,
+    /// A server's clock is set: so many seconds from the right time.
+    Jump(usize, i64),
+    /// A member is taken out of etcd, and an empty one added in its place.
+    Replace(usize),
     /// As if the whole rack lost its power.
     KillAll,
 }
 
 /// Between faults, in milliseconds: at least, and up to so much more.
 const CALM_MS: (u64, usize) = (150, 900);
+/// Further than a second, and further than anything that the servers wait for.
+const JUMPS_S: [i64; 2] = [-30, 3600];
 /// How long one lasts.
 const LASTS_MS: (u64, usize) = (50, 1500);
 
@@ -45,7 +51,7 @@ pub async fn run(site: &mut Site, rng: &mut Rng, length: Duration) -> Result<Vec
             _ => break,
         };
         let at = began.elapsed().as_millis();
-        begin(site, fault)?;
+        begin(site, fault).await?;
         sleep(rng, LASTS_MS, end).await;
         if fault == Fault::FillDisk {
             site.process(Part::Server(0)).kill();
@@ -55,6 +61,7 @@ pub async fn run(site: &mut Site, rng: &mut Rng, length: Duration) -> Result<Vec
             began.elapsed().as_millis()
         ));
         site.mend()?;
+        site.put_back().await?;
     }
     tokio::time::sleep_until(end).await;
     Ok(done)
@@ -80,19 +87,31 @@ fn possible(site: &Site) -> Vec<Fault> {
     if site.has_disk() {
         all.push(Fault::FillDisk);
     }
+    if site.means.faketime.is_some() {
+        let servers = 0..site.servers.len();
+        all.extend(servers.flat_map(|server| JUMPS_S.map(|seconds| Fault::Jump(server, seconds))));
+    }
+    if site.means.replaces_members && site.members.len() > 2 {
+        all.extend((0..site.members.len()).map(Fault::Replace));
+    }
     if matches!(site.kind, Kind::Etcd { .. }) {
         all.extend([Fault::KillMembers, Fault::KillAll]);
     }
     all
 }
 
-fn begin(site: &mut Site, fault: Fault) -> Result<()> {
+async fn begin(site: &mut Site, fault: Fault) -> Result<()> {
     match fault {
         Fault::Kill(part) => site.process(part).kill(),
         Fault::Stop(part) => site.process(part).stop(),
         Fault::SlowFsync(part) => site.slow_fsync(part)?,
         Fault::Cut(part, way) => site.cut(part, way)?,
         Fault::FillDisk => site.fill_disk()?,
+        Fault::Jump(server, seconds) => site.jump(server, seconds)?,
+        // A round in which etcd does not do it has one fault less.
+        Fault::Replace(member) => {
+            site.remove_member(member).await?;
+        }
         Fault::KillMembers => site.members.iter_mut().for_each(|it| it.kill()),
         Fault::KillAll => {
             let all = site.members.iter_mut().chain(&mut site.servers);

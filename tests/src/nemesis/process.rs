@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::clock;
+
 /// It ends when this is dropped, or with this process.
 pub struct Process {
     pub name: String,
@@ -16,6 +18,8 @@ pub struct Process {
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    /// Besides this process's own.
+    pub environment: Vec<(String, String)>,
     child: Option<Child>,
     is_stopped: bool,
 }
@@ -33,6 +37,7 @@ impl Process {
             program,
             arguments,
             log,
+            environment: Vec::new(),
             child: None,
             is_stopped: false,
         }
@@ -52,7 +57,9 @@ impl Process {
             words.extend(["nsenter".to_owned(), format!("--net=/run/netns/{netns}")]);
             words.push("--".to_owned());
         }
-        words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(str::to_owned));
+        words.extend(["setpriv", "--pdeathsig", "KILL", "--", "env"].map(str::to_owned));
+        let environment = self.environment.iter();
+        words.extend(environment.map(|(name, value)| format!("{name}={value}")));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command.arg(&self.program).args(&self.arguments);
@@ -69,6 +76,7 @@ impl Process {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            clock::clean_up(child.id());
         }
     }
 

@@ -9,13 +9,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use apiserver::{ApiServer, Pki, ServerConfig};
 use jiff::Timestamp;
 use store::MemoryStore;
 use sys::{Shutdown, Tasks};
 use tempfile::TempDir;
 
+use super::clock::Clock;
 use super::disk::{Disk, SlowFsync};
 use super::process::Process;
 use super::wires::{Way, Wires};
@@ -44,6 +45,10 @@ pub struct Means {
     /// The first server's data is on a small disk of its own.
     pub has_own_disk: bool,
     pub has_strace: bool,
+    /// The library by which the clock of a process jumps.
+    pub faketime: Option<PathBuf>,
+    /// Members of etcd may be taken out and put back: each time takes some seconds.
+    pub replaces_members: bool,
 }
 
 pub struct Site {
@@ -54,11 +59,20 @@ pub struct Site {
     pub targets: Vec<Target>,
     /// With their addresses, by their tags: `m0`, `s0`.
     addresses: BTreeMap<String, IpAddr>,
+    /// Of each member of etcd.
+    pub(super) places: Vec<Place>,
+    /// A member that was taken out of etcd.
+    pub(super) removed: Option<usize>,
+    /// Of the servers, where they can jump.
+    clocks: Vec<Clock>,
     slow: Vec<SlowFsync>,
     disk: Option<Disk>,
     in_process: Shutdown,
     directory: TempDir,
 }
+
+/// Two addresses, and the network namespace that they are in.
+pub(super) type Place = ([SocketAddr; 2], Option<String>);
 
 /// One of the site's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +129,9 @@ impl Site {
             servers: Vec::new(),
             targets: Vec::new(),
             addresses: BTreeMap::new(),
+            places: Vec::new(),
+            removed: None,
+            clocks: Vec::new(),
             slow: Vec::new(),
             disk: None,
             in_process: Shutdown::new(),
@@ -147,13 +164,14 @@ impl Site {
     /// A process has ended by itself, or does not start again.
     pub async fn heal(&mut self) -> Result<()> {
         self.mend()?;
+        self.put_back().await?;
         for number in 0..self.targets.len() {
             self.wait_ready(number).await?;
         }
         Ok(())
     }
 
-    /// Everything is started and goes on; nobody waits until it is ready.
+    /// Everything is started and goes on, but for a member that was taken out; nobody waits until it is ready.
     ///
     /// # Errors
     /// A process has ended by itself, or does not start again.
@@ -165,7 +183,11 @@ impl Site {
         if let Some(disk) = &self.disk {
             disk.empty()?;
         }
-        for process in self.members.iter_mut().chain(&mut self.servers) {
+        self.clocks.iter().try_for_each(|clock| clock.jump(0))?;
+        let removed = self.removed;
+        let members = self.members.iter_mut().enumerate();
+        let members = members.filter(|(number, _)| Some(*number) != removed);
+        for process in members.map(|(_, it)| it).chain(&mut self.servers) {
             process.go_on();
             if process.has_ended() {
                 bail!("{} has ended by itself: {}", process.name, process.said());
@@ -214,8 +236,14 @@ impl Site {
         self.disk.as_ref().map_or(Ok(()), Disk::fill)
     }
 
-    /// Two addresses for a process, and the namespace that it has to be in.
-    fn place(&mut self, tag: &str, octet: u8) -> Result<([SocketAddr; 2], Option<String>)> {
+    /// Sets a server's clock: so many seconds from the right time.
+    pub fn jump(&self, server: usize, seconds: i64) -> Result<()> {
+        let clock = self.clocks.get(server);
+        clock.map_or(Ok(()), |clock| clock.jump(seconds))
+    }
+
+    /// Where a process is to be.
+    pub(super) fn place(&mut self, tag: &str, octet: u8) -> Result<Place> {
         let Some(wires) = &mut self.means.wires else {
             return Ok(([free_address()?, free_address()?], None));
         };
@@ -259,6 +287,11 @@ impl Site {
         let log = self.path(&format!("server-{number}.log"));
         let name = format!("server {number}");
         let mut server = Process::new((name, netns), program.to_owned(), arguments, log);
+        if let Some(library) = &self.means.faketime {
+            let clock = Clock::of(self.path(&format!("clock-{number}")))?;
+            server.environment = clock.environment(library);
+            self.clocks.push(clock);
+        }
         server.start()?;
         let kubeconfig = data.join("admin.kubeconfig");
         let written = async {
@@ -273,40 +306,6 @@ impl Site {
         self.targets.push(Target::read(&kubeconfig)?);
         self.servers.push(server);
         self.wait_ready(number).await
-    }
-
-    fn store_url(&self) -> String {
-        let members: Vec<String> = (0..self.members.len())
-            .filter_map(|number| {
-                std::fs::read_to_string(self.path(&format!("etcd-{number}.at"))).ok()
-            })
-            .collect();
-        format!("etcd://{}/nemesis", members.join(","))
-    }
-
-    /// The members of an etcd; none runs yet.
-    fn etcd(&mut self, count: usize) -> Result<Vec<Process>> {
-        let program = etcd_program()?;
-        let mut places = Vec::new();
-        for number in 0..count {
-            let place = self.place(&format!("m{number}"), 20 + number as u8)?;
-            let client = place.0[0].to_string();
-            std::fs::write(self.path(&format!("etcd-{number}.at")), client)?;
-            places.push(place);
-        }
-        let peers = places.iter().enumerate();
-        let peers: Vec<String> = peers
-            .map(|(number, ([_, peer], _))| format!("m{number}=http://{peer}"))
-            .collect();
-        let peers = peers.join(",");
-        let member = |(number, (addresses, netns))| {
-            let data = self.path(&format!("etcd-{number}"));
-            let arguments = member_arguments(number, addresses, &data, &peers);
-            let log = self.path(&format!("etcd-{number}.log"));
-            let name = (format!("etcd member {number}"), netns);
-            Process::new(name, program.clone(), arguments, log)
-        };
-        Ok(places.into_iter().enumerate().map(member).collect())
     }
 
     async fn serve_memory(&mut self) -> Result<()> {
@@ -328,7 +327,7 @@ impl Site {
         self.wait_ready(0).await
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
@@ -337,29 +336,6 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.in_process.trigger();
     }
-}
-
-fn member_arguments(
-    number: usize,
-    [client, peer]: [SocketAddr; 2],
-    data: &Path,
-    peers: &str,
-) -> Vec<String> {
-    let data = data.display();
-    [
-        format!("--name=m{number}"),
-        format!("--data-dir={data}"),
-        format!("--listen-client-urls=http://{client}"),
-        format!("--advertise-client-urls=http://{client}"),
-        format!("--listen-peer-urls=http://{peer}"),
-        format!("--initial-advertise-peer-urls=http://{peer}"),
-        format!("--initial-cluster={peers}"),
-        "--heartbeat-interval=50".to_owned(),
-        "--election-timeout=500".to_owned(),
-        "--logger=zap".to_owned(),
-        "--log-level=error".to_owned(),
-    ]
-    .into()
 }
 
 async fn is_ready(target: &Target) -> bool {
@@ -379,12 +355,4 @@ fn copy_keys(from: &Path, to: &Path) -> Result<()> {
         .status()?;
     ensure!(copied.success(), "the first server's keys are not copied");
     Ok(())
-}
-
-/// Debian's, as `cargo xtask test` and `cargo xtask nemesis` unpack it.
-pub fn etcd_program() -> Result<PathBuf> {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.dev/cache/etcd-server/etcd");
-    let programs = [unpacked, PathBuf::from("/usr/bin/etcd")];
-    let found = programs.into_iter().find(|it| it.exists());
-    found.context("no etcd on this machine: `cargo xtask test sim` unpacks it")
 }

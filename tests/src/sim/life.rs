@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use agent::network::drain::{Drain, Progress};
+use agent::network::drain::Progress;
 use agent::node::static_pods::{self, HASH, Known, MIRROR, Manifest, Mirror, is_mirror, is_static};
-use agent::pod::plan::{self, Action, Attached, ImageState, Memory, Signalled, View};
+use agent::pod::double::Double;
+use agent::pod::plan::{self, Action, Memory};
 use agent::pod::shape;
 use agent::pod::status::{self, Place};
-use agent::runtime::{Container, Exit, Identity, Role, State};
+use agent::runtime::{Container, Role};
 use api::meta;
 use client::{ClientError, Kind, PatchKind};
 use controllers::object::Key;
@@ -36,11 +37,8 @@ pub struct Lives {
 
 /// One pod: what the engine has of it, and what its worker knows.
 pub struct Life {
-    pod: Pod,
-    gone: bool,
+    double: Double,
     accepted_at: Timestamp,
-    containers: Vec<Container>,
-    memory: Memory,
     reported: Option<PodStatus>,
 }
 
@@ -63,7 +61,7 @@ impl Lives {
         self.statics.mirrors.clear();
         self.statics.is_listed = false;
         for life in self.lives.values_mut() {
-            life.memory = Memory::default();
+            life.double.memory = Memory::default();
             life.reported = None;
         }
     }
@@ -85,8 +83,7 @@ impl Lives {
     /// The containers of all pods that run, with the pod's uid.
     pub fn running(&self) -> impl Iterator<Item = (&str, &Container)> {
         let all = self.lives.iter();
-        let all = all.flat_map(|(uid, life)| life.containers.iter().map(move |it| (&**uid, it)));
-        all.filter(|(_, container)| container.is_running())
+        all.flat_map(|(uid, life)| life.double.running().map(move |it| (&**uid, it)))
     }
 
     /// Where engine and API differ once nothing moves any more, in words.
@@ -143,7 +140,8 @@ impl Lives {
         let running: Vec<String> = self.running().map(|(_, it)| it.id.clone()).collect();
         if let Some(id) = rng.pick(&running) {
             let code = rng.below(3) as i32;
-            self.lives.values_mut().for_each(|it| it.end(id, code, now));
+            let lives = self.lives.values_mut();
+            lives.for_each(|it| it.double.end(id, code, now));
         }
     }
 
@@ -185,6 +183,13 @@ impl Lives {
 
     fn list(&mut self, api: &Api) {
         self.cursor = Some(api.log.len());
+        // What the directory holds has been given to workers before anything is ended (`pods::run`).
+        for action in static_pods::plan(&self.statics) {
+            if let static_pods::Action::Run(manifest, shown) = &action {
+                self.give(manifest, shown.as_deref(), api.now);
+                self.statics.tried(&action, true);
+            }
+        }
         let all = api.list(Kind::POD).into_iter();
         let own = all.filter(|pod| pod["spec"]["nodeName"] == self.node.as_str());
         let own: Vec<Pod> = own.map(typed).collect();
@@ -193,12 +198,12 @@ impl Lives {
             manifests.any(|it| Some(it.uid()) == uid.as_deref())
         };
         for life in self.lives.values_mut() {
-            let uid = &life.pod.metadata.uid;
-            let stays = match is_static(&life.pod) {
+            let uid = &life.double.pod.metadata.uid;
+            let stays = match is_static(&life.double.pod) {
                 true => wanted(uid),
                 false => own.iter().any(|pod| pod.metadata.uid == *uid),
             };
-            life.gone |= !stays;
+            life.double.gone |= !stays;
         }
         own.into_iter()
             .for_each(|pod| self.take(pod, false, api.now));
@@ -212,8 +217,8 @@ impl Lives {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         match self.lives.get_mut(&uid) {
             Some(life) => {
-                life.gone = gone;
-                life.pod = pod;
+                life.double.gone = gone;
+                life.double.pod = pod;
             }
             None if gone => {}
             None => drop(self.lives.insert(uid, Life::new(pod, now))),
@@ -237,10 +242,18 @@ impl Lives {
         if let Some(manifest) = given
             && let Some(life) = self.lives.get_mut(manifest.uid())
         {
-            life.pod = Pod::clone(&manifest.with_status(Some(&pod)));
+            life.double.pod = Pod::clone(&manifest.with_status(Some(&pod)));
         }
         let pod = Arc::new(pod);
         self.statics.mirrors.insert(name, Mirror { hash, pod });
+    }
+
+    /// Hands a manifest's pod to its worker.
+    fn give(&mut self, manifest: &Manifest, shown: Option<&Pod>, now: Timestamp) {
+        let pod = Pod::clone(&manifest.with_status(shown));
+        let life = self.lives.entry(manifest.uid().to_owned());
+        let life = life.or_insert_with(|| Life::new(pod.clone(), now));
+        (life.double.pod, life.double.gone) = (pod, false);
     }
 
     /// Takes the first step of the plan for static pods.
@@ -251,15 +264,12 @@ impl Lives {
         let mut is_new = true;
         let has_succeeded = match &action {
             static_pods::Action::Run(manifest, shown) => {
-                let pod = Pod::clone(&manifest.with_status(shown.as_deref()));
-                let life = self.lives.entry(manifest.uid().to_owned());
-                let life = life.or_insert_with(|| Life::new(pod.clone(), api.now));
-                (life.pod, life.gone) = (pod, false);
+                self.give(manifest, shown.as_deref(), api.now);
                 true
             }
             static_pods::Action::End(manifest) => {
                 if let Some(life) = self.lives.get_mut(manifest.uid()) {
-                    life.gone = true;
+                    life.double.gone = true;
                 }
                 true
             }
@@ -298,15 +308,15 @@ impl Lives {
             node_ips: self.node_ip.into(),
             accepted_at: life.accepted_at,
         };
-        if !life.gone && life.report(&place, api, rng, faults) {
+        if !life.double.gone && life.report(&place, api, rng, faults) {
             return true;
         }
-        for action in plan::plan(&life.view(api.now)) {
+        for action in plan::plan(&life.double.view(api.now)) {
             match action {
                 Action::WakeAt(_) => {}
                 Action::Finish => {
                     assert!(
-                        life.containers.is_empty(),
+                        life.double.containers.is_empty(),
                         "a pod is forgotten that still runs"
                     );
                     self.lives.remove(uid);
@@ -314,8 +324,8 @@ impl Lives {
                 }
                 Action::Confirm => return life.confirm(api, rng, faults),
                 other => {
-                    if life.act(other, &mut self.made, api.now) {
-                        life.check();
+                    if life.double.act(other, &mut self.made, api.now) {
+                        life.double.check();
                         return true;
                     }
                 }
@@ -334,35 +344,25 @@ impl Faults {
 
 impl Life {
     fn new(pod: Pod, now: Timestamp) -> Self {
+        let mut double = Double::new(pod);
+        // Other nodes hear of it at once.
+        double.drained = Progress::DONE;
         Self {
-            pod,
-            gone: false,
+            double,
             accepted_at: now,
-            containers: Vec::new(),
-            memory: Memory::default(),
             reported: None,
-        }
-    }
-
-    fn view(&self, now: Timestamp) -> View<'_> {
-        View {
-            pod: &self.pod,
-            gone: self.gone,
-            now,
-            containers: &self.containers,
-            memory: &self.memory,
         }
     }
 
     /// What was asked to stop stops; an init container and a pod that does not run for ever come to an end.
     fn pass(&mut self, rng: &mut Rng, now: Timestamp) -> Option<bool> {
-        let runs_on = shape::policy(&self.pod) == shape::Policy::Always;
-        let inits = shape::init_templates(&self.pod);
+        let runs_on = shape::policy(&self.double.pod) == shape::Policy::Always;
+        let inits = shape::init_templates(&self.double.pod);
         let sidecars = inits.iter().filter(|it| shape::is_sidecar(it));
         let sidecars: Vec<String> = sidecars.map(|it| it.name.clone()).collect();
         let ends = |container: &&Container| {
             let identity = &container.identity;
-            let told = self.memory.signalled.get(&container.id);
+            let told = self.double.memory.signalled.get(&container.id);
             let by_itself = match identity.role {
                 Role::Init => !sidecars.contains(&identity.name),
                 Role::Main => !runs_on,
@@ -370,25 +370,30 @@ impl Life {
             };
             container.is_running() && (told.is_some() || by_itself)
         };
-        let all = self.containers.iter().filter(ends);
+        let all = self.double.containers.iter().filter(ends);
         let ending: Vec<(String, bool)> = all
-            .map(|it| (it.id.clone(), self.memory.signalled.contains_key(&it.id)))
+            .map(|it| {
+                (
+                    it.id.clone(),
+                    self.double.memory.signalled.contains_key(&it.id),
+                )
+            })
             .collect();
         let (id, was_told) = rng.pick(&ending)?.clone();
         if rng.chance(300) {
             let code = if was_told { 143 } else { 0 };
-            self.end(&id, code, now);
+            self.double.end(&id, code, now);
             return Some(true);
         }
         None
     }
 
     fn report(&mut self, place: &Place, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
-        let status = status::status(&self.view(api.now), place);
-        let is_static = is_static(&self.pod);
+        let status = status::status(&self.double.view(api.now), place);
+        let is_static = is_static(&self.double.pod);
         let written = self.reported.as_ref().filter(|_| !is_static);
         if written
-            .or(self.pod.status.as_ref())
+            .or(self.double.pod.status.as_ref())
             .is_some_and(|known| same(known, &status))
         {
             return false;
@@ -400,7 +405,7 @@ impl Life {
             }
         }
         if !is_static {
-            body["metadata"] = json!({"uid": self.pod.metadata.uid});
+            body["metadata"] = json!({"uid": self.double.pod.metadata.uid});
         }
         let key = self.key();
         let written = match faults.sends(rng) {
@@ -414,14 +419,14 @@ impl Life {
             Err(error) => panic!("a status is refused: {error:?}"),
         };
         if is_done {
-            self.pod.status = Some(status.clone());
+            self.double.pod.status = Some(status.clone());
             self.reported = Some(status);
         }
         true
     }
 
     fn key(&self) -> Key {
-        let meta = &self.pod.metadata;
+        let meta = &self.double.pod.metadata;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Key::new(&text(&meta.namespace), &text(&meta.name))
     }
@@ -429,146 +434,18 @@ impl Life {
     /// Tells the API that nothing of the pod runs.
     fn confirm(&mut self, api: &mut Api, rng: &mut Rng, faults: Faults) -> bool {
         assert!(
-            self.containers.is_empty(),
+            self.double.containers.is_empty(),
             "confirmed while containers are left"
         );
         let options = json!({"gracePeriodSeconds": 0,
-            "preconditions": {"uid": self.pod.metadata.uid}});
+            "preconditions": {"uid": self.double.pod.metadata.uid}});
         let sent = faults.sends(rng);
         if sent {
             // It may be gone.
             let _ = api.delete(Kind::POD, &self.key(), &options);
         }
-        self.memory.confirmed = sent && !rng.chance(faults.after);
+        self.double.memory.confirmed = sent && !rng.chance(faults.after);
         true
-    }
-
-    /// True when something is other than before.
-    fn act(&mut self, action: Action, made: &mut u32, now: Timestamp) -> bool {
-        match action {
-            Action::EnsureImage { container, .. } => {
-                let known = self.memory.images.insert(container, ImageState::Ready);
-                return known != Some(ImageState::Ready);
-            }
-            Action::CreateSandbox { attempt } => {
-                let (role, generation) = (Role::Sandbox, attempt);
-                let identity = identity(role, String::new(), attempt, generation, 0);
-                self.make(identity, made, now);
-            }
-            Action::Attach { sandbox, .. } => {
-                let addrs = IpAddr::from([10, 100, 0, 2]).into();
-                self.memory.attached = Some(Attached { sandbox, addrs });
-                self.memory.released = false;
-            }
-            Action::Start {
-                container,
-                role,
-                attempt,
-                generation,
-                level,
-            } => {
-                self.memory.images.remove(&container);
-                let template = shape::template(&self.pod, &container);
-                let mut identity = identity(role, container.clone(), attempt, generation, level);
-                identity.spec_hash = template.map(shape::spec_hash).unwrap_or_default();
-                self.make(identity, made, now);
-            }
-            Action::Drain => {
-                let (left, idle) = (true, true);
-                let seen = Progress { left, idle };
-                let since = now;
-                self.memory.drain.get_or_insert(Drain { since, seen });
-            }
-            Action::Retire => self.memory.retired_at = Some(now),
-            Action::Stop { id, kill_at, .. } => {
-                let at = now;
-                self.memory.signalled.insert(id, Signalled { at, kill_at });
-            }
-            Action::Kill { id } => self.end(&id, 137, now),
-            Action::Remove { id } | Action::RemoveSandbox { id } => {
-                self.containers.retain(|container| container.id != id);
-                let wired = self.memory.attached.as_ref();
-                if wired.is_some_and(|it| it.sandbox == id) {
-                    self.memory.attached = None;
-                }
-            }
-            Action::ReportEnd => self.memory.reported_end = true,
-            Action::Release => self.memory.released = true,
-            Action::CleanUp => self.memory.cleaned = true,
-            Action::PreStop { .. } | Action::Resize { .. } => unreachable!("no pod asks for it"),
-            Action::Confirm | Action::Finish | Action::WakeAt(_) => return false,
-        }
-        true
-    }
-
-    fn make(&mut self, identity: Identity, made: &mut u32, now: Timestamp) {
-        let twin = self.containers.iter().any(|it| {
-            let it = &it.identity;
-            (it.role, &it.name, it.attempt) == (identity.role, &identity.name, identity.attempt)
-        });
-        assert!(!twin, "an attempt is made twice: {identity:?}");
-        let phase = self.pod.status.as_ref().and_then(|it| it.phase.as_deref());
-        let is_over = matches!(phase, Some("Succeeded" | "Failed"));
-        assert!(!is_over, "a pod that is over runs again: {identity:?}");
-        *made += 1;
-        self.containers.push(Container {
-            id: format!("{made:064}"),
-            identity,
-            image: "image:1".to_owned(),
-            image_id: "sha256:1".to_owned(),
-            created_at: now,
-            log_path: None,
-            resources: None,
-            state: State::Running {
-                pid: *made,
-                started_at: now,
-            },
-        });
-    }
-
-    fn end(&mut self, id: &str, code: i32, now: Timestamp) {
-        let found = self.containers.iter_mut().find(|it| it.id == id);
-        let Some(container) = found else { return };
-        if let State::Running { started_at, .. } = container.state {
-            container.state = State::Exited(Exit {
-                code,
-                oom_killed: false,
-                start_error: None,
-                started_at,
-                finished_at: now,
-            });
-        }
-        self.memory.signalled.remove(id);
-    }
-
-    /// What must hold at every step.
-    fn check(&self) {
-        let running: Vec<&Container> = self
-            .containers
-            .iter()
-            .filter(|it| it.is_running())
-            .collect();
-        for container in &running {
-            let Identity { role, name, .. } = &container.identity;
-            let same = |it: &&&Container| (it.identity.role, &it.identity.name) == (*role, name);
-            assert_eq!(
-                running.iter().filter(same).count(),
-                1,
-                "{role:?} {name:?} runs twice"
-            );
-        }
-    }
-}
-
-fn identity(role: Role, name: String, attempt: u32, generation: u32, level: u32) -> Identity {
-    Identity {
-        role,
-        name,
-        attempt,
-        generation,
-        level,
-        spec_hash: String::new(),
-        addrs: None,
     }
 }
 

@@ -48,7 +48,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("bollard", &["agent::runtime::docker"]),
     ("axum", &["apiserver", "agent::api::serve"]),
     ("redb", &["store"]),
-    ("tonic", &["store::etcd", "agent::volumes::csi"]),
+    (
+        "tonic",
+        &[
+            "store::etcd",
+            "agent::grpc",
+            "agent::pod::prober::grpc",
+            "agent::volumes::csi",
+        ],
+    ),
 ];
 
 /// Modules that only compute: no I/O, no clock, no chance. A name stands for all below it.

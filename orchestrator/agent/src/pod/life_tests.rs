@@ -1,22 +1,18 @@
-//! Whole lives of pods in a world without an engine: random deaths and a clock, plans executed as
-//! they come. What must hold at every step is asserted at every step.
+//! Whole lives of pods on an engine in memory (`pod::double`): random deaths and a clock, plans executed as they
+//! come. What must hold at every step is asserted at every step.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::runtime::{Exit, Identity};
+use crate::pod::double::Double;
 
 /// A node of one pod.
 struct World {
-    pod: Pod,
+    pod: Double,
     now: Timestamp,
-    containers: Vec<Container>,
-    memory: Memory,
     made: u32,
-    finished: bool,
 }
 
 /// What may happen to a pod.
@@ -54,26 +50,17 @@ impl World {
             },
         });
         World {
-            pod: serde_json::from_value(pod).expect("a pod"),
+            // Nobody ever says that the pod has left.
+            pod: Double::new(serde_json::from_value(pod).expect("a pod")),
             now: Timestamp::from_second(1000).expect("in range"),
-            containers: Vec::new(),
-            memory: Memory::default(),
             made: 0,
-            finished: false,
         }
     }
 
     /// Plans and executes until there is nothing to do now.
     fn settle(&mut self) {
         for _ in 0..60 {
-            let view = View {
-                pod: &self.pod,
-                gone: false,
-                now: self.now,
-                containers: &self.containers,
-                memory: &self.memory,
-            };
-            let actions = plan(&view);
+            let actions = plan(&self.pod.view(self.now));
             let mut progress = false;
             for action in actions {
                 progress |= self.execute(action);
@@ -83,147 +70,38 @@ impl World {
                 return;
             }
         }
-        panic!("the plan does not settle: {:?}", self.containers);
-    }
-
-    fn make(&mut self, identity: Identity) {
-        let taken = self.containers.iter().any(|it| {
-            let it = &it.identity;
-            (it.role, &it.name, it.attempt) == (identity.role, &identity.name, identity.attempt)
-        });
-        assert!(!taken, "an attempt is made twice: {identity:?}");
-        self.made += 1;
-        self.containers.push(Container {
-            id: format!("c{}", self.made),
-            identity,
-            image: "i:1".to_owned(),
-            image_id: "sha256:1".to_owned(),
-            created_at: self.now,
-            log_path: None,
-            resources: None,
-            state: State::Running {
-                pid: self.made,
-                started_at: self.now,
-            },
-        });
+        panic!("the plan does not settle: {:?}", self.pod.containers);
     }
 
     /// True when the world changed at once.
     fn execute(&mut self, action: Action) -> bool {
         match action {
-            Action::EnsureImage { container, .. } => {
-                self.memory.images.insert(container, ImageState::Ready);
-            }
-            Action::CreateSandbox { attempt } => self.make(sandbox_identity(attempt)),
-            Action::Attach { sandbox, .. } => {
-                let addrs = "10.0.0.2".parse().expect("an address");
-                self.memory.attached = Some(Attached { sandbox, addrs });
-                self.memory.released = false;
-            }
-            Action::Start {
-                container,
-                role,
-                attempt,
-                generation,
-                level,
-            } => {
-                self.memory.images.remove(&container);
-                let spec_hash = self.spec_hash(&container);
-                let name = container;
-                let addrs = None;
-                self.make(Identity {
-                    role,
-                    name,
-                    attempt,
-                    generation,
-                    level,
-                    spec_hash,
-                    addrs,
-                });
-            }
-            Action::Drain => self.drain(),
-            Action::PreStop { .. } => panic!("nothing has a hook"),
-            Action::Resize { .. } => panic!("nothing is resized"),
-            Action::Retire => self.memory.retired_at = Some(self.now),
-            Action::Stop { id, kill_at, .. } => {
-                self.signal(id, kill_at);
-                return false;
-            }
-            Action::Kill { id } => self.end(&id, 137),
-            Action::Remove { id } | Action::RemoveSandbox { id } => {
-                self.containers.retain(|container| container.id != id);
-                if self
-                    .memory
-                    .attached
-                    .as_ref()
-                    .is_some_and(|it| it.sandbox == id)
-                {
-                    self.memory.attached = None;
-                }
-            }
-            Action::ReportEnd => self.memory.reported_end = true,
-            Action::Release => self.memory.released = true,
-            Action::CleanUp => self.memory.cleaned = true,
             Action::Confirm => {
-                assert!(
-                    self.containers.is_empty(),
-                    "confirmed while containers are left"
-                );
-                self.memory.confirmed = true;
+                let is_empty = self.pod.containers.is_empty();
+                assert!(is_empty, "confirmed while containers are left");
+                self.pod.memory.confirmed = true;
+                true
             }
-            Action::Finish => self.finished = true,
+            Action::Finish => true,
             Action::WakeAt(time) => {
                 assert!(time > self.now, "a wake-up in the past is a busy loop");
-                return false;
+                false
+            }
+            other => {
+                if let Action::Stop { id, kill_at, .. } = &other {
+                    self.check_turn(id, *kill_at);
+                }
+                self.pod.act(other, &mut self.made, self.now)
             }
         }
-        true
-    }
-
-    fn signal(&mut self, id: String, kill_at: Timestamp) {
-        self.check_turn(&id, kill_at);
-        let at = self.now;
-        let signalled = Signalled { at, kill_at };
-        self.memory.signalled.insert(id, signalled);
-    }
-
-    /// Nobody ever says that the pod has left.
-    fn drain(&mut self) {
-        assert!(self.memory.drain.is_none(), "a pod leaves twice");
-        self.memory.drain = Some(Drain {
-            since: self.now,
-            seen: Progress::default(),
-        });
-    }
-
-    fn spec_hash(&self, name: &str) -> String {
-        let mains = shape::main_templates(&self.pod).iter();
-        let mut templates = mains.chain(shape::init_templates(&self.pod));
-        let template = templates.find(|template| template.name == name);
-        shape::spec_hash(template.expect("a container of the pod"))
     }
 
     fn end(&mut self, id: &str, code: i32) {
-        let now = self.now;
-        if let Some(container) = self.containers.iter_mut().find(|it| it.id == id)
-            && let State::Running { started_at, .. } = container.state
-        {
-            let (oom_killed, start_error) = (false, None);
-            let finished_at = now;
-            let exit = Exit {
-                code,
-                oom_killed,
-                start_error,
-                started_at,
-                finished_at,
-            };
-            container.state = State::Exited(exit);
-        }
-        self.memory.signalled.remove(id);
+        self.pod.end(id, code, self.now);
     }
 
     fn running(&self) -> Vec<&Container> {
-        shape::members(&self.containers)
+        shape::members(&self.pod.containers)
             .filter(|it| it.is_running())
             .collect()
     }
@@ -240,41 +118,37 @@ impl World {
                 }
             }
             Happening::SandboxDies => {
-                let sandbox = shape::sandbox(&self.containers).map(|it| it.id.clone());
+                let sandbox = shape::sandbox(&self.pod.containers).map(|it| it.id.clone());
                 if let Some(id) = sandbox {
                     self.end(&id, 137);
-                    self.memory.attached = None;
+                    self.pod.memory.attached = None;
                 }
             }
             Happening::Passes(seconds) => self.now += SignedDuration::from_secs(*seconds),
-            Happening::AgentRestarts => self.memory = Memory::default(),
+            Happening::AgentRestarts => self.pod.memory = Memory::default(),
             Happening::Deleted => {
                 let at = self.now + SignedDuration::from_secs(30);
                 let time = crate::pod::status::seconds(at);
-                self.pod.metadata.deletion_timestamp.get_or_insert(time);
+                let metadata = &mut self.pod.pod.metadata;
+                metadata.deletion_timestamp.get_or_insert(time);
             }
             Happening::Vanishes(number) => {
-                let id = (!self.containers.is_empty())
-                    .then(|| self.containers[number % self.containers.len()].id.clone());
-                self.containers
-                    .retain(|container| Some(&container.id) != id.as_ref());
-                let wired = self.memory.attached.as_ref().map(|it| &it.sandbox);
-                if wired == id.as_ref() {
-                    self.memory.attached = None;
-                }
+                let all = &self.pod.containers;
+                let id = (!all.is_empty()).then(|| all[number % all.len()].id.clone());
+                id.into_iter().for_each(|id| self.pod.vanish(&id));
             }
         }
     }
 
     fn is_sidecar(&self, container: &Container) -> bool {
-        let inits = shape::init_templates(&self.pod).iter();
+        let inits = shape::init_templates(&self.pod.pod).iter();
         let mut sidecars = inits.filter(|it| shape::is_sidecar(it));
         sidecars.any(|it| it.name == container.identity.name)
     }
 
     /// A sidecar is asked to stop after what started after it, or when the time is up.
     fn check_turn(&self, id: &str, kill_at: Timestamp) {
-        let stopped = self.containers.iter().find(|it| it.id == id);
+        let stopped = self.pod.containers.iter().find(|it| it.id == id);
         let stopped = stopped.expect("a container");
         let is_late = kill_at <= self.now + SignedDuration::from_secs(2);
         if !self.is_sidecar(stopped) || is_late {
@@ -293,16 +167,9 @@ impl World {
 
     /// What must hold at every step of every life.
     fn check(&self) {
+        self.pod.check();
         let running = self.running();
-        for container in &running {
-            let name = &container.identity.name;
-            let twins = running
-                .iter()
-                .filter(|it| it.identity.name == *name)
-                .count();
-            assert_eq!(twins, 1, "{name} runs twice");
-        }
-        let newest = shape::sandbox(&self.containers);
+        let newest = shape::sandbox(&self.pod.containers);
         let mains = running.iter().filter(|it| it.identity.role == Role::Main);
         let inits = running
             .iter()
@@ -316,18 +183,6 @@ impl World {
                 "a container runs beside an init container"
             );
         }
-    }
-}
-
-fn sandbox_identity(attempt: u32) -> Identity {
-    Identity {
-        role: Role::Sandbox,
-        name: String::new(),
-        attempt,
-        generation: attempt,
-        level: 0,
-        spec_hash: String::new(),
-        addrs: None,
     }
 }
 
@@ -360,19 +215,19 @@ proptest! {
         world.happen(&Happening::Deleted);
         world.settle();
         // Sidecars of a pod that has run to its end are on their way already.
-        let retires = world.memory.retired_at.is_some();
-        let signalled = |it: &&Container| world.memory.signalled.contains_key(&it.id);
+        let retires = world.pod.memory.retired_at.is_some();
+        let signalled = |it: &&Container| world.pod.memory.signalled.contains_key(&it.id);
         prop_assert!(retires || !world.running().iter().any(signalled));
         world.happen(&Happening::Passes(2));
         world.settle();
         let mut mains = { world.running() }.into_iter().filter(|it| !world.is_sidecar(it));
-        prop_assert!(mains.all(|it| world.memory.signalled.contains_key(&it.id)));
+        prop_assert!(mains.all(|it| world.pod.memory.signalled.contains_key(&it.id)));
         for seconds in [29, 3] {
             world.happen(&Happening::Passes(seconds));
             world.settle();
         }
-        prop_assert!(world.memory.confirmed);
-        prop_assert!(world.containers.is_empty());
+        prop_assert!(world.pod.memory.confirmed);
+        prop_assert!(world.pod.containers.is_empty());
     }
 
     #[test]
@@ -413,8 +268,8 @@ fn a_restarted_agent_touches_nothing_of_a_pod_that_runs() {
     let init = world.running()[0].id.clone();
     world.end(&init, 0);
     world.settle();
-    let before = world.containers.clone();
+    let before = world.pod.containers.clone();
     world.happen(&Happening::AgentRestarts);
     world.settle();
-    assert_eq!(world.containers, before);
+    assert_eq!(world.pod.containers, before);
 }

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod defaults;
+pub mod double;
 pub mod downward;
 pub mod env;
 pub mod log_links;

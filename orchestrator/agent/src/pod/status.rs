@@ -168,7 +168,7 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
     );
     ContainerStatus {
         name: template.name.clone(),
-        image: template.image.clone().unwrap_or_default(),
+        image: image_of(template, latest),
         image_id: latest.map(image_id).unwrap_or_default(),
         container_id: latest.map(container_id),
         restart_count: i32::try_from(attempt).unwrap_or(i32::MAX),
@@ -180,6 +180,12 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
         resources: latest.and_then(|latest| actual(view, template, role, latest)),
         ..Default::default()
     }
+}
+
+/// What it runs or ran as: the spec's image may have been changed since.
+fn image_of(template: &Template, latest: Option<&Container>) -> String {
+    let image = latest.map(|latest| &latest.image);
+    image.or(template.image.as_ref()).cloned().unwrap_or_default()
 }
 
 fn requests_of(template: &Template) -> Option<BTreeMap<String, Quantity>> {

@@ -140,6 +140,19 @@ fn a_running_pod_is_ready_and_has_its_addresses() {
 }
 
 #[test]
+fn a_container_whose_image_was_changed_has_the_one_that_it_runs_until_it_is_replaced() {
+    let mut older = container(Role::Main, "main", 0, running());
+    older.image = "nginx:0".to_owned();
+    let status = |containers| status_of("Always", containers, &wired(), 3);
+    let image = |status: Value| status["containerStatuses"][0]["image"].clone();
+    assert_eq!(image(status(vec![])), "nginx:1");
+    assert_eq!(image(status(vec![older.clone()])), "nginx:0");
+    let newer = container(Role::Main, "main", 1, running());
+    older.state = exited(0);
+    assert_eq!(image(status(vec![older, newer])), "nginx:1");
+}
+
+#[test]
 fn a_failing_probe_makes_a_running_pod_unready() {
     let mut memory = wired();
     let probed = Probed {

@@ -14,6 +14,7 @@ mod places;
 mod report;
 mod resources;
 mod start;
+mod start_clock;
 mod tokens;
 mod trust_bundles;
 mod usage;
@@ -54,6 +55,8 @@ use crate::volumes::csi::Csi;
 use crate::volumes::{Dns, PodDir};
 use api::amounts::Amounts;
 use datapath::Addrs;
+
+use start_clock::StartClock;
 
 pub use tokens::request as ask_for_token;
 pub use usage::Measuring;
@@ -149,14 +152,25 @@ enum Step {
 }
 
 /// Runs until nothing of the pod is left.
-pub async fn run<R: Runtime, N: PodNetwork>(
+pub fn run<R: Runtime, N: PodNetwork>(
+    node: Arc<NodeContext<R, N>>,
+    updates: watch::Receiver<PodUpdate>,
+    wake: Arc<Notify>,
+) -> impl Future<Output = ()> + Send {
+    // It counts from the call, also while the runtime has other tasks to run.
+    let clock = Arc::new(StartClock::new(&updates.borrow().pod));
+    work(node, updates, wake, clock)
+}
+
+async fn work<R: Runtime, N: PodNetwork>(
     node: Arc<NodeContext<R, N>>,
     mut updates: watch::Receiver<PodUpdate>,
     wake: Arc<Notify>,
+    clock: Arc<StartClock>,
 ) {
     let (notes, mut inbox) = mpsc::channel(16);
     let update = updates.borrow_and_update().clone();
-    let mut worker = Worker::new(node, update, notes, wake.clone());
+    let mut worker = Worker::new(node, update, notes, wake.clone(), clock);
     let mut held: Option<Instant> = None;
     loop {
         let until = match worker.settle(&mut updates).await {
@@ -203,6 +217,7 @@ struct Worker<R, N> {
     dir: PodDir,
     /// Notified when a container or an object that the pod refers to changes.
     wake: Arc<Notify>,
+    clock: Arc<StartClock>,
     /// What the pod refers to, while it shall run.
     objects: Option<Reference>,
     /// How many changes of them the plan knows.
@@ -242,6 +257,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         update: PodUpdate,
         notes: mpsc::Sender<Note>,
         wake: Arc<Notify>,
+        clock: Arc<StartClock>,
     ) -> Self {
         let uid = update.pod.metadata.uid.clone().unwrap_or_default();
         let admission = refuse::admit(&update.pod, &node.abilities);
@@ -267,6 +283,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             containers: Vec::new(),
             stale: true,
             wake,
+            clock,
             objects: None,
             seen_changes: 0,
             service_env: None,
@@ -355,7 +372,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     async fn step(&mut self, updates: &watch::Receiver<PodUpdate>) -> Step {
         if self.stale {
-            match self.node.runtime.containers(self.uid()).await {
+            let listed = self.node.runtime.containers(self.uid());
+            match self.clock.engine(listed).await {
                 Ok(found) => self.containers = found,
                 Err(error) => {
                     tracing::warn!(%error, "containers could not be listed");
@@ -488,6 +506,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     }
 
     fn remember_failure(&mut self, name: &str, reason: &str, message: String) {
+        self.clock.disregard();
         let count = self
             .memory
             .failures

@@ -61,6 +61,33 @@ async fn a_pod_whose_image_is_changed_twice_in_a_row_is_restarted_once_and_nothi
 }
 
 #[tokio::test]
+async fn a_pods_start_is_measured_once_and_not_where_an_init_container_takes_its_time() {
+    let starts = |stage: &Stage| {
+        let text = stage.node.metrics.text();
+        let name = "orchestrator_agent_pod_own_start_seconds_count ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::to_owned)
+    };
+    let stage = Stage::new(runtime(), one_container());
+    let is_running = |it: &Stage| it.status()["phase"] == "Running";
+    stage.until("running", is_running).await;
+    stage
+        .until("measured", |it| starts(it).as_deref() == Some("1"))
+        .await;
+    stage.node.runtime.end("main", 1, Timestamp::now());
+    let restarted = |it: &Stage| it.status()["containerStatuses"][0]["restartCount"] == 1;
+    stage.until("restarted", restarted).await;
+    assert_eq!(starts(&stage).as_deref(), Some("1"));
+    let mut with_init = one_container();
+    with_init["initContainers"] = json!([{ "name": "first", "image": "i:1" }]);
+    let stage = Stage::new(runtime(), with_init);
+    stage.until("begun", |it| it.running(Role::Init) == 1).await;
+    stage.node.runtime.end("first", 0, Timestamp::now());
+    stage.until("running", is_running).await;
+    assert_eq!(starts(&stage).as_deref(), Some("0"));
+}
+
+#[tokio::test]
 async fn a_container_whose_post_start_fails_is_stopped_and_started_again() {
     let hook = json!({ "postStart": { "exec": { "command": ["fail"] } } });
     let spec = json!({ "containers": [{ "name": "main", "image": "i:1", "lifecycle": hook }] });

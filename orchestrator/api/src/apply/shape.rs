@@ -8,7 +8,6 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
-    registry,
     resource::{Resource, Subresource},
     schema::{self, Definition, Rules, Topology, Type},
 };
@@ -218,11 +217,7 @@ fn find<'a>(members: &'a [Member], name: &str) -> Option<&'a Member> {
 }
 
 fn root(resource: &Resource, which: fn(&Roots) -> usize) -> Shape<'_> {
-    static BUILT_IN: OnceLock<Shapes> = OnceLock::new();
-    let all = match &resource.custom {
-        Some(custom) => custom.shapes(resource),
-        None => BUILT_IN.get_or_init(Shapes::built_in),
-    };
+    let all = resource.shapes();
     // Forms begin with the free one: what is a kind without a schema.
     let at = all.kinds.get(&*resource.definition).map_or(FREE, which);
     Shape { all, at }
@@ -238,13 +233,6 @@ struct Builder<'a> {
 }
 
 impl Shapes {
-    fn built_in() -> Self {
-        Self::of(registry::with_schema().filter_map(|resource| {
-            let definition = schema::definition(&resource.definition)?;
-            Some((resource, definition))
-        }))
-    }
-
     /// Those of some kinds, by the names of their definitions.
     pub fn of<'a>(kinds: impl Iterator<Item = (&'a Resource, &'a Definition)>) -> Self {
         let mut builder = Builder {

@@ -160,6 +160,11 @@ pub async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(
     webhooks.ask_again(object).await
 }
 
+/// Whether somebody else than the server itself may change the object.
+pub fn asks_others(attributes: &Attributes<'_>) -> Result<bool, ApiError> {
+    Ok(policies::may_mutate(attributes)? || webhooks::may_mutate(attributes.state)?)
+}
+
 /// What the server itself gives a new or changed object.
 fn give(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiError> {
     let plugins = &attributes.state.plugins;

@@ -239,6 +239,15 @@ pub fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Api
     Ok(())
 }
 
+/// Whether a policy may change objects of the kind.
+pub fn may_mutate(attributes: &Attributes<'_>) -> Result<bool, ApiError> {
+    let Attributes {
+        state, resource, ..
+    } = attributes;
+    let policies = state.policies.of(Role::Mutating, &state.objects)?;
+    Ok(!policies.for_plural(&resource.plural).is_empty())
+}
+
 /// Asks the policies that may refuse; `object` is None for a deletion.
 pub fn validate(attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
     let Some(asking) = Asking::of(attributes, Role::Validating)? else {

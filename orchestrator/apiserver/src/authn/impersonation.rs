@@ -180,7 +180,7 @@ impl Wish {
 
 /// What is no valid escape stays as it is.
 fn unescaped(key: &str) -> String {
-    crate::request::percent_decode(key)
+    crate::request::percent_decode(key).into_owned()
 }
 
 fn refusal(caller: &User, object: &Value) -> ApiError {

@@ -1,8 +1,6 @@
 //! What a request wants whose resource is not known here: read off its method and path alone, as
 //! Kubernetes does for every request.
 
-use std::borrow::Cow;
-
 use axum::http::{Method, Uri};
 
 use super::{Attributes, Decision, allows, refusal};
@@ -29,10 +27,7 @@ pub fn unserved(state: &State, user: &User, method: &Method, uri: &Uri) -> Resul
         return Ok(());
     }
     // The other server reads its path as a whole, and so does this.
-    let path = match uri.path().contains('%') {
-        true => Cow::Owned(percent_decode(uri.path())),
-        false => Cow::Borrowed(uri.path()),
-    };
+    let path = percent_decode(uri.path());
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
     let query = Query::of(uri);
     let narrowed = query.get("fieldSelector");

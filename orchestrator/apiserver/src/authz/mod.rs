@@ -16,9 +16,9 @@ use super::State;
 use super::authn::{MASTERS, User};
 use super::rbac::{Granted, Subject};
 use super::request::{Query, Target, Verb};
-use api::ApiError;
 use api::rbac::Rule;
 use api::selector::FieldSelector;
+use api::{ApiError, Subresource};
 
 pub use api::rbac::Attributes;
 pub use asked::{is_for_resource, unserved};
@@ -64,6 +64,17 @@ impl<'a> Wish<'a> {
             target,
             query: Some(query),
         }
+    }
+
+    /// What else its caller must be allowed to do. A stream to a container begins with the GET of a WebSocket or the
+    /// POST of SPDY: whoever may only read must not run commands by the former (Kubernetes 1.35, KEP-4006).
+    pub fn also(self) -> Option<Self> {
+        let is_stream = matches!(
+            self.target.subresource,
+            Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward)
+        );
+        let verb = Verb::Create;
+        (is_stream && self.verb != verb).then_some(Self { verb, ..self })
     }
 
     /// As roles see it. `named` is the one object that a list or watch is narrowed to.

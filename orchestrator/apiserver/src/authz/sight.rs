@@ -1,5 +1,6 @@
 //! How much a caller sees of what it may read, and for how long.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,6 +35,14 @@ impl Sight {
         match self {
             Self::Peers(own) if **own != *object.name() => object.trimmed(object.revision),
             _ => object.bytes(),
+        }
+    }
+
+    /// The same for whoever copies it.
+    pub fn shown<'a>(&self, object: &'a Cached) -> Cow<'a, [u8]> {
+        match self {
+            Self::Whole => object.shown(),
+            Self::Peers(_) => Cow::Owned(self.bytes(object).into()),
         }
     }
 

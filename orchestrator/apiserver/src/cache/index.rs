@@ -112,6 +112,11 @@ impl Buckets {
         }
     }
 
+    /// How many watches follow it.
+    pub fn watches(&self, bucket: &Bucket) -> usize {
+        self.0.get(bucket).map_or(0, |followed| followed.watches)
+    }
+
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -23,6 +23,14 @@ pub(super) struct Kind {
     head: watch::Sender<u64>,
 }
 
+/// Which watches have something to look at.
+#[derive(Default)]
+pub(super) struct Wake {
+    /// The number of the next event; 0: there was none.
+    next: u64,
+    buckets: Vec<watch::Sender<u64>>,
+}
+
 pub(super) struct State {
     pub resource: Arc<Resource>,
     pub objects: Ordered,
@@ -77,40 +85,42 @@ impl Kind {
 
     /// Loading is over: what was loaded is of `revision`, what has come meanwhile is newer or in it.
     pub fn loaded(&self, revision: Revision) {
-        let mut woken = Vec::new();
-        let next = {
+        let mut wake = Wake::default();
+        {
             let mut state = self.state_to_change();
             state.applied = revision;
             state.history = History::new(revision);
             let waiting = state.waiting.take().unwrap_or_default();
             for (revision, events) in waiting.into_iter().filter(|(at, _)| *at > revision) {
-                state.apply(revision, events.iter(), &mut woken);
+                state.apply(revision, events.iter(), &mut wake.buckets);
             }
-            state.history.next()
-        };
-        self.wake(next, woken);
+            wake.next = state.history.next();
+        }
+        self.wake(wake);
     }
 
-    /// Applies the changes of one commit to this resource, in one step for every reader.
-    pub fn apply<'a>(&self, revision: Revision, events: impl Iterator<Item = &'a Event>) {
-        let mut woken = Vec::new();
-        let next = {
-            let mut state = self.state_to_change();
-            if let Some(waiting) = &mut state.waiting {
-                waiting.push((revision, events.cloned().collect()));
-                return;
-            }
-            state.apply(revision, events, &mut woken);
-            state.history.next()
-        };
-        self.wake(next, woken);
+    /// Applies the changes of one commit to this resource, in one step for every reader. Who is to be woken is
+    /// added to `wake`.
+    pub fn apply<'a>(
+        &self,
+        revision: Revision,
+        events: impl Iterator<Item = &'a Event>,
+        wake: &mut Wake,
+    ) {
+        let mut state = self.state_to_change();
+        if let Some(waiting) = &mut state.waiting {
+            waiting.push((revision, events.cloned().collect()));
+            return;
+        }
+        state.apply(revision, events, &mut wake.buckets);
+        wake.next = state.history.next();
     }
 
-    /// Wakes the watches of the kind, and of those buckets.
-    fn wake(&self, next: u64, buckets: Vec<watch::Sender<u64>>) {
-        self.head.send_replace(next);
-        for head in buckets {
-            head.send_replace(next);
+    /// Wakes the watches of the kind, and of the buckets that have changed.
+    pub fn wake(&self, wake: Wake) {
+        self.head.send_replace(wake.next);
+        for head in wake.buckets {
+            head.send_replace(wake.next);
         }
     }
 
@@ -202,6 +212,11 @@ impl Kind {
             history, buckets, ..
         } = &mut *state;
         buckets.enter(bucket, history)
+    }
+
+    /// Watches that every change wakes.
+    pub fn watches(&self) -> usize {
+        self.head.receiver_count()
     }
 
     /// A watch of a bucket ends.

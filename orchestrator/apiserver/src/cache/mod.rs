@@ -38,7 +38,7 @@ pub use ordered::Ordered;
 pub use references::{Referent, referred};
 pub use watch::Watch;
 
-use kind::Kind;
+use kind::{Kind, Wake};
 
 /// What there is of a kind.
 #[derive(Clone, Debug)]
@@ -326,6 +326,9 @@ impl Cache {
     /// consistent read (`wait_for(store.revision())`). Also when the server stops: nothing becomes
     /// visible any more then.
     pub async fn wait_for(&self, revision: Revision) {
+        if self.revision() >= revision {
+            return;
+        }
         let mut seen = self.0.revision.subscribe();
         self.0
             .shutdown
@@ -366,39 +369,67 @@ impl Cache {
 const ROOT: &str = "/registry/";
 
 impl Inner {
-    async fn follow(&self, mut changes: CommitStream) -> Result<(), StoreError> {
-        while let Some(commit) = changes.next().await {
-            self.apply(&*commit?);
+    async fn follow(&self, changes: CommitStream) -> Result<(), StoreError> {
+        let mut chunks = changes.ready_chunks(CHUNK_COMMITS);
+        while let Some(chunk) = chunks.next().await {
+            self.apply_all(chunk)?;
         }
         Err(StoreError::Closed)
     }
 
-    fn apply(&self, commit: &Commit) {
+    /// Applies what was one batch of the store, or a part of it: it becomes visible, and wakes those who wait, once.
+    fn apply_all(&self, chunk: Vec<store::Result<Arc<Commit>>>) -> Result<(), StoreError> {
+        let mut changed: Vec<Changed> = Vec::new();
+        let (mut reached, mut ended) = (None, Ok(()));
+        for commit in chunk {
+            match commit {
+                Ok(commit) => {
+                    self.apply(&commit, &mut changed);
+                    reached = Some(commit.revision);
+                }
+                Err(error) => ended = Err(error),
+            }
+        }
+        for (kind, wake) in &mut changed {
+            kind.wake(std::mem::take(wake));
+        }
+        if let Some(revision) = reached {
+            self.revision.send_replace(revision);
+        }
+        // Those who wait for the revision do not wait for this.
+        let packed = changed.iter().map(|(kind, _)| kind.pack());
+        if packed.fold(false, |any, packed| any | packed) {
+            self.limit_past();
+        }
+        ended
+    }
+
+    fn apply(&self, commit: &Commit, changed: &mut Vec<Changed>) {
         let mut prefixes: Vec<&str> = Vec::new();
         for event in &commit.events {
             self.rbac.note(&event.key, event.value.as_deref());
             prefixes.extend(kind_of(&event.key).filter(|prefix| !prefixes.contains(prefix)));
         }
-        let mut changed = Vec::new();
         for prefix in prefixes {
             let kinds = [&self.joining, &self.kinds].map(|kinds| of_prefix(kinds, prefix));
             for kind in kinds.into_iter().flatten() {
                 let events = commit.events.iter();
                 let of_kind = events.filter(|event| event.key.starts_with(prefix));
-                kind.apply(commit.revision, of_kind);
-                changed.push(kind);
+                let known = changed.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &kind));
+                match known {
+                    Some((_, wake)) => kind.apply(commit.revision, of_kind, wake),
+                    None => {
+                        let mut wake = Wake::default();
+                        kind.apply(commit.revision, of_kind, &mut wake);
+                        changed.push((kind, wake));
+                    }
+                }
             }
         }
         if let Some(addresses) = self.addresses.get() {
             for event in &commit.events {
                 addresses.note(&event.key, event.value.as_deref(), commit.revision);
             }
-        }
-        self.revision.send_replace(commit.revision);
-        // Those who wait for the revision do not wait for this.
-        let packed = changed.iter().map(|kind| kind.pack());
-        if packed.fold(false, |any, packed| any | packed) {
-            self.limit_past();
         }
     }
 
@@ -435,6 +466,12 @@ fn of_prefix(kinds: &RwLock<Kinds>, prefix: &str) -> Option<Arc<Kind>> {
 fn to_change(kinds: &RwLock<Kinds>) -> RwLockWriteGuard<'_, Kinds> {
     kinds.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Commits that become visible together, at most: the first of them waits for the last.
+const CHUNK_COMMITS: usize = 64;
+
+/// A kind that has changed, and who is to be told.
+type Changed = (Arc<Kind>, Wake);
 
 /// What the past of all kinds takes, at most: packed changes for watches, and states that are read
 /// page by page.

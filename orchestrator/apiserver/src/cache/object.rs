@@ -1,5 +1,6 @@
 //! One cached object: its bytes with the resourceVersion in them, and what selectors ask for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -82,6 +83,11 @@ impl Cached {
     /// The JSON, with its resourceVersion.
     pub fn bytes(&self) -> Bytes {
         self.body.bytes()
+    }
+
+    /// The same for whoever copies it.
+    pub fn shown(&self) -> Cow<'_, [u8]> {
+        self.body.shown()
     }
 
     /// How long the JSON is.

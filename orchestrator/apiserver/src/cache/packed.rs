@@ -3,6 +3,7 @@
 //! The objects of a large kind are much alike: a pod of 5.5 KB of which 150,000 are held takes a tenth
 //! of that. What was changed a short while ago, and small kinds as a whole, are kept as they are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,16 +34,24 @@ impl Body {
     pub fn bytes(&self) -> Bytes {
         match self {
             Self::Plain(bytes) => bytes.clone(),
+            Self::Packed { .. } => self.shown().into_owned().into(),
+        }
+    }
+
+    /// The same for whoever copies them: of a plain body nothing is counted.
+    pub fn shown(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Plain(bytes) => Cow::Borrowed(bytes),
             Self::Packed {
                 dictionary,
                 packed,
                 length,
             } => match lz4_flex::block::decompress_with_dict(packed, *length, dictionary) {
-                Ok(bytes) => bytes.into(),
+                Ok(bytes) => Cow::Owned(bytes),
                 Err(error) => {
                     // Only a defect of the memory or of this file can make that.
                     tracing::error!(%error, "a packed object does not unpack");
-                    Bytes::new()
+                    Cow::Borrowed(&[])
                 }
             },
         }

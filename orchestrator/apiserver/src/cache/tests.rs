@@ -543,8 +543,8 @@ async fn what_is_written_while_a_kind_is_loaded_is_seen_once() {
         prev: None,
     };
     let (loaded, later) = (event("loaded"), event("later"));
-    kind.apply(5, [&loaded].into_iter());
-    kind.apply(7, [&later].into_iter());
+    kind.apply(5, [&loaded].into_iter(), &mut Wake::default());
+    kind.apply(7, [&later].into_iter(), &mut Wake::default());
     kind.load(&loaded.key, loaded.value.as_ref().unwrap(), 5);
     kind.loaded(6);
     let state = kind.state();

@@ -136,6 +136,14 @@ impl Watch {
         self.delivered
     }
 
+    /// How many watches are woken by what wakes this one.
+    pub fn companions(&self) -> usize {
+        match &self.bucket {
+            Some(bucket) => self.kind.state().buckets.watches(bucket),
+            None => self.kind.watches(),
+        }
+    }
+
     /// Whether something has happened since the last look that this watch is to look at.
     #[cfg(test)]
     pub fn is_woken(&self) -> bool {

@@ -48,7 +48,7 @@ struct Controller {
 
 impl Controller {
     fn new(state: Arc<State>) -> Result<Self, ApiError> {
-        let router = dispatch::router(state.clone());
+        let router = dispatch::Dispatcher::new(state.clone()).into_router();
         // The rights of the default role system:controller:certificate-controller, and no others.
         let user = User::named(CONTROLLER, GROUPS.map(str::to_owned).into());
         Ok(Self {

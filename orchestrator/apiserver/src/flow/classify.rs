@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::{Method, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use serde_json::Value;
 
 use crate::authn::User;
@@ -33,7 +33,8 @@ struct Object {
 /// A FlowSchema, made ready.
 pub struct Schema {
     pub name: Arc<str>,
-    pub uid: String,
+    /// For a header.
+    pub uid: HeaderValue,
     pub precedence: i64,
     /// The name of its priority level.
     pub level: String,
@@ -85,7 +86,7 @@ impl Schema {
         let spec = &object["spec"];
         Self {
             name: meta::name(object).into(),
-            uid: meta::uid(object).to_owned(),
+            uid: super::shown_uid(object),
             precedence: spec["matchingPrecedence"].as_i64().unwrap_or_default(),
             level: text(&spec["priorityLevelConfiguration"]["name"]).to_owned(),
             by: match spec["distinguisherMethod"]["type"].as_str() {

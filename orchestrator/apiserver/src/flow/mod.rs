@@ -32,6 +32,10 @@ const RETRY_AFTER_SECONDS: i32 = 1;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
+/// Headers of an answer: by which schema and level it was served.
+static FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+static PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
 /// The schemas and levels as they were when last looked at.
 #[derive(Default)]
 pub struct Flows(Mutex<Arc<Rules>>);
@@ -48,6 +52,8 @@ struct Rules {
 /// A priority level.
 struct Level {
     uid: String,
+    /// The same for a header.
+    shown_uid: HeaderValue,
     spec: Value,
     limit: Limit,
 }
@@ -74,15 +80,13 @@ pub struct Seat {
 
 /// Writes the schemas and levels that every cluster has, unless they are there.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
-    for object in defaults::levels() {
-        let levels = bootstrap::find(GROUP, "prioritylevelconfigurations")?;
-        bootstrap::ensure(state, levels, object, false).await?;
-    }
-    for object in defaults::schemas() {
-        let schemas = bootstrap::find(GROUP, "flowschemas")?;
-        bootstrap::ensure(state, schemas, object, false).await?;
-    }
-    Ok(())
+    let levels = bootstrap::find(GROUP, "prioritylevelconfigurations")?;
+    let schemas = bootstrap::find(GROUP, "flowschemas")?;
+    let all_levels = defaults::levels().into_iter();
+    let all_schemas = defaults::schemas().into_iter();
+    let all = all_levels.map(|level| (levels, level, false));
+    let all = all.chain(all_schemas.map(|schema| (schemas, schema, false)));
+    bootstrap::ensure_all(state, all).await
 }
 
 impl Flows {
@@ -111,16 +115,11 @@ impl Flows {
             }
             _ => None,
         };
-        let header = |name, uid: &str| {
-            let value = HeaderValue::from_str(uid);
-            let empty = HeaderValue::from_static("");
-            (HeaderName::from_static(name), value.unwrap_or(empty))
-        };
         Ok(Some(Seat {
             _turn: turn,
             headers: [
-                header("x-kubernetes-pf-flowschema-uid", &schema.uid),
-                header("x-kubernetes-pf-prioritylevel-uid", &level.uid),
+                (FLOW_SCHEMA.clone(), schema.uid.clone()),
+                (PRIORITY_LEVEL.clone(), level.shown_uid.clone()),
             ],
         }))
     }
@@ -194,6 +193,7 @@ impl Level {
         };
         Self {
             uid: api::meta::uid(object).to_owned(),
+            shown_uid: shown_uid(object),
             spec,
             limit,
         }
@@ -202,6 +202,12 @@ impl Level {
     fn is_of(&self, object: &Value) -> bool {
         self.uid == api::meta::uid(object) && self.spec == object["spec"]
     }
+}
+
+/// The uid of an object, for a header.
+fn shown_uid(object: &Value) -> HeaderValue {
+    let uid = HeaderValue::from_str(api::meta::uid(object));
+    uid.unwrap_or(HeaderValue::from_static(""))
 }
 
 /// How many requests of one flow may wait: as many as its hand of queues holds.

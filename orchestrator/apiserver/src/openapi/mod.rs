@@ -33,6 +33,13 @@ use api::resource::Name;
 #[derive(Default)]
 pub struct Documents(Mutex<BTreeMap<Which, Made>>);
 
+impl Documents {
+    /// Whether so many were asked for already.
+    fn has(&self, many: usize) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() >= many
+    }
+}
+
 /// A document, and what it was made of.
 type Made = (Stamp, Arc<Document>);
 
@@ -63,7 +70,15 @@ const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+pro
 /// `/openapi/v3`: where the documents are.
 pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
     let mut paths = Map::new();
-    for GroupVersion { group, version, .. } in state.registry.snapshot().versions() {
+    let served = state.registry.snapshot();
+    // Held while documents are made of them.
+    let _schemas = match state.documents.has(served.versions().len()) {
+        true => None,
+        false => tokio::task::spawn_blocking(api::openapi::published)
+            .await
+            .ok(),
+    };
+    for GroupVersion { group, version, .. } in served.versions() {
         let which = Which::V3(group.clone(), version.clone());
         let document = match document(&state, which).await {
             Ok(document) => document,
@@ -75,8 +90,7 @@ pub async fn v3_index(Extract(state): Extract<Arc<State>>) -> Response<Body> {
         let url = format!("/openapi/v3/{path}?hash={}", document.hash);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
-    let others = state.aggregated.others(&state, &state.registry.snapshot());
-    let others = match others {
+    let others = match state.aggregated.others(&state, &served) {
         Ok(others) => others,
         Err(error) => return reply::error(&error),
     };

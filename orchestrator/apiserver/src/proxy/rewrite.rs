@@ -102,6 +102,8 @@ pub struct Html {
     rewriter: Rewriter,
     /// What has arrived and is not understood yet.
     rest: Vec<u8>,
+    /// What is known of the tag that `rest` begins with, if it does.
+    open: OpenTag,
     /// The tag whose text goes on.
     raw: Option<&'static str>,
     in_comment: bool,
@@ -112,6 +114,7 @@ impl Html {
         Self {
             rewriter,
             rest: Vec::new(),
+            open: OpenTag::default(),
             raw: None,
             in_comment: false,
         }
@@ -135,14 +138,15 @@ impl Html {
 
     /// What is left when the page is over.
     pub fn end(&mut self) -> Vec<u8> {
+        self.open = OpenTag::default();
         std::mem::take(&mut self.rest)
     }
 
     /// Takes a piece, and gives what of the page is certain by now.
     pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.rest.extend_from_slice(piece);
-        let rest = std::mem::take(&mut self.rest);
-        let mut out = Vec::with_capacity(rest.len());
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.extend_from_slice(piece);
+        let mut out = Vec::new();
         let mut at = 0;
         while at < rest.len() {
             let (length, complete) = self.token(&rest[at..], &mut out);
@@ -151,11 +155,13 @@ impl Html {
                 break;
             }
         }
-        let left = &rest[at..];
-        if left.len() > TAG_BYTES {
-            out.extend_from_slice(left);
+        if rest.len() - at > TAG_BYTES {
+            out.extend_from_slice(&rest[at..]);
+            self.open = OpenTag::default();
         } else {
-            self.rest = left.to_vec();
+            // Nothing is moved while a tag stays open.
+            rest.drain(..at);
+            self.rest = rest;
         }
         out
     }
@@ -193,9 +199,10 @@ impl Html {
         if text.len() < 4 {
             return (0, false);
         }
-        let Some(length) = tag_length(text) else {
+        let Some(length) = self.open.length(text) else {
             return (0, false);
         };
+        self.open = OpenTag::default();
         self.tag(&text[..length], out);
         (length, true)
     }
@@ -255,24 +262,42 @@ fn find(text: &[u8], needle: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) -> (usi
     (text.len(), false)
 }
 
-/// Up to the `>` that is in no quotes.
-fn tag_length(text: &[u8]) -> Option<usize> {
-    let mut quote = None;
-    for (at, byte) in text.iter().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return Some(at + 1),
-            (None, b'"' | b'\'') if at > 0 && is_value_start(&text[..at]) => quote = Some(*byte),
-            (Some(open), byte) if *byte == open => quote = None,
-            _ => {}
-        }
-    }
-    None
+/// How far the end of a tag has been looked for.
+#[derive(Default)]
+struct OpenTag {
+    looked_at: usize,
+    /// The quote that is open there.
+    quote: Option<u8>,
+    /// A quote counts behind an equals sign, with blanks between them or none.
+    is_behind_equals: bool,
 }
 
-/// A quote counts behind an equals sign.
-fn is_value_start(before: &[u8]) -> bool {
-    let last = before.iter().rev().find(|byte| !byte.is_ascii_whitespace());
-    last == Some(&b'=')
+impl OpenTag {
+    /// Up to the `>` that is in no quotes. `text` is that of the call before and what has come since, of which
+    /// each byte is looked at once.
+    fn length(&mut self, text: &[u8]) -> Option<usize> {
+        for byte in text.get(self.looked_at..)? {
+            self.looked_at += 1;
+            #[cfg(test)]
+            LOOKS.with(|looks| looks.set(looks.get() + 1));
+            match self.quote {
+                None if *byte == b'>' => return Some(self.looked_at),
+                None if self.is_behind_equals && b"\"'".contains(byte) => self.quote = Some(*byte),
+                Some(open) if *byte == open => self.quote = None,
+                _ => {}
+            }
+            if !byte.is_ascii_whitespace() {
+                self.is_behind_equals = *byte == b'=';
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes that were looked at for the ends of tags.
+    static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Names of attributes with the places of their values.
@@ -380,6 +405,19 @@ mod tests {
             out.extend(&html.rest);
             assert_eq!(String::from_utf8_lossy(&out), rewritten(), "{size}");
         }
+    }
+
+    #[test]
+    fn a_tag_that_stays_open_is_looked_at_once_however_small_its_pieces_are() {
+        let page = format!("<a title=\"{}\" href=/x>", "< ".repeat(30_000));
+        let mut html = Html::new(rewriter());
+        LOOKS.with(|looks| looks.set(0));
+        let mut out = Vec::new();
+        for byte in page.as_bytes() {
+            out.extend(html.push(&[*byte]));
+        }
+        assert!(out.ends_with(format!("href={}/x>", rewriter().prefix).as_bytes()));
+        assert_eq!(LOOKS.with(std::cell::Cell::get), page.len());
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! The roles and bindings that every cluster has: made when they are missing, and mended when the server
 //! starts, as Kubernetes does. What an administrator has added to them stays.
 
-use std::sync::OnceLock;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -28,9 +26,10 @@ const RETRIES: usize = 5;
 /// takes.
 pub async fn first_objects(state: &State) -> Result<(), ApiError> {
     let mut tries = 0;
+    let defaults = defaults();
     while tries < RETRIES {
         let mut writes = Vec::new();
-        for wanted in defaults() {
+        for wanted in &defaults {
             writes.extend(write(state, wanted)?);
         }
         let is_last = writes.len() <= store::MOST_WRITES;
@@ -125,9 +124,8 @@ fn append(object: &mut Value, list: &str, items: Vec<Value>) {
 }
 
 /// The default objects, without what the server adds to any.
-pub fn defaults() -> &'static [Value] {
-    static DEFAULTS: OnceLock<Vec<Value>> = OnceLock::new();
-    DEFAULTS.get_or_init(|| TABLES.into_iter().flat_map(read).collect())
+fn defaults() -> Vec<Value> {
+    TABLES.into_iter().flat_map(read).collect()
 }
 
 /// Reads a table, whose form its first lines say.

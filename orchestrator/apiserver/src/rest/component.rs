@@ -39,7 +39,7 @@ pub fn list(call: &Call) -> Answer {
         }
     }
     let page = ListMeta::default();
-    reply::list(&call.wanted, resource, &page, items, Bytes::clone)
+    reply::list(&call.wanted, resource, &page, items, reply::whole)
 }
 
 fn status(call: &Call, name: &str) -> Bytes {

@@ -22,19 +22,22 @@ pub async fn create(call: &Call) -> Answer {
             "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
-    let object = call.stored(object).await?;
+    let mut object = call.stored(object).await?;
     check(call, &object)?;
     for attempt in 1.. {
-        let mut object = object.clone();
+        // To be tried again with another name.
+        let unnamed = meta::name(&object).is_empty().then(|| object.clone());
         let generated = admission::generate_name(&mut object)?;
         let name = meta::name(&object).to_owned();
-        match writer.create(object).await {
+        match writer.create(std::mem::take(&mut object)).await {
             Ok(bytes) => {
                 return call.show(bytes, StatusCode::CREATED).await;
             }
             Err(WriteError::Failed(error)) => return Err(error),
             // Another object got the same random name: draw again.
-            Err(WriteError::Changed) if generated && attempt < RETRIES => {}
+            Err(WriteError::Changed) if generated && attempt < RETRIES => {
+                object = unnamed.unwrap_or_default();
+            }
             Err(WriteError::Changed) => {
                 let objects = &call.state.objects;
                 let found = objects.current(call.storage(), call.namespace(), &name);

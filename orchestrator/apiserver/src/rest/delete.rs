@@ -111,7 +111,7 @@ pub async fn delete_collection(call: &Call) -> Answer {
         revision,
         ..ListMeta::default()
     };
-    call.show_all(&page, items, Bytes::clone).await
+    call.show_all(&page, items, reply::whole).await
 }
 
 /// One of a collection: what was in it, or nothing if somebody else was faster.
@@ -214,6 +214,15 @@ fn plan(
     options: &Options,
     now: Timestamp,
 ) -> Result<Plan, ApiError> {
+    let is_plain = !matches!(
+        resource.behaviour,
+        Behaviour::Namespace | Behaviour::Pod | Behaviour::Definition
+    );
+    // What most objects are: nothing waits for them, and nothing is to.
+    let adds_finalizer = !matches!(options.propagation, None | Some(Propagation::Background));
+    if is_plain && !adds_finalizer && meta::finalizers(object).is_empty() {
+        return Ok(Plan::Remove);
+    }
     let mut new = object.clone();
     set_finalizers(&mut new, options.propagation);
     let waits = !meta::finalizers(&new).is_empty();

@@ -226,8 +226,10 @@ pub async fn list(call: &Call) -> Answer {
         (None, Freshness::Newest) => list.newest().await?,
     };
     let sight = call.sight();
-    let show = move |object: &Arc<Cached>| sight.bytes(object);
-    call.show_all(&page, objects, show).await
+    call.show_all(&page, objects, move |object: &Arc<Cached>| {
+        sight.shown(object)
+    })
+    .await
 }
 
 /// Waits until the cache shows a revision that some client saw already.

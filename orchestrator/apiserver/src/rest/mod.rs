@@ -11,6 +11,7 @@ pub mod subresource;
 mod token;
 pub mod update;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -192,14 +193,15 @@ impl Call {
         &self,
         page: &ListMeta,
         items: Vec<T>,
-        show: impl Fn(&T) -> Bytes + Send + 'static,
+        show: impl for<'a> Fn(&'a T) -> Cow<'a, [u8]> + Send + 'static,
     ) -> Answer {
         if self.target.served.is_same() {
             return reply::list(&self.wanted, self.resource(), page, items, show);
         }
-        let items = items.iter().map(show).collect();
+        let items = items.iter().map(|item| show(item).into_owned().into());
+        let items = items.collect();
         let items = versions::all_shown(&self.state, &self.target.served, items).await?;
-        reply::list(&self.wanted, self.resource(), page, items, Bytes::clone)
+        reply::list(&self.wanted, self.resource(), page, items, reply::whole)
     }
 
     /// Empty for cluster-scoped resources.

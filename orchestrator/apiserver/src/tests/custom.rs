@@ -598,6 +598,22 @@ pub async fn with_a_converter(cluster: &Cluster, remote: &Remote) {
 }
 
 #[tokio::test]
+async fn a_version_is_selected_by_its_own_fields_alone() {
+    let cluster = Cluster::start().await;
+    let remote = converter().await;
+    with_a_converter(&cluster, &remote).await;
+    let v2 = WEBS.replace("/v1/", "/v2/");
+    for (path, own, other) in [(WEBS, "host", "url"), (&v2, "url", "host")] {
+        let by = |field| format!("{path}?fieldSelector=spec.{field}%3Dx");
+        cluster.get(&by(own)).await.expect(200);
+        let refused = cluster.get(&by(other)).await;
+        let why = format!("field label not supported: spec.{other}");
+        assert!(refused.message().contains(&why), "{refused:?}");
+        refused.expect(400);
+    }
+}
+
+#[tokio::test]
 async fn a_webhook_converts_between_versions() {
     let cluster = Cluster::start().await;
     let remote = converter().await;

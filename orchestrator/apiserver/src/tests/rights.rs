@@ -262,6 +262,26 @@ impl Cluster {
 }
 
 #[tokio::test]
+async fn whoever_may_only_read_opens_no_stream_to_a_container() {
+    let cluster = Cluster::start().await;
+    let parts = ["exec", "attach", "portforward"];
+    let resources = parts.map(|part| format!("pods/{part}"));
+    let resources: Vec<&str> = resources.iter().map(String::as_str).collect();
+    cluster.grant("ann", &["get"], &resources).await;
+    cluster.grant("bob", &["create", "get"], &resources).await;
+    let (ann, bob) = (cluster.of("ann", &[]), cluster.of("bob", &[]));
+    for part in parts {
+        let path = format!("{PODS}/web/{part}?command=a");
+        let refused = ann.get(&path).await;
+        let why = format!("cannot create resource \"pods/{part}\"");
+        assert!(refused.message().contains(&why), "{refused:?}");
+        refused.expect(403);
+        // There is no such pod, and no upgrade was asked for.
+        assert_ne!(bob.get(&path).await.code, 403);
+    }
+}
+
+#[tokio::test]
 async fn who_writes_a_role_holds_its_rules() {
     let cluster = Cluster::start().await;
     let ann = writer_of_roles(&cluster).await;

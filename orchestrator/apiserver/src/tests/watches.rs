@@ -1,7 +1,7 @@
 //! Watches: where they begin, what they tell of a selection, how they end.
 
 use axum::body::BodyDataStream;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 
 use super::*;
 
@@ -40,15 +40,33 @@ impl Watcher {
         }
     }
 
+    /// Types and names of what is there without waiting.
+    fn told_now(&mut self) -> Vec<(String, String)> {
+        while let Some(Some(chunk)) = self.body.next().now_or_never() {
+            let chunk = chunk.expect("a chunk");
+            self.buffer.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        let text = std::mem::take(&mut self.buffer);
+        let event = |line| serde_json::from_str(line).expect("an event");
+        text.lines()
+            .map(event)
+            .map(|event: Value| of(&event))
+            .collect()
+    }
+
     /// Type and name of the next event.
     pub async fn told(&mut self) -> (String, String) {
-        let event = self.next().await.expect("an event");
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (
-            text(&event["type"]),
-            text(&event["object"]["metadata"]["name"]),
-        )
+        of(&self.next().await.expect("an event"))
     }
+}
+
+/// Type and name of an event.
+fn of(event: &Value) -> (String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (
+        text(&event["type"]),
+        text(&event["object"]["metadata"]["name"]),
+    )
 }
 
 fn told(kind: &str, name: &str) -> (String, String) {
@@ -121,6 +139,32 @@ async fn the_end_of_the_first_events_is_marked() {
         mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
         "true"
     );
+}
+
+#[tokio::test]
+async fn one_of_many_watches_collects_events_after_a_frame_and_a_lone_one_does_not() {
+    let cluster = Cluster::start().await;
+    tokio::time::pause();
+    let path = format!("{PODS}?watch=true");
+    let mut alone = Watcher::open(&cluster, &path, "*/*").await;
+    for name in ["a", "b"] {
+        cluster.post(PODS, pod(name)).await.expect(201);
+        assert_eq!(alone.told_now(), [told("ADDED", name)]);
+    }
+    let mut many = Vec::new();
+    for _ in 0..100 {
+        many.push(Watcher::open(&cluster, &path, "*/*").await);
+    }
+    let one = &mut many[0];
+    assert_eq!(one.told_now(), [told("ADDED", "a"), told("ADDED", "b")]);
+    cluster.post(PODS, pod("c")).await.expect(201);
+    assert_eq!(one.told_now(), [told("ADDED", "c")]);
+    for name in ["d", "e"] {
+        cluster.post(PODS, pod(name)).await.expect(201);
+        assert_eq!(one.told_now(), []);
+    }
+    tokio::time::advance(Duration::from_millis(3)).await;
+    assert_eq!(one.told_now(), [told("ADDED", "d"), told("ADDED", "e")]);
 }
 
 #[tokio::test]

@@ -152,6 +152,52 @@ fn its_own_condition_does_not_wake_a_pod_but_a_change_of_what_it_asks_does() {
 }
 
 #[test]
+fn a_pod_goes_to_a_node_that_gets_its_label_and_stays_when_the_label_goes() {
+    let labelled = |is_labelled: bool| {
+        let labels = if is_labelled {
+            json!({"disk": "fast"})
+        } else {
+            json!({})
+        };
+        let mut row = node("n", "1");
+        row.labels = serde_json::from_value(labels).unwrap();
+        row
+    };
+    let picky = pod("a", 100, 1, |pod| {
+        pod["spec"]["nodeSelector"] = json!({"disk": "fast"})
+    });
+    let mut engine = started(vec![labelled(false)], vec![picky]);
+    let Some(Order::Explain(explanation)) = engine.next(at(0)) else {
+        panic!("it fits nowhere");
+    };
+    let why = "1 node(s) didn't match Pod's node affinity/selector";
+    assert!(explanation.message.contains(why), "{explanation:?}");
+    engine.apply(Change::Node(labelled(true)), at(10_000));
+    let n = Some(("a".into(), "n".into()));
+    assert_eq!(bound_to(engine.next(at(10_000))), n);
+    engine.bound(&key("a"), "uid-a", Bound::Done, at(10_000));
+    engine.apply(Change::Node(labelled(false)), at(20_000));
+    assert_eq!(engine.next(at(20_000)), None);
+}
+
+#[test]
+fn a_pod_is_scheduled_once_its_last_gate_is_open() {
+    let gated = |revision, gates: Value| {
+        pod("a", 100, revision, |pod| {
+            pod["spec"]["schedulingGates"] = gates
+        })
+    };
+    let (one, two) = (json!({"name": "one"}), json!({"name": "two"}));
+    let pods = vec![gated(1, json!([one, two]))];
+    let mut engine = started(vec![node("n", "1")], pods);
+    engine.apply(Change::Pod(gated(2, json!([two]))), at(10));
+    assert_eq!(engine.next(at(10)), None);
+    engine.apply(Change::Pod(gated(3, json!([]))), at(20));
+    let n = Some(("a".into(), "n".into()));
+    assert_eq!(bound_to(engine.next(at(20))), n);
+}
+
+#[test]
 fn pods_that_are_not_ours_are_left_alone() {
     let other = |change: fn(&mut Value)| pod("a", 100, 1, change);
     let pods = [

@@ -153,6 +153,7 @@ mod tests {
             create_revision: created,
             mod_revision: modified,
             value: value.as_bytes().to_vec().into(),
+            lease: 0,
         };
         wire::Event {
             kind: PUT,

@@ -1,11 +1,12 @@
 //! Leadership as a key of etcd that lives as long as its lease is renewed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::rpc::{RANGE, Repeat, TXN};
 use super::{Inner, commit, unread, wire};
@@ -22,6 +23,8 @@ const LEASE: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_millis(700);
 /// The leader stops leading so long before etcd says so.
 const MARGIN: Duration = Duration::from_millis(300);
+/// Who waits looks at the key at least so often, whatever its watch says.
+const LOOK: Duration = Duration::from_secs(1);
 /// After a failure to ask.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -30,9 +33,18 @@ impl Inner {
     pub(super) async fn campaign(self: Arc<Self>, name: &str, holder: &str) -> Result<Leadership> {
         let key = self.keys.control(&format!("leader/{name}"));
         loop {
-            if let Some(revision) = self.leader(&key).await? {
-                self.until_changed(&key, revision).await;
-                continue;
+            match self.leader(&key).await? {
+                Some(leader) if self.is_own(&leader, holder) => {
+                    if !self.revoke(leader.lease).await {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    continue;
+                }
+                Some(leader) => {
+                    self.until_changed(&key, leader.mod_revision).await;
+                    continue;
+                }
+                None => {}
             }
             let began = Instant::now();
             let ttl = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
@@ -45,35 +57,55 @@ impl Inner {
             let asked = self
                 .rpc
                 .ask::<_, wire::TxnResponse>(TXN, &request, Repeat::Unsent);
-            let answer = asked.await;
-            match answer {
-                Ok(answer) if answer.succeeded => {
+            // Also if nobody answers: it may be done all the same.
+            self.led.store(lease, Ordering::Relaxed);
+            // A member that stands still may answer when the lease is over.
+            match timeout_at(began + LEASE, asked).await {
+                Ok(Ok(answer)) if answer.succeeded => {
                     let created = answer.header.unwrap_or_default().revision.unsigned_abs();
                     let fence = Fence { key, created };
                     return Ok(self.lead(fence, lease, began));
                 }
                 // Another one was faster, or nobody knows: the key ends with its lease.
-                _ => self.revoke(lease).await,
+                _ => {
+                    self.revoke(lease).await;
+                }
             }
         }
     }
 
-    /// The revision of the key of whoever leads.
-    async fn leader(&self, key: &bytes::Bytes) -> Result<Option<i64>> {
+    /// Whether a leadership is left from before: of this store, which lost it when it could not renew it, or of
+    /// the process that was this server before and died. etcd would keep its lease for its whole length, and
+    /// counts that length anew when it has been away itself.
+    fn is_own(&self, leader: &wire::KeyValue, holder: &str) -> bool {
+        match self.led.load(Ordering::Relaxed) {
+            // Only in the beginning, so that two servers that are given one name do not take turns.
+            0 => leader.value == holder.as_bytes(),
+            lease => leader.lease == lease,
+        }
+    }
+
+    /// The key of whoever leads.
+    async fn leader(&self, key: &bytes::Bytes) -> Result<Option<wire::KeyValue>> {
         let request = wire::RangeRequest {
             key: key.clone(),
-            keys_only: true,
             ..wire::RangeRequest::default()
         };
         let asked = self
             .rpc
             .ask::<_, wire::RangeResponse>(RANGE, &request, Repeat::Safe);
         let answer = asked.await.map_err(unread)?;
-        Ok(answer.kvs.first().map(|kv| kv.mod_revision))
+        Ok(answer.kvs.into_iter().next())
     }
 
-    /// Returns when the key was written behind a revision, or nobody can say.
-    async fn until_changed(&self, key: &bytes::Bytes, revision: i64) {
+    /// Returns when the key was written behind a revision, or it is time to look: a member that stands still
+    /// says nothing of it.
+    pub(super) async fn until_changed(&self, key: &bytes::Bytes, revision: i64) {
+        // Either way the key is read next.
+        let _ = timeout(LOOK, self.changed(key, revision)).await;
+    }
+
+    async fn changed(&self, key: &bytes::Bytes, revision: i64) {
         let create = wire::WatchCreateRequest {
             key: key.clone(),
             start_revision: revision + 1,
@@ -98,7 +130,9 @@ impl Inner {
             renewing.renew(lease, began).await;
             lose.send_replace(true);
         });
-        let resign = async move { self.revoke(lease).await };
+        let resign = async move {
+            self.revoke(lease).await;
+        };
         Leadership::new(fence, lost, renewal.abort_handle(), Box::pin(resign))
     }
 
@@ -122,13 +156,16 @@ impl Inner {
         }
     }
 
-    async fn revoke(&self, lease: i64) {
+    /// Whether etcd says that it is done.
+    async fn revoke(&self, lease: i64) -> bool {
         let request = wire::LeaseRequest { id: lease };
         let asked = self
             .rpc
             .ask::<_, wire::HeaderOnly>(REVOKE, &request, Repeat::Safe);
-        if let Err(error) = asked.await {
+        let answer = asked.await;
+        if let Err(error) = &answer {
             tracing::debug!(%error, "a lease was not given back, and will run out");
         }
+        answer.is_ok()
     }
 }

@@ -35,7 +35,7 @@ mod tests;
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -74,6 +74,8 @@ struct Inner {
     stalled: Notify,
     /// The etcd that the revisions are of; 0: not known yet.
     cluster: AtomicU64,
+    /// The lease under which this store last tried to lead; 0: it never has.
+    led: AtomicI64,
     /// Counts those who asked for the newest revision.
     asked: AtomicU64,
     /// What the last look answered, and whom of them.
@@ -121,6 +123,7 @@ impl EtcdStore {
             has_neighbours: AtomicBool::new(false),
             stalled: Notify::new(),
             cluster: AtomicU64::new(header.cluster_id),
+            led: AtomicI64::new(0),
             asked: AtomicU64::new(0),
             looked: Mutex::new((0, Ok(0))),
         });

@@ -247,6 +247,59 @@ async fn a_leader_that_dies_is_followed_in_five_seconds() {
     assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
 }
 
+/// Less than a lease lasts.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn a_leader_that_could_not_reach_etcd_leads_again_as_soon_as_it_can() {
+    let mut etcd = Etcd::start();
+    let store = etcd.open().await;
+    let mut first = store.campaign("work", "one").await.unwrap();
+    etcd.kill();
+    let lost = timeout(PATIENCE, first.lost()).await;
+    lost.expect("it does not lead for ever");
+    drop(first);
+    etcd.start_again();
+    let reached = async { while store.fresh().await.is_err() {} };
+    timeout(PATIENCE, reached).await.expect("etcd is back");
+    let reached = Instant::now();
+    let _second = store.campaign("work", "one").await.unwrap();
+    assert!(reached.elapsed() < AT_ONCE, "{:?}", reached.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_starts_again_leads_at_once_if_it_led_before() {
+    let etcd = Etcd::start();
+    let before = etcd.open().await;
+    drop(before.campaign("work", "one").await.unwrap());
+    drop(before);
+    let again = etcd.open().await;
+    let began = Instant::now();
+    let _second = again.campaign("work", "one").await.unwrap();
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn two_servers_of_one_name_do_not_take_turns() {
+    let etcd = Etcd::start();
+    let (one, other) = (etcd.open().await, etcd.open().await);
+    let mut first = one.campaign("work", "one").await.unwrap();
+    let mut second = other.campaign("work", "one").await.unwrap();
+    timeout(PATIENCE, first.lost()).await.expect("it is over");
+    let back = timeout(AT_ONCE, one.campaign("work", "one")).await;
+    assert!(back.is_err(), "the first one took it back");
+    assert!(timeout(AT_ONCE, second.lost()).await.is_err());
+}
+
+#[tokio::test]
+async fn who_waits_to_lead_looks_again_when_nothing_is_said() {
+    let etcd = Etcd::start();
+    let store = etcd.open().await;
+    let key = store.inner.keys.control("leader/work");
+    let looked = store.inner.until_changed(&key, 1 << 40);
+    timeout(AT_ONCE, looked).await.expect("in time");
+}
+
 #[tokio::test]
 async fn etcd_is_reached_by_certificates_of_its_authority() {
     let (etcd, tls) = Etcd::start_with_certificates();

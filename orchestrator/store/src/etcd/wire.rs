@@ -24,6 +24,9 @@ pub struct KeyValue {
     pub mod_revision: i64,
     #[prost(bytes = "bytes", tag = "5")]
     pub value: Bytes,
+    /// The key ends with it; 0: with none.
+    #[prost(int64, tag = "6")]
+    pub lease: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -126,8 +126,10 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             addrs,
         };
         let text = |error: RuntimeError| error.to_string();
+        let clock = self.clock.clone();
         let make = async {
-            let image = node.runtime.pause_image().await.map_err(text)?;
+            let image = clock.engine(node.runtime.pause_image()).await;
+            let image = image.map_err(text)?;
             let started = Instant::now();
             let of_node = container_spec::Node {
                 name: node.name.clone(),
@@ -137,8 +139,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             };
             let spec = container_spec::sandbox(&pod, identity, image, of_node);
             let spec = spec.map_err(|error| error.to_string())?;
-            let id = node.runtime.create(&spec).await.map_err(text)?;
-            node.runtime.start(&id).await.map_err(text)?;
+            let begin = async {
+                let id = node.runtime.create(&spec).await?;
+                node.runtime.start(&id).await
+            };
+            clock.engine(begin).await.map_err(text)?;
             node.metrics.sandboxes().note(started.elapsed());
             Ok(())
         };

@@ -39,7 +39,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             self.image_failed(container, "InvalidImageName", message);
             return Step::Progress;
         }
-        let found = match self.node.runtime.image(&image).await {
+        let found = match self.clock.engine(self.node.runtime.image(&image)).await {
             Ok(found) => found,
             Err(error) => return self.later("look for an image", &error),
         };
@@ -71,6 +71,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let message = format!("Pulling image \"{image}\"");
         self.node.recorder.normal(about, "Pulling", message);
         let shown = self.keyring().await.of(&image);
+        self.clock.disregard();
         let pulling = ImageState::Pulling;
         self.memory.images.insert(container.clone(), pulling);
         let (node, notes) = (self.node.clone(), self.notes.clone());
@@ -162,7 +163,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             message: error.to_string(),
         };
         let name = template.image.as_deref().unwrap_or_default();
-        let found = self.node.runtime.image(name).await.map_err(failed)?;
+        let found = self.clock.engine(self.node.runtime.image(name)).await;
+        let found = found.map_err(failed)?;
         let gone = || RuntimeError::NotFound(format!("No such image: {name}"));
         found.ok_or_else(gone).map_err(failed)
     }

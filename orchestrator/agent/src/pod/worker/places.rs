@@ -61,12 +61,16 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let way = |paths: &Paths| image_root::place(PASSWD, &[], paths);
         let place = self.ask(&image.id, way).await?;
         let runtime = &self.node.runtime;
-        let root = runtime.root_of(&image.id).await.map_err(failed)?;
-        let read = runtime.file_in_root(&root, &place, PASSWD_LIMIT).await;
-        if let Err(error) = runtime.remove(&root).await {
-            tracing::warn!(%error, root, "a root that was looked at is left behind");
-        }
-        let passwd = read.map_err(failed)?.unwrap_or_default();
+        let look = async {
+            let root = runtime.root_of(&image.id).await?;
+            let read = runtime.file_in_root(&root, &place, PASSWD_LIMIT).await;
+            if let Err(error) = runtime.remove(&root).await {
+                tracing::warn!(%error, root, "a root that was looked at is left behind");
+            }
+            read
+        };
+        let passwd = self.clock.engine(look).await;
+        let passwd = passwd.map_err(failed)?.unwrap_or_default();
         let passwd = String::from_utf8_lossy(&passwd);
         Ok(Some(container_spec::group_of(&user, &passwd)))
     }
@@ -122,10 +126,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             Err(Stop::Unknown(path)) => path,
         };
         let runtime = &self.node.runtime;
-        let root = runtime.root_of(image).await.map_err(failed)?;
+        let root = self.clock.engine(runtime.root_of(image)).await;
+        let root = root.map_err(failed)?;
         let mut next = unknown;
         let answer = loop {
-            match runtime.path_in_root(&root, &next).await {
+            let found = self.clock.engine(runtime.path_in_root(&root, &next)).await;
+            match found {
                 Ok(found) => drop(paths.insert(next, found)),
                 Err(error) => break Err(failed(error)),
             }
@@ -135,7 +141,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 Err(Stop::Unknown(path)) => next = path,
             }
         };
-        if let Err(error) = runtime.remove(&root).await {
+        if let Err(error) = self.clock.engine(runtime.remove(&root)).await {
             tracing::warn!(%error, root, "a root that was looked at is left behind");
         }
         self.node.image_roots.add(image, paths);

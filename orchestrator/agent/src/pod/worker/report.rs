@@ -44,7 +44,11 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         match patched {
-            Ok(_) => {}
+            Ok(_) => {
+                if let Some(own) = self.clock.ended(&status) {
+                    self.node.metrics.own_starts().note(own);
+                }
+            }
             // It is gone, or another pod has its name: the watch will say so.
             Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {}
             Err(error) => return Err(error),
@@ -120,7 +124,8 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                     self.node.recorder.warning(about, "BackOff", message);
                 }
                 "ImagePullBackOff" => {
-                    let message = format!("Back-off pulling image \"{}\"", container.image);
+                    let image = shape::image_of(pod, &container.name);
+                    let message = format!("Back-off pulling image \"{image}\"");
                     let recorder = &self.node.recorder;
                     recorder.normal(about.clone(), "BackOff", message);
                     recorder.warning(about, "Failed", "Error: ImagePullBackOff");

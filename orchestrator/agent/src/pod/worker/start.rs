@@ -194,12 +194,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             }
         };
         let started = Instant::now();
-        let created = node.runtime.create(spec).await;
+        let created = self.clock.engine(node.runtime.create(spec)).await;
         let id = created.map_err(failed("CreateContainerError"))?;
         let about = events::container(pod, &template.name);
         let message = format!("Created container: {}", template.name);
         node.recorder.normal(about.clone(), "Created", message);
-        match node.runtime.start(&id).await {
+        match self.clock.engine(node.runtime.start(&id)).await {
             Ok(()) => {
                 let message = format!("Started container {}", template.name);
                 node.recorder.normal(about, "Started", message);

@@ -4,15 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status};
+
+use crate::grpc::{self, Call};
 
 /// The largest answer that is read, in bytes; what gRPC's own libraries take.
 const ANSWER_LIMIT: usize = 4 << 20;
@@ -57,31 +54,16 @@ where
     Q: Message + 'static,
     A: Message + Default + 'static,
 {
-    let channel = connect(socket).await;
-    let unavailable = |error: &dyn std::fmt::Display| {
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
         Status::unavailable(format!("connect to {:?}: {error}", socket.display()))
-    };
-    let channel = channel.map_err(|error| match std::error::Error::source(&error) {
-        Some(source) => unavailable(&source),
-        None => unavailable(&error),
     })?;
-    // The connection ends with the channel, and so with the call.
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-    grpc.ready().await.map_err(|error| unavailable(&error))?;
-    let (request, path) = (Request::new(question), PathAndQuery::from_static(path));
-    let answer = grpc.unary(request, path, ProstCodec::default()).await;
-    answer.map(tonic::Response::into_inner)
-}
-
-async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
-    let socket = socket.to_owned();
-    let open = tower::service_fn(move |_: http::Uri| {
-        let stream = UnixStream::connect(socket.clone());
-        async { stream.await.map(TokioIo::new) }
-    });
-    // No name is looked up: what is opened is the socket.
-    let endpoint = Endpoint::from_static("http://localhost");
-    endpoint.connect_with_connector(open).await
+    let call = Call {
+        authority: "localhost",
+        path,
+        user_agent: "orchestrator",
+        answer_limit: ANSWER_LIMIT,
+    };
+    grpc::ask(stream, call, question).await
 }
 
 /// At most so much that a person reads it. Control characters become spaces: it ends in events and logs.

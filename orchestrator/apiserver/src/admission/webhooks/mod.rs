@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::policies::Rights;
 use super::{Attributes, Operation};
-use crate::{outgoing, upload, versions};
+use crate::{State, outgoing, upload, versions};
 use api::policy::{Input, Request};
 use api::selector::LabelSelector;
 use api::{
@@ -109,6 +109,12 @@ impl<'a> Mutation<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether there are webhooks that may change objects.
+pub fn may_mutate(state: &State) -> Result<bool, ApiError> {
+    let hooks = state.webhooks.of(Role::Mutating, &state.objects)?;
+    Ok(!hooks.is_empty())
 }
 
 /// Asks all validating webhooks at once; the first refusal in their order counts.

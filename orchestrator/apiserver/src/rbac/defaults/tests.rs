@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use super::*;
 
 /// What `kubectl get clusterroles` of a Kubernetes 1.33 with ClusterTrustBundles shows; `system:controller:` stands before those
@@ -41,6 +43,11 @@ const ROLES: &str = "kube-public/system:controller:bootstrap-signer \
     kube-system/system::leader-locking-kube-scheduler \
     kube-system/system:controller:bootstrap-signer kube-system/system:controller:cloud-provider \
     kube-system/system:controller:token-cleaner";
+
+fn defaults() -> &'static [Value] {
+    static DEFAULTS: LazyLock<Vec<Value>> = LazyLock::new(super::defaults);
+    &DEFAULTS
+}
 
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     let mut names: Vec<String> = names.collect();
