@@ -71,7 +71,8 @@ const OWN_TIMEOUT: Duration = Duration::from_millis(500);
 const QUOTA_BYTES: u64 = 8 << 30;
 /// Is there once etcd has answered: the data were whole.
 const STARTED: &str = "etcd.started";
-/// Where the members were reached that voted when this one joined: they give it its vote.
+/// Where the other members were reached when this one joined, or was started last: they give it its vote, or know that
+/// it was taken out.
 const VOTERS: &str = "etcd.voters";
 
 impl Managed {
@@ -144,6 +145,7 @@ impl Managed {
             }
         };
         let running = self.run(&self.data(), beginning).await?;
+        self.note_others(&running.config)?;
         self.note_started()?;
         Ok(running)
     }
@@ -158,6 +160,13 @@ impl Managed {
     pub fn note_begun_anew(&self) -> Result<()> {
         forget(&self.data_dir)?;
         self.note_started()
+    }
+
+    fn note_others(&self, config: &EtcdConfig) -> Result<()> {
+        let own = self.address_of(self.ports[0]).to_string();
+        let others = config.members.iter().filter(|client| **client != own);
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        self.note(VOTERS, others.join("\n").as_bytes())
     }
 
     fn note_started(&self) -> Result<()> {
@@ -547,6 +556,46 @@ mod tests {
             .expect("refused")
             .to_string();
         assert!(why.contains("give --join"), "{why}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_member_that_was_taken_out_says_so() {
+        let [first, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let managed = |directory: &Path| {
+            let args = ManagedArgs {
+                etcd_program: program(),
+                etcd_ports: vec![free_port(), free_port()],
+            };
+            Managed::new(&args, directory, [127, 0, 0, 1].into()).expect("settings")
+        };
+        let (one, two) = (managed(first.path()), managed(other.path()));
+        let running = one.start(None).await.expect("started");
+        let [from, to] = [first.path(), other.path()].map(|it| it.join("pki"));
+        std::fs::create_dir(&to).expect("a directory");
+        for name in ["etcd-ca.crt", "etcd-ca.key"] {
+            std::fs::copy(from.join(name), to.join(name)).expect("copied");
+        }
+        let members = Members::connect(&running.config).expect("members");
+        let (added, _) = members.add_learner(&two.peer()).await.expect("added");
+        two.note_others(&running.config).expect("noted");
+        let name = member_name(one.address_of(one.ports[1]));
+        let mut joining = two.alone("two".to_owned(), false);
+        joining.cluster = format!("{},{name}={}", joining.cluster, one.peer());
+        let joined = two.run(&two.data(), joining).await.expect("joined");
+        two.note_others(&joined.config).expect("noted");
+        let removed = async {
+            // etcd waits some seconds until it takes a new member for a healthy one.
+            while members.remove(added.id).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let removed = tokio::time::timeout(Duration::from_secs(30), removed).await;
+        removed.expect("removed");
+        joined.stop().await;
+        let started = two.within(Duration::from_secs(2)).start(None).await;
+        let why = started.err().map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("taken out"), "{why}");
+        running.stop().await;
     }
 
     #[test]
