@@ -17,7 +17,7 @@ use super::shares::Peer;
 use super::{ApiServer, port_owner};
 use sys::connections::Limits;
 use sys::descriptors;
-use sys::front::{Front, RequestBody, Visit};
+use sys::front::{self, Front, RequestBody, Visit};
 use sys::tls::{ClientCertificate, ShownCertificate, TlsError, server_config};
 
 /// Connections at once, as far as the process may have so many files open. An agent has two or three: there is room
@@ -70,6 +70,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         io::ErrorKind::AddrNotAvailable => ServeError::NotHere(address),
         _ => ServeError::Bind { address, source },
     })?;
+    front::make_room(&listener)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

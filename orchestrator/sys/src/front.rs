@@ -29,6 +29,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use jiff::Timestamp;
+use nix::sys::socket;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -43,6 +44,21 @@ use super::{Shutdown, Turns, keep_alive};
 pub use known::Known;
 pub use takeover::{AnyStream, Stream, Takeover};
 pub use unread::RequestBody;
+
+/// Connections that wait to be accepted, as far as net.core.somaxconn (4,096) lets them.
+const WAITING: i32 = 4096;
+
+/// Lets many connections wait at a listener at once; the standard library makes room for 128. All agents come back in
+/// the same moment when a server starts again: whoever finds no room is heard after 1, 3, 7, 15 or 31 seconds, when
+/// its kernel tries again.
+///
+/// # Errors
+///
+/// Those of listen(2).
+pub fn make_room(listener: &std::net::TcpListener) -> std::io::Result<()> {
+    let room = socket::Backlog::new(WAITING)?;
+    Ok(socket::listen(listener, room)?)
+}
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]

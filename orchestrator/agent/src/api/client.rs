@@ -33,6 +33,8 @@ use sys::certificates::{self, CertificateError};
 /// long what was sent may be without its acknowledgement: the kernel's work.
 const KEEPALIVE: Duration = Duration::from_secs(3);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(9);
+/// The kernel tries again after 1 s, then waits ever longer; a server that starts has room by then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two questions whether the server itself is there, which may stand still on a machine that is well, and how
 /// long its answer may take. A question costs the server as much as a heartbeat.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -167,6 +169,7 @@ fn pool(servers: &Servers, member: &Membership) -> Result<Pool, ClientError> {
     connector.set_keepalive_interval(Some(KEEPALIVE));
     connector.set_keepalive_retries(Some(2));
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let connector = AnyServer::new(connector, servers);
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)

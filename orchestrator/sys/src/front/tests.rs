@@ -431,3 +431,16 @@ async fn an_answer_over_http2_is_followed_by_no_reset_while_the_client_goes_on_s
     assert_eq!(reset.expect("a reset in time"), frames::Reset(0));
     assert!(began.elapsed() >= LINGER_TIME, "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_thousand_clients_may_come_in_the_moment_before_the_first_one_is_accepted() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    make_room(&listener).unwrap();
+    let address = listener.local_addr().unwrap();
+    // The kernel tries again after a second: that would be too late.
+    let soon = Duration::from_millis(900);
+    let waiting: Vec<_> = (0..1000)
+        .map(|_| std::net::TcpStream::connect_timeout(&address, soon).unwrap())
+        .collect();
+    assert_eq!(waiting.len(), 1000);
+}
