@@ -282,16 +282,7 @@ impl ApiServer {
             rbac::first_objects(&state),
         )?;
         custom::start(&state).await?;
-        bootstrap::start_expiry(&state);
-        bootstrap::start_upkeep(&state);
-        servers::start(&state);
-        admission::quota::start(&state);
-        aggregation::start(&state);
-        pki::start_renewal(&state);
-        authn::service_account::start_rotation(&state);
-        authn::service_account::legacy::start(&state);
-        certificates::start(&state);
-        snapshots::start(&state);
+        start_tasks(&state);
         tokens::start_upkeep(&state, token_file).await?;
         Ok(Self { state })
     }
@@ -362,6 +353,20 @@ impl ApiServer {
     pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
         serve::bind(address)
     }
+}
+
+/// What the server does on its own, until its tasks are told to stop.
+fn start_tasks(state: &Arc<State>) {
+    bootstrap::start_expiry(state);
+    bootstrap::start_upkeep(state);
+    servers::start(state);
+    admission::quota::start(state);
+    aggregation::start(state);
+    pki::start_renewal(state);
+    authn::service_account::start_rotation(state);
+    authn::service_account::legacy::start(state);
+    certificates::start(state);
+    snapshots::start(state);
 }
 
 fn default_service_cidr() -> IpNetwork {

@@ -185,7 +185,10 @@ fn container_status(view: &View, template: &Template, role: Role) -> ContainerSt
 /// What it runs or ran as: the spec's image may have been changed since.
 fn image_of(template: &Template, latest: Option<&Container>) -> String {
     let image = latest.map(|latest| &latest.image);
-    image.or(template.image.as_ref()).cloned().unwrap_or_default()
+    image
+        .or(template.image.as_ref())
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn requests_of(template: &Template) -> Option<BTreeMap<String, Quantity>> {
