@@ -120,7 +120,8 @@ impl Machines {
     /// The machine's directory, with what the page takes for granted.
     fn machine(&self, name: &str) -> Result<PathBuf> {
         let machine = self.root.path().join(name);
-        if !machine.exists() {
+        // What another machine copied here may be there first.
+        if !machine.join("usr").exists() {
             for directory in DIRECTORIES {
                 fs::create_dir_all(machine.join(directory))?;
             }
