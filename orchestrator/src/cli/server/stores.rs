@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::encryption::upkeep::Place;
 use apiserver::encryption::{EncryptedStore, Encryption};
 use store::etcd::{EtcdTls, EtcdUser};
-use store::{EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Store, StoreError, Write};
+use store::{
+    EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Revision, Store, StoreError, Write,
+};
 use sys::files;
 
 use super::etcd;
@@ -52,6 +55,9 @@ const OBJECTS: &str = "/registry/";
 
 /// Holds the certificate of the cluster's authority: servers that share a store share that.
 const AUTHORITY: &str = "/cluster/authority";
+/// How often a server that starts asks for it, and the pause between: etcd may just be starting again.
+const CLAIMS: u32 = 20;
+const CLAIM_PAUSE: Duration = Duration::from_secs(1);
 
 impl StoreArgs {
     /// None: the embedded store.
@@ -185,11 +191,26 @@ async fn open_etcd(config: &EtcdConfig, is_managed: bool, authority: &str) -> Re
     Ok(store)
 }
 
+/// Writes the authority if none is there. Whether an etcd that died meanwhile has written it shows the next try.
+async fn claim(store: &EtcdStore, authority: &str) -> Result<Revision, StoreError> {
+    let mut tries = CLAIMS;
+    loop {
+        let write = Write::put(AUTHORITY, authority.to_owned(), Expect::Absent);
+        tries -= 1;
+        match store.commit(vec![write]).await {
+            Err(StoreError::Unavailable(why) | StoreError::Uncertain(why)) if tries > 0 => {
+                tracing::warn!(%why, "the cluster's authority is compared once more");
+            }
+            done => return done,
+        }
+        tokio::time::sleep(CLAIM_PAUSE).await;
+    }
+}
+
 /// A store belongs to one authority: a server with another one would sign certificates and tokens that the
 /// others refuse.
 async fn check_authority(store: &EtcdStore, authority: &str) -> Result<()> {
-    let write = Write::put(AUTHORITY, authority.to_owned(), Expect::Absent);
-    match store.commit(vec![write]).await {
+    match claim(store, authority).await {
         Ok(_) => Ok(()),
         Err(StoreError::Conflict {
             current: Some(current),
