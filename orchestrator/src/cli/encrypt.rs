@@ -6,6 +6,8 @@ use anyhow::Result;
 
 use apiserver::encryption::upkeep::{self, Place, Status};
 
+use super::SERVER_DATA_DIR;
+
 /// See and change what Secrets are encrypted with in the store. The server must be stopped
 ///
 /// Examples:
@@ -17,12 +19,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Verb,
     /// Where the server keeps its data
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        default_value = "/var/lib/orchestrator/server"
-    )]
+    #[arg(long, global = true, value_name = "DIR", default_value = SERVER_DATA_DIR)]
     data_dir: PathBuf,
     /// The server's --encryption-provider-config, if it has one
     #[arg(long, global = true, value_name = "FILE")]

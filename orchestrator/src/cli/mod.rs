@@ -23,6 +23,9 @@ use clap::{Parser, Subcommand};
 use workload::Terminated;
 use workload::output::printable;
 
+/// Where a server keeps its data if nothing else is said.
+const SERVER_DATA_DIR: &str = "/var/lib/orchestrator/server";
+
 /// An orchestrator whose network is the kernel.
 #[derive(Parser)]
 #[command(name = "orchestrator", version, about, arg_required_else_help = true)]

@@ -20,7 +20,7 @@ use controllers::{self, ControllersConfig};
 use scheduler::profile::Config as Profiles;
 use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
-use super::{duration, encrypt};
+use super::{SERVER_DATA_DIR, duration, encrypt};
 
 pub mod etcd;
 mod join;
@@ -43,11 +43,7 @@ pub struct Args {
     command: Option<Command>,
     /// Where certificates, kubeconfig, a join token (node-token, good for 24 h, renewed) and the store
     /// are kept
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/orchestrator/server"
-    )]
+    #[arg(long, value_name = "DIR", default_value = SERVER_DATA_DIR)]
     data_dir: PathBuf,
     /// Address to listen on; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6443")]

@@ -11,6 +11,7 @@ use store::snapshot;
 use store::{EmbeddedStore, EtcdConfig, EtcdStore, Revision, Store};
 use sys::{files, telemetry};
 
+use super::SERVER_DATA_DIR;
 use super::server::etcd::{self, Managed, ManagedArgs, Running};
 use super::server::stores::{StoreArgs, hold};
 
@@ -60,11 +61,7 @@ pub enum Kind {
 #[derive(clap::Args)]
 pub struct PlaceArgs {
     /// Where the server keeps its data
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/orchestrator/server"
-    )]
+    #[arg(long, value_name = "DIR", default_value = SERVER_DATA_DIR)]
     pub data_dir: PathBuf,
     /// The server's own address, by which the other servers reach the etcd that it runs; managed needs it
     #[arg(long, value_name = "ADDRESS")]

@@ -12,7 +12,7 @@ use sys::certificates::{der_of, fingerprint, names_of};
 use sys::https::{Post, PostError};
 use sys::{files, tls};
 
-use crate::cli::duration;
+use crate::cli::{SERVER_DATA_DIR, duration};
 
 /// How long a server that cannot take another one now is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,11 +28,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 #[command(verbatim_doc_comment)]
 pub struct TokenArgs {
     /// Where this server keeps its data
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/var/lib/orchestrator/server"
-    )]
+    #[arg(long, value_name = "DIR", default_value = SERVER_DATA_DIR)]
     data_dir: PathBuf,
     /// How long it is good, at most 24h
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]

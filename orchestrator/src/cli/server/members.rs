@@ -11,6 +11,7 @@ use store::etcd::{EtcdTls, Member, Members};
 use sys::certificates::names_of;
 
 use super::etcd::config;
+use crate::cli::SERVER_DATA_DIR;
 
 /// A file of the largest size, on a slow disk.
 const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -26,12 +27,7 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     /// Where this server keeps its data
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        default_value = "/var/lib/orchestrator/server"
-    )]
+    #[arg(long, global = true, value_name = "DIR", default_value = SERVER_DATA_DIR)]
     data_dir: PathBuf,
     /// A member that answers; this server's own one if not given
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
