@@ -78,13 +78,25 @@ pub async fn take(
         source,
     })?;
     let now = Timestamp::now();
-    let time = now.strftime("%Y%m%dT%H%M%S");
-    let name = format!("{time}-{:03}-{}", now.subsec_millisecond(), cause.word());
-    let path = directory.join(name).with_extension(EXTENSION);
+    let path = free_path(directory, now, cause);
     let below = store.kept();
     let store = below.as_deref().unwrap_or(store);
     let header = snapshot::save(store, &path, authority, now.as_second()).await?;
     Ok((path, header))
+}
+
+/// Where none is: one that is taken in the same microsecond as another one comes after it, and does not replace it.
+fn free_path(directory: &Path, now: Timestamp, cause: Cause) -> PathBuf {
+    let path = |now: Timestamp| {
+        let time = now.strftime("%Y%m%dT%H%M%S-%6f");
+        let name = format!("{time}-{}", cause.word());
+        directory.join(name).with_extension(EXTENSION)
+    };
+    let mut at = now;
+    while path(at).exists() {
+        at += Duration::from_micros(1);
+    }
+    path(at)
 }
 
 /// Those in a directory, the oldest first. Of each only what it says of itself is read.
@@ -269,6 +281,18 @@ mod tests {
         kept.remove(1);
         assert_eq!(paths(&after), kept);
         assert!(after.iter().all(|found| found.header.is_ok()));
+    }
+
+    #[test]
+    fn two_of_the_same_moment_are_two_files_in_their_order() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let now = Timestamp::from_second(1_796_052_151).expect("a time");
+        let names = [(); 3].map(|()| {
+            let path = free_path(directory.path(), now, Cause::Scheduled);
+            std::fs::write(&path, "").expect("written");
+            path
+        });
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
     }
 
     #[tokio::test]

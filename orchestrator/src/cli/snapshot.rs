@@ -24,7 +24,7 @@ use super::workload::cluster::{ClusterArgs, Payload};
 /// Examples:
 ///   orchestrator snapshot save
 ///   orchestrator snapshot list
-///   orchestrator snapshot restore /backup/20261130T080000-000-asked.snapshot
+///   orchestrator snapshot restore /backup/20261130T080000-000000-asked.snapshot
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
