@@ -131,9 +131,10 @@ pub async fn name_after_write(
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {"ports": [{"port": 80}]},
         }))?;
+        // Finding the pod takes longer than the answer.
+        let enter = cluster.enter_pod(pod, container)?;
         services.create(&PostParams::default(), &service).await?;
         let written = Instant::now();
-        let enter = cluster.enter_pod(pod, container)?;
         let asked = name.clone();
         let heard = thread::spawn(move || {
             enter();
