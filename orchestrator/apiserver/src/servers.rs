@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::objects::WriteError;
+use super::objects::{Current, WriteError};
 use super::write::Writer;
 use super::{State, bootstrap, reply};
 use api::{ApiError, meta};
@@ -25,6 +25,9 @@ const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiser
 const INTERVAL: Duration = Duration::from_secs(2);
 /// A server is gone when this one has renewed so many times and the other has not.
 const MISSED: u64 = 4;
+/// The Lease of a server that is gone is removed after so many renewals, ten minutes: until then people see that it is
+/// missing.
+pub const REMOVED_AFTER: u64 = 300;
 
 /// When each server's Lease was seen to change. No other server's clock is believed.
 #[derive(Default)]
@@ -41,6 +44,11 @@ struct Seen {
 impl Servers {
     /// Whether a Lease changed a short while ago, as far as this server has watched.
     fn is_alive(&self, name: &str, revision: Revision) -> bool {
+        self.missed(name, revision) < MISSED
+    }
+
+    /// How often this server has renewed its own Lease since that one was seen to change.
+    fn missed(&self, name: &str, revision: Revision) -> u64 {
         let mut seen = self.seen();
         let now = seen.renewals;
         let last = seen
@@ -50,11 +58,16 @@ impl Servers {
         if last.0 != revision {
             *last = (revision, now);
         }
-        now - last.1 < MISSED
+        now - last.1
     }
 
     fn renewed(&self) {
         self.seen().renewals += 1;
+    }
+
+    /// Its Lease is gone.
+    fn forget(&self, name: &str) {
+        self.seen().leases.remove(name);
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -84,9 +97,11 @@ pub fn start(state: &Arc<State>) {
     });
 }
 
-async fn tend(state: &State) -> Result<(), ApiError> {
+/// One renewal, and what it shows of the others.
+pub async fn tend(state: &State) -> Result<(), ApiError> {
     renew(state).await?;
-    bootstrap::lead_to_servers(state).await
+    bootstrap::lead_to_servers(state).await?;
+    remove_expired(state).await
 }
 
 /// Says that this server is there.
@@ -129,6 +144,29 @@ pub fn alive(state: &State) -> Result<Vec<SocketAddr>, ApiError> {
     all.sort_unstable();
     all.dedup();
     Ok(all)
+}
+
+/// Removes the Leases of servers that have been gone for long. One that comes back makes its own again.
+async fn remove_expired(state: &State) -> Result<(), ApiError> {
+    let leases = leases()?;
+    for lease in state.objects.cache.list(leases, Some(NAMESPACE)).1 {
+        let name = lease.name();
+        let is_expired = of(&reply::parse(&lease.bytes())?).is_some()
+            && state.servers.missed(name, lease.revision) >= REMOVED_AFTER;
+        if !is_expired {
+            continue;
+        }
+        match Writer::server(state, leases)
+            .remove(&Current::of(&lease)?)
+            .await
+        {
+            Ok(()) => state.servers.forget(name),
+            // It is renewed again, or another server was quicker.
+            Err(WriteError::Changed) => {}
+            Err(WriteError::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Says that this server is going. The others see it when they look.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 
 use super::*;
+use crate::servers::{REMOVED_AFTER, tend};
 
 async fn two_servers() -> [Cluster; 2] {
     let store = MemoryStore::shared();
@@ -136,4 +137,46 @@ async fn a_quota_holds_over_all_servers() {
     let listed = servers[1].get(CONFIG_MAPS).await.expect(200);
     let listed = listed["items"].as_array().map_or(0, Vec::len);
     assert_eq!((made, listed), (5, 5));
+}
+
+#[tokio::test]
+async fn the_lease_of_a_server_that_is_long_gone_is_removed_and_no_other_one() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let servers = two_servers().await;
+    let lease = |name: &str, labels: Value| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"holderIdentity": "172.31.0.9:6443", "leaseDurationSeconds": 8}})
+    };
+    let identity = json!({"apiserver.kubernetes.io/identity": "kube-apiserver"});
+    servers[0]
+        .post(LEASES, lease("dead", identity))
+        .await
+        .expect(201);
+    servers[0]
+        .post(LEASES, lease("other", json!({})))
+        .await
+        .expect(201);
+    let names = async || {
+        let list = servers[0].get(LEASES).await.expect(200);
+        let items = list["items"].as_array().into_iter().flatten();
+        let names = items.filter_map(|it| it["metadata"]["name"].as_str());
+        names.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let all = names().await;
+    assert_eq!(all.len(), 4, "{all:?}");
+    let renew = async |times: u64| {
+        for _ in 0..times {
+            for server in &servers {
+                tend(&server.server.state).await.expect("renewed");
+            }
+        }
+    };
+    // A server counts from when it sees the lease for the first time, and renews on its own meanwhile.
+    renew(REMOVED_AFTER / 2).await;
+    assert_eq!(names().await, all);
+    renew(REMOVED_AFTER / 2 + 1).await;
+    let mut left = all;
+    assert!(left.remove("dead"));
+    assert_eq!(names().await, left);
 }
