@@ -141,7 +141,8 @@ async fn converse(
     tls: Arc<ServerConfig>,
     dispatcher: Dispatcher,
 ) -> Result<(), Failure> {
-    let secured = visit.shake_hands(tls).await?;
+    // Both parts are boxed, so that there is never room for more than one of them.
+    let secured = visit.shake_hands(tls).boxed().await?;
     let peer = Peer(secured.peer());
     let user = secured.identity().cloned().map(User::from_certificate);
     let user = user.map(|user| User {
@@ -154,8 +155,10 @@ async fn converse(
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
         }
-        let answer = dispatcher.clone().answer(request);
+        // Boxed, so that it goes with the head of the answer: HTTP/2 keeps room for it as long as a body is sent, and
+        // a watch is sent for half an hour.
+        let answer = dispatcher.clone().answer(request).boxed();
         answer.map(Ok::<_, Infallible>)
     });
-    secured.serve(service).await
+    secured.serve(service).boxed().await
 }

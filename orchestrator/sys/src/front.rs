@@ -138,7 +138,8 @@ pub struct Visit {
 
 /// A connection after its handshake.
 pub struct Secured {
-    stream: TlsStream<TcpStream>,
+    /// Boxed, since it is moved from one future into the next, and each of these has room for what it takes.
+    stream: Box<TlsStream<TcpStream>>,
     peer: IpAddr,
     identity: Option<Identity>,
     shown: Option<Shown>,
@@ -256,7 +257,7 @@ impl Visit {
         }
         place.shakes_hands(false);
         Ok(Secured {
-            stream,
+            stream: Box::new(stream),
             peer,
             identity,
             shown,
