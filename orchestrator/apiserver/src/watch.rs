@@ -37,9 +37,11 @@ const FRAME_BYTES: usize = 64 * 1024;
 const EVENT_BYTES: usize = 40;
 /// What it costs, about, to wake a watch and to send it a frame.
 const FRAME_COST: Duration = Duration::from_micros(20);
+/// Frames to all watches of the same changes take at most one of so many parts of a processor.
+const FRAMES_SHARE: u32 = 4;
 /// What is shorter is no pause: timers go by milliseconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Quiet watches hear of the progress this often, if they want to.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(50);
 /// Without a timeout of the client a watch lasts between one and two of these.
@@ -71,7 +73,14 @@ pub async fn watch(call: &Call) -> Answer {
             revision
         }
     };
-    let watch = objects.cache.watch(resource, namespace, bucket, from);
+    let sight = call.sight();
+    let buckets = match bucket {
+        Some(bucket) => vec![bucket],
+        // A selector may look at what only the object as a whole shows.
+        None if selection.is_everything() => sight.buckets(resource),
+        None => Vec::new(),
+    };
+    let watch = objects.cache.watch(resource, namespace, buckets, from);
     let (watch, gone) = match watch.await {
         Ok(watch) => (Some(watch), None),
         Err(gone) => (None, Some(gone)),
@@ -88,7 +97,7 @@ pub async fn watch(call: &Call) -> Answer {
             .requests()
             .row(&call.target, call.verb, false),
         changes,
-        sight: call.sight(),
+        sight,
         standing: Standing::of(&call.state, &call.user, &call.target),
         encoder: Encoder::new(call.target.resource().clone(), call.wanted),
         selection,
@@ -431,10 +440,12 @@ async fn next_from(watch: &mut Watch, at: Instant) -> Result<WatchEvent, Gone> {
     watch.next().await
 }
 
-/// How long each of so many watches collects events between two frames: as long as frames to all of them take.
+/// How long each of so many watches collects events between two frames: a few times as long as frames to all of them
+/// take, which leaves the processor to others. Few watches collect nothing.
 fn pause(watches: usize) -> Option<Duration> {
     let all = FRAME_COST.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX));
-    (all >= SHORTEST_PAUSE).then_some(all.min(LONGEST_PAUSE))
+    let pause = all.saturating_mul(FRAMES_SHARE).min(LONGEST_PAUSE);
+    (all >= SHORTEST_PAUSE).then_some(pause)
 }
 
 /// Events that go out together: their types, and the objects as they are stored.
@@ -497,7 +508,7 @@ mod tests {
         assert_eq!([1, 49].map(ms), [None, None]);
         assert_eq!(
             [50, 300, 5_000, 1 << 40].map(ms),
-            [1, 6, 100, 100].map(Some)
+            [4, 24, 400, 500].map(Some)
         );
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::nodes;
 use crate::State;
 use crate::authn::{self, User};
-use crate::cache::{self, Cached, Referent};
+use crate::cache::{self, Bucket, Cached, Referent};
 use crate::request::Target;
 use api::Resource;
 use store::Revision;
@@ -52,6 +52,17 @@ impl Sight {
         match self {
             Self::Peers(own) if **own != *now.name() => !before.is_trimmed_to(now),
             _ => true,
+        }
+    }
+
+    /// The changes that the caller sees, where that is not all of them.
+    pub fn buckets(&self, resource: &Resource) -> Vec<Bucket> {
+        match self {
+            Self::Whole => Vec::new(),
+            Self::Peers(own) => {
+                let own = cache::object_key(resource, "", own);
+                vec![Bucket::Peers, Bucket::Object(own.into())]
+            }
         }
     }
 

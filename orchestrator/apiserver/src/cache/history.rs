@@ -3,13 +3,15 @@
 //! The newest are kept as they are: they share the bytes of the objects. Older ones are packed in
 //! blocks, each compressed for itself: states of an object, and objects of one owner, are much alike,
 //! so that a change of a pod of 6 KB takes some 700 bytes. A watch that is resumed far back unpacks one
-//! block at a time.
+//! block at a time, and of those only what may concern it: after a restart all agents come back at once, each for the
+//! few changes of its own pods.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::index::Bucket;
 use super::object::Cached;
 use super::{Change, WatchEvent};
 use api::Resource;
@@ -50,6 +52,8 @@ pub(super) struct Block {
     events: usize,
     /// The revision of its last change.
     last: Revision,
+    /// The fingerprints of the buckets that its changes concern, in order.
+    concerned: Box<[u64]>,
 }
 
 /// An event that is no longer among the newest.
@@ -119,18 +123,38 @@ impl History {
         if self.newest.len() <= NEWEST_EVENTS && self.newest_bytes <= NEWEST_BYTES {
             return None;
         }
-        let mut events: Vec<WatchEvent> = Vec::new();
-        let mut bytes = 0;
+        let mut filling = Filling::default();
         for event in &self.newest {
-            let is_full = bytes >= BLOCK_BYTES || events.len() >= BLOCK_EVENTS;
-            let of_last = |last: &WatchEvent| last.object.revision == event.object.revision;
-            if is_full && !events.last().is_some_and(of_last) {
+            if filling.is_full_before(event) {
                 break;
             }
-            bytes += raw_size(event);
-            events.push(event.clone());
+            filling.push(event.clone());
         }
-        (!events.is_empty()).then_some(events)
+        (!filling.events.is_empty()).then_some(filling.events)
+    }
+
+    /// Puts blocks in front, which have all changes between the two revisions; of too many the newest. Those that do
+    /// not join what is here are dropped.
+    pub fn prepend(&mut self, (mut from, until): (Revision, Revision), mut past: Past) {
+        if self.start != until {
+            return;
+        }
+        past.close();
+        let newest = self.newest.len();
+        let room = (
+            PACKED_BYTES.saturating_sub(self.blocks_bytes),
+            KEPT_EVENTS.saturating_sub(self.blocks_events + newest),
+        );
+        from = past.fit(room).unwrap_or(from);
+        if self.blocks.is_empty() {
+            self.newest_start = past.blocks.back().map_or(from, Block::last);
+        }
+        self.start = from;
+        self.blocks_bytes += past.bytes;
+        self.blocks_events += past.events;
+        for block in past.blocks.into_iter().rev() {
+            self.blocks.push_front(Arc::new(block));
+        }
     }
 
     /// Puts a block in the place of the events that it was made of.
@@ -169,6 +193,71 @@ impl History {
     }
 }
 
+/// Events that become a block.
+#[derive(Default)]
+pub(super) struct Filling {
+    pub events: Vec<WatchEvent>,
+    bytes: usize,
+}
+
+impl Filling {
+    /// Whether a block ends before this event, which is the next one.
+    pub fn is_full_before(&self, event: &WatchEvent) -> bool {
+        let is_full = self.bytes >= BLOCK_BYTES || self.events.len() >= BLOCK_EVENTS;
+        let of_last = |last: &WatchEvent| last.object.revision == event.object.revision;
+        is_full && !self.events.last().is_some_and(of_last)
+    }
+
+    pub fn push(&mut self, event: WatchEvent) {
+        self.bytes += raw_size(&event);
+        self.events.push(event);
+    }
+}
+
+/// Changes that are older than a history, oldest first.
+#[derive(Default)]
+pub(super) struct Past {
+    blocks: VecDeque<Block>,
+    bytes: usize,
+    events: usize,
+    filling: Filling,
+    /// The last change that was given up again.
+    lost: Option<Revision>,
+}
+
+impl Past {
+    pub fn push(&mut self, event: WatchEvent) {
+        if self.filling.is_full_before(&event) {
+            self.close();
+            self.fit((PACKED_BYTES, KEPT_EVENTS));
+        }
+        self.filling.push(event);
+    }
+
+    /// Packs what waits for that.
+    fn close(&mut self) {
+        let events = std::mem::take(&mut self.filling).events;
+        if !events.is_empty() {
+            let block = Block::of(&events);
+            self.bytes += block.size();
+            self.events += block.events;
+            self.blocks.push_back(block);
+        }
+    }
+
+    /// Gives up what is oldest until the rest fits; answers with the last change that is lost.
+    fn fit(&mut self, (bytes, events): (usize, usize)) -> Option<Revision> {
+        while (self.bytes > bytes || self.events > events)
+            && let Some(oldest) = self.blocks.pop_front()
+        {
+            self.bytes -= oldest.size();
+            self.events -= oldest.events;
+            self.lost = Some(oldest.last);
+        }
+        self.lost
+    }
+}
+
 impl Block {
     /// Packs events, of which there is at least one.
     pub fn of(events: &[WatchEvent]) -> Self {
@@ -194,12 +283,22 @@ impl Block {
             raw.extend(before.map_or(0, |it| it.revision).to_le_bytes());
             put(&mut raw, &before.map(|it| it.bytes()).unwrap_or_default());
         }
+        let buckets = events.iter().flat_map(Bucket::concerned);
+        let mut concerned: Vec<u64> = buckets.map(|bucket| bucket.fingerprint()).collect();
+        concerned.sort_unstable();
+        concerned.dedup();
         Self {
             packed: lz4_flex::block::compress(&raw).into_boxed_slice(),
             raw_bytes: raw.len(),
             events: events.len(),
             last: events.last().map_or(0, |event| event.object.revision),
+            concerned: concerned.into(),
         }
+    }
+
+    /// Whether one of its changes may concern the bucket.
+    pub fn may_concern(&self, bucket: &Bucket) -> bool {
+        self.concerned.binary_search(&bucket.fingerprint()).is_ok()
     }
 
     /// The revision of its last change.
@@ -223,7 +322,8 @@ impl Block {
     }
 
     fn size(&self) -> usize {
-        self.packed.len() + std::mem::size_of::<Self>() + 4 * std::mem::size_of::<usize>()
+        let own = std::mem::size_of::<Self>() + 4 * std::mem::size_of::<usize>();
+        self.packed.len() + std::mem::size_of_val(&*self.concerned) + own
     }
 }
 

@@ -3,13 +3,15 @@
 //! A resource declares fields as its indexes (`Resource::indexes`). By these, and by single objects,
 //! watches are woken: a pod's change reaches the agent of its node and not all agents.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::history::{Forgotten, History};
-use super::{Cached, WatchEvent};
+use super::{Cached, Change, WatchEvent};
 use api::Resource;
 
 /// Which part of a kind's changes a watch is interested in.
@@ -19,6 +21,8 @@ pub enum Bucket {
     Object(Arc<str>),
     /// The objects that have this value in the field of that index.
     Field(usize, Arc<str>),
+    /// All nodes, as other nodes see them: what a node says of itself is most often no change to its peers.
+    Peers,
 }
 
 impl Bucket {
@@ -27,9 +31,37 @@ impl Bucket {
         let has = |object: &Cached| match self {
             Self::Object(key) => object.key == *key,
             Self::Field(index, value) => object.indexed().get(*index) == Some(value),
+            Self::Peers => is_seen_by_peers(event),
         };
         has(&event.object) || event.previous.as_deref().is_some_and(has)
     }
+
+    /// Those that an event concerns, each once.
+    pub(super) fn concerned(event: &WatchEvent) -> impl Iterator<Item = Self> {
+        let field = |(index, value): (usize, &Arc<str>)| Self::Field(index, value.clone());
+        let now = event.object.indexed();
+        let before = event.previous.iter().flat_map(|it| it.indexed());
+        let left = before.enumerate();
+        let left = left.filter(move |(at, it)| now.get(*at) != Some(it));
+        std::iter::once(Self::Object(event.object.key.clone()))
+            .chain(now.iter().enumerate().map(field))
+            .chain(left.map(field))
+            .chain(is_seen_by_peers(event).then_some(Self::Peers))
+    }
+
+    /// A number that another bucket hardly ever has.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Whether it is a node's event that other nodes see.
+fn is_seen_by_peers(event: &WatchEvent) -> bool {
+    let before = event.previous.as_ref();
+    let before = before.filter(|_| event.change == Change::Modified);
+    event.object.is_trimmed() && before.is_none_or(|before| !before.is_trimmed_to(&event.object))
 }
 
 /// The keys of objects by the values of their indexed fields. Written with the objects.
@@ -133,26 +165,14 @@ impl Buckets {
             return;
         }
         let (first, number) = (history.first(), history.next());
-        let mut add = |bucket: &Bucket| {
-            if let Some(followed) = self.0.get_mut(bucket) {
+        for bucket in Bucket::concerned(event) {
+            if let Some(followed) = self.0.get_mut(&bucket) {
                 while let Some(old) = followed.numbers.pop_front_if(|old| *old < first) {
                     followed.forgotten = old + 1;
                 }
                 followed.numbers.push_back(number);
                 woken.push(followed.head.clone());
             }
-        };
-        add(&Bucket::Object(event.object.key.clone()));
-        let now = event.object.indexed();
-        for (index, value) in now.iter().enumerate() {
-            add(&Bucket::Field(index, value.clone()));
-        }
-        let before = event.previous.iter().flat_map(|it| it.indexed());
-        for (index, value) in before
-            .enumerate()
-            .filter(|(at, it)| now.get(*at) != Some(it))
-        {
-            add(&Bucket::Field(index, value.clone()));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
-use super::history::{Block, History};
+use super::history::{Block, Forgotten, History, Past};
 use super::index::{Bucket, Buckets, Indexes};
 use super::object::Cached;
 use super::ordered::Ordered;
@@ -171,6 +171,11 @@ impl Kind {
         }
     }
 
+    /// Puts what happened between two revisions in front of the history.
+    pub fn recall(&self, span: (Revision, Revision), past: Past) {
+        self.state_to_change().history.prepend(span, past);
+    }
+
     /// What watches and pages of the past take, in bytes.
     pub fn past_bytes(&self) -> usize {
         let state = self.state();
@@ -202,16 +207,19 @@ impl Kind {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes with every change, or with those of a bucket.
-    pub fn subscribe(&self, bucket: Option<&Bucket>) -> watch::Receiver<u64> {
-        let Some(bucket) = bucket else {
-            return self.head.subscribe();
-        };
+    /// What wakes a watch of these buckets; without any it is every change.
+    pub fn subscribe(&self, buckets: &[Bucket]) -> Vec<watch::Receiver<u64>> {
+        if buckets.is_empty() {
+            return vec![self.head.subscribe()];
+        }
         let mut state = self.state_to_change();
         let State {
-            history, buckets, ..
+            history,
+            buckets: followed,
+            ..
         } = &mut *state;
-        buckets.enter(bucket, history)
+        let heads = buckets.iter().map(|bucket| followed.enter(bucket, history));
+        heads.collect()
     }
 
     /// Watches that every change wakes.
@@ -219,9 +227,10 @@ impl Kind {
         self.head.receiver_count()
     }
 
-    /// A watch of a bucket ends.
-    pub fn unsubscribe(&self, bucket: &Bucket) {
-        self.state_to_change().buckets.leave(bucket);
+    /// A watch of buckets ends.
+    pub fn unsubscribe(&self, buckets: &[Bucket]) {
+        let mut state = self.state_to_change();
+        buckets.iter().for_each(|it| state.buckets.leave(it));
     }
 
     /// Keeps the state of a revision for whoever reads it page by page.
@@ -235,6 +244,19 @@ impl Kind {
 }
 
 impl State {
+    /// The number of the first event from `number` on that concerns one of these buckets, if it has come; without any
+    /// bucket each event does. An error if one of them may have been packed.
+    pub fn next(&self, buckets: &[Bucket], number: u64) -> Result<Option<u64>, Forgotten> {
+        if buckets.is_empty() {
+            return Ok(self.history.get(number)?.map(|_| number));
+        }
+        let next = |bucket| self.buckets.next(bucket, number, &self.history);
+        buckets
+            .iter()
+            .map(next)
+            .try_fold(None, |first, next| Ok(first.into_iter().chain(next?).min()))
+    }
+
     fn apply<'a>(
         &mut self,
         revision: Revision,

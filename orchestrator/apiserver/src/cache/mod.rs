@@ -13,6 +13,7 @@ mod node;
 mod object;
 mod ordered;
 mod packed;
+mod recall;
 mod references;
 mod selectable;
 mod snapshots;
@@ -24,6 +25,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 
 use super::addresses::Addresses;
 use super::rbac::Rbac;
@@ -39,6 +41,7 @@ pub use references::{Referent, referred};
 pub use watch::Watch;
 
 use kind::{Kind, Wake};
+use recall::Recall;
 
 /// What there is of a kind.
 #[derive(Clone, Debug)]
@@ -100,6 +103,10 @@ struct Inner {
     revision: tokio::sync::watch::Sender<Revision>,
     /// The revision that was loaded at the start.
     loaded: Revision,
+    /// What happened before.
+    recall: Recall,
+    /// Watches that read the store's log themselves.
+    log_readers: Semaphore,
     shutdown: Shutdown,
 }
 
@@ -155,6 +162,8 @@ impl Cache {
             addresses: OnceLock::new(),
             revision,
             loaded,
+            recall: Recall::new(loaded),
+            log_readers: Semaphore::new(LOG_READERS),
             shutdown: shutdown.clone(),
         });
         let following = inner.clone();
@@ -261,6 +270,10 @@ impl Cache {
                 let keys = keys.filter(|key| key.starts_with(&prefix));
                 keys.filter_map(|key| get(key)).collect()
             }
+            Bucket::Peers => {
+                let places = state.objects.span(&prefix);
+                state.objects.slice(places).cloned().collect()
+            }
         };
         (self.revision().max(state.applied), objects)
     }
@@ -272,13 +285,7 @@ impl Cache {
 
     /// What there is of each kind now.
     pub fn figures(&self) -> Vec<Figures> {
-        let mut kinds: Vec<(Box<str>, Arc<Kind>)> = {
-            let kinds = self.0.kinds.read().unwrap_or_else(PoisonError::into_inner);
-            let kinds = kinds.iter();
-            kinds
-                .map(|(prefix, kind)| (prefix.clone(), kind.clone()))
-                .collect()
-        };
+        let mut kinds = self.0.all_kinds();
         kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
         kinds.iter().map(|(_, kind)| kind.figures()).collect()
     }
@@ -336,12 +343,12 @@ impl Cache {
             .await;
     }
 
-    /// Every change behind `from`, or those of a bucket. Bodies of watch events share the cache's bytes.
+    /// Every change behind `from`, or those of some buckets. Bodies of watch events share the cache's bytes.
     pub async fn watch(
         &self,
         resource: &Arc<Resource>,
         namespace: Option<&str>,
-        bucket: Option<Bucket>,
+        buckets: impl IntoIterator<Item = Bucket>,
         from: Revision,
     ) -> Result<Watch, Gone> {
         let Some(kind) = self.kind(resource) else {
@@ -354,7 +361,7 @@ impl Cache {
             self.0.clone(),
             kind,
             prefix(resource, namespace).into(),
-            bucket,
+            buckets.into_iter().collect(),
             from,
         )
         .await
@@ -433,20 +440,26 @@ impl Inner {
         }
     }
 
+    /// Every kind, with what its keys begin with.
+    fn all_kinds(&self) -> Vec<(Box<str>, Arc<Kind>)> {
+        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        let kinds = kinds.iter();
+        kinds
+            .map(|(prefix, kind)| (prefix.clone(), kind.clone()))
+            .collect()
+    }
+
     /// Whoever has most of the past gives some of it up, until all of it fits.
     fn limit_past(&self) {
-        let kinds: Vec<Arc<Kind>> = {
-            let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
-            kinds.values().cloned().collect()
-        };
+        let kinds = self.all_kinds();
         loop {
-            let sizes: Vec<usize> = kinds.iter().map(|kind| kind.past_bytes()).collect();
+            let sizes: Vec<usize> = kinds.iter().map(|(_, kind)| kind.past_bytes()).collect();
             if sizes.iter().sum::<usize>() <= PAST_BYTES {
                 return;
             }
             let largest = (0..sizes.len()).max_by_key(|index| sizes[*index]);
             match largest {
-                Some(index) => kinds[index].forget_some(),
+                Some(index) => kinds[index].1.forget_some(),
                 None => return,
             }
         }
@@ -469,6 +482,9 @@ fn to_change(kinds: &RwLock<Kinds>) -> RwLockWriteGuard<'_, Kinds> {
 
 /// Commits that become visible together, at most: the first of them waits for the last.
 const CHUNK_COMMITS: usize = 64;
+
+/// Watches that read the store's log at once.
+const LOG_READERS: usize = 4;
 
 /// A kind that has changed, and who is to be told.
 type Changed = (Arc<Kind>, Wake);

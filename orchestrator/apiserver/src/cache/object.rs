@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::super::wire::with_revision;
-use super::node::NodeParts;
+use super::node::{NodeParts, is_trimmed};
 use super::packed::{self, Body};
 use super::selectable;
 use api::resource::Name;
@@ -186,6 +186,11 @@ impl Cached {
             tracing::error!(key = &*self.key, %error, "the store holds what is not JSON");
             Value::Null
         })
+    }
+
+    /// Whether other nodes see only a part of it.
+    pub(super) fn is_trimmed(&self) -> bool {
+        is_trimmed(&self.resource)
     }
 
     /// A node as other nodes see it, at a revision.

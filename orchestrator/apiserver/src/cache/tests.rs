@@ -198,6 +198,35 @@ async fn a_watch_from_before_the_recent_past_is_served_from_the_log() {
 }
 
 #[tokio::test]
+async fn the_log_of_before_the_start_is_read_once_for_all_watches() {
+    let store = MemoryStore::new();
+    let start = put(&store, "configmaps", "a", "first", "x").await;
+    let mut expected = Vec::new();
+    for number in 0..1000 {
+        let node = if number % 300 == 7 { "one" } else { "other" };
+        let revision = put_on(&store, &format!("p{number}"), node, "x").await;
+        expected.push((node, format!("Added p{number} {revision}")));
+    }
+    put(&store, "configmaps", "a", "c", "x").await;
+    let all: Vec<String> = expected.iter().map(|(_, it)| it.clone()).collect();
+    let of_one = expected.iter().filter(|(node, _)| *node == "one");
+    let of_one: Vec<String> = of_one.map(|(_, it)| it.clone()).collect();
+    let (cache, pods) = (cache_of(&store).await, resource("pods"));
+    let late = cache.watch(pods, None, None, start + 500).await;
+    let early = cache.watch(pods, None, None, start).await;
+    // From here on nothing of it can be read any more.
+    store.compact(store.revision()).await.unwrap();
+    assert_eq!(told(&mut late.unwrap()), all[500..]);
+    assert_eq!(told(&mut early.unwrap()), all);
+    let again = cache.watch(pods, None, of_node("one"), start).await;
+    assert_eq!(told(&mut again.unwrap()), of_one);
+    let config_maps = cache.watch(resource("configmaps"), None, None, start).await;
+    assert_eq!(told(&mut config_maps.unwrap()).len(), 1);
+    let older = cache.watch(pods, None, None, start - 1).await;
+    assert!(older.is_err());
+}
+
+#[tokio::test]
 async fn a_quiet_watch_that_began_in_the_log_makes_progress() {
     let store = MemoryStore::new();
     let start = put(&store, "pods", "a", "one", "x").await;
@@ -273,6 +302,38 @@ async fn a_watch_of_a_node_sleeps_while_the_pods_of_others_change() {
     assert_eq!(told(&mut one), [format!("Modified p {moved}")]);
     let expected = [format!("Modified p {moved}"), format!("Deleted p {gone}")];
     assert_eq!(told(&mut two), expected);
+}
+
+#[tokio::test]
+async fn a_node_sleeps_while_its_peers_say_what_does_not_concern_it() {
+    let store = MemoryStore::new();
+    let cache = cache_of(&store).await;
+    let (nodes, from) = (resource("nodes"), cache.revision());
+    let say = async |name: &str, ready: &str, heartbeat: u32| {
+        let object = format!(
+            r#"{{"kind":"Node","apiVersion":"v1","metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}","message":"{heartbeat}"}}]}}}}"#
+        );
+        let write = Write::put(object_key(nodes, "", name), object, Expect::Any);
+        let revision = store.commit(vec![write]).await.unwrap();
+        cache.wait_for(revision).await;
+        revision
+    };
+    let own = Bucket::Object(object_key(nodes, "", "own").into());
+    let watch = cache.watch(nodes, None, [Bucket::Peers, own], from);
+    let mut watch = watch.await.unwrap();
+    let (peer, own) = (say("peer", "True", 1).await, say("own", "True", 1).await);
+    let expected = [format!("Added peer {peer}"), format!("Added own {own}")];
+    assert_eq!(told(&mut watch), expected);
+    say("peer", "True", 2).await;
+    assert!(!watch.is_woken());
+    let own = say("own", "True", 2).await;
+    assert_eq!(told(&mut watch), [format!("Modified own {own}")]);
+    let peer = say("peer", "False", 3).await;
+    assert_eq!(told(&mut watch), [format!("Modified peer {peer}")]);
+    let gone = delete(&store, "nodes", "", "peer").await;
+    cache.wait_for(gone).await;
+    assert_eq!(told(&mut watch), [format!("Deleted peer {gone}")]);
+    assert_eq!(watch.progress(), gone);
 }
 
 #[tokio::test]
@@ -384,12 +445,16 @@ async fn a_watch_that_falls_behind_compaction_is_told_once_and_ends() {
     for _ in 0..3000 {
         put(&store, "pods", "a", "one", "x").await;
     }
-    // It reads from the log, a part at a time.
+    // It reads from the log, a part at a time: there is no room for what has been recalled.
     let cache = cache_of(&store).await;
-    let mut slow = cache
-        .watch(resource("pods"), None, None, from)
-        .await
-        .unwrap();
+    let pods = resource("pods");
+    let mut slow = cache.watch(pods, None, None, from).await.unwrap();
+    let kind = cache.kind(pods).unwrap();
+    while kind.past_bytes() > 0 {
+        kind.forget_some();
+    }
+    while slow.try_next().is_some() {}
+    assert!(slow.next().await.is_ok());
     while slow.try_next().is_some() {}
     store.compact(store.revision()).await.unwrap();
     assert!(slow.next().await.is_err());

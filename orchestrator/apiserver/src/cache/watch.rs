@@ -23,12 +23,13 @@ pub struct Watch {
     kind: Arc<Kind>,
     /// What the keys of its objects begin with.
     prefix: Box<str>,
-    /// The part of the changes that it is interested in, where that has a name.
-    bucket: Option<Bucket>,
+    /// The parts of the changes that it is interested in, where these have names; else all.
+    buckets: Box<[Bucket]>,
     /// Everything up to here was delivered.
     delivered: Revision,
     place: Place,
-    head: watch::Receiver<u64>,
+    /// At least one.
+    heads: Vec<watch::Receiver<u64>>,
 }
 
 /// Where the next event comes from.
@@ -49,19 +50,19 @@ impl Watch {
         cache: Arc<Inner>,
         kind: Arc<Kind>,
         prefix: Box<str>,
-        bucket: Option<Bucket>,
+        buckets: Box<[Bucket]>,
         from: Revision,
     ) -> Result<Self, Gone> {
-        let head = kind.subscribe(bucket.as_ref());
+        let heads = kind.subscribe(&buckets);
         let place = Place::Recent(0);
         let mut watch = Self {
             cache,
             kind,
             prefix,
-            bucket,
+            buckets,
             delivered: from,
             place,
-            head,
+            heads,
         };
         watch.find_place();
         if let Place::Past { .. } = watch.place {
@@ -82,8 +83,8 @@ impl Watch {
             }
             if let Place::Past { .. } = self.place {
                 self.read_past().await;
-            } else if self.head.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            } else {
+                changed(&mut self.heads).await;
             }
         }
     }
@@ -111,7 +112,7 @@ impl Watch {
                 Place::Recent(number) => {
                     let number = *number;
                     // Taken before the look: what it counts is then seen.
-                    self.head.mark_unchanged();
+                    self.heads.iter_mut().for_each(|it| it.mark_unchanged());
                     match self.recent(number) {
                         Ok(Step::Event(event)) => return Some(Ok(event)),
                         Ok(Step::Foreign) => {}
@@ -138,35 +139,30 @@ impl Watch {
 
     /// How many watches are woken by what wakes this one.
     pub fn companions(&self) -> usize {
-        match &self.bucket {
-            Some(bucket) => self.kind.state().buckets.watches(bucket),
-            None => self.kind.watches(),
+        if self.buckets.is_empty() {
+            return self.kind.watches();
         }
+        let state = self.kind.state();
+        let watches = self.buckets.iter().map(|it| state.buckets.watches(it));
+        watches.max().unwrap_or_default()
     }
 
     /// Whether something has happened since the last look that this watch is to look at.
     #[cfg(test)]
     pub fn is_woken(&self) -> bool {
-        self.head.has_changed().unwrap_or_default()
+        let mut heads = self.heads.iter();
+        heads.any(|head| head.has_changed().unwrap_or_default())
     }
 
     /// The number of the next event from `number` on that may concern this watch, if it has come.
     fn look(&self, number: u64) -> Result<Option<u64>, Forgotten> {
-        let state = self.kind.state();
-        match &self.bucket {
-            Some(bucket) => state.buckets.next(bucket, number, &state.history),
-            None => Ok(state.history.get(number)?.map(|_| number)),
-        }
+        self.kind.state().next(&self.buckets, number)
     }
 
     fn recent(&mut self, number: u64) -> Result<Step, Forgotten> {
         let (step, number, delivered) = {
             let state = self.kind.state();
-            let number = match &self.bucket {
-                Some(bucket) => state.buckets.next(bucket, number, &state.history)?,
-                None => Some(number),
-            };
-            let Some(number) = number else {
+            let Some(number) = state.next(&self.buckets, number)? else {
                 // All that has happened so far concerned others.
                 self.delivered = self.delivered.max(state.applied);
                 self.place = Place::Recent(state.history.next());
@@ -215,23 +211,20 @@ impl Watch {
 
     /// Reads on, in memory while that reaches back, else in the store's log.
     async fn read_past(&mut self) {
-        let block = self.kind.state().history.block_behind(self.delivered);
-        if let Some(block) = block {
-            let resource = self.kind.state().resource.clone();
-            let events = block.events(&resource).into_iter();
-            let is_ours = |event: &WatchEvent| {
-                event.object.revision > self.delivered
-                    && event.object.key.starts_with(&*self.prefix)
-                    && self.is_of_bucket(event)
-            };
-            self.place = Place::Past {
-                ready: events.filter(is_ours).collect(),
-                read: block.last(),
-            };
+        if self.read_block() {
             return;
         }
-        let found = self
-            .cache
+        let (is_older, cache) = (self.delivered < self.cache.loaded, self.cache.clone());
+        // What cannot be recalled is asked of the store below, which says why.
+        if is_older
+            && cache.recall.reach(&cache, self.delivered).await.is_ok()
+            && (self.find_recent() || self.read_block())
+        {
+            return;
+        }
+        // Few at a time: what one has read takes room, and others wait for their thread meanwhile.
+        let _turn = cache.log_readers.acquire().await;
+        let found = cache
             .store
             .history(&self.prefix, self.delivered, CHUNK)
             .await;
@@ -239,7 +232,7 @@ impl Watch {
             Ok((commits, read)) => {
                 let resource = self.kind.state().resource.clone();
                 let ready = commits.iter();
-                let ready = ready.flat_map(|commit| events(&resource, commit));
+                let ready = ready.flat_map(|commit| events(&resource, commit, &self.prefix));
                 let ready = ready.filter(|event| self.is_of_bucket(event)).collect();
                 self.place = Place::Past { read, ready };
             }
@@ -254,9 +247,31 @@ impl Watch {
         }
     }
 
+    /// Reads the next block of the history; false if that does not reach back.
+    fn read_block(&mut self) -> bool {
+        let block = self.kind.state().history.block_behind(self.delivered);
+        let Some(block) = block else {
+            return false;
+        };
+        let may_be = self.buckets.iter().any(|it| block.may_concern(it));
+        let events = match may_be || self.buckets.is_empty() {
+            true => block.events(&self.kind.state().resource.clone()),
+            false => Vec::new(),
+        };
+        let is_ours = |event: &WatchEvent| {
+            event.object.revision > self.delivered
+                && event.object.key.starts_with(&*self.prefix)
+                && self.is_of_bucket(event)
+        };
+        self.place = Place::Past {
+            ready: events.into_iter().filter(is_ours).collect(),
+            read: block.last(),
+        };
+        true
+    }
+
     fn is_of_bucket(&self, event: &WatchEvent) -> bool {
-        let bucket = self.bucket.as_ref();
-        bucket.is_none_or(|bucket| bucket.concerns(event))
+        self.buckets.is_empty() || self.buckets.iter().any(|it| it.concerns(event))
     }
 
     fn end(&mut self, oldest: Revision) {
@@ -269,9 +284,18 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(bucket) = &self.bucket {
-            self.kind.unsubscribe(bucket);
+        if !self.buckets.is_empty() {
+            self.kind.unsubscribe(&self.buckets);
         }
+    }
+}
+
+/// Waits for the first of them to change; of a kind that is let go of none does any more.
+async fn changed(heads: &mut [watch::Receiver<u64>]) {
+    let all = heads.iter_mut().map(|head| Box::pin(head.changed()));
+    let (first, ..) = futures::future::select_all(all).await;
+    if first.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -286,8 +310,8 @@ enum Step {
     Wait,
 }
 
-/// The changes of a commit from the store's log, as the cache would have told them.
-fn events(resource: &Arc<Resource>, commit: &Commit) -> Vec<WatchEvent> {
+/// The changes of a commit from the store's log with a prefix, as the cache would have told them.
+pub(super) fn events(resource: &Arc<Resource>, commit: &Commit, prefix: &str) -> Vec<WatchEvent> {
     let state = |event: &Event, stored: &[u8]| {
         let key = event.key.clone();
         Arc::new(Cached::of(resource, key, stored, commit.revision))
@@ -317,5 +341,7 @@ fn events(resource: &Arc<Resource>, commit: &Commit) -> Vec<WatchEvent> {
             (None, None) => None,
         }
     };
-    commit.events.iter().filter_map(event).collect()
+    let events = commit.events.iter();
+    let events = events.filter(|event| event.key.starts_with(prefix));
+    events.filter_map(event).collect()
 }
