@@ -37,8 +37,10 @@ const FRAME_BYTES: usize = 64 * 1024;
 const EVENT_BYTES: usize = 40;
 /// What it costs, about, to wake a watch and to send it a frame.
 const FRAME_COST: Duration = Duration::from_micros(20);
-/// Frames to all watches of the same changes take at most one of so many parts of a processor.
+/// Frames to thousands of watches of the same changes take at most one of so many parts of a processor; for each part so
+/// many watches: up to there events are worth more soon than cheap.
 const FRAMES_SHARE: u32 = 4;
+const SHARE_WATCHES: u32 = 250;
 /// What is shorter is no pause: timers go by milliseconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -440,11 +442,13 @@ async fn next_from(watch: &mut Watch, at: Instant) -> Result<WatchEvent, Gone> {
     watch.next().await
 }
 
-/// How long each of so many watches collects events between two frames: a few times as long as frames to all of them
-/// take, which leaves the processor to others. Few watches collect nothing.
+/// How long each of so many watches collects events between two frames: as long as frames to all of them take, and of
+/// thousands a few times as long, which leaves the processor to others. Few watches collect nothing.
 fn pause(watches: usize) -> Option<Duration> {
-    let all = FRAME_COST.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX));
-    let pause = all.saturating_mul(FRAMES_SHARE).min(LONGEST_PAUSE);
+    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
+    let all = FRAME_COST.saturating_mul(watches);
+    let share = (watches / SHARE_WATCHES).clamp(1, FRAMES_SHARE);
+    let pause = all.saturating_mul(share).min(LONGEST_PAUSE);
     (all >= SHORTEST_PAUSE).then_some(pause)
 }
 
@@ -507,8 +511,8 @@ mod tests {
         let ms = |watches| pause(watches).map(|pause| pause.as_millis());
         assert_eq!([1, 49].map(ms), [None, None]);
         assert_eq!(
-            [50, 300, 5_000, 1 << 40].map(ms),
-            [4, 24, 400, 500].map(Some)
+            [50, 300, 1_000, 5_000, 1 << 40].map(ms),
+            [1, 6, 80, 400, 500].map(Some)
         );
     }
 
