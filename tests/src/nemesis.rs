@@ -44,6 +44,9 @@ const KEYS: usize = 8;
 const HEAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Watches have this long after the last write.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Fewer say nothing.
+const LEAST_OPERATIONS: usize = 50;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What a round was and gave.
 #[derive(Clone, Debug, Default)]
@@ -79,11 +82,22 @@ pub async fn round(site: &mut Site, seed: u64, length: Duration) -> Result<Repor
     tokio::time::timeout(HEAL_TIMEOUT, site.heal())
         .await
         .context("not all is ready again in time")??;
+    // Where builds take the cores, clients have hardly begun by now.
+    let asked = async {
+        while recorder.operations() < LEAST_OPERATIONS {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(HEAL_TIMEOUT, asked)
+        .await
+        .context("clients are not answered after the faults are over")?;
     recorder.end_load();
     while let Some(ended) = load.join_next().await {
         ended?;
     }
     let at_end = last_list(site, &recorder).await?;
+    // Not before: a watch that ends at an earlier server's list may lack what the last one shows.
+    recorder.set_goal(at_end.revision);
     let late = catch_up(&recorder, &mut watches).await?;
     let mut history = recorder.history();
     (history.at_end, history.ended_at) = (at_end.objects, at_end.revision);
@@ -109,7 +123,6 @@ async fn last_list(site: &Site, recorder: &Recorder) -> Result<Listed> {
         loop {
             let client = format!("at the end, server {number}");
             if let Some(listed) = clients::list(target, recorder, &client).await {
-                recorder.set_goal(listed.revision);
                 last = listed;
                 break;
             }

@@ -64,6 +64,10 @@ impl Recorder {
         self.has_load.store(false, Ordering::SeqCst);
     }
 
+    pub fn operations(&self) -> usize {
+        lock(&self.operations).len()
+    }
+
     pub fn set_goal(&self, revision: u64) {
         self.goal.fetch_max(revision, Ordering::SeqCst);
     }
