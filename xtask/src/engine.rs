@@ -18,8 +18,18 @@ use crate::{
     processes::{Process, wait_for},
 };
 
-/// The cgroup that holds every container of our own Engine, so that it can be removed.
-const CGROUP: &str = "orchestrator-dev";
+/// The cgroup that holds every container of our own Engine, so that it can be removed. Each checkout has one: the
+/// Engine of another one may run.
+fn cgroup() -> String {
+    format!("orchestrator-dev-{}", sum(&dev_dir()))
+}
+
+/// A short name of a path.
+fn sum(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    let sum: u64 = bytes.fold(7, |h, b| h * 31 % 0xffff_fffb + u64::from(*b));
+    format!("{sum:08x}")
+}
 
 /// An Engine that answers.
 pub struct Engine {
@@ -91,7 +101,7 @@ pub fn cgroups_left() -> Vec<PathBuf> {
     roots
         .map(|entry| entry.path())
         .chain([PathBuf::from("/sys/fs/cgroup")])
-        .map(|root| root.join(CGROUP))
+        .map(|root| root.join(cgroup()))
         .filter(|dir| dir.is_dir())
         .collect()
 }
@@ -113,11 +123,7 @@ impl Paths {
         let short = if longest.as_os_str().len() < 104 {
             dev.clone()
         } else {
-            let sum: u64 = dev
-                .to_string_lossy()
-                .bytes()
-                .fold(7, |h, b| h * 31 % 0xffff_fffb + u64::from(b));
-            PathBuf::from(format!("/run/orchestrator-{sum:08x}"))
+            PathBuf::from(format!("/run/orchestrator-{}", sum(&dev)))
         };
         Self {
             data: dev.join("docker/data"),
@@ -194,7 +200,7 @@ fn start(paths: &Paths) -> Result<Engine> {
     dockerd
         .arg("--pidfile")
         .arg(&paths.pid_file)
-        .arg(format!("--cgroup-parent=/{CGROUP}"));
+        .arg(format!("--cgroup-parent=/{}", cgroup()));
     dockerd.args([
         "--bridge=none",
         "--iptables=false",
