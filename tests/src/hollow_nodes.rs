@@ -6,15 +6,13 @@
 //!  join ─▶ heartbeat (lease, status)           real
 //!      ├─▶ pods ─▶ worker ─▶ status of a pod   real
 //!      │             ├─▶ FakeRuntime           memory
-//!      │             └─▶ HollowNetwork         memory: an address out of a /24
+//!      │             └─▶ HollowNetwork         memory: an address out of the node's range
 //!      └─▶ nodes, Services, slices             watched from now on and read, but not kept: there is no datapath
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use agent::api::client;
@@ -22,6 +20,7 @@ use agent::api::events;
 use agent::api::servers::Servers;
 use agent::api::watched::Watched;
 use agent::network::drain;
+use agent::network::ipam::Ipam;
 use agent::network::wiring::{PodNetwork, WiringError};
 use agent::node::facts::Capacity;
 use agent::node::heartbeat::{self, News};
@@ -33,7 +32,7 @@ use agent::pod::worker::{Measuring, NodeContext};
 use agent::runtime::fake::FakeRuntime;
 use agent::runtime::image_root;
 use agent::volumes::csi::{self, Csi, Places};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use datapath::{Addrs, HostPort};
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -76,6 +75,12 @@ const CAPACITY: Capacity = Capacity {
     disk_bytes: 1 << 40,
 };
 
+/// Nodes' own addresses: those of 172.16.0.0/12, but for some that a machine may have.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 10);
+const LAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 31, 255, 254);
+/// There are no more addresses.
+const MOST_NODES: usize = (LAST_ADDRESS.to_bits() - FIRST_ADDRESS.to_bits() + 1) as usize;
+
 /// The name of a node.
 pub fn name(number: usize) -> String {
     format!("hollow-{number}")
@@ -84,8 +89,13 @@ pub fn name(number: usize) -> String {
 /// Starts the nodes; returns when all have joined. They run until shutdown.
 ///
 /// # Errors
-/// A node cannot join.
+/// A node cannot join, or there are more nodes than addresses.
 pub async fn run(settings: Settings, shutdown: &Shutdown) -> Result<()> {
+    ensure!(
+        settings.count <= MOST_NODES,
+        "there are addresses for {MOST_NODES} hollow nodes, and not for {}",
+        settings.count
+    );
     let turns = Arc::new(Semaphore::new(JOINING));
     let mut joining = tokio::task::JoinSet::new();
     for number in 0..settings.count {
@@ -103,11 +113,12 @@ pub async fn run(settings: Settings, shutdown: &Shutdown) -> Result<()> {
 
 async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result<()> {
     let name = name(number);
+    let address = address(number).context("no address is left for this node")?;
     let applicant = Applicant {
         servers: vec![settings.server.clone()],
         token: Some(settings.token.clone()),
         node_name: name.clone(),
-        node_ips: address(number).into(),
+        node_ips: address.into(),
         data_dir: settings.directory.join(&name),
         registration: Default::default(),
     };
@@ -136,10 +147,11 @@ async fn start(settings: &Settings, number: usize, shutdown: Shutdown) -> Result
     Ok(())
 }
 
-/// An address of its own in 172.16.0.0/12, where nothing listens.
-fn address(number: usize) -> IpAddr {
-    let base = u32::from(Ipv4Addr::new(172, 16, 0, 10));
-    Ipv4Addr::from(base + u32::try_from(number).unwrap_or_default()).into()
+/// A node's own address, where nothing listens; None: there are no more.
+fn address(number: usize) -> Option<IpAddr> {
+    let number = u32::try_from(number).ok()?;
+    let address = u32::from(FIRST_ADDRESS).checked_add(number)?;
+    (address <= u32::from(LAST_ADDRESS)).then(|| Ipv4Addr::from(address).into())
 }
 
 /// What keeps the node's lease and status.
@@ -257,47 +269,40 @@ async fn follow_once(client: &kube::Client, path: &str) -> Result<()> {
 /// A network in memory: it only gives addresses.
 #[derive(Default)]
 struct HollowNetwork {
-    /// The first address of the node's range, once that is known.
-    base: OnceLock<u32>,
-    next: AtomicU32,
-    given: Mutex<BTreeMap<String, Addrs>>,
+    /// Those of the node's range, once that is known.
+    ipam: OnceLock<Mutex<Ipam>>,
 }
 
 impl HollowNetwork {
     /// Waits until the node has a range.
     async fn learn(&self, client: &kube::Client, name: &str) {
         let nodes: Api<Node> = Api::all(client.clone());
-        while self.base.get().is_none() {
+        while self.ipam.get().is_none() {
             let node = nodes.get(name).await.ok();
             let range = node.and_then(|node| node.spec?.pod_cidr);
-            let range = range.and_then(|it| it.parse::<IpNetwork>().ok());
-            if let Some(IpAddr::V4(first)) = range.map(|it| it.network()) {
-                self.base.get_or_init(|| u32::from(first));
+            if let Some(range) = range.and_then(|it| it.parse::<IpNetwork>().ok()) {
+                self.ipam.get_or_init(|| Mutex::new(Ipam::new([range])));
             } else {
                 tokio::time::sleep(WATCH_PAUSE).await;
             }
         }
     }
 
-    fn given(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Addrs>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ipam(&self) -> Option<MutexGuard<'_, Ipam>> {
+        let ipam = self.ipam.get()?;
+        Some(ipam.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl PodNetwork for HollowNetwork {
     fn allocate(&self, uid: &str) -> Result<Addrs, WiringError> {
         let unknown = || WiringError::Datapath("the node has no range yet".to_owned());
-        let base = self.base.get().ok_or_else(unknown)?;
-        let next = || {
-            let number = self.next.fetch_add(1, Ordering::Relaxed) % 250;
-            IpAddr::from(Ipv4Addr::from(base + 2 + number)).into()
-        };
-        Ok(*self.given().entry(uid.to_owned()).or_insert_with(next))
+        let mut ipam = self.ipam().ok_or_else(unknown)?;
+        Ok(ipam.allocate(uid)?)
     }
 
     fn restore(&self, uid: &str, addrs: Addrs) -> bool {
-        self.given().insert(uid.to_owned(), addrs);
-        true
+        self.ipam().is_some_and(|mut ipam| ipam.restore(uid, addrs))
     }
 
     async fn attach(&self, _: &str, _: u32, _: Addrs) -> Result<(), WiringError> {
@@ -315,7 +320,38 @@ impl PodNetwork for HollowNetwork {
     }
 
     async fn release(&self, uid: &str) -> Result<(), WiringError> {
-        self.given().remove(uid);
+        if let Some(mut ipam) = self.ipam() {
+            ipam.release(uid);
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_node_has_an_address_of_its_own_and_there_are_no_more_nodes_than_addresses() {
+        assert_eq!(address(0), Some(IpAddr::from([172, 16, 0, 10])));
+        assert_eq!(address(500), Some(IpAddr::from([172, 16, 1, 254])));
+        let last = MOST_NODES - 1;
+        assert_eq!(address(last), Some(IpAddr::from([172, 31, 255, 254])));
+        assert_eq!(address(MOST_NODES), None);
+    }
+
+    #[test]
+    fn a_pod_that_finds_no_address_left_is_told_so() {
+        let network = HollowNetwork::default();
+        assert!(network.allocate("early").is_err());
+        let range = "10.0.0.0/29".parse().expect("a range");
+        network.ipam.get_or_init(|| Mutex::new(Ipam::new([range])));
+        let given: BTreeSet<Addrs> = (0..5)
+            .map(|pod| network.allocate(&pod.to_string()).expect("an address"))
+            .collect();
+        assert_eq!(given.len(), 5);
+        assert!(network.allocate("one too many").is_err());
     }
 }

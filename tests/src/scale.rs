@@ -15,7 +15,7 @@ pub mod table;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use crate::api_load::connection::{Ask, Target};
@@ -43,6 +43,8 @@ pub struct Lengths {
 
 pub const NAMESPACE: &str = "scale";
 const MIB: f64 = 1024.0 * 1024.0;
+/// Of the server, in MiB.
+const MOST_MEMORY: f64 = 3.0 * 1024.0;
 /// For each step that is waited for.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Between two looks.
@@ -57,7 +59,26 @@ const FULL_PODS: usize = 150_000;
 /// Nodes whose share of an update is read.
 const SAMPLED_NODES: usize = 5;
 
+/// Endpoints for which a node's range has addresses, and nodes for which the cluster's has ranges.
+const NODE_ENDPOINTS: usize = 250;
+const MOST_NODES: usize = 1 << 15;
+
 impl Sizes {
+    /// # Errors
+    /// There are more nodes or endpoints than addresses.
+    pub fn check(&self) -> Result<()> {
+        let (endpoints, room) = (self.services * self.endpoints, self.nodes * NODE_ENDPOINTS);
+        ensure!(
+            endpoints <= room,
+            "{endpoints} endpoints, and addresses for {room}"
+        );
+        ensure!(
+            self.nodes <= MOST_NODES,
+            "there are ranges for {MOST_NODES} nodes"
+        );
+        Ok(())
+    }
+
     /// So many of what a cluster of the full size has.
     fn part(&self, of_full: usize) -> usize {
         (of_full * self.pods / FULL_PODS).max(10)
@@ -66,6 +87,7 @@ impl Sizes {
 
 /// Measures one size; the figures come in the order of the table.
 pub async fn measure(sizes: Sizes, lengths: Lengths, directory: &Path) -> Result<Vec<Figure>> {
+    sizes.check()?;
     let mut server = Side::new(Kind::Ours, &directory.join("server"), None)?;
     server.flags = [
         "--pod-cidr=10.0.0.0/9",
@@ -82,11 +104,8 @@ pub async fn measure(sizes: Sizes, lengths: Lengths, directory: &Path) -> Result
     fill::namespace(&target).await?;
     fill::services(&target, sizes).await?;
     say("Services and their slices are made");
-    let began = Instant::now();
-    let mut nodes = NodesProcess::start(sizes.nodes, &server, &directory.join("nodes"))?;
-    until("all nodes are Ready", || ready_nodes(&target, sizes.nodes)).await?;
-    found.push(Figure::new("nodes joined and Ready", "s", began));
-    say("all nodes are Ready");
+    let (mut nodes, joined) = join(sizes, &server, &target, &directory.join("nodes")).await?;
+    found.extend(joined);
     found.extend(with_pods(sizes, &server, &target).await?);
     found.extend(idle(sizes, &server, lengths.idle).await?);
     found.extend(load::mixed(&target, lengths.load).await?);
@@ -104,10 +123,40 @@ pub async fn measure(sizes: Sizes, lengths: Lengths, directory: &Path) -> Result
     let memory = server.memory_bytes()? as f64 / MIB;
     found.push(Figure::of("server's memory after all of it", "MiB", memory));
     found.push(restart(&mut server, &target, sizes.nodes).await?);
+    let memory = server.memory_bytes()? as f64 / MIB;
+    found.push(Figure::of("server's memory then", "MiB", memory).at_most(MOST_MEMORY));
     let of_nodes = nodes.memory_bytes()? as f64 / MIB / sizes.nodes as f64;
     found.push(Figure::of("a hollow node's memory", "MiB", of_nodes));
     nodes.check()?;
     Ok(found)
+}
+
+/// Starts the nodes and waits until all are Ready.
+async fn join(
+    sizes: Sizes,
+    server: &Side,
+    target: &Target,
+    directory: &Path,
+) -> Result<(NodesProcess, Vec<Figure>)> {
+    let (memory, cpu, began) = (
+        server.memory_bytes()?,
+        server.cpu_seconds()?,
+        Instant::now(),
+    );
+    let nodes = NodesProcess::start(sizes.nodes, server, directory)?;
+    until("all nodes are Ready", || ready_nodes(target, sizes.nodes)).await?;
+    let seconds = Figure::new("nodes joined and Ready", "s", began);
+    say("all nodes are Ready");
+    let of_node = |of_all: f64| of_all / sizes.nodes as f64;
+    let cpu_ms = of_node(server.cpu_seconds()? - cpu) * 1e3;
+    let more = server.memory_bytes()?.saturating_sub(memory);
+    let kib = of_node(more as f64) / 1024.0;
+    let found = vec![
+        seconds,
+        Figure::of("server's CPU for a node that joins", "ms", cpu_ms),
+        Figure::of("server's memory for a node without pods", "KiB", kib),
+    ];
+    Ok((nodes, found))
 }
 
 /// Fills the nodes with pods that are bound already, and waits until all run.
@@ -125,7 +174,7 @@ async fn with_pods(sizes: Sizes, server: &Side, target: &Target) -> Result<Vec<F
             "ms",
             cpu_ms,
         ),
-        Figure::of("server's memory with all of them", "MiB", memory).at_most(3.0 * 1024.0),
+        Figure::of("server's memory with all of them", "MiB", memory).at_most(MOST_MEMORY),
     ])
 }
 

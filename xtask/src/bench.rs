@@ -19,7 +19,7 @@ pub enum Bench {
     Api,
     /// The scheduler's throughput at 5,000 nodes without agents; --nodes=N; a real kube-scheduler beside it
     Scheduler,
-    /// Thousands of hollow nodes on one server; --nodes=N --pods=N --services=N make it smaller
+    /// Thousands of hollow nodes on one server; --nodes=N --pods=N --services=N make it smaller; --part=N, --short, --page
     Scale,
     /// The cluster's DNS beside Debian's unbound
     Dns,

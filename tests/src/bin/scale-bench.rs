@@ -1,6 +1,6 @@
 //! `cargo xtask bench scale`: a cluster of hollow nodes. `--nodes=N --pods=N --services=N --endpoints=N` say how large it is
-//! (5,000, 150,000, 10,000 and 25 for each Service); `--tenth` measures a tenth of it first, for the cost of an event as the
-//! cluster grows; `--short` shortens what is measured over time.
+//! (5,000, 150,000, 10,000 and 25 for each Service); `--part=N` measures one N-th of it first, for the cost of an event as
+//! the cluster grows; `--short` shortens what is measured over time; `--page` keeps the table in the repository.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ const SHORT: Lengths = Lengths {
     idle: Duration::from_secs(10),
     load: Duration::from_secs(5),
 };
-/// Where the table is kept, below the workspace, if it is of the full size.
+/// Where the table is kept, below the workspace, with `--page`.
 const PAGE: &str = "tests/bench/scale.md";
 
 struct Plan {
@@ -35,6 +35,7 @@ struct Plan {
     lengths: Lengths,
     /// Day and commit, for the page.
     stamp: String,
+    has_page: bool,
 }
 
 fn main() -> ExitCode {
@@ -59,7 +60,8 @@ fn main() -> ExitCode {
 }
 
 fn plan(arguments: &[String]) -> Result<Plan> {
-    let (mut sizes, mut lengths, mut stamp, mut has_tenth) = (FULL, LONG, String::new(), false);
+    let (mut sizes, mut lengths, mut stamp) = (FULL, LONG, String::new());
+    let (mut part, mut has_page) = (None, false);
     for argument in arguments {
         let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         let number = || value.parse::<usize>().with_context(|| argument.clone());
@@ -68,24 +70,40 @@ fn plan(arguments: &[String]) -> Result<Plan> {
             "--pods" => sizes.pods = number()?,
             "--services" => sizes.services = number()?,
             "--endpoints" => sizes.endpoints = number()?,
-            "--tenth" => has_tenth = true,
+            "--part" => part = Some(number()?.max(2)),
+            "--page" => has_page = true,
             "--short" => lengths = SHORT,
             "--stamp" => value.clone_into(&mut stamp),
             _ => bail!("there is no {argument}"),
         }
     }
-    let tenth = Sizes {
-        nodes: (sizes.nodes / 10).max(1),
-        pods: sizes.pods / 10,
-        services: sizes.services / 10,
+    let first = part.map(|part| Sizes {
+        nodes: (sizes.nodes / part).max(1),
+        pods: sizes.pods / part,
+        services: sizes.services / part,
         ..sizes
-    };
-    let first = has_tenth.then_some(tenth);
+    });
     Ok(Plan {
         sizes: first.into_iter().chain([sizes]).collect(),
         lengths,
         stamp,
+        has_page,
     })
+}
+
+fn page_of(plan: &Plan, table: &str) -> Result<String> {
+    let cores = std::thread::available_parallelism()?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').nth(2).unwrap_or_default();
+    let Sizes { nodes, pods, .. } = FULL;
+    Ok(format!(
+        "# A cluster of hollow nodes\n\n\
+         One server on the embedded store; server, nodes and clients share the machine. A hollow node is an agent \
+         without\ncontainers and without a datapath. The marks are those of {nodes} nodes with {pods} pods; they are \
+         judged at the last size.\n\n\
+         `cargo xtask bench scale`, {}; {cores} processors, load of the last 15 minutes at the end {load}\n\n{table}",
+        plan.stamp
+    ))
 }
 
 /// Whether all marks are met.
@@ -101,7 +119,11 @@ fn run(plan: &Plan) -> Result<bool> {
     let (mut names, mut columns) = (Vec::new(), Vec::new());
     for sizes in &plan.sizes {
         let directory = tempfile::tempdir_in(&parent)?;
-        names.push(format!("{} nodes, {} pods", sizes.nodes, sizes.pods));
+        let Sizes { nodes, pods, .. } = sizes;
+        let (services, endpoints) = (sizes.services, sizes.services * sizes.endpoints);
+        names.push(format!(
+            "{nodes} nodes, {pods} pods, {services} Services, {endpoints} endpoints"
+        ));
         let figures = scale::measure(*sizes, plan.lengths, directory.path());
         let figures = runtime.block_on(figures);
         if figures.is_err() {
@@ -111,17 +133,11 @@ fn run(plan: &Plan) -> Result<bool> {
     }
     let table = table::markdown(&names, &columns);
     println!("{table}");
-    let is_full = plan.sizes.last() == Some(&FULL);
-    let page: PathBuf = match is_full {
+    let page: PathBuf = match plan.has_page {
         true => workspace().join(PAGE),
         false => parent.join("scale.md"),
     };
-    let head = "# A cluster of hollow nodes\n\nOne server on the embedded store; server, nodes and clients share the \
-                machine. A hollow node is an agent without containers and without a datapath.\n";
-    let text = format!(
-        "{head}\n`cargo xtask bench scale`, {}\n\n{table}",
-        plan.stamp
-    );
+    let text = page_of(plan, &table)?;
     fs::write(&page, text).with_context(|| page.display().to_string())?;
     let last = columns.iter().flatten().rev();
     Ok(last

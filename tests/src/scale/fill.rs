@@ -41,12 +41,13 @@ pub async fn services(target: &Target, sizes: Sizes) -> Result<()> {
     Ok(())
 }
 
+/// An endpoint has an address of its node's range, which no other one has: see `Sizes::check`.
 fn slice(number: usize, sizes: Sizes) -> Value {
     let endpoint = |index: usize| {
         let pod = number * sizes.endpoints + index;
         let node = pod % sizes.nodes;
         json!({
-            "addresses": [format!("10.{}.{}.{}", node >> 8, node & 255, 2 + pod / sizes.nodes % 250)],
+            "addresses": [format!("10.{}.{}.{}", node >> 8, node & 255, 2 + pod / sizes.nodes)],
             "conditions": {"ready": true, "serving": true, "terminating": false},
             "nodeName": hollow_nodes::name(node),
         })
