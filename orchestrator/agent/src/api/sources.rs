@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::trust_bundles::Bundles;
+use super::trust_bundles::{self, BundleWish};
 use crate::pod::shape;
 
 /// What is known for one pod.
@@ -22,8 +22,6 @@ pub struct Sources {
     pub objects: Objects,
     /// Tokens of its ServiceAccount, or why there is none.
     pub tokens: Tokens,
-    /// Certificates of authorities that its volumes ask for.
-    pub bundles: Bundles,
     pub claimed: Claimed,
     pub mounted: BTreeMap<String, Mounted>,
     /// Where the files of images lie that are volumes, by the name of the volume in the pod.
@@ -32,8 +30,17 @@ pub struct Sources {
     pub service_env: BTreeMap<String, String>,
 }
 
-/// The objects of the pod's namespace that it refers to and that are there.
-pub type Objects = BTreeMap<(Kind, String), Arc<Contents>>;
+/// The objects that a pod refers to and that are there.
+pub type Objects = BTreeMap<Wanted, Arc<Contents>>;
+
+/// What a pod refers to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// An object of the pod's namespace, by its name.
+    Object(Kind, String),
+    /// Certificates of authorities, which are no namespace's.
+    Bundles(BundleWish),
+}
 
 /// The tokens that a pod's volumes ask for.
 pub type Tokens = BTreeMap<TokenWish, Result<Token, String>>;
@@ -87,10 +94,12 @@ pub enum Kind {
     Secret,
 }
 
-/// What is kept of a ConfigMap or a Secret.
+/// What is kept of a ConfigMap, a Secret or ClusterTrustBundles.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Contents {
     pub entries: BTreeMap<String, Vec<u8>>,
+    /// Why there are no entries, although the object is there.
+    pub problem: Option<String>,
     pub immutable: bool,
     /// The store's revision at which it was written.
     pub revision: u64,
@@ -104,6 +113,7 @@ impl From<ConfigMap> for Contents {
         let binary = binary.map(|(key, value)| (key, value.0));
         Contents {
             entries: text.chain(binary).collect(),
+            problem: None,
             immutable: object.immutable == Some(true),
             revision: revision(&object.metadata),
         }
@@ -115,6 +125,7 @@ impl From<Secret> for Contents {
         let entries = object.data.into_iter().flatten();
         Contents {
             entries: entries.map(|(key, value)| (key, value.0)).collect(),
+            problem: None,
             immutable: object.immutable == Some(true),
             revision: revision(&object.metadata),
         }
@@ -122,7 +133,7 @@ impl From<Secret> for Contents {
 }
 
 /// For a deleted object, the revision of its deletion.
-fn revision(meta: &ObjectMeta) -> u64 {
+pub(super) fn revision(meta: &ObjectMeta) -> u64 {
     let text = meta.resource_version.as_deref();
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -130,7 +141,7 @@ fn revision(meta: &ObjectMeta) -> u64 {
 impl Sources {
     /// Every key of a source with its bytes; none when there is no such object.
     pub fn entries(&self, kind: Kind, name: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
-        let found = self.objects.get(&(kind, name.to_owned()))?;
+        let found = self.objects.get(&Wanted::Object(kind, name.to_owned()))?;
         Some(&found.entries)
     }
 
@@ -219,8 +230,15 @@ pub fn pull_secrets(pod: &Pod) -> impl Iterator<Item = &String> {
     names.filter(|name| !name.is_empty())
 }
 
-/// The objects that a pod's images, containers and volumes refer to.
-pub fn needed(pod: &Pod) -> BTreeSet<(Kind, String)> {
+/// What a pod's images, containers and volumes refer to.
+pub fn needed(pod: &Pod) -> BTreeSet<Wanted> {
+    let objects = objects_of(pod).into_iter();
+    let objects = objects.map(|(kind, name)| Wanted::Object(kind, name));
+    let bundles = trust_bundles::wished(pod).into_iter().map(Wanted::Bundles);
+    objects.chain(bundles).collect()
+}
+
+fn objects_of(pod: &Pod) -> BTreeSet<(Kind, String)> {
     let pull = pull_secrets(pod).map(|name| (Kind::Secret, name.clone()));
     let mut needed: BTreeSet<_> = pull.collect();
     let ephemeral = shape::ephemeral_templates(pod);

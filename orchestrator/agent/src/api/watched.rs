@@ -1,10 +1,12 @@
-//! The ConfigMaps and Secrets that pods of this node refer to: one watch each, shared by all pods
-//! that refer to it, for environment and volumes alike.
+//! The ConfigMaps, Secrets and ClusterTrustBundles that pods of this node refer to: one watch each, shared by all
+//! pods that refer to it, for environment and volumes alike.
 //!
 //! Owns what is known of each object. A watch begins with the first reference and ends with the
 //! last one; a change wakes the pods that refer to the object and no other. While the server is
-//! away the last known contents stay. A node may read these objects only by name: each watch
-//! selects one.
+//! away the last known contents stay. A node may read ConfigMaps and Secrets only by name: each of their watches
+//! selects one. A watch of trust bundles selects one as well, or all of a signer.
+
+mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -14,22 +16,29 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::ListParams;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::sources::{self, Contents, Kind, Objects};
+use super::sources::{self, Contents, Kind, Objects, Wanted};
+use super::trust_bundles::BundleWish;
+use held::Held;
 
 /// The server takes 1,000 requests of one connection at a time; a request beyond them waits for a
 /// watch to end, and watches do not end.
 const WATCHES_PER_CONNECTION: usize = 500;
 
-const NAME_BYTES: usize = 253;
+/// No name of an object or of a signer is longer.
+const NAME_BYTES: usize = 571;
+
+/// Bundles that the server hands out at once.
+const PAGE: u32 = 20;
 
 /// Pauses between attempts of a watch.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -49,10 +58,10 @@ pub struct Reference {
     shared: Arc<Shared>,
     id: u64,
     namespace: String,
-    wanted: BTreeSet<(Kind, String)>,
+    wanted: BTreeSet<Wanted>,
     /// Objects that were known before the pod was: they are read once more, so that the pod sees
     /// what was written before it.
-    unread: BTreeSet<(Kind, String)>,
+    unread: BTreeSet<Wanted>,
     changes: watch::Receiver<u64>,
 }
 
@@ -70,9 +79,9 @@ struct State {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    kind: Kind,
+    /// Empty for what is no namespace's.
     namespace: String,
-    name: String,
+    wanted: Wanted,
 }
 
 struct Entry {
@@ -132,13 +141,13 @@ impl Watched {
         let (sender, changes) = watch::channel(0);
         let mut state = self.shared.state();
         let id = state.fresh_id();
-        for (kind, name) in &wanted {
-            let key = Key::new(*kind, namespace, name);
+        for one in &wanted {
+            let key = Key::new(one, namespace);
             let entry = state.entry(&key);
             if !key.is_readable() {
                 entry.seen = Seen::Absent;
             } else if entry.seen != Seen::Nothing {
-                unread.insert((*kind, name.clone()));
+                unread.insert(one.clone());
             }
             let user = User {
                 changes: sender.clone(),
@@ -178,13 +187,13 @@ impl Reference {
     pub fn objects(&self) -> Option<Objects> {
         let state = self.shared.state();
         let mut objects = Objects::new();
-        for (kind, name) in &self.wanted {
-            let entry = state.objects.get(&self.key(*kind, name))?;
+        for one in &self.wanted {
+            let entry = state.objects.get(&self.key(one))?;
             match &entry.seen {
                 Seen::Nothing => return None,
                 Seen::Absent => {}
                 Seen::There(contents) => {
-                    objects.insert((*kind, name.clone()), contents.clone());
+                    objects.insert(one.clone(), contents.clone());
                 }
             }
         }
@@ -212,23 +221,23 @@ impl Reference {
         if self.unread.is_empty() {
             return;
         }
-        let keys = self.unread.iter().map(|(kind, name)| self.key(*kind, name));
+        let keys = self.unread.iter().map(|one| self.key(one));
         let reads = keys.map(|key| read(self.shared.clone(), key));
         // What cannot be read stays as it was known last.
         let _ = tokio::time::timeout_at(deadline, join_all(reads)).await;
         self.unread.clear();
     }
 
-    fn key(&self, kind: Kind, name: &str) -> Key {
-        Key::new(kind, &self.namespace, name)
+    fn key(&self, wanted: &Wanted) -> Key {
+        Key::new(wanted, &self.namespace)
     }
 }
 
 impl Drop for Reference {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        for (kind, name) in &self.wanted {
-            state.leave(&self.key(*kind, name), self.id);
+        for one in &self.wanted {
+            state.leave(&self.key(one), self.id);
         }
     }
 }
@@ -241,18 +250,41 @@ impl Shared {
 }
 
 impl Key {
-    fn new(kind: Kind, namespace: &str, name: &str) -> Key {
+    fn new(wanted: &Wanted, namespace: &str) -> Key {
+        let namespace = match wanted {
+            Wanted::Object(..) => namespace,
+            Wanted::Bundles(_) => "",
+        };
         Key {
-            kind,
             namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            wanted: wanted.clone(),
         }
+    }
+
+    /// The field by whose value the objects are selected, and that value.
+    fn selected(&self) -> (&'static str, &str) {
+        match &self.wanted {
+            Wanted::Object(_, name) | Wanted::Bundles(BundleWish::Named(name)) => {
+                ("metadata.name", name)
+            }
+            Wanted::Bundles(BundleWish::OfSigner { signer, .. }) => ("spec.signerName", signer),
+        }
+    }
+
+    fn selector(&self) -> String {
+        let (field, value) = self.selected();
+        format!("{field}={value}")
     }
 
     /// No object has another name, and such a name would say something else in a selector or a URL.
     fn is_readable(&self) -> bool {
-        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-        let name = self.name.as_bytes();
+        let parts: &[u8] = match &self.wanted {
+            Wanted::Object(..) => b"-.",
+            Wanted::Bundles(BundleWish::Named(_)) => b"-.:",
+            Wanted::Bundles(BundleWish::OfSigner { .. }) => b"-./",
+        };
+        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9') || parts.contains(&byte);
+        let name = self.selected().1.as_bytes();
         name.len() <= NAME_BYTES
             && name.first().is_some_and(u8::is_ascii_alphanumeric)
             && name.iter().copied().all(fits)
@@ -287,9 +319,20 @@ impl State {
         }
         let (connection, client) = self.connections.take();
         let (shared, id, key) = (Arc::downgrade(shared), entry.id, key.clone());
-        let task = match key.kind {
-            Kind::ConfigMap => tokio::spawn(follow::<ConfigMap>(shared, client, key, id)),
-            Kind::Secret => tokio::spawn(follow::<Secret>(shared, client, key, id)),
+        let namespace = &key.namespace;
+        let task = match &key.wanted {
+            Wanted::Object(Kind::ConfigMap, _) => {
+                let api = Api::<ConfigMap>::namespaced(client, namespace);
+                tokio::spawn(follow(shared, api, key, id))
+            }
+            Wanted::Object(Kind::Secret, _) => {
+                let api = Api::<Secret>::namespaced(client, namespace);
+                tokio::spawn(follow(shared, api, key, id))
+            }
+            Wanted::Bundles(_) => {
+                let api = Api::<ClusterTrustBundle>::all(client);
+                tokio::spawn(follow(shared, api, key, id))
+            }
         };
         let handle = task.abort_handle();
         entry.task = Some(Task { handle, connection });
@@ -361,31 +404,20 @@ impl Connections {
     }
 }
 
-/// Reads one object.
+/// Reads what a key selects.
 async fn read(shared: Arc<Shared>, key: Key) {
     let (client, namespace) = (shared.client.clone(), &key.namespace);
-    let found = match key.kind {
-        Kind::ConfigMap => {
-            let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-            let found = api.get_opt(&key.name).await;
-            found.map(|found| found.map(Contents::from))
+    let found = match &key.wanted {
+        Wanted::Object(Kind::ConfigMap, _) => {
+            select(Api::<ConfigMap>::namespaced(client, namespace), &key).await
         }
-        Kind::Secret => {
-            let api: Api<Secret> = Api::namespaced(client, namespace);
-            let found = api.get_opt(&key.name).await;
-            found.map(|found| found.map(Contents::from))
+        Wanted::Object(Kind::Secret, _) => {
+            select(Api::<Secret>::namespaced(client, namespace), &key).await
         }
+        Wanted::Bundles(_) => select(Api::<ClusterTrustBundle>::all(client), &key).await,
     };
     match found {
-        Ok(Some(contents)) => {
-            let mut state = shared.state();
-            let revision = contents.revision;
-            let seen = Seen::There(Arc::new(contents));
-            state.hear(&key, seen, Some(revision));
-            // An immutable object that was made anew may not be immutable any more.
-            state.watch(&key, &shared);
-        }
-        Ok(None) => {
+        Ok((Seen::Absent, _)) => {
             let mut state = shared.state();
             let entry = state.objects.get(&key);
             // The watch tells of a deletion; an immutable object has none.
@@ -394,14 +426,46 @@ async fn read(shared: Arc<Shared>, key: Key) {
                 state.watch(&key, &shared);
             }
         }
+        Ok((seen, revision)) => {
+            let mut state = shared.state();
+            state.hear(&key, seen, revision);
+            // An immutable object that was made anew may not be immutable any more.
+            state.watch(&key, &shared);
+        }
         Err(error) => tracing::debug!(%error, ?key, "an object was not read again"),
     }
 }
 
-/// Follows one object until no pod refers to it.
-async fn follow<K>(shared: Weak<Shared>, client: Client, key: Key, id: u64)
+/// The objects that a key selects, and the revision as of which they are so.
+async fn select<K>(api: Api<K>, key: &Key) -> Result<(Seen, Option<u64>), kube::Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Into<Contents>,
+{
+    let mut held = Held::new(&key.wanted);
+    if let ("metadata.name", name) = key.selected() {
+        if let Some(object) = api.get_opt(name).await? {
+            held.put(object);
+        }
+        return Ok((held.seen(), held.revision()));
+    }
+    let mut page = ListParams::default().fields(&key.selector()).limit(PAGE);
+    loop {
+        let list = api.list(&page).await?;
+        list.items.into_iter().for_each(|object| held.put(object));
+        match list.metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) if held.fits() => page = page.continue_token(&next),
+            _ => {
+                let revision = list.metadata.resource_version;
+                return Ok((held.seen(), revision.and_then(|text| text.parse().ok())));
+            }
+        }
+    }
+}
+
+/// Follows what a key selects until no pod refers to it.
+async fn follow<K>(shared: Weak<Shared>, api: Api<K>, key: Key, id: u64)
+where
+    K: Resource<DynamicType = ()>
         + Clone
         + Debug
         + DeserializeOwned
@@ -409,45 +473,45 @@ where
         + Send
         + 'static,
 {
-    let api: Api<K> = Api::namespaced(client, &key.namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", key.name));
-    let events = watcher(api, config.streaming_lists());
-    let mut events = events.backoff(Pauses(FIRST_PAUSE)).boxed();
-    let mut listed = None;
+    let begin = || {
+        let config = watcher::Config::default().fields(&key.selector());
+        let events = watcher(api.clone(), config.streaming_lists());
+        events.backoff(Pauses(FIRST_PAUSE)).boxed()
+    };
+    let (mut events, mut held) = (begin(), Held::new(&key.wanted));
     while let Some(event) = events.next().await {
-        let (seen, revision) = match event {
+        let revision = match event {
             Ok(watcher::Event::Init) => {
-                listed = None;
+                held = Held::new(&key.wanted);
                 continue;
             }
             Ok(watcher::Event::InitApply(object)) => {
-                listed = Some(object);
+                held.put(object);
                 continue;
             }
-            Ok(watcher::Event::InitDone) => match listed.take() {
-                Some(object) => there(object),
-                None => (Seen::Absent, None),
-            },
-            Ok(watcher::Event::Apply(object)) => there(object),
+            Ok(watcher::Event::InitDone) => held.revision(),
+            Ok(watcher::Event::Apply(object)) => {
+                let revision = sources::revision(object.meta());
+                held.put(object);
+                Some(revision)
+            }
             Ok(watcher::Event::Delete(object)) => {
-                let contents: Contents = object.into();
-                (Seen::Absent, Some(contents.revision))
+                held.remove(&object.name_any());
+                Some(sources::revision(object.meta()))
             }
             Err(error) => {
                 tracing::debug!(%error, ?key, "a watch is interrupted");
                 continue;
             }
         };
-        if told(&shared, &key, id, seen, revision).is_break() {
+        if held.lacks() {
+            events = begin();
+            continue;
+        }
+        if told(&shared, &key, id, held.seen(), revision).is_break() {
             return;
         }
     }
-}
-
-fn there(object: impl Into<Contents>) -> (Seen, Option<u64>) {
-    let contents = object.into();
-    let revision = contents.revision;
-    (Seen::There(Arc::new(contents)), Some(revision))
 }
 
 /// Hands on what a watch said; whether the watch has done its work.

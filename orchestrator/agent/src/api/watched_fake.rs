@@ -1,5 +1,5 @@
-//! An API server in memory that has ConfigMaps and Secrets of one namespace, to get and to watch by
-//! name. It refuses everything that a node may not do.
+//! An API server in memory that has ConfigMaps and Secrets of one namespace, to get and to watch by name, and
+//! ClusterTrustBundles, also to list and to watch by signer. It refuses everything that a node may not do.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,11 +26,19 @@ pub struct FakeApi {
     state: Arc<Mutex<State>>,
 }
 
+/// What a request selects: a plural, a field, and its value.
+#[derive(Clone)]
+struct Selected {
+    plural: String,
+    field: &'static str,
+    value: String,
+}
+
 #[derive(Default)]
 struct State {
     revision: u64,
     objects: BTreeMap<Key, Value>,
-    watches: Vec<(Key, mpsc::UnboundedSender<Bytes>)>,
+    watches: Vec<(Selected, mpsc::UnboundedSender<Bytes>)>,
     /// Reads of single objects so far.
     gets: usize,
     away: bool,
@@ -56,7 +64,7 @@ impl FakeApi {
         let key = (plural.to_owned(), name.to_owned());
         let old = state.objects.insert(key.clone(), object.clone());
         let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
-        state.tell(&key, kind, &object);
+        state.tell(plural, kind, &object);
     }
 
     pub fn delete(&self, plural: &str, name: &str) {
@@ -65,20 +73,13 @@ impl FakeApi {
         let key = (plural.to_owned(), name.to_owned());
         let mut object = state.objects.remove(&key).expect("an object");
         object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
-        state.tell(&key, "DELETED", &object);
+        state.tell(plural, "DELETED", &object);
     }
 
     /// What is there of that name.
     pub fn find(&self, plural: &str, name: &str) -> Option<Value> {
         let key = (plural.to_owned(), name.to_owned());
         self.state().objects.get(&key).cloned()
-    }
-
-    /// All of that plural.
-    pub fn all(&self, plural: &str) -> Vec<Value> {
-        let state = self.state();
-        let all = state.objects.iter().filter(|((of, _), _)| of == plural);
-        all.map(|(_, object)| object.clone()).collect()
     }
 
     /// Ends every watch and answers nothing until it is back.
@@ -115,13 +116,16 @@ impl FakeApi {
         if state.away {
             return Err(std::io::Error::other("the server is away"));
         }
-        let rest = uri.path().strip_prefix("/api/v1/namespaces/default/");
+        let path = uri.path();
+        let rest = path.strip_prefix("/api/v1/namespaces/default/");
+        let bundles = || path.strip_prefix("/apis/certificates.k8s.io/v1beta1/");
         let query = uri.query().unwrap_or_default();
-        let parts: Vec<&str> = rest.unwrap_or_default().split('/').collect();
-        let selected = query.split('&').find_map(|part| {
-            let name = part.strip_prefix("fieldSelector=metadata.name%3D")?;
-            (!name.is_empty() && !name.contains('%')).then(|| name.to_owned())
-        });
+        let parts: Vec<&str> = rest
+            .or_else(bundles)
+            .unwrap_or_default()
+            .split('/')
+            .collect();
+        let selected = Selected::read(parts[0], query);
         let watches = query.split('&').any(|part| part == "watch=true");
         match (parts.as_slice(), selected) {
             _ if method != http::Method::GET => Ok(status(405, "MethodNotAllowed")),
@@ -133,37 +137,80 @@ impl FakeApi {
                     None => Ok(status(404, "NotFound")),
                 }
             }
-            ([plural], Some(name)) if watches => Ok(state.watch(((*plural).to_owned(), name))),
+            ([_], Some(selected)) if watches => Ok(state.watch(selected)),
+            ([_], Some(selected)) if selected.field == SIGNER => {
+                state.gets += 1;
+                let items: Vec<&Value> = state.all(&selected).collect();
+                let list = json!({ "apiVersion": "certificates.k8s.io/v1beta1",
+                    "kind": "ClusterTrustBundleList", "items": items,
+                    "metadata": { "resourceVersion": state.revision.to_string() } });
+                Ok(json_answer(200, &list))
+            }
             _ => Ok(status(403, "Forbidden")),
         }
     }
 }
 
-impl State {
-    fn watch(&mut self, key: Key) -> Answer {
-        let mut first = Vec::new();
-        if let Some(object) = self.objects.get(&key) {
-            first.push(line("ADDED", object));
-        }
-        let kind = if key.0 == "secrets" {
-            "Secret"
-        } else {
-            "ConfigMap"
+const NAME: &str = "metadata.name";
+const SIGNER: &str = "spec.signerName";
+
+impl Selected {
+    /// A node selects by a name, and trust bundles also by their signer.
+    fn read(plural: &str, query: &str) -> Option<Selected> {
+        let fields = query
+            .split('&')
+            .find_map(|it| it.strip_prefix("fieldSelector="))?;
+        let fields = fields.replace("%3A", ":").replace("%2F", "/");
+        let (field, value) = fields.split_once("%3D")?;
+        let known = match plural {
+            "clustertrustbundles" => &[NAME, SIGNER][..],
+            _ => &[NAME],
         };
-        let end = json!({ "apiVersion": "v1", "kind": kind, "metadata": {
+        let field = known.iter().find(|known| **known == field)?;
+        (!value.is_empty() && !value.contains('%')).then(|| Selected {
+            plural: plural.to_owned(),
+            field,
+            value: value.to_owned(),
+        })
+    }
+
+    fn fits(&self, plural: &str, object: &Value) -> bool {
+        let at = format!("/{}", self.field.replace('.', "/"));
+        let value = object.pointer(&at).and_then(Value::as_str);
+        self.plural == plural && value == Some(&self.value)
+    }
+}
+
+impl State {
+    fn all<'a>(&'a self, selected: &'a Selected) -> impl Iterator<Item = &'a Value> {
+        let all = self.objects.iter();
+        let fitting = all.filter(|((plural, _), object)| selected.fits(plural, object));
+        fitting.map(|(_, object)| object)
+    }
+
+    fn watch(&mut self, selected: Selected) -> Answer {
+        let all = self.all(&selected);
+        let mut first: Vec<Bytes> = all.map(|object| line("ADDED", object)).collect();
+        let (version, kind) = match selected.plural.as_str() {
+            "secrets" => ("v1", "Secret"),
+            "configmaps" => ("v1", "ConfigMap"),
+            _ => ("certificates.k8s.io/v1beta1", "ClusterTrustBundle"),
+        };
+        let end = json!({ "apiVersion": version, "kind": kind, "metadata": {
             "resourceVersion": self.revision.to_string(),
             "annotations": { "k8s.io/initial-events-end": "true" },
         }});
         first.push(line("BOOKMARK", &end));
         let (sender, receiver) = mpsc::unbounded();
-        self.watches.push((key, sender));
+        self.watches.push((selected, sender));
         let lines = stream::iter(first).chain(receiver);
         let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
         http::Response::new(StreamBody::new(frames).boxed_unsync())
     }
 
-    fn tell(&self, key: &Key, kind: &str, object: &Value) {
-        let of_object = self.watches.iter().filter(|(watched, _)| watched == key);
+    fn tell(&self, plural: &str, kind: &str, object: &Value) {
+        let watches = self.watches.iter();
+        let of_object = watches.filter(|(selected, _)| selected.fits(plural, object));
         for (_, sender) in of_object.filter(|_| !self.silent) {
             // It fails when the listener is gone.
             let _ = sender.unbounded_send(line(kind, object));

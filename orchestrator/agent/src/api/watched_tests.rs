@@ -38,7 +38,7 @@ fn data(value: &str) -> Value {
 }
 
 fn value(objects: &Objects, name: &str) -> Option<String> {
-    let found = objects.get(&(Kind::ConfigMap, name.to_owned()))?;
+    let found = objects.get(&Wanted::Object(Kind::ConfigMap, name.to_owned()))?;
     String::from_utf8(found.entries.get("key")?.clone()).ok()
 }
 

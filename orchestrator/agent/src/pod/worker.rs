@@ -16,7 +16,6 @@ mod resources;
 mod start;
 mod start_clock;
 mod tokens;
-mod trust_bundles;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,7 +97,7 @@ pub struct NodeContext<R, N> {
     pub metrics: Arc<Metrics>,
     /// What all nodes have said of this node's endpoints.
     pub nodes: drain::Nodes,
-    /// The ConfigMaps and Secrets of all pods.
+    /// The ConfigMaps, Secrets and trust bundles of all pods.
     pub watched: Watched,
     pub measuring: Measuring,
     /// What runs, for what measures and shows it.
@@ -231,7 +230,6 @@ struct Worker<R, N> {
     /// The links to logs that there are.
     log_links: Links,
     tokens: tokens::Tokens,
-    trust_bundles: trust_bundles::Held,
     /// What was read of the pod's claims.
     claimed: Claimed,
     /// Measures the volumes that have a limit.
@@ -292,7 +290,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             wanted,
             log_links: Links::default(),
             tokens: tokens::Tokens::default(),
-            trust_bundles: trust_bundles::Held::default(),
             claimed: Claimed::new(),
             gauge: None,
             found_images: BTreeMap::new(),

@@ -33,24 +33,6 @@ fn token_status(told: &Told, request: &Value) -> Value {
     json!({ "token": token, "expirationTimestamp": ends.to_string() })
 }
 
-/// The bundles of the signer that the selector names, one a page.
-fn bundles(objects: &FakeApi, query: &str) -> Value {
-    let mut all = objects.all("clustertrustbundles");
-    all.retain(|it| {
-        let signer = it["spec"]["signerName"].as_str().unwrap_or_default();
-        query.contains(&signer.replace('/', "%2F"))
-    });
-    let next = |part: &str| {
-        part.strip_prefix("continue=")
-            .and_then(|it| it.parse().ok())
-    };
-    let at: usize = query.split('&').find_map(next).unwrap_or(0);
-    let more = (at + 1 < all.len()).then(|| (at + 1).to_string());
-    let page: Vec<Value> = all.into_iter().skip(at).take(1).collect();
-    json!({ "apiVersion": "certificates.k8s.io/v1beta1", "kind": "ClusterTrustBundleList",
-        "metadata": { "continue": more }, "items": page })
-}
-
 /// The object that a path ends with, if there is one.
 fn found(objects: &FakeApi, path: &str) -> Option<Value> {
     let mut parts = path.rsplit('/');
@@ -71,8 +53,6 @@ pub fn client(told: Told, heard: Heard, objects: FakeApi) -> Client {
                 all_applied(heard, &head.uri).await
             } else if head.method == http::Method::GET && path.ends_with("/services") {
                 json!({ "apiVersion": "v1", "kind": "ServiceList", "metadata": {}, "items": [] })
-            } else if head.method == http::Method::GET && path.ends_with("/clustertrustbundles") {
-                bundles(&objects, head.uri.query().unwrap_or_default())
             } else if head.method == http::Method::GET
                 && let Some(object) = found(&objects, &path)
             {

@@ -438,6 +438,48 @@ async fn trust_bundles_by_name_and_by_signer_are_files_of_the_pod() {
     assert_eq!((file(3), file(4)), (String::new(), String::new()));
 }
 
+#[tokio::test]
+async fn a_change_of_a_trust_bundle_reaches_the_files_of_a_pod_that_runs() {
+    let api = FakeApi::default();
+    let name = |number: usize| format!("example.com:mine:{number}");
+    let (first, second) = (authority(), authority());
+    api.put("clustertrustbundles", &name(0), bundle(&first, "yes"));
+    let alive = json!({ "matchLabels": { "alive": "yes" } });
+    let sources = [
+        json!({ "name": name(0), "optional": true }),
+        json!({ "signerName": "example.com/mine", "labelSelector": alive, "optional": true }),
+    ];
+    let stage = running(&api, with_bundles(&sources)).await;
+    let (one, both) = (
+        merged([first.as_str()]),
+        merged([first.as_str(), second.as_str()]),
+    );
+    let files = |stage: &Stage| {
+        [0, 1].map(|number| volume(stage, &format!("memory/t/{number}.pem")).unwrap_or_default())
+    };
+    assert_eq!(files(&stage), [one.clone(), one.clone()]);
+    // Nobody else wakes the worker: 2 s are the mark.
+    let until = async |wanted: [&str; 2]| {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while files(&stage) != wanted {
+            assert!(Instant::now() < deadline, "{:?}", files(&stage));
+            tokio::task::yield_now().await;
+        }
+    };
+    api.put("clustertrustbundles", &name(1), bundle(&second, "yes"));
+    until([&one, &both]).await;
+    // Its labels do not fit any more.
+    api.put("clustertrustbundles", &name(1), bundle(&second, "no"));
+    until([&one, &one]).await;
+    api.put("clustertrustbundles", &name(0), bundle(&second, "yes"));
+    let other = merged([second.as_str()]);
+    until([&other, &other]).await;
+    api.delete("clustertrustbundles", &name(0));
+    until(["", ""]).await;
+    stage.delete(0);
+    stage.until("unfollowed", |_| api.watches() == 0).await;
+}
+
 /// `[sig-auth] ClusterTrustBundle … should be able to mount a big number (>100) of CTBs`.
 #[tokio::test]
 async fn a_pod_has_more_than_a_hundred_trust_bundles() {

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::fs_group;
-use crate::api::sources::{Kind, Sources, TokenWish};
-use crate::api::trust_bundles::BundleWish;
+use crate::api::sources::{Kind, Sources, TokenWish, Wanted};
+use crate::api::trust_bundles::{self, BundleWish};
 use crate::pod::downward::{self, Facts};
 use crate::pod::env;
 use crate::pod::shape;
@@ -153,12 +153,12 @@ impl Gathered<'_> {
     /// Certificates of authorities; an optional file is there and empty.
     fn trust_bundle(&mut self, wanted: &ClusterTrustBundleProjection) -> Result<(), SpecError> {
         let wish = BundleWish::of(wanted);
-        let text = match self.sources.bundles.get(&wish) {
-            Some(Ok(Some(text))) => text.as_bytes().to_vec(),
-            Some(Ok(None)) if wanted.optional == Some(true) => Vec::new(),
-            Some(Ok(None)) => return Err(unmountable(no_bundle(&wish))),
-            Some(Err(why)) => return Err(unmountable(why.clone())),
-            None => return Err(unmountable("the trust bundle was not read".to_owned())),
+        let found = self.sources.objects.get(&Wanted::Bundles(wish.clone()));
+        let text = match found.map(|found| trust_bundles::text(found)) {
+            Some(Ok(text)) => text.to_vec(),
+            Some(Err(why)) => return Err(unmountable(why.to_owned())),
+            None if wanted.optional == Some(true) => Vec::new(),
+            None => return Err(unmountable(no_bundle(&wish))),
         };
         self.add_private(&wanted.path, text)
     }

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::sources::{Contents, Token, Tokens};
-use crate::api::trust_bundles::Bundles;
 
 fn facts() -> Facts {
     Facts {
@@ -27,13 +26,17 @@ fn sources() -> Sources {
         })
     };
     let conf = contents(&[("a", b"one"), ("bin", &[0, 1, 2, 255])]);
+    let object = |kind: Kind, name: &str| Wanted::Object(kind, name.to_owned());
+    let bundle = |text: &str| contents(&[(trust_bundles::ENTRY, text.as_bytes())]);
     let objects = [
-        ((Kind::ConfigMap, "conf".to_owned()), conf),
+        (object(Kind::ConfigMap, "conf"), conf),
         (
-            (Kind::Secret, "sec".to_owned()),
+            object(Kind::Secret, "sec"),
             contents(&[("pass", b"s3cret")]),
         ),
-        ((Kind::ConfigMap, "empty".to_owned()), contents(&[])),
+        (object(Kind::ConfigMap, "empty"), contents(&[])),
+        (Wanted::Bundles(named("one")), bundle("ONE")),
+        (Wanted::Bundles(of_signer(json!({}))), bundle("ALL")),
     ];
     Sources {
         objects: objects.into(),
@@ -41,12 +44,6 @@ fn sources() -> Sources {
         mounted: BTreeMap::new(),
         images: BTreeMap::new(),
         service_env: BTreeMap::new(),
-        bundles: Bundles::from([
-            (named("one"), Ok(Some("ONE".into()))),
-            (named("none"), Ok(None)),
-            (of_signer(json!({})), Ok(Some("ALL".into()))),
-            (of_signer(Value::Null), Ok(None)),
-        ]),
         tokens: Tokens::from([
             (wish("", 3607), Ok(Token("a.b.c".into()))),
             (wish("vault", 600), Err("it is sealed".to_owned())),

@@ -346,11 +346,11 @@ const PROJECTION: Rows = &[
 ];
 
 const TRUST_BUNDLE: Rows = &[
-    ("labelSelector", Done("worker::trust_bundles")),
-    ("name", Done("worker::trust_bundles")),
+    ("labelSelector", Done("api::watched")),
+    ("name", Done("api::watched")),
     ("optional", Done("volumes")),
     ("path", Only(checks::inner_path)),
-    ("signerName", Done("worker::trust_bundles")),
+    ("signerName", Done("api::watched")),
 ];
 
 const TOKEN: Rows = &[

@@ -7,10 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::{Worker, trust_bundles};
+use super::Worker;
 use crate::api::events;
 use crate::api::sources::{self, Claimed, Objects, Sources, Tokens};
-use crate::api::trust_bundles::Bundles;
 use crate::network::wiring::PodNetwork;
 use crate::pod::downward::Facts;
 use crate::pod::shape::{self, Outcome};
@@ -40,8 +39,6 @@ pub(super) struct Inputs {
     changes: u64,
     /// Of its tokens.
     tokens: u64,
-    /// Of the trust bundles that it asks for.
-    bundles: u64,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     facts: Facts,
@@ -76,17 +73,15 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
             return None;
         }
         let tokens = self.tokens().await;
-        let bundles = self.trust_bundles(trust_bundles::REFRESH).await;
         let written = match tokens.values().all(Result::is_ok) {
-            true => self.write_volumes(tokens, bundles).await,
+            true => self.write_volumes(tokens).await,
             // The old files stay until one has come.
             false => None,
         };
-        let next = [self.tokens.next(), self.trust_bundles.next()];
-        written.into_iter().chain(next.into_iter().flatten()).min()
+        written.into_iter().chain(self.tokens.next()).min()
     }
 
-    async fn write_volumes(&mut self, tokens: Tokens, bundles: Bundles) -> Option<Instant> {
+    async fn write_volumes(&mut self, tokens: Tokens) -> Option<Instant> {
         let inputs = self.inputs()?;
         if let Some(written) = self.written.as_ref().filter(|it| it.inputs == inputs) {
             let retry_at = written.retry_at?;
@@ -99,7 +94,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let sources = Sources {
             objects,
             tokens,
-            bundles,
             claimed: Claimed::new(),
             mounted: BTreeMap::new(),
             images: BTreeMap::new(),
@@ -133,7 +127,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Some(Inputs {
             changes: self.objects.as_ref()?.changes(),
             tokens: self.tokens.changes,
-            bundles: self.trust_bundles.changes,
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
             facts: self.facts(),
@@ -144,7 +137,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) async fn sources(&mut self, pod: &Pod) -> Result<Sources, SpecError> {
         let service_env = self.service_env(pod).await;
         let tokens = self.tokens().await;
-        let bundles = self.trust_bundles(trust_bundles::FRESH).await;
         let objects = match &mut self.objects {
             Some(objects) => objects.wait(OBJECTS_TIMEOUT).await,
             None => Some(Objects::new()),
@@ -154,7 +146,6 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         Ok(Sources {
             objects,
             tokens,
-            bundles,
             claimed: self.claimed(pod).await,
             mounted: BTreeMap::new(),
             images: BTreeMap::new(),

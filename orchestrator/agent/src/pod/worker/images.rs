@@ -10,7 +10,7 @@ use super::files::OBJECTS_TIMEOUT;
 use super::{Note, Step, Worker, is_pulling};
 
 use crate::api::events;
-use crate::api::sources::{self, Kind};
+use crate::api::sources::{self, Kind, Wanted};
 use crate::network::wiring::PodNetwork;
 use crate::pod::plan::{Failure, ImageState};
 use crate::runtime::container_spec::SpecError;
@@ -106,7 +106,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         let objects = objects.unwrap_or_default();
         let mut missing = Vec::new();
         for name in sources::pull_secrets(&pod) {
-            let found = objects.get(&(Kind::Secret, name.clone()));
+            let found = objects.get(&Wanted::Object(Kind::Secret, name.clone()));
             if !found.is_some_and(|found| keyring.add(&found.entries)) {
                 missing.push(name.as_str());
             }
