@@ -23,6 +23,7 @@
 //! | `orchestrator_agent_sandbox_start_seconds` | histogram | – | making and starting a sandbox |
 //! | `orchestrator_agent_container_start_seconds` | histogram | – | making and starting a container |
 //! | `orchestrator_agent_pod_own_start_seconds` | histogram | – | a pod's start until the API knows that it runs, without what the Engine took; pods with init containers, `postStart` or pulls are not among them |
+//! | `orchestrator_agent_pod_own_start_stage_seconds_total` | counter | `stage` | what of that went into waiting and planning, the sandbox, the network, files, the report |
 //! | `orchestrator_dns_answers_total` | counter | `source`, `code` | answers to pods' questions for names |
 //! | `orchestrator_dns_unanswered_total` | counter | `reason` | queries that were not answered |
 //! | `orchestrator_dns_upstream_seconds` | histogram | – | how long other name servers took |
@@ -31,12 +32,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -55,6 +58,8 @@ pub struct Metrics {
     sandboxes: Span,
     containers: Span,
     own_starts: Span,
+    /// By stage: seconds of all of them.
+    start_stages: Family<[(&'static str, &'static str); 1], Counter<f64, AtomicU64>>,
     sync: Histogram,
     leaves: Histogram,
     unconfirmed: Counter,
@@ -69,7 +74,7 @@ type Namer = Box<dyn Fn(BTreeSet<u32>, BTreeSet<u32>) -> Names + Send>;
 #[derive(Clone)]
 pub struct Span {
     seconds: Histogram,
-    worst: Gauge<f64, std::sync::atomic::AtomicU64>,
+    worst: Gauge<f64, AtomicU64>,
 }
 
 impl Span {
@@ -111,6 +116,12 @@ impl Default for Metrics {
         let help = "Starts of pods without what the Engine took";
         let seconds = Histogram::new(OWN_START_SECONDS);
         let own_starts = Span::register_with(&mut registry, "pod_own_start", help, seconds);
+        let start_stages = Family::default();
+        registry.register(
+            "orchestrator_agent_pod_own_start_stage_seconds",
+            "What of the starts without the Engine went into each stage",
+            Family::clone(&start_stages),
+        );
         let (sync, leaves, unconfirmed) = (histogram(), histogram(), Counter::default());
         registry.register(
             "orchestrator_datapath_sync_seconds",
@@ -135,6 +146,7 @@ impl Default for Metrics {
             sandboxes,
             containers,
             own_starts,
+            start_stages,
             sync,
             leaves,
             unconfirmed,
@@ -160,9 +172,13 @@ impl Metrics {
         &self.containers
     }
 
-    /// A pod's start without what the Engine took.
-    pub fn own_starts(&self) -> &Span {
-        &self.own_starts
+    /// A pod has started: what that took without the Engine, and what each stage took of it.
+    pub fn started(&self, all: Duration, stages: &[(&'static str, Duration)]) {
+        self.own_starts.note(all);
+        for (stage, took) in stages {
+            let seconds = self.start_stages.get_or_create(&[("stage", stage)]);
+            seconds.inc_by(took.as_secs_f64());
+        }
     }
 
     /// What is counted of names.

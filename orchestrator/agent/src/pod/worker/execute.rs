@@ -13,6 +13,7 @@ use super::Step;
 use super::Worker;
 use super::alarm;
 use super::pod_name;
+use super::start_clock::Stage;
 
 use crate::api::events;
 use crate::network::pod_net::shaping::Bandwidth;
@@ -29,6 +30,7 @@ const DYING: Duration = Duration::from_millis(500);
 
 impl<R: Runtime, N: PodNetwork> Worker<R, N> {
     pub(super) async fn execute(&mut self, action: Action) -> Step {
+        self.clock.stage(Stage::Plan);
         match action {
             Action::EnsureImage {
                 container,
@@ -91,6 +93,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
 
     async fn create_sandbox(&mut self, attempt: u32) -> Step {
         let outcome = self.try_create_sandbox(attempt).await;
+        self.clock.stage(Stage::Sandbox);
         match outcome {
             Ok(()) => Step::Progress,
             Err(error) => {
@@ -204,10 +207,12 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
                 .map_err(|e| e.to_string())?;
             addrs
         };
+        self.clock.stage(Stage::Network);
         let mut facts = self.facts();
         facts.pod_ips = Some(addrs);
         let (dir, pod, dns) = (self.dir.clone(), self.update.pod.clone(), node.dns.clone());
         let written = tokio::task::spawn_blocking(move || dir.write_etc(&pod, &facts, &dns)).await;
+        self.clock.stage(Stage::Files);
         written
             .map_err(|e| e.to_string())?
             .map_err(|e| format!("write the pod's /etc: {e}"))?;

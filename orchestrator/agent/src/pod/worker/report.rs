@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Worker;
 use super::pod_name;
+use super::start_clock::Stage;
 
 use crate::api::events;
 use crate::network::wiring::PodNetwork;
@@ -30,6 +31,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         if known.is_some_and(|known| same(known, &status)) {
             return Ok(());
         }
+        self.clock.stage(Stage::Plan);
         self.tell_admission(&pod);
         self.tell_back_off(&pod, &status);
         let meta = &pod.metadata;
@@ -46,7 +48,7 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         match patched {
             Ok(_) => {
                 if let Some(own) = self.clock.ended(&status) {
-                    self.node.metrics.own_starts().note(own);
+                    self.node.metrics.started(own.all, &own.stages);
                 }
             }
             // It is gone, or another pod has its name: the watch will say so.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Step;
 use super::Worker;
 use super::execute;
+use super::start_clock::Stage;
 
 use crate::api::events;
 use crate::api::sources::Sources;
@@ -41,7 +42,9 @@ impl<R: Runtime, N: PodNetwork> Worker<R, N> {
         };
         // The next start asks for its image again.
         self.memory.images.remove(name);
-        let outcome = match self.specify(&pod, template, place).await {
+        let specified = self.specify(&pod, template, place).await;
+        self.clock.stage(Stage::Files);
+        let outcome = match specified {
             Ok(spec) => self.create_and_start(&pod, template, &spec).await,
             Err(error) => Err(error),
         };

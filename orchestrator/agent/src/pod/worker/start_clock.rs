@@ -18,7 +18,41 @@ pub(super) struct StartClock {
     began: Instant,
     /// What was spent in requests to the Engine, in nanoseconds. A worker asks one thing after the other.
     engine_ns: AtomicU64,
+    /// The agent's share so far, as of the end of the last stage, and what each stage took of it.
+    staged_ns: AtomicU64,
+    stages_ns: [AtomicU64; STAGES.len()],
     counts: AtomicBool,
+}
+
+/// What a worker is busy with while a pod starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The worker waits for its turn and looks what is to be done.
+    Plan,
+    /// The API is read, as far as that takes longer than the sandbox.
+    Sandbox,
+    /// Link, addresses and routes; the datapath.
+    Network,
+    /// Volumes, `/etc`, and what else a container is made of.
+    Files,
+    /// The status is written.
+    Report,
+}
+
+/// The stages with their names in metrics.
+const STAGES: [(Stage, &str); 5] = [
+    (Stage::Plan, "plan"),
+    (Stage::Sandbox, "sandbox"),
+    (Stage::Network, "network"),
+    (Stage::Files, "files"),
+    (Stage::Report, "report"),
+];
+
+/// The agent's share of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    pub all: Duration,
+    pub stages: [(&'static str, Duration); STAGES.len()],
 }
 
 impl StartClock {
@@ -37,6 +71,8 @@ impl StartClock {
         StartClock {
             began: Instant::now(),
             engine_ns: AtomicU64::new(0),
+            staged_ns: AtomicU64::new(0),
+            stages_ns: Default::default(),
             counts: AtomicBool::new(is_first && !hooked && inits.is_empty()),
         }
     }
@@ -45,9 +81,17 @@ impl StartClock {
     pub async fn engine<T>(&self, answer: impl Future<Output = T>) -> T {
         let asked = Instant::now();
         let answer = answer.await;
-        let took = u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.engine_ns.fetch_add(took, Ordering::Relaxed);
+        self.engine_ns
+            .fetch_add(nanoseconds(asked.elapsed()), Ordering::Relaxed);
         answer
+    }
+
+    /// What the agent has spent since the last call went into this stage.
+    pub fn stage(&self, stage: Stage) {
+        let own = nanoseconds(self.own());
+        let before = self.staged_ns.swap(own, Ordering::Relaxed);
+        let took = own.saturating_sub(before);
+        self.stages_ns[stage as usize].fetch_add(took, Ordering::Relaxed);
     }
 
     /// This start is not like others.
@@ -56,7 +100,7 @@ impl StartClock {
     }
 
     /// The agent's share, once, when the status that was written says that all containers run.
-    pub fn ended(&self, written: &PodStatus) -> Option<Duration> {
+    pub fn ended(&self, written: &PodStatus) -> Option<Share> {
         let mut all = written.container_statuses.iter().flatten();
         let runs = all.all(|it| {
             it.state
@@ -66,10 +110,26 @@ impl StartClock {
         if !runs || written.phase.as_deref() != Some("Running") {
             return None;
         }
-        let engine = Duration::from_nanos(self.engine_ns.load(Ordering::Relaxed));
+        self.stage(Stage::Report);
         let counts = self.counts.swap(false, Ordering::Relaxed);
-        counts.then(|| self.began.elapsed().saturating_sub(engine))
+        let stages = STAGES.map(|(stage, name)| {
+            let took = self.stages_ns[stage as usize].load(Ordering::Relaxed);
+            (name, Duration::from_nanos(took))
+        });
+        counts.then(|| Share {
+            all: stages.iter().map(|(_, took)| took).sum(),
+            stages,
+        })
     }
+
+    fn own(&self) -> Duration {
+        let engine = Duration::from_nanos(self.engine_ns.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(engine)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -98,10 +158,15 @@ mod tests {
         let clock = clock(json!({ "containers": [{ "name": "main" }] }));
         sleep(SECOND).await;
         clock.engine(sleep(5 * SECOND)).await;
+        clock.stage(Stage::Network);
         assert_eq!(clock.ended(&status("waiting")), None);
-        sleep(SECOND).await;
+        sleep(2 * SECOND).await;
         let own = clock.ended(&status("running")).expect("it runs");
-        assert!((2 * SECOND..3 * SECOND).contains(&own), "{own:?}");
+        assert!((3 * SECOND..4 * SECOND).contains(&own.all), "{own:?}");
+        let named = own.stages.map(|(name, took)| (name, took.as_secs()));
+        let expected = [("plan", 0), ("sandbox", 0), ("network", 1), ("files", 0)];
+        assert_eq!(named[..4], expected);
+        assert_eq!(named[4], ("report", 2));
         assert_eq!(clock.ended(&status("running")), None, "twice");
     }
 
