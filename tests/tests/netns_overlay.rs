@@ -10,7 +10,7 @@ use std::thread;
 
 use agent::network::pod_net::{PodLinks, Wire, uplink};
 use anyhow::{Context, Result};
-use datapath::{Addrs, Change, LocalPod};
+use datapath::{Addrs, LocalPod};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
 use sys::Shutdown;
@@ -471,14 +471,15 @@ fn an_agent_wires_a_pod_in_both_families_and_finds_it_wired_again() -> Result<()
         gateways: node.gateways(),
         mtu: node.config.overlay_mtu(),
     };
+    let guard = node.with(|datapath| datapath.guard().clone());
     let attach = || -> Result<LocalPod> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let wire = async { Ok(PodLinks::new()?.attach(&wire).await?) };
+        let wire = async { Ok(PodLinks::new()?.attach(&wire, &guard).await?) };
         runtime.enable_all().build()?.block_on(wire)
     };
     let wired = node.netns.enter(attach)?;
     assert_eq!(node.netns.enter(attach)?, wired, "found as it was made");
-    node.with(|datapath| datapath.change(Change::Pod("a-pod".into(), Some(wired))))?;
+    node.with(|datapath| datapath.wired("a-pod".into(), wired, &guard))?;
     for ip in far.iter() {
         let answer = sandbox.inside(|| {
             let mut stream = TcpStream::connect_timeout(&(ip, 8080).into(), PATIENCE)?;

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use super::link::filters::{self, Side};
 use super::link::{self, CUT, Devices, HOST, NET, PIECES, VXLAN};
@@ -91,14 +93,42 @@ pub fn node_attachments(devices: &Devices) -> Vec<Attachment> {
     sockets.chain(devices).chain(cut).collect()
 }
 
-/// A pod's link is guarded from the moment that this returns, on both sides.
-pub fn guard_pod(programs: &Programs, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
-    let sides = [
-        (Side::Ingress, programs.get("from_container")?.as_fd()),
-        (Side::Egress, programs.get("to_container")?.as_fd()),
-    ];
-    let failed = |error| DatapathError::io(format!("set the filters of {ifname}"), error);
-    filters::set(ifindex, &sides).map_err(failed)
+/// The programs through which all packets of pods' links go.
+pub struct Guard {
+    from_container: OwnedFd,
+    to_container: OwnedFd,
+}
+
+impl Guard {
+    pub fn of(programs: &Programs) -> Result<Guard, DatapathError> {
+        let share = |name| {
+            let shared = programs.get(name)?.try_clone();
+            shared.map_err(|error| DatapathError::io(format!("share program {name}"), error))
+        };
+        Ok(Guard {
+            from_container: share("from_container")?,
+            to_container: share("to_container")?,
+        })
+    }
+
+    /// What has a link guarded, on both sides, from the moment that it is done. Of a link that is not up yet it
+    /// waits for nothing.
+    pub fn requests(&self, ifindex: u32) -> Vec<(RouteNetlinkMessage, u16)> {
+        filters::requests(ifindex, &self.sides())
+    }
+
+    /// The same, done in the calling thread's network namespace.
+    pub fn set(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+        let failed = |error| DatapathError::io(format!("set the filters of {ifname}"), error);
+        filters::set(ifindex, &self.sides()).map_err(failed)
+    }
+
+    fn sides(&self) -> [(Side, BorrowedFd<'_>); 2] {
+        [
+            (Side::Ingress, self.from_container.as_fd()),
+            (Side::Egress, self.to_container.as_fd()),
+        ]
+    }
 }
 
 /// What spares a pod's packets the way through a filter. The program leaves none to the next one, so none
@@ -156,19 +186,25 @@ impl Links {
 
     /// The program runs at its place, this very version of it.
     pub fn attach(&self, programs: &Programs, what: &Attachment) -> Result<(), DatapathError> {
-        let program = programs.get(what.program)?;
-        let path = self.dir.join(&what.name);
-        let failed = |error| DatapathError::io(format!("attach {}", what.name), error);
-        if self.update(programs, what)? {
-            return Ok(());
+        match self.update(programs, what)? {
+            true => Ok(()),
+            false => self.prepare(programs, what)?.attach(),
         }
-        let target = match what.target {
-            Target::Cgroup => self.cgroup.as_raw_fd() as u32,
-            Target::Device(ifindex) => ifindex,
-        };
-        let link = syscall::link_create(program.as_fd(), target, what.to, what.mode);
-        let link = link.map_err(failed)?;
-        syscall::pin(link.as_fd(), &path).map_err(failed)
+    }
+
+    /// All that it takes to attach what is not attached yet.
+    pub fn prepare(
+        &self,
+        programs: &Programs,
+        what: &Attachment,
+    ) -> Result<Prepared, DatapathError> {
+        let failed = |error| DatapathError::io(format!("attach {}", what.name), error);
+        Ok(Prepared {
+            program: programs.get(what.program)?.try_clone().map_err(failed)?,
+            cgroup: self.cgroup.try_clone().map_err(failed)?,
+            path: self.dir.join(&what.name),
+            what: what.clone(),
+        })
     }
 
     /// Has XDP run on the uplink, or not, as the node was told. The name of its pin, if it does.
@@ -238,12 +274,7 @@ impl Links {
     }
 
     /// Puts the program behind an existing link. `false`: there is none that serves.
-    fn adopt(
-        &self,
-        path: &Path,
-        what: &Attachment,
-        program: std::os::fd::BorrowedFd<'_>,
-    ) -> io::Result<bool> {
+    fn adopt(&self, path: &Path, what: &Attachment, program: BorrowedFd<'_>) -> io::Result<bool> {
         let link = match syscall::pinned(path) {
             Ok(link) => link,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -259,6 +290,28 @@ impl Links {
         }
         fs::remove_file(path)?;
         Ok(false)
+    }
+}
+
+/// A program on its way to its place.
+pub struct Prepared {
+    program: OwnedFd,
+    cgroup: fs::File,
+    path: PathBuf,
+    what: Attachment,
+}
+
+impl Prepared {
+    /// Waits for an RCU grace period where the place is the first of a device.
+    pub fn attach(self) -> Result<(), DatapathError> {
+        let target = match self.what.target {
+            Target::Cgroup => self.cgroup.as_raw_fd() as u32,
+            Target::Device(ifindex) => ifindex,
+        };
+        let (to, mode) = (self.what.to, self.what.mode);
+        let link = syscall::link_create(self.program.as_fd(), target, to, mode);
+        let pinned = link.and_then(|link| syscall::pin(link.as_fd(), &self.path));
+        pinned.map_err(|error| DatapathError::io(format!("attach {}", self.what.name), error))
     }
 }
 

@@ -41,12 +41,13 @@ mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_common::maps::statistics::{LOST, XDP, reason_row, verdict_row};
 use orchestrator_common::{Addr, DropReason, Mac, Verdict};
 
-use attach::{Attachment, Links};
+use attach::{Attachment, Links, Prepared};
 use maps::Maps;
 use meter::Meter;
 use names::Names;
@@ -55,6 +56,7 @@ use reconcile::Reconciler;
 use syscall::XdpMode;
 
 pub use addrs::Addrs;
+pub use attach::Guard;
 pub use config::{FamilyConfig, NodeConfig};
 pub use view::{HostPort, LocalPod, NodeView, ObjectKey, ServiceView, SliceView};
 pub use xdp::Xdp;
@@ -119,6 +121,8 @@ pub struct Datapath {
     reconciler: Reconciler<Maps>,
     /// Those that are at work: the normal ones, or those that log.
     programs: Programs,
+    /// Those of them that guard the links of pods.
+    guard: Arc<Guard>,
     /// The normal ones, while others are at work.
     normal: Option<Programs>,
     links: Links,
@@ -154,12 +158,14 @@ impl Datapath {
             own_links.insert(attachment.name);
         }
         own_links.extend(links.attach_xdp(&programs, &config, &devices)?);
+        let guard = Arc::new(Guard::of(&programs)?);
         gc::remove_old_maps(&maps)?;
         Ok(Self {
             config,
             devices,
             reconciler,
             programs,
+            guard,
             normal: None,
             links,
             own_links,
@@ -174,12 +180,29 @@ impl Datapath {
     /// [`Datapath::in_sync`] the first time. A failed change stays due and is retried by
     /// [`Datapath::sweep`].
     pub fn change(&mut self, change: Change) -> Result<(), DatapathError> {
-        let taken = self.take(change);
+        let taken = self.take(change, None);
         self.announce_fresh();
         taken
     }
 
-    fn take(&mut self, change: Change) -> Result<(), DatapathError> {
+    /// Takes a pod that was wired, whose link this guard was set on.
+    pub fn wired(
+        &mut self,
+        uid: String,
+        pod: LocalPod,
+        guard: &Arc<Guard>,
+    ) -> Result<(), DatapathError> {
+        let taken = self.take(Change::Pod(uid, Some(pod)), Some(guard));
+        self.announce_fresh();
+        taken
+    }
+
+    /// What is set on the links of pods before they are up.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    fn take(&mut self, change: Change, guard: Option<&Arc<Guard>>) -> Result<(), DatapathError> {
         if let Change::Node(name, _) = &change {
             return self.take_node(name.clone(), change);
         }
@@ -196,7 +219,10 @@ impl Datapath {
             self.links.detach(&link.name)?;
         }
         if let Some(pod) = wired {
-            attach::guard_pod(&self.programs, &pod.ifname, pod.ifindex)?;
+            // Other programs may have come since.
+            if guard.is_none_or(|guard| !Arc::ptr_eq(guard, &self.guard)) {
+                self.guard.set(&pod.ifname, pod.ifindex)?;
+            }
             let link = attach::pod_attachment(&pod.ifname, pod.ifindex);
             if !self.links.update(&self.programs, &link)? {
                 self.late.insert(link.name.clone(), link);
@@ -222,11 +248,17 @@ impl Datapath {
     /// The work of a moment in which no pod waits for its network: spares one pod's packets some of their
     /// way. Takes an RCU grace period, in which the kernel changes no link. `false`: nothing is left to do.
     pub fn quicken(&mut self) -> Result<bool, DatapathError> {
-        let Some((_, attachment)) = self.late.pop_first() else {
-            return Ok(false);
-        };
-        self.links.attach(&self.programs, &attachment)?;
-        Ok(true)
+        let late = self.late()?;
+        let is_left = late.is_some();
+        late.map_or(Ok(()), Prepared::attach)?;
+        Ok(is_left)
+    }
+
+    /// That work, for a thread that may wait; until it is done nothing may be changed. None: nothing is left to do.
+    pub fn late(&mut self) -> Result<Option<Prepared>, DatapathError> {
+        let late = self.late.pop_first();
+        late.map(|(_, late)| self.links.prepare(&self.programs, &late))
+            .transpose()
     }
 
     /// Has the node's own traffic to load balancers' and external addresses go through the programs, once
@@ -320,6 +352,7 @@ impl Datapath {
             let taken = "this node's log is being read already, by one reader at a time";
             return Err(DatapathError::Invalid(taken.into()));
         }
+        self.guard = Arc::new(Guard::of(&programs)?);
         self.normal = Some(std::mem::replace(&mut self.programs, programs));
         self.put_programs()
     }
@@ -328,6 +361,7 @@ impl Datapath {
     pub fn end_log(&mut self) -> Result<(), DatapathError> {
         match self.normal.take() {
             Some(normal) => {
+                self.guard = Arc::new(Guard::of(&normal)?);
                 self.programs = normal;
                 self.put_programs()
             }
@@ -348,7 +382,7 @@ impl Datapath {
             .map(|attachment| self.links.update(&self.programs, &attachment).map(drop))
             .collect();
         for pod in self.reconciler.world().pods() {
-            outcomes.push(attach::guard_pod(&self.programs, &pod.ifname, pod.ifindex));
+            outcomes.push(self.guard.set(&pod.ifname, pod.ifindex));
             let link = attach::pod_attachment(&pod.ifname, pod.ifindex);
             outcomes.push(self.links.update(&self.programs, &link).map(drop));
         }

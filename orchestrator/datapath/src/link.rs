@@ -5,6 +5,7 @@
 //! lost. Pod links are the agent's (`agent/pod_net`).
 
 mod addresses;
+pub mod batch;
 mod cut;
 mod driver;
 pub mod filters;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent::network::pod_net::{PodLinks, Wire};
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
-use datapath::{Change, Datapath, pin_name};
+use datapath::{Datapath, pin_name};
 use orchestrator_common::maps::flows::FLOWS;
 
 use super::case::{Mark, Outcome};
@@ -250,8 +250,9 @@ async fn attach(datapath: &mut Datapath, wires: &[Wire]) -> Result<Vec<f64>> {
     let mut took_ms = Vec::new();
     for wire in wires {
         let started = Instant::now();
-        let pod = links.attach(wire).await?;
-        datapath.change(Change::Pod(wire.uid.clone(), Some(pod)))?;
+        let guard = datapath.guard().clone();
+        let pod = links.attach(wire, &guard).await?;
+        datapath.wired(wire.uid.clone(), pod, &guard)?;
         took_ms.push(started.elapsed().as_secs_f64() * 1e3);
     }
     Ok(took_ms)

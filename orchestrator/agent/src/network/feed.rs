@@ -26,7 +26,9 @@ use crate::metrics::Metrics;
 use crate::node::register::Listed;
 use datapath::names::Names;
 use datapath::object::Programs;
-use datapath::{Addrs, Change, Datapath, NodeView, ObjectKey, ServiceView, SliceView};
+use datapath::{
+    Addrs, Change, Datapath, Guard, LocalPod, NodeView, ObjectKey, ServiceView, SliceView,
+};
 use sys::{Shutdown, Tasks};
 
 const QUEUE: usize = 256;
@@ -79,9 +81,17 @@ pub struct Told {
 #[derive(Clone)]
 pub struct DatapathHandle {
     queue: mpsc::Sender<Message>,
+    guard: watch::Receiver<Arc<Guard>>,
 }
 
 enum Message {
+    /// A pod by its UID, and what guards its link.
+    Wired(
+        String,
+        LocalPod,
+        Arc<Guard>,
+        oneshot::Sender<Result<(), String>>,
+    ),
     Change(Change, Option<oneshot::Sender<Result<(), String>>>),
     /// A change of a watch, and when it was heard of.
     Heard(Change, Instant),
@@ -99,6 +109,16 @@ impl DatapathHandle {
     /// Takes one change into the kernel; returns when it is there.
     pub async fn change(&self, change: Change) -> Result<(), String> {
         self.ask(|done| Message::Change(change, Some(done))).await
+    }
+
+    /// What is to be set on the links of pods before they are up.
+    pub fn guard(&self) -> Arc<Guard> {
+        self.guard.borrow().clone()
+    }
+
+    /// Takes in a pod whose link has this guard.
+    pub async fn wired(&self, uid: String, pod: LocalPod, guard: Arc<Guard>) -> Result<(), String> {
+        self.ask(|done| Message::Wired(uid, pod, guard, done)).await
     }
 
     /// The node's addresses on the uplink are these now.
@@ -161,9 +181,11 @@ impl DatapathHandle {
 /// programs.
 pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
     let (queue, messages) = mpsc::channel(QUEUE);
+    let (guarding, guard) = watch::channel(datapath.guard().clone());
     let owner = Owner {
         datapath,
         told,
+        guarding,
         reached: 0,
         wired: false,
         missing: BTreeSet::from(ALL),
@@ -173,13 +195,14 @@ pub fn own(datapath: Datapath, told: Told, tasks: &Tasks) -> DatapathHandle {
         owner.serve(messages, shutdown).await;
         Ok::<(), Infallible>(())
     });
-    DatapathHandle { queue }
+    DatapathHandle { queue, guard }
 }
 
 /// The one task that owns the datapath.
 struct Owner {
     datapath: Datapath,
     told: Told,
+    guarding: watch::Sender<Arc<Guard>>,
     /// The revision of EndpointSlices up to which all was heard.
     reached: u64,
     /// A pod has come or gone since the last look.
@@ -196,7 +219,7 @@ impl Owner {
         loop {
             tokio::select! {
                 () = shutdown.requested() => return self.leave(),
-                _ = second.tick() => self.each_second(),
+                _ = second.tick() => self.each_second().await,
                 _ = sweep.tick() => {
                     if let Err(error) = self.datapath.sweep(monotonic()) {
                         tracing::warn!(%error, "old flows were not removed");
@@ -223,7 +246,7 @@ impl Owner {
         }
     }
 
-    fn each_second(&mut self) {
+    async fn each_second(&mut self) {
         match self.datapath.relieve(monotonic()) {
             Ok(0) => {}
             Ok(flows) => {
@@ -239,10 +262,19 @@ impl Owner {
         }
         // Where one pod comes, others may follow at once.
         if !std::mem::take(&mut self.wired)
-            && let Err(error) = self.datapath.quicken()
+            && let Err(error) = self.quicken().await
         {
-            tracing::warn!(%error, "a pod's packets go on taking the longer way");
+            tracing::warn!(error, "a pod's packets go on taking the longer way");
         }
+    }
+
+    /// The kernel waits meanwhile: not on the thread that all of the agent runs on.
+    async fn quicken(&mut self) -> Result<(), String> {
+        let late = self.datapath.late().map_err(|error| error.to_string())?;
+        let Some(late) = late else { return Ok(()) };
+        let attached = tokio::task::spawn_blocking(move || late.attach()).await;
+        let attached = attached.map_err(|error| error.to_string())?;
+        attached.map_err(|error| error.to_string())
     }
 
     async fn follow_routes(&mut self) {
@@ -263,6 +295,15 @@ impl Owner {
                 Ok(()) => {}
                 Err(error) => tracing::error!(%error, "the datapath did not take a change"),
             },
+            Message::Wired(uid, pod, guard, done) => {
+                self.wired = true;
+                let outcome = datapath.wired(uid, pod, &guard).map_err(|e| e.to_string());
+                if let Err(error) = &outcome {
+                    tracing::error!(error, "the datapath did not take a pod");
+                }
+                // Whoever asked may have been cancelled meanwhile.
+                let _ = done.send(outcome);
+            }
             Message::Change(change, done) => {
                 self.wired |= matches!(change, Change::Pod(..));
                 let outcome = datapath.change(change).map_err(|e| e.to_string());
@@ -282,6 +323,7 @@ impl Owner {
                     Some(programs) => datapath.begin_log(programs),
                     None => datapath.end_log(),
                 };
+                self.guarding.send_replace(datapath.guard().clone());
                 // As above.
                 let _ = done.send(outcome.map_err(|e| e.to_string()));
             }

@@ -3,7 +3,14 @@
 //!
 //! Owns the links called `orch` and eleven hex digits. Every step finds what is right already and
 //! leaves it alone, so a restarted agent may attach again at any time. What a packet does on the
-//! wire is the datapath's.
+//! wire is the datapath's, whose guard is set before the link is up.
+//!
+//! ```text
+//!  thread of its own: pair, one queue each ─▶ guard ─▶ up ─▶ enter the pod ─▶ up, addresses, gateway
+//! ```
+//!
+//! The kernel has one lock for all links of the machine, and starting containers take it as well: whoever waits for
+//! it must not be the thread that all of the agent runs on, and nothing here waits for an RCU grace period under it.
 
 pub mod shaping;
 pub mod uplink;
@@ -13,16 +20,22 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use sha2::{Digest, Sha256};
 
-use datapath::{Addrs, LocalPod, syscall};
+use datapath::link::batch::Requests;
+use datapath::{Addrs, Guard, LocalPod, syscall};
 use shaping::Bandwidth;
 
 const PREFIX: &str = "orch";
@@ -76,38 +89,31 @@ impl PodLinks {
     }
 
     /// Wires a pod, or finds it wired.
-    pub async fn attach(&self, wire: &Wire) -> Result<LocalPod, NetError> {
-        let name = host_link_name(&wire.uid);
-        let path = format!("/proc/{}/ns/net", wire.pid);
-        let namespace = File::open(&path).map_err(|source| NetError::Io {
-            what: format!("open {path}"),
-            source,
-        })?;
-        let (host_mac, mac) = macs(&wire.uid);
-        let adopted = match self.netlink.find(&name).await? {
-            Some(link) => self.finish(wire, &namespace, link.header.index).await?,
-            None => None,
+    pub async fn attach(&self, wire: &Wire, guard: &Arc<Guard>) -> Result<LocalPod, NetError> {
+        let attach = || {
+            let (wire, guard) = (wire.clone(), guard.clone());
+            on_thread(move || attach_once(&wire, &guard))
         };
+        let adopted = attach().await?;
         let (ifindex, netns_cookie) = match adopted {
             Some(done) => done,
             None => {
                 // A link that leads elsewhere is left from an earlier sandbox.
                 self.detach(&wire.uid).await?;
-                let ifindex = self.create(wire, &namespace).await?;
-                let done = self.finish(wire, &namespace, ifindex).await?;
+                let name = host_link_name(&wire.uid);
                 let lost = || NetError::Unexpected(format!("{name} lost its peer at once"));
-                done.ok_or_else(lost)?
+                attach().await?.ok_or_else(lost)?
             }
         };
-        let host_network = false;
+        let (host_mac, mac) = macs(&wire.uid);
         Ok(LocalPod {
             addrs: wire.addrs,
             ifindex,
-            ifname: name,
+            ifname: host_link_name(&wire.uid),
             mac,
             host_mac,
             netns_cookie,
-            host_network,
+            host_network: false,
             is_queued: false,
         })
     }
@@ -168,63 +174,69 @@ impl PodLinks {
     }
 
     async fn remove(&self, name: &str) -> Result<(), NetError> {
-        let Some(link) = self.netlink.find(name).await? else {
-            return Ok(());
-        };
-        match self
-            .netlink
-            .handle
-            .link()
-            .del(link.header.index)
-            .execute()
-            .await
-        {
-            // Its namespace went first, and it with it.
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
-            outcome => outcome.map_err(failed(&format!("remove link {name}"))),
-        }
+        let name = name.to_owned();
+        on_thread(move || {
+            let mut link = LinkMessage::default();
+            link.attributes.push(LinkAttribute::IfName(name.clone()));
+            let delete = (RouteNetlinkMessage::DelLink(link), 0);
+            match Requests::open().and_then(|node| node.execute(vec![delete])) {
+                // Its namespace went first, and it with it.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+                outcome => outcome.map_err(during(format!("remove link {name}"))),
+            }
+        })
+        .await
     }
+}
 
-    /// Makes the pair with both ends where they belong; gives the host side's index.
-    async fn create(&self, wire: &Wire, namespace: &File) -> Result<u32, NetError> {
-        let name = host_link_name(&wire.uid);
-        let (host_mac, mac) = macs(&wire.uid);
-        let peer = LinkUnspec::new_with_name(POD_SIDE)
-            .address(mac.to_vec())
-            .mtu(wire.mtu)
-            .setns_by_fd(namespace.as_raw_fd())
-            .build();
-        let pair = LinkVeth::new(&name, POD_SIDE)
-            .address(host_mac.to_vec())
-            .mtu(wire.mtu)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
-        let add = self.netlink.handle.link().add(pair).execute();
-        add.await.map_err(failed(&format!("create link {name}")))?;
-        let link = self.netlink.find(&name).await?;
-        let link = link.ok_or_else(|| NetError::Unexpected(format!("link {name} vanished")))?;
-        Ok(link.header.index)
+/// Does both ends, and ends in the pod's namespace; gives the host side's index and the namespace's cookie. None
+/// when there is a link of that name whose peer is not in the pod's namespace.
+fn attach_once(wire: &Wire, guard: &Guard) -> Result<Option<(u32, u64)>, NetError> {
+    let name = host_link_name(&wire.uid);
+    let path = format!("/proc/{}/ns/net", wire.pid);
+    let namespace = File::open(&path).map_err(during(format!("open {path}")))?;
+    let node = Requests::open().map_err(during("open a netlink socket"))?;
+    match node.execute(vec![pair(wire, &name, &namespace)]) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        made => made.map_err(during(format!("create link {name}")))?,
     }
+    let link = node
+        .link(&name)
+        .map_err(during(format!("look for link {name}")))?;
+    let link = link.ok_or_else(|| NetError::Unexpected(format!("link {name} vanished")))?;
+    let ifindex = link.header.index;
+    set_ipv6(&name, "disable_ipv6", "1")?;
+    let mut requests = guard.requests(ifindex);
+    let up = LinkUnspec::new_with_index(ifindex).mtu(wire.mtu).up();
+    requests.push((RouteNetlinkMessage::SetLink(up.build()), 0));
+    let guarded = node.execute(requests);
+    guarded.map_err(during(format!("guard link {name} and set it up")))?;
+    setns(&namespace, CloneFlags::CLONE_NEWNET)
+        .map_err(io::Error::from)
+        .map_err(during("enter a pod's network"))?;
+    let cookie = configure_pod_side(wire)?;
+    Ok(cookie.map(|cookie| (ifindex, cookie)))
+}
 
-    /// Does both ends; none when the host link's peer is not in the pod's namespace.
-    async fn finish(
-        &self,
-        wire: &Wire,
-        namespace: &File,
-        ifindex: u32,
-    ) -> Result<Option<(u32, u64)>, NetError> {
-        let name = host_link_name(&wire.uid);
-        set_ipv6(&name, "disable_ipv6", "1")?;
-        let up = LinkUnspec::new_with_index(ifindex)
-            .mtu(wire.mtu)
-            .up()
-            .build();
-        let set = self.netlink.handle.link().set(up).execute();
-        set.await.map_err(failed(&format!("set link {name} up")))?;
-        let wire = wire.clone();
-        let cookie = in_namespace(namespace, async move || configure_pod_side(&wire).await).await?;
-        Ok(cookie.map(|cookie| (ifindex, cookie)))
-    }
+/// The pair with both ends where they belong. Each is made with one queue: of more, which are the default, the kernel
+/// would take the others away at once, and wait for an RCU grace period for each end (Linux 6.18, `veth_init_queues`).
+fn pair(wire: &Wire, name: &str, namespace: &File) -> (RouteNetlinkMessage, u16) {
+    let (host_mac, mac) = macs(&wire.uid);
+    let queues = || [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+    let mut peer = LinkUnspec::new_with_name(POD_SIDE)
+        .address(mac.to_vec())
+        .mtu(wire.mtu)
+        .setns_by_fd(namespace.as_raw_fd())
+        .build();
+    peer.attributes.extend(queues());
+    let mut pair = LinkVeth::new(name, POD_SIDE)
+        .address(host_mac.to_vec())
+        .mtu(wire.mtu)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    pair.attributes.extend(queues());
+    let flags = NLM_F_CREATE | NLM_F_EXCL;
+    (RouteNetlinkMessage::NewLink(pair), flags)
 }
 
 /// Waits until a sandbox has entered the namespace that this process is in.
@@ -249,70 +261,70 @@ pub async fn joined_node(pid: u32) -> Result<(), NetError> {
 }
 
 /// Runs in the pod's namespace; none when the pod's end is not there.
-async fn configure_pod_side(wire: &Wire) -> Result<Option<u64>, NetError> {
-    let netlink = Netlink::connect()?;
+fn configure_pod_side(wire: &Wire) -> Result<Option<u64>, NetError> {
+    let inside = Requests::open().map_err(during("open a netlink socket"))?;
     let (host_mac, mac) = macs(&wire.uid);
-    let Some(link) = netlink.find(POD_SIDE).await? else {
+    let link = inside
+        .link(POD_SIDE)
+        .map_err(during("look for a pod's link"))?;
+    let ours = LinkAttribute::Address(mac.to_vec());
+    let Some(link) = link.filter(|link| link.attributes.contains(&ours)) else {
         return Ok(None);
     };
-    if !link
-        .attributes
-        .contains(&LinkAttribute::Address(mac.to_vec()))
-    {
-        return Ok(None);
-    }
     let index = link.header.index;
     match wire.addrs.v6 {
         Some(_) => plain_ipv6(POD_SIDE)?,
         None => set_ipv6(POD_SIDE, "disable_ipv6", "1")?,
     }
-    let handle = &netlink.handle;
-    for link in [LOOPBACK, index] {
-        let up = handle
-            .link()
-            .set(LinkUnspec::new_with_index(link).up().build())
-            .execute();
-        up.await.map_err(failed("set a pod's link up"))?;
-    }
+    let up = |index| LinkUnspec::new_with_index(index).up().build();
+    let links = [LOOPBACK, index].map(|link| (RouteNetlinkMessage::SetLink(up(link)), 0));
+    let mut requests = Vec::from(links);
     for address in wire.addrs.iter() {
         let gateway = wire.gateways.like(address).ok_or_else(|| {
             NetError::Unexpected(format!(
                 "the node has no address beside the pod's {address}"
             ))
         })?;
-        give_address(handle, index, address, gateway, host_mac).await?;
+        let given = addressed(index, address, gateway, host_mac);
+        requests.extend(given.map(|request| (request, NLM_F_CREATE | NLM_F_REPLACE)));
     }
+    let done = inside.execute(requests);
+    done.map_err(during("give a pod its addresses and routes"))?;
     let cookie = syscall::own_netns_cookie();
-    cookie.map(Some).map_err(|source| NetError::Io {
-        what: "read a netns cookie".into(),
-        source,
-    })
+    cookie.map(Some).map_err(during("read a netns cookie"))
 }
 
 /// One address and no neighbourhood: everything, the next pod too, is behind the gateway.
-async fn give_address(
-    handle: &Handle,
+fn addressed(
     index: u32,
     address: IpAddr,
     gateway: IpAddr,
     gateway_mac: [u8; 6],
-) -> Result<(), NetError> {
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    let mut add = handle.address().add(index, address, bits).replace();
-    let attributes = &mut add.message_mut().attributes;
+) -> [RouteNetlinkMessage; 3] {
+    let mut own = match address {
+        IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(address, 32)
+            .build(),
+        IpAddr::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(address, 128)
+            .build(),
+    };
+    let attributes = &mut own.attributes;
     attributes.retain(|it| !matches!(it, AddressAttribute::Broadcast(_)));
     // Nobody else can have it, and its routes are made here.
     let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
     attributes.push(AddressAttribute::Flags(flags));
-    add.execute()
-        .await
-        .map_err(failed("give a pod its address"))?;
-    let neighbour = handle.neighbours().add(index, gateway);
-    let neighbour = neighbour
-        .link_layer_address(&gateway_mac)
-        .replace()
-        .execute();
-    neighbour.await.map_err(failed("tell a pod its gateway"))?;
+    let mut neighbour = NeighbourMessage::default();
+    neighbour.header.family = own.header.family;
+    neighbour.header.ifindex = index;
+    neighbour.header.state = NeighbourState::Permanent;
+    neighbour.header.kind = RouteType::Unspec;
+    neighbour.attributes = vec![
+        NeighbourAttribute::Destination(gateway.into()),
+        NeighbourAttribute::LinkLayerAddress(gateway_mac.to_vec()),
+    ];
     let route = match gateway {
         IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(gateway)
@@ -325,44 +337,45 @@ async fn give_address(
             .onlink()
             .build(),
     };
-    let route = handle.route().add(route).replace().execute();
-    route.await.map_err(failed("give a pod its route"))
+    [
+        RouteNetlinkMessage::NewAddress(own),
+        RouteNetlinkMessage::NewNeighbour(neighbour),
+        RouteNetlinkMessage::NewRoute(route),
+    ]
 }
 
-/// Runs a future on a thread of its own inside a network namespace. A thread that has changed its
-/// namespace must never serve anything else: it ends with the future.
+/// Runs a future on a thread of its own inside a network namespace.
 async fn in_namespace<T, F>(namespace: &File, work: F) -> Result<T, NetError>
 where
     T: Send + 'static,
     F: AsyncFnOnce() -> Result<T, NetError> + Send + 'static,
 {
-    let entering = |source: io::Error| NetError::Io {
-        what: "enter a pod's network".into(),
-        source,
-    };
-    let namespace = namespace.try_clone().map_err(entering)?;
+    let namespace = namespace.try_clone();
+    let namespace = namespace.map_err(during("enter a pod's network"))?;
+    on_thread(move || {
+        let entered = setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+        let runtime = entered.and_then(|()| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_io().build()
+        });
+        let runtime = runtime.map_err(during("enter a pod's network"))?;
+        runtime.block_on(work())
+    })
+    .await
+}
+
+/// Runs on a thread of its own, which begins in the caller's network namespace. A thread that has changed its
+/// namespace must never serve anything else: it ends with the work.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetError> + Send + 'static,
+) -> Result<T, NetError> {
     let (done, result) = tokio::sync::oneshot::channel();
-    let body = move || {
-        let outcome = (|| {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()
-        })();
-        let outcome = match outcome {
-            Ok(runtime) => runtime.block_on(work()),
-            Err(source) => Err(NetError::Io {
-                what: "enter a pod's network".into(),
-                source,
-            }),
-        };
-        // The other side may have been cancelled; then nobody waits for the answer.
-        let _ = done.send(outcome);
-    };
     let thread = std::thread::Builder::new()
         .name("pod-net".into())
         .stack_size(256 * 1024);
-    thread.spawn(body).map_err(entering)?;
+    // The other side may have been cancelled; then nobody waits for the answer.
+    let spawned = thread.spawn(move || drop(done.send(work())));
+    spawned.map_err(during("start a thread"))?;
     let lost = |_| NetError::Unexpected("the thread in a pod's network died".to_owned());
     result.await.map_err(lost)?
 }
@@ -405,6 +418,11 @@ fn set_ipv6(name: &str, setting: &str, value: &str) -> Result<(), NetError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("read", error)),
     }
+}
+
+fn during(what: impl Into<String>) -> impl FnOnce(io::Error) -> NetError {
+    let what = what.into();
+    move |source| NetError::Io { what, source }
 }
 
 fn failed(what: &str) -> impl FnOnce(rtnetlink::Error) -> NetError {

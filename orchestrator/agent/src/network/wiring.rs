@@ -140,15 +140,16 @@ impl PodNetwork for Wiring {
             mtu: self.mtu,
         };
         let started = Instant::now();
-        let mut pod = self.links.attach(&wire).await?;
+        let guard = self.datapath.guard();
+        let mut pod = self.links.attach(&wire, &guard).await?;
         let limit = self.limits().get(uid).copied();
         if let Some(limit) = limit {
             self.links.shape(&wire, pod.ifindex, limit).await?;
             pod.is_queued = limit.ingress.is_some();
         }
         let wired = started.elapsed();
-        self.hand_over(Change::Pod(uid.to_owned(), Some(pod)))
-            .await?;
+        let handed = self.datapath.wired(uid.to_owned(), pod, guard).await;
+        handed.map_err(WiringError::Datapath)?;
         let took = started.elapsed();
         tracing::debug!(uid, ?wired, ?took, "a pod is on the network");
         self.metrics.attaches().note(took);

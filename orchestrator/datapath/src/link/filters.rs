@@ -10,20 +10,17 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use super::batch::Requests;
 
 /// One program is enough: the only filter of its side has this number.
 const HANDLE: TcHandle = TcHandle { major: 0, minor: 1 };
 const PRIORITY: u16 = 1;
-/// No acknowledgement is longer.
-const ANSWER_BYTES: usize = 4096;
 
 /// Which packets of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,41 +32,21 @@ pub enum Side {
 /// Each program runs on its side of the device, and no other does; no packet passes without one while it
 /// replaces an earlier one. The device is in the calling thread's network namespace.
 pub fn set(ifindex: u32, programs: &[(Side, BorrowedFd<'_>)]) -> io::Result<()> {
+    Requests::open()?.execute(requests(ifindex, programs))
+}
+
+/// What has that done. A first `clsact` on a device that is up takes it down for an RCU grace period, and on one
+/// that is not takes no time (Linux 6.18, `qdisc_graft`).
+pub fn requests(
+    ifindex: u32,
+    programs: &[(Side, BorrowedFd<'_>)],
+) -> Vec<(RouteNetlinkMessage, u16)> {
     let filters = programs.iter().map(|(side, program)| {
         RouteNetlinkMessage::NewTrafficFilter(filter(ifindex, *side, *program))
     });
     let queue = RouteNetlinkMessage::NewQueueDiscipline(queue(ifindex));
-    execute([queue].into_iter().chain(filters).collect())
-}
-
-/// All in one system call; the first error.
-fn execute(messages: Vec<RouteNetlinkMessage>) -> io::Result<()> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut bytes = Vec::new();
-    let count = messages.len();
-    for message in messages {
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
-        message.finalize();
-        let at = bytes.len();
-        bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut bytes[at..]);
-    }
-    socket.send(&bytes, 0)?;
-    // In their order; the socket goes with what is not read.
-    (0..count).try_for_each(|_| answer(&socket))
-}
-
-fn answer(socket: &Socket) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
-    socket.recv(&mut bytes, 0)?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes);
-    match answer.map_err(io::Error::other)?.payload {
-        NetlinkPayload::Error(answer) if answer.code.is_none() => Ok(()),
-        NetlinkPayload::Error(answer) => Err(answer.to_io()),
-        _ => Err(io::Error::other("an answer that nobody asked for")),
-    }
+    let all = [queue].into_iter().chain(filters);
+    all.map(|message| (message, NLM_F_CREATE)).collect()
 }
 
 fn queue(ifindex: u32) -> TcMessage {
