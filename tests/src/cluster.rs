@@ -142,6 +142,11 @@ impl Cluster {
         output(&mut self.docker_command(arguments))
     }
 
+    /// Where the cluster's Engine listens.
+    pub fn docker_host(&self) -> &str {
+        &self.docker_host
+    }
+
     /// What `docker` runs.
     pub fn docker_command(&self, arguments: &[&str]) -> Command {
         let mut docker = Command::new("docker");

@@ -34,7 +34,7 @@ pub fn run(bench: Bench, arguments: &[String]) -> Result<ExitCode> {
     let mut arguments = arguments.to_vec();
     match bench {
         Bench::Api => arguments.extend(for_api(&arguments)?),
-        Bench::Scale => arguments.push(format!("--stamp={}", conformance::stamp()?)),
+        Bench::Scale | Bench::Start => arguments.push(format!("--stamp={}", conformance::stamp()?)),
         Bench::Scheduler => {
             packages::ensure(packages::FOR_CONFORMANCE)?;
             let built = conformance::ensure_built(&Progress::new())?;

@@ -11,6 +11,7 @@ pub mod cases;
 pub mod cluster;
 pub mod death;
 pub mod dns;
+pub mod engine_alone;
 pub mod floor;
 pub mod load;
 pub mod pods;

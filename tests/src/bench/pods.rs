@@ -150,38 +150,65 @@ pub async fn name_after_write(
     Ok(took)
 }
 
-/// How long the starts of a node's pods took its agent, apart from the Engine: milliseconds, and how many took at
-/// most these, in rising order. The last are all.
-///
-/// # Errors
-///
-/// Those of the API, and a node without that metric.
-pub async fn own_starts(client: &Client, node: &str) -> Result<Vec<(f64, u64)>> {
-    let path = format!("/api/v1/nodes/{node}/proxy/metrics");
-    let text = client.request_text(http::Request::get(path).body(Vec::new())?);
-    let buckets = buckets(&text.await?);
-    ensure!(
-        !buckets.is_empty(),
-        "the agent of {node} measures no starts"
-    );
-    Ok(buckets)
+/// How long the starts of a node's pods took its agent, apart from the Engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnStarts {
+    /// Milliseconds, and how many took at most these, in rising order. The last are all.
+    pub buckets: Vec<(f64, u64)>,
+    /// Milliseconds of all of them together, by stage.
+    pub stages: BTreeMap<String, f64>,
 }
 
-fn buckets(text: &str) -> Vec<(f64, u64)> {
-    let start = "orchestrator_agent_pod_own_start_seconds_bucket{le=\"";
-    let rows = text.lines().filter_map(|line| line.strip_prefix(start));
-    let bucket = |row: &str| {
-        let (seconds, count) = row.split_once("\"} ")?;
-        Some((seconds.parse::<f64>().ok()? * 1e3, count.parse().ok()?))
-    };
-    rows.filter_map(bucket).collect()
-}
+impl OwnStarts {
+    /// # Errors
+    ///
+    /// Those of the API, and a node without these metrics.
+    pub async fn of(client: &Client, node: &str) -> Result<OwnStarts> {
+        let path = format!("/api/v1/nodes/{node}/proxy/metrics");
+        let text = client.request_text(http::Request::get(path).body(Vec::new())?);
+        let own = OwnStarts::read(&text.await?);
+        ensure!(
+            !own.buckets.is_empty() && !own.stages.is_empty(),
+            "the agent of {node} measures no starts"
+        );
+        Ok(own)
+    }
 
-/// What 99 of 100 take at most, as far as the buckets tell.
-pub fn p99(buckets: &[(f64, u64)]) -> f64 {
-    let all = buckets.last().map_or(0, |(_, count)| *count);
-    let most = buckets.iter().find(|(_, count)| count * 100 >= all * 99);
-    most.map_or(f64::INFINITY, |(milliseconds, _)| *milliseconds)
+    fn read(text: &str) -> OwnStarts {
+        let name = "orchestrator_agent_pod_own_start";
+        let rows = |start: String| {
+            let rows = text.lines();
+            rows.filter_map(move |line| line.strip_prefix(&start)?.split_once("\"} "))
+        };
+        let seconds = |text: &str| Some(text.parse::<f64>().ok()? * 1e3);
+        let buckets = rows(format!("{name}_seconds_bucket{{le=\""));
+        let stages = rows(format!("{name}_stage_seconds_total{{stage=\""));
+        OwnStarts {
+            buckets: buckets
+                .filter_map(|(most, count)| Some((seconds(most)?, count.parse().ok()?)))
+                .collect(),
+            stages: stages
+                .filter_map(|(stage, all)| Some((stage.to_owned(), seconds(all)?)))
+                .collect(),
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.buckets.last().map_or(0, |(_, count)| *count)
+    }
+
+    /// What 99 of 100 take at most, as far as the buckets tell.
+    pub fn p99(&self) -> f64 {
+        let mut fitting = self.buckets.iter();
+        let most = fitting.find(|(_, count)| count * 100 >= self.count() * 99);
+        most.map_or(f64::INFINITY, |(milliseconds, _)| *milliseconds)
+    }
+
+    /// What one start takes in a stage, in the mean.
+    pub fn mean(&self, stage: &str) -> f64 {
+        let all = self.stages.get(stage).copied().unwrap_or_default();
+        all / self.count().max(1) as f64
+    }
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -193,18 +220,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_tells_what_most_starts_took() {
-        let text = |slow: u64| {
-            let name = "orchestrator_agent_pod_own_start_seconds";
-            format!(
-                "# TYPE {name} histogram\n{name}_sum 1.5\n{name}_bucket{{le=\"0.01\"}} 60\n\
-                 {name}_bucket{{le=\"0.02\"}} 99\n{name}_bucket{{le=\"+Inf\"}} {}\n# EOF\n",
+    fn a_histogram_tells_what_most_starts_took_and_counters_in_which_stage() {
+        let name = "orchestrator_agent_pod_own_start";
+        let own = |slow: u64| {
+            OwnStarts::read(&format!(
+                "# TYPE {name}_seconds histogram\n{name}_seconds_sum 1.5\n\
+                 {name}_seconds_bucket{{le=\"0.01\"}} 60\n\
+                 {name}_seconds_bucket{{le=\"0.02\"}} 99\n\
+                 {name}_seconds_bucket{{le=\"+Inf\"}} {}\n\
+                 {name}_stage_seconds_total{{stage=\"network\"}} 0.5\n# EOF\n",
                 99 + slow
-            )
+            ))
         };
-        assert_eq!(buckets(&text(1))[1], (20.0, 99));
-        assert_eq!(p99(&buckets(&text(1))), 20.0);
-        assert_eq!(p99(&buckets(&text(2))), f64::INFINITY);
-        assert!(buckets("# EOF\n").is_empty());
+        assert_eq!(own(1).buckets[1], (20.0, 99));
+        assert_eq!((own(1).p99(), own(1).mean("network")), (20.0, 5.0));
+        assert_eq!(own(2).p99(), f64::INFINITY);
+        assert!(OwnStarts::read("# EOF\n").buckets.is_empty());
     }
 }

@@ -1,5 +1,5 @@
 //! `cargo xtask bench start`: how long from exec to a running pod, what an idle node weighs, and
-//! what a Service costs a connection. Medians of five rounds, each from nothing on the disk.
+//! what a Service costs a connection. Medians of five rounds, each from nothing on the disk. Writes its page.
 
 use std::{
     fs,
@@ -17,15 +17,31 @@ use kube::{
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
-use tests::bench::pods;
+use tests::bench::engine_alone;
+use tests::bench::pods::{self, OwnStarts};
 use tests::bench::stage::{Process, Stage, client};
 use tests::cluster::{Cluster, workspace};
+use tests::scale::table::{self, Figure};
 
 const ROUNDS: usize = 5;
 const IDLE: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 2000;
 /// Names that are asked for right after the write of their Service.
 const NAMES: usize = 50;
+/// Where the table is kept, below the workspace.
+const PAGE: &str = "tests/bench/start.md";
+const HEAD: &str = "# From exec to a pod, and what an idle node weighs\n\n\
+    Server, agent and Engine share the machine. A burst is 30 pods of one container each, 60 containers with their\n\
+    sandboxes; as many `docker run` in series are half of them. The agent's own share of a start runs from when it\n\
+    hears of the pod until the API has its status, without what the Engine took; its stages are means.\n";
+/// The stages of that share, as metrics name them.
+const STAGES: [(&str, &str); 5] = [
+    ("plan", "of the own share: its turn, and the plan"),
+    ("sandbox", "of the own share: the API, past the sandbox"),
+    ("network", "of the own share: link and datapath"),
+    ("files", "of the own share: volumes and `/etc`"),
+    ("report", "of the own share: the status"),
+];
 
 fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -54,7 +70,14 @@ fn main() -> Result<()> {
     let memory = [running.server.memory()?, running.agent.memory()?];
     drop(running);
     stage.clear()?;
-    report(&rounds, &ratios, memory, &waits)?;
+    let figures = figures(&rounds, &ratios, memory, &waits);
+    let table = table::markdown(&["median".to_owned()], std::slice::from_ref(&figures));
+    println!("{table}");
+    write(&rounds, &ratios, memory, &waits)?;
+    let of_day = std::env::args().find_map(|it| it.strip_prefix("--stamp=").map(str::to_owned));
+    let of_day = of_day.unwrap_or_default();
+    let page = format!("{HEAD}\n`cargo xtask bench start`, {of_day}\n\n{table}");
+    fs::write(workspace().join(PAGE), page).context(PAGE)?;
     cluster.down()
 }
 
@@ -71,11 +94,12 @@ struct Connects {
     pod: f64,
 }
 
-/// Milliseconds: bursts of pods, the agent's own share of a start, as many `docker run`, and names after the write
-/// of their Service.
+/// Milliseconds: bursts of pods, the same containers by the Engine alone, the agent's own share of a start, as many
+/// `docker run`, and names after the write of their Service.
 struct Waits {
     bursts: Vec<f64>,
-    own: Vec<(f64, u64)>,
+    alone: Vec<f64>,
+    own: OwnStarts,
     runs: Vec<f64>,
     names: Vec<f64>,
 }
@@ -146,16 +170,18 @@ async fn start(stage: &Stage) -> Result<(Times, Running)> {
 /// Bursts and the Engine's own runs in turn, then names.
 async fn waits(stage: &Stage, cluster: &Cluster) -> Result<Waits> {
     let client = client(&stage.dir.join("server/admin.kubeconfig")).await?;
-    let (mut bursts, mut runs) = (Vec::new(), Vec::new());
+    let (mut bursts, mut alone, mut runs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bursts.push(pods::burst(&client).await?);
+        alone.push(engine_alone::run(cluster, pods::BURST, pods::BURST).await?);
         runs.push(pods::docker_runs(cluster)?);
     }
     let node = stage.agent["name"].as_str().unwrap_or_default();
-    let own = pods::own_starts(&client, node).await?;
+    let own = OwnStarts::of(&client, node).await?;
     let names = pods::name_after_write(&client, cluster, ("web", "nginx"), NAMES).await?;
     Ok(Waits {
         bursts,
+        alone,
         own,
         runs,
         names,
@@ -241,59 +267,75 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn report(
+fn figures(
+    rounds: &[Times],
+    connects: &[Connects],
+    memory: [[u64; 2]; 2],
+    waits: &Waits,
+) -> Vec<Figure> {
+    let of = |pick: fn(&Times) -> f64| median(rounds.iter().map(pick).collect());
+    let connect =
+        |pick: fn(&Connects) -> f64| median(connects.iter().map(pick).collect::<Vec<f64>>());
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let [server, agent] = memory.map(|[pss, _]| mib(pss));
+    let worst = waits.names.iter().copied().fold(0.0, f64::max);
+    let own = &waits.own;
+    let mut figures = vec![
+        Figure::of("exec to /readyz", "ms", of(|it| it.ready)).at_most(100.0),
+        Figure::of("exec to node Ready", "ms", of(|it| it.node_ready)).at_most(500.0),
+        Figure::of("exec to first pod Running", "ms", of(|it| it.pod_running)).at_most(1500.0),
+        Figure::of("idle memory of the server (PSS)", "MiB", server),
+        Figure::of("idle memory of the agent (PSS)", "MiB", agent),
+        Figure::of("idle memory of both", "MiB", server + agent).at_most(60.0),
+        Figure::of("connect to the Service", "µs", connect(|it| it.service)),
+        Figure::of("connect to the pod", "µs", connect(|it| it.pod)),
+        Figure::of("ratio of the two", "×", connect(|it| it.service / it.pod)).at_most(1.02),
+        Figure::of(
+            "a burst until all 30 pods are Ready",
+            "ms",
+            median(waits.bursts.clone()),
+        )
+        .at_most(4000.0),
+        Figure::of(
+            "the same containers by the Engine alone, at once",
+            "ms",
+            median(waits.alone.clone()),
+        ),
+        Figure::of(
+            "as many `docker run` in series",
+            "ms",
+            median(waits.runs.clone()),
+        ),
+        Figure::of("own share of a start, p99 at most", "ms", own.p99()).at_most(20.0),
+    ];
+    let stages = STAGES.map(|(stage, name)| Figure::of(name, "ms", own.mean(stage)));
+    figures.extend(stages);
+    let names = median(waits.names.clone());
+    figures.extend([
+        Figure::of("a name after its Service's write", "ms", names).at_most(10.0),
+        Figure::of("the worst of them", "ms", worst),
+    ]);
+    figures
+}
+
+/// What was measured, for machines.
+fn write(
     rounds: &[Times],
     connects: &[Connects],
     memory: [[u64; 2]; 2],
     waits: &Waits,
 ) -> Result<()> {
-    let of = |pick: fn(&Times) -> f64| median(rounds.iter().map(pick).collect());
-    let (ready, node, pod) = (of(|t| t.ready), of(|t| t.node_ready), of(|t| t.pod_running));
-    let service = median(connects.iter().map(|c| c.service).collect());
-    let direct = median(connects.iter().map(|c| c.pod).collect());
-    let ratio = median(connects.iter().map(|c| c.service / c.pod).collect());
-    let mib = |kib: u64| kib as f64 / 1024.0;
     let [server, agent] = memory;
-    println!("medians of {ROUNDS} rounds                        measured      aim");
-    println!("exec to /readyz                       {ready:>10.0} ms   100 ms");
-    println!("exec to node Ready                    {node:>10.0} ms   500 ms");
-    println!("exec to first pod Running             {pod:>10.0} ms  1500 ms");
-    for (name, [pss, rss]) in [("server", server), ("agent", agent)] {
-        let (pss, rss) = (mib(pss), mib(rss));
-        println!("idle memory of the {name:<6} (PSS, RSS)   {pss:>6.1} MiB  {rss:>6.1} MiB");
-    }
-    println!(
-        "idle memory of both (PSS)             {:>9.1} MiB   60 MiB",
-        mib(server[0] + agent[0])
-    );
-    println!("connect to the Service                {service:>10.1} us");
-    println!("connect to the pod                    {direct:>10.1} us");
-    println!("ratio of the two                      {ratio:>10.3}      1.02");
-    let (burst, runs) = (median(waits.bursts.clone()), median(waits.runs.clone()));
-    println!(
-        "a burst of {} pods until all are Ready {burst:>9.0} ms  4000 ms",
-        pods::BURST
-    );
-    let (own, all) = (pods::p99(&waits.own), waits.own.last().map_or(0, |it| it.1));
-    println!("own share of a start, p99 of {all:<4}  at most {own:>5.0} ms    20 ms");
-    println!("as many docker runs, in series        {runs:>10.0} ms");
-    let names = median(waits.names.clone());
-    let worst = waits.names.iter().copied().fold(0.0, f64::max);
-    println!(
-        "a name after its Service's write      {names:>10.2} ms    10 ms (at most {worst:.2})"
-    );
     let result = json!({
-        "burst_ms": waits.bursts, "own_start_ms": waits.own, "docker_runs_ms": waits.runs, "name_after_write_ms": waits.names,
+        "burst_ms": waits.bursts, "engine_alone_ms": waits.alone, "own_start_ms": waits.own.buckets,
+        "own_start_stages_ms": waits.own.stages,
+        "docker_runs_ms": waits.runs, "name_after_write_ms": waits.names,
         "rounds": rounds.iter().map(|t| json!({
             "ready_ms": t.ready, "node_ready_ms": t.node_ready, "pod_running_ms": t.pod_running,
         })).collect::<Vec<_>>(),
         "connects": connects.iter().map(|c| json!({
             "service_us": c.service, "pod_us": c.pod,
         })).collect::<Vec<_>>(),
-        "median": {
-            "ready_ms": ready, "node_ready_ms": node, "pod_running_ms": pod,
-            "service_us": service, "pod_us": direct, "ratio": ratio,
-        },
         "idle_kib": {
             "server": { "pss": server[0], "rss": server[1] },
             "agent": { "pss": agent[0], "rss": agent[1] },
