@@ -20,13 +20,13 @@ use tokio::time::Instant;
 
 use super::authn::User;
 use super::authz::{Sight, Standing};
-use super::cache::{Cached, Change, Gone, Watch, WatchEvent};
+use super::cache::{Bucket, Cached, Change, Gone, Watch, WatchEvent};
 use super::metrics::Row;
 use super::request::Query;
 use super::rest::list::{Selection, catch_up, revision};
 use super::rest::{Answer, Call};
 use super::{State, reply, versions};
-use api::{ApiError, Served};
+use api::{ApiError, Resource, Served};
 use encoder::Encoder;
 use store::Revision;
 use sys::Shutdown;
@@ -76,12 +76,7 @@ pub async fn watch(call: &Call) -> Answer {
         }
     };
     let sight = call.sight();
-    let buckets = match bucket {
-        Some(bucket) => vec![bucket],
-        // A selector may look at what only the object as a whole shows.
-        None if selection.is_everything() => sight.buckets(resource),
-        None => Vec::new(),
-    };
+    let buckets = buckets(bucket, &selection, &sight, resource);
     let watch = objects.cache.watch(resource, namespace, buckets, from);
     let (watch, gone) = match watch.await {
         Ok(watch) => (Some(watch), None),
@@ -122,6 +117,21 @@ pub async fn watch(call: &Call) -> Answer {
         StatusCode::OK,
         Body::from_stream(frames),
     ))
+}
+
+/// The changes that are to wake a watch, where these are not all of them.
+fn buckets(
+    indexed: Option<Bucket>,
+    selection: &Selection,
+    sight: &Sight,
+    resource: &Resource,
+) -> Vec<Bucket> {
+    match indexed {
+        Some(bucket) => vec![bucket],
+        // A selector may look at what only the object as a whole shows.
+        None if selection.is_everything() => sight.buckets(resource),
+        None => Vec::new(),
+    }
 }
 
 /// A watch ends with the certificate or token that it was asked for with, and is resumed with the next

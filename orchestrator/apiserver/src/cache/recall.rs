@@ -1,5 +1,6 @@
-//! What happened before this process began. All agents come back at once when a server starts again, and each resumes its
-//! watches where they were: the store's log is read once for all of them, and kept as the history keeps what is older.
+//! What happened before this process began. All agents come back at once when a server starts again, and each
+//! resumes its watches where they were: the store's log is read once for all of them, and kept as the history
+//! keeps what is older.
 
 use std::collections::HashMap;
 use std::sync::Arc;
