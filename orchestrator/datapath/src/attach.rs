@@ -9,8 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rtnetlink::packet_route::RouteNetlinkMessage;
-
+use super::link::batch::Request;
 use super::link::filters::{self, Side};
 use super::link::{self, CUT, Devices, HOST, NET, PIECES, VXLAN};
 use super::object::Programs;
@@ -113,7 +112,7 @@ impl Guard {
 
     /// What has a link guarded, on both sides, from the moment that it is done. Of a link that is not up yet it
     /// waits for nothing.
-    pub fn requests(&self, ifindex: u32) -> Vec<(RouteNetlinkMessage, u16)> {
+    pub fn requests(&self, ifindex: u32) -> Vec<Request> {
         filters::requests(ifindex, &self.sides())
     }
 

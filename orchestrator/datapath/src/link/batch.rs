@@ -11,6 +11,9 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 /// No answer is longer: a link's own has all its counters.
 const ANSWER_BYTES: usize = 32 * 1024;
 
+/// What is asked, with its flags besides those of every request.
+pub type Request = (RouteNetlinkMessage, u16);
+
 /// A socket of the network namespace in which its thread was when it was opened.
 pub struct Requests(Socket);
 
@@ -21,9 +24,8 @@ impl Requests {
         Ok(Requests(socket))
     }
 
-    /// Does all of them in their order, each with its flags besides those of every request; the first error. What
-    /// comes after that one is done all the same.
-    pub fn execute(&self, requests: Vec<(RouteNetlinkMessage, u16)>) -> io::Result<()> {
+    /// Does all of them in their order; the first error. What comes after that one is done all the same.
+    pub fn execute(&self, requests: Vec<Request>) -> io::Result<()> {
         let mut bytes = Vec::new();
         let count = requests.len();
         for (message, flags) in requests {

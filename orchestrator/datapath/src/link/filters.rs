@@ -16,7 +16,7 @@ use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 
-use super::batch::Requests;
+use super::batch::{Request, Requests};
 
 /// One program is enough: the only filter of its side has this number.
 const HANDLE: TcHandle = TcHandle { major: 0, minor: 1 };
@@ -37,10 +37,7 @@ pub fn set(ifindex: u32, programs: &[(Side, BorrowedFd<'_>)]) -> io::Result<()> 
 
 /// What has that done. A first `clsact` on a device that is up takes it down for an RCU grace period, and on one
 /// that is not takes no time (Linux 6.18, `qdisc_graft`).
-pub fn requests(
-    ifindex: u32,
-    programs: &[(Side, BorrowedFd<'_>)],
-) -> Vec<(RouteNetlinkMessage, u16)> {
+pub fn requests(ifindex: u32, programs: &[(Side, BorrowedFd<'_>)]) -> Vec<Request> {
     let filters = programs.iter().map(|(side, program)| {
         RouteNetlinkMessage::NewTrafficFilter(filter(ifindex, *side, *program))
     });
