@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask nemesis` runs this binary for as many rounds as it is told, by the variable below.
 
+#[path = "linear/changeover.rs"]
+mod changeover;
 #[path = "linear/planted.rs"]
 mod planted;
 #[path = "linear/witnessed.rs"]
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = planted::trials();
     trials.extend(witnessed::trials());
+    trials.extend(changeover::trials());
     trials.extend(STORES.iter().map(|(name, store)| {
         Trial::test(*name, move || {
             let report = rounds(store, Means::default(), SEED..SEED + 1, SHORT)

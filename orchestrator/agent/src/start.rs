@@ -533,7 +533,7 @@ impl Body {
         let (certificates, shutdown) = (self.certificates.clone(), shutdown.clone());
         let own = move || {
             let certificates = certificates.clone();
-            client::start(&servers, certificates, &shutdown)
+            client::start_beside(&servers, certificates, &shutdown)
         };
         let connect = move || match own() {
             Ok(client) => client,

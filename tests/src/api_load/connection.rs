@@ -83,6 +83,11 @@ impl Target {
         })
     }
 
+    /// The server's.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
     pub async fn connect(&self) -> Result<Connection> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;

@@ -267,13 +267,13 @@ impl Site {
     }
 
     async fn add_server(&mut self, program: &Path, number: usize) -> Result<()> {
-        let data = self.path(&format!("server-{number}"));
+        let data = self.data(number);
         std::fs::create_dir_all(&data)?;
         if self.means.has_own_disk && self.kind == Kind::Redb {
             self.disk = Some(Disk::mount(&data)?);
         }
         if number > 0 {
-            copy_keys(&self.path("server-0"), &data)?;
+            copy_keys(&self.data(0), &data)?;
         }
         let ([address, _], netns) = self.place(&format!("s{number}"), 50 + number as u8)?;
         let address = address.to_string();
@@ -325,6 +325,11 @@ impl Site {
         tokio::spawn(async move { server.serve(vec![listener]).await });
         self.targets.push(Target::read(&kubeconfig)?);
         self.wait_ready(0).await
+    }
+
+    /// Where a server keeps its data.
+    pub fn data(&self, server: usize) -> PathBuf {
+        self.path(&format!("server-{server}"))
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

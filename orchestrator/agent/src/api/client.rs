@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tower::{Service, ServiceBuilder};
 
 use super::servers::{AnyServer, Servers};
+use super::silence;
 use crate::node::join::Membership;
 use sys::Shutdown;
 use sys::certificates::{self, CertificateError};
@@ -53,16 +54,34 @@ pub enum ClientError {
 /// certificates that `renewed` brings.
 pub fn start(
     servers: &Servers,
-    mut renewed: watch::Receiver<Membership>,
+    renewed: watch::Receiver<Membership>,
     shutdown: &Shutdown,
 ) -> Result<Client, ClientError> {
-    let first = connections(servers, &renewed.borrow_and_update())?;
+    begin(servers, renewed, shutdown, true)
+}
+
+/// One more client, with connections of its own. Whether the server is there the first one asks for all.
+pub fn start_beside(
+    servers: &Servers,
+    renewed: watch::Receiver<Membership>,
+    shutdown: &Shutdown,
+) -> Result<Client, ClientError> {
+    begin(servers, renewed, shutdown, false)
+}
+
+fn begin(
+    servers: &Servers,
+    mut renewed: watch::Receiver<Membership>,
+    shutdown: &Shutdown,
+    asks: bool,
+) -> Result<Client, ClientError> {
+    let first = connections(servers, &renewed.borrow_and_update(), asks)?;
     let (sender, current) = watch::channel(first);
     let (own, shutdown) = (servers.clone(), shutdown.clone());
     tokio::spawn(async move {
         let renewing = async {
             while renewed.changed().await.is_ok() {
-                let made = connections(&own, &renewed.borrow_and_update());
+                let made = connections(&own, &renewed.borrow_and_update(), asks);
                 match made {
                     Ok(made) => drop(sender.send_replace(made)),
                     Err(error) => tracing::error!(%error, "the node's new certificate is not used"),
@@ -124,8 +143,12 @@ impl Service<Request<Body>> for Newest {
 
 /// Two connections (HTTP/2), once they are needed: one for all watches, since events that are not read yet may fill a
 /// connection's window, and one for everything else, so that the node's lease never waits for them.
-fn connections(servers: &Servers, member: &Membership) -> Result<Connections, ClientError> {
-    let (watches, others) = (pool(servers, member)?, pool(servers, member)?);
+fn connections(
+    servers: &Servers,
+    member: &Membership,
+    asks: bool,
+) -> Result<Connections, ClientError> {
+    let (watches, others) = (pool(servers, member, asks)?, pool(servers, member, false)?);
     let servers = servers.clone();
     Ok(Arc::new(move |request| {
         if is_watch(request.uri()) {
@@ -154,7 +177,7 @@ fn is_watch(uri: &http::Uri) -> bool {
 }
 
 /// Connections that show the member's certificate.
-fn pool(servers: &Servers, member: &Membership) -> Result<Pool, ClientError> {
+fn pool(servers: &Servers, member: &Membership, asks: bool) -> Result<Pool, ClientError> {
     let mut settings = Config::new(servers.first());
     settings.root_cert = Some(vec![certificates::der_of(&member.authority)?]);
     let credentials = &member.credentials;
@@ -170,7 +193,7 @@ fn pool(servers: &Servers, member: &Membership) -> Result<Pool, ClientError> {
     connector.set_keepalive_retries(Some(2));
     connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector = AnyServer::new(connector, servers);
+    let connector = AnyServer::new(connector, servers, asks);
     let tls = HttpsConnectorBuilder::new()
         .with_tls_config(settings.rustls_client_config()?)
         .https_or_http();
@@ -180,11 +203,18 @@ fn pool(servers: &Servers, member: &Membership) -> Result<Pool, ClientError> {
         true => tls.with_server_name_resolver(service_name),
     };
     let connector = tls.enable_http2().wrap_connector(connector);
+    // Where there is another server, one that stands still is left at once.
+    let is_asked_often = asks && servers.are_several();
+    let interval = match is_asked_often {
+        true => silence::PING_INTERVAL,
+        false => PING_INTERVAL,
+    };
     let mut connections = legacy::Client::builder(TokioExecutor::new());
     connections
         .timer(TokioTimer::new())
         .http2_only(true)
-        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_interval(interval)
+        .http2_keep_alive_while_idle(is_asked_often)
         .http2_keep_alive_timeout(PING_TIMEOUT);
     Ok(connections.build(connector))
 }

@@ -2,8 +2,10 @@
 
 pub mod client;
 pub mod events;
+pub mod pauses;
 pub mod serve;
 pub mod servers;
+mod silence;
 pub mod sources;
 pub mod trust_bundles;
 pub mod watched;

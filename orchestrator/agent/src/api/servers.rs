@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::{BoxError, Service};
 
+use super::silence::Silence;
+
 /// A server that accepts no connection for so long is left for the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 /// One that accepts connections and answers nothing for so long is left, too: a process that stands still.
@@ -161,12 +163,18 @@ impl Drop for Question<'_> {
 pub(super) struct AnyServer {
     http: HttpConnector,
     servers: Servers,
+    is_asked: bool,
 }
 
 impl AnyServer {
-    pub fn new(http: HttpConnector, servers: &Servers) -> Self {
+    /// `is_asked`: the server is pinged on these connections, and left when it does not answer.
+    pub fn new(http: HttpConnector, servers: &Servers, is_asked: bool) -> Self {
         let servers = servers.clone();
-        Self { http, servers }
+        Self {
+            http,
+            servers,
+            is_asked,
+        }
     }
 }
 
@@ -180,11 +188,15 @@ impl Service<Uri> for AnyServer {
     }
 
     fn call(&mut self, asked: Uri) -> Self::Future {
-        let Self { mut http, servers } = self.clone();
+        let Self {
+            mut http,
+            servers,
+            is_asked,
+        } = self.clone();
         Box::pin(async move {
             if !servers.are_several() {
                 let io = http.call(asked).await?;
-                return Ok(Line { io, left: None });
+                return Ok(Line { io, of: None });
             }
             let (all, last) = (&servers.0.all, &servers.0.asked);
             let first = last.load(Ordering::Relaxed);
@@ -198,8 +210,13 @@ impl Service<Uri> for AnyServer {
                         if last.swap(index, Ordering::Relaxed) != index {
                             tracing::info!(%server, "another API server is asked from now on");
                         }
-                        let left = Some(Box::pin(left));
-                        return Ok(Line { io, left });
+                        let of = Some(Of {
+                            servers: servers.clone(),
+                            index,
+                            left: Box::pin(left),
+                            silence: is_asked.then(Silence::default),
+                        });
+                        return Ok(Line { io, of });
                     }
                     Ok(Err(error)) => failed = error.into(),
                     Err(_) => failed = format!("{server} does not answer in time").into(),
@@ -213,16 +230,46 @@ impl Service<Uri> for AnyServer {
 /// A connection that ends when its server is left.
 pub(super) struct Line {
     io: TokioIo<TcpStream>,
-    left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// None: there is no other server.
+    of: Option<Of>,
+}
+
+/// Which server a connection is to.
+struct Of {
+    servers: Servers,
+    index: usize,
+    left: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// None: others ask whether it is there.
+    silence: Option<Silence>,
 }
 
 impl Line {
     fn end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let left = self.left.as_mut().map(|left| left.as_mut().poll(context));
+        let left = self.of.as_mut().map(|of| of.left.as_mut().poll(context));
         match left {
             Some(Poll::Ready(())) => Err(io::ErrorKind::ConnectionReset.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Bytes have come, or there are none: the server is left when that lasts too long.
+    fn listen(&mut self, context: &mut Context<'_>, has_come: bool) -> io::Result<()> {
+        let Some(of) = &mut self.of else {
+            return Ok(());
+        };
+        let Some(silence) = &mut of.silence else {
+            return Ok(());
+        };
+        if has_come {
+            silence.end();
+            return Ok(());
+        }
+        while silence.poll(context).is_ready() {
+            of.servers.leave(of.index);
+            // One that is not left is waited for once more.
+            silence.forgive();
+        }
+        self.end(context)
     }
 }
 
@@ -233,7 +280,9 @@ impl Read for Line {
         to: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         self.end(context)?;
-        Pin::new(&mut self.io).poll_read(context, to)
+        let read = Pin::new(&mut self.io).poll_read(context, to);
+        self.listen(context, read.is_ready())?;
+        read
     }
 }
 
@@ -313,7 +362,7 @@ mod tests {
         let (gone, there) = (listener().await, listener().await);
         let servers = Servers::new(&[uri(&gone), uri(&there)], 0);
         drop(gone);
-        let mut connector = AnyServer::new(HttpConnector::new(), &servers);
+        let mut connector = AnyServer::new(HttpConnector::new(), &servers, false);
         for _ in 0..2 {
             let connection = connector.call(servers.first()).await.expect("connected");
             let peer = connection.io.inner().peer_addr().expect("an address");
@@ -328,7 +377,7 @@ mod tests {
     async fn a_server_that_accepts_and_says_nothing_is_left_with_all_connections_to_it() {
         let (silent, there) = (listener().await, listener().await);
         let servers = Servers::new(&[uri(&silent), uri(&there)], 2);
-        let mut connector = AnyServer::new(HttpConnector::new(), &servers);
+        let mut connector = AnyServer::new(HttpConnector::new(), &servers, false);
         let mut line = connector.call(servers.first()).await.expect("connected");
         let watch = tokio::spawn(async move {
             let mut bytes = [std::mem::MaybeUninit::uninit(); 9];

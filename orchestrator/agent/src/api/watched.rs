@@ -19,13 +19,13 @@ use futures::future::join_all;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::ListParams;
-use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::pauses::Pauses;
 use super::sources::{self, Contents, Kind, Objects, Wanted};
 use super::trust_bundles::BundleWish;
 use held::Held;
@@ -39,10 +39,6 @@ const NAME_BYTES: usize = 571;
 
 /// Bundles that the server hands out at once.
 const PAGE: u32 = 20;
-
-/// Pauses between attempts of a watch.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Makes a client with a connection of its own.
 pub type Connect = Box<dyn Fn() -> Client + Send + Sync>;
@@ -476,7 +472,7 @@ where
     let begin = || {
         let config = watcher::Config::default().fields(&key.selector());
         let events = watcher(api.clone(), config.streaming_lists());
-        events.backoff(Pauses(FIRST_PAUSE)).boxed()
+        events.backoff(Pauses::default()).boxed()
     };
     let (mut events, mut held) = (begin(), Held::new(&key.wanted));
     while let Some(event) = events.next().await {
@@ -536,25 +532,6 @@ fn told(
         return ControlFlow::Break(());
     }
     ControlFlow::Continue(())
-}
-
-/// Pauses that double up to a limit; a watch that works again begins anew.
-struct Pauses(Duration);
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST_PAUSE);
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
-    }
 }
 
 #[cfg(test)]

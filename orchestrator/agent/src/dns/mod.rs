@@ -46,6 +46,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::api::pauses::Pauses;
 use crate::network::feed::DatapathHandle;
 use config::Config;
 use datapath::view::{EndpointView, PortView, Protocol};
@@ -254,7 +255,7 @@ fn own_slices(gateways: Addrs, port: u16) -> impl Iterator<Item = (ObjectKey, Sl
 async fn follow_config(resolver: Arc<Resolver>, client: Client) {
     let api = Api::<ConfigMap>::namespaced(client, config::NAMESPACE);
     let wanted = watcher::Config::default().fields(&format!("metadata.name={}", config::NAME));
-    let mut events = Box::pin(watcher(api, wanted).default_backoff());
+    let mut events = Box::pin(watcher(api, wanted).backoff(Pauses::default()));
     // What the list that is under way has.
     let mut listed = None;
     loop {

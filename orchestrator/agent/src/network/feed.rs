@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drain::Nodes;
 use super::health_checks::HealthChecks;
+use crate::api::pauses::Pauses;
 use crate::dns::{Directory, Part};
 use crate::metrics::Metrics;
 use crate::node::register::Listed;
@@ -457,7 +458,7 @@ pub fn start_nodes(
 /// Waits for the pod range that the control plane gives this node.
 async fn first_range(client: &Client, name: &str, own_range: watch::Sender<Option<String>>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let nodes = watcher(Api::<Node>::all(client.clone()), config).default_backoff();
+    let nodes = watcher(Api::<Node>::all(client.clone()), config).backoff(Pauses::default());
     let mut nodes = nodes.applied_objects().boxed();
     loop {
         match nodes.try_next().await {
@@ -497,7 +498,7 @@ async fn follow<K>(
     let mut newest = 0;
     // One object at a time: nobody holds a page of them.
     let config = watcher::Config::default().streaming_lists();
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
     loop {
         match events.try_next().await {
             Ok(Some(watcher::Event::Init)) => {

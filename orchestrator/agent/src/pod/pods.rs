@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::log_links;
 use super::refuse;
 use super::worker::{self, NodeContext, PodUpdate};
+use crate::api::pauses::Pauses;
 use crate::network::wiring::PodNetwork;
 use crate::node::static_pods::shell::{Given, News};
 use crate::node::static_pods::{is_mirror, is_static};
@@ -81,7 +82,7 @@ pub async fn run<R: Runtime, N: PodNetwork>(
     let (ended, mut endings) = mpsc::channel(64);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
     let mut api = watcher(Api::<Pod>::all(node.client.clone()), config)
-        .default_backoff()
+        .backoff(Pauses::default())
         .boxed();
     sweep_log_links(&node.logs_dir).await;
     let mut news = engine_news(node.clone(), shutdown.clone());

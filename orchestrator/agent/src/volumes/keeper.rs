@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::claimed;
 use super::images::{GROWN, Images};
+use crate::api::pauses::Pauses;
 use crate::pod::quantity;
 use api::kinds::storage::local;
 use sys::Shutdown;
@@ -53,7 +54,9 @@ impl Keeper {
     async fn run(&self) {
         let selector = format!("{}={}", local::NODE_LABEL, self.node);
         let config = watcher::Config::default().labels(&selector);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let mut events = watcher(self.api.clone(), config)
+            .backoff(Pauses::default())
+            .boxed();
         let mut volumes: BTreeMap<String, PersistentVolume> = BTreeMap::new();
         let mut retry_at = None;
         loop {
