@@ -249,10 +249,38 @@ async fn wait_for_all(
         true => state.applied.present(),
         false => ready_nodes(state)?,
     };
-    if let Some(all) = state.applied.wait(revision, nodes.clone()) {
-        let time = Duration::from_millis(patience.timeout_ms).min(LONGEST_WAIT);
+    let time = Duration::from_millis(patience.timeout_ms).min(LONGEST_WAIT);
+    let behind = wait(state, revision, &nodes, time, !patience.peer).await;
+    Ok(match patience.peer {
+        true => {
+            let applied = nodes.into_iter().filter(|node| !behind.contains(node));
+            json!({ "applied": applied.collect::<Vec<_>>() })
+        }
+        false => json!({ "behind": behind }),
+    })
+}
+
+/// Waits until all Ready nodes have applied a revision at which a slice has changed; those that have not by then.
+pub async fn by_all(
+    state: &State,
+    revision: u64,
+    time: Duration,
+) -> Result<BTreeSet<String>, ApiError> {
+    let nodes = ready_nodes(state)?;
+    Ok(wait(state, revision, &nodes, time, true).await)
+}
+
+/// Those of the nodes that have not applied the revision in time.
+async fn wait(
+    state: &State,
+    revision: u64,
+    nodes: &[String],
+    time: Duration,
+    asks_others: bool,
+) -> BTreeSet<String> {
+    if let Some(all) = state.applied.wait(revision, nodes.to_vec()) {
         let others = async {
-            if !patience.peer {
+            if asks_others {
                 ask_others(state, revision, time).await;
             }
             std::future::pending::<()>().await;
@@ -264,14 +292,7 @@ async fn wait_for_all(
             () = tokio::time::sleep(time) => {}
         }
     }
-    let behind = state.applied.said().behind(revision, nodes.clone());
-    Ok(match patience.peer {
-        true => {
-            let applied = nodes.into_iter().filter(|node| !behind.contains(node));
-            json!({ "applied": applied.collect::<Vec<_>>() })
-        }
-        false => json!({ "behind": behind }),
-    })
+    state.applied.said().behind(revision, nodes.to_vec())
 }
 
 /// Has the other servers wait for the agents that speak to them.

@@ -18,6 +18,7 @@ use super::write::Writer;
 use api::kinds::scheduling::priority_class;
 use api::kinds::storage::{self, local, storage_class};
 use api::{self, ApiError, Behaviour, FieldValidation, Resource, meta};
+use store::Revision;
 use sys::Shutdown;
 
 /// How long an event is kept after it was last seen.
@@ -97,6 +98,32 @@ pub async fn lead_to_servers(state: &State) -> Result<(), ApiError> {
     let shared = state.config.shared_address;
     let shared = shared.map(|_| (slices, slice(state, SHARED_SERVICE, &servers), true));
     ensure_all(state, [endpoints, own].into_iter().chain(shared)).await
+}
+
+/// The newest revision of what leads to the other servers, none of which leads to this one any more; None: some does.
+/// 0: none ever did, or this server is the last one, to which they lead to its end.
+pub fn led_elsewhere(state: &State) -> Result<Option<Revision>, ApiError> {
+    let own = state.config.advertise;
+    if own.ip().is_loopback() || servers::alive(state)?.contains(&own) {
+        return Ok(Some(0));
+    }
+    let (slices, own) = (
+        find("discovery.k8s.io", "endpointslices")?,
+        own.ip().to_string(),
+    );
+    let mut newest = 0;
+    for (namespace, name) in [OWN_SERVICE, SHARED_SERVICE] {
+        let Ok(found) = state.objects.current(slices, namespace, name) else {
+            continue;
+        };
+        let endpoints = found.value["endpoints"].as_array();
+        let mut endpoints = endpoints.into_iter().flatten();
+        if endpoints.any(|it| it["addresses"][0] == *own) {
+            return Ok(None);
+        }
+        newest = newest.max(found.revision);
+    }
+    Ok(Some(newest))
 }
 
 /// The class of claims that name none: volumes on the disks of the nodes.

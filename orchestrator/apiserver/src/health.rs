@@ -25,7 +25,8 @@ pub async fn livez(uri: Uri) -> Response<Body> {
 /// Requests are served: nobody asked the server to stop, and a store that it shares with others answers. (Its own
 /// is loaded, or there would be no server.)
 pub async fn readyz(Extract(state): Extract<Arc<State>>, uri: Uri) -> Response<Body> {
-    let why = match state.tasks.shutdown().is_requested() {
+    let stops = state.servers.is_leaving() || state.tasks.shutdown().is_requested();
+    let why = match stops {
         true => "the server is stopping",
         false if store_answers(&state).await => return well(&uri),
         false => "the store does not answer",

@@ -342,6 +342,12 @@ impl ApiServer {
         serve::serve(self, listeners).await
     }
 
+    /// Has clients go to the other servers while this one still answers, before its tasks are told to stop. A few
+    /// seconds at most; nothing where there is no other server.
+    pub async fn leave(&self) {
+        servers::leave(&self.state).await;
+    }
+
     /// Waits until the audit log is written, for at most `patience`. Nothing is logged afterwards.
     pub async fn close_audit_log(&self, patience: Duration) {
         if let Some(log) = &self.state.audit {

@@ -1,11 +1,17 @@
 //! The servers that share a store, as Leases in kube-system: each renews its own, and Service
 //! default/kubernetes leads to those that do.
 //!
+//! ```text
+//!  told to stop ─▶ /readyz 503, Lease gone, out of the endpoints ─▶ nodes have applied that ─▶ no connection is taken,
+//!                                                                                             what is open ends
+//! ```
+//!
 //! A server is alive while its Lease changes. That is counted in renewals of the one that looks, not in time: when
 //! the store stands still nobody renews, and nobody is taken for dead.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::objects::{Current, WriteError};
 use super::write::Writer;
-use super::{State, bootstrap, reply};
+use super::{State, applied, bootstrap, reply};
 use api::{ApiError, meta};
 use store::Revision;
 
@@ -29,9 +35,18 @@ const MISSED: u64 = 4;
 /// missing.
 pub const REMOVED_AFTER: u64 = 300;
 
+/// How long a server that leaves waits until that is known, and how often it looks.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
+
 /// When each server's Lease was seen to change. No other server's clock is believed.
 #[derive(Default)]
-pub struct Servers(Mutex<Seen>);
+pub struct Servers {
+    seen: Mutex<Seen>,
+    is_leaving: AtomicBool,
+    /// Held while this server's Lease is written.
+    turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct Seen {
@@ -71,7 +86,12 @@ impl Servers {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this server was told to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::SeqCst)
     }
 }
 
@@ -92,7 +112,7 @@ pub fn start(state: &Arc<State>) {
                     tracing::warn!(%error, "the other servers do not hear of this one");
                 }
             }
-            leave(&state).await
+            remove(&state).await
         }
     });
 }
@@ -106,7 +126,8 @@ pub async fn tend(state: &State) -> Result<(), ApiError> {
 
 /// Says that this server is there.
 pub async fn renew(state: &State) -> Result<(), ApiError> {
-    if !state.objects.store.is_shared() {
+    let _turn = state.servers.turn.lock().await;
+    if !state.objects.store.is_shared() || state.servers.is_leaving() {
         return Ok(());
     }
     let now = Timestamp::now();
@@ -124,10 +145,10 @@ pub async fn renew(state: &State) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Where the servers that are alive are reached, this one among them, in order.
+/// Where the servers that are alive are reached, this one among them until it leaves, in order.
 pub fn alive(state: &State) -> Result<Vec<SocketAddr>, ApiError> {
     let own = state.config.advertise;
-    let mut all = vec![own];
+    let mut all = Vec::new();
     if state.objects.store.is_shared() {
         for lease in state.objects.cache.list(leases()?, Some(NAMESPACE)).1 {
             let value = reply::parse(&lease.bytes())?;
@@ -140,6 +161,11 @@ pub fn alive(state: &State) -> Result<Vec<SocketAddr>, ApiError> {
                 address.filter(|it| it.port() == own.port() && it.is_ipv4() == own.is_ipv4()),
             );
         }
+    }
+    all.retain(|it| *it != own);
+    // The last one answers to its end.
+    if !state.servers.is_leaving() || all.is_empty() {
+        all.push(own);
     }
     all.sort_unstable();
     all.dedup();
@@ -169,8 +195,40 @@ async fn remove_expired(state: &State) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Says that this server is going. The others see it when they look.
-async fn leave(state: &State) -> Result<(), ApiError> {
+/// Has clients go to the other servers, while this one still answers: before it closes.
+pub async fn leave(state: &State) {
+    if !state.objects.store.is_shared() {
+        return;
+    }
+    state.servers.is_leaving.store(true, Ordering::SeqCst);
+    let left = tokio::time::timeout(LEAVE_TIMEOUT, async {
+        remove(state).await?;
+        loop {
+            bootstrap::lead_to_servers(state).await?;
+            // Another server may have written them at the same time, and not have known.
+            let Some(revision) = bootstrap::led_elsewhere(state)? else {
+                tokio::time::sleep(LEAVE_PAUSE).await;
+                continue;
+            };
+            return match revision {
+                0 => Ok(Default::default()),
+                revision => applied::by_all(state, revision, LEAVE_TIMEOUT).await,
+            };
+        }
+    });
+    match left.await {
+        Ok(Ok(behind)) if behind.is_empty() => {}
+        Ok(Ok(behind)) => tracing::warn!(?behind, "nodes lead to this server still"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the other servers do not hear that this one goes")
+        }
+        Err(_) => tracing::warn!("some nodes may lead to this server still"),
+    }
+}
+
+/// Takes this server's Lease away. The others see it when they look.
+async fn remove(state: &State) -> Result<(), ApiError> {
+    let _turn = state.servers.turn.lock().await;
     if !state.objects.store.is_shared() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ use controllers::pod_cidr::Range;
 use controllers::service::pool::Block;
 use controllers::{self, ControllersConfig};
 use scheduler::profile::Config as Profiles;
+use store::StoreError;
 use sys::{Shutdown, Tasks, files, privileges, telemetry};
 
 use super::{SERVER_DATA_DIR, duration, encrypt};
@@ -245,18 +246,21 @@ async fn serve(
     started: Instant,
 ) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
+    // Between the two this server still answers, and has clients go to the others.
+    let stopping = shutdown.child();
+    stopping.on_signals()?;
     let directory = &args.data_dir;
     files::create_private_dir(directory)
         .with_context(|| format!("the directory {} cannot be made", directory.display()))?;
     // Until the end: the tools that replace a store ask for it, too.
     let _held = stores::hold(directory)?;
-    let Some(etcd) = shutdown.unless(start_etcd(&args, &config)).await else {
+    let Some(etcd) = stopping.unless(start_etcd(&args, &config)).await else {
         return Ok(());
     };
     let etcd = etcd?;
     let of_etcd = etcd.as_ref().map(|etcd| etcd.config.clone());
-    let served = serve_from(&args, config, listeners, (started, shutdown), of_etcd).await;
+    let stops = (stopping, shutdown);
+    let served = serve_from(&args, config, listeners, (started, stops), of_etcd).await;
     if let Some(etcd) = etcd {
         // The last: whoever goes gives up what it holds in it.
         etcd.stop().await;
@@ -282,7 +286,7 @@ async fn serve_from(
     args: &Args,
     config: ServerConfig,
     listeners: Vec<TcpListener>,
-    (started, shutdown): (Instant, Shutdown),
+    (started, (stopping, shutdown)): (Instant, (Shutdown, Shutdown)),
     etcd: Option<store::EtcdConfig>,
 ) -> anyhow::Result<()> {
     let pki = prepare(args, &config)?;
@@ -290,14 +294,21 @@ async fn serve_from(
     let tasks = Tasks::new(shutdown.clone());
     let given = args.encryption_provider_config.as_deref();
     let opening = args.store.open(&args.data_dir, given, &root_ca, etcd);
-    let Some(store) = shutdown.unless(opening).await else {
+    let Some(store) = stopping.unless(opening).await else {
         return Ok(());
     };
     let store = store?;
     let profiles = profiles(args.scheduler_config.as_deref())?;
     let server =
         ApiServer::build(config.clone(), Arc::new(store), Some(pki), tasks.clone()).await?;
-    start_parts(&server, args, &config, (root_ca, profiles), &tasks);
+    start_parts(
+        &server,
+        args,
+        &config,
+        (root_ca, profiles),
+        &tasks,
+        &stopping,
+    );
     let serving = server.clone();
     tasks.essential("API server", async move { serving.serve(listeners).await });
     if config.advertise.ip().is_loopback() {
@@ -307,7 +318,12 @@ async fn serve_from(
         );
     }
     announce(args, started);
-    let in_order = tasks.finish(FAREWELL).await;
+    let leaving = async {
+        stopping.requested().await;
+        server.leave().await;
+        shutdown.trigger();
+    };
+    let ((), in_order) = tokio::join!(leaving, tasks.finish(FAREWELL));
     server.close_audit_log(AUDIT_FAREWELL).await;
     if in_order {
         return Ok(());
@@ -336,6 +352,7 @@ fn start_parts(
     config: &ServerConfig,
     (root_ca, profiles): (String, Profiles),
     tasks: &Tasks,
+    stopping: &Shutdown,
 ) {
     let ranges = config.pod_cidrs.iter().zip(&config.node_mask_bits);
     let settings = ControllersConfig {
@@ -349,8 +366,14 @@ fn start_parts(
         root_ca,
         finished_pods_kept: args.terminated_pod_gc_threshold,
     };
-    let leading = leading::run(server.clone(), settings, profiles, tasks.shutdown().clone());
-    tasks.essential("controllers and scheduler", leading);
+    // The first to go: another server leads at once.
+    let leading = leading::run(server.clone(), settings, profiles, stopping.clone());
+    let shutdown = tasks.shutdown().clone();
+    tasks.essential("controllers and scheduler", async move {
+        leading.await?;
+        shutdown.requested().await;
+        Ok::<(), StoreError>(())
+    });
 }
 
 /// Certificates and kubeconfig: made at the first start.

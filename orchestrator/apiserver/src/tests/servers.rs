@@ -34,8 +34,8 @@ async fn the_servers_own_service_leads_to_all_of_them() {
     assert_eq!(endpoints, 2, "{slice}");
 }
 
-#[tokio::test]
-async fn one_address_leads_to_all_of_them() {
+/// Two servers that answer at one address as well.
+async fn with_one_address() -> [Cluster; 2] {
     let store = MemoryStore::shared();
     let shared = ([172, 31, 0, 249]).into();
     let start = |last: u8| {
@@ -47,16 +47,57 @@ async fn one_address_leads_to_all_of_them() {
         };
         Cluster::over(store.clone(), config, None)
     };
-    let [one, _other] = [start(1).await, start(2).await];
+    [start(1).await, start(2).await]
+}
+
+/// Where the servers' own Service leads, and the one of the address that they share.
+async fn endpoints(server: &Cluster) -> [Vec<String>; 2] {
+    let of = async |name: &str| {
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{name}");
+        let slice = server.get(&path).await.expect(200);
+        let found = slice["endpoints"].as_array().into_iter().flatten();
+        let found = found.map(|it| it["addresses"][0].as_str().expect("one").to_owned());
+        found.collect()
+    };
+    [
+        of("default/endpointslices/kubernetes").await,
+        of("kube-system/endpointslices/kubernetes-api").await,
+    ]
+}
+
+#[tokio::test]
+async fn one_address_leads_to_all_of_them() {
+    let [one, _other] = with_one_address().await;
     let path = "/api/v1/namespaces/kube-system/services/kubernetes-api";
     let service = one.get(path).await.expect(200);
     assert_eq!(service["spec"]["loadBalancerIP"], "172.31.0.249");
     assert_eq!(service["spec"]["ports"][0]["port"], 6443);
-    let path = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kubernetes-api";
-    let slice = one.get(path).await.expect(200);
-    let addresses = slice["endpoints"].as_array().into_iter().flatten();
-    let addresses: Vec<&Value> = addresses.map(|it| &it["addresses"][0]).collect();
-    assert_eq!(addresses, ["172.31.0.1", "172.31.0.2"]);
+    let both = ["172.31.0.1", "172.31.0.2"];
+    assert_eq!(endpoints(&one).await, [both, both]);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_led_to_no_more_while_it_still_answers() {
+    let [one, other] = with_one_address().await;
+    other.server.leave().await;
+    // What both look after does not bring it back.
+    for server in [&one, &other] {
+        crate::bootstrap::lead_to_servers(&server.server.state)
+            .await
+            .expect("looked after");
+    }
+    let left = ["172.31.0.1"];
+    assert_eq!(endpoints(&one).await, [left, left]);
+    let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let old = other.get(path).await.expect(200);
+    assert_eq!(
+        old["subsets"][0]["addresses"],
+        json!([{"ip": "172.31.0.1"}])
+    );
+    other.get("/readyz").await.expect(503);
+    // The last one answers to its end.
+    one.server.leave().await;
+    assert_eq!(endpoints(&one).await, [left, left]);
 }
 
 #[tokio::test]
