@@ -6,6 +6,8 @@
 mod changeover;
 #[path = "linear/planted.rs"]
 mod planted;
+#[path = "linear/restore.rs"]
+mod restore;
 #[path = "linear/witnessed.rs"]
 mod witnessed;
 
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     let mut trials = planted::trials();
     trials.extend(witnessed::trials());
     trials.extend(changeover::trials());
+    trials.extend(restore::trials());
     trials.extend(STORES.iter().map(|(name, store)| {
         Trial::test(*name, move || {
             let report = rounds(store, Means::default(), SEED..SEED + 1, SHORT)

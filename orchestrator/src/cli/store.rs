@@ -13,7 +13,7 @@ use sys::{files, telemetry};
 
 use super::SERVER_DATA_DIR;
 use super::server::etcd::{self, Managed, ManagedArgs, Running};
-use super::server::stores::{StoreArgs, hold};
+use super::server::stores::{StoreArgs, embedded, embedded_to_be, hold};
 
 /// How long an etcd that a tool starts may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -167,10 +167,8 @@ pub async fn create(kind: Kind, place: &PlaceArgs, file: &Path, base: Revision) 
     snapshot::check(file)?;
     match kind {
         Kind::Embedded => {
-            let (path, new) = (
-                embedded(&place.data_dir),
-                place.data_dir.join("store.redb.new"),
-            );
+            let directory = &place.data_dir;
+            let (path, new) = (embedded(directory), embedded_to_be(directory));
             remove(&new)?;
             let store = EmbeddedStore::create(&new, base)?;
             let count = snapshot::restore(file, &store).await?;
@@ -215,10 +213,6 @@ fn managed(place: &PlaceArgs) -> Result<Managed> {
     let address =
         address.context("give --advertise-address: the server's own, as it is started with")?;
     Ok(Managed::new(&place.managed, &place.data_dir, address)?.within(START_TIMEOUT))
-}
-
-fn embedded(data_dir: &Path) -> PathBuf {
-    data_dir.join("store.redb")
 }
 
 fn put_in_place(new: &Path, path: &Path) -> Result<()> {

@@ -22,6 +22,7 @@ use store::{EtcdConfig, StoreError};
 use sys::files;
 
 use super::join;
+use super::stores::embedded;
 use crate::cli::supervise::Supervisor;
 
 #[derive(Clone, clap::Args)]
@@ -190,7 +191,7 @@ impl Managed {
     /// Nothing may begin empty where something was.
     fn check_first(&self) -> Result<()> {
         let (directory, data) = (self.data_dir.display(), self.data());
-        if self.data_dir.join("store.redb").exists() {
+        if embedded(&self.data_dir).exists() {
             bail!(
                 "{directory} holds a cluster in the embedded store: move it into etcd with `orchestrator \
                  store migrate --from embedded --to managed`"

@@ -162,8 +162,27 @@ pub fn hold(data_dir: &Path) -> Result<File> {
     }
 }
 
-/// The embedded store may not begin, or go on, where the state is in etcd.
+/// The embedded store of the server with this data directory.
+pub fn embedded(data_dir: &Path) -> PathBuf {
+    data_dir.join("store.redb")
+}
+
+/// The one that a restore or a move makes, until it is whole and put in the other one's place.
+pub fn embedded_to_be(data_dir: &Path) -> PathBuf {
+    data_dir.join("store.redb.new")
+}
+
+/// The embedded store may not begin, or go on, where the state is in etcd, and not begin where it was to be put.
 fn check_embedded(data_dir: &Path) -> Result<()> {
+    let (store, new) = (embedded(data_dir), embedded_to_be(data_dir));
+    if new.exists() && !store.exists() {
+        bail!(
+            "there is no store {}, but {}: a restore or a move was interrupted. Run it again; remove that file to \
+             begin with an empty cluster",
+            store.display(),
+            new.display()
+        );
+    }
     if etcd::has_begun(data_dir) {
         bail!(
             "{} holds a cluster in etcd: give --etcd managed, or move it with `orchestrator store migrate \
@@ -273,6 +292,19 @@ mod tests {
             .map(|it| it.to_string());
         assert!(why.unwrap_or_default().contains("--etcd managed"));
         etcd::forget(directory.path()).expect("forgotten");
+        assert!(check_embedded(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn the_embedded_store_does_not_begin_empty_where_another_one_was_to_be_put() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, new) = (embedded(directory.path()), embedded_to_be(directory.path()));
+        std::fs::write(&new, "").expect("a file");
+        let why = check_embedded(directory.path()).err();
+        let why = why.map(|it| it.to_string()).unwrap_or_default();
+        assert!(why.contains("was interrupted. Run it again"), "{why}");
+        // The former one is still in its place.
+        std::fs::write(&store, "").expect("a file");
         assert!(check_embedded(directory.path()).is_ok());
     }
 
