@@ -1,5 +1,6 @@
 //! `orchestrator/OPERATING.md`, step by step: every command of the page is run, on machines that are directories
-//! and addresses of the loopback device. `cargo xtask operating`; a few minutes.
+//! and addresses of the loopback device. `cargo xtask operating`; a few minutes. With `--former PROGRAM` all machines begin
+//! with a program of before, and those that the page upgrades go on with this one: the versions share one store then.
 //!
 //! ```text
 //!  page ─▶ blocks: machine, lines ─▶ sh, with the machine's paths and addresses
@@ -29,6 +30,8 @@ const DIRECTORIES: [&str; 4] = [
     "var/lib/orchestrator",
     "usr/local/bin",
 ];
+/// The program of before, if the machines begin with one.
+const FORMER: &str = "ORCHESTRATOR_FORMER";
 /// A server that starts, with others that join or catch up.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -125,7 +128,11 @@ impl Machines {
             for directory in DIRECTORIES {
                 fs::create_dir_all(machine.join(directory))?;
             }
-            control_plane::link_program(&machine.join("usr/local/bin"))?;
+            let programs = machine.join("usr/local/bin");
+            match std::env::var_os(FORMER) {
+                Some(former) => drop(fs::copy(former, programs.join("orchestrator"))?),
+                None => drop(control_plane::link_program(&programs)?),
+            }
             // The next version.
             fs::hard_link(std::env::current_exe()?, machine.join("orchestrator.new")).or_else(
                 |_| fs::copy(std::env::current_exe()?, machine.join("orchestrator.new")).map(drop),

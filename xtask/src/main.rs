@@ -31,7 +31,7 @@ mod tidy;
 mod underlay;
 mod up;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -110,7 +110,11 @@ enum Command {
         seconds: u64,
     },
     /// Run every command of orchestrator/OPERATING.md: several servers, a lost one, a restored cluster
-    Operating,
+    Operating {
+        /// The orchestrator of before: all machines begin with it, and the page upgrades two of them
+        #[arg(long, value_name = "PROGRAM")]
+        former: Option<PathBuf>,
+    },
     /// Ask a server what its OpenAPI documents allow and forbid: no answer may be 5xx
     Schemathesis {
         /// Only documents whose path has one of these in it: apis/apps/v1
@@ -194,7 +198,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Idle(arguments) => return idle::run(&arguments),
         Command::Applications(arguments) => return applications::run(&arguments),
         Command::Conformance(arguments) => return conformance::run(&arguments),
-        Command::Operating => return operating::run(),
+        Command::Operating { former } => return operating::run(former.as_deref()),
         Command::Fuzz { parsers, seconds } => return fuzz::run(&parsers, seconds),
         Command::Schemathesis { parts, examples } => return schemathesis::run(&parts, examples),
         Command::Simulate(arguments) => return simulate::run(&arguments),

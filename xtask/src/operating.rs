@@ -2,6 +2,7 @@
 //! repository, `tests/operating.txt`.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
@@ -18,7 +19,11 @@ const HEAD: &str =
 /// What the test says at its end.
 const PASSED: &str = " steps of the page were run";
 
-pub fn run() -> Result<ExitCode> {
+/// Names the program of before to the test.
+const FORMER: &str = "ORCHESTRATOR_FORMER";
+
+/// `former`: the program that all machines begin with, before some are upgraded.
+pub fn run(former: Option<&Path>) -> Result<ExitCode> {
     packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
     packages::ensure(NEEDS)?;
     kubectl::ensure()?;
@@ -26,6 +31,10 @@ pub fn run() -> Result<ExitCode> {
     let started = Instant::now();
     let mut cargo = command::cargo();
     cargo.args(["test", "--package", "tests", "--test", "operating"]);
+    if let Some(former) = former {
+        let found = former.canonicalize();
+        cargo.env(FORMER, found.with_context(|| former.display().to_string())?);
+    }
     let test = cargo.stdout(Stdio::piped()).spawn();
     let mut test = test.context("cannot start cargo")?;
     let mut steps = None;
@@ -39,7 +48,9 @@ pub fn run() -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let (date, seconds) = (date.trim(), started.elapsed().as_secs());
-    let text = format!("{HEAD}{steps} steps passed in {seconds} s, {date}, commit {commit}\n");
+    let since = former.map_or("", |_| " (machines began with the version of before)");
+    let text =
+        format!("{HEAD}{steps} steps passed in {seconds} s, {date}, commit {commit}{since}\n");
     std::fs::write(workspace().join(RECORD), text).context(RECORD)?;
     Ok(ExitCode::SUCCESS)
 }
