@@ -4,6 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::Response;
+
+use super::reply;
 use super::shares::Peer;
 use api::ApiError;
 
@@ -34,13 +38,31 @@ struct Allowance {
 }
 
 impl Log {
-    pub fn joined(&self, attempt: &Attempt<'_>, what: &str) {
+    /// Notes what came of an attempt; the answer to it.
+    pub fn end(
+        &self,
+        attempt: &Attempt<'_>,
+        end: Result<(Response<Body>, &str), ApiError>,
+    ) -> Response<Body> {
+        match end {
+            Ok((answer, what)) => {
+                self.joined(attempt, what);
+                answer
+            }
+            Err(error) => {
+                self.refused(attempt, &error);
+                reply::error(&error)
+            }
+        }
+    }
+
+    fn joined(&self, attempt: &Attempt<'_>, what: &str) {
         let remote = attempt.remote.map(|remote| remote.0.to_string());
         let remote = remote.unwrap_or_default();
         tracing::info!(node = attempt.node, remote, by = attempt.by, "{what}");
     }
 
-    pub fn refused(&self, attempt: &Attempt<'_>, error: &ApiError) {
+    fn refused(&self, attempt: &Attempt<'_>, error: &ApiError) {
         let untold = self
             .0
             .lock()

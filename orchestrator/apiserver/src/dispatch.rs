@@ -9,7 +9,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State as Extract};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Response, header};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -26,6 +26,7 @@ use super::negotiate::{self, Offer, Wanted, prefers_protobuf};
 use super::reply::{self, Warnings};
 use super::request::{self, Query, Route, Target, Verb};
 use super::rest::{self, Answer, Call};
+use super::server_token::known;
 use super::shares::{Peer, Ticket};
 use super::upload::{self, Upload};
 use super::{
@@ -66,6 +67,8 @@ impl Dispatcher {
             .route(discovery_of_keys::KEYS, get(discovery_of_keys::keys))
             .route(join::PATH, post(join::join))
             .route(server_join::PATH, post(server_join::join))
+            .route(known::PATH, get(known::list).post(known::add))
+            .route(known::ONE, delete(known::revoke))
             .route(snapshots::PATH, get(snapshots::get).post(snapshots::post))
             .route(applied::PATH, get(applied::all).post(applied::report))
             .route(samples::PATH, get(samples::pass).post(samples::take))

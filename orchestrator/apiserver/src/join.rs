@@ -107,16 +107,7 @@ pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Resp
         node: &node,
         by: &by,
     };
-    match answer {
-        Ok((answer, what)) => {
-            state.attempts.joined(&attempt, what);
-            answer
-        }
-        Err(error) => {
-            state.attempts.refused(&attempt, &error);
-            reply::error(&error)
-        }
-    }
+    state.attempts.end(&attempt, answer)
 }
 
 /// The answer and what has happened. `by` and `node` are told as soon as they are known.

@@ -126,6 +126,8 @@ pub struct ServerConfig {
     pub commit: String,
     /// None: this server takes no snapshots.
     pub snapshots: Option<SnapshotConfig>,
+    /// Where its EncryptionConfiguration lies; None: in `pki`, if there is one.
+    pub encryption: Option<PathBuf>,
 }
 
 impl ServerConfig {
@@ -158,6 +160,7 @@ impl Default for ServerConfig {
             admission: AdmissionConfig::default(),
             commit: "0".repeat(40),
             snapshots: None,
+            encryption: None,
         }
     }
 }

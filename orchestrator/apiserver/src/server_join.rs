@@ -26,7 +26,9 @@ use tokio::time::timeout;
 
 use super::attempts::Attempt;
 use super::authn::bearer;
+use super::encryption::{self, Scheme};
 use super::objects::store_error;
+use super::server_token::known;
 use super::shares::{Peer, Ticket};
 use super::{State, reply, server_token, upload};
 use api::ApiError;
@@ -37,7 +39,7 @@ use sys::files;
 /// The endpoint.
 pub const PATH: &str = "/orchestrator/v1/servers";
 
-/// The files of `pki` that all servers share; the last one is there where Secrets are encrypted.
+/// The files of `pki` that all servers share.
 const SHARED: [&str; 7] = [
     "ca.crt",
     "ca.key",
@@ -45,8 +47,10 @@ const SHARED: [&str; 7] = [
     "front-proxy-ca.key",
     "etcd-ca.crt",
     "etcd-ca.key",
-    "encryption.yaml",
+    ENCRYPTION,
 ];
+/// Is there where Secrets are encrypted; a server may have been told of another place.
+const ENCRYPTION: &str = "encryption.yaml";
 /// Of an etcd that the servers run themselves there is this.
 const MANAGED: &str = "etcd-ca.key";
 
@@ -58,6 +62,9 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ServerJoin {
     /// Where the other members reach its etcd: `https://ADDRESS:PORT`.
     pub peer: String,
+    /// What it encrypts with, if it was given a configuration of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Scheme>,
 }
 
 /// What it gets.
@@ -96,16 +103,13 @@ pub async fn join(Extract(state): Extract<Arc<State>>, request: Request) -> Resp
         node: &peer,
         by: "a server's token",
     };
-    match answer {
-        Ok(answer) => {
-            state.attempts.joined(&attempt, "a server has joined");
-            reply::json(StatusCode::OK, &json!(answer))
-        }
-        Err(error) => {
-            state.attempts.refused(&attempt, &error);
-            reply::error(&error)
-        }
-    }
+    let answer = answer.map(|it| {
+        (
+            reply::json(StatusCode::OK, &json!(it)),
+            "a server has joined",
+        )
+    });
+    state.attempts.end(&attempt, answer)
 }
 
 async fn admit(
@@ -114,10 +118,11 @@ async fn admit(
     peer: &mut String,
 ) -> Result<ServerJoined, ApiError> {
     let pki = state.pki.as_ref().ok_or(ApiError::NoSuchResource)?;
-    server_token::check(
-        pki.directory(),
-        bearer(request.headers()).unwrap_or_default(),
-    )?;
+    let shown = bearer(request.headers()).unwrap_or_default();
+    let token = server_token::check(pki.directory(), shown)?;
+    if !known::is_good(state, &token).await? {
+        return Err(server_token::refused());
+    }
     let members = state.objects.store.members();
     let managed = pki.directory().join(MANAGED).exists();
     let members = members.filter(|_| managed).ok_or_else(|| {
@@ -133,10 +138,20 @@ async fn admit(
         let why = "peer is no https://ADDRESS:PORT that other machines can reach";
         ApiError::BadRequest(why.to_owned())
     })?;
+    if let Some(own) = &asked.encryption {
+        // Before it is a member: one that does not start would cost a majority.
+        let clash = encryption::clash(&*state.objects.store, own).await;
+        if let Some(why) = clash.map_err(|error| store_error(&error))? {
+            return Err(ApiError::BadRequest(format!(
+                "its --encryption-provider-config: {why}"
+            )));
+        }
+    }
     // One after the other: etcd has room for one learner.
     let _turn = state.joining.lock().await;
     let name = member_name(address);
     let others = add(&members, &asked.peer).await.map_err(unwilling)?;
+    known::note(state, &token, &asked.peer).await;
     let voters = others.iter().filter(|it| !it.is_learner);
     let clients = voters.filter_map(|it| it.client.clone()).collect();
     let others = others.iter().filter(|it| !it.name.is_empty());
@@ -145,7 +160,7 @@ async fn admit(
         .collect();
     all.push(format!("{name}={}", asked.peer));
     Ok(ServerJoined {
-        files: shared_files(pki.directory())?,
+        files: shared_files(pki.directory(), state.config.encryption.as_deref())?,
         name,
         initial_cluster: all.join(","),
         clients,
@@ -194,10 +209,16 @@ fn unwilling(error: StoreError) -> ApiError {
     }
 }
 
-fn shared_files(pki: &Path) -> Result<BTreeMap<String, String>, ApiError> {
+/// By their names; `encryption` is the file of that, if it is not the one in `pki`.
+fn shared_files(
+    pki: &Path,
+    encryption: Option<&Path>,
+) -> Result<BTreeMap<String, String>, ApiError> {
     let mut shared = BTreeMap::new();
     for name in SHARED {
-        let text = files::read_if_present(&pki.join(name)).map_err(reply::internal)?;
+        let elsewhere = encryption.filter(|_| name == ENCRYPTION);
+        let file = elsewhere.map_or_else(|| pki.join(name), Path::to_owned);
+        let text = files::read_if_present(&file).map_err(reply::internal)?;
         shared.extend(text.map(|text| (name.to_owned(), text)));
     }
     Ok(shared)
@@ -244,6 +265,19 @@ mod tests {
         assert!(is_alive(&client).await);
         drop(listener);
         assert!(!is_alive(&client).await);
+    }
+
+    #[test]
+    fn the_configuration_that_encrypts_is_handed_over_wherever_it_lies() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pki = directory.path();
+        let other = pki.join("given.yaml");
+        std::fs::write(pki.join(ENCRYPTION), "own").expect("a file");
+        std::fs::write(&other, "given").expect("a file");
+        for (given, expected) in [(None, "own"), (Some(&*other), "given")] {
+            let shared = shared_files(pki, given).expect("files");
+            assert_eq!(shared.get(ENCRYPTION).map(String::as_str), Some(expected));
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What another server joins by: a token that the holder of the authority's key has signed. It is kept nowhere, so
-//! nobody who reads or writes Secrets has one: whoever makes it could read the key that it leads to.
+//! nobody who reads or writes Secrets has one: whoever makes it could read the key that it leads to. The store knows
+//! the ids of those that are good (`known`), so that one can be revoked.
+
+pub(super) mod known;
 
 use std::path::Path;
 
@@ -15,24 +18,28 @@ use sys::files;
 
 const AUDIENCE: &str = "orchestrator:servers";
 
+pub use known::{ID_LENGTH, Known, LONGEST_LIFE_S, PATH};
+
 #[derive(Serialize, Deserialize)]
 struct Claims {
     aud: String,
+    jti: String,
     /// Seconds since 1970.
     exp: i64,
 }
 
-/// A token that is good until `ends`, by the files of a server's directory `pki`: the authority's fingerprint, a
-/// dot, what is signed.
+/// A token that is good until `ends` once its id is known, by the files of a server's directory `pki`: the authority's
+/// fingerprint, a dot, what is signed.
 ///
 /// # Errors
 /// The files cannot be read, or there are none.
-pub fn make(pki: &Path, ends: Timestamp) -> Result<String, PkiError> {
+pub fn make(pki: &Path, id: &str, ends: Timestamp) -> Result<String, PkiError> {
     let path = pki.join("ca.crt");
     let authority = read(&path)?;
     let fingerprint = fingerprint(&der_of(&authority)?);
     let claims = Claims {
         aud: AUDIENCE.to_owned(),
+        jti: id.to_owned(),
         exp: ends.as_second(),
     };
     let key = EncodingKey::from_secret(&secret(pki)?);
@@ -48,20 +55,22 @@ pub fn parse(text: &str) -> Option<(&str, &str)> {
     (is_hex && signed.split('.').count() == 3).then_some((authority, signed))
 }
 
-/// Whether what was shown is signed by the holder of the authority's key, and has not ended.
-pub(super) fn check(pki: &Path, signed: &str) -> Result<(), ApiError> {
-    let refused = || {
-        let why = "the token is not one of this cluster's, or has ended: make one on a server with \
-                   `orchestrator server token`";
-        ApiError::Unauthorized(why.to_owned())
-    };
+/// The id in what was shown, if that is signed by the holder of the authority's key and has not ended.
+pub(super) fn check(pki: &Path, signed: &str) -> Result<String, ApiError> {
     let secret = secret(pki).map_err(super::reply::internal)?;
     let mut rules = Validation::new(Algorithm::HS256);
     rules.set_audience(&[AUDIENCE]);
     rules.leeway = 0;
     let key = DecodingKey::from_secret(&secret).map_err(super::reply::internal)?;
-    decode::<Claims>(signed, &key, &rules).map_err(|_| refused())?;
-    Ok(())
+    let read = decode::<Claims>(signed, &key, &rules);
+    read.map(|read| read.claims.jti).map_err(|_| refused())
+}
+
+/// Nothing says which it is.
+pub(super) fn refused() -> ApiError {
+    let why = "the token is not one of this cluster's, has ended or was revoked: make one on a server with \
+               `orchestrator server token`";
+    ApiError::Unauthorized(why.to_owned())
 }
 
 fn secret(pki: &Path) -> Result<[u8; 32], PkiError> {
@@ -98,11 +107,11 @@ mod tests {
     fn a_token_is_good_for_its_cluster_and_its_time() {
         let (ours, theirs) = (pki(), pki());
         let now = Timestamp::now();
-        let good = make(ours.path(), now + Duration::from_secs(60)).expect("a token");
+        let good = make(ours.path(), "a", now + Duration::from_secs(60)).expect("a token");
         let (_, signed) = parse(&good).expect("a token");
         assert!(check(ours.path(), signed).is_ok());
         assert!(check(theirs.path(), signed).is_err(), "of another cluster");
-        let ended = make(ours.path(), now - Duration::from_secs(1)).expect("a token");
+        let ended = make(ours.path(), "a", now - Duration::from_secs(1)).expect("a token");
         let (_, ended) = parse(&ended).expect("a token");
         assert!(check(ours.path(), ended).is_err(), "it has ended");
     }
@@ -111,10 +120,11 @@ mod tests {
     fn what_nobody_has_signed_is_no_token() {
         let ours = pki();
         let ends = Timestamp::now() + Duration::from_secs(60);
-        let good = make(ours.path(), ends).expect("a token");
+        let good = make(ours.path(), "a", ends).expect("a token");
         let (_, signed) = parse(&good).expect("a token");
         let claims = Claims {
             aud: AUDIENCE.to_owned(),
+            jti: "a".to_owned(),
             exp: ends.as_second(),
         };
         // The certificate is public; its hash is in every token.
@@ -122,6 +132,7 @@ mod tests {
         let forged = |key: &[u8], audience: &str| {
             let claims = Claims {
                 aud: audience.to_owned(),
+                jti: claims.jti.clone(),
                 ..claims
             };
             encode(

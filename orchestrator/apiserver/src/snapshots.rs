@@ -15,10 +15,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::{State, reply};
+use super::server_token::known;
+use super::{State, encryption, reply};
 use api::ApiError;
-use store::Store;
 use store::snapshot::{self, Header, SnapshotError};
+use store::{Expect, Range, Store, StoreError, Write};
 use sys::files;
 
 /// POST takes one, GET lists them.
@@ -97,6 +98,18 @@ fn free_path(directory: &Path, now: Timestamp, cause: Cause) -> PathBuf {
         at += Duration::from_micros(1);
     }
     path(at)
+}
+
+/// What a store says of the servers that share it is not true of those that begin with a copy: how they encrypt, and by
+/// which tokens others join them. One that was revoked since must not be good again.
+pub async fn forget_servers(copy: &dyn Store) -> Result<(), StoreError> {
+    for keys in [encryption::SCHEME, known::KEYS] {
+        for entry in copy.range(Range::all(keys)).await?.entries {
+            let write = Write::delete(&*entry.key, Expect::Any);
+            copy.commit(vec![write]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Those in a directory, the oldest first. Of each only what it says of itself is read.
@@ -257,7 +270,7 @@ pub fn shown(found: &Found) -> Value {
 mod tests {
     use super::*;
     use crate::encryption::{EncryptedStore, Encryption};
-    use store::{Expect, MemoryStore, Write};
+    use store::MemoryStore;
 
     #[tokio::test]
     async fn of_those_that_the_clock_has_taken_the_newest_stay_and_of_others_all() {
@@ -316,6 +329,20 @@ mod tests {
         assert_eq!(left(now - 24 * hour), 6 * hour, "the clock was set back");
         let often = Duration::from_secs(1);
         assert!(pause(directory.path(), often, now + hour) <= often);
+    }
+
+    #[tokio::test]
+    async fn a_copy_knows_nothing_of_the_servers_of_its_origin() {
+        let store = MemoryStore::default();
+        let kept = "/registry/core/pods/a/b";
+        for key in [encryption::SCHEME, &format!("{}a", known::KEYS), kept] {
+            let write = Write::put(key, "x", Expect::Absent);
+            store.commit(vec![write]).await.expect("written");
+        }
+        forget_servers(&store).await.expect("forgotten");
+        let left = store.range(Range::all("/")).await.expect("read").entries;
+        let left: Vec<&str> = left.iter().map(|entry| &*entry.key).collect();
+        assert_eq!(left, [kept]);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
+use apiserver::encryption::Scheme;
 use apiserver::{
     AdmissionConfig, ApiServer, AuditFileOptions, AuditOptions, AuthenticationConfig, Pki,
     ServerConfig, SnapshotConfig, TolerationSeconds, server_names,
@@ -28,6 +29,7 @@ mod join;
 mod leading;
 mod members;
 pub mod stores;
+mod token;
 mod users;
 
 /// How long the parts may take to end after a signal.
@@ -207,7 +209,7 @@ impl AuditArgs {
 #[derive(clap::Subcommand)]
 enum Command {
     Encrypt(encrypt::Args),
-    Token(join::TokenArgs),
+    Token(token::Args),
     Members(members::Args),
 }
 
@@ -215,7 +217,7 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Some(Command::Encrypt(args)) => return encrypt::run(args),
-        Some(Command::Token(args)) => return join::token(&args),
+        Some(Command::Token(args)) => return token::run(&args),
         Some(Command::Members(args)) => return members::run(args),
         None => {}
     }
@@ -275,6 +277,9 @@ async fn start_etcd(args: &Args, config: &ServerConfig) -> anyhow::Result<Option
     }
     let directory = &args.data_dir;
     let managed = etcd::Managed::new(&args.managed, directory, config.advertise.ip())?;
+    let given = args.encryption_provider_config.as_deref();
+    let given = given.map(stores::encryption_of).transpose()?;
+    let managed = managed.encrypting(given.as_ref().map(Scheme::from));
     let join = match (&args.join, &args.join_file) {
         (None, Some(file)) => join::from_file(file, managed.has_data())?,
         (join, _) => join.clone(),
@@ -433,6 +438,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         commit: option_env!("ORCHESTRATOR_COMMIT").map_or_else(|| "0".repeat(40), str::to_owned),
         users: args.users.sources()?,
         snapshots: Some(snapshots(args)),
+        encryption: args.encryption_provider_config.clone(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use apiserver::snapshots::forget_servers;
 use jiff::Timestamp;
 use store::snapshot;
 use store::{EmbeddedStore, EtcdConfig, EtcdStore, Revision, Store};
@@ -172,6 +173,7 @@ pub async fn create(kind: Kind, place: &PlaceArgs, file: &Path, base: Revision) 
             remove(&new)?;
             let store = EmbeddedStore::create(&new, base)?;
             let count = snapshot::restore(file, &store).await?;
+            forget_servers(&store).await?;
             drop(store);
             put_in_place(&new, &path)?;
             // Of the other kind nothing stays that a server would take for the cluster's.
@@ -204,6 +206,7 @@ pub async fn create(kind: Kind, place: &PlaceArgs, file: &Path, base: Revision) 
 async fn fill(config: &EtcdConfig, file: &Path, base: Revision) -> Result<u64> {
     let store = EtcdStore::create(config, base).await?;
     let count = snapshot::restore(file, &store).await?;
+    forget_servers(&store).await?;
     store.complete().await?;
     Ok(count)
 }

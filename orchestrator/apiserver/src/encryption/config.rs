@@ -105,10 +105,21 @@ impl Rule {
             return false;
         };
         let group = if group == "core" { "" } else { group };
-        self.resources.iter().any(|named| {
-            let (resource, of) = named.split_once('.').unwrap_or((named, ""));
-            (resource == "*" || resource == plural) && (of == "*" || of == group)
-        })
+        is_among(&self.resources, plural, group)
+    }
+
+    /// As the file names them.
+    pub fn resources(&self) -> &[String] {
+        &self.resources
+    }
+
+    /// By which keys, without the keys: the first one writes, all of them read. `plain` stands for none.
+    pub fn key_names(&self, plain: &str) -> Vec<String> {
+        let names = self.providers.iter().flat_map(|provider| match provider {
+            Provider::AesGcm(keys) => keys.iter().map(Key::shown).collect(),
+            Provider::Identity => vec![plain.to_owned()],
+        });
+        names.collect()
     }
 
     pub fn seal(&self, key: &str, plain: &Bytes) -> Bytes {
@@ -162,7 +173,20 @@ impl Provider {
     }
 }
 
-fn meaning(file: &Path, why: String) -> EncryptionError {
+/// Whether one of these names, which may hold wildcards, names a resource as a file does, `*.apps` among them.
+pub(super) fn named(names: &[String], resource: &str) -> bool {
+    let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+    is_among(names, plural, group)
+}
+
+fn is_among(names: &[String], plural: &str, group: &str) -> bool {
+    names.iter().any(|named| {
+        let (resource, of) = named.split_once('.').unwrap_or((named, ""));
+        (resource == "*" || resource == plural) && (of == "*" || of == group)
+    })
+}
+
+pub(super) fn meaning(file: &Path, why: String) -> EncryptionError {
     EncryptionError::Meaning {
         path: file.display().to_string(),
         why,

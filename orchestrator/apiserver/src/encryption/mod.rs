@@ -10,6 +10,7 @@
 //! (`config`); a new cluster gets one with a key of its own. `upkeep` changes keys while no server runs.
 
 mod config;
+mod scheme;
 mod seal;
 pub mod upkeep;
 
@@ -26,6 +27,8 @@ use store::{
 };
 
 pub use config::{Encryption, EncryptionError};
+pub(super) use scheme::KEY as SCHEME;
+pub use scheme::{Scheme, announce, clash};
 
 use config::Rule;
 use seal::Unsealed;

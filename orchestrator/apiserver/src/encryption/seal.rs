@@ -5,6 +5,7 @@
 
 use aes_gcm::aead::{Aead, AeadCore, KeyInit, OsRng, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
+use sha2::{Digest as _, Sha256};
 
 /// What every encrypted value begins with, whoever has encrypted it.
 pub const PREFIX: &[u8] = b"k8s:enc:";
@@ -20,6 +21,7 @@ pub struct Key {
     cipher: Aes256Gcm,
     /// `k8s:enc:aesgcm:v1:NAME:`
     prefix: String,
+    fingerprint: String,
 }
 
 /// A value that has been read.
@@ -51,7 +53,13 @@ impl Key {
             name: name.to_owned(),
             cipher: Aes256Gcm::new_from_slice(secret).ok()?,
             prefix: format!("{AES_GCM}{name}:"),
+            fingerprint: fingerprint(secret),
         })
+    }
+
+    /// Its name, and by what it is told from another one of that name.
+    pub fn shown(&self) -> String {
+        format!("{} ({})", named(&self.name, "aesgcm"), self.fingerprint)
     }
 
     /// A random secret.
@@ -96,7 +104,19 @@ pub fn sealed_by(value: &[u8]) -> Option<String> {
     let head = String::from_utf8_lossy(&rest[..rest.len().min(300)]);
     let mut words = head.splitn(4, ':');
     let (provider, _, name) = (words.next()?, words.next()?, words.next()?);
-    Some(format!("key {name:?} of {provider}"))
+    Some(named(name, provider))
+}
+
+fn named(key: &str, provider: &str) -> String {
+    format!("key {key:?} of {provider}")
+}
+
+/// Nobody finds a random key by it.
+fn fingerprint(secret: &[u8]) -> String {
+    let mut hash = Sha256::new_with_prefix("orchestrator encryption key\n");
+    hash.update(secret);
+    let hash: [u8; 32] = hash.finalize().into();
+    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

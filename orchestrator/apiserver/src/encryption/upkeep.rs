@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{self, Encryption, EncryptionError, Rule, new_key, of_keys, reading_keys};
-use super::{EncryptedStore, OWN_SECRETS, seal};
+use super::{EncryptedStore, OWN_SECRETS, announce, seal};
 use store::{EmbeddedStore, Expect, Range, Store, Write};
 
 /// Entries that are read at once.
@@ -82,6 +82,8 @@ pub async fn off(place: &Place) -> Result<usize, EncryptionError> {
 async fn store_again(place: &Place) -> Result<usize, EncryptionError> {
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&place.store)?);
     let encryption = Encryption::load_or_create(&place.file, false)?;
+    // Where the store is moved to, several servers may compare it.
+    announce(&*store, &encryption).await?;
     let encrypted = EncryptedStore::new(store.clone(), encryption);
     let mut count = 0;
     for root in [ROOT, OWN_SECRETS] {

@@ -423,7 +423,7 @@ async fn a_token_takes_one_address_of_each_family_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_server_joins_by_what_the_authority_has_signed_and_by_nothing_else() {
+async fn a_server_joins_by_what_the_authority_has_signed_until_it_is_revoked_and_by_nothing_else() {
     let setting = Setting::start().await;
     let ask = async |by: &By| {
         let mut request = Request::post(crate::SERVER_JOIN_PATH);
@@ -441,17 +441,27 @@ async fn a_server_joins_by_what_the_authority_has_signed_and_by_nothing_else() {
     };
     let hour = SignedDuration::from_hours(1);
     let pki = setting.directory.path();
-    let make = |ends| crate::server_token::make(pki, ends).expect("a token");
+    let make = |id, ends| crate::server_token::make(pki, id, ends).expect("a token");
+    let (id, hour_on) = ("abcdefghij01", Timestamp::now() + hour);
+    let tokens = crate::server_token::PATH;
+    let known = json!({"id": id, "ends": hour_on.as_second()});
+    setting
+        .cluster
+        .post(tokens, known.clone())
+        .await
+        .expect(201);
     let signed = |token: &str| {
         crate::server_token::parse(token)
             .expect("a token")
             .1
             .to_owned()
     };
-    let (good, ended) = (make(Timestamp::now() + hour), make(Timestamp::now() - hour));
+    let (good, ended) = (make(id, hour_on), make(id, Timestamp::now() - hour));
+    let unknown = make("abcdefghij02", hour_on);
     let nobody = [
         By::Token(setting.token(None).await),
         By::Token(signed(&ended)),
+        By::Token(signed(&unknown)),
         By::Token("a.b.c".to_owned()),
         // Not even an administrator, who cannot read the key either.
         By::User(User::internal("admin")),
@@ -471,4 +481,20 @@ async fn a_server_joins_by_what_the_authority_has_signed_and_by_nothing_else() {
     );
     assert!(!refused.body.to_string().contains("PRIVATE KEY"));
     refused.expect(400);
+    let one = format!("{tokens}/{id}");
+    let somebody = setting.cluster.as_user(User::component("alice"));
+    somebody.get(tokens).await.expect(403);
+    somebody.delete(&one).await.expect(403);
+    let all = setting.cluster.get(tokens).await.expect(200);
+    assert_eq!(all["items"][0]["id"], id);
+    assert!(!all.to_string().contains(&signed(&good)), "{all}");
+    setting.cluster.delete(&one).await.expect(200);
+    ask(&By::Token(signed(&good))).await.expect(401);
+    setting.cluster.delete(&one).await.expect(404);
+    for wrong in [
+        json!({"id": "A/b", "ends": 1}),
+        json!({"id": id, "ends": i64::MAX}),
+    ] {
+        setting.cluster.post(tokens, wrong).await.expect(400);
+    }
 }

@@ -15,7 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use apiserver::{EtcdPki, etcd_pki, member_name};
+use apiserver::encryption::Scheme;
+use apiserver::{EtcdPki, ServerJoin, etcd_pki, member_name};
 use jiff::Timestamp;
 use store::etcd::{EtcdTls, Member, Members};
 use store::{EtcdConfig, StoreError};
@@ -45,6 +46,8 @@ pub struct Managed {
     ports: [u16; 2],
     /// How long it is waited for; for ever if not given.
     patience: Option<Duration>,
+    /// What the server was told to encrypt with: the servers that it joins compare it.
+    encryption: Option<Scheme>,
 }
 
 /// A member that runs, and how the server reaches etcd.
@@ -97,7 +100,12 @@ impl Managed {
             address,
             ports: [clients, members],
             patience: None,
+            encryption: None,
         })
+    }
+
+    pub fn encrypting(self, encryption: Option<Scheme>) -> Self {
+        Self { encryption, ..self }
     }
 
     /// Gives up when the member does not answer for so long.
@@ -131,7 +139,7 @@ impl Managed {
         let beginning = match join {
             _ if has_data => self.alone(name, false),
             Some(join) => {
-                let joined = join::ask(join, &self.peer(), &pki).await?;
+                let joined = join::ask(join, self.request(), &pki).await?;
                 self.forget_half_a_start()?;
                 self.note(VOTERS, joined.clients.join("\n").as_bytes())?;
                 Beginning {
@@ -329,6 +337,13 @@ impl Managed {
         SocketAddr::new(self.address, port)
     }
 
+    fn request(&self) -> ServerJoin {
+        ServerJoin {
+            peer: self.peer(),
+            encryption: self.encryption.clone(),
+        }
+    }
+
     fn peer(&self) -> String {
         format!("https://{}", self.address_of(self.ports[1]))
     }
@@ -460,7 +475,7 @@ fn command(program: &Path, flags: &[String]) -> Command {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use store::{EtcdStore, Expect, Store as _, Write};
 
@@ -506,15 +521,19 @@ mod tests {
         listener.local_addr().expect("an address").port()
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn its_etcd_is_started_in_place_and_lets_nobody_in_without_its_certificates() {
-        let directory = tempfile::tempdir().expect("a directory");
+    /// On this machine's own address, with the data below a directory.
+    pub fn local(directory: &Path) -> Managed {
         let args = ManagedArgs {
             etcd_program: program(),
             etcd_ports: vec![free_port(), free_port()],
         };
-        let address = [127, 0, 0, 1].into();
-        let managed = Managed::new(&args, directory.path(), address).expect("settings");
+        Managed::new(&args, directory, [127, 0, 0, 1].into()).expect("settings")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_etcd_is_started_in_place_and_lets_nobody_in_without_its_certificates() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let managed = local(directory.path());
         let running = managed.start(None).await.expect("started");
         let store = EtcdStore::open(&running.config).await.expect("a store");
         let write = Write::put("/a", "1", Expect::Absent);
@@ -524,7 +543,7 @@ mod tests {
         let tls = strangers[1].tls.as_mut().expect("TLS");
         // The cluster's authority, whose certificates nodes have, is not etcd's.
         let other = directory.path().join("other");
-        let theirs = etcd_pki(&other, address, Timestamp::now())
+        let theirs = etcd_pki(&other, managed.address, Timestamp::now())
             .expect("files")
             .client;
         tls.identity = Some((theirs.certificate.into_bytes(), theirs.key.into_bytes()));
@@ -562,14 +581,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_member_that_was_taken_out_says_so() {
         let [first, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
-        let managed = |directory: &Path| {
-            let args = ManagedArgs {
-                etcd_program: program(),
-                etcd_ports: vec![free_port(), free_port()],
-            };
-            Managed::new(&args, directory, [127, 0, 0, 1].into()).expect("settings")
-        };
-        let (one, two) = (managed(first.path()), managed(other.path()));
+        let (one, two) = (local(first.path()), local(other.path()));
         let running = one.start(None).await.expect("started");
         let [from, to] = [first.path(), other.path()].map(|it| it.join("pki"));
         std::fs::create_dir(&to).expect("a directory");

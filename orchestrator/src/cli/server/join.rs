@@ -1,73 +1,18 @@
-//! How a server joins others: `--join TOKEN@ADDRESS`, and the command that makes the token.
+//! How a server joins others: `--join TOKEN@ADDRESS`.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use apiserver::{SERVER_JOIN_PATH, ServerJoin, ServerJoined, is_shared_file, server_token};
 use http::{StatusCode, Uri};
-use jiff::Timestamp;
-use sys::certificates::{der_of, fingerprint, names_of};
+use sys::certificates::{der_of, fingerprint};
 use sys::https::{Post, PostError};
 use sys::{files, tls};
-
-use crate::cli::{SERVER_DATA_DIR, duration};
 
 /// How long a server that cannot take another one now is asked again.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_secs(1);
-const PORT: u16 = 6443;
-/// A token leads to the authority's key, and cannot be taken back.
-const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// Make a token that another server joins this one by (`--join`); whoever has it gets everything
-///
-/// Example: orchestrator server token --ttl 1h
-#[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
-pub struct TokenArgs {
-    /// Where this server keeps its data
-    #[arg(long, value_name = "DIR", default_value = SERVER_DATA_DIR)]
-    data_dir: PathBuf,
-    /// How long it is good, at most 24h
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]
-    ttl: Duration,
-    /// Where the other server reaches this one; its advertised address and port 6443 if not given
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    address: Option<String>,
-}
-
-/// Prints TOKEN@ADDRESS.
-pub fn token(args: &TokenArgs) -> Result<()> {
-    let pki = args.data_dir.join("pki");
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => advertised(&pki)?,
-    };
-    let ends = Timestamp::now().checked_add(args.ttl)?;
-    let token = server_token::make(&pki, ends).with_context(|| {
-        format!(
-            "{} holds no server: give --data-dir",
-            args.data_dir.display()
-        )
-    })?;
-    eprintln!(
-        "# until {ends:.0}, on the other machine, as root: orchestrator server --etcd managed \
-         --advertise-address <its address> --join-file <a file with this, mode 0600>; remove the file when \
-         `orchestrator server members` shows its vote"
-    );
-    println!("{token}@{address}");
-    Ok(())
-}
-
-fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = duration::parse(text)?;
-    match ttl > LONGEST_TTL {
-        true => Err("a token is good for 24h at most".to_owned()),
-        false => Ok(ttl),
-    }
-}
 
 /// What the file of `--join-file` says; `None`: it is not there any more, and not needed.
 pub fn from_file(file: &Path, has_joined: bool) -> Result<Option<String>> {
@@ -84,25 +29,12 @@ pub fn from_file(file: &Path, has_joined: bool) -> Result<Option<String>> {
     Ok(text)
 }
 
-fn advertised(pki: &Path) -> Result<String> {
-    let certificate = std::fs::read_to_string(pki.join("etcd-member.crt"));
-    let certificate = certificate
-        .context("this server was not started with --etcd managed: no other server can join it")?;
-    let names = names_of(&certificate)?;
-    let address = names.iter().find_map(|name| name.parse::<IpAddr>().ok());
-    let address = address.context("the certificate of etcd names no address: give --address")?;
-    Ok(std::net::SocketAddr::new(address, PORT).to_string())
-}
-
 /// Asks a server to take this one in, and keeps what all servers share.
-pub async fn ask(join: &str, peer: &str, pki: &Path) -> Result<ServerJoined> {
+pub async fn ask(join: &str, request: ServerJoin, pki: &Path) -> Result<ServerJoined> {
     let (token, server) = parse(join)?;
     let (authority, signed) = server_token::parse(token)
         .context("--join: the token does not read: `orchestrator server token` makes one")?;
     check_own(pki, authority)?;
-    let request = ServerJoin {
-        peer: peer.to_owned(),
-    };
     let body = serde_json::to_string(&request)?;
     let started = Instant::now();
     let joined = loop {
@@ -189,6 +121,8 @@ fn said(answer: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -215,13 +149,6 @@ mod tests {
         std::fs::write(&file, "a@b:1").expect("a file");
         let read = from_file(&file, false).expect("read");
         assert_eq!(read.as_deref(), Some("a@b:1"));
-    }
-
-    #[test]
-    fn a_token_is_good_for_a_day_at_most() {
-        assert_eq!(ttl("1d"), Ok(LONGEST_TTL));
-        assert!(ttl("25h").is_err());
-        assert!(ttl("x").is_err());
     }
 
     fn answer(names: &[&str]) -> (ServerJoined, String) {

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::encryption::upkeep::Place;
-use apiserver::encryption::{EncryptedStore, Encryption};
+use apiserver::encryption::{self, EncryptedStore, Encryption, EncryptionError};
 use store::etcd::{EtcdTls, EtcdUser};
-use store::{
-    EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Revision, Store, StoreError, Write,
-};
+use store::{EmbeddedStore, EtcdConfig, EtcdStore, Expect, Range, Store, StoreError, Write};
 use sys::files;
 
 use super::etcd;
@@ -56,8 +54,8 @@ const OBJECTS: &str = "/registry/";
 /// Holds the certificate of the cluster's authority: servers that share a store share that.
 const AUTHORITY: &str = "/cluster/authority";
 /// How often a server that starts asks for it, and the pause between: etcd may just be starting again.
-const CLAIMS: u32 = 20;
-const CLAIM_PAUSE: Duration = Duration::from_secs(1);
+const TRIES: u32 = 20;
+const TRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl StoreArgs {
     /// None: the embedded store.
@@ -136,10 +134,10 @@ impl StoreArgs {
             }
         };
         let encryption = match encryption_file {
-            Some(file) => Encryption::read(file)?
-                .with_context(|| format!("there is no file {}", file.display()))?,
+            Some(file) => encryption_of(file)?,
             None => Encryption::load_or_create(&place.file, is_new)?,
         };
+        persistently(|| encryption::announce(&*store, &encryption)).await?;
         if !encryption.is_on() {
             tracing::warn!(
                 "Secrets are stored without encryption: stop the server and run `orchestrator \
@@ -148,6 +146,11 @@ impl StoreArgs {
         }
         Ok(EncryptedStore::new(store, encryption))
     }
+}
+
+/// What a file that has to be there says.
+pub fn encryption_of(file: &Path) -> Result<Encryption> {
+    Encryption::read(file)?.with_context(|| format!("there is no file {}", file.display()))
 }
 
 /// Takes a data directory for this process: two servers, or a server and a tool that moves its store away, would
@@ -210,32 +213,40 @@ async fn open_etcd(config: &EtcdConfig, is_managed: bool, authority: &str) -> Re
     Ok(store)
 }
 
-/// Writes the authority if none is there. Whether an etcd that died meanwhile has written it shows the next try.
-async fn claim(store: &EtcdStore, authority: &str) -> Result<Revision, StoreError> {
-    let mut tries = CLAIMS;
+/// Asks etcd again while it cannot say, or not for sure, whether it did what it was asked.
+async fn persistently<T>(
+    ask: impl AsyncFn() -> Result<T, EncryptionError>,
+) -> Result<T, EncryptionError> {
+    let mut tries = TRIES;
     loop {
-        let write = Write::put(AUTHORITY, authority.to_owned(), Expect::Absent);
         tries -= 1;
-        match store.commit(vec![write]).await {
-            Err(StoreError::Unavailable(why) | StoreError::Uncertain(why)) if tries > 0 => {
-                tracing::warn!(%why, "the cluster's authority is compared once more");
+        match ask().await {
+            Err(EncryptionError::Store(
+                StoreError::Unavailable(why) | StoreError::Uncertain(why),
+            )) if tries > 0 => {
+                tracing::warn!(%why, "etcd is asked once more what the other servers are");
             }
             done => return done,
         }
-        tokio::time::sleep(CLAIM_PAUSE).await;
+        tokio::time::sleep(TRY_PAUSE).await;
     }
 }
 
 /// A store belongs to one authority: a server with another one would sign certificates and tokens that the
 /// others refuse.
 async fn check_authority(store: &EtcdStore, authority: &str) -> Result<()> {
-    match claim(store, authority).await {
+    // Whether an etcd that died meanwhile has written it shows the next try.
+    let claimed = persistently(async || {
+        let write = Write::put(AUTHORITY, authority.to_owned(), Expect::Absent);
+        Ok(store.commit(vec![write]).await?)
+    });
+    match claimed.await {
         Ok(_) => Ok(()),
-        Err(StoreError::Conflict {
+        Err(EncryptionError::Store(StoreError::Conflict {
             current: Some(current),
             ..
-        }) if current.value == authority.as_bytes() => Ok(()),
-        Err(StoreError::Conflict { .. }) => bail!(
+        })) if current.value == authority.as_bytes() => Ok(()),
+        Err(EncryptionError::Store(StoreError::Conflict { .. })) => bail!(
             "this etcd holds a cluster of another authority: copy the directory pki of one of its servers \
              into this server's --data-dir, or name another prefix in --store"
         ),
@@ -247,15 +258,40 @@ async fn check_authority(store: &EtcdStore, authority: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn read(line: &[&str]) -> Result<Option<EtcdConfig>, String> {
+    fn args(line: &[&str]) -> Result<StoreArgs, String> {
         use clap::Args as _;
         let command = StoreArgs::augment_args(clap::Command::new("server"));
         let line = ["server"].iter().chain(line);
         let matches = command.try_get_matches_from(line);
         let matches = matches.map_err(|error| error.to_string())?;
         let args = <StoreArgs as clap::FromArgMatches>::from_arg_matches(&matches);
-        let args = args.map_err(|error| error.to_string())?;
-        args.etcd().map_err(|error| format!("{error:#}"))
+        args.map_err(|error| error.to_string())
+    }
+
+    fn read(line: &[&str]) -> Result<Option<EtcdConfig>, String> {
+        args(line)?.etcd().map_err(|error| format!("{error:#}"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_encrypts_otherwise_than_the_others_does_not_open_their_store() {
+        let [first, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let running = etcd::tests::local(first.path()).start(None).await;
+        let running = running.expect("started");
+        let flags = args(&[]).expect("no flags");
+        let open = async |directory: &Path| {
+            let config = Some(running.config.clone());
+            let opened = flags.open(directory, None, "the authority", config).await;
+            opened.map(drop).map_err(|error| format!("{error:#}"))
+        };
+        open(first.path()).await.expect("the first server");
+        let why = open(other.path()).await.expect_err("without its key");
+        let expected = "pki/encryption.yaml: the other servers store secrets with key";
+        assert!(why.contains(expected), "{why}");
+        let [from, to] = [first.path(), other.path()].map(|it| it.join("pki/encryption.yaml"));
+        std::fs::create_dir_all(other.path().join("pki")).expect("a directory");
+        std::fs::copy(from, to).expect("copied");
+        open(other.path()).await.expect("with the same key");
+        running.stop().await;
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The connection to the cluster: kubeconfig, names of resources, paths, requests, errors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -52,6 +52,14 @@ pub const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json";
 
 impl ClusterArgs {
+    /// Of a kubeconfig.
+    pub fn of(kubeconfig: &Path) -> Self {
+        Self {
+            kubeconfig: Some(kubeconfig.to_owned()),
+            namespace: None,
+        }
+    }
+
     /// Reads the kubeconfig and makes a client; no request is sent yet.
     pub async fn connect(&self) -> Result<Cluster> {
         let kubeconfig = match &self.kubeconfig {
