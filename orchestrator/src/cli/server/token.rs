@@ -70,6 +70,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Prints TOKEN@ADDRESS.
 async fn make(args: &Args) -> Result<()> {
+    // A server that was started a moment ago has its files once it answers.
+    let cluster = connect(&args.data_dir).await?;
     let pki = args.data_dir.join("pki");
     let address = match &args.address {
         Some(address) => address.clone(),
@@ -81,7 +83,6 @@ async fn make(args: &Args) -> Result<()> {
         ends: ends.as_second(),
         joined: Vec::new(),
     };
-    let cluster = connect(&args.data_dir).await?;
     let payload = json!(known);
     let payload = Payload::Json(&payload);
     cluster.call(Method::POST, PATH, payload).await?;
@@ -121,7 +122,7 @@ async fn revoke(cluster: &Cluster, id: &str) -> Result<()> {
 
 /// The server of a data directory, as its administrator, when it answers.
 async fn connect(data_dir: &Path) -> Result<Cluster> {
-    if !data_dir.join("pki").exists() {
+    if !data_dir.exists() {
         bail!("{} holds no server: give --data-dir", data_dir.display());
     }
     let started = Instant::now();
