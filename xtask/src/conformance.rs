@@ -163,6 +163,8 @@ struct Suite<'a> {
     built: PathBuf,
     kubeconfig: PathBuf,
     docker_host: String,
+    /// Those that the cluster has on etcd; 0: one on the embedded store.
+    servers: u8,
     logs: PathBuf,
 }
 
@@ -180,6 +182,7 @@ impl<'a> Suite<'a> {
             built: built.to_owned(),
             kubeconfig: cluster.kubeconfig(),
             docker_host: engine.host.clone(),
+            servers: cluster.servers,
             logs,
         })
     }
@@ -187,7 +190,11 @@ impl<'a> Suite<'a> {
     fn title(&self) -> String {
         let skip = self.arguments.skip.as_ref();
         let skip = skip.map(|skip| format!(", without `{skip}`"));
-        format!("`{}`{}", self.arguments.focus, skip.unwrap_or_default())
+        let servers = match self.servers {
+            0 => String::new(),
+            servers => format!(", {servers} servers on etcd"),
+        };
+        format!("`{}`{}{servers}", self.arguments.focus, skip.unwrap_or_default())
     }
 
     /// The names of all tests that match, which ginkgo tells without running them.
