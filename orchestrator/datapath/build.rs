@@ -3,13 +3,17 @@
 //! directory, else nothing (the agent then says what to run).
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::time::Duration;
+use std::{env, fs, io, thread};
 
 /// The variable that names a file, and the file's name.
 const OBJECTS: [(&str, &str); 2] = [
     ("ORCHESTRATOR_BPF_OBJECT", "orchestrator.o"),
     ("ORCHESTRATOR_BPF_LOG_OBJECT", "orchestrator-log.o"),
 ];
+
+/// Set when the objects are built beside this: they are waited for. Whoever sets it ends this if they fail.
+const AWAIT: &str = "ORCHESTRATOR_BPF_AWAIT";
 
 fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -23,6 +27,9 @@ fn embed(out: &Path, variable: &str, name: &str) -> io::Result<()> {
     let named = env::var_os(variable).map(PathBuf::from);
     let must_exist = named.is_some();
     let object = named.unwrap_or_else(|| target(out).join("bpf").join(name));
+    while env::var_os(AWAIT).is_some() && !object.exists() {
+        thread::sleep(Duration::from_millis(50));
+    }
     // A path that does not exist would make cargo run this script every time.
     let watched = object
         .ancestors()

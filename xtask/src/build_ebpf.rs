@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -81,6 +81,16 @@ pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     }
     fs::write(&stamp, wanted)?;
     Ok(directory.join(OBJECT))
+}
+
+/// The same for a build that began before and waits for the objects: they are as old as that build, or cargo would
+/// take them for changed since.
+pub fn build_as_of(toolchain: &Toolchain, began: SystemTime) -> Result<PathBuf> {
+    let object = build(toolchain)?;
+    for (name, _) in OBJECTS {
+        fs::File::open(object.with_file_name(name))?.set_modified(began)?;
+    }
+    Ok(object)
 }
 
 /// Puts a new object in its place, unless its bytes are the old one's.

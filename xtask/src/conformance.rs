@@ -163,7 +163,7 @@ struct Suite<'a> {
     built: PathBuf,
     kubeconfig: PathBuf,
     docker_host: String,
-    /// Those that the cluster has on etcd; 0: one on the embedded store.
+    /// How many the cluster has: one on the embedded store, or several on etcd.
     servers: u8,
     logs: PathBuf,
 }
@@ -191,10 +191,14 @@ impl<'a> Suite<'a> {
         let skip = self.arguments.skip.as_ref();
         let skip = skip.map(|skip| format!(", without `{skip}`"));
         let servers = match self.servers {
-            0 => String::new(),
+            0 | 1 => String::new(),
             servers => format!(", {servers} servers on etcd"),
         };
-        format!("`{}`{}{servers}", self.arguments.focus, skip.unwrap_or_default())
+        format!(
+            "`{}`{}{servers}",
+            self.arguments.focus,
+            skip.unwrap_or_default()
+        )
     }
 
     /// The names of all tests that match, which ginkgo tells without running them.

@@ -56,6 +56,15 @@ pub fn spawn_silent(command: &Command) -> Result<Child> {
         .context("cannot start the guard")
 }
 
+/// The same for a program whose errors can be read.
+pub fn spawn_talking(command: &Command) -> Result<Child> {
+    guarded(command)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the guard")
+}
+
 /// The same for a program whose output, errors too, goes to a file.
 pub fn spawn_logged(command: &Command, log: &fs::File) -> Result<Child> {
     guarded(command)

@@ -136,7 +136,7 @@ impl Step {
     }
 
     /// Shows line by line, and returns all of it.
-    fn follow(&self, output: impl Read) -> String {
+    pub fn follow(&self, output: impl Read) -> String {
         let mut all = String::new();
         let mut output = BufReader::new(output);
         let mut line = Vec::new();

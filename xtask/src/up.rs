@@ -4,11 +4,12 @@
 use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZero,
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -21,7 +22,7 @@ use crate::{
     engine::{self, Engine},
     guard, images, kubectl, machine, packages,
     processes::{Process, wait_for},
-    progress::Progress,
+    progress::{Progress, Step},
     servers, setup, underlay,
 };
 
@@ -109,7 +110,7 @@ pub fn run(
 /// ```
 fn build(progress: &Progress, profile: Profile) -> Result<(PathBuf, Engine)> {
     let ahead = (!build_ebpf::object().exists())
-        .then(|| build_ahead(profile))
+        .then(|| Ahead::start(profile))
         .transpose()?;
     let toolchain = progress.step("eBPF toolchain", |step| {
         let toolchain = setup::ensure()?;
@@ -124,12 +125,17 @@ fn build(progress: &Progress, profile: Profile) -> Result<(PathBuf, Engine)> {
             anyhow::Ok((engine, made))
         });
         progress.step("datapath object", |step| {
-            let object = build_ebpf::build(&toolchain)?;
+            let object = match &ahead {
+                Some(ahead) => build_ebpf::build_as_of(&toolchain, ahead.began)?,
+                None => build_ebpf::build(&toolchain)?,
+            };
             step.note(relative(&object));
             Ok(())
         })?;
         let binary = progress.step("orchestrator binary", |step| {
-            drop(ahead);
+            if let Some(ahead) = ahead {
+                ahead.finish(step)?;
+            }
             let binary = build_binary(profile, |build| step.run(build).map(drop))?;
             step.note(relative(&binary));
             Ok(binary)
@@ -157,24 +163,41 @@ fn describe(engine: &Engine, made: &[&str]) -> String {
     format!("Docker {} ({whose}), {made}", engine.version)
 }
 
-/// Starts cargo with an object that does not exist: the datapath's build script refuses it, and cargo goes on
-/// with all that does not need it. Its guard ends it when the child is dropped.
-fn build_ahead(profile: Profile) -> Result<Ahead> {
-    let mut build = cargo_build(profile);
-    build.arg("--keep-going").arg("--quiet");
-    build.env("ORCHESTRATOR_BPF_OBJECT", "/not/built/yet");
-    build.env("CARGO_TERM_COLOR", "never");
-    guard::spawn_silent(&build).map(Ahead)
+/// A build in the background that waits for the object where it needs it. Its guard ends it when this is
+/// dropped.
+struct Ahead {
+    child: Child,
+    began: SystemTime,
 }
 
-/// A build in the background.
-struct Ahead(Child);
+impl Ahead {
+    fn start(profile: Profile) -> Result<Self> {
+        let began = SystemTime::now();
+        let mut build = cargo_build(profile);
+        // One job waits.
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+        build.args(["--jobs", &jobs.to_string()]);
+        build.env("ORCHESTRATOR_BPF_AWAIT", "1");
+        build.env("CARGO_TERM_COLOR", "never");
+        let child = guard::spawn_talking(&build)?;
+        Ok(Self { child, began })
+    }
+
+    /// Shows what it compiles until it ends. If it fails, the build after it says why.
+    fn finish(mut self, step: &Step) -> Result<()> {
+        if let Some(says) = self.child.stderr.take() {
+            step.follow(says);
+        }
+        self.child.wait()?;
+        Ok(())
+    }
+}
 
 impl Drop for Ahead {
     fn drop(&mut self) {
         // The guard's standard input: its end ends the build.
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }
 
