@@ -422,23 +422,26 @@ async fn a_token_takes_one_address_of_each_family_and_no_more() {
     );
 }
 
+/// What another server asks for when it joins.
+async fn join_as_server(setting: &Setting, by: &By) -> Answer {
+    let mut request = Request::post(crate::SERVER_JOIN_PATH);
+    let user = match by {
+        By::Token(token) => {
+            request = request.header("authorization", format!("Bearer {token}"));
+            User::anonymous()
+        }
+        By::User(user) => user.clone(),
+    };
+    let body = json!({"peer": "https://10.0.0.2:2380"}).to_string();
+    let request = request.body(Body::from(body)).expect("a request");
+    let router = setting.cluster.server.router().layer(Extension(user));
+    Answer::of(router.oneshot(request).await.expect("infallible")).await
+}
+
 #[tokio::test]
 async fn a_server_joins_by_what_the_authority_has_signed_until_it_is_revoked_and_by_nothing_else() {
     let setting = Setting::start().await;
-    let ask = async |by: &By| {
-        let mut request = Request::post(crate::SERVER_JOIN_PATH);
-        let user = match by {
-            By::Token(token) => {
-                request = request.header("authorization", format!("Bearer {token}"));
-                User::anonymous()
-            }
-            By::User(user) => user.clone(),
-        };
-        let body = json!({"peer": "https://10.0.0.2:2380"}).to_string();
-        let request = request.body(Body::from(body)).expect("a request");
-        let router = setting.cluster.server.router().layer(Extension(user));
-        Answer::of(router.oneshot(request).await.expect("infallible")).await
-    };
+    let ask = async |by: &By| join_as_server(&setting, by).await;
     let hour = SignedDuration::from_hours(1);
     let pki = setting.directory.path();
     let make = |id, ends| crate::server_token::make(pki, id, ends).expect("a token");
