@@ -1,13 +1,15 @@
 //! Requests to etcd: which member is asked, for how long, and as whom.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, future, stream};
 use http::uri::PathAndQuery;
 use prost::Message;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -187,12 +189,16 @@ impl Rpc {
                 create: Some(create.clone()),
             };
             ask.shift(-self.base());
-            // The stream of requests stays open as long as the watch is wanted.
-            let requests = stream::once(async { ask }).chain(stream::pending());
+            // The stream of requests stays open as long as the watch is wanted, and no longer: HTTP/2 keeps a stream, and
+            // etcd its watch, until both sides of it have ended.
+            let (wanted, unwanted) = oneshot::channel::<Infallible>();
+            let end = stream::once(unwanted).filter_map(|_| future::ready(None));
+            let requests = stream::once(async { ask }).chain(end);
             match timeout(ATTEMPT_TIMEOUT, self.streaming(index, WATCH, requests)).await {
                 Ok(Ok(stream)) => {
                     let base = self.base();
                     let shifted = stream.map(move |response| {
+                        let _ = &wanted;
                         response.map(|mut response| {
                             response.shift(base);
                             response

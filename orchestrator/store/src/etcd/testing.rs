@@ -1,6 +1,7 @@
 //! A real etcd for a test, gone with it.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -92,6 +93,18 @@ impl Etcd {
     /// `host:port` for clients.
     pub fn member(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// What it says of itself at `/metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.member()).expect("etcd listens");
+        let ask = "GET /metrics HTTP/1.0\r\n\r\n";
+        stream.write_all(ask.as_bytes()).expect("a request");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value: f64 = line.expect(name).trim().parse().expect("a number");
+        value as u64
     }
 
     pub fn config(&self) -> EtcdConfig {

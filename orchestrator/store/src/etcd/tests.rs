@@ -36,6 +36,28 @@ async fn a_read_after_a_write_through_another_server_sees_it() {
 }
 
 #[tokio::test]
+async fn etcd_keeps_no_watch_that_nobody_reads_any_more() {
+    const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
+    let etcd = Etcd::start();
+    let store = etcd.open().await;
+    let first = store.commit(put("/a", "1")).await.unwrap();
+    store.commit(put("/a", "2")).await.unwrap();
+    let before = etcd.metric(WATCHERS);
+    for _ in 0..20 {
+        // Reading the past is a watch that ends before etcd ends it.
+        let (commits, _) = store.history("/", first - 1, 1).await.unwrap();
+        assert_eq!(commits[0].revision, first);
+    }
+    let ended = async {
+        while etcd.metric(WATCHERS) > before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ended = timeout(PATIENCE, ended).await;
+    assert!(ended.is_ok(), "{} of {before}", etcd.metric(WATCHERS));
+}
+
+#[tokio::test]
 async fn others_in_the_same_etcd_do_not_hold_reads_up() {
     let etcd = Etcd::start();
     let mut neighbour = etcd.config();
