@@ -27,8 +27,7 @@ use store::{
 };
 
 pub use config::{Encryption, EncryptionError};
-pub(super) use scheme::KEY as SCHEME;
-pub use scheme::{Scheme, announce, clash};
+pub use scheme::{KEY as SCHEME, Scheme, announce, clash};
 
 use config::Rule;
 use seal::Unsealed;

@@ -122,7 +122,9 @@ impl StoreArgs {
                     limit: 1,
                     ..Range::all(OBJECTS)
                 };
-                let is_new = store.range(first).await?.entries.is_empty();
+                let is_empty = store.range(first).await?.entries.is_empty();
+                // Where another server has begun, a key of this one's own would be refused at each start.
+                let is_new = is_empty && store.get(encryption::SCHEME).await?.is_none();
                 (Arc::new(store), is_new)
             }
             None => {
