@@ -581,6 +581,13 @@ fn loop_devices(of: &Path) -> String {
     String::from_utf8(found.output().unwrap().stdout).unwrap()
 }
 
+/// The kernel gives a loop device up when its last mount is gone, and a namespace that another process makes meanwhile has
+/// a copy of it for a moment.
+fn wait_until_detached(image: &Path) {
+    let gone = || Ok(loop_devices(image).is_empty().then_some(()));
+    tests::cluster::wait("its loop device is given up", gone);
+}
+
 #[test]
 fn a_local_volume_keeps_its_size_and_its_files_until_it_is_removed() {
     let temp = tempfile::tempdir().unwrap();
@@ -602,7 +609,7 @@ fn a_local_volume_keeps_its_size_and_its_files_until_it_is_removed() {
     assert_eq!(fs::read_to_string(data.join("fill")).unwrap(), "kept");
     images.release("u2").unwrap();
     assert!(!data.exists());
-    assert_eq!(loop_devices(&dir), "");
+    wait_until_detached(&dir);
     // As after a reboot: nothing is mounted, and the next pod finds its files.
     images.take(&wanted(32 * MIB), "u3").unwrap();
     assert_eq!(fs::read_to_string(data.join("fill")).unwrap(), "kept");
@@ -699,7 +706,7 @@ fn a_pod_that_tells_the_kernel_to_let_go_of_its_device_does_not_get_the_next_vol
     // Nothing is left when the pod is gone, though the kernel had been told.
     images.release("u1").unwrap();
     images.release("u2").unwrap();
-    assert_eq!(loop_devices(&dir), "");
+    wait_until_detached(&dir);
     images.remove("pvc-1").unwrap();
     images.remove("pvc-2").unwrap();
 }
