@@ -132,6 +132,9 @@ impl Level {
                 python::clients()?;
                 // The nemesis starts it.
                 packages::unpacked("etcd-server", "usr/bin/etcd", "etcd")?;
+                // The tests of private registries start it.
+                let registry = "docker-registry";
+                packages::unpacked(registry, "usr/bin/docker-registry", registry)?;
                 self.cargo(summary)
             }
             _ => self.cargo(summary),
