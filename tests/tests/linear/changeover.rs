@@ -31,8 +31,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(5);
 
 pub fn trials() -> Vec<Trial> {
-    let name =
-        "an_agent_whose_server_stands_still_asks_another_one_within_a_second_and_misses_no_event";
+    let name = "an_agent_whose_server_stands_still_asks_another_one_soon_and_misses_no_event";
     let trial = Trial::test(name, || {
         let ran = super::runtime().and_then(|runtime| runtime.block_on(stands_still()));
         ran.map_err(|error| Failed::from(format!("{error:#}")))
